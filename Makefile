@@ -1,0 +1,53 @@
+# make demo: train a ViLT and distil a faster PuMer-ViLT from it, on real handwritten digits.
+# make test: run the tests.
+# Each sets up what it needs in $(VENV). On Linux without a GPU,
+# `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo` saves the CUDA packages (several GB).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test test-slow quality style
+
+help:
+	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores)"
+	@echo "make test        run the tests"
+	@echo "make test-slow   run the slow tests too"
+	@echo "make quality     check style and types"
+	@echo "make style       format the code"
+	@echo "make install     only set up $(VENV)"
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+
+# torch first: what comes after is content with the build that is there
+$(VENV)/.installed: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) --editable ".[digits]"
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) --editable ".[digits,dev]"
+	@touch $@
+
+demo: install
+	rm -rf outputs/digit-scenes
+	$(BIN)/accelerate launch recipes/train_vqa.py
+
+test: install-dev
+	$(BIN)/python -m pytest
+
+test-slow: install-dev
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+quality: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+style: install-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
