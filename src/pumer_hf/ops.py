@@ -1,0 +1,126 @@
+"""Pure tensor functions of token reduction: saliency, top-k keep, bipartite soft matching, merge.
+
+Every function takes and returns plain tensors. How many tokens stay is always a Python integer computed from shapes, so
+no result has a data-dependent shape and all of them compile with `torch.compile(fullgraph=True)`.
+
+A reduction is decided once and then applied to whatever the tokens carry. Pruning decides `keep` ([`keep_salient`]), merging
+decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both become *positions*, where each token goes, which
+compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`]).
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def text_saliency(attention: Tensor, text_mask: Tensor) -> Tensor:
+    """How much the text asks about each image token (PuMer, Eq. 1).
+
+    Args:
+        attention: float `(batch, heads, text_len, image_len)`, the probability that a text token attends to an image token.
+        text_mask: bool `(batch, text_len)`, True for real text tokens. Padding has no say.
+
+    Returns:
+        float `(batch, image_len)`, the attention averaged over the heads and over the real text tokens, in [0, 1].
+    """
+    weight = text_mask.to(attention.dtype)
+    weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)
+    return torch.einsum("bhtv,bt->bv", attention, weight) / attention.shape[1]
+
+
+def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_tokens: int = 1) -> Tensor:
+    """Choose the tokens that survive pruning (PuMer, Algorithm 1, lines 2 and 3).
+
+    Equal saliencies keep their order, so the choice is the same on every device and in every batch.
+
+    Args:
+        saliency: float `(batch, length)`.
+        mask: bool `(batch, length)`, True for real tokens. Padding is kept only when there is nothing else to keep.
+        num_keep: tokens to keep, prefix included; at least `num_prefix_tokens` and at most `length`.
+        num_prefix_tokens: leading tokens ([CLS]) that are never pruned and stay in front.
+
+    Returns:
+        long `(batch, num_keep)`: positions of the survivors, the prefix first, then by descending saliency.
+    """
+    ranked = saliency.masked_fill(~mask, -torch.inf)[:, num_prefix_tokens:]
+    order = ranked.argsort(dim=-1, descending=True, stable=True)[:, : num_keep - num_prefix_tokens]
+    prefix = torch.arange(num_prefix_tokens, device=order.device).expand(order.shape[0], -1)
+    return torch.cat([prefix, order + num_prefix_tokens], dim=1)
+
+
+def max_merges(length: int) -> int:
+    """Most tokens that one bipartite matching can merge away: the even half without the protected token 0."""
+    return (length - 1) // 2
+
+
+def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Match each even token to its most similar odd token; the most similar pairs will merge.
+
+    This is PuMer's Algorithm 1, lines 6 to 8, after ToMe (https://arxiv.org/abs/2210.09461). Two rules go beyond it:
+
+    * token 0 is protected: it is never merged;
+    * padding leaves first: an even padding token outranks every real pair, and a padding token is never the partner of a
+      real one while a real partner exists.
+
+    Args:
+        metric: float `(batch, length, dim)`, compared by cosine.
+        mask: bool `(batch, length)`, True for real tokens.
+        num_merge: tokens to merge away, from 0 to [`max_merges`].
+
+    Returns:
+        `src` long `(batch, num_merge)`: which tokens of the even half merge away (`i` is token `2 * i`);
+        `dst` long `(batch, num_merge)`: into which token of the odd half each goes (`j` is token `2 * j + 1`);
+        `unm` long `(batch, even_len - num_merge)`: the rest of the even half, in ascending order.
+    """
+    metric = F.normalize(metric.float(), dim=-1)
+    similarity = metric[:, 2::2] @ metric[:, 1::2].transpose(1, 2)  # without token 0
+    similarity = similarity.masked_fill(~mask[:, None, 1::2], -torch.inf)
+    score, partner = similarity.max(dim=-1)
+    score = score.masked_fill(~mask[:, 2::2], torch.inf)
+    order = score.argsort(dim=-1, descending=True, stable=True)
+    merged, rest = order[:, :num_merge], order[:, num_merge:].sort(dim=-1).values
+    first = torch.zeros_like(order[:, :1])
+    return merged + 1, partner.gather(1, merged), torch.cat([first, rest + 1], dim=1)
+
+
+def keep_positions(keep: Tensor, length: int) -> Tensor:
+    """Pruning as positions: where each of `length` tokens goes, long `(batch, length)`, -1 for the pruned ones."""
+    batch, num_keep = keep.shape
+    positions = torch.full((batch, length), -1, dtype=torch.long, device=keep.device)
+    return positions.scatter(1, keep, torch.arange(num_keep, device=keep.device).expand(batch, -1))
+
+
+def merge_positions(src: Tensor, dst: Tensor, unm: Tensor, length: int) -> Tensor:
+    """A matching as positions: where each of `length` tokens goes, long `(batch, length)`.
+
+    The unmerged even tokens come first, in order, then all odd ones; a merged token goes where its partner goes.
+    """
+    batch, num_unm = unm.shape
+    even = torch.zeros((batch, num_unm + src.shape[1]), dtype=torch.long, device=src.device)
+    even = even.scatter(1, unm, torch.arange(num_unm, device=src.device).expand(batch, -1))
+    even = even.scatter(1, src, dst + num_unm)
+    odd = torch.arange(num_unm, num_unm + length // 2, device=src.device).expand(batch, -1)
+    positions = torch.empty((batch, length), dtype=torch.long, device=src.device)
+    positions[:, ::2], positions[:, 1::2] = even, odd
+    return positions
+
+
+def follow(first: Tensor, then: Tensor) -> Tensor:
+    """Two reductions in a row: long `(batch, n)` positions of n tokens after `first` and then `then`, -1 stays -1."""
+    return then.gather(1, first.clamp(min=0)).masked_fill(first < 0, -1)
+
+
+def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
+    """The weights with which tokens enter the plain mean of their group; padding has none.
+
+    Args:
+        positions: long `(batch, length)`, the group of each token, -1 for none.
+        mask: bool `(batch, length)`, True for real tokens.
+        num_groups: tokens after the reduction.
+
+    Returns:
+        float32 `(batch, num_groups, length)`. The weights of a group sum to 1, or to 0 if it holds padding only.
+    """
+    groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
+    member = ((positions.unsqueeze(1) == groups) & mask.unsqueeze(1)).float()
+    return member / member.sum(dim=-1, keepdim=True).clamp(min=1)
