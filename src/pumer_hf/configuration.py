@@ -1,0 +1,71 @@
+"""`PuMerConfig`: the part of a model config that says how tokens are reduced; and the paper's presets."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from .reducers import ReductionConfig, parse_reduction
+from .reducers.pumer import PuMerReductionConfig
+
+# PuMer, Table 6. METER layers count the six pairs of cross-layers, the paper counts text and image layers (0, 2, 4, ...).
+PRESETS: dict[tuple[str, str], PuMerReductionConfig] = {
+    ("vilt", "vqav2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+    ("vilt", "nlvr2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+    ("vilt", "snli_ve"): PuMerReductionConfig((2, 4, 6, 8), 0.1, 0.3, 0.2),
+    ("vilt", "retrieval"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+    ("meter", "vqav2"): PuMerReductionConfig((0, 1, 2, 3), 0.2, 0.2, 0.2),
+    ("meter", "nlvr2"): PuMerReductionConfig((1, 2, 3), 0.3, 0.5, 0.2),
+    ("meter", "snli_ve"): PuMerReductionConfig((0, 1, 2, 3), 0.3, 0.5, 0.2),
+    ("meter", "retrieval"): PuMerReductionConfig((1, 2, 3), 0.2, 0.5, 0.2),
+}
+
+
+def preset(backbone: str, task: str) -> dict[str, Any]:
+    """The schedule that the paper uses for a backbone and a task (PuMer, Table 6), in the form that configs take.
+
+    Args:
+        backbone: `"vilt"` or `"meter"`.
+        task: `"vqav2"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    if (backbone, task) not in PRESETS:
+        known = ", ".join(f"{name}/{job}" for name, job in PRESETS)
+        raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
+    return PRESETS[backbone, task].to_dict()
+
+
+class PuMerConfig(PreTrainedConfig):
+    """Base of the model configs: holds `reduction`, checks it, and saves it with the model.
+
+    Args:
+        reduction: how tokens are reduced, in any form that [`parse_reduction`] takes; kept as a dict of plain JSON types.
+            None gives the unreduced model.
+    """
+
+    reduction: dict | None = None
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.reduction = self.checked(self.reduction)
+
+    @property
+    def num_reducible_layers(self) -> int:
+        """How many layers `reduction.layers` can name."""
+        return self.num_hidden_layers
+
+    def checked(self, reduction: ReductionConfig | dict[str, Any] | None) -> dict[str, Any] | None:
+        """`reduction` as a complete dict; raises `ValueError` if it is wrong or does not fit this model."""
+        schedule = parse_reduction(reduction)
+        if schedule is None:
+            return None
+        schedule.validate_depth(self.num_reducible_layers)
+        return schedule.to_dict()
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+        # `from_pretrained(..., reduction=...)` must be checked too: transformers would set it after `__post_init__`.
+        if "reduction" in kwargs:
+            config_dict = {**config_dict, "reduction": kwargs.pop("reduction")}
+        return super().from_dict(config_dict, **kwargs)

@@ -1,0 +1,104 @@
+"""The interface of a token reduction method: a config dataclass and a module."""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..tokens import Evidence, LayerTrace, TokenPair
+
+Ratios = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ReductionConfig:
+    """A schedule: where a method reduces, and (in its subclasses) how much.
+
+    Args:
+        layers: indices of the layers that reduce, ascending.
+    """
+
+    method: ClassVar[str]
+    ratios: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that hold a ratio in [0, 1): one number for all layers or one per entry of `layers`."""
+
+    layers: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", _as_layers(self.layers))
+        for name in self.ratios:
+            self._validate_ratio(name)
+
+    def validate_depth(self, num_layers: int) -> None:
+        """Raise `ValueError` if a layer does not exist in a model of `num_layers` layers."""
+        if self.layers[-1] >= num_layers:
+            raise ValueError(
+                f"reduction.layers={list(self.layers)} names layer {self.layers[-1]}, "
+                f"but the model has layers 0 to {num_layers - 1}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The config as plain JSON types, `method` included."""
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {"method": self.method, **fields}
+
+    def ratio(self, name: str, layer: int) -> float:
+        """The value of the per-layer field `name` at `layer`: a scalar counts for every layer."""
+        value = getattr(self, name)
+        return value[self.layers.index(layer)] if isinstance(value, tuple) else value
+
+    def scaled(self, factor: float) -> "ReductionConfig":
+        """The same schedule with every ratio times `factor`, a number in [0, 1]."""
+        if not 0 <= factor <= 1:
+            raise ValueError(f"factor={factor}: must be in [0, 1]")
+        layers = range(len(self.layers))
+        ratios = {name: [factor * self.ratio(name, self.layers[index]) for index in layers] for name in self.ratios}
+        return replace(self, **ratios)
+
+    def _validate_ratio(self, name: str) -> None:
+        """Check a per-layer ratio field and store it as a float or as a tuple with one float per layer."""
+        value = getattr(self, name)
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        for item in values:
+            if isinstance(item, bool) or not isinstance(item, (int, float)) or not 0 <= item < 1:
+                raise ValueError(f"reduction.{name}={value!r}: a ratio must be a number in [0, 1)")
+        if isinstance(value, (list, tuple)) and len(values) != len(self.layers):
+            raise ValueError(
+                f"reduction.{name} has {len(values)} values for {len(self.layers)} layers: "
+                f"give one number for all layers, or one per entry of reduction.layers={list(self.layers)}"
+            )
+        checked = tuple(map(float, values)) if isinstance(value, (list, tuple)) else float(value)
+        object.__setattr__(self, name, checked)
+
+
+class TokenReducer(nn.Module, ABC):
+    """A method of token reduction. `forward` is pure: same tokens, same evidence, same result.
+
+    A subclass sets `config_class` and, if it reads `Evidence.text_to_image`, `uses_attention`.
+    """
+
+    config_class: ClassVar[type[ReductionConfig]]
+    uses_attention: ClassVar[bool] = False
+
+    def __init__(self, config: ReductionConfig):
+        super().__init__()
+        self.config = config
+
+    @abstractmethod
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        """Tokens that leave `layer` when `num_text` and `num_image` tokens come in. Depends on nothing else."""
+
+    @abstractmethod
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
+
+
+def _as_layers(layers: Any) -> tuple[int, ...]:
+    if not isinstance(layers, (list, tuple)) or not layers:
+        raise ValueError(f"reduction.layers={layers!r}: give a list with at least one layer index")
+    if any(isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 for layer in layers):
+        raise ValueError(f"reduction.layers={layers!r}: a layer index must be an integer of at least 0")
+    if list(layers) != sorted(set(layers)):
+        raise ValueError(f"reduction.layers={layers!r}: layer indices must ascend without repeats")
+    return tuple(layers)

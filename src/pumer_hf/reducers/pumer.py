@@ -1,0 +1,81 @@
+"""PuMer (https://aclanthology.org/2023.acl-long.721): prune image tokens that the text does not ask about (Section 4.1),
+then merge similar tokens within each modality (Section 4.2). No parameters."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .. import ops
+from ..tokens import Evidence, LayerTrace, Matching, TokenPair
+from .base import Ratios, ReductionConfig, TokenReducer
+
+
+@dataclass(frozen=True)
+class PuMerReductionConfig(ReductionConfig):
+    """Schedule of PuMer (Algorithm 1; defaults per backbone and task in [`preset`], Table 6).
+
+    Each ratio is in [0, 1): one number for all layers or one per entry of `layers`. 0 switches its step off.
+
+    Args:
+        layers: indices of the layers that reduce, ascending.
+        prune_ratio: part of the image tokens to prune.
+        image_merge_ratio: part of the image tokens to merge away, counted before pruning.
+        text_merge_ratio: part of the text tokens to merge away.
+    """
+
+    method: ClassVar[str] = "pumer"
+    ratios: ClassVar[tuple[str, ...]] = ("prune_ratio", "image_merge_ratio", "text_merge_ratio")
+
+    prune_ratio: Ratios
+    image_merge_ratio: Ratios
+    text_merge_ratio: Ratios
+
+
+class PuMerReducer(TokenReducer):
+    """Text-informed pruning, then modality-aware merging (Algorithm 1)."""
+
+    config_class = PuMerReductionConfig
+    uses_attention = True
+    config: PuMerReductionConfig
+
+    def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:
+        """How many image tokens `layer` keeps, how many of them it merges away, how many text tokens it merges away.
+
+        `round` is Python's (half to even). The image merge count is taken from the length *before* pruning, as only so
+        the FLOPs of Table 7 come out (pinned by `test_flops.py`).
+        """
+        num_keep = max(num_image - round(self.config.ratio("prune_ratio", layer) * num_image), 1)
+        image_merges = round(self.config.ratio("image_merge_ratio", layer) * num_image)
+        text_merges = round(self.config.ratio("text_merge_ratio", layer) * num_text)
+        return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
+
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
+        return num_text - text_merges, num_keep - image_merges
+
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
+        num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
+
+        saliency = ops.text_saliency(evidence.text_to_image, pair.text.mask)
+        keep = ops.keep_salient(saliency, pair.image.mask, num_keep)
+        kept_mask = pair.image.mask.gather(1, keep)
+        kept_keys = evidence.image_keys.gather(1, keep.unsqueeze(-1).expand(-1, -1, evidence.image_keys.shape[-1]))
+
+        image_matching = Matching(*ops.bipartite_soft_matching(kept_keys, kept_mask, image_merges))
+        text_matching = Matching(*ops.bipartite_soft_matching(evidence.text_keys, pair.text.mask, text_merges))
+
+        image_positions = ops.follow(ops.keep_positions(keep, num_image), image_matching.positions(num_keep))
+        image = pair.image.move(image_positions, num_keep - image_merges)
+        text = pair.text.move(text_matching.positions(num_text), num_text - text_merges)
+        trace = LayerTrace(
+            layer=layer,
+            num_text=num_text - text_merges,
+            num_image=num_keep - image_merges,
+            text_source=text.source,
+            image_source=image.source,
+            saliency=saliency,
+            keep=keep,
+            image_matching=image_matching,
+            text_matching=text_matching,
+        )
+        return TokenPair(text, image), trace
