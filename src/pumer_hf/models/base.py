@@ -1,0 +1,67 @@
+"""What both model families share: the reducer in the model, and changing it after loading."""
+
+from typing import Any, ClassVar, Literal
+
+from transformers import PreTrainedModel
+
+from ..reducers import ReductionConfig, build_reducer, parse_reduction
+
+
+class PuMerPreTrainedModel(PreTrainedModel):
+    """Base of all models here. The backbone has a `reducer`; heads reach it through `base_model`."""
+
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    input_modalities = ("image", "text")
+    # The loss is a mean over the batch. This makes the Trainer average it over accumulation steps and processes.
+    accepts_loss_kwargs = False
+    cross_modal_modules: ClassVar[tuple[str, ...]] = ()
+    """Children of the backbone in which text and image meet."""
+
+    @property
+    def reduction(self) -> ReductionConfig | None:
+        """The schedule in use: `config.reduction`, unless [`scale_reduction`] has scaled it."""
+        reducer = self.base_model.reducer
+        return None if reducer is None else reducer.config
+
+    def set_reduction(self, reduction: ReductionConfig | dict[str, Any] | None) -> None:
+        """Change how the loaded model reduces tokens; it takes effect at the next forward and is saved with the model.
+
+        Args:
+            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
+
+        Raises:
+            ValueError: the schedule is wrong or names a layer that the model does not have.
+        """
+        self.config.reduction = self.config.checked(reduction)
+        schedule = parse_reduction(self.config.reduction)
+        backbone = self.base_model
+        if schedule is not None and backbone.reducer is not None and backbone.reducer.config.method == schedule.method:
+            backbone.reducer.config = schedule  # keeps what a method has learned
+        else:
+            backbone.reducer = build_reducer(schedule)
+
+    def scale_reduction(self, factor: float) -> None:
+        """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""
+        schedule = parse_reduction(self.config.reduction)
+        if schedule is None:
+            raise ValueError("config.reduction is None: there is nothing to scale")
+        self.base_model.reducer.config = schedule.scaled(factor)
+
+    def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
+        """(text, image) tokens that leave each reducible layer when `num_text` and `num_image` come into the first."""
+        lengths = []
+        for layer in range(self.config.num_reducible_layers):
+            if self.reduction is not None and layer in self.reduction.layers:
+                num_text, num_image = self.base_model.reducer.output_lengths(layer, num_text, num_image)
+            lengths.append((num_text, num_image))
+        return lengths
+
+    def part_of(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
+        """Which part of the model a parameter belongs to; the parts can learn at different rates (PuMer, Table 5)."""
+        _, in_backbone, name = f".{parameter_name}".partition(f".{self.base_model_prefix}.")
+        if self.base_model is self:
+            name = parameter_name
+        elif not in_backbone:
+            return "classifier"
+        return "cross_modal" if name.split(".")[0] in self.cross_modal_modules else "backbone"
