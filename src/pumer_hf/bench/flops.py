@@ -1,0 +1,34 @@
+"""FLOPs, counted from a forward that really runs."""
+
+from typing import Any
+
+import torch
+from torch import Size, Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+
+def _cpu_attention_flops(query: Size, key: Size, value: Size, *args: Any, **kwargs: Any) -> int:
+    return sdpa_flop_count(query, key, value)
+
+
+# FlopCounterMode knows the attention kernels of GPUs only (pinned by `test_flops.py`).
+_CPU_ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
+
+
+@torch.no_grad()
+def count_flops(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[int, Any]:
+    """FLOPs of one forward in eval mode, as papers count them: a multiply-add is one.
+
+    Args:
+        model: on the device of the inputs; its training mode is kept.
+        inputs: keyword arguments of its forward.
+
+    Returns:
+        The FLOPs of matrix products, convolutions and attention; and the outputs of the model.
+    """
+    training = model.training
+    model.eval()
+    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION_FLOPS) as counter:
+        outputs = model(**inputs)
+    model.train(training)
+    return counter.get_total_flops() // 2, outputs
