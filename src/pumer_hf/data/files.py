@@ -1,0 +1,151 @@
+"""Reading VQA data that users bring: VQA v2's official JSON pairs, and plain JSONL. Errors name file and row."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Features, Image, List, Value
+from PIL import Image as PILImage
+
+FEATURES = Features(
+    {
+        "image": Image(decode=False),
+        "question": Value("string"),
+        "answers": List(Value("string")),
+        "origin": Value("string"),
+    }
+)
+
+
+def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
+    """Read one split.
+
+    Args:
+        files: either one `.jsonl` file, each line an object with `image` (a path), `question`, and `answer` (a string) or
+            `answers` (a list, one per annotator); or the two official VQA v2 `.json` files, questions and annotations.
+        image_dir: folder of the images; for JSONL, image paths are relative to it (default: the folder of the file). VQA
+            v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`).
+
+    Returns:
+        A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error messages).
+
+    Raises:
+        FileNotFoundError: a file or an image is missing.
+        ValueError: a file is empty, not JSON, or lacks a field; the message names file, row and field.
+    """
+    paths = [Path(name) for name in files]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file")
+    if len(paths) == 1 and paths[0].suffix != ".json":
+        rows = _read_jsonl(paths[0], Path(image_dir) if image_dir else paths[0].parent)
+    elif len(paths) == 2:
+        if image_dir is None:
+            raise ValueError(f"{paths[0]}: VQA v2 files need image_dir, the folder of their images")
+        rows = _read_vqa_v2(paths, Path(image_dir))
+    else:
+        raise ValueError(f"{', '.join(files)}: give one .jsonl file, or VQA v2's two .json files")
+    columns: dict[str, list] = {name: [] for name in FEATURES}
+    for row in rows:
+        for name, value in row.items():
+            columns[name].append(value)
+    if not columns["question"]:
+        raise ValueError(f"{paths[0]}: the file holds no question")
+    return Dataset.from_dict(columns, features=FEATURES)
+
+
+def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
+    """Decode an undecoded `datasets` image to RGB; an error names the image and the row `origin` that asked for it."""
+    source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
+    try:
+        with PILImage.open(source) as opened:
+            return opened.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{origin}: cannot read the image {image['path'] or ''}: {error}") from error
+
+
+def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                origin = f"{path}, line {number}"
+                row = _object(line, origin)
+                answers = row["answers"] if "answers" in row else [_field(row, "answer", str, origin)]
+                if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
+                    raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
+                yield {
+                    "image": _image(image_dir / _field(row, "image", str, origin), origin),
+                    "question": _field(row, "question", str, origin),
+                    "answers": answers,
+                    "origin": origin,
+                }
+
+
+def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]:
+    contents = {}
+    for path in paths:
+        content = _object(path.read_text(encoding="utf-8"), str(path))
+        kind = next((kind for kind in ("questions", "annotations") if isinstance(content.get(kind), list)), None)
+        if kind is None:
+            raise ValueError(f"{path}: a VQA v2 file has a list 'questions' or 'annotations', found {sorted(content)}")
+        contents[kind] = path, content[kind]
+    if len(contents) < 2:
+        raise ValueError(f"{paths[0]}, {paths[1]}: one file must hold 'questions', the other 'annotations'")
+    images = _images_by_number(image_dir)
+    path, questions = contents["questions"]
+    annotations_path, annotations = contents["annotations"]
+    answers = {}
+    for number, annotation in enumerate(annotations):
+        origin = f"{annotations_path}, annotation {number}"
+        given = [_field(item, "answer", str, origin) for item in _field(annotation, "answers", list, origin)]
+        answers[_field(annotation, "question_id", int, origin)] = given
+    for number, question in enumerate(questions):
+        origin = f"{path}, question {number}"
+        question_id, image_id = (_field(question, name, int, origin) for name in ("question_id", "image_id"))
+        if question_id not in answers:
+            raise ValueError(f"{origin}: {annotations_path} has no annotation for question_id {question_id}")
+        if image_id not in images:
+            raise FileNotFoundError(f"{origin}: {image_dir} has no image with the number {image_id}")
+        yield {
+            "image": {"path": str(images[image_id]), "bytes": None},
+            "question": _field(question, "question", str, origin),
+            "answers": answers[question_id],
+            "origin": origin,
+        }
+
+
+def _images_by_number(image_dir: Path) -> dict[int, Path]:
+    if not image_dir.is_dir():
+        raise FileNotFoundError(f"image_dir={image_dir}: there is no such folder")
+    images = {}
+    for path in image_dir.iterdir():
+        number = re.search(r"(\d+)$", path.stem)
+        if number:
+            images[int(number[1])] = path
+    return images
+
+
+def _image(path: Path, origin: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{origin}: there is no image {path}")
+    return {"path": str(path), "bytes": None}
+
+
+def _object(text: str, origin: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{origin}: not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{origin}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _field(row: Any, name: str, kind: type, origin: str) -> Any:
+    if not isinstance(row, dict) or not isinstance(row.get(name), kind):
+        found = f"got {row[name]!r}" if isinstance(row, dict) and name in row else "it is missing"
+        raise ValueError(f"{origin}: the field '{name}' must be a {kind.__name__}, but {found}")
+    return row[name]

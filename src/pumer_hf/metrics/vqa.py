@@ -1,0 +1,82 @@
+"""Accuracy of visual question answering, and what it would be without looking at the image."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction
+
+
+def normalize_answer(answer: str) -> str:
+    """Answers count as equal whatever their case and surrounding white space."""
+    return answer.strip().lower()
+
+
+def answer_scores(answers: Sequence[str]) -> dict[str, float]:
+    """Soft target of each answer: the VQA accuracy that it would score, in [0, 1].
+
+    Averaged over the choices of all annotators but one, an answer counts fully if three of them gave it
+    (https://arxiv.org/abs/1505.00468). For ten annotators that is 0.3, 0.6, 0.9 and 1 for one, two, three and more.
+    With fewer than four annotators it is the part that gave the answer.
+    """
+    number = len(answers)
+    scores = {}
+    for answer, count in Counter(map(normalize_answer, answers)).items():
+        if number < 4:
+            scores[answer] = count / number
+        else:
+            without_one_of_them = count * min(1.0, (count - 1) / 3)
+            without_another = (number - count) * min(1.0, count / 3)
+            scores[answer] = (without_one_of_them + without_another) / number
+    return scores
+
+
+def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    """`compute_metrics` of VQA: the mean soft target of the most likely answers, in percent.
+
+    For rows with one answer that is exact-match accuracy.
+    """
+    return {"accuracy": 100 * float(row_scores(prediction.predictions, prediction.label_ids).mean())}
+
+
+def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Score of each row, float (N,) in [0, 1], from logits (N, num_labels) and soft targets (N, num_labels)."""
+    return np.take_along_axis(targets, logits.argmax(-1)[:, None], axis=1)[:, 0]
+
+
+def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """`accuracy` in percent; and `accuracy_by_kind`, if the dataset has a column `kind` of questions."""
+    scores = row_scores(logits, targets)
+    report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
+    if "kind" in dataset.column_names:
+        kinds = np.array(dataset["kind"])
+        report["accuracy_by_kind"] = {str(kind): 100 * float(scores[kinds == kind].mean()) for kind in np.unique(kinds)}
+    return report
+
+
+def language_baselines(train: Dataset, test: Dataset) -> dict[str, float]:
+    """Accuracy on `test`, in percent, of two answerers that see no image.
+
+    Returns:
+        `majority`: always the most frequent training answer; `question_only`: the most frequent training answer to the
+        same question (the majority answer, if it was never asked).
+    """
+    overall: Counter[str] = Counter()
+    by_question: dict[str, Counter[str]] = {}
+    for question, answers in zip(train["question"], train["answers"], strict=True):
+        scores = answer_scores(answers)
+        overall.update(scores)
+        by_question.setdefault(question, Counter()).update(scores)
+    majority = _top(overall)
+    totals = {"majority": 0.0, "question_only": 0.0}
+    for question, answers in zip(test["question"], test["answers"], strict=True):
+        scores = answer_scores(answers)
+        totals["majority"] += scores.get(majority, 0.0)
+        totals["question_only"] += scores.get(_top(by_question.get(question, overall)), 0.0)
+    return {name: 100 * total / len(test) for name, total in totals.items()}
+
+
+def _top(counts: Counter[str]) -> str:
+    return min(counts, key=lambda answer: (-counts[answer], answer))
