@@ -1,0 +1,37 @@
+"""`DistillationTrainingArguments`: transformers' `TrainingArguments` and the few fields that distillation adds."""
+
+from dataclasses import dataclass, field
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class DistillationTrainingArguments(TrainingArguments):
+    """
+    [`TrainingArguments`] plus the weight of the distillation loss and a learning rate per part of the model. Each part
+    without a rate of its own uses `learning_rate` (PuMer, Table 5).
+    """
+
+    alpha: float = field(default=1.0, metadata={"help": "Weight of the distillation loss, at least 0."})
+    temperature: float = field(default=1.0, metadata={"help": "Temperature of the distillation loss, above 0."})
+    cross_modal_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the cross-modal layers; default: learning_rate."}
+    )
+    classifier_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the task head; default: learning_rate."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.alpha < 0:
+            raise ValueError(f"alpha={self.alpha}: must be at least 0")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature={self.temperature}: must be above 0")
+        for name in ("cross_modal_learning_rate", "classifier_learning_rate"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+
+    def learning_rate_of(self, part: str) -> float:
+        """Learning rate of a part of the model: `"backbone"`, `"cross_modal"` or `"classifier"`."""
+        rate = {"cross_modal": self.cross_modal_learning_rate, "classifier": self.classifier_learning_rate}.get(part)
+        return self.learning_rate if rate is None else rate

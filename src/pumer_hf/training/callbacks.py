@@ -1,0 +1,77 @@
+"""Trainer callbacks about token reduction."""
+
+from typing import Any
+
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..bench.flops import count_flops
+
+
+class TokenReductionCallback(TrainerCallback):
+    """Logs the tokens that leave each reduction layer and the GFLOPs of one example, through the Trainer's reporters.
+
+    It logs when training starts and whenever the schedule changes. Add it with
+    `trainer.add_callback(TokenReductionCallback(trainer))`.
+
+    Args:
+        trainer: the trainer, whose data collator turns the first training example into model inputs.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.logged: Any = ()  # no schedule yet
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._log_changes()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._log_changes()
+
+    def _log_changes(self) -> None:
+        schedule = self.trainer.model.reduction
+        if schedule == self.logged:
+            return
+        self.logged = schedule
+        inputs = self.trainer.data_collator([self.trainer.train_dataset[0]])
+        inputs.pop("teacher_logits", None)
+        flops, outputs = count_flops(self.trainer.model, self.trainer._prepare_inputs(inputs))
+        logs = {"gflops_per_example": flops / 1e9}
+        for trace in outputs.reduction:
+            if trace.image_index == 0:
+                logs[f"text_tokens/layer_{trace.layer}"] = trace.num_text
+                logs[f"image_tokens/layer_{trace.layer}"] = trace.num_image
+        self.trainer.log(logs)
+
+
+class ReductionWarmupCallback(TrainerCallback):
+    """Ramps the ratios linearly from 0 to those of `config.reduction` over the first training steps.
+
+    The saved config always holds the full ratios. Add it with `trainer.add_callback(ReductionWarmupCallback(steps))`.
+
+    Args:
+        warmup_steps: optimizer steps until the full ratios, at least 1.
+        num_stages: how many different schedules the ramp passes through; each is a new set of tensor shapes.
+    """
+
+    def __init__(self, warmup_steps: int, num_stages: int = 10):
+        if warmup_steps < 1 or num_stages < 1:
+            raise ValueError(f"warmup_steps={warmup_steps}, num_stages={num_stages}: must be at least 1")
+        self.warmup_steps = warmup_steps
+        self.num_stages = num_stages
+
+    def factor(self, step: int) -> float:
+        """Part of the ratios that applies at optimizer step `step`, in [0, 1]."""
+        return min(self.num_stages * step // self.warmup_steps, self.num_stages) / self.num_stages
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if state.global_step <= self.warmup_steps:
+            model.scale_reduction(self.factor(state.global_step))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        model.scale_reduction(1.0)

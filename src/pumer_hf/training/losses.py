@@ -1,0 +1,39 @@
+"""Training losses as pure functions."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """Knowledge distillation, KL(teacher || student), averaged over the batch (https://arxiv.org/abs/1503.02531).
+
+    PuMer (Section 4.3) uses temperature 1. The factor `temperature ** 2` keeps the size of the gradient the same at any
+    temperature.
+
+    Args:
+        student_logits: float (B, C): C classes, answers or retrieval candidates.
+        teacher_logits: float (B, C).
+        temperature: above 0; higher values compare softer distributions.
+
+    Returns:
+        Scalar in float32, at least 0.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"student logits have shape {tuple(student_logits.shape)}, teacher logits {tuple(teacher_logits.shape)}: "
+            "they must agree"
+        )
+    student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+
+
+def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:
+    """task + alpha * distillation + the method's auxiliary losses; terms that a run does not have are left out.
+
+    Args:
+        terms: scalars by name: `task_loss`, `distillation_loss`, and auxiliary ones, which come weighted.
+        alpha: weight of the distillation loss, at least 0.
+    """
+    weights = {"distillation_loss": alpha}
+    return sum((weights.get(name, 1.0) * term for name, term in terms.items()), start=next(iter(terms.values())) * 0)

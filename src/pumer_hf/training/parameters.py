@@ -1,0 +1,32 @@
+"""Which parameters learn at which rate, and which decay."""
+
+from typing import Any
+
+from torch import nn
+
+from ..models.base import PuMerPreTrainedModel
+from .arguments import DistillationTrainingArguments
+
+NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: not to LayerNorms, biases, [CLS] tokens and position embeddings."""
+    return parameter.ndim > 1 and not any(part in name for part in NO_DECAY_NAMES)
+
+
+def parameter_groups(model: PuMerPreTrainedModel, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
+    """Optimizer groups of the trainable parameters: one per part of the model (PuMer, Table 5) and decay or not.
+
+    Returns:
+        Groups with `params`, `lr` and `weight_decay`, backbone first; empty ones are left out.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for part in ("backbone", "cross_modal", "classifier"):
+        for decay in (True, False):
+            weight_decay = args.weight_decay if decay else 0.0
+            groups[part, decay] = {"params": [], "lr": args.learning_rate_of(part), "weight_decay": weight_decay}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups[model.part_of(name), decays(name, parameter)]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]

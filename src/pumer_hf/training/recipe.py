@@ -1,0 +1,215 @@
+"""Recipes: a yaml file with the blocks `model`, `reduction`, `data` and `training`, and flags that override it."""
+
+import json
+import sys
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, ClassVar
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..reducers import METHODS, parse_reduction
+from .arguments import DistillationTrainingArguments
+
+
+@dataclass
+class ModelArguments:
+    """The `model` block of a recipe."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    backbone: str = field(default="vilt", metadata={"help": "Model family: vilt."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "Pretrained checkpoint (Hub id or folder) that the teacher starts from."}
+    )
+    teacher: str | None = field(
+        default=None, metadata={"help": "Finetuned teacher checkpoint (Hub id or folder); skips the teacher stage."}
+    )
+    config: dict | str | None = field(
+        default=None, metadata={"help": "Model config fields (JSON) of a teacher that starts from scratch."}
+    )
+    image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
+    image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
+
+    def __post_init__(self) -> None:
+        self.config = _as_dict("model.config", self.config)
+        if self.backbone != "vilt":
+            raise ValueError(f"model.backbone={self.backbone!r}: choose 'vilt'")
+        if self.image_std <= 0:
+            raise ValueError(f"model.image_std={self.image_std}: must be above 0")
+
+
+@dataclass
+class RecipeTrainingArguments(DistillationTrainingArguments):
+    """The `training` block of a recipe: how the student trains, and what is different for the teacher."""
+
+    _argument_group_name: ClassVar[str] = "training"
+
+    output_dir: str | None = field(
+        default="outputs/vqa", metadata={"help": "Folder for the teacher, the student and results.json."}
+    )
+    teacher_training: dict | str | None = field(
+        default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
+    )
+    reduction_warmup_steps: int = field(
+        default=0, metadata={"help": "Ramp the reduction ratios up over this many steps of the student."}
+    )
+    cache_teacher_logits: bool = field(
+        default=False, metadata={"help": "Compute the teacher's logits once and keep them on disk."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
+    benchmark_seconds: float = field(
+        default=10.0, metadata={"help": "How long to measure the throughput of teacher and student."}
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "Continue an interrupted run: skip finished stages, go on in the unfinished one."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
+        check_names("training.teacher_training", self.teacher_training, RecipeTrainingArguments)
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
+        if self.reduction_warmup_steps < 0:
+            raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A parsed recipe: four blocks."""
+
+    model: ModelArguments
+    reduction: dict[str, Any] | None
+    data: Any
+    training: RecipeTrainingArguments
+    training_values: dict[str, Any]
+    """What `training` was made from."""
+
+    def stage(self, name: str) -> RecipeTrainingArguments:
+        """The training arguments of the stage `"teacher"` or `"student"`, each with a folder of its own."""
+        values = dict(self.training_values)
+        if name == "teacher" and self.training.teacher_training:
+            values |= self.training.teacher_training
+        return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
+
+
+def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = None) -> Recipe:
+    """Read the command line of a recipe: `[FILE.yaml] [--flag value ...]`.
+
+    Args:
+        data_class: dataclass of the `data` block.
+        default: the yaml file to use when the command line names none.
+        arguments: the command line without the program; default `sys.argv[1:]`.
+
+    Raises:
+        SystemExit: help was asked for, or something is wrong; the message names the block, the key and the nearest right
+            key.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    path = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else default
+    try:
+        blocks = read_blocks(path, data_class)
+        values, reduction = _parse_flags(blocks, data_class, arguments, path)
+        parse_reduction(reduction)
+        training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
+        return Recipe(
+            model=ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)}),
+            reduction=reduction,
+            data=data_class(**{name: values[name] for name in _field_names(data_class)}),
+            training=RecipeTrainingArguments(**training_values),
+            training_values=training_values,
+        )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+
+
+def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
+    """The four blocks of a recipe file, with their keys checked against the dataclass of each.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a recipe; the message names the block and the nearest right key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe file")
+    try:
+        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not valid yaml: {error}") from error
+    classes = {"model": ModelArguments, "reduction": None, "data": data_class, "training": RecipeTrainingArguments}
+    if not isinstance(blocks, dict):
+        raise ValueError(f"{path}: a recipe has the blocks {', '.join(classes)}")
+    for name, block in blocks.items():
+        if name not in classes:
+            raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, list(classes))}?")
+        if block is not None and not isinstance(block, dict):
+            raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
+        if classes[name] is not None:
+            check_names(name, block, classes[name])
+    return {name: blocks.get(name) or {} for name in classes}
+
+
+def check_names(block: str, values: dict[str, Any] | None, dataclass_type: type) -> None:
+    """Raise `ValueError` if `values` has a key that is not a field of the dataclass."""
+    names = _field_names(dataclass_type)
+    for name in values or {}:
+        if name not in names:
+            raise ValueError(f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, names)}?")
+
+
+def _parse_flags(
+    blocks: dict[str, dict[str, Any]], data_class: type, arguments: list[str], path: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Values of the dataclass fields, and the reduction: from the file unless a flag says otherwise."""
+    parser = HfArgumentParser(
+        [ModelArguments, data_class, RecipeTrainingArguments],
+        allow_abbrev=False,
+        usage="%(prog)s [FILE.yaml] [--flag value ...]",
+        description=f"Flags override the values of the recipe file. Without one, {path.name} is used.",
+    )
+    group = parser.add_argument_group("reduction")
+    group.add_argument("--method", choices=["none", *METHODS], help="Token reduction method.")
+    ratio_names = sorted({name for reducer in METHODS.values() for name in reducer.config_class.ratios})
+    group.add_argument("--layers", nargs="+", type=int, help="Layers that reduce.")
+    for name in ratio_names:
+        group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
+    for name in ("model", "data", "training"):
+        parser.set_defaults(**blocks[name])
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {_nearest(unknown[0], flags)}?")
+    values = vars(namespace)
+    reduction = dict(blocks["reduction"])
+    if values["method"] is not None:
+        reduction = {**(reduction if values["method"] != "none" else {}), "method": values["method"]}
+    if values["layers"] is not None:
+        reduction["layers"] = values["layers"]
+    for name in ratio_names:
+        if values[name] is not None:
+            reduction[name] = values[name] if len(values[name]) > 1 else values[name][0]
+    return values, reduction or None
+
+
+def _field_names(dataclass_type: type) -> list[str]:
+    return [item.name for item in fields(dataclass_type) if item.init]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    return near[0] if near else f"one of {', '.join(names[:12])}"
+
+
+def _as_dict(name: str, value: dict | str | None) -> dict | None:
+    """A dict field that a flag gives as JSON."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}={value!r}: not valid JSON: {error}") from error
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name}={value!r}: must be a JSON object")
+    return value

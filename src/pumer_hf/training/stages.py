@@ -1,0 +1,83 @@
+"""One stage of a recipe: train a model, save it, and predict with it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from .callbacks import ReductionWarmupCallback, TokenReductionCallback
+from .recipe import RecipeTrainingArguments
+from .teacher_logits import add_teacher_logits
+from .trainer import DistillationTrainer
+
+logger = logging.get_logger(__name__)
+
+STATE_NAME = "trainer_state.json"  # written last, so a folder that has it is complete
+
+
+def train_stage(
+    args: RecipeTrainingArguments,
+    model: PreTrainedModel,
+    *,
+    train: Dataset,
+    validation: Dataset,
+    collator: Callable,
+    processor: ProcessorMixin,
+    compute_metrics: Callable[[EvalPrediction], dict[str, float]],
+    teacher: PreTrainedModel | None = None,
+) -> None:
+    """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
+
+    Raises:
+        FileExistsError: the folder holds a run already, and `args.resume` is not set.
+    """
+    folder = Path(args.output_dir)
+    if folder.exists() and any(folder.iterdir()) and not args.resume:
+        raise FileExistsError(f"{folder} holds a run already: continue it with --resume, or choose another --output_dir")
+    if (folder / STATE_NAME).is_file():
+        logger.info("%s is complete: skipped", folder)
+        return
+    if teacher is not None and args.cache_teacher_logits:
+        with args.main_process_first(desc="teacher logits"):
+            train = add_teacher_logits(
+                train,
+                teacher.to(args.device),
+                collator,
+                cache_dir=folder.parent / "cache",
+                batch_size=args.per_device_eval_batch_size,
+            )
+        teacher = None
+    trainer = DistillationTrainer(
+        model,
+        teacher=teacher,
+        args=args,
+        train_dataset=train,
+        eval_dataset=validation,
+        data_collator=collator,
+        processing_class=processor,
+        compute_metrics=compute_metrics,
+    )
+    if model.reduction is not None:
+        trainer.add_callback(TokenReductionCallback(trainer))
+        if args.reduction_warmup_steps:
+            trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
+    checkpoint = get_last_checkpoint(folder) if args.resume and folder.exists() else None
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    trainer.save_state()
+    trainer.accelerator.wait_for_everyone()
+
+
+def predict(
+    args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of every row, in order."""
+    trainer = DistillationTrainer(model, args=args, data_collator=collator)
+    output = trainer.predict(dataset)
+    return output.predictions, output.label_ids
+
+

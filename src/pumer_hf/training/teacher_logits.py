@@ -1,0 +1,57 @@
+"""The teacher's logits as a column of the dataset, computed once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def add_teacher_logits(
+    dataset: Dataset,
+    teacher: PreTrainedModel,
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]],
+    *,
+    cache_dir: str | Path,
+    batch_size: int = 64,
+) -> Dataset:
+    """Add the column `teacher_logits` float (C,), with a progress bar, and keep it on disk.
+
+    A later call with the same data and the same teacher reads it from there. Of use where the collator makes the same
+    inputs of a row each time, so not with random augmentation.
+
+    Args:
+        dataset: rows that `collator` understands.
+        teacher: on the device to compute on; it is put into eval mode.
+        collator: rows -> keyword arguments of the teacher's forward.
+        cache_dir: folder for the logits; made if it is not there.
+        batch_size: rows per forward.
+    """
+    teacher.eval()
+
+    def logits_of(rows: dict[str, list]) -> dict[str, list]:
+        batch = collator([dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)])
+        batch.pop("labels", None)
+        with torch.no_grad():
+            logits = teacher(**{name: value.to(teacher.device) for name, value in batch.items()}).logits
+        return {"teacher_logits": logits.float().cpu().numpy()}
+
+    weights = {name: value.cpu().float().numpy() for name, value in teacher.state_dict().items()}
+    sample = {name: value.numpy() for name, value in collator([dataset[0]]).items()}
+    fingerprint = Hasher.hash((dataset._fingerprint, teacher.config.to_json_string(), weights, sample))
+    Path(cache_dir).mkdir(parents=True, exist_ok=True)
+    column = dataset.map(
+        logits_of,
+        batched=True,
+        batch_size=batch_size,
+        remove_columns=dataset.column_names,
+        cache_file_name=str(Path(cache_dir) / f"teacher-logits-{fingerprint}.arrow"),
+        new_fingerprint=fingerprint,
+        load_from_cache_file=True,
+        desc="Teacher logits",
+    )
+    return dataset.add_column("teacher_logits", column["teacher_logits"])
