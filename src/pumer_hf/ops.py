@@ -72,6 +72,9 @@ def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tup
         `dst` long `(batch, num_merge)`: into which token of the odd half each goes (`j` is token `2 * j + 1`);
         `unm` long `(batch, even_len - num_merge)`: the rest of the even half, in ascending order.
     """
+    if metric.shape[1] < 3:  # token 0 and at most one odd token: nothing to match
+        none = torch.empty((metric.shape[0], 0), dtype=torch.long, device=metric.device)
+        return none, none, torch.zeros((metric.shape[0], 1), dtype=torch.long, device=metric.device)
     metric = F.normalize(metric.float(), dim=-1)
     similarity = metric[:, 2::2] @ metric[:, 1::2].transpose(1, 2)  # without token 0
     similarity = similarity.masked_fill(~mask[:, None, 1::2], -torch.inf)
@@ -110,17 +113,25 @@ def follow(first: Tensor, then: Tensor) -> Tensor:
     return then.gather(1, first.clamp(min=0)).masked_fill(first < 0, -1)
 
 
+def group_sizes(source: Tensor, num_groups: int) -> Tensor:
+    """How many tokens each group holds, long `(batch, num_groups)`; `source` long `(batch, n)`, -1 for none."""
+    counts = torch.zeros((source.shape[0], num_groups), dtype=torch.long, device=source.device)
+    return counts.scatter_add(1, source.clamp(min=0), (source >= 0).long())
+
+
 def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
-    """The weights with which tokens enter the plain mean of their group; padding has none.
+    """The weights with which tokens enter the plain mean of their group.
 
     Args:
         positions: long `(batch, length)`, the group of each token, -1 for none.
-        mask: bool `(batch, length)`, True for real tokens.
+        mask: bool `(batch, length)`, True for real tokens. Padding has weight only in a group that holds nothing else.
         num_groups: tokens after the reduction.
 
     Returns:
-        float32 `(batch, num_groups, length)`. The weights of a group sum to 1, or to 0 if it holds padding only.
+        float32 `(batch, num_groups, length)`. The weights of a group sum to 1.
     """
     groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
-    member = ((positions.unsqueeze(1) == groups) & mask.unsqueeze(1)).float()
-    return member / member.sum(dim=-1, keepdim=True).clamp(min=1)
+    member = positions.unsqueeze(1) == groups
+    real = member & mask.unsqueeze(1)
+    weights = torch.where(real.any(dim=-1, keepdim=True), real, member).float()
+    return weights / weights.sum(dim=-1, keepdim=True)

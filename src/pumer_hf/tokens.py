@@ -50,8 +50,7 @@ class Tokens:
     @property
     def size(self) -> Tensor:
         """long (B, L): how many original tokens each token holds; 0 for padding."""
-        held = (self.source >= 0).long()
-        return torch.zeros_like(self.mask, dtype=torch.long).scatter_add(1, self.source.clamp(min=0), held)
+        return ops.group_sizes(self.source, self.mask.shape[1])
 
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
         """Reduce to `num_tokens` tokens: each becomes the plain mean of the real tokens that go to it.
@@ -60,10 +59,11 @@ class Tokens:
             positions: long (B, L), where each token goes, or -1 to drop it.
         """
         weights = ops.group_weights(positions, self.mask, num_tokens)
+        source = ops.follow(self.source, positions)
         return Tokens(
             states=weights.to(self.states.dtype) @ self.states,
-            mask=weights.sum(dim=-1) > 0,
-            source=ops.follow(self.source, positions),
+            mask=ops.group_sizes(source, num_tokens) > 0,
+            source=source,
         )
 
 

@@ -172,7 +172,7 @@ QUESTIONS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = 
     "left_of": ask_left_of,
 }
 # How often each kind is asked. The relation needs two regions and takes a small model long to learn, so it is rare.
-WEIGHTS = {"digit_by_colour": 3, "colour_of_digit": 3, "digit_by_position": 3, "count": 2, "left_of": 1}
+WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 2, "left_of": 1}
 
 
 def digit_scenes(

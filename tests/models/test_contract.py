@@ -1,0 +1,205 @@
+"""What every reducer must keep in every model family. A new method needs a row in `tiny_models.SCHEDULES`, no more."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_models import FAMILIES, NUM_LABELS, NUM_TEXT, SCHEDULES, schedule
+from transformers import AutoModelForVisualQuestionAnswering
+
+from pumer_hf.reducers import METHODS, build_reducer, parse_reduction
+from pumer_hf.tokens import Evidence, TokenPair, Tokens
+
+REDUCTIONS = [None, *(schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method])]
+pytestmark = [
+    pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES),
+    pytest.mark.parametrize(
+        "reduction",
+        REDUCTIONS,
+        ids=["none", *(f"{method}-{size}" for method in SCHEDULES for size in SCHEDULES[method])],
+    ),
+]
+
+
+def pick(inputs, examples):
+    return {name: value[examples] for name, value in inputs.items()}
+
+
+def loss_of(model, inputs):
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.rand(len(inputs["input_ids"]), NUM_LABELS, generator=generator)
+    return model(**inputs, labels=labels).loss
+
+
+def gradients(model, inputs):
+    model.zero_grad()
+    loss_of(model, inputs).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def test_tokens_leave_each_layer_as_announced(family, reduction):
+    model = family.model(reduction)
+    announced = model.output_lengths(NUM_TEXT, family.num_image)
+    traces = model(**family.inputs()).reduction
+    layers = reduction["layers"] if reduction else []
+    assert [trace.layer for trace in traces] == layers
+    assert [(trace.num_text, trace.num_image) for trace in traces] == [announced[layer] for layer in layers]
+    assert reduction is None or sum(announced[-1]) < NUM_TEXT + family.num_image
+    for trace in traces:
+        assert trace.text_source.max() == trace.num_text - 1
+        assert trace.image_source.max() == trace.num_image - 1
+
+
+def test_cls_tokens_stay_alone_at_index_0(family, reduction):
+    for trace in family.model(reduction)(**family.inputs()).reduction:
+        for source in (trace.text_source, trace.image_source):
+            assert (source[:, 0] == 0).all()
+            assert ((source == 0).sum(dim=1) == 1).all()
+
+
+def test_padding_holds_no_token_and_no_real_one_is_forgotten_without_pruning(family, reduction):
+    inputs = family.inputs()
+    for trace in family.model(reduction)(**inputs).reduction:
+        assert ((trace.text_source >= 0) == inputs["attention_mask"].bool()).all()
+
+
+def test_ratios_of_zero_give_the_unreduced_model(family, reduction):
+    inputs = family.inputs()
+    plain, reduced = family.model(None), family.model(reduction)
+    if reduction is not None:
+        reduced.scale_reduction(0.0)
+    torch.testing.assert_close(reduced(**inputs).logits, plain(**inputs).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_runs_forward_and_backward(family, reduction, dtype):
+    model = family.model(reduction, initializer_range=0.1).to(dtype)
+    inputs = family.inputs()
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+    outputs = model(**inputs)
+    assert outputs.logits.dtype == dtype
+    assert outputs.logits.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients(model, inputs).values())
+
+
+def test_every_parameter_gets_a_finite_gradient(family, reduction):
+    model = family.model(reduction)
+    found = gradients(model, family.inputs())
+    assert set(found) == {name for name, _ in model.named_parameters()}
+    assert all(gradient.isfinite().all() for gradient in found.values())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_gradient_checkpointing_changes_nothing(family, reduction, reentrant):
+    model = family.model(reduction).train()
+    expected = gradients(model, family.inputs())
+    # the older name warns since transformers 5.2x, the newer one is not in 5.10
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": reentrant})
+    if reentrant:
+        model.enable_input_require_grads()
+    found = gradients(model, family.inputs())
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, msg=name)
+
+
+def test_same_seed_same_result(family, reduction):
+    first, second = (family.model(reduction)(**family.inputs()).logits for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_an_example_does_not_depend_on_its_batch_mates(family, reduction):
+    model, inputs = family.model(reduction), family.inputs()
+    together = model(**inputs)
+    for index in range(len(inputs["input_ids"])):
+        alone = model(**pick(inputs, [index]))
+        torch.testing.assert_close(alone.logits[0], together.logits[index], atol=1e-5, rtol=1e-5)
+        for one, all_of_them in zip(alone.reduction, together.reduction, strict=True):
+            assert torch.equal(one.text_source[0], all_of_them.text_source[index])
+            assert torch.equal(one.image_source[0], all_of_them.image_source[index])
+
+
+def test_save_and_load_keeps_schedule_and_logits(family, reduction, tmp_path):
+    model, inputs = family.model(reduction), family.inputs()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForVisualQuestionAnswering.from_pretrained(tmp_path).eval()
+    assert type(loaded) is type(model)
+    assert loaded.config.reduction == model.config.reduction
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_set_reduction_equals_loading_with_it(family, reduction):
+    inputs = family.inputs()
+    model = family.model(schedule("pumer", "small"))
+    model.set_reduction(reduction)
+    assert torch.equal(model(**inputs).logits, family.model(reduction)(**inputs).logits)
+    assert model.config.reduction == family.model(reduction).config.reduction
+
+
+def test_compiles_without_graph_break_forward_and_backward(family, reduction):
+    torch.compiler.reset()
+    model, inputs = family.model(reduction).train(), family.inputs()
+    expected_loss, expected = loss_of(model, inputs), gradients(model, inputs)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(loss_of(compiled, inputs), expected_loss)
+    for name, gradient in gradients(compiled, inputs).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
+
+
+def test_exports(family, reduction):
+    model, inputs = family.model(reduction), family.inputs()
+    exported = torch.export.export(model, (), kwargs=inputs).module()
+    torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
+
+
+def padded_pair(width=6):
+    """Tokens of three examples, the last ones of each padding; index 0 real."""
+    generator = torch.Generator().manual_seed(3)
+
+    def tokens(num_real, length):
+        mask = torch.arange(length) < torch.tensor(num_real).unsqueeze(1)
+        return Tokens.initial(torch.randn(len(num_real), length, width, generator=generator), mask)
+
+    return TokenPair(tokens([9, 5, 2], 9), tokens([17, 8, 3], 17))
+
+
+def evidence_of(pair):
+    """Evidence as a function of each token alone."""
+    attention = pair.image.states.sum(dim=-1).abs()[:, None, None].expand(-1, 2, pair.text.mask.shape[1], -1)
+    return Evidence(attention, text_keys=pair.text.states, image_keys=pair.image.states)
+
+
+def test_padding_never_beats_or_touches_a_real_token(family, reduction):
+    if reduction is None:
+        return
+    reducer = build_reducer(parse_reduction(reduction))
+    pair = padded_pair()
+    # The same tokens, but padding looks as salient as anything can, and like the token before it.
+    loud = TokenPair(
+        *(
+            replace(
+                tokens, states=torch.where(tokens.mask.unsqueeze(-1), tokens.states, 100 * tokens.states.roll(1, 1))
+            )
+            for tokens in (pair.text, pair.image)
+        )
+    )
+    reduced, trace = reducer(reduction["layers"][0], pair, evidence_of(pair))
+    loudly_reduced, _ = reducer(reduction["layers"][0], loud, evidence_of(loud))
+    for name in ("text", "image"):
+        before, after, loudly = getattr(pair, name), getattr(reduced, name), getattr(loudly_reduced, name)
+        assert torch.equal(after.source, loudly.source)
+        torch.testing.assert_close(
+            after.states[after.mask], loudly.states[loudly.mask], msg=f"{name}: padding enters a real token"
+        )
+        assert (after.mask == (after.size > 0)).all()
+        assert ((after.source >= 0) <= before.mask).all()
+    num_kept_padding = (~pair.image.mask.gather(1, trace.keep)).sum(dim=1) if trace.keep is not None else None
+    if num_kept_padding is not None:
+        pruned_real = pair.image.mask.sum(dim=1) - pair.image.mask.gather(1, trace.keep).sum(dim=1)
+        assert ((num_kept_padding == 0) | (pruned_real == 0)).all()
+
+
+def test_every_method_has_a_case(family, reduction):
+    assert set(SCHEDULES) == set(METHODS)
+    assert all({"small", "extreme"} <= set(sizes) for sizes in SCHEDULES.values())

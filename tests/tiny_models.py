@@ -1,0 +1,86 @@
+"""Tiny models from config, one entry per family, for the tests that every family must pass."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from pumer_hf.models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering
+
+NUM_LABELS = 5
+VOCAB_SIZE = 40
+NUM_TEXT = 9
+REAL_TEXT = (9, 5, 3)
+"""Real text tokens of the three examples in `inputs`."""
+
+
+def vilt_config(**overrides: Any) -> PuMerViltConfig:
+    values: dict[str, Any] = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 16,
+        "patch_size": 4,
+        "max_position_embeddings": 12,
+        "num_labels": NUM_LABELS,
+        "initializer_range": 0.4,  # large enough for attention to differ from token to token
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    return PuMerViltConfig(**{**values, **overrides})
+
+
+def vilt_inputs(seed: int = 0) -> dict[str, Tensor]:
+    """Three examples; texts of 9, 5 and 3 tokens, images of 4 x 4, 3 x 4 and 2 x 2 patches."""
+    generator = torch.Generator().manual_seed(seed)
+    pixel_mask = torch.zeros(3, 16, 16, dtype=torch.long)
+    for index, (height, width) in enumerate([(16, 16), (12, 16), (8, 8)]):
+        pixel_mask[index, :height, :width] = 1
+    pixel_values = torch.randn(3, 3, 16, 16, generator=generator) * pixel_mask.unsqueeze(1)
+    return {**text_inputs(generator), "pixel_values": pixel_values, "pixel_mask": pixel_mask}
+
+
+def text_inputs(generator: torch.Generator) -> dict[str, Tensor]:
+    attention_mask = (torch.arange(NUM_TEXT) < torch.tensor(REAL_TEXT).unsqueeze(1)).long()
+    input_ids = torch.randint(1, VOCAB_SIZE, (len(REAL_TEXT), NUM_TEXT), generator=generator) * attention_mask
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+@dataclass(frozen=True)
+class Family:
+    config: Callable[..., Any]
+    model_class: type[PreTrainedModel]
+    inputs: Callable[..., dict[str, Tensor]]
+    num_image: int
+    """Image tokens, [CLS] included, that come into the first reducible layer."""
+
+    def model(self, reduction: dict[str, Any] | None = None, seed: int = 0, **overrides: Any) -> Any:
+        torch.manual_seed(seed)
+        return self.model_class(self.config(reduction=reduction, **overrides)).eval()
+
+
+FAMILIES = {
+    "vilt": Family(vilt_config, PuMerViltForQuestionAnswering, vilt_inputs, num_image=17),
+}
+
+# One entry per method: a small and an extreme schedule for models of four layers. A method without one fails a test.
+SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
+    "pumer": {
+        "small": {"layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.2, "text_merge_ratio": 0.2},
+        "extreme": {
+            "layers": [0, 1, 2, 3],
+            "prune_ratio": [0.6, 0.3, 0.9, 0.99],
+            "image_merge_ratio": 0.99,
+            "text_merge_ratio": [0.99, 0.0, 0.5, 0.99],
+        },
+    },
+}
+
+
+def schedule(method: str, size: str) -> dict[str, Any]:
+    return {"method": method, **SCHEDULES[method][size]}
