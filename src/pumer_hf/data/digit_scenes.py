@@ -75,7 +75,10 @@ class Question:
 @cache
 def handwriting(split: str) -> tuple[tuple[np.ndarray, ...], ...]:
     """The handwriting samples of a split: for each digit 0 to 9, float (n, 8, 8) ink in [0, 1]."""
-    from sklearn.datasets import load_digits
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("digit scenes need scikit-learn: pip install 'pumer-hf[digits]'") from error
 
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")

@@ -1,0 +1,48 @@
+"""Multiply-adds of a real forward at full size (random weights) against the paper's Table 7."""
+
+import pytest
+import torch
+from torch import nn
+
+from pumer_hf import PuMerViltConfig, PuMerViltModel, preset
+from pumer_hf.bench.flops import count_flops
+
+
+def vilt_gflops(reduction):
+    with torch.device("cpu"):
+        model = PuMerViltModel(PuMerViltConfig(reduction=reduction))
+    inputs = {"input_ids": torch.ones(1, 32, dtype=torch.long), "pixel_values": torch.zeros(1, 3, 384, 384)}
+    flops, outputs = count_flops(model, inputs)
+    return flops / 1e9, [(trace.num_text, trace.num_image) for trace in outputs.reduction]
+
+
+@pytest.mark.parametrize(
+    ("task", "paper", "design", "tokens"),
+    [
+        (None, 16, 15.95, []),
+        ("vqav2", 8.7, 8.70, [(26, 87), (21, 52), (17, 31)]),
+        ("snli_ve", 7.7, 7.65, [(26, 87), (21, 52), (17, 31), (14, 19)]),
+    ],
+)
+def test_vilt_matches_table_7(task, paper, design, tokens):
+    gflops, found = vilt_gflops(None if task is None else preset("vilt", task))
+    assert gflops == pytest.approx(design, rel=0.01)
+    assert gflops == pytest.approx(paper, rel=0.01)
+    assert found == tokens
+
+
+def test_attention_on_cpu_is_counted():
+    class Attention(nn.Module):
+        def forward(self, states):
+            return nn.functional.scaled_dot_product_attention(states, states, states)
+
+    flops, _ = count_flops(Attention(), {"states": torch.randn(1, 2, 8, 4)})
+    assert flops == 2 * 2 * 8 * 8 * 4  # two products of 8 x 8 x 4, in each of two heads
+
+
+def test_the_training_mode_is_kept():
+    model = nn.Linear(3, 2).train()
+    flops, outputs = count_flops(model, {"input": torch.randn(5, 3)})
+    assert flops == 5 * 3 * 2
+    assert model.training
+    assert not outputs.requires_grad

@@ -1,0 +1,45 @@
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from pumer_hf.bench.environment import environment
+from pumer_hf.bench.throughput import compare_throughput, interleaved_times
+
+
+class Sleeper(nn.Module):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x):
+        assert torch.is_inference_mode_enabled()
+        time.sleep(self.seconds)
+        return x
+
+
+def test_calls_alternate():
+    order = []
+    times = interleaved_times({name: lambda name=name: order.append(name) for name in "ab"}, warmup=1, seconds=0)
+    assert order == ["a", "b"] * 6
+    assert [len(values) for values in times.values()] == [5, 5]
+
+
+def test_ratio_and_examples_per_second():
+    models = {"slow": Sleeper(0.03), "fast": Sleeper(0.01)}
+    report = compare_throughput(models, {"x": torch.zeros(4, 2)}, warmup=0, seconds=0.1)
+    assert report["batch_size"] == 4
+    assert report["rounds"] >= 5
+    assert report["slow"]["ratio"] == 1
+    assert report["fast"]["ratio"] == pytest.approx(3, rel=0.3)
+    assert report["slow"]["examples_per_second"] == pytest.approx(4 / 0.03, rel=0.3)
+    assert report["fast"]["slowest"] <= report["fast"]["examples_per_second"] <= report["fast"]["fastest"]
+
+
+def test_environment_says_versions_machine_and_command(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "--seed", "3"])
+    found = environment()
+    assert found["command"] == "train.py --seed 3"
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["machine"]["torch_threads"] == torch.get_num_threads()

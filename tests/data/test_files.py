@@ -1,0 +1,357 @@
+import io
+import json
+import struct
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image as PILImage
+
+from pumer_hf.data.files import open_image, read_vqa_files
+from pumer_hf.data.vqa import VqaCollator
+
+
+def png_bytes(size=(6, 4), colour=(200, 30, 10), mode="RGB"):
+    buffer = io.BytesIO()
+    PILImage.new(mode, size, colour).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_image(path, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_bytes(**kwargs))
+    return path
+
+
+def write_lines(path, *rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def good_row(**changes):
+    return {"image": "a.png", "question": "what is it?", "answer": "a cup", **changes}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_image(tmp_path / "a.png")
+    return tmp_path
+
+
+# one .jsonl file
+
+
+def test_jsonl_rows_come_in_order_with_their_origin(folder):
+    path = write_lines(folder / "train.jsonl", good_row(), good_row(question="is it?", answer="yes"))
+    assert read_vqa_files([path]).to_list() == [
+        {
+            "image": {"path": str(folder / "a.png"), "bytes": None},
+            "question": question,
+            "answers": answers,
+            "origin": f"{path}, line {line}",
+        }
+        for line, (question, answers) in enumerate([("what is it?", ["a cup"]), ("is it?", ["yes"])], start=1)
+    ]
+
+
+def test_a_row_may_give_the_answers_of_several_annotators(folder):
+    row = {"image": "a.png", "question": "is it?", "answers": ["yes", "yes", "no"]}
+    dataset = read_vqa_files([write_lines(folder / "train.jsonl", row)])
+    assert dataset[0]["answers"] == ["yes", "yes", "no"]
+
+
+def test_text_other_than_ascii_survives(folder):
+    path = folder / "train.jsonl"
+    path.write_text(json.dumps(good_row(question="où est-il?", answer="là"), ensure_ascii=False), encoding="utf-8")
+    row = read_vqa_files([str(path)])[0]
+    assert (row["question"], row["answers"]) == ("où est-il?", ["là"])
+
+
+def test_blank_lines_are_skipped_but_counted(folder):
+    path = write_lines(folder / "train.jsonl", "", good_row(), "  ", good_row(answer="b"))
+    assert read_vqa_files([path])["origin"][:] == [f"{path}, line 2", f"{path}, line 4"]
+
+
+def test_image_paths_are_relative_to_the_file(folder):
+    write_image(folder / "data" / "images" / "b.png")
+    path = write_lines(folder / "data" / "train.jsonl", good_row(image="images/b.png"))
+    assert read_vqa_files([path])[0]["image"]["path"] == str(folder / "data" / "images" / "b.png")
+
+
+def test_image_paths_are_relative_to_image_dir_if_it_is_given(folder):
+    write_image(folder / "photos" / "a.png")
+    path = write_lines(folder / "train.jsonl", good_row())
+    assert read_vqa_files([path], str(folder / "photos"))[0]["image"]["path"] == str(folder / "photos" / "a.png")
+
+
+def test_an_absolute_image_path_stays(folder):
+    path = write_lines(folder / "train.jsonl", good_row(image=str(folder / "a.png")))
+    assert read_vqa_files([path], "/nowhere")[0]["image"]["path"] == str(folder / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"image": "a.png", "question": ', "not valid JSON"),
+        ("[1, 2]", "expected a JSON object, got list"),
+        (good_row(image=3), "'image' must be a str, but got 3"),
+        (good_row(question=None), "'question' must be a str, but got None"),
+        (good_row(answer=["yes"]), r"'answer' must be a str, but got \['yes'\]"),
+        (good_row(answers=[]), "'answers' must be a list of at least one string"),
+        (good_row(answers="yes"), "'answers' must be a list of at least one string, got 'yes'"),
+        (good_row(answers=["yes", 1]), "'answers' must be a list of at least one string"),
+        ({"question": "what?", "answer": "a"}, "'image' must be a str, but it is missing"),
+        ({"image": "a.png", "answer": "a"}, "'question' must be a str, but it is missing"),
+        ({"image": "a.png", "question": "what?"}, "'answer' must be a str, but it is missing"),
+    ],
+)
+def test_a_damaged_line_is_named(folder, line, message):
+    path = write_lines(folder / "train.jsonl", good_row(), "", line)
+    with pytest.raises(ValueError, match=f"train.jsonl, line 3: .*{message}") as error:
+        read_vqa_files([path])
+    assert path in str(error.value)
+
+
+def test_a_missing_image_is_named_with_its_line(folder):
+    path = write_lines(folder / "train.jsonl", good_row(), good_row(image="b.png"))
+    with pytest.raises(FileNotFoundError, match="train.jsonl, line 2: there is no image .*b.png"):
+        read_vqa_files([path])
+
+
+def test_a_folder_is_not_an_image(folder):
+    (folder / "b.png").mkdir()
+    path = write_lines(folder / "train.jsonl", good_row(image="b.png"))
+    with pytest.raises(FileNotFoundError, match="train.jsonl, line 1: there is no image .*b.png"):
+        read_vqa_files([path])
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_an_empty_file_is_named(folder, content):
+    path = folder / "train.jsonl"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="train.jsonl: the file holds no question"):
+        read_vqa_files([str(path)])
+
+
+def test_a_file_that_is_not_utf_8_is_named(folder):
+    path = folder / "train.jsonl"
+    path.write_bytes(json.dumps(good_row(answer="là"), ensure_ascii=False).encode("latin-1"))
+    with pytest.raises(ValueError, match=r"train\.jsonl"):
+        read_vqa_files([str(path)])
+
+
+def test_a_missing_file_is_named(folder):
+    path = write_lines(folder / "questions.json", {})
+    for files in (["nowhere.jsonl"], [path, "nowhere.jsonl"]):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl: there is no such file"):
+            read_vqa_files(files, str(folder))
+
+
+@pytest.mark.parametrize("names", [[], ["a.json"], ["a.jsonl", "b.jsonl", "c.jsonl"]])
+def test_the_wrong_number_of_files_is_an_error_that_names_them(folder, names):
+    files = [write_lines(folder / name, good_row()) for name in names]
+    with pytest.raises(ValueError, match=r"give one \.jsonl file, or VQA v2's two \.json files") as error:
+        read_vqa_files(files, str(folder))
+    assert all(path in str(error.value) for path in files)
+
+
+# VQA v2's two .json files
+
+
+def vqa_question(question_id=10, image_id=9, question="what is it?"):
+    return {"question_id": question_id, "image_id": image_id, "question": question}
+
+
+def vqa_annotation(question_id=10, answers=("cup", "cup", "mug")):
+    return {"question_id": question_id, "answers": [{"answer": answer, "answer_id": 1} for answer in answers]}
+
+
+@pytest.fixture
+def vqa(folder):
+    """Writes a pair of files with the given contents, and returns their paths, questions first."""
+    write_image(folder / "images" / "COCO_train2014_000000000009.jpg")
+    write_image(folder / "images" / "COCO_train2014_000000000025.jpg")
+
+    def write(questions, annotations):
+        questions = {"info": {}, "questions": questions} if isinstance(questions, list) else questions
+        annotations = {"info": {}, "annotations": annotations} if isinstance(annotations, list) else annotations
+        return [write_lines(folder / "q.json", questions), write_lines(folder / "a.json", annotations)]
+
+    write.image_dir = str(folder / "images")
+    return write
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_vqa_v2_questions_find_their_answers_and_images(vqa, order):
+    files = vqa(
+        [vqa_question(10, 25), vqa_question(11, 9, "is it?"), vqa_question(12, 25, "why?")],
+        [vqa_annotation(12, ["so"] * 10), vqa_annotation(11, ["yes", "no"]), vqa_annotation(10)],
+    )
+    image = f"{vqa.image_dir}/COCO_train2014_0000000000{{}}.jpg"
+    rows = [(25, "what is it?", ["cup", "cup", "mug"]), ("09", "is it?", ["yes", "no"]), (25, "why?", ["so"] * 10)]
+    assert read_vqa_files(files[::order], vqa.image_dir).to_list() == [
+        {
+            "image": {"path": image.format(number), "bytes": None},
+            "question": question,
+            "answers": answers,
+            "origin": f"{files[0]}, question {row}",
+        }
+        for row, (number, question, answers) in enumerate(rows)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ({"image_id": 9, "question": "why?"}, "'question_id' must be a int, but it is missing"),
+        (vqa_question(question_id="11"), "'question_id' must be a int, but got '11'"),
+        ({"question_id": 10, "question": "why?"}, "'image_id' must be a int, but it is missing"),
+        (vqa_question(image_id="9"), "'image_id' must be a int, but got '9'"),
+        ({"question_id": 10, "image_id": 9}, "'question' must be a str, but it is missing"),
+        (vqa_question(question=["why?"]), r"'question' must be a str, but got \['why\?'\]"),
+        ("why?", "'question_id' must be a int"),
+        (vqa_question(question_id=11), r"a\.json has no annotation for question_id 11"),
+    ],
+)
+def test_a_damaged_vqa_v2_question_is_named(vqa, damaged, message):
+    files = vqa([vqa_question(), damaged], [vqa_annotation()])
+    with pytest.raises(ValueError, match=rf"q\.json, question 1: .*{message}"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "message"),
+    [
+        ({"answers": [{"answer": "a"}]}, "'question_id' must be a int, but it is missing"),
+        ({"question_id": 11}, "'answers' must be a list, but it is missing"),
+        ({"question_id": 11, "answers": "a"}, "'answers' must be a list, but got 'a'"),
+        ({"question_id": 11, "answers": ["a"]}, "'answer' must be a str"),
+        ({"question_id": 11, "answers": [{"answer": 2}]}, "'answer' must be a str, but got 2"),
+        ({"question_id": 11, "answers": []}, "'answers' must be a list of at least one"),
+        (None, "'answers' must be a list"),
+    ],
+)
+def test_a_damaged_vqa_v2_annotation_is_named(vqa, damaged, message):
+    files = vqa([vqa_question()], [vqa_annotation(), damaged])
+    with pytest.raises(ValueError, match=rf"a\.json, annotation 1: .*{message}"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+def test_a_vqa_v2_question_without_its_image_is_named(vqa):
+    files = vqa([vqa_question(), vqa_question(image_id=90)], [vqa_annotation()])
+    with pytest.raises(FileNotFoundError, match=r"q\.json, question 1: .*images has no image with the number 90"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+def test_files_without_a_number_are_no_vqa_v2_images(vqa, folder):
+    write_image(folder / "images" / "thumbnail.jpg")
+    assert len(read_vqa_files(vqa([vqa_question()], [vqa_annotation()]), vqa.image_dir)) == 1
+
+
+def test_vqa_v2_files_need_an_image_dir_that_exists(vqa):
+    files = vqa([vqa_question()], [vqa_annotation()])
+    with pytest.raises(ValueError, match=r"q\.json: VQA v2 files need image_dir"):
+        read_vqa_files(files)
+    with pytest.raises(FileNotFoundError, match="image_dir=/nowhere: there is no such folder"):
+        read_vqa_files(files, "/nowhere")
+
+
+def test_two_question_files_are_an_error_that_names_both(vqa):
+    files = vqa([vqa_question()], {"questions": [vqa_question()]})
+    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+def test_two_annotation_files_are_an_error_that_names_both(vqa):
+    files = vqa({"annotations": [vqa_annotation()]}, [vqa_annotation()])
+    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"data": []}, r"has a list 'questions' or 'annotations', found \['data'\]"),
+        ({"annotations": {"10": "cup"}}, "has a list 'questions' or 'annotations'"),
+        ("[]", "expected a JSON object, got list"),
+        ('{"annotations": [', "not valid JSON"),
+        ("", "not valid JSON"),
+    ],
+)
+def test_a_damaged_vqa_v2_file_is_named(vqa, content, message):
+    files = vqa([vqa_question()], content)
+    with pytest.raises(ValueError, match=rf"a\.json: .*{message}"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+def test_a_vqa_v2_file_that_is_not_utf_8_is_named(vqa, folder):
+    files = vqa([vqa_question()], [vqa_annotation()])
+    (folder / "q.json").write_bytes('{"questions": "où?"}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"q\.json"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_vqa_v2_file_without_questions_is_named(vqa, order):
+    files = vqa([], [vqa_annotation()])
+    with pytest.raises(ValueError, match=r"q\.json: the file holds no question"):
+        read_vqa_files(files[::order], vqa.image_dir)
+
+
+# decoding images
+
+
+def cut(png):
+    return png[: len(png) - 25]
+
+
+def wrong_chunk(png):
+    """Says that the pixel data ends early, so that what follows is no chunk."""
+    length = png.index(b"IDAT") - 4
+    return png[:length] + struct.pack(">I", 1) + png[length + 4 :]
+
+
+DAMAGE = {"cut": cut, "wrong chunk": wrong_chunk, "text": lambda png: b"not an image", "empty": lambda png: b""}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_image_is_named_with_its_row(folder, damage):
+    (folder / "a.png").write_bytes(damage(png_bytes((64, 64))))
+    row = read_vqa_files([write_lines(folder / "train.jsonl", good_row())])[0]
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: cannot read the image .*a\.png"):
+        open_image(row["image"], row["origin"])
+
+
+def test_an_image_that_is_gone_by_now_is_named_with_its_row(folder):
+    row = read_vqa_files([write_lines(folder / "train.jsonl", good_row())])[0]
+    (folder / "a.png").unlink()
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: cannot read the image .*a\.png"):
+        open_image(row["image"], row["origin"])
+
+
+def test_a_damaged_image_in_memory_is_named_by_its_row():
+    with pytest.raises(ValueError, match="scene 7: cannot read the image"):
+        open_image({"path": None, "bytes": b"not an image"}, "scene 7")
+
+
+def test_an_image_that_is_too_large_for_pillow_is_named_with_its_row(monkeypatch):
+    monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(ValueError, match="scene 7: cannot read the image"):
+        open_image({"path": None, "bytes": png_bytes((6, 4))}, "scene 7")
+
+
+def test_the_collator_names_the_row_of_a_damaged_image(folder):
+    write_image(folder / "b.png")
+    rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
+    (folder / "a.png").write_bytes(cut(png_bytes((64, 64))))
+    collator = VqaCollator(SimpleNamespace(), ["a cup", "yes"])
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: cannot read the image .*a\.png"):
+        collator(rows)
+
+
+@pytest.mark.parametrize(("mode", "colour", "rgb"), [("L", 77, (77, 77, 77)), ("RGBA", (9, 8, 7, 255), (9, 8, 7))])
+def test_images_are_decoded_to_rgb(tmp_path, mode, colour, rgb):
+    png = png_bytes((6, 4), colour, mode)
+    (tmp_path / "a.png").write_bytes(png)
+    for image in ({"path": None, "bytes": png}, {"path": str(tmp_path / "a.png"), "bytes": None}):
+        opened = open_image(image, "row")
+        assert (opened.mode, opened.size, opened.getpixel((5, 3))) == ("RGB", (6, 4), rgb)

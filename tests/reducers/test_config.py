@@ -1,0 +1,79 @@
+import json
+
+import pytest
+
+from pumer_hf.reducers import METHODS, parse_reduction
+from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
+
+GOOD = {"method": "pumer", "layers": [1, 3], "prune_ratio": 0.1, "image_merge_ratio": [0.3, 0.5], "text_merge_ratio": 0}
+
+
+def test_a_dict_round_trips_through_json():
+    config = parse_reduction(GOOD)
+    assert config == PuMerReductionConfig((1, 3), 0.1, (0.3, 0.5), 0.0)
+    assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_a_ratio_is_a_scalar_or_one_value_per_layer():
+    config = parse_reduction(GOOD)
+    assert [config.ratio("image_merge_ratio", layer) for layer in (1, 3)] == [0.3, 0.5]
+    assert [config.ratio("prune_ratio", layer) for layer in (1, 3)] == [0.1, 0.1]
+
+
+def test_none_means_no_reduction():
+    assert parse_reduction(None) is None
+    assert parse_reduction({"method": "none"}) is None
+
+
+def test_scaled_ratios():
+    scaled = parse_reduction(GOOD).scaled(0.5)
+    assert scaled.layers == (1, 3)
+    assert scaled.image_merge_ratio == (0.15, 0.25)
+    assert scaled.prune_ratio == (0.05, 0.05)
+    with pytest.raises(ValueError, match=r"factor=1.5: must be in \[0, 1\]"):
+        parse_reduction(GOOD).scaled(1.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "pummer"}, r"reduction.method='pummer': choose one of \['none', 'pumer'"),
+        ({"method": None}, "reduction.method=None"),
+        ({"prune_ration": 0.1}, "reduction.prune_ration is not a field of method 'pumer': did you mean prune_ratio"),
+        ({"prune_ratio": 1.0}, r"reduction.prune_ratio=1.0: a ratio must be a number in \[0, 1\)"),
+        ({"prune_ratio": -0.1}, r"reduction.prune_ratio=-0.1: a ratio must be a number in \[0, 1\)"),
+        ({"prune_ratio": float("nan")}, "reduction.prune_ratio=nan"),
+        ({"prune_ratio": True}, "reduction.prune_ratio=True"),
+        ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
+        ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio has 1 values for 2 layers"),
+        ({"layers": []}, r"reduction.layers=\[\]: give a list with at least one layer"),
+        ({"layers": 2}, "reduction.layers=2: give a list"),
+        ({"layers": [3, 1]}, "must ascend"),
+        ({"layers": [1, 1]}, "must ascend"),
+        ({"layers": [-1, 1]}, "integer of at least 0"),
+        ({"layers": [1.0, 2]}, "integer of at least 0"),
+    ],
+)
+def test_a_bad_value_is_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        parse_reduction({**GOOD, **change})
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(ValueError, match="lacks prune_ratio, text_merge_ratio"):
+        parse_reduction({"method": "pumer", "layers": [1], "image_merge_ratio": 0.1})
+
+
+def test_none_takes_no_other_field():
+    with pytest.raises(ValueError, match="takes no other field"):
+        parse_reduction({"method": "none", "layers": [1]})
+
+
+def test_something_else_than_a_dict_is_refused():
+    with pytest.raises(ValueError, match="give a dict, a ReductionConfig or None"):
+        parse_reduction("pumer")
+
+
+def test_each_method_is_registered_under_its_name():
+    assert METHODS["pumer"] is PuMerReducer
+    assert all(reducer.config_class.method == name for name, reducer in METHODS.items())

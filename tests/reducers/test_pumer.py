@@ -1,0 +1,76 @@
+"""Token counts of the algorithm (DESIGN, Section 3), and one reduction step by hand."""
+
+import pytest
+import torch
+
+from pumer_hf.configuration import preset
+from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
+from pumer_hf.tokens import Evidence, TokenPair, Tokens
+
+
+def lengths_after_each_layer(reduction, num_text, num_image):
+    reducer = build_reducer(parse_reduction(reduction))
+    lengths = []
+    for layer in reduction["layers"]:
+        num_text, num_image = reducer.output_lengths(layer, num_text, num_image)
+        lengths.append((num_text, num_image))
+    return lengths
+
+
+@pytest.mark.parametrize(
+    ("backbone", "task", "num_image", "expected"),
+    [
+        ("vilt", "vqav2", 145, [(26, 87), (21, 52), (17, 31)]),
+        ("vilt", "nlvr2", 145, [(26, 87), (21, 52), (17, 31)]),
+        ("vilt", "snli_ve", 145, [(26, 87), (21, 52), (17, 31), (14, 19)]),
+        ("meter", "vqav2", 577, [(26, 347), (21, 209), (17, 125), (14, 75)]),
+        ("meter", "snli_ve", 577, [(26, 203), (21, 72), (17, 26), (14, 10)]),
+        ("meter", "nlvr2", 325, [(26, 114), (21, 41), (17, 15)]),
+    ],
+)
+def test_token_counts_of_the_presets(backbone, task, num_image, expected):
+    assert lengths_after_each_layer(preset(backbone, task), 32, num_image) == expected
+
+
+@pytest.mark.parametrize(
+    ("num_image", "prune_ratio", "merge_ratio", "expected"),
+    [
+        (29, 0.5, 0.0, (15, 0)),  # round(14.5) is 14: half to even
+        (87, 0.5, 0.0, (43, 0)),  # round(43.5) is 44
+        (577, 0.3, 0.5, (404, 201)),  # 288 merges are asked for, (404 - 1) // 2 is all there can be
+        (145, 0.1, 0.3, (131, 44)),  # 44 = round(0.3 * 145), of the length before pruning
+        (2, 0.99, 0.99, (1, 0)),  # the [CLS] always stays
+        (1, 0.99, 0.99, (1, 0)),
+    ],
+)
+def test_counts(num_image, prune_ratio, merge_ratio, expected):
+    reducer = PuMerReducer(PuMerReductionConfig((0,), prune_ratio, merge_ratio, 0.0))
+    assert reducer.counts(0, 8, num_image) == (*expected, 0)
+
+
+def test_one_step_by_hand():
+    # Image tokens: [CLS] and patches 0 to 5. Saliency says 5 > 1 > 3 > 0 > 4 > 2; patch 2 and 4 go.
+    saliency = torch.tensor([0.0, 0.4, 0.8, 0.1, 0.6, 0.2, 0.9])
+    attention = saliency.expand(1, 1, 4, -1)
+    # kept: [CLS], 5, 1, 3, 0. Even: [CLS], 1, 0; odd: 5, 3. Keys make 0 and 5 the most alike.
+    keys = torch.tensor([[1.0, 0], [1, 0.1], [0, 1], [1, 1], [-1, 0.2], [1, 1], [1, 0]]).unsqueeze(0)
+    image = Tokens.initial(10 * torch.arange(7.0).view(1, 7, 1), torch.ones(1, 7, dtype=torch.bool))
+    # Text: [CLS], two words, one padding token. The padding leaves first.
+    text = Tokens.initial(torch.tensor([[[1.0], [2], [4], [9]]]), torch.tensor([[True, True, True, False]]))
+    text_keys = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 1]]).unsqueeze(0)
+    reducer = PuMerReducer(PuMerReductionConfig((2,), 0.3, 0.15, 0.25))
+
+    pair, trace = reducer(2, TokenPair(text, image), Evidence(attention, text_keys, keys))
+
+    assert trace.keep.tolist() == [[0, 6, 2, 4, 1]]
+    assert (trace.num_image, trace.num_text) == (4, 3)
+    # [CLS], patch 1, then the odd half: patch 5 merged with patch 0, patch 3
+    assert pair.image.states.flatten().tolist() == [0.0, 20.0, (60 + 10) / 2, 40.0]
+    assert trace.image_source.tolist() == [[0, 2, 1, -1, 3, -1, 2]]
+    torch.testing.assert_close(trace.saliency[0], saliency)
+    # word 2 (even, the only one without protection) merges into word 1; the odd padding token remains
+    assert pair.text.states.flatten().tolist() == [1.0, 3.0, 9.0]
+    assert pair.text.mask.tolist() == [[True, True, False]]
+    assert trace.text_source.tolist() == [[0, 1, 1, -1]]
+    assert trace.layer == 2

@@ -1,0 +1,64 @@
+import dataclasses
+
+import pytest
+import torch
+from torch.utils import _pytree
+
+from pumer_hf import ops
+from pumer_hf.tokens import LayerTrace, Matching, TokenPair, Tokens
+
+
+def example_tokens():
+    states = torch.arange(1.0, 7.0).view(1, 6, 1)
+    return Tokens.initial(states, torch.tensor([[True, True, True, True, True, False]]))
+
+
+def test_initial_tokens_hold_themselves_and_padding_holds_nothing():
+    tokens = example_tokens()
+    assert tokens.source.tolist() == [[0, 1, 2, 3, 4, -1]]
+    assert tokens.size.tolist() == [[1, 1, 1, 1, 1, 0]]
+
+
+def test_source_and_size_follow_two_reductions():
+    tokens = example_tokens()
+    once = tokens.move(torch.tensor([[0, 1, 1, -1, 2, 3]]), 4)  # 1 and 2 merge, 3 is dropped
+    assert once.states.flatten().tolist() == [1.0, 2.5, 5.0, 6.0]
+    assert once.mask.tolist() == [[True, True, True, False]]
+    assert once.source.tolist() == [[0, 1, 1, -1, 2, -1]]
+    assert once.size.tolist() == [[1, 2, 1, 0]]
+    twice = once.move(torch.tensor([[0, 1, 1, 1]]), 2)
+    # a plain mean of this layer's tokens, whatever they hold, and without the padding (PuMer does not track sizes)
+    assert twice.states.flatten().tolist() == [1.0, 3.75]
+    assert twice.source.tolist() == [[0, 1, 1, -1, 1, -1]]
+    assert twice.size.tolist() == [[1, 3]]
+
+
+def test_states_keep_their_dtype():
+    tokens = example_tokens()
+    half = dataclasses.replace(tokens, states=tokens.states.bfloat16())
+    assert half.move(torch.tensor([[0, 1, 1, 2, 2, 2]]), 3).states.dtype == torch.bfloat16
+
+
+def test_a_pair_is_cut_where_the_text_ends():
+    pair = TokenPair(example_tokens(), Tokens.initial(torch.zeros(1, 3, 1), torch.ones(1, 3, dtype=torch.bool)))
+    assert pair.joined().shape == (1, 9, 1)
+    assert pair.joined_mask().sum() == 8
+    other = pair.with_states(torch.arange(9.0).view(1, 9, 1))
+    assert other.text.states.flatten().tolist() == [0, 1, 2, 3, 4, 5]
+    assert other.image.states.flatten().tolist() == [6, 7, 8]
+    assert other.text.source is pair.text.source
+
+
+def test_tokens_cannot_be_changed_in_place():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        example_tokens().mask = None
+
+
+def test_a_trace_is_a_pytree_of_its_tensors():
+    tokens = example_tokens()
+    matching = Matching(*ops.bipartite_soft_matching(tokens.states, tokens.mask, 1))
+    trace = LayerTrace(0, 5, 6, tokens.source, tokens.source, image_matching=matching)
+    moved = _pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.clone(), trace)
+    assert isinstance(moved, LayerTrace)
+    assert torch.equal(moved.image_matching.src, matching.src)
+    assert moved.num_image == 6
