@@ -1,5 +1,6 @@
 import io
 import re
+import sys
 from collections import Counter
 from functools import cache
 from typing import NamedTuple
@@ -241,3 +242,9 @@ def test_a_bad_argument_is_named(arguments, field):
 def test_handwriting_of_an_unknown_split_is_an_error_that_names_it():
     with pytest.raises(ValueError, match="split='dev'.*train.*validation.*test"):
         handwriting("dev")
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(ImportError, match=r"pip install 'pumer-hf\[digits\]'"):
+        handwriting.__wrapped__("train")  # past the cache

@@ -2,16 +2,30 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from transformers import TrainerCallback, default_data_collator
 
-from pumer_hf import DistillationTrainer, ReductionWarmupCallback, TokenReductionCallback
+from pumer_hf import (
+    DistillationTrainer,
+    PuMerViltForImagesAndTextClassification,
+    ReductionWarmupCallback,
+    TokenReductionCallback,
+)
 from pumer_hf.bench.flops import count_flops
+from pumer_hf.reducers import parse_reduction
 
 NUM_TEXT, NUM_IMAGE = 8, 17  # of the rows that `make_rows` makes
+LAST_LAYER_ONLY = {
+    "method": "pumer",
+    "layers": [2],
+    "prune_ratio": 0.5,
+    "image_merge_ratio": 0.0,
+    "text_merge_ratio": 0.0,
+}
 
 
-class AtStep(TrainerCallback):
+class BeforeStep(TrainerCallback):
     """Does something to the model before a step."""
 
     def __init__(self, step, action):
@@ -22,27 +36,25 @@ class AtStep(TrainerCallback):
             self.action(model)
 
 
-class Ratios(TrainerCallback):
-    """Keeps the prune ratio of the first reduction layer at each step."""
+class Watch(TrainerCallback):
+    """Keeps the prune ratio of layer 0 in each step, and what reporters get."""
 
     def __init__(self):
-        self.seen = []
+        self.ratios, self.reported = [], []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.seen.append(model.reduction.ratio("prune_ratio", model.reduction.layers[0]))
+        self.ratios.append(model.reduction.ratio("prune_ratio", 0))
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        self.reported.append(dict(logs))
 
 
 @pytest.fixture
 def train(make_args):
-    """Train with the two callbacks as a recipe adds them."""
-
-    def run(model, rows, *, log_tokens=True, warmup=None, callbacks=(), **arguments):
-        trainer = DistillationTrainer(model, args=make_args(**arguments), train_dataset=rows)
+    def run(model, rows, callbacks=(), log_tokens=True, **arguments):
+        trainer = DistillationTrainer(model, args=make_args(**arguments), train_dataset=rows, callbacks=[*callbacks])
         if log_tokens:
             trainer.add_callback(TokenReductionCallback(trainer))
-        for callback in ([] if warmup is None else [warmup], *[[callback] for callback in callbacks]):
-            for item in callback:
-                trainer.add_callback(item)
         trainer.train()
         return trainer
 
@@ -60,16 +72,15 @@ def logged_lengths(entry, layers):
 # TokenReductionCallback
 
 
-def test_tokens_and_gflops_are_logged_once_when_training_starts(make_model, make_rows, train):
-    model, rows = make_model(), make_rows(4)
-    example = default_data_collator(rows[:1])
-    flops, _ = count_flops(model, example)
-    trainer = train(model, rows, max_steps=3)
+def test_tokens_and_gflops_are_logged_once_while_the_schedule_stays(make_model, make_rows, train):
+    model, rows, watch = make_model(), make_rows(4), Watch()
+    flops, _ = count_flops(model, default_data_collator(rows[:1]))
+    trainer = train(model, rows, [watch], max_steps=3)
     (entry,) = token_logs(trainer)
     assert entry["step"] == 0
     assert entry["gflops_per_example"] == pytest.approx(flops / 1e9)
     lengths = model.output_lengths(NUM_TEXT, NUM_IMAGE)
-    assert lengths[:2] == [(6, 9), (4, 5)]
+    assert lengths[:2] == [(6, 9), (4, 4)]
     assert logged_lengths(entry, [0, 1]) == lengths[:2]
     assert {name for name in entry if "tokens/" in name} == {
         "text_tokens/layer_0",
@@ -77,55 +88,135 @@ def test_tokens_and_gflops_are_logged_once_when_training_starts(make_model, make
         "text_tokens/layer_1",
         "image_tokens/layer_1",
     }
+    assert [logs["image_tokens/layer_1"] for logs in watch.reported if "image_tokens/layer_1" in logs] == [4]
 
 
 def test_tokens_are_logged_again_when_the_schedule_changes(make_model, make_rows, train):
-    model = make_model()
-    sparse = {
-        "method": "pumer",
-        "layers": [2],
-        "prune_ratio": 0.5,
-        "image_merge_ratio": 0.0,
-        "text_merge_ratio": 0.0,
-    }
-    change = AtStep(2, lambda model: model.set_reduction(sparse))
-    full_flops, _ = count_flops(model, default_data_collator(make_rows(1)))
-    trainer = train(model, make_rows(4), callbacks=[change], max_steps=5)
-    first, second = token_logs(trainer)
-    assert (first["step"], second["step"]) == (0, 3)
-    assert logged_lengths(second, [2]) == [(NUM_TEXT, NUM_IMAGE - 8)] == model.output_lengths(NUM_TEXT, NUM_IMAGE)[2:]
+    model, rows = make_model(), make_rows(4)
+    change = BeforeStep(2, lambda model: model.set_reduction(LAST_LAYER_ONLY))
+    first, second = token_logs(train(model, rows, [change], max_steps=5))
+    assert first["step"] == 0
+    assert second["step"] in (2, 3)  # with the first step that the change applies to
+    assert logged_lengths(first, [0, 1]) == [(6, 9), (4, 4)]
+    assert logged_lengths(second, [2]) == [(8, 9)] == model.output_lengths(NUM_TEXT, NUM_IMAGE)[2:]
     assert "text_tokens/layer_0" not in second
-    assert first["gflops_per_example"] == pytest.approx(full_flops / 1e9)
+    flops, _ = count_flops(model, default_data_collator(rows[:1]))
+    assert second["gflops_per_example"] == pytest.approx(flops / 1e9)
     assert second["gflops_per_example"] > first["gflops_per_example"]
+
+
+def test_a_change_of_schedule_does_not_cost_the_log_of_its_step(make_model, make_rows, train):
+    change = BeforeStep(1, lambda model: model.set_reduction(LAST_LAYER_ONLY))
+    trainer = train(make_model(), make_rows(4), [change], max_steps=4, logging_steps=2)
+    assert len(token_logs(trainer)) == 2
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [2, 4]
 
 
 def test_an_unreduced_model_logs_its_gflops_alone(make_teacher, make_rows, train):
     (entry,) = token_logs(train(make_teacher(), make_rows(4)))
+    assert entry["gflops_per_example"] > 0
     assert not [name for name in entry if "tokens/" in name]
 
 
-def test_tokens_go_through_the_log_of_the_trainer_to_its_reporters(make_model, make_rows, train):
-    class Reporter(TrainerCallback):
-        logs = []  # noqa: RUF012
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            self.logs.append(dict(logs))
-
-    reporter = Reporter()
-    model, rows = make_model(), make_rows(4)
-    # a reporter is there from the beginning
-    train(model, rows, log_tokens=False, callbacks=[reporter, AddTokenReduction()], max_steps=1)
-    assert any("image_tokens/layer_1" in logs for logs in reporter.logs)
+def test_of_several_images_the_tokens_of_one_are_logged(make_model, make_rows, train):
+    model = make_model(
+        model_class=PuMerViltForImagesAndTextClassification, num_images=2, modality_type_vocab_size=3
+    )
+    rows = [
+        {**row, "pixel_values": row["pixel_values"].expand(2, -1, -1, -1), "labels": torch.tensor(1)}
+        for row in make_rows(2)
+    ]
+    (entry,) = token_logs(train(model, rows))
+    assert logged_lengths(entry, [0, 1]) == model.output_lengths(NUM_TEXT, NUM_IMAGE)[:2]
 
 
-class AddTokenReduction(TrainerCallback):
-    def on_init_end(self, args, state, control, **kwargs):
-        raise AssertionError
+def test_tokens_are_logged_where_rows_have_teacher_logits(make_model, make_rows, train):
+    rows = [{**row, "teacher_logits": torch.zeros(4)} for row in make_rows(4)]
+    assert len(token_logs(train(make_model(), rows, remove_unused_columns=False))) == 1
 
 
-def test_logging_tokens_leaves_the_training_as_it_is(make_model, make_rows, run_training, weights_of, train):
-    with_callback, without = make_model(hidden_dropout_prob=0.1), make_model(hidden_dropout_prob=0.1)
-    train(with_callback, make_rows(4), max_steps=3)
-    train(without, make_rows(4), log_tokens=False, max_steps=3)
-    for name, value in weights_of(with_callback).items():
-        assert (value == without.state_dict()[name]).all(), name
+def test_tokens_are_logged_where_the_trainer_removes_a_column_that_the_model_does_not_take(
+    make_model, make_rows, train
+):
+    rows = make_rows(4)
+    columns = {name: [row[name].tolist() for row in rows] for name in rows[0]}
+    dataset = Dataset.from_dict({**columns, "question_id": [1, 2, 3, 4]})
+    assert len(token_logs(train(make_model(), dataset))) == 1
+
+
+def test_logging_tokens_leaves_the_training_as_it_is(make_model, make_rows, train):
+    models = []
+    for log_tokens in (True, False):
+        models.append(make_model(hidden_dropout_prob=0.1))
+        train(models[-1], make_rows(4), log_tokens=log_tokens, max_steps=3)
+        assert models[-1].training
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
+
+
+# ReductionWarmupCallback
+
+
+@pytest.mark.parametrize(
+    ("warmup_steps", "num_stages", "factors"),
+    [
+        (4, 4, [0, 0.25, 0.5, 0.75, 1, 1, 1]),
+        (4, 2, [0, 0, 0.5, 0.5, 1, 1, 1]),
+        (4, 1, [0, 0, 0, 0, 1, 1, 1]),
+        (2, 10, [0, 0.5, 1, 1, 1, 1, 1]),
+        (1, 10, [0, 1, 1, 1, 1, 1, 1]),
+        (5, 3, [0, 0, 1 / 3, 1 / 3, 2 / 3, 1, 1]),
+    ],
+)
+def test_the_factor_ramps_from_0_to_1_in_stages(warmup_steps, num_stages, factors):
+    callback = ReductionWarmupCallback(warmup_steps, num_stages)
+    assert [callback.factor(step) for step in range(7)] == pytest.approx(factors)
+
+
+def test_the_ramp_has_ten_stages_by_default():
+    callback = ReductionWarmupCallback(1000)
+    assert sorted({callback.factor(step) for step in range(2000)}) == [stage / 10 for stage in range(11)]
+
+
+@pytest.mark.parametrize("values", [{"warmup_steps": 0}, {"warmup_steps": 5, "num_stages": 0}, {"warmup_steps": -1}])
+def test_a_ramp_without_steps_or_stages_is_an_error(values):
+    with pytest.raises(ValueError, match="at least 1"):
+        ReductionWarmupCallback(**values)
+
+
+def test_ratios_ramp_up_during_training_and_the_full_ones_apply_after_it(make_model, make_rows, train):
+    model, watch = make_model(), Watch()
+    full = model.output_lengths(NUM_TEXT, NUM_IMAGE)
+    trainer = train(model, make_rows(4), [watch, ReductionWarmupCallback(4, num_stages=4)], max_steps=6)
+    assert watch.ratios == pytest.approx([0, 0.05, 0.1, 0.15, 0.2, 0.2])
+    images = [entry["image_tokens/layer_1"] for entry in token_logs(trainer) if entry["step"] > 0]
+    assert images[0] == NUM_IMAGE
+    assert images == sorted(images, reverse=True)
+    assert images[-1] == 4
+    assert model.output_lengths(NUM_TEXT, NUM_IMAGE) == full
+
+
+def test_a_training_that_ends_within_the_ramp_leaves_the_full_ratios(make_model, make_rows, train):
+    model, watch = make_model(), Watch()
+    full = model.output_lengths(NUM_TEXT, NUM_IMAGE)
+    train(model, make_rows(4), [watch, ReductionWarmupCallback(100)], log_tokens=False)
+    assert watch.ratios == [0, 0]
+    assert model.output_lengths(NUM_TEXT, NUM_IMAGE) == full
+    assert model.reduction.scaled(1.0) == parse_reduction(model.config.reduction).scaled(1.0)
+
+
+def test_a_checkpoint_saved_within_the_ramp_holds_the_full_ratios(make_model, make_rows, train):
+    model, watch = make_model(), Watch()
+    full = dict(model.config.reduction)
+    warmup = ReductionWarmupCallback(4, num_stages=4)
+    trainer = train(model, make_rows(4), [watch, warmup], save_strategy="steps", save_steps=1, max_steps=3)
+    assert watch.ratios == pytest.approx([0, 0.05, 0.1])
+    for step in (1, 2, 3):
+        checkpoint = Path(trainer.args.output_dir) / f"checkpoint-{step}"
+        assert json.loads((checkpoint / "config.json").read_text())["reduction"] == full
+    assert model.config.reduction == full
+
+
+def test_a_ramp_of_an_unreduced_model_is_an_error(make_teacher, make_rows, train):
+    with pytest.raises(ValueError, match=r"config\.reduction is None"):
+        train(make_teacher(), make_rows(4), [ReductionWarmupCallback(4)])

@@ -1,0 +1,111 @@
+import itertools
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import EvalPrediction
+
+from pumer_hf.metrics.vqa import (
+    accuracy,
+    accuracy_report,
+    answer_scores,
+    language_baselines,
+    normalize_answer,
+    row_scores,
+)
+
+
+@pytest.mark.parametrize(
+    ("count", "score"), [(1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (5, 1.0), (9, 1.0), (10, 1.0)]
+)
+def test_ten_annotators(count, score):
+    scores = answer_scores(["cup"] * count + [f"other {number}" for number in range(10 - count)])
+    assert scores["cup"] == pytest.approx(score)
+    assert scores.get("other 0", 0.3) == pytest.approx(0.3)
+    assert len(scores) == 1 + 10 - count
+
+
+@pytest.mark.parametrize(
+    ("answers", "scores"),
+    [
+        (["cup"], {"cup": 1}),
+        (["cup", "mug"], {"cup": 1 / 2, "mug": 1 / 2}),
+        (["cup", "cup"], {"cup": 1}),
+        (["cup", "mug", "cup"], {"cup": 2 / 3, "mug": 1 / 3}),
+        (["cup", "mug", "jar"], {"cup": 1 / 3, "mug": 1 / 3, "jar": 1 / 3}),
+        (["cup"] * 3, {"cup": 1}),
+    ],
+)
+def test_one_to_three_annotators(answers, scores):
+    assert answer_scores(answers) == pytest.approx(scores)
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=4, max_size=12))
+def test_four_annotators_or_more_are_averaged_over_all_choices_of_all_but_one(answers):
+    choices = list(itertools.combinations(answers, len(answers) - 1))
+    for answer, score in answer_scores(answers).items():
+        assert score == pytest.approx(sum(min(1, choice.count(answer) / 3) for choice in choices) / len(choices))
+
+
+def test_case_and_white_space_do_not_count():
+    assert normalize_answer(" A Cup\n") == "a cup"
+    assert answer_scores(["Cup", " cup", "CUP "]) == {"cup": 1}
+
+
+def test_row_scores_are_the_targets_of_the_most_likely_answers():
+    logits = np.array([[0.1, 2.0, -1.0], [3.0, 2.0, 1.0], [-3.0, -2.0, -1.0]])
+    targets = np.array([[0.3, 0.6, 0.9], [1.0, 0.0, 0.3], [0.5, 0.5, 0.0]])
+    assert row_scores(logits, targets).tolist() == [0.6, 1.0, 0.0]
+
+
+def test_accuracy_is_the_mean_score_in_percent():
+    logits = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    targets = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.6], [1.0, 0.0]])
+    result = accuracy(EvalPrediction(predictions=logits, label_ids=targets))
+    assert result == {"accuracy": pytest.approx(40)}
+    assert type(result["accuracy"]) is float
+
+
+def test_the_report_splits_accuracy_by_kind():
+    logits = np.array([[1.0, 0.0]] * 4)
+    targets = np.array([[1.0, 0.0], [0.3, 0.6], [0.0, 1.0], [0.6, 0.0]])
+    dataset = Dataset.from_dict({"kind": ["count", "left_of", "count", "left_of"]})
+    assert accuracy_report(logits, targets, dataset) == {
+        "accuracy": pytest.approx(47.5),
+        "questions": 4,
+        "accuracy_by_kind": {"count": pytest.approx(50), "left_of": pytest.approx(45)},
+    }
+
+
+def test_the_report_without_kinds_is_accuracy_alone():
+    report = accuracy_report(np.array([[1.0, 0.0]]), np.array([[0.3, 0.6]]), Dataset.from_dict({"question": ["a?"]}))
+    assert report == {"accuracy": pytest.approx(30), "questions": 1}
+
+
+def questions(*rows):
+    return Dataset.from_dict({"question": [row[0] for row in rows], "answers": [row[1] for row in rows]})
+
+
+def test_language_baselines_of_single_answers():
+    train = questions(("a?", ["yes"]), ("a?", ["yes"]), ("b?", ["2"]), ("b?", ["2"]), ("b?", ["yes"]), ("c?", ["No"]))
+    test = questions(("a?", ["yes"]), ("b?", ["2"]), ("c?", ["no"]), ("c?", ["yes"]), ("new?", ["yes"]))
+    # majority: always "yes", right in rows 1, 4 and 5. By question: "yes", "2", "no", "no", and "yes" for the new one.
+    assert language_baselines(train, test) == {"majority": pytest.approx(60), "question_only": pytest.approx(80)}
+
+
+def test_language_baselines_weigh_answers_by_their_score():
+    # "no" is said by 4 of the 6 annotators of "a?", but counts 2/3 + 2/3; "yes" counts 1/3 + 1/3 + 1.
+    train = questions(("a?", ["no", "no", "yes"]), ("a?", ["no", "no", "yes"]), ("b?", ["yes"]))
+    test = questions(("a?", ["no", "yes", "yes"]), ("b?", ["yes", "no"]))
+    assert language_baselines(train, test) == {
+        "majority": pytest.approx(100 * (2 / 3 + 1 / 2) / 2),
+        "question_only": pytest.approx(100 * (1 / 3 + 1 / 2) / 2),
+    }
+
+
+def test_language_baselines_break_ties_by_alphabet():
+    train = questions(("a?", ["yes"]), ("a?", ["no"]))
+    test = questions(("a?", ["no"]), ("b?", ["no"]))
+    assert language_baselines(train, test) == {"majority": 100, "question_only": 100}
