@@ -12,7 +12,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constra
 .PHONY: help install install-dev demo test test-slow quality style
 
 help:
-	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores)"
+	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores);"
+	@echo "                 ARGS=--resume continues an interrupted run"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the slow tests too"
 	@echo "make quality     check style and types"
@@ -34,8 +35,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 demo: install
-	rm -rf outputs/digit-scenes
-	$(BIN)/accelerate launch recipes/train_vqa.py
+	$(BIN)/accelerate launch recipes/train_vqa.py $(ARGS)
 
 test: install-dev
 	$(BIN)/python -m pytest

@@ -16,6 +16,7 @@ from typing import Any
 
 
 def main() -> None:
+    """Convert."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="the data folder of easy-VQA, with train/ and test/")
     parser.add_argument("destination", type=Path, help="folder to write")

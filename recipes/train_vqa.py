@@ -16,21 +16,24 @@ from transformers import set_seed
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
 from pumer_hf.metrics.vqa import accuracy, accuracy_report, language_baselines
 from pumer_hf.training.build import build_teacher, load_model, teacher_labels
-from pumer_hf.training.recipe import parse_recipe
+from pumer_hf.training.recipe import exit_on_user_error, parse_recipe
 from pumer_hf.training.report import cost_report, format_report
-from pumer_hf.training.stages import predict, train_stage
+from pumer_hf.training.stages import check_new_run, predict, train_stage
 from pumer_hf.training.threads import use_available_cores
 
 DEFAULT_RECIPE = Path(__file__).parent / "vilt" / "digit_scenes" / "pumer.yaml"
 
 
 def main() -> None:
-    recipe = parse_recipe(VqaDataArguments, default=DEFAULT_RECIPE)
+    """Teacher, student, report."""
+    with exit_on_user_error():
+        recipe = parse_recipe(VqaDataArguments, default=DEFAULT_RECIPE)
+        check_new_run(recipe.training)
+        data = load_vqa(recipe.data, labels=teacher_labels(recipe.model))
     set_seed(recipe.training.seed)
     if recipe.training.device.type == "cpu":
         use_available_cores(recipe.training.world_size)
 
-    data = load_vqa(recipe.data, labels=teacher_labels(recipe.model))
     teacher, processor = build_teacher(recipe.model, data.labels, data.train["question"], recipe.data.max_text_length)
     collator = VqaCollator(processor, data.labels, recipe.data.max_text_length, recipe.data.square_images)
     train = partial(
@@ -54,14 +57,18 @@ def main() -> None:
         train(recipe.stage("student"), student, teacher=load_model(folders["teacher"], None))
 
     reductions = {"teacher": None, "student": recipe.reduction}
-    models = {name: load_model(folder, reductions[name]).to(recipe.training.device) for name, folder in folders.items()}
+    models = {
+        name: load_model(folder, reductions[name]).to(recipe.training.device) for name, folder in folders.items()
+    }
     report = {
         name: accuracy_report(*predict(recipe.training, model, data.test, collator), data.test)
         for name, model in models.items()
     }
     if recipe.training.process_index == 0:
         rows = data.test.select(range(min(recipe.training.per_device_eval_batch_size, len(data.test))))
-        batch = {name: value.to(recipe.training.device) for name, value in collator(list(rows)).items() if name != "labels"}
+        batch = {
+            name: value.to(recipe.training.device) for name, value in collator(list(rows)).items() if name != "labels"
+        }
         report |= cost_report(models, batch, recipe.training.benchmark_seconds)
         report["baselines"] = language_baselines(data.train, data.test)
         results = Path(recipe.training.output_dir) / "results.json"

@@ -1,6 +1,7 @@
 """PuMer for Hugging Face: vision-language transformers that prune and merge their tokens.
 
-`import pumer_hf` registers the models with transformers' Auto classes. The names below load their modules on first use.
+`import pumer_hf` registers the models with transformers' Auto classes. The names below load their modules on first
+use.
 """
 
 from importlib import import_module

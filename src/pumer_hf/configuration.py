@@ -7,7 +7,7 @@ from transformers import PreTrainedConfig
 from .reducers import ReductionConfig, parse_reduction
 from .reducers.pumer import PuMerReductionConfig
 
-# PuMer, Table 6. METER layers count the six pairs of cross-layers, the paper counts text and image layers (0, 2, 4, ...).
+# PuMer, Table 6. METER layers count the six pairs of cross-layers; the paper counts in steps of two (0, 2, 4, ...).
 PRESETS: dict[tuple[str, str], PuMerReductionConfig] = {
     ("vilt", "vqav2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
     ("vilt", "nlvr2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
@@ -40,13 +40,13 @@ class PuMerConfig(PreTrainedConfig):
     """Base of the model configs: holds `reduction`, checks it, and saves it with the model.
 
     Args:
-        reduction: how tokens are reduced, in any form that [`parse_reduction`] takes; kept as a dict of plain JSON types.
-            None gives the unreduced model.
+        reduction: how tokens are reduced, in any form that [`parse_reduction`] takes; kept as a dict of plain JSON
+            types. None gives the unreduced model.
     """
 
     reduction: dict | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.reduction = self.checked(self.reduction)
 
@@ -64,7 +64,7 @@ class PuMerConfig(PreTrainedConfig):
         return schedule.to_dict()
 
     @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs):
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # `from_pretrained(..., reduction=...)` must be checked too: transformers would set it after `__post_init__`.
         if "reduction" in kwargs:
             config_dict = {**config_dict, "reduction": kwargs.pop("reduction")}

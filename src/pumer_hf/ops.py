@@ -1,11 +1,11 @@
 """Pure tensor functions of token reduction: saliency, top-k keep, bipartite soft matching, merge.
 
-Every function takes and returns plain tensors. How many tokens stay is always a Python integer computed from shapes, so
-no result has a data-dependent shape and all of them compile with `torch.compile(fullgraph=True)`.
+Every function takes and returns plain tensors. How many tokens stay is always a Python integer computed from shapes,
+so no result has a data-dependent shape and all of them compile with `torch.compile(fullgraph=True)`.
 
-A reduction is decided once and then applied to whatever the tokens carry. Pruning decides `keep` ([`keep_salient`]), merging
-decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both become *positions*, where each token goes, which
-compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`]).
+A reduction is decided once and then applied to whatever the tokens carry. Pruning decides `keep` ([`keep_salient`]),
+merging decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both become *positions*, where each token goes,
+which compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`]).
 """
 
 import torch
@@ -17,7 +17,8 @@ def text_saliency(attention: Tensor, text_mask: Tensor) -> Tensor:
     """How much the text asks about each image token (PuMer, Eq. 1).
 
     Args:
-        attention: float `(batch, heads, text_len, image_len)`, the probability that a text token attends to an image token.
+        attention: float `(batch, heads, text_len, image_len)`, the probability that a text token attends to an image
+            token.
         text_mask: bool `(batch, text_len)`, True for real text tokens. Padding has no say.
 
     Returns:
@@ -59,7 +60,8 @@ def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tup
     This is PuMer's Algorithm 1, lines 6 to 8, after ToMe (https://arxiv.org/abs/2210.09461). Two rules go beyond it:
 
     * token 0 is protected: it is never merged;
-    * padding leaves first: an even padding token outranks every real pair, and a padding token is never the partner of a
+    * padding leaves first: an even padding token outranks every real pair, and a padding token is never the partner of
+    a
       real one while a real partner exists.
 
     Args:

@@ -1,7 +1,7 @@
 """What flows through a token reducer: `TokenPair` and `Evidence` go in, `TokenPair` and `LayerTrace` come out.
 
-Shapes use B examples, H heads, D width, Lt text tokens and Lv image tokens. All classes are immutable: a reduction makes
-new ones.
+Shapes use B examples, H heads, D width, Lt text tokens and Lv image tokens. All classes are immutable: a reduction
+makes new ones.
 """
 
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ class Matching:
     """long (B, even_len - num_merge): tokens of the even half that stay as they are, ascending."""
 
     def positions(self, length: int) -> Tensor:
-        """long (B, length): where each of the `length` matched tokens goes."""
+        """Long (B, length): where each of the `length` matched tokens goes."""
         return ops.merge_positions(self.src, self.dst, self.unm, length)
 
 
@@ -49,7 +49,7 @@ class Tokens:
 
     @property
     def size(self) -> Tensor:
-        """long (B, L): how many original tokens each token holds; 0 for padding."""
+        """Long (B, L): how many original tokens each token holds; 0 for padding."""
         return ops.group_sizes(self.source, self.mask.shape[1])
 
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
@@ -75,11 +75,11 @@ class TokenPair:
     image: Tokens
 
     def joined(self) -> Tensor:
-        """float (B, Lt + Lv, D): text states, then image states."""
+        """Float (B, Lt + Lv, D): text states, then image states."""
         return torch.cat([self.text.states, self.image.states], dim=1)
 
     def joined_mask(self) -> Tensor:
-        """bool (B, Lt + Lv)."""
+        """Bool (B, Lt + Lv)."""
         return torch.cat([self.text.mask, self.image.mask], dim=1)
 
     def with_states(self, joined: Tensor) -> "TokenPair":

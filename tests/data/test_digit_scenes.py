@@ -19,7 +19,7 @@ KINDS = ("digit_by_colour", "colour_of_digit", "digit_by_position", "count", "le
 PLURALS = ("zeros", "ones", "twos", "threes", "fours", "fives", "sixes", "sevens", "eights", "nines")
 
 
-# A reading of the picture that owes nothing to the code that drew it: which cells have ink, in which colour, whose hand.
+# A reading of the picture that owes nothing to the code that drew it: which cells have ink, its colour, whose hand.
 
 
 class Seen(NamedTuple):
@@ -224,6 +224,7 @@ def test_another_seed_or_split_gives_another_dataset(other):
         ({"num_scenes": 0}, "num_scenes=0"),
         ({"questions_per_scene": 0}, "questions_per_scene=0"),
         ({"grid_size": 1}, "grid_size=1"),
+        ({"grid_size": -6}, "grid_size=-6"),
         ({"grid_size": 2, "num_digits": 5}, "grid_size=2"),
         ({"num_digits": 1}, "num_digits=1"),
         ({"num_digits": 7}, "num_digits=7"),
@@ -240,7 +241,7 @@ def test_a_bad_argument_is_named(arguments, field):
 
 
 def test_handwriting_of_an_unknown_split_is_an_error_that_names_it():
-    with pytest.raises(ValueError, match="split='dev'.*train.*validation.*test"):
+    with pytest.raises(ValueError, match=r"split='dev'.*train.*validation.*test"):
         handwriting("dev")
 
 

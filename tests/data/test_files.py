@@ -23,7 +23,9 @@ def write_image(path, **kwargs):
 
 
 def write_lines(path, *rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8")
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
     return str(path)
 
 
@@ -113,14 +115,14 @@ def test_a_damaged_line_is_named(folder, line, message):
 
 def test_a_missing_image_is_named_with_its_line(folder):
     path = write_lines(folder / "train.jsonl", good_row(), good_row(image="b.png"))
-    with pytest.raises(FileNotFoundError, match="train.jsonl, line 2: there is no image .*b.png"):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 2: there is no image .*b\.png"):
         read_vqa_files([path])
 
 
 def test_a_folder_is_not_an_image(folder):
     (folder / "b.png").mkdir()
     path = write_lines(folder / "train.jsonl", good_row(image="b.png"))
-    with pytest.raises(FileNotFoundError, match="train.jsonl, line 1: there is no image .*b.png"):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 1: there is no image .*b\.png"):
         read_vqa_files([path])
 
 
@@ -128,7 +130,7 @@ def test_a_folder_is_not_an_image(folder):
 def test_an_empty_file_is_named(folder, content):
     path = folder / "train.jsonl"
     path.write_text(content)
-    with pytest.raises(ValueError, match="train.jsonl: the file holds no question"):
+    with pytest.raises(ValueError, match=r"train\.jsonl: the file holds no question"):
         read_vqa_files([str(path)])
 
 
@@ -257,13 +259,17 @@ def test_vqa_v2_files_need_an_image_dir_that_exists(vqa):
 
 def test_two_question_files_are_an_error_that_names_both(vqa):
     files = vqa([vqa_question()], {"questions": [vqa_question()]})
-    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"):
+    with pytest.raises(
+        ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"
+    ):
         read_vqa_files(files, vqa.image_dir)
 
 
 def test_two_annotation_files_are_an_error_that_names_both(vqa):
     files = vqa({"annotations": [vqa_annotation()]}, [vqa_annotation()])
-    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"):
+    with pytest.raises(
+        ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"
+    ):
         read_vqa_files(files, vqa.image_dir)
 
 

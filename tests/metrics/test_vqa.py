@@ -17,9 +17,7 @@ from pumer_hf.metrics.vqa import (
 )
 
 
-@pytest.mark.parametrize(
-    ("count", "score"), [(1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (5, 1.0), (9, 1.0), (10, 1.0)]
-)
+@pytest.mark.parametrize(("count", "score"), [(1, 0.3), (2, 0.6), (3, 0.9), (4, 1.0), (5, 1.0), (9, 1.0), (10, 1.0)])
 def test_ten_annotators(count, score):
     scores = answer_scores(["cup"] * count + [f"other {number}" for number in range(10 - count)])
     assert scores["cup"] == pytest.approx(score)
@@ -96,13 +94,27 @@ def test_language_baselines_of_single_answers():
 
 
 def test_language_baselines_weigh_answers_by_their_score():
-    # "no" is said by 4 of the 6 annotators of "a?", but counts 2/3 + 2/3; "yes" counts 1/3 + 1/3 + 1.
-    train = questions(("a?", ["no", "no", "yes"]), ("a?", ["no", "no", "yes"]), ("b?", ["yes"]))
+    # "no" is an answer in four rows, but counts 2/3 + 1/2 + 1/3 + 1/3 = 11/6; "yes" counts 1/3 + 1 + 1 = 7/3 in three.
+    # For "a?" it is 2/3 + 1/2 against 1/3.
+    train = questions(
+        ("a?", ["no", "no", "yes"]),
+        ("a?", ["no", "so"]),
+        ("b?", ["yes"]),
+        ("b?", ["yes"]),
+        ("c?", ["no", "1", "2"]),
+        ("c?", ["no", "3", "4"]),
+    )
     test = questions(("a?", ["no", "yes", "yes"]), ("b?", ["yes", "no"]))
     assert language_baselines(train, test) == {
         "majority": pytest.approx(100 * (2 / 3 + 1 / 2) / 2),
         "question_only": pytest.approx(100 * (1 / 3 + 1 / 2) / 2),
     }
+
+
+def test_language_baselines_weigh_the_answers_to_a_question_by_their_score():
+    # "no" is an answer to "a?" twice, but counts 1/3 + 1/3; "yes" counts 1.
+    train = questions(("a?", ["no", "1", "2"]), ("a?", ["no", "3", "4"]), ("a?", ["yes"]), ("b?", ["no"]))
+    assert language_baselines(train, questions(("a?", ["yes"]))) == {"majority": 0, "question_only": 100}
 
 
 def test_language_baselines_break_ties_by_alphabet():

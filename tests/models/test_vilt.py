@@ -68,7 +68,9 @@ def test_a_stock_checkpoint_loads_and_gives_the_stock_logits(name, padded, tmp_p
     if name == "ViltForImagesAndTextClassification":
         for key in ("pixel_values", "pixel_mask"):
             if key in inputs:
-                inputs[key] = torch.stack([inputs[key], inputs[key].flip(-1) if key == "pixel_values" else inputs[key]], 1)
+                inputs[key] = torch.stack(
+                    [inputs[key], inputs[key].flip(-1) if key == "pixel_values" else inputs[key]], 1
+                )
     with torch.no_grad():
         expected, found = output_of(stock(**inputs)), output_of(ours.eval()(**inputs))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -87,7 +89,7 @@ def test_images_of_other_sizes_give_the_stock_logits(height, width, tmp_path):
 def test_a_checkpoint_of_ours_loads_in_the_stock_class(tmp_path):
     model = FAMILIES["vilt"].model()
     model.save_pretrained(tmp_path)
-    config = ViltConfig(**{**TINY})
+    config = ViltConfig(**TINY)
     stock = transformers.ViltForQuestionAnswering.from_pretrained(tmp_path, config=config).eval()
     inputs = vilt_inputs()
     torch.testing.assert_close(model(**inputs).logits, stock(**inputs).logits, atol=1e-5, rtol=1e-5)
@@ -97,7 +99,9 @@ def test_a_stock_folder_loads_with_a_reduction_and_its_processor(tmp_path):
     stock_model("ViltForQuestionAnswering", tmp_path)
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "it")
     tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)})
-    ViltProcessor(ViltImageProcessorPil(size={"shortest_edge": 16}, size_divisor=4), tokenizer).save_pretrained(tmp_path)
+    ViltProcessor(ViltImageProcessorPil(size={"shortest_edge": 16}, size_divisor=4), tokenizer).save_pretrained(
+        tmp_path
+    )
     model = PuMerViltForQuestionAnswering.from_pretrained(tmp_path, reduction=schedule("pumer", "small"))
     processor = AutoProcessor.from_pretrained(tmp_path)
     image = torch.randint(0, 255, (3, 20, 30), dtype=torch.uint8).numpy()
@@ -175,7 +179,9 @@ def test_attentions_and_hidden_states_have_the_lengths_of_their_layers(reduction
 def test_sdpa_and_eager_attention_agree(tmp_path):
     FAMILIES["vilt"].model(schedule("pumer", "small")).save_pretrained(tmp_path)
     logits = [
-        PuMerViltForQuestionAnswering.from_pretrained(tmp_path, attn_implementation=name).eval()(**vilt_inputs()).logits
+        PuMerViltForQuestionAnswering.from_pretrained(tmp_path, attn_implementation=name)
+        .eval()(**vilt_inputs())
+        .logits
         for name in ("sdpa", "eager")
     ]
     torch.testing.assert_close(*logits, atol=1e-5, rtol=1e-5)

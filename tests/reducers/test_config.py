@@ -5,7 +5,13 @@ import pytest
 from pumer_hf.reducers import METHODS, parse_reduction
 from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
 
-GOOD = {"method": "pumer", "layers": [1, 3], "prune_ratio": 0.1, "image_merge_ratio": [0.3, 0.5], "text_merge_ratio": 0}
+GOOD = {
+    "method": "pumer",
+    "layers": [1, 3],
+    "prune_ratio": 0.1,
+    "image_merge_ratio": [0.3, 0.5],
+    "text_merge_ratio": 0,
+}
 
 
 def test_a_dict_round_trips_through_json():

@@ -35,15 +35,6 @@ def tiny_config(**overrides):
     return PuMerViltConfig(**{**values, **overrides})
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """So small a model runs several times faster on one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def make_model():
     def make(seed=0, model_class=PuMerViltForQuestionAnswering, **config):

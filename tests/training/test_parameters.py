@@ -80,13 +80,17 @@ def expected_groups(case, rates, weight_decay):
     cross_modal_no_decay = CROSS_MODAL_NO_DECAY + [layer + name for layer in layers for name in LAYER_NO_DECAY]
     parts = [
         ("backbone", [prefix + name for name in BACKBONE_DECAY], [prefix + name for name in BACKBONE_NO_DECAY]),
-        ("cross_modal", [prefix + name for name in cross_modal_decay], [prefix + name for name in cross_modal_no_decay]),
+        (
+            "cross_modal",
+            [prefix + name for name in cross_modal_decay],
+            [prefix + name for name in cross_modal_no_decay],
+        ),
         ("classifier", head_decay, head_no_decay),
     ]
     expected = {}
     for part, decay, no_decay in parts:
-        expected |= {name: (rates[part], weight_decay) for name in decay}
-        expected |= {name: (rates[part], 0.0) for name in no_decay}
+        expected |= dict.fromkeys(decay, (rates[part], weight_decay))
+        expected |= dict.fromkeys(no_decay, (rates[part], 0.0))
     return expected
 
 

@@ -367,9 +367,7 @@ def test_teacher_logits_in_the_dataset_train_like_the_live_teacher(
 ):
     live, cached, teacher, rows = make_model(), make_model(), make_teacher(), make_rows(5)
     live_trainer = run_training(live, rows, teacher=teacher, max_steps=4)
-    cached_trainer = run_training(
-        cached, with_teacher_logits(rows, teacher), max_steps=4, remove_unused_columns=False
-    )
+    cached_trainer = run_training(cached, with_teacher_logits(rows, teacher), max_steps=4, remove_unused_columns=False)
     for name, value in weights_of(live).items():
         torch.testing.assert_close(weights_of(cached)[name], value, rtol=1e-3, atol=1e-5)
     for ours, theirs in zip(training_logs(cached_trainer), training_logs(live_trainer), strict=True):

@@ -1,0 +1,1 @@
+"""Measuring speed, FLOPs and the machine; tables of results."""

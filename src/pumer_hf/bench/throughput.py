@@ -1,7 +1,7 @@
 """Forward throughput of several models, measured in one interleaved run."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
 
@@ -35,7 +35,7 @@ def interleaved_times(calls: dict[str, Callable[[], Any]], *, warmup: int, secon
 
 @torch.inference_mode()
 def compare_throughput(
-    models: dict[str, nn.Module], inputs: dict[str, Tensor], *, warmup: int = 3, seconds: float = 10.0
+    models: Mapping[str, nn.Module], inputs: dict[str, Tensor], *, warmup: int = 3, seconds: float = 10.0
 ) -> dict[str, Any]:
     """Forward throughput under `inference_mode`, on the same batch, relative to the first model.
 

@@ -1,0 +1,1 @@
+"""Tasks: from dataset rows to model inputs."""

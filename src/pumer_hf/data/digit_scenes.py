@@ -2,12 +2,13 @@
 
 A scene is a black grid with a few coloured digits in it, drawn from the 1,797 handwriting samples that scikit-learn
 ships. The samples are divided among the splits, so a test scene shows handwriting that no training scene shows. Each
-question carries the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the image.
+question carries the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the
+image.
 """
 
 import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -73,7 +74,7 @@ class Question:
 
 
 @cache
-def handwriting(split: str) -> tuple[tuple[np.ndarray, ...], ...]:
+def handwriting(split: str) -> tuple[np.ndarray, ...]:
     """The handwriting samples of a split: for each digit 0 to 9, float (n, 8, 8) ink in [0, 1]."""
     try:
         from sklearn.datasets import load_digits
@@ -185,7 +186,7 @@ def digit_scenes(
     questions_per_scene: int = 4,
     grid_size: int = 6,
     num_digits: int = 3,
-    weights: dict[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Questions about digit scenes, the same for the same arguments.
@@ -203,7 +204,8 @@ def digit_scenes(
         A dataset with the columns `image`, `question`, `answer`, `kind` (a key of `QUESTIONS`) and `cells` (what the
         question is about, as indices into the grid row by row).
     """
-    weights = WEIGHTS if weights is None else weights
+    if weights is None:
+        weights = WEIGHTS
     unknown = sorted(set(weights) - set(QUESTIONS))
     if unknown or not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"weights={weights}: give numbers of at least 0, one above 0, for kinds in {list(QUESTIONS)}")
@@ -237,6 +239,6 @@ def _scene_for(
     """A scene of which every one of `kinds` can be asked, and the questions."""
     while True:
         scene = sample_scene(rng, grid_size, num_digits)
-        questions = [QUESTIONS[kind](scene, rng) for kind in kinds]
-        if all(questions):
+        questions = [question for kind in kinds if (question := QUESTIONS[kind](scene, rng)) is not None]
+        if len(questions) == len(kinds):
             return scene, questions

@@ -24,13 +24,15 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
     """Read one split.
 
     Args:
-        files: either one `.jsonl` file, each line an object with `image` (a path), `question`, and `answer` (a string) or
-            `answers` (a list, one per annotator); or the two official VQA v2 `.json` files, questions and annotations.
-        image_dir: folder of the images; for JSONL, image paths are relative to it (default: the folder of the file). VQA
-            v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`).
+        files: either one `.jsonl` file, each line an object with `image` (a path), `question`, and `answer` (a string)
+            or `answers` (a list, one per annotator); or the two official VQA v2 `.json` files, questions and
+            annotations.
+        image_dir: folder of the images; for JSONL, image paths are relative to it (default: the folder of the file).
+            VQA v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`).
 
     Returns:
-        A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error messages).
+        A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error
+        messages).
 
     Raises:
         FileNotFoundError: a file or an image is missing.

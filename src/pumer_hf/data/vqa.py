@@ -37,8 +37,8 @@ class VqaDataArguments:
     unknown_answers: Literal["error", "ignore"] = field(
         default="error",
         metadata={
-            "help": "What to do with a row none of whose answers is a label: stop, or leave it out of training and count "
-            "it as wrong in evaluation."
+            "help": "What to do with a row none of whose answers is a label: stop, or leave it out of training and "
+            "count it as wrong in evaluation."
         },
     )
     max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
@@ -118,7 +118,7 @@ def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ..
 
 def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: bool) -> Dataset:
     """Treat rows none of whose answers is a label: an error, or (`policy="ignore"`) drop them if `drop`."""
-    known = set(labels)
+    known = {normalize_answer(label) for label in labels}
     answers = dataset["answers"]
     keep = [i for i, given in enumerate(answers) if any(normalize_answer(answer) in known for answer in given)]
     unknown = sorted(set(range(len(dataset))) - set(keep))
@@ -127,9 +127,9 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
     first = dataset[unknown[0]]
     if policy == "error":
         raise ValueError(
-            f"{first['origin']}: the answer {' / '.join(sorted(set(first['answers'])))!r} is not among the {len(labels)} "
-            f"labels; {len(unknown)} of {len(dataset)} rows have this problem (set data.unknown_answers to 'ignore' to "
-            "leave them out of training and count them as wrong in evaluation)"
+            f"{first['origin']}: the answer {' / '.join(sorted(set(first['answers'])))!r} is not among the "
+            f"{len(labels)} labels; {len(unknown)} of {len(dataset)} rows have this problem (set data.unknown_answers "
+            "to 'ignore' to leave them out of training and count them as wrong in evaluation)"
         )
     if len(unknown) == len(dataset):
         raise ValueError(f"{first['origin']}: no row has an answer among the {len(labels)} labels")
@@ -152,7 +152,7 @@ class VqaCollator:
     square_images: bool = True
 
     def __post_init__(self) -> None:
-        self.index = {label: number for number, label in enumerate(self.labels)}
+        self.index = {normalize_answer(label): number for number, label in enumerate(self.labels)}
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         images = [open_image(row["image"], row["origin"]) for row in rows]

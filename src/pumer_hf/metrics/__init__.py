@@ -1,0 +1,1 @@
+"""Accuracy, as functions and as compute_metrics."""

@@ -52,7 +52,9 @@ def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
     if "kind" in dataset.column_names:
         kinds = np.array(dataset["kind"])
-        report["accuracy_by_kind"] = {str(kind): 100 * float(scores[kinds == kind].mean()) for kind in np.unique(kinds)}
+        report["accuracy_by_kind"] = {
+            str(kind): 100 * float(scores[kinds == kind].mean()) for kind in np.unique(kinds)
+        }
     return report
 
 

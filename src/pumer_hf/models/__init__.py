@@ -1,0 +1,1 @@
+"""Model families with token reduction."""

@@ -45,7 +45,9 @@ def to_candidates(
     num_images = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
     candidates = max(num_texts, num_images)
     if num_texts not in (1, candidates) or num_images not in (1, candidates):
-        raise ValueError(f"{num_texts} texts and {num_images} images per example: give one of either, or as many of both")
+        raise ValueError(
+            f"{num_texts} texts and {num_images} images per example: give one of either, or as many of both"
+        )
 
     def spread(value: Tensor | None, dims: int) -> Tensor | None:
         if value is None:

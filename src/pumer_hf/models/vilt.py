@@ -384,9 +384,7 @@ class PuMerViltEncoder(nn.Module):
                 key_mask = _key_mask(pair, padded)
                 traces.append(trace)
             else:
-                hidden_states, weights, _, _ = layer(
-                    hidden_states, key_mask, None, index, None, output_attentions
-                )
+                hidden_states, weights, _, _ = layer(hidden_states, key_mask, None, index, None, output_attentions)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             if output_attentions:
@@ -483,7 +481,9 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         if inputs_embeds is None:
             inputs_embeds = self.get_input_embeddings()(input_ids)
         if inputs_embeds.shape[0] != pixel_values.shape[0]:
-            raise ValueError(f"{inputs_embeds.shape[0]} texts, but {pixel_values.shape[0]} images: give as many of each")
+            raise ValueError(
+                f"{inputs_embeds.shape[0]} texts, but {pixel_values.shape[0]} images: give as many of each"
+            )
         padded = attention_mask is not None or pixel_mask is not None
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])
@@ -683,7 +683,9 @@ class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel):
         num_images = self.config.num_images
         if pixel_values is None or pixel_values.ndim != 5 or pixel_values.shape[1] != num_images:
             shape = None if pixel_values is None else tuple(pixel_values.shape)
-            raise ValueError(f"pixel_values has shape {shape}: expected (batch, {num_images}, channels, height, width)")
+            raise ValueError(
+                f"pixel_values has shape {shape}: expected (batch, {num_images}, channels, height, width)"
+            )
         passes = [
             self.vilt(
                 input_ids=input_ids,
@@ -706,7 +708,9 @@ class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel):
             hidden_states=tuple(outputs.hidden_states for outputs in passes) if passes[0].hidden_states else None,
             attentions=tuple(outputs.attentions for outputs in passes) if passes[0].attentions else None,
             reduction=tuple(
-                replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction
+                replace(trace, image_index=index)
+                for index, outputs in enumerate(passes)
+                for trace in outputs.reduction
             ),
         )
 

@@ -39,7 +39,9 @@ def parse_reduction(reduction: ReductionConfig | dict[str, Any] | None) -> Reduc
     for name in values:
         if name not in names:
             near = get_close_matches(name, names, n=1) or names
-            raise ValueError(f"reduction.{name} is not a field of method {method!r}: did you mean {' or '.join(near)}?")
+            raise ValueError(
+                f"reduction.{name} is not a field of method {method!r}: did you mean {' or '.join(near)}?"
+            )
     missing = [name for name in names if name not in values]
     if missing:
         raise ValueError(f"reduction of method {method!r} lacks {', '.join(missing)}")

@@ -52,8 +52,9 @@ class ReductionConfig:
         """The same schedule with every ratio times `factor`, a number in [0, 1]."""
         if not 0 <= factor <= 1:
             raise ValueError(f"factor={factor}: must be in [0, 1]")
-        layers = range(len(self.layers))
-        ratios = {name: [factor * self.ratio(name, self.layers[index]) for index in layers] for name in self.ratios}
+        ratios: dict[str, Any] = {
+            name: [factor * self.ratio(name, layer) for layer in self.layers] for name in self.ratios
+        }
         return replace(self, **ratios)
 
     def _validate_ratio(self, name: str) -> None:

@@ -1,5 +1,6 @@
-"""PuMer (https://aclanthology.org/2023.acl-long.721): prune image tokens that the text does not ask about (Section 4.1),
-then merge similar tokens within each modality (Section 4.2). No parameters."""
+"""PuMer (https://aclanthology.org/2023.acl-long.721): prune image tokens that the text does not ask about (Section
+4.1), then merge similar tokens within each modality (Section 4.2). No parameters.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -56,6 +57,7 @@ class PuMerReducer(TokenReducer):
         num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
+        assert evidence.text_to_image is not None, "`uses_attention` asks for it"
         saliency = ops.text_saliency(evidence.text_to_image, pair.text.mask)
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep)
         kept_mask = pair.image.mask.gather(1, keep)

@@ -1,0 +1,1 @@
+"""Training by distillation, and the parts that recipes are made of."""

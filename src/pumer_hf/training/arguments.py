@@ -21,7 +21,7 @@ class DistillationTrainingArguments(TrainingArguments):
         default=None, metadata={"help": "Learning rate of the task head; default: learning_rate."}
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.alpha < 0:
             raise ValueError(f"alpha={self.alpha}: must be at least 0")

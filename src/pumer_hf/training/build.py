@@ -1,7 +1,7 @@
 """Models and processors for a recipe."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from transformers import AutoProcessor, BertTokenizer, ProcessorMixin, ViltImageProcessorPil, ViltProcessor
 
@@ -33,7 +33,7 @@ def build_teacher(
         overrides = {} if args.teacher else {**names, "ignore_mismatched_sizes": True}
         model = PuMerViltForQuestionAnswering.from_pretrained(source, reduction=None, **overrides)
         return model, AutoProcessor.from_pretrained(source)
-    config = PuMerViltConfig(**{**(args.config or {}), **names})
+    config = PuMerViltConfig(**{**cast(dict, args.config or {}), **names})
     tokenizer = build_tokenizer(questions, max_length=max(max_text_length, config.max_position_embeddings))
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     config.max_position_embeddings = tokenizer.model_max_length
@@ -52,7 +52,7 @@ def load_model(source: str, reduction: dict[str, Any] | None) -> PuMerViltForQue
 
 
 def build_tokenizer(texts: Sequence[str], max_length: int, vocab_size: int = 30_000) -> BertTokenizer:
-    """A BERT tokenizer whose WordPiece vocabulary is learned from `texts`; words that it has not seen are spelled out."""
+    """A BERT tokenizer whose WordPiece vocabulary is learned from `texts`; it spells out words not seen there."""
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     empty = BertTokenizer(vocab={token: index for index, token in enumerate(special)})
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=vocab_size, show_progress=False)

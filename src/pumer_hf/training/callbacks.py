@@ -26,7 +26,9 @@ class TokenReductionCallback(TrainerCallback):
     ) -> None:
         self._log_changes()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._log_changes()
 
     def _log_changes(self) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import yaml
 from transformers import HfArgumentParser
@@ -47,7 +49,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
 
     _argument_group_name: ClassVar[str] = "training"
 
-    output_dir: str | None = field(
+    output_dir: str = field(
         default="outputs/vqa", metadata={"help": "Folder for the teacher, the student and results.json."}
     )
     teacher_training: dict | str | None = field(
@@ -64,11 +66,14 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default=10.0, metadata={"help": "How long to measure the throughput of teacher and student."}
     )
     resume: bool = field(
-        default=False, metadata={"help": "Continue an interrupted run: skip finished stages, go on in the unfinished one."}
+        default=False,
+        metadata={"help": "Continue an interrupted run: skip finished stages, go on in the unfinished one."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
         check_names("training.teacher_training", self.teacher_training, RecipeTrainingArguments)
         if self.resume_from_checkpoint is not None:
@@ -92,7 +97,7 @@ class Recipe:
         """The training arguments of the stage `"teacher"` or `"student"`, each with a folder of its own."""
         values = dict(self.training_values)
         if name == "teacher" and self.training.teacher_training:
-            values |= self.training.teacher_training
+            values |= cast(dict, self.training.teacher_training)
         return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
 
 
@@ -105,24 +110,30 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         arguments: the command line without the program; default `sys.argv[1:]`.
 
     Raises:
-        SystemExit: help was asked for, or something is wrong; the message names the block, the key and the nearest right
-            key.
+        ValueError, FileNotFoundError: something is wrong; the message names the block, the key and the nearest right
+        key.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     path = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else default
+    blocks = read_blocks(path, data_class)
+    values, reduction = _parse_flags(blocks, data_class, arguments, path)
+    parse_reduction(reduction)
+    training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
+    return Recipe(
+        model=ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)}),
+        reduction=reduction,
+        data=data_class(**{name: values[name] for name in _field_names(data_class)}),
+        training=RecipeTrainingArguments(**training_values),
+        training_values=training_values,
+    )
+
+
+@contextmanager
+def exit_on_user_error() -> Iterator[None]:
+    """End the program with a message, not a traceback, if a file or a value that the user gave is wrong."""
     try:
-        blocks = read_blocks(path, data_class)
-        values, reduction = _parse_flags(blocks, data_class, arguments, path)
-        parse_reduction(reduction)
-        training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
-        return Recipe(
-            model=ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)}),
-            reduction=reduction,
-            data=data_class(**{name: values[name] for name in _field_names(data_class)}),
-            training=RecipeTrainingArguments(**training_values),
-            training_values=training_values,
-        )
-    except (ValueError, FileNotFoundError) as error:
+        yield
+    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 
@@ -139,7 +150,12 @@ def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
         blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not valid yaml: {error}") from error
-    classes = {"model": ModelArguments, "reduction": None, "data": data_class, "training": RecipeTrainingArguments}
+    classes: dict[str, type | None] = {
+        "model": ModelArguments,
+        "reduction": None,
+        "data": data_class,
+        "training": RecipeTrainingArguments,
+    }
     if not isinstance(blocks, dict):
         raise ValueError(f"{path}: a recipe has the blocks {', '.join(classes)}")
     for name, block in blocks.items():
@@ -147,8 +163,9 @@ def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, list(classes))}?")
         if block is not None and not isinstance(block, dict):
             raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
-        if classes[name] is not None:
-            check_names(name, block, classes[name])
+        block_class = classes[name]
+        if block_class is not None:
+            check_names(name, block, block_class)
     return {name: blocks.get(name) or {} for name in classes}
 
 

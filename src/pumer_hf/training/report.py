@@ -1,5 +1,6 @@
 """Teacher against student: what reduction costs in accuracy and wins in speed, as JSON and as a table."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,9 @@ from ..bench.throughput import compare_throughput
 from ..models.base import PuMerPreTrainedModel
 
 
-def cost_report(models: dict[str, PuMerPreTrainedModel], inputs: dict[str, Tensor], seconds: float) -> dict[str, Any]:
+def cost_report(
+    models: Mapping[str, PuMerPreTrainedModel], inputs: dict[str, Tensor], seconds: float
+) -> dict[str, Any]:
     """Speed and size of models on one batch, interleaved, relative to the first.
 
     Args:
@@ -20,12 +23,13 @@ def cost_report(models: dict[str, PuMerPreTrainedModel], inputs: dict[str, Tenso
 
     Returns:
         Plain JSON types: `throughput` ([`compare_throughput`]), `gflops` (multiply-adds of one example) and
-        `tokens_per_layer` (pairs of text and image tokens that leave each layer), each by name of the model; `throughput`
-        and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
+        `tokens_per_layer` (pairs of text and image tokens that leave each layer), each by name of the model;
+        `throughput` and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
     """
     example = {name: value[:1] for name, value in inputs.items()}
     flops = {name: count_flops(model.eval(), example)[0] for name, model in models.items()}
-    first, last = list(models)[0], list(models)[-1]
+    names = list(models)
+    first, last = names[0], names[-1]
     throughput = compare_throughput(models, inputs, seconds=seconds)
     num_text = inputs["input_ids"].shape[1]
     num_image = models[first](**example, output_hidden_states=True).hidden_states[0].shape[1] - num_text

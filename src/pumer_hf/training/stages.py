@@ -36,10 +36,9 @@ def train_stage(
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
     """
     folder = Path(args.output_dir)
-    if folder.exists() and any(folder.iterdir()) and not args.resume:
-        raise FileExistsError(f"{folder} holds a run already: continue it with --resume, or choose another --output_dir")
+    check_new_run(args)
     if (folder / STATE_NAME).is_file():
-        logger.info("%s is complete: skipped", folder)
+        logger.warning("%s is complete: this stage is skipped", folder)
         return
     if teacher is not None and args.cache_teacher_logits:
         with args.main_process_first(desc="teacher logits"):
@@ -72,6 +71,15 @@ def train_stage(
     trainer.accelerator.wait_for_everyone()
 
 
+def check_new_run(args: RecipeTrainingArguments) -> None:
+    """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
+    folder = Path(args.output_dir)
+    if folder.exists() and any(folder.iterdir()) and not args.resume:
+        raise FileExistsError(
+            f"{folder} holds a run already: continue it with --resume, or choose another --output_dir"
+        )
+
+
 def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -79,5 +87,3 @@ def predict(
     trainer = DistillationTrainer(model, args=args, data_collator=collator)
     output = trainer.predict(dataset)
     return output.predictions, output.label_ids
-
-

@@ -9,8 +9,8 @@ import torch
 def use_available_cores(processes: int) -> None:
     """Let torch use the cores that this process may use.
 
-    `accelerate launch` starts processes with a single thread each, unless `--num_cpu_threads_per_process` says otherwise;
-    more than one thread is taken as a choice and left alone.
+    `accelerate launch` starts processes with a single thread each, unless `--num_cpu_threads_per_process` says
+    otherwise; more than one thread is taken as a choice and left alone.
 
     Args:
         processes: training processes on this machine, which share the cores.

@@ -21,14 +21,16 @@ class DistillationTrainer(Trainer):
 
     Args:
         teacher: the unreduced model, with the same labels. It is frozen, in eval mode and on the trainer's device, and
-            never optimised or saved. Without one, and without `teacher_logits` in the dataset, the task loss stands alone.
+            never optimised or saved. Without one, and without `teacher_logits` in the dataset, the task loss stands
+            alone.
         args: [`DistillationTrainingArguments`].
 
-    The other arguments are those of `Trainer`. Batches may hold `teacher_logits` float (B, C) ([`add_teacher_logits`]),
-    which then take the teacher's place.
+    The other arguments are those of `Trainer`. Batches may hold `teacher_logits` float (B, C)
+    ([`add_teacher_logits`]), which then take the teacher's place.
     """
 
     args: DistillationTrainingArguments
+    optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
     # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
     loss_is_scaled_for_ga = False
 
@@ -84,23 +86,23 @@ class DistillationTrainer(Trainer):
         terms = {"task_loss": outputs.loss}
         if model.training:
             if teacher_logits is None and self.teacher is not None:
-                teacher_logits = self._teacher_logits(inputs)
+                teacher_logits = self._logits_of(self.teacher, inputs)
             if teacher_logits is not None:
                 terms["distillation_loss"] = distillation_loss(outputs.logits, teacher_logits, self.args.temperature)
             terms |= auxiliary_losses(outputs.reduction)
         loss = total_loss(terms, self.args.alpha)
         if num_items_in_batch is not None:
-            # From the mean over this batch to its share in the mean over the step. The Trainer divides by the number of
-            # accumulation steps, and averages over processes.
+            # From the mean over this batch to its share in the mean over the step. The Trainer divides by the number
+            # of accumulation steps, and averages over processes.
             share = _batch_size(inputs) * self.accelerator.num_processes / num_items_in_batch
             self._add_terms(terms, share)
             loss = loss * share * self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
     @torch.no_grad()
-    def _teacher_logits(self, inputs: dict[str, Tensor]) -> Tensor:
+    def _logits_of(self, teacher: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
         with self.accelerator.autocast():
-            return self.teacher(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+            return teacher(**{name: value for name, value in inputs.items() if name != "labels"}).logits
 
     def _add_terms(self, terms: dict[str, Tensor], share: Tensor) -> None:
         for name, term in terms.items():

@@ -1,0 +1,207 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "recipes" / "train_vqa.py"
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 48,
+    "patch_size": 8,
+    "max_position_embeddings": 12,
+}
+COMMON = {
+    "config": json.dumps(TINY),
+    "layers": ["0", "1"],
+    "teacher_training": json.dumps({"max_steps": 2}),
+    "benchmark_seconds": "0.2",
+    "per_device_train_batch_size": "8",
+    "logging_steps": "1",
+    "use_cpu": "true",
+    "report_to": "none",
+}
+SCENES = {"train_scenes": "8", "eval_scenes": "4", "unknown_answers": "ignore"}
+
+
+def command(output_dir, **flags):
+    words = [sys.executable, str(SCRIPT)]
+    for name, value in {**COMMON, "output_dir": str(output_dir), **flags}.items():
+        words += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    return words
+
+
+def run(words, cwd):
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
+
+
+def run_recipe(output_dir, **flags):
+    process = run(command(output_dir, **flags), output_dir.parent)
+    assert process.returncode == 0, process.stderr
+    return process
+
+
+def results_in(output_dir):
+    return json.loads((output_dir / "results.json").read_text())
+
+
+def log_of(folder):
+    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
+
+
+def assert_same_weights(folder, other):
+    ours, theirs = load_file(folder / "model.safetensors"), load_file(other / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), f"{name} differs by {(value - theirs[name]).abs().max()}"
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A whole run on digit scenes: what it printed, and its folder. 24 steps of the student, a checkpoint every 8."""
+    folder = tmp_path_factory.mktemp("digits") / "run"
+    return run_recipe(folder, **SCENES, max_steps="24", save_steps="8"), folder
+
+
+def test_a_run_on_digit_scenes_reports_accuracy_beside_speed(digits):
+    process, folder = digits
+    results = results_in(folder)
+    for name in ("teacher", "student"):
+        assert 0 <= results[name]["accuracy"] <= 100
+        assert results[name]["questions"] == 16
+        assert results[name]["accuracy_by_kind"]
+    assert results["baselines"].keys() == {"majority", "question_only"}
+    assert results["throughput"]["ratio"] > 0
+    assert results["throughput"]["student"]["examples_per_second"] > 0
+    assert results["gflops"]["ratio"] == pytest.approx(results["gflops"]["teacher"] / results["gflops"]["student"])
+    assert results["gflops"]["ratio"] > 1
+    assert results["tokens_per_layer"]["teacher"] == [[12, 37]] * 3
+    assert results["tokens_per_layer"]["student"] == [[10, 19], [8, 9], [8, 9]]
+    assert results["versions"].keys() >= {"python", "torch", "transformers", "pumer-hf"}
+    assert results["command"].startswith("train_vqa.py --config")
+    assert "x faster" in process.stdout
+    assert str(folder / "results.json") in process.stdout
+
+
+def test_a_run_trains_the_teacher_as_its_own_block_says_and_distils_the_student(digits):
+    _, folder = digits
+    teacher, student = log_of(folder / "teacher"), log_of(folder / "student")
+    assert max(entry["step"] for entry in teacher) == 2
+    assert max(entry["step"] for entry in student) == 24
+    assert not any("distillation_loss" in entry for entry in teacher)
+    losses = [entry for entry in student if "loss" in entry]
+    assert len(losses) == 24
+    for entry in losses:
+        assert entry["loss"] == pytest.approx(entry["task_loss"] + entry["distillation_loss"], rel=1e-4)
+
+
+def test_teacher_and_student_load_by_auto_classes_in_a_new_process(digits):
+    _, folder = digits
+    program = """
+import sys
+
+import pumer_hf
+from transformers import AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor
+
+for folder in sys.argv[1:]:
+    bare, model = AutoModel.from_pretrained(folder), AutoModelForVisualQuestionAnswering.from_pretrained(folder)
+    print(type(bare).__name__, type(model).__name__, type(AutoProcessor.from_pretrained(folder)).__name__)
+    print(model.config.reduction and model.config.reduction["layers"])
+"""
+    process = run([sys.executable, "-c", program, str(folder / "teacher"), str(folder / "student")], folder)
+    assert process.returncode == 0, process.stderr
+    names = "PuMerViltModel PuMerViltForQuestionAnswering ViltProcessor"
+    assert process.stdout.splitlines() == [names, "None", names, "[0, 1]"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused_in_one_line_that_names_it(digits):
+    _, folder = digits
+    before = (folder / "results.json").read_bytes()
+    process = run(command(folder, **SCENES), folder)
+    assert process.returncode != 0
+    assert f"{folder} holds a run already" in process.stderr.splitlines()[-1]
+    assert "--resume" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(digits, tmp_path):
+    _, whole = digits
+    folder = tmp_path / "run"
+    words = command(folder, **SCENES, max_steps="24", save_steps="8")
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        checkpoint = folder / "student" / "checkpoint-8" / "trainer_state.json"
+        while not (checkpoint.exists() and checkpoint.read_text().endswith("}\n")):
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.005)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not (folder / "student" / "checkpoint-16").exists()
+    assert not (folder / "results.json").exists()
+    run_recipe(folder, **SCENES, max_steps="24", save_steps="8", resume="true")
+    assert_same_weights(folder / "teacher", whole / "teacher")
+    assert_same_weights(folder / "student", whole / "student")
+    assert [entry["step"] for entry in log_of(folder / "student") if "loss" in entry] == [*range(1, 25)]
+    for name in ("teacher", "student"):
+        assert results_in(folder)[name] == results_in(whole)[name]
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A folder of pictures in one colour each, and questions about them."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+    for name, colour in colours.items():
+        Image.new("RGB", (60, 40), colour).save(pictures / f"{name}.png")
+    rows = [{"image": f"{name}.png", "question": "what colour is this?", "answer": name} for name in colours]
+    rows += [
+        {"image": f"{name}.png", "question": "is this red?", "answers": ["yes" if name == "red" else "no"] * 3}
+        for name in colours
+    ]
+    for split, part in (("train", rows), ("validation", rows[:2]), ("test", rows[2:5])):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    return tmp_path
+
+
+def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
+    folder = tmp_path / "run"
+    files = {f"{split}_file": str(own_data / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    run_recipe(folder, **files, image_dir=str(own_data / "pictures"), max_steps="2", cache_teacher_logits="true")
+    results = results_in(folder)
+    assert results["teacher"]["questions"] == results["student"]["questions"] == 3
+    assert "accuracy_by_kind" not in results["student"]
+    # the test asks: what colour is this (blue); is this red (yes); is this red (no)
+    assert results["baselines"] == pytest.approx({"majority": 100 / 3, "question_only": 200 / 3})
+    config = json.loads((folder / "student" / "config.json").read_text())
+    assert [config["id2label"][str(index)] for index in range(5)] == ["no", "yes", "blue", "green", "red"]
+    assert any("distillation_loss" in entry for entry in log_of(folder / "student"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "wrong", "right"),
+    [
+        (["--prune_ration", "0.2"], "--prune_ration", "--prune_ratio"),
+        (["--teacher_training", '{"max_stepz": 2}'], "max_stepz", "max_steps"),
+    ],
+)
+def test_an_unknown_flag_ends_the_run_with_the_nearest_right_one(flags, wrong, right, tmp_path):
+    process = run([sys.executable, str(SCRIPT), *flags], tmp_path)
+    assert process.returncode != 0
+    last = process.stderr.strip().splitlines()[-1]
+    assert f"'{wrong}'" in last
+    assert last.endswith(f"did you mean {right}?")
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.iterdir())
