@@ -139,18 +139,23 @@ def test_a_second_run_into_the_same_folder_is_refused_in_one_line_that_names_it(
 def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(digits, tmp_path):
     _, whole = digits
     folder = tmp_path / "run"
-    words = command(folder, **SCENES, max_steps="24", save_steps="8")
+    flags = {**SCENES, "max_steps": "24", "save_steps": "8", "save_total_limit": "3"}
+    checkpoint = folder / "student" / "checkpoint-8"
+    state = checkpoint / "trainer_state.json"  # what a checkpoint is written to last
     with (tmp_path / "log.txt").open("w") as log:
+        words = command(folder, **flags)
         process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
-        checkpoint = folder / "student" / "checkpoint-8" / "trainer_state.json"
-        while not (checkpoint.exists() and checkpoint.read_text().endswith("}\n")):
+        while not (state.exists() and state.read_text().endswith("}\n")):
             assert process.poll() is None, (tmp_path / "log.txt").read_text()
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not (folder / "student" / "checkpoint-16").exists()
     assert not (folder / "results.json").exists()
-    run_recipe(folder, **SCENES, max_steps="24", save_steps="8", resume="true")
+    times = [path.stat().st_mtime_ns for path in (state, folder / "teacher" / "model.safetensors")]
+    run_recipe(folder, **flags, resume="true")
+    # neither was made again
+    assert [path.stat().st_mtime_ns for path in (state, folder / "teacher" / "model.safetensors")] == times
     assert_same_weights(folder / "teacher", whole / "teacher")
     assert_same_weights(folder / "student", whole / "student")
     assert [entry["step"] for entry in log_of(folder / "student") if "loss" in entry] == [*range(1, 25)]

@@ -90,11 +90,19 @@ def stage_args(make_args):
 
 
 @pytest.fixture
-def train_student(data, built, collator, teacher_folder, stage_args):
+def student_steps():
+    """An entry for each training step that `train_student` has made."""
+    return []
+
+
+@pytest.fixture
+def train_student(data, built, collator, teacher_folder, stage_args, student_steps):
     def run(folder, *, student=None, collate=collator, **overrides):
+        student = load_model(teacher_folder, REDUCTION) if student is None else student
+        student.register_forward_hook(lambda module, *_: student_steps.append(1) if module.training else None)
         train_stage(
             stage_args(folder, **overrides),
-            load_model(teacher_folder, REDUCTION) if student is None else student,
+            student,
             train=data.train,
             validation=data.validation,
             collator=collate,
@@ -205,11 +213,14 @@ def test_the_teacher_stage_has_neither_distillation_nor_reduction(built, data, c
     assert AutoConfig.from_pretrained(tmp_path / "teacher").reduction is None
 
 
-def test_a_stage_evaluates_on_the_validation_data_when_asked_to(train_student, tmp_path):
+def test_a_stage_evaluates_on_the_validation_data_when_asked_to(train_student, collator, data, tmp_path):
     folder = train_student(tmp_path / "student", eval_strategy="steps", eval_steps=4)
     evaluations = [entry for entry in log_of(folder) if "eval_accuracy" in entry]
     assert [entry["step"] for entry in evaluations] == [4, 5]
     assert all(0 <= entry["eval_accuracy"] <= 100 for entry in evaluations)
+    with torch.no_grad():
+        loss = load_model(folder, REDUCTION)(**collator(list(data.validation))).loss
+    assert evaluations[-1]["eval_loss"] == pytest.approx(loss.item(), rel=1e-4)
 
 
 def test_cached_teacher_logits_train_like_the_live_teacher(train_student, tmp_path):
@@ -276,13 +287,17 @@ def test_resuming_a_complete_stage_does_nothing(train_student, teacher_folder, t
 
 
 @pytest.mark.parametrize("options", [{}, {"cache_teacher_logits": True}, {"reduction_warmup_steps": 4}], ids=str)
-def test_a_resumed_stage_ends_like_an_uninterrupted_one(options, train_student, train_and_interrupt, tmp_path):
+def test_a_resumed_stage_ends_like_an_uninterrupted_one(
+    options, train_student, train_and_interrupt, student_steps, tmp_path
+):
     whole = train_student(tmp_path / "whole" / "student", **options)
     at_batch = 7 if "cache_teacher_logits" in options else 4  # the cache asks for the three batches first
     folder = train_and_interrupt(tmp_path / "parts" / "student", at_batch=at_batch, **options)
     assert (folder / "checkpoint-2").is_dir()
     assert not (folder / "trainer_state.json").exists()
+    student_steps.clear()
     train_student(folder, resume=True, **options)
+    assert len(student_steps) == 3
     assert_same_weights(folder, whole)
     assert steps_of(folder) == [1, 2, 3, 4, 5]
 
@@ -296,23 +311,29 @@ def test_a_stage_that_ended_before_its_first_checkpoint_starts_again(train_stude
 
 
 @pytest.mark.parametrize("written", [["model.safetensors"], ["model.safetensors", "optimizer.pt", "rng_state.pth"]])
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(written, train_student, tmp_path):
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(written, train_student, student_steps, tmp_path):
     whole = train_student(tmp_path / "whole")
     folder = tmp_path / "parts"
     shutil.copytree(whole / "checkpoint-2", folder / "checkpoint-2")
     (folder / "checkpoint-4").mkdir()
     for name in written:
         shutil.copy(whole / "checkpoint-4" / name, folder / "checkpoint-4")
+    student_steps.clear()
     train_student(folder, resume=True)
+    assert len(student_steps) == 3
     assert_same_weights(folder, whole)
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "constant"])
-def test_a_stage_that_ended_while_saving_its_result_is_not_trained_further(scheduler, train_student, tmp_path):
+def test_a_stage_that_ended_while_saving_its_result_is_not_trained_further(
+    scheduler, train_student, student_steps, tmp_path
+):
     whole = train_student(tmp_path / "whole", lr_scheduler_type=scheduler)
     folder = tmp_path / "parts"
     shutil.copytree(whole / "checkpoint-5", folder / "checkpoint-5")
+    student_steps.clear()
     train_student(folder, resume=True, lr_scheduler_type=scheduler)
+    assert not student_steps
     assert_same_weights(folder, whole)
     assert steps_of(folder) == [1, 2, 3, 4, 5]
 

@@ -447,10 +447,13 @@ def test_evaluation_within_training_leaves_the_training_log_alone(
             assert ours[name] == pytest.approx(theirs[name], rel=1e-6)
 
 
-def test_predict_gives_logits_of_rows_without_labels(make_model, make_rows, make_args):
+@pytest.mark.parametrize("extra", [{}, {"teacher_logits": torch.zeros(4)}], ids=["plain", "teacher logits"])
+def test_predict_gives_logits_of_rows_without_labels(extra, make_model, make_rows, make_args):
     model = make_model()
-    rows = [{name: value for name, value in row.items() if name != "labels"} for row in make_rows(3)]
-    output = DistillationTrainer(model, args=make_args()).predict(rows)
+    rows = [{**row, **extra} for row in make_rows(3)]
+    for row in rows:
+        del row["labels"]
+    output = DistillationTrainer(model, args=make_args(remove_unused_columns=False)).predict(rows)
     assert output.label_ids is None
     np.testing.assert_allclose(output.predictions, logits_of(model, rows).numpy(), rtol=1e-4, atol=1e-5)
 
