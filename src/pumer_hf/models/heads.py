@@ -60,6 +60,25 @@ def to_candidates(
     return *inputs, candidates
 
 
+def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
+    """Raise `ValueError` if a config cannot tell `num_images` images of an example apart."""
+    if num_images < 1:
+        raise ValueError(f"config.num_images={num_images}: set it to the images per example (NLVR2: 2)")
+    if modality_type_vocab_size <= num_images:
+        raise ValueError(
+            f"config.modality_type_vocab_size={modality_type_vocab_size} is too small for num_images={num_images}: "
+            f"set it to {num_images + 1}"
+        )
+
+
+def split_images(pixel_values: Tensor | None, num_images: int) -> tuple[Tensor, ...]:
+    """The images of each example, float (B, num_images, 3, h, w), as `num_images` batches (B, 3, h, w)."""
+    if pixel_values is None or pixel_values.ndim != 5 or pixel_values.shape[1] != num_images:
+        shape = None if pixel_values is None else tuple(pixel_values.shape)
+        raise ValueError(f"pixel_values has shape {shape}: expected (batch, {num_images}, channels, height, width)")
+    return pixel_values.unbind(dim=1)
+
+
 def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Retrieval loss: cross-entropy of the matching candidate among all.
 
