@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pumer_hf.models.meter import PuMerMeterConfig, PuMerMeterForQuestionAnswering
-from pumer_hf.models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering
+from pumer_hf.models import meter, vilt
+from pumer_hf.models.meter import PuMerMeterConfig
+from pumer_hf.models.vilt import PuMerViltConfig
 
 NUM_LABELS = 5
 VOCAB_SIZE = 40
@@ -103,6 +104,10 @@ class Family:
     inputs: Callable[..., dict[str, Tensor]]
     num_image: int
     """Image tokens, [CLS] included, that come into the first reducible layer."""
+    base_class: type[PreTrainedModel]
+    entailment_class: type[PreTrainedModel]
+    retrieval_class: type[PreTrainedModel]
+    images_class: type[PreTrainedModel]
 
     def model(self, reduction: dict[str, Any] | None = None, seed: int = 0, **overrides: Any) -> Any:
         torch.manual_seed(seed)
@@ -110,8 +115,26 @@ class Family:
 
 
 FAMILIES = {
-    "meter": Family(meter_config, PuMerMeterForQuestionAnswering, meter_inputs, num_image=17),
-    "vilt": Family(vilt_config, PuMerViltForQuestionAnswering, vilt_inputs, num_image=17),
+    "vilt": Family(
+        vilt_config,
+        vilt.PuMerViltForQuestionAnswering,
+        vilt_inputs,
+        num_image=17,
+        base_class=vilt.PuMerViltModel,
+        entailment_class=vilt.PuMerViltForVisualEntailment,
+        retrieval_class=vilt.PuMerViltForImageAndTextRetrieval,
+        images_class=vilt.PuMerViltForImagesAndTextClassification,
+    ),
+    "meter": Family(
+        meter_config,
+        meter.PuMerMeterForQuestionAnswering,
+        meter_inputs,
+        num_image=17,
+        base_class=meter.PuMerMeterModel,
+        entailment_class=meter.PuMerMeterForVisualEntailment,
+        retrieval_class=meter.PuMerMeterForImageAndTextRetrieval,
+        images_class=meter.PuMerMeterForImagesAndTextClassification,
+    ),
 }
 
 # One entry per method: a small and an extreme schedule for models of four layers. A method without one fails a test.

@@ -17,11 +17,11 @@ class PuMerMeterConfig(PuMerConfig):
     """
     Args:
         text_config: the text tower, a [`RobertaConfig`] or its dict; default: roberta-base.
-        vision_config: the image tower, a [`CLIPVisionConfig`] or its dict; default: CLIP ViT-B/16 at 384 x 384 pixels.
+        vision_config: the image tower, a [`CLIPVisionConfig`] or its dict; default: CLIP ViT-B/16 at 384 pixels.
             `num_hidden_layers` counts the blocks that run: METER drops the last one of CLIP, so 11 of 12.
         image_size: side of the square image in pixels, multiple of the patch size; default: that of `vision_config`.
         co_attention: what the image layer of a pair attends to. `"parallel"`: the text that came into the pair, as
-            published METER does; `"sequential"`: what the text layer of the pair made of it, as the PuMer release does.
+            published METER does; `"sequential"`: what the text layer of the pair made of it, as PuMer's release does.
         num_hidden_layers: pairs of cross-layers, at least 1. `reduction.layers` counts them from 0.
         hidden_size: width of the cross-layers, a multiple of `num_attention_heads`.
         num_attention_heads: attention heads of each cross-layer.
@@ -77,6 +77,11 @@ class PuMerMeterConfig(PuMerConfig):
                 f"image_size={self.image_size} is not a multiple of vision_config.patch_size="
                 f"{self.vision_config.patch_size}"
             )
+
+    @property
+    def max_text_length(self) -> int:
+        """Most tokens of a text: RoBERTa's positions begin after the one that it gives to padding."""
+        return self.text_config.max_position_embeddings - self.text_config.pad_token_id - 1
 
 
 def _tower(config_class: type[PreTrainedConfig], value: Any, defaults: dict[str, Any]) -> PreTrainedConfig:

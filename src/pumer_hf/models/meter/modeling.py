@@ -172,10 +172,15 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         if pixel_values is None:
             raise ValueError("give pixel_values")
         batch, length = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        vision = self.config.vision_config
+        expected = (vision.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
+            )
         if batch != pixel_values.shape[0]:
             raise ValueError(f"{batch} texts, but {pixel_values.shape[0]} images: give as many of each")
-        # RoBERTa's positions begin after the one that it gives to padding
-        limit = self.config.text_config.max_position_embeddings - self.config.text_config.pad_token_id - 1
+        limit = self.config.max_text_length
         if length > limit:
             raise ValueError(
                 f"the text has {length} tokens, but the text tower takes {limit}: truncate it "
