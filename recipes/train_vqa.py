@@ -53,13 +53,12 @@ def main() -> None:
     if recipe.reduction is None:
         del folders["student"]
     else:
-        student = load_model(recipe.model, folders["teacher"], recipe.reduction)
-        train(recipe.stage("student"), student, teacher=load_model(recipe.model, folders["teacher"], None))
+        student = load_model(folders["teacher"], recipe.reduction)
+        train(recipe.stage("student"), student, teacher=load_model(folders["teacher"], None))
 
     reductions = {"teacher": None, "student": recipe.reduction}
     models = {
-        name: load_model(recipe.model, folder, reductions[name]).to(recipe.training.device)
-        for name, folder in folders.items()
+        name: load_model(folder, reductions[name]).to(recipe.training.device) for name, folder in folders.items()
     }
     report = {
         name: accuracy_report(*predict(recipe.training, model, data.test, collator), data.test)

@@ -77,7 +77,7 @@ def test_the_towers_equal_those_of_transformers(towers):
 
 def test_what_comes_into_the_pairs_is_the_towers_projected_plus_a_modality(towers):
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
-    pair = model.encode(inputs["input_ids"], inputs["attention_mask"], inputs["pixel_values"], None, 1)
+    pair = model.encode(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"], None, 1)
     kinds = model.token_type_embeddings.weight
     image = model.vision_model(inputs["pixel_values"]) @ model.image_projection.weight.T
     torch.testing.assert_close(pair.image.states, image + model.image_projection.bias + kinds[1])
@@ -245,6 +245,7 @@ def test_from_pretrained_checks_co_attention(tmp_path):
     [
         ({"input_ids": None}, "either input_ids or inputs_embeds"),
         ({"pixel_values": None}, "give pixel_values"),
+        ({"pixel_mask": torch.ones(3, 16, 16)}, "METER takes square images without padding"),
         ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, but 2 images"),
         ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"shape \(3, 3, 16, 20\): expected \(batch, 3, 16, 16\)"),
         ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),
@@ -310,7 +311,7 @@ def test_a_recipe_builds_a_meter_from_scratch(teacher, tmp_path):
     args = ModelArguments(backbone="meter", teacher=str(tmp_path))
     assert teacher_labels(args) == ["yes", "no"]
     reduction = schedule("pumer", "small")
-    assert load_model(args, str(tmp_path), reduction).config.reduction == reduction
+    assert load_model(str(tmp_path), reduction).config.reduction == reduction
 
 
 def test_the_processor_makes_squares(teacher, tmp_path):

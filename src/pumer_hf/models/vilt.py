@@ -5,8 +5,7 @@ config, the processor and the output types are transformers'; embedding, attenti
 their docstrings say what differs and why. With `reduction=None` the logits are stock ViLT's.
 """
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,8 @@ from ..reducers import TokenReducer, build_reducer, parse_reduction
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
 from .attention import attend, attention_weights, split_heads
 from .base import PuMerPreTrainedModel
-from .heads import (
-    classification_loss,
-    classifier_head,
-    ranking_loss,
-    soft_target_loss,
-    split_images,
-    to_candidates,
-    validate_num_images,
-)
-from .outputs import PuMerClassifierOutput, PuMerModelOutput, joint_output, single_output
+from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from .outputs import PuMerModelOutput
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
@@ -422,6 +413,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
+        self.pooled_size = config.hidden_size
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -491,159 +483,27 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         )
 
 
-class PuMerViltClassifier(PuMerViltPreTrainedModel):
-    """ViLT with a classifier over the text [CLS]."""
-
-    criterion: ClassVar[Callable[[Tensor, Tensor], Tensor]]
-    """The loss, of logits and labels."""
-
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        self.vilt = PuMerViltModel(config)
-        self.classifier = classifier_head(config.hidden_size, config.hidden_size * 2, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerViltModel.forward`]; `labels` as the class says.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(outputs.pooler_output)
-        return single_output(outputs, logits, None if labels is None else self.criterion(logits, labels))
-
-
-class PuMerViltForQuestionAnswering(PuMerViltClassifier):
+class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, ClassifierHead):
     """ViLT with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
+    backbone_class = PuMerViltModel
     criterion = staticmethod(soft_target_loss)
 
 
-class PuMerViltForVisualEntailment(PuMerViltClassifier):
-    """ViLT with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,) are classes."""
+class PuMerViltForVisualEntailment(PuMerViltPreTrainedModel, ClassifierHead):
+    """ViLT with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
 
+    backbone_class = PuMerViltModel
     criterion = staticmethod(classification_loss)
 
 
-class PuMerViltForImageAndTextRetrieval(PuMerViltPreTrainedModel):
-    """ViLT with a score of how well image and text match.
+class PuMerViltForImageAndTextRetrieval(PuMerViltPreTrainedModel, RetrievalHead):
+    """ViLT with a score of how well image and text match."""
 
-    Modifications: the stock class cannot train. Here several candidates per example give a ranking loss (16 in the paper:
-    one positive and 15 negatives).
-    """
-
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        self.vilt = PuMerViltModel(config)
-        self.rank_output = nn.Linear(config.hidden_size, 1)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """
-        Args:
-            input_ids: long (B, Lt), or (B, K, Lt) for K candidate texts; `attention_mask` likewise.
-            pixel_values: float (B, 3, h, w), or (B, K, 3, h, w) for K candidate images; `pixel_mask` (B, [K,] h, w).
-            labels: long (B,), which of the K >= 2 candidates matches.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, K), the matching scores.
-        """
-        if pixel_values is None:
-            raise ValueError("give pixel_values")
-        input_ids, attention_mask, pixel_values, pixel_mask, candidates = to_candidates(
-            input_ids, attention_mask, pixel_values, pixel_mask
-        )
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.rank_output(outputs.pooler_output).view(-1, candidates)
-        return single_output(outputs, logits, None if labels is None else ranking_loss(logits, labels))
+    backbone_class = PuMerViltModel
 
 
-class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel):
-    """ViLT with a classifier over several images and one text, for NLVR2. Each image passes with the text on its own."""
+class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel, ImagesClassifierHead):
+    """ViLT with a classifier over several images and one text, for NLVR2."""
 
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        validate_num_images(config.num_images, config.modality_type_vocab_size)
-        self.vilt = PuMerViltModel(config)
-        width = config.hidden_size * config.num_images
-        self.classifier = classifier_head(width, width, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerViltModel.forward`], but `pixel_values` (B, num_images, 3, h, w) and `pixel_mask`
-        (B, num_images, h, w); `labels` long (B,) are class indices.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        images = split_images(pixel_values, self.config.num_images)
-        passes = [
-            self.vilt(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                pixel_values=image,
-                pixel_mask=None if pixel_mask is None else pixel_mask[:, index],
-                inputs_embeds=inputs_embeds,
-                image_token_type_idx=index + 1,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-            for index, image in enumerate(images)
-        ]
-        logits = self.classifier(torch.cat([outputs.pooler_output for outputs in passes], dim=-1))
-        return joint_output(passes, logits, None if labels is None else classification_loss(logits, labels))
+    backbone_class = PuMerViltModel

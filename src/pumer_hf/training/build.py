@@ -7,6 +7,7 @@ from typing import Any, cast
 from transformers import (
     AutoProcessor,
     BertTokenizer,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
     RobertaTokenizer,
@@ -51,9 +52,11 @@ def build_teacher(
     return backbone.model_class(config), processor
 
 
-def load_model(args: ModelArguments, source: str, reduction: dict[str, Any] | None) -> PuMerPreTrainedModel:
-    """A saved model, with another reduction than it was saved with."""
-    return BACKBONES[args.backbone].model_class.from_pretrained(source, reduction=reduction)
+def load_model(source: str, reduction: dict[str, Any] | None) -> PuMerPreTrainedModel:
+    """A saved model of either family, with another reduction than it was saved with."""
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
+    return BACKBONES[backbone].model_class.from_pretrained(source, reduction=reduction)
 
 
 def new_vilt_processor(
@@ -61,7 +64,7 @@ def new_vilt_processor(
 ) -> ViltProcessor:
     """A processor with a vocabulary from `questions`, to which it adapts `config`."""
     max_length = max(max_text_length, config.max_position_embeddings)
-    tokenizer = build_tokenizer(BertTokenizer, BERT_TOKENS, questions, max_length)
+    tokenizer = build_tokenizer(questions, max_length)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     config.max_position_embeddings = max_length
     image_processor = ViltImageProcessorPil(
@@ -79,7 +82,7 @@ def new_meter_processor(
     """A processor with a vocabulary from `questions`, to which it adapts `config`."""
     text = config.text_config
     max_length = max(max_text_length, config.max_text_length)
-    tokenizer = build_tokenizer(RobertaTokenizer, ROBERTA_TOKENS, questions, max_length)
+    tokenizer = build_tokenizer(questions, max_length, tokenizer_class=RobertaTokenizer)
     text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     text.max_position_embeddings = max_length + text.pad_token_id + 1
     channels = config.vision_config.num_channels
@@ -87,19 +90,20 @@ def new_meter_processor(
     return PuMerMeterProcessor.from_tokenizer(tokenizer, config.image_size, mean, std)
 
 
-BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-ROBERTA_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+SPECIAL_TOKENS = {
+    BertTokenizer: ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    RobertaTokenizer: ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+}
 
 
 def build_tokenizer(
-    tokenizer_class: type[PreTrainedTokenizerBase],
-    special_tokens: Sequence[str],
     texts: Sequence[str],
     max_length: int,
     vocab_size: int = 30_000,
+    tokenizer_class: type[PreTrainedTokenizerBase] = BertTokenizer,
 ) -> PreTrainedTokenizerBase:
     """A tokenizer whose vocabulary is learned from `texts`; it spells out words not seen there."""
-    empty = tokenizer_class(vocab={token: index for index, token in enumerate(special_tokens)})
+    empty = tokenizer_class(vocab={token: index for index, token in enumerate(SPECIAL_TOKENS[tokenizer_class])})
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=vocab_size, show_progress=False)
     tokenizer.model_max_length = max_length
     return tokenizer

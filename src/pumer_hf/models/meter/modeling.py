@@ -1,6 +1,5 @@
 """METER with token reduction: the model and its four heads."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -11,16 +10,8 @@ from transformers.utils.generic import can_return_tuple
 from ...reducers import ReductionConfig, build_reducer, parse_reduction
 from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
-from ..heads import (
-    classification_loss,
-    classifier_head,
-    ranking_loss,
-    soft_target_loss,
-    split_images,
-    to_candidates,
-    validate_num_images,
-)
-from ..outputs import PuMerClassifierOutput, PuMerModelOutput, joint_output, single_output
+from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from ..outputs import PuMerModelOutput
 from .configuration import PuMerMeterConfig
 from .layers import PuMerMeterPair
 from .towers import PuMerMeterVisionModel, vision_weights
@@ -97,6 +88,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
+        self.pooled_size = config.hidden_size * 2
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -112,7 +104,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
@@ -122,7 +116,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         Args:
             input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
             attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
+            token_type_ids: long (B, Lt), RoBERTa's segment ids; default all 0, the only one that roberta-base has.
             pixel_values: float (B, 3, image_size, image_size).
+            pixel_mask: must be None: METER sees square images without padding.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
             output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
@@ -133,7 +129,11 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
             tokens; `pooler_output` (B, 2 * D) the text [CLS] and the image [CLS].
         """
-        pair = self.encode(input_ids, attention_mask, pixel_values, inputs_embeds, image_token_type_idx)
+        if pixel_mask is not None:
+            raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
+        pair = self.encode(
+            input_ids, attention_mask, token_type_ids, pixel_values, inputs_embeds, image_token_type_idx
+        )
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -162,6 +162,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self,
         input_ids: Tensor | None,
         attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
         pixel_values: Tensor | None,
         inputs_embeds: Tensor | None,
         image_token_type_idx: int,
@@ -187,7 +188,10 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 f"(processor(..., truncation=True, max_length={limit}))"
             )
         text = self.text_model(
-            input_ids=input_ids, attention_mask=attention_mask, inputs_embeds=inputs_embeds
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
         ).last_hidden_state
         text = self.text_projection(text) + self.token_type_embeddings.weight[0]
         image = self.image_projection(self.vision_model(pixel_values))
@@ -199,145 +203,27 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         )
 
 
-class PuMerMeterClassifier(PuMerMeterPreTrainedModel):
-    """METER with a classifier over the [CLS] of text and image."""
-
-    criterion: ClassVar[Callable[[Tensor, Tensor], Tensor]]
-    """The loss, of logits and labels."""
-
-    def __init__(self, config: PuMerMeterConfig):
-        super().__init__(config)
-        self.meter = PuMerMeterModel(config)
-        self.classifier = classifier_head(config.hidden_size * 2, config.hidden_size * 2, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerMeterModel.forward`]; `labels` as the class says.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        outputs = self.meter(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(outputs.pooler_output)
-        return single_output(outputs, logits, None if labels is None else self.criterion(logits, labels))
-
-
-class PuMerMeterForQuestionAnswering(PuMerMeterClassifier):
+class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):
     """METER with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
+    backbone_class = PuMerMeterModel
     criterion = staticmethod(soft_target_loss)
 
 
-class PuMerMeterForVisualEntailment(PuMerMeterClassifier):
-    """METER with a classifier over three classes of entailment, for SNLI-VE; `labels` long (B,) are classes."""
+class PuMerMeterForVisualEntailment(PuMerMeterPreTrainedModel, ClassifierHead):
+    """METER with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
 
+    backbone_class = PuMerMeterModel
     criterion = staticmethod(classification_loss)
 
 
-class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel):
-    """METER with a score of how well image and text match; several candidates per example give a ranking loss."""
+class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHead):
+    """METER with a score of how well image and text match."""
 
-    def __init__(self, config: PuMerMeterConfig):
-        super().__init__(config)
-        self.meter = PuMerMeterModel(config)
-        self.rank_output = nn.Linear(config.hidden_size * 2, 1)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """
-        Args:
-            input_ids: long (B, Lt), or (B, K, Lt) for K candidate texts; `attention_mask` likewise.
-            pixel_values: float (B, 3, h, w), or (B, K, 3, h, w) for K candidate images.
-            labels: long (B,), which of the K >= 2 candidates matches.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, K), the matching scores.
-        """
-        if pixel_values is None:
-            raise ValueError("give pixel_values")
-        input_ids, attention_mask, pixel_values, _, candidates = to_candidates(
-            input_ids, attention_mask, pixel_values, None
-        )
-        outputs = self.meter(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.rank_output(outputs.pooler_output).view(-1, candidates)
-        return single_output(outputs, logits, None if labels is None else ranking_loss(logits, labels))
+    backbone_class = PuMerMeterModel
 
 
-class PuMerMeterForImagesAndTextClassification(PuMerMeterPreTrainedModel):
-    """METER with a classifier over several images and one text, for NLVR2. Each image passes with the text alone."""
+class PuMerMeterForImagesAndTextClassification(PuMerMeterPreTrainedModel, ImagesClassifierHead):
+    """METER with a classifier over several images and one text, for NLVR2."""
 
-    def __init__(self, config: PuMerMeterConfig):
-        super().__init__(config)
-        validate_num_images(config.num_images, config.modality_type_vocab_size)
-        self.meter = PuMerMeterModel(config)
-        width = config.hidden_size * 2
-        self.classifier = classifier_head(width * config.num_images, width, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerMeterModel.forward`], but `pixel_values` (B, num_images, 3, h, w).
-
-        `labels` long (B,) are classes.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        passes = [
-            self.meter(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                pixel_values=image,
-                inputs_embeds=inputs_embeds,
-                image_token_type_idx=index + 1,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-            for index, image in enumerate(split_images(pixel_values, self.config.num_images))
-        ]
-        logits = self.classifier(torch.cat([outputs.pooler_output for outputs in passes], dim=-1))
-        return joint_output(passes, logits, None if labels is None else classification_loss(logits, labels))
+    backbone_class = PuMerMeterModel
