@@ -4,7 +4,6 @@ A family derives its heads from these classes and names its backbone in `backbon
 inputs: [`PuMerViltModel.forward`], [`PuMerMeterModel.forward`].
 """
 
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -125,8 +124,10 @@ class Head(PuMerPreTrainedModel):
 class ClassifierHead(Head):
     """A classifier of one text and one image."""
 
-    criterion: ClassVar[Callable[[Tensor, Tensor], Tensor]]
-    """The loss, of logits and labels."""
+    @staticmethod
+    def criterion(logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss."""
+        raise NotImplementedError
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)

@@ -49,6 +49,6 @@ def joint_output(passes: Sequence[PuMerModelOutput], logits: Tensor, loss: Tenso
         hidden_states=tuple(outputs.hidden_states for outputs in passes) if passes[0].hidden_states else None,
         attentions=tuple(outputs.attentions for outputs in passes) if passes[0].attentions else None,
         reduction=tuple(
-            replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction
+            replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction or ()
         ),
     )

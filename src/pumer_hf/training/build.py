@@ -87,7 +87,7 @@ def new_meter_processor(
     text.max_position_embeddings = max_length + text.pad_token_id + 1
     channels = config.vision_config.num_channels
     mean, std = [args.image_mean] * channels, [args.image_std] * channels
-    return PuMerMeterProcessor.from_tokenizer(tokenizer, config.image_size, mean, std)
+    return PuMerMeterProcessor.from_tokenizer(tokenizer, config.vision_config.image_size, mean, std)
 
 
 SPECIAL_TOKENS = {

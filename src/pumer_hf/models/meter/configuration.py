@@ -41,8 +41,8 @@ class PuMerMeterConfig(PuMerConfig):
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
     validated_fields: ClassVar[tuple[str, ...]] = (*PuMerConfig.validated_fields, "co_attention", "image_size")
 
-    text_config: dict | PreTrainedConfig | None = None
-    vision_config: dict | PreTrainedConfig | None = None
+    text_config: Any = None
+    vision_config: Any = None
     image_size: int | None = None
     co_attention: str = "parallel"
     num_hidden_layers: int = 6
@@ -57,7 +57,7 @@ class PuMerMeterConfig(PuMerConfig):
     modality_type_vocab_size: int = 2
     num_images: int = -1
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         self.text_config = _tower(RobertaConfig, self.text_config, TEXT_DEFAULTS)
         self.vision_config = _tower(CLIPVisionConfig, self.vision_config, VISION_DEFAULTS)
         if self.image_size is None:

@@ -15,15 +15,15 @@ from .configuration import PuMerMeterConfig
 
 
 class PairAttentions(NamedTuple):
-    """Attention probabilities of a pair of cross-layers, float (B, H, queries, keys)."""
+    """Attention probabilities of a pair of cross-layers, float (B, H, queries, keys), where they were computed."""
 
-    text: Tensor
+    text: Tensor | None
     """Text to text."""
-    text_to_image: Tensor
+    text_to_image: Tensor | None
     """Text to image: where the pair reduces tokens, its saliency is the mean of this (Eq. 1)."""
-    image: Tensor
+    image: Tensor | None
     """Image to image, after the reduction of the pair."""
-    image_to_text: Tensor
+    image_to_text: Tensor | None
     """Image, after the reduction of the pair, to text."""
 
 
@@ -128,7 +128,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         reducer: TokenReducer | None,
         layer: int,
         output_attentions: bool,
-    ) -> tuple[Tensor, Tensor, PairAttentions | None, TokenPair, LayerTrace | None]:
+    ) -> tuple[Tensor, Tensor, PairAttentions, TokenPair, LayerTrace | None]:
         """
         Args:
             text: float (B, Lt, D).
@@ -141,7 +141,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
             output_attentions: return the attention probabilities.
 
         Returns:
-            Text and image states, attentions or None, the tokens that leave, and the trace of a reduction or None.
+            Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
         """
         text_mask = key_mask(pair, padded)
         within, across = self.text_layer.attend(text, text_mask, image, None, output_attentions)
@@ -159,9 +159,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
             other, other_mask = text, key_mask(pair, padded)
         seen, answered = self.image_layer.attend(image, None, other, other_mask, output_attentions)
         image = self.image_layer.feed_forward(answered.states)
-        attentions = None
-        if output_attentions:
-            attentions = PairAttentions(within.weights, across.weights, seen.weights, answered.weights)
+        attentions = PairAttentions(within.weights, across.weights, seen.weights, answered.weights)
         return text, image, attentions, pair, trace
 
 

@@ -168,11 +168,12 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         image_token_type_idx: int,
     ) -> TokenPair:
         """Both towers and their projections: the tokens that come into the first pair. Inputs as in `forward`."""
-        if (input_ids is None) == (inputs_embeds is None):
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give either input_ids or inputs_embeds")
         if pixel_values is None:
             raise ValueError("give pixel_values")
-        batch, length = (inputs_embeds if input_ids is None else input_ids).shape[:2]
+        batch, length = given.shape[:2]
         vision = self.config.vision_config
         expected = (vision.num_channels, self.config.image_size, self.config.image_size)
         if tuple(pixel_values.shape[1:]) != expected:

@@ -1,6 +1,7 @@
 """`PuMerMeterProcessor`: RoBERTa's tokenizer and CLIP's image processor, with METER's square resize."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
@@ -9,7 +10,12 @@ from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 class PuMerMeterProcessor(ProcessorMixin):
     """Texts and images -> `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size)."""
 
-    def __init__(self, image_processor=None, tokenizer=None, **kwargs):
+    def __init__(
+        self,
+        image_processor: CLIPImageProcessorPil | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(image_processor, tokenizer)
 
     @classmethod
