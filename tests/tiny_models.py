@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pumer_hf.models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering
+from pumer_hf.models import meter, vilt
+from pumer_hf.models.meter import PuMerMeterConfig
+from pumer_hf.models.vilt import PuMerViltConfig
 
 NUM_LABELS = 5
 VOCAB_SIZE = 40
@@ -45,6 +47,50 @@ def vilt_inputs(seed: int = 0) -> dict[str, Tensor]:
     return {**text_inputs(generator), "pixel_values": pixel_values, "pixel_mask": pixel_mask}
 
 
+def meter_config(**overrides: Any) -> PuMerMeterConfig:
+    values: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "num_labels": NUM_LABELS,
+        "initializer_range": 0.4,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        **overrides,
+    }
+    text_config = {
+        "vocab_size": VOCAB_SIZE,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 3,
+        "intermediate_size": 32,
+        "max_position_embeddings": 13,
+        "type_vocab_size": 1,
+        "pad_token_id": 0,
+        "initializer_range": values["initializer_range"],
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    vision_config = {
+        "hidden_size": 20,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "image_size": 16,
+        "patch_size": 4,
+        "initializer_range": values["initializer_range"],
+        "initializer_factor": 2.0,
+    }
+    return PuMerMeterConfig(**{"text_config": text_config, "vision_config": vision_config, **values})
+
+
+def meter_inputs(seed: int = 0) -> dict[str, Tensor]:
+    """Three examples; texts of 9, 5 and 3 tokens, images of 4 x 4 patches."""
+    generator = torch.Generator().manual_seed(seed)
+    return {**text_inputs(generator), "pixel_values": torch.randn(3, 3, 16, 16, generator=generator)}
+
+
 def text_inputs(generator: torch.Generator) -> dict[str, Tensor]:
     attention_mask = (torch.arange(NUM_TEXT) < torch.tensor(REAL_TEXT).unsqueeze(1)).long()
     input_ids = torch.randint(1, VOCAB_SIZE, (len(REAL_TEXT), NUM_TEXT), generator=generator) * attention_mask
@@ -58,6 +104,10 @@ class Family:
     inputs: Callable[..., dict[str, Tensor]]
     num_image: int
     """Image tokens, [CLS] included, that come into the first reducible layer."""
+    base_class: type[PreTrainedModel]
+    entailment_class: type[PreTrainedModel]
+    retrieval_class: type[PreTrainedModel]
+    images_class: type[PreTrainedModel]
 
     def model(self, reduction: dict[str, Any] | None = None, seed: int = 0, **overrides: Any) -> Any:
         torch.manual_seed(seed)
@@ -65,7 +115,26 @@ class Family:
 
 
 FAMILIES = {
-    "vilt": Family(vilt_config, PuMerViltForQuestionAnswering, vilt_inputs, num_image=17),
+    "vilt": Family(
+        vilt_config,
+        vilt.PuMerViltForQuestionAnswering,
+        vilt_inputs,
+        num_image=17,
+        base_class=vilt.PuMerViltModel,
+        entailment_class=vilt.PuMerViltForVisualEntailment,
+        retrieval_class=vilt.PuMerViltForImageAndTextRetrieval,
+        images_class=vilt.PuMerViltForImagesAndTextClassification,
+    ),
+    "meter": Family(
+        meter_config,
+        meter.PuMerMeterForQuestionAnswering,
+        meter_inputs,
+        num_image=17,
+        base_class=meter.PuMerMeterModel,
+        entailment_class=meter.PuMerMeterForVisualEntailment,
+        retrieval_class=meter.PuMerMeterForImageAndTextRetrieval,
+        images_class=meter.PuMerMeterForImagesAndTextClassification,
+    ),
 }
 
 # One entry per method: a small and an extreme schedule for models of four layers. A method without one fails a test.

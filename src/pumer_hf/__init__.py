@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor, ViltProcessor
 
+from .models.meter import (
+    PuMerMeterConfig,
+    PuMerMeterForQuestionAnswering,
+    PuMerMeterModel,
+    PuMerMeterProcessor,
+)
 from .models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering, PuMerViltModel
 
 if TYPE_CHECKING:
     from .configuration import PuMerConfig, preset
+    from .models.meter import (
+        PuMerMeterForImageAndTextRetrieval,
+        PuMerMeterForImagesAndTextClassification,
+        PuMerMeterForVisualEntailment,
+    )
     from .models.vilt import (
         PuMerViltForImageAndTextRetrieval,
         PuMerViltForImagesAndTextClassification,
@@ -27,6 +38,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
+    "PuMerMeterForImageAndTextRetrieval": "models.meter",
+    "PuMerMeterForImagesAndTextClassification": "models.meter",
+    "PuMerMeterForVisualEntailment": "models.meter",
     "PuMerViltForImageAndTextRetrieval": "models.vilt",
     "PuMerViltForImagesAndTextClassification": "models.vilt",
     "PuMerViltForVisualEntailment": "models.vilt",
@@ -40,6 +54,13 @@ __all__ = [
     "DistillationTrainer",
     "DistillationTrainingArguments",
     "PuMerConfig",
+    "PuMerMeterConfig",
+    "PuMerMeterForImageAndTextRetrieval",
+    "PuMerMeterForImagesAndTextClassification",
+    "PuMerMeterForQuestionAnswering",
+    "PuMerMeterForVisualEntailment",
+    "PuMerMeterModel",
+    "PuMerMeterProcessor",
     "PuMerViltConfig",
     "PuMerViltForImageAndTextRetrieval",
     "PuMerViltForImagesAndTextClassification",
@@ -62,7 +83,11 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_LAZY])
 
 
-AutoConfig.register(PuMerViltConfig.model_type, PuMerViltConfig, exist_ok=True)
-AutoModel.register(PuMerViltConfig, PuMerViltModel, exist_ok=True)
-AutoModelForVisualQuestionAnswering.register(PuMerViltConfig, PuMerViltForQuestionAnswering, exist_ok=True)
-AutoProcessor.register(PuMerViltConfig, ViltProcessor, exist_ok=True)
+for _config, _model, _answering, _processor in (
+    (PuMerMeterConfig, PuMerMeterModel, PuMerMeterForQuestionAnswering, PuMerMeterProcessor),
+    (PuMerViltConfig, PuMerViltModel, PuMerViltForQuestionAnswering, ViltProcessor),
+):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModel.register(_config, _model, exist_ok=True)
+    AutoModelForVisualQuestionAnswering.register(_config, _answering, exist_ok=True)
+    AutoProcessor.register(_config, _processor, exist_ok=True)

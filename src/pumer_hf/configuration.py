@@ -1,6 +1,6 @@
 """`PuMerConfig`: the part of a model config that says how tokens are reduced; and the paper's presets."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
@@ -44,6 +44,9 @@ class PuMerConfig(PreTrainedConfig):
             types. None gives the unreduced model.
     """
 
+    validated_fields: ClassVar[tuple[str, ...]] = ("reduction",)
+    """Fields that `__post_init__` checks."""
+
     reduction: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -66,6 +69,5 @@ class PuMerConfig(PreTrainedConfig):
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # `from_pretrained(..., reduction=...)` must be checked too: transformers would set it after `__post_init__`.
-        if "reduction" in kwargs:
-            config_dict = {**config_dict, "reduction": kwargs.pop("reduction")}
-        return super().from_dict(config_dict, **kwargs)
+        overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
+        return super().from_dict({**config_dict, **overrides}, **kwargs)

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from pumer_hf import PuMerViltConfig, PuMerViltModel, preset
+from pumer_hf import (
+    PuMerMeterConfig,
+    PuMerMeterForImagesAndTextClassification,
+    PuMerViltConfig,
+    PuMerViltModel,
+    preset,
+)
 from pumer_hf.bench.flops import count_flops
 
 
@@ -29,6 +35,36 @@ def test_vilt_matches_table_7(task, paper, design, tokens):
     assert gflops == pytest.approx(design, rel=0.01)
     assert gflops == pytest.approx(paper, rel=0.01)
     assert found == tokens
+
+
+@pytest.fixture(scope="module")
+def meter():
+    """One full-size METER for all rows: its backbone for one image, the whole for two."""
+    return PuMerMeterForImagesAndTextClassification(PuMerMeterConfig(num_images=2, modality_type_vocab_size=3))
+
+
+METER_VQA = [(26, 347), (21, 209), (17, 125), (14, 75)]
+METER_VE = [(26, 203), (21, 72), (17, 26), (14, 10)]
+
+
+@pytest.mark.parametrize(
+    ("task", "num_images", "paper", "design", "tokens"),
+    [
+        (None, 1, 92, 91.9, []),
+        ("vqav2", 1, 64.7, 64.6, METER_VQA),
+        ("snli_ve", 1, 59, 59.0, METER_VE),
+        pytest.param(None, 2, 184, 183.8, [], marks=pytest.mark.slow),
+        pytest.param("nlvr2", 2, 131, 130.8, 2 * METER_VE[:3], marks=pytest.mark.slow),
+    ],
+)
+def test_meter_matches_table_7(meter, task, num_images, paper, design, tokens):
+    meter.set_reduction(None if task is None else preset("meter", task))
+    images = torch.zeros(1, 2, 3, 384, 384) if num_images == 2 else torch.zeros(1, 3, 384, 384)
+    inputs = {"input_ids": torch.full((1, 32), 5), "pixel_values": images}
+    flops, outputs = count_flops(meter if num_images == 2 else meter.meter, inputs)
+    assert flops / 1e9 == pytest.approx(design, rel=0.01)
+    assert flops / 1e9 == pytest.approx(paper, rel=0.01)
+    assert [(trace.num_text, trace.num_image) for trace in outputs.reduction] == tokens
 
 
 def test_attention_on_cpu_is_counted():

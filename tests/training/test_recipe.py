@@ -214,7 +214,7 @@ def test_an_unknown_flag_is_an_error_with_the_nearest_right_one(error_of, flag, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--backbone", "meter"], "model.backbone='meter': choose 'vilt'"),
+        (["--backbone", "clip"], "model.backbone='clip': choose 'vilt' or 'meter'"),
         (["--image_std", "0"], "model.image_std=0.0: must be above 0"),
         (["--config", "{hidden_size"], "model.config='{hidden_size': not valid JSON"),
         (["--config", "[1]"], "model.config=[1]: must be a JSON object"),

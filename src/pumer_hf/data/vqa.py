@@ -43,7 +43,10 @@ class VqaDataArguments:
     )
     max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
     square_images: bool = field(
-        default=True, metadata={"help": "Resize to a square, as in the paper, instead of keeping the aspect ratio."}
+        default=True,
+        metadata={
+            "help": "Resize to a square, as in the paper, instead of keeping the aspect ratio (which METER cannot do)."
+        },
     )
     train_scenes: int = field(default=15_000, metadata={"help": "Digit scenes to train on, four questions each."})
     eval_scenes: int = field(default=500, metadata={"help": "Digit scenes to validate and to test on, each."})
@@ -156,8 +159,10 @@ class VqaCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         images = [open_image(row["image"], row["origin"]) for row in rows]
-        if self.square_images:
-            side = self.processor.image_processor.size["shortest_edge"]
+        side = self.processor.image_processor.size["shortest_edge"]
+        if side is None and not self.square_images:
+            raise ValueError("data.square_images=False: the image processor makes squares of all images (METER)")
+        if side is not None and self.square_images:
             images = [
                 image if image.size == (side, side) else image.resize((side, side), Resampling.BICUBIC)
                 for image in images

@@ -17,6 +17,8 @@ class PuMerPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     cross_modal_modules: ClassVar[tuple[str, ...]] = ()
     """Children of the backbone in which text and image meet."""
+    pooled_size: int
+    """Width of `pooler_output`; a backbone has it."""
 
     @property
     def reduction(self) -> ReductionConfig | None:

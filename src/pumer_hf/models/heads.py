@@ -1,7 +1,19 @@
-"""What the task heads of both model families share: the classifier, the losses, and the candidate layout of retrieval."""
+"""The task heads of both model families, their losses, and the candidate layout of retrieval.
 
+A family derives its heads from these classes and names its backbone in `backbone_class`. All backbones take the same
+inputs: [`PuMerViltModel.forward`], [`PuMerMeterModel.forward`].
+"""
+
+from typing import ClassVar
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedConfig
+from transformers.utils.generic import can_return_tuple
+
+from .base import PuMerPreTrainedModel
+from .outputs import PuMerClassifierOutput, joint_output, single_output
 
 
 def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> nn.Sequential:
@@ -60,6 +72,25 @@ def to_candidates(
     return *inputs, candidates
 
 
+def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
+    """Raise `ValueError` if a config cannot tell `num_images` images of an example apart."""
+    if num_images < 1:
+        raise ValueError(f"config.num_images={num_images}: set it to the images per example (NLVR2: 2)")
+    if modality_type_vocab_size <= num_images:
+        raise ValueError(
+            f"config.modality_type_vocab_size={modality_type_vocab_size} is too small for num_images={num_images}: "
+            f"set it to {num_images + 1}"
+        )
+
+
+def split_images(pixel_values: Tensor | None, num_images: int) -> tuple[Tensor, ...]:
+    """The images of each example, float (B, num_images, 3, h, w), as `num_images` batches (B, 3, h, w)."""
+    if pixel_values is None or pixel_values.ndim != 5 or pixel_values.shape[1] != num_images:
+        shape = None if pixel_values is None else tuple(pixel_values.shape)
+        raise ValueError(f"pixel_values has shape {shape}: expected (batch, {num_images}, channels, height, width)")
+    return pixel_values.unbind(dim=1)
+
+
 def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
     """Retrieval loss: cross-entropy of the matching candidate among all.
 
@@ -78,3 +109,160 @@ def ranking_loss(scores: Tensor, labels: Tensor) -> Tensor:
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy; `labels` long (B,)."""
     return F.cross_entropy(logits.float(), labels)
+
+
+class Head(PuMerPreTrainedModel):
+    """A model that reads the pooled output of a backbone, which is its attribute `base_model_prefix`."""
+
+    backbone_class: ClassVar[type[PuMerPreTrainedModel]]
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.add_module(self.base_model_prefix, self.backbone_class(config))
+
+
+class ClassifierHead(Head):
+    """A classifier of one text and one image."""
+
+    @staticmethod
+    def criterion(logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss."""
+        raise NotImplementedError
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.classifier = classifier_head(self.base_model.pooled_size, config.hidden_size * 2, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> PuMerClassifierOutput:
+        """Inputs as in the `forward` of the backbone; `labels` as `criterion` takes them.
+
+        Returns:
+            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
+        """
+        outputs = self.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
+            inputs_embeds=inputs_embeds,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.classifier(outputs.pooler_output)
+        return single_output(outputs, logits, None if labels is None else self.criterion(logits, labels))
+
+
+class RetrievalHead(Head):
+    """A score of how well image and text match.
+
+    Several candidates per example give a ranking loss; in the paper they are one positive and 15 negatives.
+    """
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.rank_output = nn.Linear(self.base_model.pooled_size, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> PuMerClassifierOutput:
+        """
+        Args:
+            input_ids: long (B, Lt), or (B, K, Lt) for K candidate texts.
+            attention_mask: (B, Lt) or (B, K, Lt), 1 for real text tokens, 0 for padding; default all 1.
+            pixel_values: float (B, 3, h, w), or (B, K, 3, h, w) for K candidate images.
+            pixel_mask: (B, h, w) or (B, K, h, w), as in the `forward` of the backbone.
+            labels: long (B,), which of the K >= 2 candidates matches.
+            output_attentions: return the attention probabilities.
+            output_hidden_states: return the hidden states.
+
+        Returns:
+            [`PuMerClassifierOutput`] with `logits` (B, K), the matching scores.
+        """
+        if pixel_values is None:
+            raise ValueError("give pixel_values")
+        input_ids, attention_mask, pixel_values, pixel_mask, candidates = to_candidates(
+            input_ids, attention_mask, pixel_values, pixel_mask
+        )
+        outputs = self.base_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+        )
+        logits = self.rank_output(outputs.pooler_output).view(-1, candidates)
+        return single_output(outputs, logits, None if labels is None else ranking_loss(logits, labels))
+
+
+class ImagesClassifierHead(Head):
+    """A classifier of several images and one text, for NLVR2. Each image passes with the text on its own."""
+
+    def __init__(self, config: PreTrainedConfig):
+        validate_num_images(config.num_images, config.modality_type_vocab_size)
+        super().__init__(config)
+        pooled = self.base_model.pooled_size * config.num_images
+        self.classifier = classifier_head(pooled, config.hidden_size * config.num_images, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> PuMerClassifierOutput:
+        """Inputs as in the `forward` of the backbone, but `pixel_values` (B, num_images, 3, h, w) and `pixel_mask`
+        (B, num_images, h, w); `labels` long (B,) are class indices.
+
+        Returns:
+            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
+        """
+        passes = [
+            self.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=token_type_ids,
+                pixel_values=image,
+                pixel_mask=None if pixel_mask is None else pixel_mask[:, index],
+                inputs_embeds=inputs_embeds,
+                image_token_type_idx=index + 1,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states,
+                return_dict=True,
+            )
+            for index, image in enumerate(split_images(pixel_values, self.config.num_images))
+        ]
+        logits = self.classifier(torch.cat([outputs.pooler_output for outputs in passes], dim=-1))
+        return joint_output(passes, logits, None if labels is None else classification_loss(logits, labels))

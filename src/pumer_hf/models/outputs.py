@@ -1,7 +1,9 @@
 """Model outputs: the transformers types plus `reduction`, the traces of the layers that reduced tokens."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
 from ..tokens import LayerTrace
@@ -26,3 +28,27 @@ class PuMerClassifierOutput(SequenceClassifierOutput):
     """
 
     reduction: tuple[LayerTrace, ...] | None = None
+
+
+def single_output(outputs: PuMerModelOutput, logits: Tensor, loss: Tensor | None) -> PuMerClassifierOutput:
+    """What a head returns whose backbone ran once."""
+    return PuMerClassifierOutput(
+        loss=loss,
+        logits=logits,
+        hidden_states=outputs.hidden_states,
+        attentions=outputs.attentions,
+        reduction=outputs.reduction,
+    )
+
+
+def joint_output(passes: Sequence[PuMerModelOutput], logits: Tensor, loss: Tensor | None) -> PuMerClassifierOutput:
+    """What a head returns whose backbone ran once for each image."""
+    return PuMerClassifierOutput(
+        loss=loss,
+        logits=logits,
+        hidden_states=tuple(outputs.hidden_states for outputs in passes) if passes[0].hidden_states else None,
+        attentions=tuple(outputs.attentions for outputs in passes) if passes[0].attentions else None,
+        reduction=tuple(
+            replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction or ()
+        ),
+    )

@@ -5,7 +5,6 @@ config, the processor and the output types are transformers'; embedding, attenti
 their docstrings say what differs and why. With `reduction=None` the logits are stock ViLT's.
 """
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,9 +19,10 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PuMerConfig
 from ..reducers import TokenReducer, build_reducer, parse_reduction
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
+from .attention import attend, attention_weights, split_heads
 from .base import PuMerPreTrainedModel
-from .heads import classification_loss, classifier_head, ranking_loss, soft_target_loss, to_candidates
-from .outputs import PuMerClassifierOutput, PuMerModelOutput
+from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from .outputs import PuMerModelOutput
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
@@ -232,45 +232,21 @@ class PuMerViltSelfAttention(nn.Module):
                 f"num_attention_heads={config.num_attention_heads}"
             )
         self.config = config
-        self.head_dim = config.hidden_size // config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
-        self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
     def forward(
         self, hidden_states: Tensor, key_mask: Tensor | None, output_attentions: bool
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """Context (B, L, D), probabilities (B, H, L, L) or None, queries and keys (B, H, L, D / H)."""
-        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
-            projection(hidden_states).view(shape).transpose(1, 2) for projection in (self.query, self.key, self.value)
+            split_heads(projection(hidden_states), self.config.num_attention_heads)
+            for projection in (self.query, self.key, self.value)
         )
-        if output_attentions or self.config._attn_implementation == "eager":
-            weights = attention_weights(query, key, key_mask)
-            context = self.dropout(weights) @ value
-        else:
-            weights = None
-            dropout = self.dropout.p if self.training else 0.0
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask, dropout_p=dropout)
-        return context.transpose(1, 2).flatten(2), weights, query, key
-
-
-def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
-    """Softmax attention probabilities.
-
-    Args:
-        query: float (B, H, Lq, d).
-        key: float (B, H, Lk, d).
-        key_mask: bool (B, 1, 1, Lk), False for keys that nobody attends to; None if there are none.
-
-    Returns:
-        float (B, H, Lq, Lk) in the dtype of `query`; the softmax is taken in float32.
-    """
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    if key_mask is not None:
-        scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        explicit = output_attentions or self.config._attn_implementation == "eager"
+        return *attend(query, key, value, key_mask, dropout, explicit), query, key
 
 
 class PuMerViltProjection(nn.Module):
@@ -437,6 +413,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
+        self.pooled_size = config.hidden_size
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -506,220 +483,27 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         )
 
 
-class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel):
-    """ViLT with a classifier over answers, for VQA."""
+class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, ClassifierHead):
+    """ViLT with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        self.vilt = PuMerViltModel(config)
-        self.classifier = classifier_head(config.hidden_size, config.hidden_size * 2, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerViltModel.forward`]; `labels` float (B, num_labels) are soft targets in [0, 1].
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else soft_target_loss(logits, labels)
-        return _classifier_output(loss, logits, outputs)
+    backbone_class = PuMerViltModel
+    criterion = staticmethod(soft_target_loss)
 
 
-class PuMerViltForVisualEntailment(PuMerViltPreTrainedModel):
-    """ViLT with a classifier over entailment, neutral and contradiction, for SNLI-VE."""
+class PuMerViltForVisualEntailment(PuMerViltPreTrainedModel, ClassifierHead):
+    """ViLT with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
 
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        self.vilt = PuMerViltModel(config)
-        self.classifier = classifier_head(config.hidden_size, config.hidden_size * 2, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerViltModel.forward`]; `labels` long (B,) are class indices.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            inputs_embeds=inputs_embeds,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.classifier(outputs.pooler_output)
-        loss = None if labels is None else classification_loss(logits, labels)
-        return _classifier_output(loss, logits, outputs)
+    backbone_class = PuMerViltModel
+    criterion = staticmethod(classification_loss)
 
 
-class PuMerViltForImageAndTextRetrieval(PuMerViltPreTrainedModel):
-    """ViLT with a score of how well image and text match.
+class PuMerViltForImageAndTextRetrieval(PuMerViltPreTrainedModel, RetrievalHead):
+    """ViLT with a score of how well image and text match."""
 
-    Modifications: the stock class cannot train. Here several candidates per example give a ranking loss (16 in the paper:
-    one positive and 15 negatives).
-    """
-
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        self.vilt = PuMerViltModel(config)
-        self.rank_output = nn.Linear(config.hidden_size, 1)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """
-        Args:
-            input_ids: long (B, Lt), or (B, K, Lt) for K candidate texts; `attention_mask` likewise.
-            pixel_values: float (B, 3, h, w), or (B, K, 3, h, w) for K candidate images; `pixel_mask` (B, [K,] h, w).
-            labels: long (B,), which of the K >= 2 candidates matches.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, K), the matching scores.
-        """
-        if pixel_values is None:
-            raise ValueError("give pixel_values")
-        input_ids, attention_mask, pixel_values, pixel_mask, candidates = to_candidates(
-            input_ids, attention_mask, pixel_values, pixel_mask
-        )
-        outputs = self.vilt(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            pixel_values=pixel_values,
-            pixel_mask=pixel_mask,
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=True,
-        )
-        logits = self.rank_output(outputs.pooler_output).view(-1, candidates)
-        loss = None if labels is None else ranking_loss(logits, labels)
-        return _classifier_output(loss, logits, outputs)
+    backbone_class = PuMerViltModel
 
 
-class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel):
-    """ViLT with a classifier over several images and one text, for NLVR2. Each image passes with the text on its own."""
+class PuMerViltForImagesAndTextClassification(PuMerViltPreTrainedModel, ImagesClassifierHead):
+    """ViLT with a classifier over several images and one text, for NLVR2."""
 
-    def __init__(self, config: PuMerViltConfig):
-        super().__init__(config)
-        if config.num_images < 1:
-            raise ValueError(f"config.num_images={config.num_images}: set it to the images per example (NLVR2: 2)")
-        if config.modality_type_vocab_size <= config.num_images:
-            raise ValueError(
-                f"config.modality_type_vocab_size={config.modality_type_vocab_size} is too small for "
-                f"num_images={config.num_images}: set it to {config.num_images + 1}"
-            )
-        self.vilt = PuMerViltModel(config)
-        width = config.hidden_size * config.num_images
-        self.classifier = classifier_head(width, width, config.num_labels)
-        self.post_init()
-
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        inputs_embeds: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> PuMerClassifierOutput:
-        """Inputs as in [`PuMerViltModel.forward`], but `pixel_values` (B, num_images, 3, h, w) and `pixel_mask`
-        (B, num_images, h, w); `labels` long (B,) are class indices.
-
-        Returns:
-            [`PuMerClassifierOutput`] with `logits` (B, num_labels).
-        """
-        num_images = self.config.num_images
-        if pixel_values is None or pixel_values.ndim != 5 or pixel_values.shape[1] != num_images:
-            shape = None if pixel_values is None else tuple(pixel_values.shape)
-            raise ValueError(
-                f"pixel_values has shape {shape}: expected (batch, {num_images}, channels, height, width)"
-            )
-        passes = [
-            self.vilt(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                token_type_ids=token_type_ids,
-                pixel_values=pixel_values[:, index],
-                pixel_mask=None if pixel_mask is None else pixel_mask[:, index],
-                inputs_embeds=inputs_embeds,
-                image_token_type_idx=index + 1,
-                output_attentions=output_attentions,
-                output_hidden_states=output_hidden_states,
-                return_dict=True,
-            )
-            for index in range(num_images)
-        ]
-        logits = self.classifier(torch.cat([outputs.pooler_output for outputs in passes], dim=-1))
-        return PuMerClassifierOutput(
-            loss=None if labels is None else classification_loss(logits, labels),
-            logits=logits,
-            hidden_states=tuple(outputs.hidden_states for outputs in passes) if passes[0].hidden_states else None,
-            attentions=tuple(outputs.attentions for outputs in passes) if passes[0].attentions else None,
-            reduction=tuple(
-                replace(trace, image_index=index)
-                for index, outputs in enumerate(passes)
-                for trace in outputs.reduction
-            ),
-        )
-
-
-def _classifier_output(loss: Tensor | None, logits: Tensor, outputs: PuMerModelOutput) -> PuMerClassifierOutput:
-    return PuMerClassifierOutput(
-        loss=loss,
-        logits=logits,
-        hidden_states=outputs.hidden_states,
-        attentions=outputs.attentions,
-        reduction=outputs.reduction,
-    )
+    backbone_class = PuMerViltModel

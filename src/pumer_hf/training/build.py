@@ -1,10 +1,23 @@
 """Models and processors for a recipe."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-from transformers import AutoProcessor, BertTokenizer, ProcessorMixin, ViltImageProcessorPil, ViltProcessor
+from transformers import (
+    AutoProcessor,
+    BertTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    RobertaTokenizer,
+    ViltImageProcessorPil,
+    ViltProcessor,
+)
 
+from ..configuration import PuMerConfig
+from ..models.base import PuMerPreTrainedModel
+from ..models.meter import PuMerMeterConfig, PuMerMeterForQuestionAnswering, PuMerMeterProcessor
 from ..models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering
 from .recipe import ModelArguments
 
@@ -13,12 +26,12 @@ def teacher_labels(args: ModelArguments) -> list[str] | None:
     """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
     if args.teacher is None:
         return None
-    return list(PuMerViltConfig.from_pretrained(args.teacher).id2label.values())
+    return list(BACKBONES[args.backbone].config_class.from_pretrained(args.teacher).id2label.values())
 
 
 def build_teacher(
     args: ModelArguments, labels: Sequence[str], questions: Sequence[str], max_text_length: int
-) -> tuple[PuMerViltForQuestionAnswering, ProcessorMixin]:
+) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
     """The unreduced model, finetuned (`args.teacher`), pretrained (`args.checkpoint`) or from scratch (`args.config`).
 
     Args:
@@ -27,34 +40,85 @@ def build_teacher(
         questions: the training questions, from which a model from scratch gets its vocabulary.
         max_text_length: tokens per question.
     """
+    backbone = BACKBONES[args.backbone]
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
     source = args.teacher or args.checkpoint
     if source is not None:
         overrides = {} if args.teacher else {**names, "ignore_mismatched_sizes": True}
-        model = PuMerViltForQuestionAnswering.from_pretrained(source, reduction=None, **overrides)
+        model = backbone.model_class.from_pretrained(source, reduction=None, **overrides)
         return model, AutoProcessor.from_pretrained(source)
-    config = PuMerViltConfig(**{**cast(dict, args.config or {}), **names})
-    tokenizer = build_tokenizer(questions, max_length=max(max_text_length, config.max_position_embeddings))
+    config = backbone.config_class(**{**cast(dict, args.config or {}), **names})
+    processor = backbone.new_processor(config, args, questions, max_text_length)
+    return backbone.model_class(config), processor
+
+
+def load_model(source: str, reduction: dict[str, Any] | None) -> PuMerPreTrainedModel:
+    """A saved model of either family, with another reduction than it was saved with."""
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
+    return BACKBONES[backbone].model_class.from_pretrained(source, reduction=reduction)
+
+
+def new_vilt_processor(
+    config: PuMerViltConfig, args: ModelArguments, questions: Sequence[str], max_text_length: int
+) -> ViltProcessor:
+    """A processor with a vocabulary from `questions`, to which it adapts `config`."""
+    max_length = max(max_text_length, config.max_position_embeddings)
+    tokenizer = build_tokenizer(questions, max_length)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
-    config.max_position_embeddings = tokenizer.model_max_length
+    config.max_position_embeddings = max_length
     image_processor = ViltImageProcessorPil(
         size={"shortest_edge": config.image_size},
         size_divisor=config.patch_size,
         image_mean=[args.image_mean] * config.num_channels,
         image_std=[args.image_std] * config.num_channels,
     )
-    return PuMerViltForQuestionAnswering(config), ViltProcessor(image_processor, tokenizer)
+    return ViltProcessor(image_processor, tokenizer)
 
 
-def load_model(source: str, reduction: dict[str, Any] | None) -> PuMerViltForQuestionAnswering:
-    """A saved model, with another reduction than it was saved with."""
-    return PuMerViltForQuestionAnswering.from_pretrained(source, reduction=reduction)
+def new_meter_processor(
+    config: PuMerMeterConfig, args: ModelArguments, questions: Sequence[str], max_text_length: int
+) -> PuMerMeterProcessor:
+    """A processor with a vocabulary from `questions`, to which it adapts `config`."""
+    text = config.text_config
+    max_length = max(max_text_length, config.max_text_length)
+    tokenizer = build_tokenizer(questions, max_length, tokenizer_class=RobertaTokenizer)
+    text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    text.max_position_embeddings = max_length + text.pad_token_id + 1
+    channels = config.vision_config.num_channels
+    mean, std = [args.image_mean] * channels, [args.image_std] * channels
+    return PuMerMeterProcessor.from_tokenizer(tokenizer, config.vision_config.image_size, mean, std)
 
 
-def build_tokenizer(texts: Sequence[str], max_length: int, vocab_size: int = 30_000) -> BertTokenizer:
-    """A BERT tokenizer whose WordPiece vocabulary is learned from `texts`; it spells out words not seen there."""
-    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-    empty = BertTokenizer(vocab={token: index for index, token in enumerate(special)})
+SPECIAL_TOKENS = {
+    BertTokenizer: ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    RobertaTokenizer: ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
+}
+
+
+def build_tokenizer(
+    texts: Sequence[str],
+    max_length: int,
+    vocab_size: int = 30_000,
+    tokenizer_class: type[PreTrainedTokenizerBase] = BertTokenizer,
+) -> PreTrainedTokenizerBase:
+    """A tokenizer whose vocabulary is learned from `texts`; it spells out words not seen there."""
+    empty = tokenizer_class(vocab={token: index for index, token in enumerate(SPECIAL_TOKENS[tokenizer_class])})
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=vocab_size, show_progress=False)
     tokenizer.model_max_length = max_length
     return tokenizer
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What a recipe needs to know about a model family."""
+
+    config_class: type[PuMerConfig]
+    model_class: type[PuMerPreTrainedModel]
+    new_processor: Callable[[Any, ModelArguments, Sequence[str], int], ProcessorMixin]
+
+
+BACKBONES = {
+    "vilt": Backbone(PuMerViltConfig, PuMerViltForQuestionAnswering, new_vilt_processor),
+    "meter": Backbone(PuMerMeterConfig, PuMerMeterForQuestionAnswering, new_meter_processor),
+}

@@ -22,7 +22,7 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    backbone: str = field(default="vilt", metadata={"help": "Model family: vilt."})
+    backbone: str = field(default="vilt", metadata={"help": "Model family: vilt or meter."})
     checkpoint: str | None = field(
         default=None, metadata={"help": "Pretrained checkpoint (Hub id or folder) that the teacher starts from."}
     )
@@ -37,8 +37,8 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         self.config = _as_dict("model.config", self.config)
-        if self.backbone != "vilt":
-            raise ValueError(f"model.backbone={self.backbone!r}: choose 'vilt'")
+        if self.backbone not in ("vilt", "meter"):
+            raise ValueError(f"model.backbone={self.backbone!r}: choose 'vilt' or 'meter'")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
 

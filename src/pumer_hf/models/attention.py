@@ -1,0 +1,52 @@
+"""Attention of both model families: fused, or with explicit probabilities where somebody reads them."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Split the states (B, L, D) into heads: float (B, num_heads, L, D / num_heads)."""
+    return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, dropout: float, explicit: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Multi-head attention.
+
+    Args:
+        query: float (B, H, Lq, d).
+        key: float (B, H, Lk, d).
+        value: float (B, H, Lk, d).
+        key_mask: bool (B, 1, 1, Lk), False for keys that nobody attends to; None if there are none.
+        dropout: probability of dropping an attention weight, in [0, 1); 0 outside of training.
+        explicit: compute the probabilities, instead of letting a fused kernel do without them.
+
+    Returns:
+        The context, float (B, Lq, H * d); and the probabilities before dropout, float (B, H, Lq, Lk), if `explicit`.
+    """
+    weights = None
+    if explicit:
+        weights = attention_weights(query, key, key_mask)
+        context = F.dropout(weights, dropout) @ value
+    else:
+        context = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask, dropout_p=dropout)
+    return context.transpose(1, 2).flatten(2), weights
+
+
+def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor | None) -> Tensor:
+    """Softmax attention probabilities.
+
+    Args:
+        query: float (B, H, Lq, d).
+        key: float (B, H, Lk, d).
+        key_mask: bool (B, 1, 1, Lk), False for keys that nobody attends to; None if there are none.
+
+    Returns:
+        float (B, H, Lq, Lk) in the dtype of `query`; the softmax is taken in float32.
+    """
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+    if key_mask is not None:
+        scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)

@@ -1,0 +1,27 @@
+"""METER (https://arxiv.org/abs/2111.02387) with token reduction.
+
+CLIP and RoBERTa, both transformers' own modules, encode image and text. Then come pairs of cross-layers, one layer of
+a pair for the text and one for the image, in which each attends to the other.
+"""
+
+from .configuration import PuMerMeterConfig
+from .modeling import (
+    PuMerMeterForImageAndTextRetrieval,
+    PuMerMeterForImagesAndTextClassification,
+    PuMerMeterForQuestionAnswering,
+    PuMerMeterForVisualEntailment,
+    PuMerMeterModel,
+    PuMerMeterPreTrainedModel,
+)
+from .processing import PuMerMeterProcessor
+
+__all__ = [
+    "PuMerMeterConfig",
+    "PuMerMeterForImageAndTextRetrieval",
+    "PuMerMeterForImagesAndTextClassification",
+    "PuMerMeterForQuestionAnswering",
+    "PuMerMeterForVisualEntailment",
+    "PuMerMeterModel",
+    "PuMerMeterPreTrainedModel",
+    "PuMerMeterProcessor",
+]

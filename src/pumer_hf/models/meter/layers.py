@@ -1,0 +1,177 @@
+"""The cross-layers of METER, where text and image meet and where tokens are reduced."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ...reducers import TokenReducer
+from ...tokens import Evidence, LayerTrace, TokenPair
+from ..attention import attend, attention_weights, split_heads
+from .configuration import PuMerMeterConfig
+
+
+class PairAttentions(NamedTuple):
+    """Attention probabilities of a pair of cross-layers, float (B, H, queries, keys), where they were computed."""
+
+    text: Tensor | None
+    """Text to text."""
+    text_to_image: Tensor | None
+    """Text to image: where the pair reduces tokens, its saliency is the mean of this (Eq. 1)."""
+    image: Tensor | None
+    """Image to image, after the reduction of the pair."""
+    image_to_text: Tensor | None
+    """Image, after the reduction of the pair, to text."""
+
+
+class Attended(NamedTuple):
+    """What an attention makes."""
+
+    states: Tensor
+    """float (B, Lq, D)."""
+    weights: Tensor | None
+    """float (B, H, Lq, Lk), where asked for."""
+    query: Tensor
+    """float (B, H, Lq, D / H)."""
+    key: Tensor
+    """float (B, H, Lk, D / H)."""
+
+
+class PuMerMeterAttention(nn.Module):
+    """Attention to `context`, residual and LayerNorm (post-norm, as in BERT)."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.config = config
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, states: Tensor, context: Tensor, key_mask: Tensor | None, output_attentions: bool) -> Attended:
+        """
+        Args:
+            states: float (B, Lq, D), the queries.
+            context: float (B, Lk, D), the keys and values; `states` itself for self-attention.
+            key_mask: bool (B, 1, 1, Lk), False for padding; None if there is none.
+            output_attentions: return the probabilities.
+        """
+        heads = self.config.num_attention_heads
+        query = split_heads(self.query(states), heads)
+        key, value = split_heads(self.key(context), heads), split_heads(self.value(context), heads)
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        explicit = output_attentions or self.config._attn_implementation == "eager"
+        attended, weights = attend(query, key, value, key_mask, dropout, explicit)
+        return Attended(self.layernorm(states + self.dropout(self.output(attended))), weights, query, key)
+
+
+class PuMerMeterFeedForward(nn.Module):
+    """Feed-forward part, residual and LayerNorm."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States, float (B, L, D)."""
+        expanded = self.activation(self.intermediate(states))
+        return self.layernorm(states + self.dropout(self.output(expanded)))
+
+
+class PuMerMeterCrossLayer(nn.Module):
+    """Self-attention, cross-attention to the other modality, feed-forward part."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.self_attention = PuMerMeterAttention(config)
+        self.cross_attention = PuMerMeterAttention(config)
+        self.feed_forward = PuMerMeterFeedForward(config)
+
+    def attend(
+        self, states: Tensor, mask: Tensor | None, other: Tensor, other_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Attended, Attended]:
+        """Self-attention and then cross-attention; what is left to do is `feed_forward`."""
+        within = self.self_attention(states, states, mask, output_attentions)
+        return within, self.cross_attention(within.states, other, other_mask, output_attentions)
+
+
+class PuMerMeterPair(GradientCheckpointingLayer):
+    """A text layer and an image layer.
+
+    Where a reducer acts, it does so in the text layer, after its cross-attention and before its feed-forward part: the
+    saliency and the image keys are those of this cross-attention, the text keys those of the self-attention. What it
+    reduces are the text states there, and the image states that came into the pair. The image layer then runs on fewer
+    image tokens.
+    """
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.sequential = config.co_attention == "sequential"
+        self.text_layer = PuMerMeterCrossLayer(config)
+        self.image_layer = PuMerMeterCrossLayer(config)
+
+    def forward(
+        self,
+        text: Tensor,
+        image: Tensor,
+        pair: TokenPair,
+        padded: bool,
+        reducer: TokenReducer | None,
+        layer: int,
+        output_attentions: bool,
+    ) -> tuple[Tensor, Tensor, PairAttentions, TokenPair, LayerTrace | None]:
+        """
+        Args:
+            text: float (B, Lt, D).
+            image: float (B, Lv, D).
+            pair: the same tokens, for their masks and sources. Its states are ignored: gradients pass through `text`
+                and `image` only.
+            padded: whether some text token may be padding. Image tokens never are.
+            reducer: reduces the tokens in this pair, if given.
+            layer: index of the pair.
+            output_attentions: return the attention probabilities.
+
+        Returns:
+            Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
+        """
+        text_mask = key_mask(pair, padded)
+        within, across = self.text_layer.attend(text, text_mask, image, None, output_attentions)
+        trace = None
+        # The image layer of published METER reads the text as it came into the pair: all of it, also where the pair
+        # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
+        other, other_mask = text, text_mask
+        text = across.states
+        if reducer is not None:
+            pair = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
+            pair, trace = reducer(layer, pair, collect_evidence(within, across, reducer.uses_attention))
+            text, image = pair.text.states, pair.image.states
+        text = self.text_layer.feed_forward(text)
+        if self.sequential:
+            other, other_mask = text, key_mask(pair, padded)
+        seen, answered = self.image_layer.attend(image, None, other, other_mask, output_attentions)
+        image = self.image_layer.feed_forward(answered.states)
+        attentions = PairAttentions(within.weights, across.weights, seen.weights, answered.weights)
+        return text, image, attentions, pair, trace
+
+
+def key_mask(pair: TokenPair, padded: bool) -> Tensor | None:
+    """Which text tokens are real, bool (B, 1, 1, Lt); None if all are."""
+    return pair.text.mask[:, None, None] if padded else None
+
+
+@torch.no_grad()
+def collect_evidence(within: Attended, across: Attended, with_attention: bool) -> Evidence:
+    """The evidence of a reducer, from the self-attention and the cross-attention of a text layer."""
+    text_to_image = None
+    if with_attention:
+        text_to_image = attention_weights(across.query.float(), across.key.float(), None)
+    return Evidence(text_to_image, text_keys=within.key.mean(dim=1), image_keys=across.key.mean(dim=1))

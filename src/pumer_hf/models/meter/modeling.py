@@ -1,0 +1,230 @@
+"""METER with token reduction: the model and its four heads."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, RobertaModel
+from transformers.utils.generic import can_return_tuple
+
+from ...reducers import ReductionConfig, build_reducer, parse_reduction
+from ...tokens import TokenPair, Tokens
+from ..base import PuMerPreTrainedModel
+from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from ..outputs import PuMerModelOutput
+from .configuration import PuMerMeterConfig
+from .layers import PuMerMeterPair
+from .towers import PuMerMeterVisionModel, vision_weights
+
+
+class PuMerMeterPooler(nn.Module):
+    """The [CLS] of one modality, projected."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, L, D) -> float (B, D)."""
+        return torch.tanh(self.dense(states[:, 0]))
+
+
+class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
+    """Base of the METER models."""
+
+    config: PuMerMeterConfig
+    base_model_prefix = "meter"
+    main_input_name = "pixel_values"
+    cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
+    _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", "CLIPVisionEmbeddings", "CLIPEncoderLayer"]
+
+    @classmethod
+    def from_towers(
+        cls,
+        clip_id: str,
+        roberta_id: str,
+        *,
+        image_size: int = 384,
+        reduction: ReductionConfig | dict[str, Any] | None = None,
+        **config_overrides: Any,
+    ) -> "PuMerMeterPreTrainedModel":
+        """A model with pretrained towers and new cross-layers.
+
+        Args:
+            clip_id: Hub id or folder of a CLIP model (`openai/clip-vit-base-patch16`). Its last block is dropped.
+            roberta_id: Hub id or folder of a RoBERTa model (`roberta-base`).
+            image_size: side of the square image in pixels; the position embeddings are interpolated to it.
+            reduction: as in [`PuMerMeterConfig`].
+            **config_overrides: other fields of [`PuMerMeterConfig`].
+        """
+        clip = CLIPVisionModel.from_pretrained(clip_id)
+        roberta = RobertaModel.from_pretrained(roberta_id, add_pooling_layer=False)
+        vision_config = {**clip.config.to_dict(), "num_hidden_layers": clip.config.num_hidden_layers - 1}
+        config = PuMerMeterConfig(
+            text_config=roberta.config,
+            vision_config=vision_config,
+            image_size=image_size,
+            reduction=reduction,
+            **config_overrides,
+        )
+        model = cls(config)
+        backbone = model.base_model
+        backbone.text_model.load_state_dict(roberta.state_dict())
+        backbone.vision_model.load_state_dict(vision_weights(clip.state_dict(), backbone.vision_model))
+        return model
+
+
+class PuMerMeterModel(PuMerMeterPreTrainedModel):
+    """METER with token reduction as `config.reduction` says."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__(config)
+        self.text_model = RobertaModel(config.text_config, add_pooling_layer=False)
+        self.vision_model = PuMerMeterVisionModel(config.vision_config)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.hidden_size)
+        self.image_projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
+        self.pairs = nn.ModuleList([PuMerMeterPair(config) for _ in range(config.num_hidden_layers)])
+        self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
+        self.text_pooler = PuMerMeterPooler(config)
+        self.image_pooler = PuMerMeterPooler(config)
+        self.pooled_size = config.hidden_size * 2
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings of the text tower."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings of the text tower."""
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        image_token_type_idx: int = 1,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> PuMerModelOutput:
+        """
+        Args:
+            input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
+            attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
+            token_type_ids: long (B, Lt), RoBERTa's segment ids; default all 0, the only one that roberta-base has.
+            pixel_values: float (B, 3, image_size, image_size).
+            pixel_mask: must be None: METER sees square images without padding.
+            inputs_embeds: float (B, Lt, D), instead of `input_ids`.
+            image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
+            output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
+            output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image: those that come into
+                the first pair, and those that leave each.
+
+        Returns:
+            [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
+            tokens; `pooler_output` (B, 2 * D) the text [CLS] and the image [CLS].
+        """
+        if pixel_mask is not None:
+            raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
+        pair = self.encode(
+            input_ids, attention_mask, token_type_ids, pixel_values, inputs_embeds, image_token_type_idx
+        )
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        padded = attention_mask is not None
+        text, image = pair.text.states, pair.image.states
+        all_hidden_states, all_attentions, traces = [pair.joined()], [], []
+        for index, cross_layers in enumerate(self.pairs):
+            reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
+            text, image, attentions, pair, trace = cross_layers(
+                text, image, pair, padded, reducer, index, bool(output_attentions)
+            )
+            if trace is not None:
+                traces.append(trace)
+            all_attentions.append(attentions)
+            if output_hidden_states:
+                all_hidden_states.append(torch.cat([text, image], dim=1))
+        return PuMerModelOutput(
+            last_hidden_state=torch.cat([text, image], dim=1),
+            pooler_output=torch.cat([self.text_pooler(text), self.image_pooler(image)], dim=-1),
+            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            attentions=tuple(all_attentions) if output_attentions else None,
+            reduction=tuple(traces),
+        )
+
+    def encode(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        pixel_values: Tensor | None,
+        inputs_embeds: Tensor | None,
+        image_token_type_idx: int,
+    ) -> TokenPair:
+        """Both towers and their projections: the tokens that come into the first pair. Inputs as in `forward`."""
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        if pixel_values is None:
+            raise ValueError("give pixel_values")
+        batch, length = given.shape[:2]
+        vision = self.config.vision_config
+        expected = (vision.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
+            )
+        if batch != pixel_values.shape[0]:
+            raise ValueError(f"{batch} texts, but {pixel_values.shape[0]} images: give as many of each")
+        limit = self.config.max_text_length
+        if length > limit:
+            raise ValueError(
+                f"the text has {length} tokens, but the text tower takes {limit}: truncate it "
+                f"(processor(..., truncation=True, max_length={limit}))"
+            )
+        text = self.text_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+        ).last_hidden_state
+        text = self.text_projection(text) + self.token_type_embeddings.weight[0]
+        image = self.image_projection(self.vision_model(pixel_values))
+        image = image + self.token_type_embeddings.weight[image_token_type_idx]
+        text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
+        return TokenPair(
+            Tokens.initial(text, text_mask.bool()),
+            Tokens.initial(image, torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)),
+        )
+
+
+class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):
+    """METER with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
+
+    backbone_class = PuMerMeterModel
+    criterion = staticmethod(soft_target_loss)
+
+
+class PuMerMeterForVisualEntailment(PuMerMeterPreTrainedModel, ClassifierHead):
+    """METER with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
+
+    backbone_class = PuMerMeterModel
+    criterion = staticmethod(classification_loss)
+
+
+class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHead):
+    """METER with a score of how well image and text match."""
+
+    backbone_class = PuMerMeterModel
+
+
+class PuMerMeterForImagesAndTextClassification(PuMerMeterPreTrainedModel, ImagesClassifierHead):
+    """METER with a classifier over several images and one text, for NLVR2."""
+
+    backbone_class = PuMerMeterModel
