@@ -26,7 +26,7 @@ def text_saliency(attention: Tensor, text_mask: Tensor) -> Tensor:
     """
     weight = text_mask.to(attention.dtype)
     weight = weight / weight.sum(dim=-1, keepdim=True).clamp(min=1)
-    return torch.einsum("bhtv,bt->bv", attention, weight) / attention.shape[1]
+    return (weight[:, None, None] @ attention).mean(dim=(1, 2))
 
 
 def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_tokens: int = 1) -> Tensor:
@@ -132,8 +132,10 @@ def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
     Returns:
         float32 `(batch, num_groups, length)`. The weights of a group sum to 1.
     """
+    num_real = group_sizes(positions.masked_fill(~mask, -1), num_groups)
+    only_padding = num_real == 0
+    share = 1 / torch.where(only_padding, group_sizes(positions, num_groups), num_real)
+    group = positions.clamp(min=0)
+    weight = share.gather(1, group) * (mask | only_padding.gather(1, group))
     groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
-    member = positions.unsqueeze(1) == groups
-    real = member & mask.unsqueeze(1)
-    weights = torch.where(real.any(dim=-1, keepdim=True), real, member).float()
-    return weights / weights.sum(dim=-1, keepdim=True)
+    return torch.where(positions.unsqueeze(1) == groups, weight.unsqueeze(1), 0.0)

@@ -302,6 +302,31 @@ def test_images_of_the_same_shape_need_no_mask(processor):
     assert batch["pixel_values"].shape == (2, 3, 32, 48)
 
 
+@pytest.fixture(scope="module")
+def meter_processor():
+    tower = {
+        key: TINY[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    }
+    config = {**tower, "text_config": tower, "vision_config": {**tower, "image_size": 32, "patch_size": 8}}
+    arguments = ModelArguments(backbone="meter", config=config)
+    return build_teacher(arguments, ["yes", "no"], ["is it red?", "what is it?"], max_text_length=16)[1]
+
+
+def test_meter_sees_squares_of_whole_images(meter_processor):
+    batch = VqaCollator(meter_processor, ["yes", "no"], max_text_length=9)([row((50, 20)), row()])
+    assert "pixel_mask" not in batch
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 9)
+    assert batch["pixel_values"].shape == (2, 3, 32, 32)
+    assert batch["pixel_values"][0, :, 16, 2].tolist() == pytest.approx(RED, abs=0.05)
+    assert batch["pixel_values"][0, :, 16, -3].tolist() == pytest.approx(BLUE, abs=0.05)
+
+
+def test_meter_cannot_keep_the_aspect_ratio(meter_processor):
+    collator = VqaCollator(meter_processor, ["yes", "no"], square_images=False)
+    with pytest.raises(ValueError, match="data.square_images=False"):
+        collator([row()])
+
+
 def test_a_row_does_not_depend_on_the_others(processor):
     collator = VqaCollator(processor, ["yes", "no"])
     together = collator([row(), row((50, 20), question="what is it? " * 9, answers=["no"])])

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 from datasets import Dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import EvalPrediction
 
@@ -40,6 +40,7 @@ def test_one_to_three_annotators(answers, scores):
     assert answer_scores(answers) == pytest.approx(scores)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from("abc"), min_size=4, max_size=12))
 def test_four_annotators_or_more_are_averaged_over_all_choices_of_all_but_one(answers):
     choices = list(itertools.combinations(answers, len(answers) - 1))

@@ -25,6 +25,9 @@ TINY = {
 COMMON = {
     "config": json.dumps(TINY),
     "layers": ["0", "1"],
+    "prune_ratio": "0.2",
+    "image_merge_ratio": "0.3",
+    "text_merge_ratio": "0.2",
     "teacher_training": json.dumps({"max_steps": 2}),
     "benchmark_seconds": "0.2",
     "per_device_train_batch_size": "8",

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import pytest
 
-from pumer_hf import PuMerViltConfig
 from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.reducers import parse_reduction
+from pumer_hf.training.build import BACKBONES
 from pumer_hf.training.recipe import exit_on_user_error, parse_recipe, read_blocks
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -397,4 +397,5 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     assert (recipe.reduction or {"method": "none"})["method"] == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
-        PuMerViltConfig(**recipe.model.config, reduction=recipe.reduction)
+        config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
+        assert config.reduction == recipe.reduction

@@ -4,7 +4,7 @@ A family derives its heads from these classes and names its backbone in `backbon
 inputs: [`PuMerViltModel.forward`], [`PuMerMeterModel.forward`].
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +43,12 @@ def soft_target_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def to_candidates(
     input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor, pixel_mask: Tensor | None
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, int]:
+) -> tuple[Any, Any, Any, Any, int]:
     """Lay retrieval inputs out as one text and one image per candidate.
 
-    K candidates of each of B queries come as K texts for one image (`input_ids` (B, K, Lt), `pixel_values` (B, 3, h, w)),
-    K images for one text ((B, Lt) and (B, K, 3, h, w)), or K pairs ((B, K, Lt) and (B, K, 3, h, w)). Plain pairs ((B, Lt)
-    and (B, 3, h, w)) have K = 1.
+    K candidates of each of B queries come as K texts for one image (`input_ids` (B, K, Lt), `pixel_values`
+    (B, 3, h, w)), as K images for one text ((B, Lt) and (B, K, 3, h, w)), or as K pairs ((B, K, Lt) and
+    (B, K, 3, h, w)). Plain pairs ((B, Lt) and (B, 3, h, w)) have K = 1.
 
     Returns:
         The four inputs with batch size B * K, and K.

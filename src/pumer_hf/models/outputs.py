@@ -23,8 +23,9 @@ class PuMerModelOutput(BaseModelOutputWithPooling):
 class PuMerClassifierOutput(SequenceClassifierOutput):
     """
     Args:
-        reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model. With several images per
-            example, those of the first image come first; `hidden_states` and `attentions` then hold one tuple per image.
+        reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model. With several images
+            per example, those of the first image come first; `hidden_states` and `attentions` then hold one tuple per
+            image.
     """
 
     reduction: tuple[LayerTrace, ...] | None = None
@@ -49,6 +50,8 @@ def joint_output(passes: Sequence[PuMerModelOutput], logits: Tensor, loss: Tenso
         hidden_states=tuple(outputs.hidden_states for outputs in passes) if passes[0].hidden_states else None,
         attentions=tuple(outputs.attentions for outputs in passes) if passes[0].attentions else None,
         reduction=tuple(
-            replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction or ()
+            replace(trace, image_index=index)
+            for index, outputs in enumerate(passes)
+            for trace in outputs.reduction or ()
         ),
     )

@@ -5,7 +5,7 @@ config, the processor and the output types are transformers'; embedding, attenti
 their docstrings say what differs and why. With `reduction=None` the logits are stock ViLT's.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from transformers.utils.generic import can_return_tuple
 from ..configuration import PuMerConfig
 from ..reducers import TokenReducer, build_reducer, parse_reduction
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
-from .attention import attend, attention_weights, split_heads
+from .attention import attend, attention_weights, mean_over_heads, split_heads
 from .base import PuMerPreTrainedModel
 from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from .outputs import PuMerModelOutput
@@ -29,10 +29,12 @@ class PuMerViltConfig(PuMerConfig, ViltConfig):
     """[`ViltConfig`] plus `reduction` ([`PuMerConfig`]). Reads the `config.json` of a stock ViLT too."""
 
     model_type = "pumer_vilt"
-    keys_to_ignore_at_inference = ["hidden_states", "attentions", "reduction"]
+    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "reduction"]
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == ViltConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type}
@@ -109,11 +111,13 @@ def resize_weights(sizes: Tensor, length: int, grid: int) -> Tensor:
 class PuMerViltEmbeddings(nn.Module):
     """Text and patch embeddings.
 
-    Modifications: the stock model loops over the images in Python and draws its patches with `torch.multinomial`, in a new
-    order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster order,
-    so results repeat, patch p of the image is token 1 + p, and the model compiles and exports. `config.max_image_length`
-    (stock: a random sample of that many patches) takes an even sample over the raster. Position embeddings of a model
-    from scratch start as sines and cosines (stock: zeros), which small models need to learn where things are.
+    Modifications: the stock model loops over the images in Python and draws its patches with `torch.multinomial`, in a
+        new
+    order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster
+    order, so results repeat, patch p of the image is token 1 + p, and the model compiles and exports.
+    `config.max_image_length` (stock: a random sample of that many patches) takes an even sample over the raster.
+    Position embeddings of a model from scratch start as sines and cosines (stock: zeros), which small models need to
+    learn where things are.
     """
 
     def __init__(self, config: PuMerViltConfig):
@@ -220,8 +224,8 @@ class PuMerViltSelfAttention(nn.Module):
     """Joint self-attention over text and image.
 
     Modifications: `scaled_dot_product_attention` where the stock model is eager only. Where a reducer wants it, the
-    attention of the text rows, a small Lt x (Lt + Lv) block, is computed beside it: exactly the probabilities of Eq. 1.
-    Explicit probabilities everywhere only with `output_attentions` or `attn_implementation="eager"`.
+    attention of the text rows, a small Lt x (Lt + Lv) block, is computed beside it: exactly the probabilities of Eq.
+    1. Explicit probabilities everywhere only with `output_attentions` or `attn_implementation="eager"`.
     """
 
     def __init__(self, config: PuMerViltConfig):
@@ -301,7 +305,8 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         pair: TokenPair | None = None,
         output_attentions: bool = False,
     ) -> tuple[Tensor, Tensor | None, TokenPair | None, LayerTrace | None]:
-        """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its trace.
+        """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
+        trace.
 
         Only `hidden_states` carries a gradient in and out: the states in `pair` are ignored.
         """
@@ -327,7 +332,7 @@ def collect_evidence(
     text_to_image = None
     if with_attention:
         text_to_image = attention_weights(query[:, :, :num_text].float(), key.float(), key_mask)[..., num_text:]
-    mean_key = key.mean(dim=1)
+    mean_key = mean_over_heads(key)
     return Evidence(text_to_image, text_keys=mean_key[:, :num_text], image_keys=mean_key[:, num_text:])
 
 
@@ -384,11 +389,13 @@ class PuMerViltPooler(nn.Module):
 
 
 class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
+    """What all ViLT models share."""
+
     config: PuMerViltConfig
     base_model_prefix = "vilt"
     main_input_name = "pixel_values"
     cross_modal_modules = ("encoder", "layernorm", "pooler", "reducer")
-    _no_split_modules = ["PuMerViltEmbeddings", "PuMerViltLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["PuMerViltEmbeddings", "PuMerViltLayer"]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -416,10 +423,10 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.pooled_size = config.hidden_size
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
+    def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.text_embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.text_embeddings.word_embeddings = value
 
     @can_return_tuple

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
-from ..attention import attend, attention_weights, split_heads
+from ..attention import attend, attention_weights, mean_over_heads, split_heads
 from .configuration import PuMerMeterConfig
 
 
@@ -174,4 +174,4 @@ def collect_evidence(within: Attended, across: Attended, with_attention: bool) -
     text_to_image = None
     if with_attention:
         text_to_image = attention_weights(across.query.float(), across.key.float(), None)
-    return Evidence(text_to_image, text_keys=within.key.mean(dim=1), image_keys=across.key.mean(dim=1))
+    return Evidence(text_to_image, text_keys=mean_over_heads(within.key), image_keys=mean_over_heads(across.key))
