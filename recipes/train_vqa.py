@@ -35,6 +35,8 @@ def main() -> None:
         use_available_cores(recipe.training.world_size)
 
     teacher, processor = build_teacher(recipe.model, data.labels, data.train["question"], recipe.data.max_text_length)
+    with exit_on_user_error():
+        teacher.config.checked(recipe.reduction)  # before hours of training, not after
     collator = VqaCollator(processor, data.labels, recipe.data.max_text_length, recipe.data.square_images)
     train = partial(
         train_stage,

@@ -57,7 +57,7 @@ class Scene:
         return self.cells[index] % self.grid_size
 
     def quadrant(self, index: int) -> str:
-        """Which quarter of the grid a digit is in, one of `QUADRANTS`."""
+        """Which quarter of the grid a digit is in, one of `QUADRANTS`; a middle row is top, a middle column left."""
         half = self.grid_size / 2
         bottom, right = self.cells[index] // self.grid_size >= half, self.column(index) >= half
         return QUADRANTS[2 * bottom + right]
@@ -216,6 +216,8 @@ def digit_scenes(
         raise ValueError(f"grid_size={grid_size}: must be at least 2 and have room for {num_digits} digits")
     if num_scenes < 1 or questions_per_scene < 1:
         raise ValueError(f"num_scenes={num_scenes}, questions_per_scene={questions_per_scene}: must be at least 1")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be at least 0")
     rng = np.random.default_rng((seed, list(SPLITS).index(split) if split in SPLITS else 0))
     columns: dict[str, list] = {name: [] for name in FEATURES}
     kinds = list(weights)

@@ -65,12 +65,12 @@ def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
     try:
         with PILImage.open(source) as opened:
             return opened.convert("RGB")
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # what Pillow raises
         raise ValueError(f"{origin}: cannot read the image {image['path'] or ''}: {error}") from error
 
 
 def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 origin = f"{path}, line {number}"
@@ -89,7 +89,7 @@ def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
 def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]:
     contents = {}
     for path in paths:
-        content = _object(path.read_text(encoding="utf-8"), str(path))
+        content = _object(path.read_bytes(), str(path))
         kind = next((kind for kind in ("questions", "annotations") if isinstance(content.get(kind), list)), None)
         if kind is None:
             raise ValueError(f"{path}: a VQA v2 file has a list 'questions' or 'annotations', found {sorted(content)}")
@@ -99,10 +99,14 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
     images = _images_by_number(image_dir)
     path, questions = contents["questions"]
     annotations_path, annotations = contents["annotations"]
+    if not questions:
+        raise ValueError(f"{path}: the file holds no question")
     answers = {}
     for number, annotation in enumerate(annotations):
         origin = f"{annotations_path}, annotation {number}"
         given = [_field(item, "answer", str, origin) for item in _field(annotation, "answers", list, origin)]
+        if not given:
+            raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
         answers[_field(annotation, "question_id", int, origin)] = given
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
@@ -136,10 +140,10 @@ def _image(path: Path, origin: str) -> dict[str, Any]:
     return {"path": str(path), "bytes": None}
 
 
-def _object(text: str, origin: str) -> dict[str, Any]:
+def _object(text: bytes, origin: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not UTF-8
         raise ValueError(f"{origin}: not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{origin}: expected a JSON object, got {type(value).__name__}")

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from datasets import Dataset, Image
@@ -22,6 +22,8 @@ logger = logging.get_logger(__name__)
 @dataclass
 class VqaDataArguments:
     """The `data` block of a VQA recipe. Without `train_file`, digit scenes are made."""
+
+    _argument_group_name: ClassVar[str] = "data"
 
     train_file: list[str] | None = field(
         default=None, metadata={"help": "One .jsonl file, or VQA v2's two .json files (questions and annotations)."}
@@ -55,6 +57,12 @@ class VqaDataArguments:
     scene_seed: int = field(default=0, metadata={"help": "Seed of the digit scenes."})
 
     def __post_init__(self) -> None:
+        for name in ("train_file", "validation_file", "test_file"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, list) and value):
+                raise ValueError(f"data.{name}={value!r}: give a list of one or two files")
+        if self.train_file is None and self.test_file is not None:
+            raise ValueError("data.test_file is given, but no train_file and validation_file")
         if (self.train_file is None) != (self.validation_file is None):
             missing = "validation_file" if self.validation_file is None else "train_file"
             raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
@@ -144,9 +152,9 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
 class VqaCollator:
     """Rows -> model inputs.
 
-    Returns `input_ids` and `attention_mask` long (B, max_text_length), `pixel_values` float (B, 3, h, w), `pixel_mask`
-    long (B, h, w) only where some pixel is padding, `labels` float (B, num_labels) if rows have `answers`, and
-    `teacher_logits` float (B, num_labels) if they have them.
+    Returns `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
+    (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding, `labels` float (B, num_labels) if rows
+    have `answers`, and `teacher_logits` float (B, num_labels) if they have them.
     """
 
     processor: ProcessorMixin

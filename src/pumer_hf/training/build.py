@@ -26,7 +26,8 @@ def teacher_labels(args: ModelArguments) -> list[str] | None:
     """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
     if args.teacher is None:
         return None
-    return list(BACKBONES[args.backbone].config_class.from_pretrained(args.teacher).id2label.values())
+    names = BACKBONES[args.backbone].config_class.from_pretrained(args.teacher).id2label
+    return [names[index] for index in range(len(names))]
 
 
 def build_teacher(

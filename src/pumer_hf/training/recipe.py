@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from types import NoneType
+from typing import Any, ClassVar, cast, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -76,6 +77,9 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
         check_names("training.teacher_training", self.teacher_training, RecipeTrainingArguments)
+        self.teacher_training = check_types(
+            "training.teacher_training", self.teacher_training, RecipeTrainingArguments
+        )
         if self.resume_from_checkpoint is not None:
             raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
         if self.reduction_warmup_steps < 0:
@@ -117,15 +121,18 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
     path = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else default
     blocks = read_blocks(path, data_class)
     values, reduction = _parse_flags(blocks, data_class, arguments, path)
-    parse_reduction(reduction)
+    if parse_reduction(reduction) is None:
+        reduction = None
     training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
-    return Recipe(
+    recipe = Recipe(
         model=ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)}),
         reduction=reduction,
         data=data_class(**{name: values[name] for name in _field_names(data_class)}),
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
+    recipe.stage("teacher")  # so that a wrong value is found now
+    return recipe
 
 
 @contextmanager
@@ -148,7 +155,7 @@ def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
         raise FileNotFoundError(f"{path}: there is no such recipe file")
     try:
         blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid yaml: {error}") from error
     classes: dict[str, type | None] = {
         "model": ModelArguments,
@@ -166,6 +173,7 @@ def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
         block_class = classes[name]
         if block_class is not None:
             check_names(name, block, block_class)
+            blocks[name] = check_types(name, block, block_class)
     return {name: blocks.get(name) or {} for name in classes}
 
 
@@ -175,6 +183,26 @@ def check_names(block: str, values: dict[str, Any] | None, dataclass_type: type)
     for name in values or {}:
         if name not in names:
             raise ValueError(f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, names)}?")
+
+
+def check_types(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
+    """`values` of a block with its numbers as numbers: yaml reads `1e-3` as a string.
+
+    Raises:
+        ValueError: a value is not of the type of its field; only fields of plain types are looked at.
+    """
+    hints, checked = get_type_hints(dataclass_type), dict(values or {})
+    for name, value in checked.items():
+        kinds = set(get_args(hints[name]) or (hints[name],))
+        if not kinds <= {int, float, bool, str, NoneType} or type(value) in kinds:
+            continue
+        if float in kinds and type(value) in (int, str):
+            with suppress(ValueError):
+                checked[name] = float(value)
+        if type(checked[name]) not in kinds:
+            names = " or ".join(sorted("null" if kind is NoneType else kind.__name__ for kind in kinds))
+            raise ValueError(f"{block}.{name}={value!r}: must be {names}")
+    return checked
 
 
 def _parse_flags(
@@ -216,7 +244,7 @@ def _field_names(dataclass_type: type) -> list[str]:
 
 
 def _nearest(name: str, names: list[str]) -> str:
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     return near[0] if near else f"one of {', '.join(names[:12])}"
 
 
