@@ -177,7 +177,7 @@ QUESTIONS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = 
 }
 # How often each kind is asked. Counting and the relation need several regions and take a small model long to learn, so
 # they are rare.
-WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 1, "left_of": 0.5}
+WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
 
 
 def digit_scenes(
