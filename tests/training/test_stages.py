@@ -18,7 +18,7 @@ from pumer_hf import PuMerViltForQuestionAnswering, PuMerViltModel
 from pumer_hf.data.digit_scenes import COLOURS
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
 from pumer_hf.metrics.vqa import accuracy
-from pumer_hf.training.build import build_teacher, build_tokenizer, load_model
+from pumer_hf.training.build import build_bert_tokenizer, build_teacher, load_model
 from pumer_hf.training.recipe import ModelArguments, RecipeTrainingArguments
 from pumer_hf.training.report import cost_report, format_report
 from pumer_hf.training.stages import predict, train_stage
@@ -163,7 +163,7 @@ def assert_same_weights(folder, other):
 
 def test_the_vocabulary_of_a_model_from_scratch_is_the_same_each_time(data):
     # every process of a run makes its own, and so does a run that is resumed
-    vocabularies = [build_tokenizer(data.train["question"], TEXT_LENGTH).get_vocab() for _ in range(5)]
+    vocabularies = [build_bert_tokenizer(data.train["question"], TEXT_LENGTH).get_vocab() for _ in range(5)]
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
 
 

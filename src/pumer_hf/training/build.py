@@ -1,5 +1,7 @@
 """Models and processors for a recipe."""
 
+import string
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -8,7 +10,6 @@ from transformers import (
     AutoProcessor,
     BertTokenizer,
     PreTrainedConfig,
-    PreTrainedTokenizerBase,
     ProcessorMixin,
     RobertaTokenizer,
     ViltImageProcessorPil,
@@ -65,7 +66,7 @@ def new_vilt_processor(
 ) -> ViltProcessor:
     """A processor with a vocabulary from `questions`, to which it adapts `config`."""
     max_length = max(max_text_length, config.max_position_embeddings)
-    tokenizer = build_tokenizer(questions, max_length)
+    tokenizer = build_bert_tokenizer(questions, max_length)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     config.max_position_embeddings = max_length
     image_processor = ViltImageProcessorPil(
@@ -83,7 +84,7 @@ def new_meter_processor(
     """A processor with a vocabulary from `questions`, to which it adapts `config`."""
     text = config.text_config
     max_length = max(max_text_length, config.max_text_length)
-    tokenizer = build_tokenizer(questions, max_length, tokenizer_class=RobertaTokenizer)
+    tokenizer = build_roberta_tokenizer(questions, max_length)
     text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     text.max_position_embeddings = max_length + text.pad_token_id + 1
     channels = config.vision_config.num_channels
@@ -91,21 +92,27 @@ def new_meter_processor(
     return PuMerMeterProcessor.from_tokenizer(tokenizer, config.vision_config.image_size, mean, std)
 
 
-SPECIAL_TOKENS = {
-    BertTokenizer: ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
-    RobertaTokenizer: ("<s>", "<pad>", "</s>", "<unk>", "<mask>"),
-}
+def build_bert_tokenizer(texts: Sequence[str], max_length: int) -> BertTokenizer:
+    """A BERT tokenizer that knows the words of `texts`, the most frequent first, and spells out others.
+
+    The same texts give the same vocabulary, which training a WordPiece model does not.
+    """
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    empty = BertTokenizer(vocab={token: index for index, token in enumerate(special)}).backend_tokenizer
+    words: Counter[str] = Counter()
+    for text in texts:
+        words.update(word for word, _ in empty.pre_tokenizer.pre_tokenize_str(empty.normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word} | set(string.ascii_lowercase))
+    ranked = sorted(words, key=lambda word: (-words[word], word))
+    tokens = dict.fromkeys([*special, *characters, *(f"##{character}" for character in characters), *ranked])
+    return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)}, model_max_length=max_length)
 
 
-def build_tokenizer(
-    texts: Sequence[str],
-    max_length: int,
-    vocab_size: int = 30_000,
-    tokenizer_class: type[PreTrainedTokenizerBase] = BertTokenizer,
-) -> PreTrainedTokenizerBase:
-    """A tokenizer whose vocabulary is learned from `texts`; it spells out words not seen there."""
-    empty = tokenizer_class(vocab={token: index for index, token in enumerate(SPECIAL_TOKENS[tokenizer_class])})
-    tokenizer = empty.train_new_from_iterator(texts, vocab_size=vocab_size, show_progress=False)
+def build_roberta_tokenizer(texts: Sequence[str], max_length: int) -> RobertaTokenizer:
+    """A RoBERTa tokenizer (byte-level BPE) whose merges are learned from `texts`."""
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    empty = RobertaTokenizer(vocab={token: index for index, token in enumerate(special)})
+    tokenizer = empty.train_new_from_iterator(texts, vocab_size=30_000, show_progress=False)
     tokenizer.model_max_length = max_length
     return tokenizer
 

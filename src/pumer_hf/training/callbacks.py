@@ -1,5 +1,6 @@
 """Trainer callbacks about token reduction."""
 
+import inspect
 from typing import Any
 
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -10,7 +11,7 @@ from ..bench.flops import count_flops
 class TokenReductionCallback(TrainerCallback):
     """Logs the tokens that leave each reduction layer and the GFLOPs of one example, through the Trainer's reporters.
 
-    It logs when training starts and whenever the schedule changes. Add it with
+    It logs before the first step and whenever the schedule changes. Add it with
     `trainer.add_callback(TokenReductionCallback(trainer))`.
 
     Args:
@@ -21,12 +22,7 @@ class TokenReductionCallback(TrainerCallback):
         self.trainer = trainer
         self.logged: Any = ()  # no schedule yet
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        self._log_changes()
-
-    def on_step_end(
+    def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._log_changes()
@@ -37,7 +33,8 @@ class TokenReductionCallback(TrainerCallback):
             return
         self.logged = schedule
         inputs = self.trainer.data_collator([self.trainer.train_dataset[0]])
-        inputs.pop("teacher_logits", None)
+        names = inspect.signature(self.trainer.model.forward).parameters
+        inputs = {name: value for name, value in inputs.items() if name in names}
         flops, outputs = count_flops(self.trainer.model, self.trainer._prepare_inputs(inputs))
         logs = {"gflops_per_example": flops / 1e9}
         for trace in outputs.reduction:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
 from transformers.utils import logging
 
 from .callbacks import ReductionWarmupCallback, TokenReductionCallback
@@ -61,14 +60,25 @@ def train_stage(
         compute_metrics=compute_metrics,
     )
     if model.reduction is not None:
-        trainer.add_callback(TokenReductionCallback(trainer))
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
-    checkpoint = get_last_checkpoint(folder) if args.resume and folder.exists() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+        trainer.add_callback(TokenReductionCallback(trainer))
+    checkpoint = last_complete_checkpoint(folder) if args.resume else None
+    state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+    if state is not None and state.global_step >= state.max_steps:  # all that is left is to save the result
+        trainer._load_from_checkpoint(str(checkpoint))
+        trainer.state = state
+    else:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """The latest checkpoint that was written to its end, if there is one."""
+    complete = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_NAME}")]
+    return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def check_new_run(args: RecipeTrainingArguments) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -54,4 +54,4 @@ def add_teacher_logits(
         load_from_cache_file=True,
         desc="Teacher logits",
     )
-    return dataset.add_column("teacher_logits", column["teacher_logits"])
+    return concatenate_datasets([dataset, column], axis=1)

@@ -30,6 +30,7 @@ class DistillationTrainer(Trainer):
     """
 
     args: DistillationTrainingArguments
+    _signature_columns: list[str] | None
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
     # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
     loss_is_scaled_for_ga = False
@@ -61,7 +62,20 @@ class DistillationTrainer(Trainer):
             optimizer_class, kwargs = self.get_optimizer_cls_and_kwargs(self.args, target)
             groups = parameter_groups(self.accelerator.unwrap_model(target), self.args)
             self.optimizer_cls_and_kwargs = optimizer_class, {"params": groups, **kwargs}
+            try:
+                return super().create_optimizer(model)
+            finally:
+                self.optimizer_cls_and_kwargs = None  # the next model of `model_init` has other parameters
         return super().create_optimizer(model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self._term_sums, self._steps_since_log = {}, 0
+        return super().train(*args, **kwargs)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        if self._signature_columns is None:
+            super()._set_signature_columns_if_needed()
+            self._signature_columns = [*(self._signature_columns or ()), "teacher_logits"]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
