@@ -53,8 +53,8 @@ def slow_matching(metric, mask, num_merge):
     length = len(metric)
     pairs = []
     for even in range(2, length, 2):
-        odd_real = [odd for odd in range(1, length, 2) if mask[odd]] or list(range(1, length, 2))
-        partner = max(odd_real, key=lambda odd: (cosine(even, odd), -odd))
+        odd_real = [odd for odd in range(1, length, 2) if mask[odd]]
+        partner = max(odd_real, key=lambda odd: (cosine(even, odd), -odd), default=1)  # among padding, any is as good
         if not mask[even]:
             score = math.inf
         elif not mask[partner]:
