@@ -112,8 +112,7 @@ class PuMerViltEmbeddings(nn.Module):
     """Text and patch embeddings.
 
     Modifications: the stock model loops over the images in Python and draws its patches with `torch.multinomial`, in a
-        new
-    order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster
+    new order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster
     order, so results repeat, patch p of the image is token 1 + p, and the model compiles and exports.
     `config.max_image_length` (stock: a random sample of that many patches) takes an even sample over the raster.
     Position embeddings of a model from scratch start as sines and cosines (stock: zeros), which small models need to
@@ -224,8 +223,8 @@ class PuMerViltSelfAttention(nn.Module):
     """Joint self-attention over text and image.
 
     Modifications: `scaled_dot_product_attention` where the stock model is eager only. Where a reducer wants it, the
-    attention of the text rows, a small Lt x (Lt + Lv) block, is computed beside it: exactly the probabilities of Eq.
-    1. Explicit probabilities everywhere only with `output_attentions` or `attn_implementation="eager"`.
+    attention of the text rows, a small Lt x (Lt + Lv) block, is computed beside it: exactly Eq. 1's probabilities.
+    Explicit probabilities everywhere only with `output_attentions` or `attn_implementation="eager"`.
     """
 
     def __init__(self, config: PuMerViltConfig):

@@ -76,8 +76,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
-        check_names("training.teacher_training", self.teacher_training, RecipeTrainingArguments)
-        self.teacher_training = check_types(
+        self.teacher_training = check_values(
             "training.teacher_training", self.teacher_training, RecipeTrainingArguments
         )
         if self.resume_from_checkpoint is not None:
@@ -172,25 +171,23 @@ def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
             raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
         block_class = classes[name]
         if block_class is not None:
-            check_names(name, block, block_class)
-            blocks[name] = check_types(name, block, block_class)
+            blocks[name] = check_values(name, block, block_class)
     return {name: blocks.get(name) or {} for name in classes}
 
 
-def check_names(block: str, values: dict[str, Any] | None, dataclass_type: type) -> None:
-    """Raise `ValueError` if `values` has a key that is not a field of the dataclass."""
-    names = _field_names(dataclass_type)
-    for name in values or {}:
-        if name not in names:
-            raise ValueError(f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, names)}?")
-
-
-def check_types(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
-    """`values` of a block with its numbers as numbers: yaml reads `1e-3` as a string.
+def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
+    """The values of a block, checked against the fields of its dataclass, with numbers as numbers: yaml reads `1e-3`
+    as a string.
 
     Raises:
-        ValueError: a value is not of the type of its field; only fields of plain types are looked at.
+        ValueError: a key is not a field, or a value is not of the type of its field (where that is a plain type).
     """
+    field_names = _field_names(dataclass_type)
+    for name in values or {}:
+        if name not in field_names:
+            raise ValueError(
+                f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, field_names)}?"
+            )
     hints, checked = get_type_hints(dataclass_type), dict(values or {})
     for name, value in checked.items():
         kinds = set(get_args(hints[name]) or (hints[name],))
