@@ -36,21 +36,29 @@ def preset(backbone: str, task: str) -> dict[str, Any]:
     return PRESETS[backbone, task].to_dict()
 
 
+SEMANTICS = ("paper", "release")
+
+
 class PuMerConfig(PreTrainedConfig):
     """Base of the model configs: holds `reduction`, checks it, and saves it with the model.
 
     Args:
         reduction: how tokens are reduced, in any form that [`parse_reduction`] takes; kept as a dict of plain JSON
             types. None gives the unreduced model.
+        semantics: `"paper"`, or `"release"` to compute token for token what the code released with PuMer does
+            ([`reducers.release`]). Only for checkpoints that were trained with that code.
     """
 
-    validated_fields: ClassVar[tuple[str, ...]] = ("reduction",)
+    validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics")
     """Fields that `__post_init__` checks."""
 
     reduction: dict | None = None
+    semantics: str = "paper"
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
+        if self.semantics not in SEMANTICS:
+            raise ValueError(f"semantics={self.semantics!r}: choose one of {', '.join(SEMANTICS)}")
         self.reduction = self.checked(self.reduction)
 
     @property
@@ -63,6 +71,8 @@ class PuMerConfig(PreTrainedConfig):
         schedule = parse_reduction(reduction)
         if schedule is None:
             return None
+        if self.semantics == "release" and schedule.method != PuMerReductionConfig.method:
+            raise ValueError(f"reduction.method={schedule.method!r}: semantics='release' knows only 'pumer'")
         schedule.validate_depth(self.num_reducible_layers)
         return schedule.to_dict()
 

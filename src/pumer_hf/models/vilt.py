@@ -26,10 +26,17 @@ from .outputs import PuMerModelOutput
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
-    """[`ViltConfig`] plus `reduction` ([`PuMerConfig`]). Reads the `config.json` of a stock ViLT too."""
+    """[`ViltConfig`] plus `reduction` and `semantics` ([`PuMerConfig`]). Reads the `config.json` of a stock ViLT too.
+
+    Args:
+        text_layer_norm_eps: of the text embeddings; default: `layer_norm_eps`. Original ViLT has 1e-12 here and 1e-6
+            everywhere else.
+    """
 
     model_type = "pumer_vilt"
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "reduction"]
+
+    text_layer_norm_eps: float | None = None
 
     @classmethod
     def get_config_dict(
@@ -54,7 +61,8 @@ class PuMerViltTextEmbeddings(nn.Module):
         self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        eps = config.layer_norm_eps if config.text_layer_norm_eps is None else config.text_layer_norm_eps
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, inputs_embeds: Tensor, token_type_ids: Tensor | None) -> Tensor:

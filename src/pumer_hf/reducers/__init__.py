@@ -1,6 +1,6 @@
 """Token reduction methods, one file each. To add one: its file, and a line in `METHODS`."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from typing import Any
 
@@ -35,14 +35,15 @@ def parse_reduction(reduction: ReductionConfig | dict[str, Any] | None) -> Reduc
     if method not in METHODS:
         raise ValueError(f"reduction.method={method!r}: choose one of {['none', *METHODS]}")
     config_class = METHODS[method].config_class
-    names = [field.name for field in fields(config_class)]
+    known = fields(config_class)
+    names = [field.name for field in known]
     for name in values:
         if name not in names:
             near = get_close_matches(name, names, n=1) or names
             raise ValueError(
                 f"reduction.{name} is not a field of method {method!r}: did you mean {' or '.join(near)}?"
             )
-    missing = [name for name in names if name not in values]
+    missing = [field.name for field in known if field.default is MISSING and field.name not in values]
     if missing:
         raise ValueError(f"reduction of method {method!r} lacks {', '.join(missing)}")
     return config_class(**values)

@@ -5,9 +5,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
 from .base import Ratios, ReductionConfig, TokenReducer
+
+SALIENCIES = ("mean_head", "first_head")
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class PuMerReductionConfig(ReductionConfig):
         prune_ratio: part of the image tokens to prune.
         image_merge_ratio: part of the image tokens to merge away, counted before pruning.
         text_merge_ratio: part of the text tokens to merge away.
+        saliency: whose attention counts in Eq. 1: `"mean_head"`, the mean of all heads, as in the paper; or
+            `"first_head"`, the first head alone, which the released command for ViLT on VQAv2 trains with.
     """
 
     method: ClassVar[str] = "pumer"
@@ -29,6 +35,12 @@ class PuMerReductionConfig(ReductionConfig):
     prune_ratio: Ratios
     image_merge_ratio: Ratios
     text_merge_ratio: Ratios
+    saliency: str = "mean_head"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.saliency not in SALIENCIES:
+            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(SALIENCIES)}")
 
 
 class PuMerReducer(TokenReducer):
@@ -53,12 +65,16 @@ class PuMerReducer(TokenReducer):
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
         return num_text - text_merges, num_keep - image_merges
 
+    def heads(self, attention: Tensor) -> Tensor:
+        """The heads of `attention`, float (B, H, Lt, Lv), whose saliency counts."""
+        return attention[:, :1] if self.config.saliency == "first_head" else attention
+
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-        saliency = ops.text_saliency(evidence.text_to_image, pair.text.mask)
+        saliency = ops.text_saliency(self.heads(evidence.text_to_image), pair.text.mask)
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep)
         kept_mask = pair.image.mask.gather(1, keep)
         kept_keys = evidence.image_keys.gather(1, keep.unsqueeze(-1).expand(-1, -1, evidence.image_keys.shape[-1]))
