@@ -17,12 +17,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PuMerConfig
-from ..reducers import TokenReducer, build_reducer, parse_reduction
+from ..reducers import TokenReducer
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
-from .attention import attend, attention_weights, mean_over_heads, split_heads
+from .attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from .base import PuMerPreTrainedModel
 from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from .outputs import PuMerModelOutput
+from .positions import sine_cosine_positions
+from .release import with_float_masks
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
@@ -196,18 +198,6 @@ class PuMerViltEmbeddings(nn.Module):
         return torch.einsum("byp,bxq,pqd->byxd", rows, columns, positions).flatten(1, 2)
 
 
-def sine_cosine_positions(height: int, width: int, dim: int) -> Tensor:
-    """2-D sine-cosine position embeddings, as in MAE (https://arxiv.org/abs/2111.06377): float (height * width, dim).
-
-    A quarter of the dimensions each for the sine and cosine of column and row, the rest (`dim % 4`) is 0.
-    """
-    frequencies = 10_000.0 ** -(torch.arange(dim // 4) / max(dim // 4, 1))
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    angles = [place.reshape(-1, 1) * frequencies for place in (columns, rows)]
-    waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
-    return F.pad(torch.cat(waves, dim=1), (0, dim % 4))
-
-
 def even_sample(patches: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """At most `length` patches per image, evenly spread over its real ones in raster order, padding behind.
 
@@ -363,25 +353,21 @@ class PuMerViltEncoder(nn.Module):
         output_hidden_states: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], tuple[LayerTrace, ...]]:
         """Last hidden states, hidden states, attentions and traces; `padded` says that some token may be padding."""
-        hidden_states, key_mask = pair.joined(), _key_mask(pair, padded)
+        hidden_states, keys = pair.joined(), key_mask(pair.joined_mask(), padded)
         all_hidden_states, all_attentions, traces = [hidden_states], [], []
         for index, layer in enumerate(self.layer):
             if reducer is not None and index in reducer.config.layers:
-                arguments = (hidden_states, key_mask, reducer, index, pair, output_attentions)
+                arguments = (hidden_states, keys, reducer, index, pair, output_attentions)
                 hidden_states, weights, pair, trace = layer(*arguments)
-                key_mask = _key_mask(pair, padded)
+                keys = key_mask(pair.joined_mask(), padded)
                 traces.append(trace)
             else:
-                hidden_states, weights, _, _ = layer(hidden_states, key_mask, None, index, None, output_attentions)
+                hidden_states, weights, _, _ = layer(hidden_states, keys, None, index, None, output_attentions)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             if output_attentions:
                 all_attentions.append(weights)
         return hidden_states, tuple(all_hidden_states), tuple(all_attentions), tuple(traces)
-
-
-def _key_mask(pair: TokenPair, padded: bool) -> Tensor | None:
-    return pair.joined_mask()[:, None, None] if padded else None
 
 
 class PuMerViltPooler(nn.Module):
@@ -424,7 +410,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         super().__init__(config)
         self.embeddings = PuMerViltEmbeddings(config)
         self.encoder = PuMerViltEncoder(config)
-        self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
+        self.reducer = self.make_reducer(config.reduction)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
         self.pooled_size = config.hidden_size
@@ -481,6 +467,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         pair = self.embeddings(
             inputs_embeds, attention_mask.bool(), token_type_ids, pixel_values, pixel_mask, image_token_type_idx
         )
+        if self.config.semantics == "release":
+            pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
