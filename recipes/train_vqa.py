@@ -8,6 +8,7 @@ Writes `teacher/` and `student/`, which load with `AutoModel.from_pretrained`, a
 """
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from transformers import set_seed
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
 from pumer_hf.metrics.vqa import accuracy, accuracy_report, language_baselines
 from pumer_hf.training.build import build_teacher, load_model, teacher_labels
+from pumer_hf.training.placement import whole_models
 from pumer_hf.training.recipe import exit_on_user_error, parse_recipe
 from pumer_hf.training.report import cost_report, format_report
 from pumer_hf.training.stages import check_new_run, predict, train_stage
@@ -56,12 +58,15 @@ def main() -> None:
         del folders["student"]
     else:
         student = load_model(folders["teacher"], recipe.reduction)
-        train(recipe.stage("student"), student, teacher=load_model(folders["teacher"], None))
+        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+            frozen = load_model(folders["teacher"], None)
+        train(recipe.stage("student"), student, teacher=frozen)
 
     reductions = {"teacher": None, "student": recipe.reduction}
-    models = {
-        name: load_model(folder, reductions[name]).to(recipe.training.device) for name, folder in folders.items()
-    }
+    with whole_models(recipe.training):
+        models = {
+            name: load_model(folder, reductions[name]).to(recipe.training.device) for name, folder in folders.items()
+        }
     report = {
         name: accuracy_report(*predict(recipe.training, model, data.test, collator), data.test)
         for name, model in models.items()

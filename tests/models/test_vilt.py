@@ -15,7 +15,7 @@ from transformers import (
     ViltProcessor,
 )
 
-from pumer_hf.models.positions import sine_cosine_positions
+from pumer_hf.models.embeddings import sine_cosine_positions
 from pumer_hf.models.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,

@@ -21,9 +21,9 @@ from ..reducers import TokenReducer
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
 from .attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from .base import PuMerPreTrainedModel
+from .embeddings import modality_embeddings, sine_cosine_positions
 from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from .outputs import PuMerModelOutput
-from .positions import sine_cosine_positions
 from .release import with_float_masks
 
 
@@ -75,11 +75,10 @@ class PuMerViltTextEmbeddings(nn.Module):
                 f"{self.position_embeddings.num_embeddings}: truncate it (processor(..., truncation=True, "
                 f"max_length={self.position_embeddings.num_embeddings}))"
             )
-        embeddings = inputs_embeds + self.position_embeddings.weight[:length]
+        positions = torch.arange(length, device=inputs_embeds.device)
         if token_type_ids is None:
-            embeddings = embeddings + self.token_type_embeddings.weight[0]
-        else:
-            embeddings = embeddings + self.token_type_embeddings(token_type_ids)
+            token_type_ids = torch.zeros_like(positions)
+        embeddings = inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings(token_type_ids)
         return self.dropout(self.LayerNorm(embeddings))
 
 
@@ -146,17 +145,17 @@ class PuMerViltEmbeddings(nn.Module):
     def forward(
         self,
         inputs_embeds: Tensor,
-        text_mask: Tensor,
         token_type_ids: Tensor | None,
         pixel_values: Tensor,
         pixel_mask: Tensor | None,
         image_token_type_idx: int,
-    ) -> TokenPair:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text (B, Lt, D), image (B, Lv, D), and which image tokens are real, bool (B, Lv)."""
+        # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
         text = self.text_embeddings(inputs_embeds, token_type_ids)
-        text = text + self.token_type_embeddings.weight[0]
         image, image_mask = self.embed_image(pixel_values, pixel_mask)
-        image = image + self.token_type_embeddings.weight[image_token_type_idx]
-        return TokenPair(Tokens.initial(text, text_mask), Tokens.initial(image, image_mask))
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        return text + of_text, image + of_image, image_mask
 
     def embed_image(self, pixel_values: Tensor, pixel_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """[CLS] and the patches in raster order: float (B, 1 + P, D), and which of them are real: bool (B, 1 + P)."""
@@ -464,9 +463,10 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         padded = attention_mask is not None or pixel_mask is not None
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])
-        pair = self.embeddings(
-            inputs_embeds, attention_mask.bool(), token_type_ids, pixel_values, pixel_mask, image_token_type_idx
+        text, image, image_mask = self.embeddings(
+            inputs_embeds, token_type_ids, pixel_values, pixel_mask, image_token_type_idx
         )
+        pair = TokenPair(Tokens.initial(text, attention_mask.bool()), Tokens.initial(image, image_mask))
         if self.config.semantics == "release":
             pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions

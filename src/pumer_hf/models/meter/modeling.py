@@ -11,6 +11,7 @@ from ...reducers import ReductionConfig
 from ...reducers.release import MeterReleaseReducer
 from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
+from ..embeddings import modality_embeddings
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from ..outputs import PuMerModelOutput
 from ..release import with_float_masks
@@ -199,9 +200,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
         ).last_hidden_state
-        text = self.text_projection(text) + self.token_type_embeddings.weight[0]
-        image = self.image_projection(self.vision_model(pixel_values))
-        image = image + self.token_type_embeddings.weight[image_token_type_idx]
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        text = self.text_projection(text) + of_text
+        image = self.image_projection(self.vision_model(pixel_values)) + of_image
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
         return TokenPair(
             Tokens.initial(text, text_mask.bool()),

@@ -9,7 +9,7 @@ from transformers import CLIPVisionConfig
 from transformers import initialization as init
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
-from ..positions import sine_cosine_positions
+from ..embeddings import sine_cosine_positions
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 

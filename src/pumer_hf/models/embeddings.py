@@ -1,8 +1,15 @@
-"""Position embeddings of image patches for models from scratch."""
+"""Embeddings of where a token is from: its place in the image, its modality."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def modality_embeddings(table: nn.Embedding, image_token_type_idx: int) -> tuple[Tensor, Tensor]:
+    """The embedding of all text tokens and that of all image tokens, each float (1, D)."""
+    types = torch.arange(2, device=table.weight.device) * image_token_type_idx
+    of_text, of_image = table(types).split(1)
+    return of_text, of_image
 
 
 def sine_cosine_positions(height: int, width: int, dim: int) -> Tensor:
