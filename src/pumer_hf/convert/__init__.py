@@ -86,13 +86,22 @@ def parse_overrides(config: PreTrainedConfig | Mapping[str, Any] | str | Path | 
     if isinstance(config, (str, Path)):
         config = read_json(Path(config))
     if isinstance(config, PreTrainedConfig):
-        values = config.to_diff_dict()
-        named = {**dict(values.get("id2label") or {})}
-        labels = {"id2label": named} if named != {index: f"LABEL_{index}" for index in named} else {}
-        return {**{name: value for name, value in values.items() if name not in METADATA}, **labels}
+        return config_fields(config)
     if not isinstance(config, Mapping):
         raise ValueError(f"config={config!r}: give a dict, a config or a JSON file with a dict")
     return dict(config)
+
+
+def config_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of a config object, without those that say nothing: unnamed labels, and no number of images."""
+    values = config.to_diff_dict()
+    labels = values.get("id2label") or {}
+    fields_set = {name: value for name, value in values.items() if name not in METADATA}
+    if labels != {index: f"LABEL_{index}" for index in labels}:
+        fields_set["id2label"] = labels
+    if fields_set.get("num_images") == -1:
+        del fields_set["num_images"]
+    return fields_set
 
 
 def add_second_image(renamed: Renamed, family: Family) -> None:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
 from transformers import (
     AutoProcessor,
     AutoTokenizer,
@@ -99,8 +101,10 @@ def default_tokenizer(plan: ProcessorPlan) -> Any:
     reason = f"its vocabulary ({plan.vocab_size}) is not that of {plan.tokenizer}"
     if VOCAB_SIZES.get(plan.tokenizer, plan.vocab_size) == plan.vocab_size:
         try:
-            return limited(AutoTokenizer.from_pretrained(plan.tokenizer), plan)
-        except OSError as error:
+            # Without a network this fails at once, `AutoTokenizer` by name only after its retries.
+            folder = snapshot_download(plan.tokenizer, allow_patterns=["*.json", "*.txt"])
+            return limited(AutoTokenizer.from_pretrained(folder), plan)
+        except (OSError, HFValidationError) as error:
             reason = f"{plan.tokenizer} does not load: {error}"
     logger.warning(
         f"The model is saved without a processor: {reason}. To add one, convert again with processor= (--processor), "

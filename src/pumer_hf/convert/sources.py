@@ -160,7 +160,7 @@ def split_lightning(content: dict[str, Any], path: Path) -> tuple[dict[str, Tens
     parameters = content.get("hyper_parameters") or {}
     if isinstance(parameters, argparse.Namespace):
         parameters = vars(parameters)
-    config = parameters.get("config", parameters)
+    config = parameters.get("config", parameters) if isinstance(parameters, dict) else parameters
     if isinstance(config, argparse.Namespace):
         config = vars(config)
     if not isinstance(config, dict):

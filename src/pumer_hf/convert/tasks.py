@@ -89,10 +89,10 @@ def label_names(task: str, head: Mapping[str, Tensor], checkpoint: Checkpoint, i
     The original and released checkpoints do not hold the answers of VQA. They are read from a file beside the weights
     ([`LABEL_FILES`]: a list, or a dict from indices), or else named `LABEL_0`, `LABEL_1`, ...
     """
-    weight = head.get(f"{CLASSIFIER}.3.weight")
-    if weight is None:
+    sizes = [value.shape[0] for name, value in head.items() if name.startswith(f"{CLASSIFIER}.3.")]
+    if not sizes:
         return None
-    size = weight.shape[0]
+    size = sizes[0]
     if is_stock and len(checkpoint.config.get("id2label") or ()) == size:
         return ordered_labels(checkpoint.config["id2label"])
     if task == "vqa":
