@@ -183,6 +183,28 @@ def test_fields_from_a_config(tmp_path):
     assert second.id2label == first.id2label
 
 
+def test_fields_from_a_config_that_does_not_know_the_task(tmp_path):
+    tiny.save_released(tmp_path / "in", "meter", ["nlvr2_classifier"])
+    config = load(convert_checkpoint(tmp_path / "in", tmp_path / "out", task="pretrain")).config
+    assert (config.num_images, config.num_labels) == (-1, 2)
+    config.modality_type_vocab_size = 3
+    second = load(convert_checkpoint(tmp_path / "in", tmp_path / "out2", config=config)).config
+    assert (second.num_images, second.id2label) == (2, {0: "False", 1: "True"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"text_config": {"num_heads": 2}}, "config.text_config.num_heads is no field of RobertaConfig"),
+        ({"vision_config": 3}, "config.vision_config=3: give a dict"),
+    ],
+)
+def test_unknown_fields_of_a_tower(overrides, message, tmp_path):
+    tiny.save_released(tmp_path / "in", "meter", ["vqa_classifier"])
+    with pytest.raises(ValueError, match=message):
+        convert_checkpoint(tmp_path / "in", tmp_path / "out", config=overrides)
+
+
 # stock ViLT
 
 

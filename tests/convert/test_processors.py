@@ -143,3 +143,12 @@ def test_no_tokenizer_to_be_had(vocab_size, reason, tmp_path, monkeypatch, caplo
     caplog.clear()
     convert_checkpoint(source, tmp_path / "out2", processor=False)
     assert caplog.text == ""
+
+
+def test_the_folder_names_no_place_on_this_machine(tokenizers, tmp_path):
+    tiny.save_released(tmp_path / "in", "vilt", ["vqa_classifier"])
+    tokenizers["vilt"].save_pretrained(tmp_path / "in")
+    folder = convert_checkpoint(tmp_path / "in", tmp_path / "out")
+    texts = [path.read_text() for path in folder.glob("*.json")]
+    assert len(texts) == 4
+    assert not any(str(tmp_path) in text for text in texts)

@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..configuration import PuMerConfig
 from ..models.base import PuMerPreTrainedModel
+from ..models.meter import PuMerMeterConfig
 from .families import FAMILIES, METADATA, Family, resize_meter
 from .keys import LAYOUTS, Renamed, detect_kind, mismatch
 from .processors import ProcessorPlan, make_processor
@@ -125,10 +126,7 @@ def build_config(
     labels = label_names(task, renamed.heads.get(task, {}), checkpoint, renamed.layout.origin == "stock")
     if labels is not None:
         values["id2label"] = dict(enumerate(labels))
-    known = {field.name for field in fields(family.config_class)}
-    unknown = sorted(set(overrides) - known - set(values))
-    if unknown:
-        raise ValueError(f"config.{unknown[0]} is no field of {family.config_class.__name__}")
+    refuse_unknown(overrides, values, family.config_class)
     values = merged(values, overrides)
     if "id2label" in values:
         names = ordered_labels(values["id2label"])
@@ -142,6 +140,21 @@ def build_config(
             name = f"{part}.num_attention_heads".lstrip(".")
             raise ValueError(f"the checkpoint does not tell {name}: give it in config=")
     return family.config_class(**values)
+
+
+def refuse_unknown(overrides: Mapping[str, Any], values: Mapping[str, Any], config_class: Any) -> None:
+    """Raise `ValueError` if the user gives a field that neither the config class nor the checkpoint knows."""
+    parts = {"": config_class}
+    if config_class is PuMerMeterConfig:
+        parts |= {name: tower for name, tower in config_class.sub_configs.items() if name in overrides}
+    for part, owner in parts.items():
+        given, own = (overrides[part], values[part]) if part else (overrides, values)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"config.{part}={given!r}: give a dict")
+        known = {field.name for field in fields(owner)} | set(own) | {*METADATA, "output_attentions"}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ValueError(f"config.{f'{part}.{unknown[0]}'.lstrip('.')} is no field of {owner.__name__}")
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,16 @@ from .keys import Renamed
 from .released import released_reduction
 
 METER_POSITIONS = f"vision_model.{POSITION_EMBEDDING}"
-METADATA = ("architectures", "model_type", "transformers_version", "id2label", "label2id", "num_labels", "dtype")
+METADATA = (
+    "_name_or_path",
+    "architectures",
+    "model_type",
+    "transformers_version",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "dtype",
+)
 
 
 def choose_heads(width: int, known: int | None, hidden_size: int | None = None) -> int | None:
