@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from pumer_hf.convert import convert_checkpoint
 from safetensors.torch import load
 from tiny_models import FAMILIES, schedule
 from torch.nn import functional as F
 from transformers import AutoModelForVisualQuestionAnswering
 
+from pumer_hf.convert import convert_checkpoint
 from pumer_hf.reducers.pumer import PuMerReductionConfig
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 
