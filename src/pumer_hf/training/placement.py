@@ -1,7 +1,10 @@
 """Where models live when several processes train: whole on each, or shared out."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -53,6 +56,24 @@ def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, shard: boo
         if type(module).__name__ in (teacher._no_split_modules or ()):
             fully_shard(module)
     return fully_shard(teacher)
+
+
+def fit_checkpoint(checkpoint: Path, accelerator: Accelerator) -> None:
+    """Make a DeepSpeed checkpoint, where each process wrote its part, fit another number of processes.
+
+    DeepSpeed's own tool makes a universal copy of the optimizer state inside of the checkpoint, which is then loaded.
+    """
+    plugin = accelerator.state.deepspeed_plugin
+    parts = list(checkpoint.glob("global_step*/*_optim_states.pt"))
+    if plugin is None or len(parts) in (0, accelerator.num_processes):
+        return
+    if accelerator.is_main_process and not (checkpoint / "latest_universal").is_file():
+        whole = parts[0].parent
+        folders = ["--input_folder", str(whole), "--output_folder", f"{whole}_universal"]
+        tool = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", "--inject_missing_state"]
+        subprocess.run([*tool, *folders], check=True)
+    accelerator.wait_for_everyone()
+    plugin.hf_ds_config.config["checkpoint"] = {"load_universal": True}
 
 
 def _zero3(teacher: PreTrainedModel) -> nn.Module:

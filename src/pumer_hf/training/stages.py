@@ -13,6 +13,7 @@ from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin, Traine
 from transformers.utils import logging
 
 from .callbacks import ReductionWarmupCallback, TokenReductionCallback
+from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
 from .teacher_logits import add_teacher_logits
 from .trainer import DistillationTrainer
@@ -73,6 +74,8 @@ def train_stage(
         trainer._load_from_checkpoint(str(checkpoint))
         trainer.state = state
     else:
+        if checkpoint is not None:
+            fit_checkpoint(checkpoint, trainer.accelerator)
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
     trainer.save_state()
