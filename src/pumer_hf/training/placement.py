@@ -62,11 +62,20 @@ def fit_checkpoint(checkpoint: Path, accelerator: Accelerator) -> None:
     """Make a DeepSpeed checkpoint, where each process wrote its part, fit another number of processes.
 
     DeepSpeed's own tool makes a universal copy of the optimizer state inside of the checkpoint, which is then loaded.
+
+    Raises:
+        ValueError: the checkpoint is of ZeRO-3. From the universal copy of such a one DeepSpeed loads a single group
+            of parameters, but here those with and without weight decay are two.
     """
     plugin = accelerator.state.deepspeed_plugin
     parts = list(checkpoint.glob("global_step*/*_optim_states.pt"))
     if plugin is None or len(parts) in (0, accelerator.num_processes):
         return
+    if plugin.zero_stage == 3:
+        raise ValueError(
+            f"{checkpoint} was written by {len(parts)} processes, and DeepSpeed cannot continue ZeRO-3 with "
+            f"{accelerator.num_processes}: launch with --num_processes {len(parts)}"
+        )
     if accelerator.is_main_process and not (checkpoint / "latest_universal").is_file():
         whole = parts[0].parent
         folders = ["--input_folder", str(whole), "--output_folder", f"{whole}_universal"]
