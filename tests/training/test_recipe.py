@@ -5,6 +5,9 @@ from typing import ClassVar
 
 import pytest
 
+from pumer_hf.data.nlvr2 import Nlvr2DataArguments
+from pumer_hf.data.retrieval import RetrievalDataArguments
+from pumer_hf.data.snli_ve import SnliVeDataArguments
 from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.training.build import BACKBONES
@@ -13,6 +16,9 @@ from pumer_hf.training.recipe import exit_on_user_error, parse_recipe, read_bloc
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA_ARGUMENTS = {
     "digit_scenes": VqaDataArguments,
+    "digit_scenes_nlvr2": Nlvr2DataArguments,
+    "digit_scenes_retrieval": RetrievalDataArguments,
+    "digit_scenes_snli_ve": SnliVeDataArguments,
     "easy_vqa": VqaDataArguments,
     "vqav2": VqaDataArguments,
 }  # by the folder of a recipe
@@ -144,7 +150,7 @@ def test_a_recipe_takes_the_data_block_of_another_task(recipe_file):
             "reduction: {method: pumer, layers: [1], prun_ratio: 0.1}",
             "reduction.prun_ratio is not a field of method 'pumer': did you mean prune_ratio?",
         ),
-        ("data: {xyzzy: 5}", "unknown key 'xyzzy' in the block 'data': did you mean one of train_file, "),
+        ("data: {xyzzy: 5}", "unknown key 'xyzzy' in the block 'data': did you mean one of dataset, "),
         ("model: 3", "the block 'model' must hold keys and values, got 3"),
         ("data: {5: grid_size}", "unknown key '5' in the block 'data'"),
         ("5: {}", "unknown block '5'"),
@@ -196,10 +202,10 @@ def test_flags_override_the_file(parse):
 
 def test_flags_of_lists_and_booleans(parse):
     recipe = parse(
-        "--train_file", "q.json", "a.json", "--validation_file", "v.jsonl", "--no_square_images", "--resume"
+        "--train_file", "q.json", "a.json", "--validation_file", "v.jsonl", "--keep_aspect_ratio", "--resume"
     )
     assert recipe.data.train_file == ["q.json", "a.json"]
-    assert recipe.data.square_images is False
+    assert recipe.data.keep_aspect_ratio is True
     assert recipe.training.resume is True
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import numpy as np
 
+Values = Sequence[Any] | np.ndarray
 
-def accuracy_score(predictions: Sequence[Any], references: Sequence[Any]) -> float:
+
+def accuracy_score(predictions: Values, references: Values) -> float:
     """Percent of the predictions that are right."""
     return 100 * float(_correct(predictions, references).mean())
 
 
-def consistency_score(predictions: Sequence[Any], references: Sequence[Any], sentences: Sequence[Hashable]) -> float:
+def consistency_score(predictions: Values, references: Values, sentences: Sequence[Hashable]) -> float:
     """NLVR2's consistency: percent of the sentences that are judged rightly in all their examples.
 
     Args:
@@ -28,7 +30,7 @@ def consistency_score(predictions: Sequence[Any], references: Sequence[Any], sen
     return 100 * sum(consistent.values()) / len(consistent)
 
 
-def _correct(predictions: Sequence[Any], references: Sequence[Any]) -> np.ndarray:
+def _correct(predictions: Values, references: Values) -> np.ndarray:
     if len(predictions) != len(references) or not len(predictions):
         raise ValueError(
             f"{len(predictions)} predictions and {len(references)} references: give one of each per example"

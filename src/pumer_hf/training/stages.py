@@ -28,6 +28,7 @@ def train_stage(
     processor: ProcessorMixin,
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
     teacher: PreTrainedModel | None = None,
+    eval_collator: Callable | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
 
@@ -56,6 +57,7 @@ def train_stage(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collator,
+        eval_collator=eval_collator,
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
@@ -94,6 +96,6 @@ def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of every row, in order."""
-    trainer = DistillationTrainer(model, args=args, data_collator=collator)
+    trainer = DistillationTrainer(model, args=args, data_collator=collator, eval_dataset=dataset)
     output = trainer.predict(dataset)
     return output.predictions, output.label_ids
