@@ -203,6 +203,12 @@ def test_the_labels_of_a_model_decide_on_their_order(processor):
         load_snli_ve(scenes, labels=["LABEL_0", "LABEL_1"])
 
 
+def test_a_label_that_the_model_does_not_have_is_named(processor):
+    row = {"image": undecoded(RED), "hypothesis": "a", "label": "maybe", "origin": "row 7"}
+    with pytest.raises(ValueError, match=r"row 7: the label 'maybe' is not one of \['yes', 'no'\]"):
+        SnliVeCollator(processor, ("yes", "no"))([row])
+
+
 def test_baselines_of_balanced_scenes_are_chance():
     data = load_snli_ve(SnliVeDataArguments(train_scenes=30, eval_scenes=10))
     baselines = SNLI_VE.baselines(data.train, data.test)
@@ -359,3 +365,17 @@ def test_vqa_metrics_have_the_official_accuracy_where_there_are_enough_annotator
     }
     few = Dataset.from_dict({"answers": [["yes"] * 3, ten[1]]})
     assert vqa_metrics(few, labels)(prediction).keys() == {"accuracy"}
+
+
+def test_only_training_images_are_augmented(processor):
+    pytest.importorskip("kornia")
+    args = SnliVeDataArguments(train_scenes=2, eval_scenes=1, rand_augment=True)
+    data = load_snli_ve(args)
+    rows = [data.train[number] for number in range(6)]
+    plain = SnliVeCollator(processor, data.labels, args.max_text_length)(rows)
+    for training in (True, False):
+        collator = SNLI_VE.collator(processor, data, args, training)
+        assert collator.is_random == training
+        batch = collator(rows)
+        assert torch.equal(batch["input_ids"], plain["input_ids"])
+        assert torch.equal(batch["pixel_values"], plain["pixel_values"]) != training

@@ -35,7 +35,9 @@ class DataArguments:
     streaming: bool = field(
         default=False, metadata={"help": "Read the training split from the Hub while training; needs a checkpoint."}
     )
-    train_file: list[str] | None = field(default=None, metadata={"help": "The files of the training data."})
+    train_file: list[str] | None = field(
+        default=None, metadata={"help": "Training data: official files, or one .jsonl."}
+    )
     validation_file: list[str] | None = field(default=None, metadata={"help": "The same for validation."})
     test_file: list[str] | None = field(
         default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}

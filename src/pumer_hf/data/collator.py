@@ -102,5 +102,11 @@ class ClassCollator(Collator):
     def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
         if "label" not in rows[0]:
             return None
+        return torch.tensor([self.label_index(row) for row in rows])
+
+    def label_index(self, row: dict[str, Any]) -> int:
+        """Index of a row's label, whatever its case."""
         names = [label.lower() for label in self.labels]
-        return torch.tensor([names.index(row["label"].lower()) for row in rows])
+        if row["label"].lower() not in names:
+            raise ValueError(f"{row['origin']}: the label {row['label']!r} is not one of {list(self.labels)}")
+        return names.index(row["label"].lower())

@@ -4,11 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from datasets import ClassLabel, Image, concatenate_datasets, load_dataset
-from transformers.utils import logging
 
 from .arguments import DataArguments
 
-logger = logging.get_logger(__name__)
 SHUFFLE_BUFFER = 1000
 Convert = Callable[[Any, Any], Any]
 
@@ -28,6 +26,9 @@ def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Conver
     """
     streaming = args.streaming and split == "train"
     dataset = _load(args, split, streaming)
+    if dataset.features is None:
+        raise ValueError(f"data.streaming: the columns of {args.dataset} are not known before they are read")
+    rows = None if args.split_column is None else _rows_of_split(args, split, dataset)
     renamed = cast(dict, args.columns or {})
     source = {name: renamed.get(name, name) for name in columns}
     unknown = sorted(set(renamed) - set(columns))
@@ -43,26 +44,25 @@ def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Conver
         if isinstance(feature, Image):
             dataset = dataset.cast_column(name, Image(decode=False))
     converts = {name: convert for name, convert in columns.items() if convert is not None}
-    features, origin = dataset.features, f"{args.dataset}, {args.split_name(split)}"
+    origin = f"{args.dataset}, {args.split_name(split)}"
     if streaming:
-        return dataset.map(
-            lambda row, index: {
-                **{name: convert(row[name], features[name]) for name, convert in converts.items()},
-                "origin": f"{origin}, row {index}",
-            },
-            with_indices=True,
-        ).shuffle(seed=0, buffer_size=SHUFFLE_BUFFER)
+        return _convert_lazily(dataset, converts, origin)
+    features = dataset.features
     for name, convert in converts.items():  # by column, so that the images are not written anew
         values = [convert(value, features[name]) for value in dataset[name]]
         dataset = dataset.remove_columns(name).add_column(name, values)
-    return dataset.add_column("origin", [f"{origin}, row {index}" for index in range(len(dataset))])
+    dataset = dataset.add_column("origin", [f"{origin}, row {index}" for index in range(len(dataset))])
+    return dataset if rows is None else dataset.select(rows)
 
 
 def _load(args: DataArguments, split: str, streaming: bool) -> Any:
     kwargs = {"name": args.dataset_config, "revision": args.dataset_revision, "streaming": streaming}
     if args.split_column is None:
         return load_dataset(args.dataset, split=args.split_name(split), **kwargs)
-    dataset = concatenate_datasets(list(load_dataset(args.dataset, **kwargs).values()))
+    return concatenate_datasets(list(load_dataset(args.dataset, **kwargs).values()))
+
+
+def _rows_of_split(args: DataArguments, split: str, dataset: Any) -> list[int]:
     if args.split_column not in dataset.features:
         raise ValueError(
             f"data.split_column={args.split_column!r}: {args.dataset} has the columns {list(dataset.features)}"
@@ -73,7 +73,18 @@ def _load(args: DataArguments, split: str, streaming: bool) -> Any:
             f"data.{split}_split={args.split_name(split)!r}: the column '{args.split_column}' of {args.dataset} has "
             "no such value"
         )
-    return dataset.select(rows)
+    return rows
+
+
+def _convert_lazily(dataset: Any, converts: Mapping[str, Convert], origin: str) -> Any:
+    """The rows of a streamed dataset, converted as they are read."""
+    features = dataset.features
+
+    def convert_row(row: dict[str, Any], index: int) -> dict[str, Any]:
+        values = {name: convert(row[name], features[name]) for name, convert in converts.items()}
+        return {**values, "origin": f"{origin}, row {index}"}
+
+    return dataset.map(convert_row, with_indices=True).shuffle(seed=0, buffer_size=SHUFFLE_BUFFER)
 
 
 def class_name(value: Any, feature: Any) -> str:
