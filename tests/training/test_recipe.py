@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import pytest
 
+from pumer_hf import preset
 from pumer_hf.data.nlvr2 import Nlvr2DataArguments
 from pumer_hf.data.retrieval import RetrievalDataArguments
 from pumer_hf.data.snli_ve import SnliVeDataArguments
@@ -20,8 +21,12 @@ DATA_ARGUMENTS = {
     "digit_scenes_retrieval": RetrievalDataArguments,
     "digit_scenes_snli_ve": SnliVeDataArguments,
     "easy_vqa": VqaDataArguments,
+    "nlvr2": Nlvr2DataArguments,
+    "retrieval": RetrievalDataArguments,
+    "snli_ve": SnliVeDataArguments,
     "vqav2": VqaDataArguments,
 }  # by the folder of a recipe
+PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
 RECIPE_FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
 
 RECIPE = """
@@ -405,3 +410,12 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     if recipe.model.config is not None:
         config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
         assert config.reduction == recipe.reduction
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPE_FILES if path.parts[1] in PAPER_TASKS], ids=str)
+def test_recipes_of_the_paper_reduce_as_its_table_6_says(path):
+    backbone, task, _ = path.parts
+    recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
+    assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
+    assert recipe.data.max_text_length == (32 if task == "vqav2" else 40)
+    assert recipe.data.rand_augment
