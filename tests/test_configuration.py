@@ -5,7 +5,14 @@ import pytest
 from pumer_hf import PuMerViltConfig, preset
 from pumer_hf.configuration import PRESETS
 
-PUMER = {"method": "pumer", "layers": [2, 5], "prune_ratio": 0.1, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
+PUMER = {
+    "method": "pumer",
+    "layers": [2, 5],
+    "prune_ratio": 0.1,
+    "image_merge_ratio": 0.3,
+    "text_merge_ratio": 0.2,
+    "saliency": "mean_head",
+}
 
 
 def test_presets_are_those_of_table_6():
@@ -22,7 +29,11 @@ def test_presets_are_those_of_table_6():
     assert set(PRESETS) == set(expected)
     names = ("layers", "prune_ratio", "image_merge_ratio", "text_merge_ratio")
     for key, values in expected.items():
-        assert preset(*key) == {"method": "pumer", **dict(zip(names, values, strict=True))}
+        assert preset(*key) == {
+            "method": "pumer",
+            "saliency": "mean_head",
+            **dict(zip(names, values, strict=True)),
+        }
 
 
 def test_an_unknown_preset_names_the_known_ones():

@@ -68,6 +68,8 @@ def slow_matching(metric, mask, num_merge):
 
 def slow_positions(merges, length):
     """Where each token goes: unmerged even ones in order, then all odd ones, merged ones to their partner."""
+    if not merges:
+        return list(range(length))
     merged = dict(merges)
     order = [even for even in range(0, length, 2) if even not in merged] + list(range(1, length, 2))
     place = {token: index for index, token in enumerate(order)}

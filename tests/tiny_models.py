@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from pumer_hf.models import meter, vilt
 from pumer_hf.models.meter import PuMerMeterConfig
 from pumer_hf.models.vilt import PuMerViltConfig
+from pumer_hf.reducers import parse_reduction
 
 NUM_LABELS = 5
 VOCAB_SIZE = 40
@@ -152,4 +153,5 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def schedule(method: str, size: str) -> dict[str, Any]:
-    return {"method": method, **SCHEDULES[method][size]}
+    """A schedule with all its fields, as a config holds it."""
+    return parse_reduction({"method": method, **SCHEDULES[method][size]}).to_dict()

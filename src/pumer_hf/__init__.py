@@ -19,6 +19,7 @@ from .models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering, PuMerVi
 
 if TYPE_CHECKING:
     from .configuration import PuMerConfig, preset
+    from .convert import convert_checkpoint
     from .models.meter import (
         PuMerMeterForImageAndTextRetrieval,
         PuMerMeterForImagesAndTextClassification,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
+    "convert_checkpoint": "convert",
     "PuMerMeterForImageAndTextRetrieval": "models.meter",
     "PuMerMeterForImagesAndTextClassification": "models.meter",
     "PuMerMeterForVisualEntailment": "models.meter",
@@ -69,6 +71,7 @@ __all__ = [
     "PuMerViltModel",
     "ReductionWarmupCallback",
     "TokenReductionCallback",
+    "convert_checkpoint",
     "preset",
 ]
 

@@ -98,8 +98,11 @@ def keep_positions(keep: Tensor, length: int) -> Tensor:
 def merge_positions(src: Tensor, dst: Tensor, unm: Tensor, length: int) -> Tensor:
     """A matching as positions: where each of `length` tokens goes, long `(batch, length)`.
 
-    The unmerged even tokens come first, in order, then all odd ones; a merged token goes where its partner goes.
+    The unmerged even tokens come first, in order, then all odd ones; a merged token goes where its partner goes. With
+    nothing to merge, every token stays where it is.
     """
+    if src.shape[1] == 0:
+        return torch.arange(length, device=src.device).expand(src.shape[0], -1)
     batch, num_unm = unm.shape
     even = torch.zeros((batch, num_unm + src.shape[1]), dtype=torch.long, device=src.device)
     even = even.scatter(1, unm, torch.arange(num_unm, device=src.device).expand(batch, -1))

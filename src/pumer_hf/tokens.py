@@ -36,7 +36,7 @@ class Tokens:
     states: Tensor
     """float (B, L, D)."""
     mask: Tensor
-    """bool (B, L): True for a real token, False for padding."""
+    """bool (B, L): True for a real token, False for padding. With `semantics="release"` float, fractions included."""
     source: Tensor
     """long (B, L0): for each of the L0 tokens that the model began with, which token holds it now; -1 where none does
     (it was pruned, or is padding)."""

@@ -116,9 +116,9 @@ def test_retrieval_learns_to_rank(family, layout):
     if layout in ("images", "pairs"):
         inputs["pixel_values"] = torch.randn(3, 4, 3, 16, 16)
     labels = torch.tensor([2, 0, 3])
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(60):
         outputs = model(**inputs, labels=labels)
         optimizer.zero_grad()
         outputs.loss.backward()

@@ -364,3 +364,9 @@ def png_bytes(width, height):
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def test_position_embeddings_of_a_new_image_tower_tell_the_patches_apart():
+    positions = FAMILIES["meter"].model().meter.vision_model.embeddings.position_embedding.weight
+    assert torch.pdist(positions[1:]).min() > 0.1
+    assert positions[0].abs().max() == 0

@@ -15,7 +15,7 @@ from transformers import (
     ViltProcessor,
 )
 
-from pumer_hf.models import vilt
+from pumer_hf.models.embeddings import sine_cosine_positions
 from pumer_hf.models.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
@@ -193,4 +193,4 @@ def test_max_image_length_limits_the_tokens():
 def test_position_embeddings_of_a_new_model_tell_the_patches_apart():
     positions = FAMILIES["vilt"].model().vilt.embeddings.position_embeddings[0, 1:]
     assert torch.pdist(positions).min() > 0.1
-    assert vilt.sine_cosine_positions(2, 3, 10).shape == (6, 10)
+    assert sine_cosine_positions(2, 3, 10).shape == (6, 10)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pumer_hf.bench.tables import render, results_table
+from pumer_hf.cli import build_parser
 from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.training.recipe import parse_recipe
 
@@ -29,6 +30,8 @@ def newcomer(tmp_path, monkeypatch):
         words = shlex.split(command, comments=True)
         if words[0] == "make":
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        elif words[0] == "pumer-hf":
+            assert build_parser().parse_args(words[1:]).command == "convert"
         else:
             assert words[:3] == ["accelerate", "launch", "recipes/train_vqa.py"]
             default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"

@@ -83,8 +83,8 @@ def load_splits(
 def check_rows(prediction: EvalPrediction, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels of a dataset, a row each in its order; raises `ValueError` if there are more or fewer.
 
-    That is how the Trainer gathers them from any number of processes: the samplers deal out the rows of a batch in
-    turn, and what was repeated to fill the last batch is dropped. So a metric of all rows is exact, where a mean of
+    That is how the Trainer and [`predict`] gather them from any number of processes: the rows come back in order, and
+    what the Trainer repeated to fill the last batch is dropped. So a metric of all rows is exact, where a mean of
     the processes' means would not be.
     """
     logits, labels = prediction.predictions, prediction.label_ids

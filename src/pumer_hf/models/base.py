@@ -4,7 +4,9 @@ from typing import Any, ClassVar, Literal
 
 from transformers import PreTrainedModel
 
-from ..reducers import ReductionConfig, build_reducer, parse_reduction
+from ..reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduction
+from ..reducers.pumer import PuMerReductionConfig
+from ..reducers.release import ReleaseReducer
 
 
 class PuMerPreTrainedModel(PreTrainedModel):
@@ -17,8 +19,17 @@ class PuMerPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs = False
     cross_modal_modules: ClassVar[tuple[str, ...]] = ()
     """Children of the backbone in which text and image meet."""
+    release_reducer: ClassVar[type[ReleaseReducer]] = ReleaseReducer
+    """What reduces tokens with `semantics="release"`."""
     pooled_size: int
     """Width of `pooler_output`; a backbone has it."""
+
+    def make_reducer(self, reduction: ReductionConfig | dict[str, Any] | None) -> TokenReducer | None:
+        """The module that carries out `reduction`, checked; None for None."""
+        schedule = parse_reduction(self.config.checked(reduction))
+        if isinstance(schedule, PuMerReductionConfig) and self.config.semantics == "release":
+            return self.release_reducer(schedule)
+        return build_reducer(schedule)
 
     @property
     def reduction(self) -> ReductionConfig | None:
@@ -41,7 +52,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
         if schedule is not None and backbone.reducer is not None and backbone.reducer.config.method == schedule.method:
             backbone.reducer.config = schedule  # keeps what a method has learned
         else:
-            backbone.reducer = build_reducer(schedule)
+            backbone.reducer = self.make_reducer(schedule)
 
     def scale_reduction(self, factor: float) -> None:
         """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""

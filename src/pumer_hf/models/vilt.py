@@ -17,12 +17,14 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils.generic import can_return_tuple
 
 from ..configuration import PuMerConfig
-from ..reducers import TokenReducer, build_reducer, parse_reduction
+from ..reducers import TokenReducer
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
-from .attention import attend, attention_weights, mean_over_heads, split_heads
+from .attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from .base import PuMerPreTrainedModel
+from .embeddings import modality_embeddings, sine_cosine_positions
 from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from .outputs import PuMerModelOutput
+from .release import with_float_masks
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
@@ -73,11 +75,10 @@ class PuMerViltTextEmbeddings(nn.Module):
                 f"{self.position_embeddings.num_embeddings}: truncate it (processor(..., truncation=True, "
                 f"max_length={self.position_embeddings.num_embeddings}))"
             )
-        embeddings = inputs_embeds + self.position_embeddings.weight[:length]
+        positions = torch.arange(length, device=inputs_embeds.device)
         if token_type_ids is None:
-            embeddings = embeddings + self.token_type_embeddings.weight[0]
-        else:
-            embeddings = embeddings + self.token_type_embeddings(token_type_ids)
+            token_type_ids = torch.zeros_like(positions)
+        embeddings = inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings(token_type_ids)
         return self.dropout(self.LayerNorm(embeddings))
 
 
@@ -144,17 +145,17 @@ class PuMerViltEmbeddings(nn.Module):
     def forward(
         self,
         inputs_embeds: Tensor,
-        text_mask: Tensor,
         token_type_ids: Tensor | None,
         pixel_values: Tensor,
         pixel_mask: Tensor | None,
         image_token_type_idx: int,
-    ) -> TokenPair:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Text (B, Lt, D), image (B, Lv, D), and which image tokens are real, bool (B, Lv)."""
+        # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
         text = self.text_embeddings(inputs_embeds, token_type_ids)
-        text = text + self.token_type_embeddings.weight[0]
         image, image_mask = self.embed_image(pixel_values, pixel_mask)
-        image = image + self.token_type_embeddings.weight[image_token_type_idx]
-        return TokenPair(Tokens.initial(text, text_mask), Tokens.initial(image, image_mask))
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        return text + of_text, image + of_image, image_mask
 
     def embed_image(self, pixel_values: Tensor, pixel_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """[CLS] and the patches in raster order: float (B, 1 + P, D), and which of them are real: bool (B, 1 + P)."""
@@ -194,18 +195,6 @@ class PuMerViltEmbeddings(nn.Module):
         rows = resize_weights(heights, height, self.grid[0]).to(positions.dtype)
         columns = resize_weights(widths, width, self.grid[1]).to(positions.dtype)
         return torch.einsum("byp,bxq,pqd->byxd", rows, columns, positions).flatten(1, 2)
-
-
-def sine_cosine_positions(height: int, width: int, dim: int) -> Tensor:
-    """2-D sine-cosine position embeddings, as in MAE (https://arxiv.org/abs/2111.06377): float (height * width, dim).
-
-    A quarter of the dimensions each for the sine and cosine of column and row, the rest (`dim % 4`) is 0.
-    """
-    frequencies = 10_000.0 ** -(torch.arange(dim // 4) / max(dim // 4, 1))
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    angles = [place.reshape(-1, 1) * frequencies for place in (columns, rows)]
-    waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
-    return F.pad(torch.cat(waves, dim=1), (0, dim % 4))
 
 
 def even_sample(patches: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
@@ -363,25 +352,21 @@ class PuMerViltEncoder(nn.Module):
         output_hidden_states: bool,
     ) -> tuple[Tensor, tuple[Tensor, ...], tuple[Tensor, ...], tuple[LayerTrace, ...]]:
         """Last hidden states, hidden states, attentions and traces; `padded` says that some token may be padding."""
-        hidden_states, key_mask = pair.joined(), _key_mask(pair, padded)
+        hidden_states, keys = pair.joined(), key_mask(pair.joined_mask(), padded)
         all_hidden_states, all_attentions, traces = [hidden_states], [], []
         for index, layer in enumerate(self.layer):
             if reducer is not None and index in reducer.config.layers:
-                arguments = (hidden_states, key_mask, reducer, index, pair, output_attentions)
+                arguments = (hidden_states, keys, reducer, index, pair, output_attentions)
                 hidden_states, weights, pair, trace = layer(*arguments)
-                key_mask = _key_mask(pair, padded)
+                keys = key_mask(pair.joined_mask(), padded)
                 traces.append(trace)
             else:
-                hidden_states, weights, _, _ = layer(hidden_states, key_mask, None, index, None, output_attentions)
+                hidden_states, weights, _, _ = layer(hidden_states, keys, None, index, None, output_attentions)
             if output_hidden_states:
                 all_hidden_states.append(hidden_states)
             if output_attentions:
                 all_attentions.append(weights)
         return hidden_states, tuple(all_hidden_states), tuple(all_attentions), tuple(traces)
-
-
-def _key_mask(pair: TokenPair, padded: bool) -> Tensor | None:
-    return pair.joined_mask()[:, None, None] if padded else None
 
 
 class PuMerViltPooler(nn.Module):
@@ -424,7 +409,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         super().__init__(config)
         self.embeddings = PuMerViltEmbeddings(config)
         self.encoder = PuMerViltEncoder(config)
-        self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
+        self.reducer = self.make_reducer(config.reduction)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
         self.pooled_size = config.hidden_size
@@ -478,9 +463,12 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         padded = attention_mask is not None or pixel_mask is not None
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])
-        pair = self.embeddings(
-            inputs_embeds, attention_mask.bool(), token_type_ids, pixel_values, pixel_mask, image_token_type_idx
+        text, image, image_mask = self.embeddings(
+            inputs_embeds, token_type_ids, pixel_values, pixel_mask, image_token_type_idx
         )
+        pair = TokenPair(Tokens.initial(text, attention_mask.bool()), Tokens.initial(image, image_mask))
+        if self.config.semantics == "release":
+            pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states

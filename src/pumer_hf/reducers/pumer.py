@@ -48,6 +48,8 @@ class PuMerReducer(TokenReducer):
 
     config_class = PuMerReductionConfig
     uses_attention = True
+    num_prefix_tokens = 1
+    """Leading image tokens, [CLS], that are never pruned."""
     config: PuMerReductionConfig
 
     def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:
@@ -75,7 +77,7 @@ class PuMerReducer(TokenReducer):
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
         saliency = ops.text_saliency(self.heads(evidence.text_to_image), pair.text.mask)
-        keep = ops.keep_salient(saliency, pair.image.mask, num_keep)
+        keep = ops.keep_salient(saliency, pair.image.mask, num_keep, self.num_prefix_tokens)
         kept_mask = pair.image.mask.gather(1, keep)
         kept_keys = evidence.image_keys.gather(1, keep.unsqueeze(-1).expand(-1, -1, evidence.image_keys.shape[-1]))
 

@@ -14,6 +14,9 @@ class DistillationTrainingArguments(TrainingArguments):
 
     alpha: float = field(default=1.0, metadata={"help": "Weight of the distillation loss, at least 0."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the distillation loss, above 0."})
+    shard_teacher: bool = field(
+        default=False, metadata={"help": "Share the teacher out over the GPUs too; for ZeRO-3 and FSDP."}
+    )
     cross_modal_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the cross-modal layers; default: learning_rate."}
     )

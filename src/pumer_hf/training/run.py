@@ -1,6 +1,7 @@
 """What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
 
 import json
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from .build import build_teacher, load_model, teacher_labels
 from .pairs import evaluate_retrieval
+from .placement import whole_models
 from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
 from .report import cost_report, format_report
 from .stages import check_new_run, predict, train_stage
@@ -46,9 +48,11 @@ def run_recipe(task: Task, default: Path) -> None:
     folders = train_models(task, recipe, data, teacher, processor, collator, eval_collator)
 
     reductions = {"teacher": None, "student": recipe.reduction}
-    models = {
-        name: load_model(folder, reductions[name], task).to(recipe.training.device) for name, folder in folders.items()
-    }
+    with whole_models(recipe.training):
+        models = {
+            name: load_model(folder, reductions[name], task).to(recipe.training.device)
+            for name, folder in folders.items()
+        }
     report: dict[str, Any] = {
         name: evaluate(task, recipe.training, model, data, eval_collator) for name, model in models.items()
     }
@@ -99,7 +103,9 @@ def train_models(
         del folders["student"]
     else:
         student = load_model(folders["teacher"], recipe.reduction, task)
-        train(stages["student"], student, teacher=load_model(folders["teacher"], None, task))
+        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+            frozen = load_model(folders["teacher"], None, task)
+        train(stages["student"], student, teacher=frozen)
     return folders
 
 

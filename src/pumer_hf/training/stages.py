@@ -4,7 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
+from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
 from transformers.utils import logging
 
@@ -92,10 +96,24 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
         )
 
 
+@torch.no_grad()
 def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of every row, in order."""
-    trainer = DistillationTrainer(model, args=args, data_collator=collator, eval_dataset=dataset)
-    output = trainer.predict(dataset)
-    return output.predictions, output.label_ids
+    """Logits and labels of every row, in order, in every process. Each process predicts its share of the rows.
+
+    Not `Trainer.predict`, which under DeepSpeed needs the engine that it trained with. `model` is a whole one
+    ([`whole_models`]).
+    """
+    model = model.to(args.device).eval()
+    state = PartialState()
+    logits, labels = [], []
+    with state.split_between_processes(list(range(len(dataset)))) as own:
+        starts = range(0, len(own), args.per_device_eval_batch_size)
+        for start in tqdm(starts, desc="predict", disable=args.disable_tqdm or not state.is_local_main_process):
+            batch = collator([dataset[index] for index in own[start : start + args.per_device_eval_batch_size]])
+            labels.append(batch.pop("labels").numpy())
+            inputs = {name: value.to(args.device) for name, value in batch.items()}
+            with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+                logits.append(model(**inputs).logits.float().cpu().numpy())
+    return np.concatenate(gather_object(logits)), np.concatenate(gather_object(labels))

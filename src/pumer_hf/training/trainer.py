@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
@@ -13,6 +13,7 @@ from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .losses import distillation_loss, total_loss
 from .parameters import parameter_groups
+from .placement import place_teacher
 
 
 class DistillationTrainer(Trainer):
@@ -22,9 +23,9 @@ class DistillationTrainer(Trainer):
     several processes and a short last batch do not change it. Each term is logged beside `loss`.
 
     Args:
-        teacher: the unreduced model, with the same labels. It is frozen, in eval mode and on the trainer's device, and
-            never optimised or saved. Without one, and without `teacher_logits` in the dataset, the task loss stands
-            alone.
+        teacher: the unreduced model, with the same labels. It is frozen, in eval mode and on the trainer's device
+            ([`place_teacher`]), and never optimised or saved. Without one, and without `teacher_logits` in the
+            dataset, the task loss stands alone.
         args: [`DistillationTrainingArguments`].
 
         eval_collator: data collator of evaluation and prediction; default: that of training.
@@ -57,7 +58,7 @@ class DistillationTrainer(Trainer):
         self._term_sums: dict[str, Tensor] = {}
         self._steps_since_log = 0
 
-    def _prepare_teacher(self, teacher: PreTrainedModel) -> PreTrainedModel:
+    def _prepare_teacher(self, teacher: PreTrainedModel) -> nn.Module:
         if teacher is self.model:
             raise ValueError("teacher and model are the same object: load the teacher a second time")
         if teacher.config.id2label != self.model.config.id2label:
@@ -66,8 +67,7 @@ class DistillationTrainer(Trainer):
                 f"{len(teacher.config.id2label)} entries and model.config.id2label has "
                 f"{len(self.model.config.id2label)}, or they differ in order"
             )
-        # A plain replica: preparing it with accelerate would make the Trainer take it for the model that it trains.
-        return teacher.requires_grad_(False).eval().to(self.accelerator.device)
+        return place_teacher(teacher.requires_grad_(False).eval(), self.accelerator, self.args.shard_teacher)
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
@@ -144,7 +144,7 @@ class DistillationTrainer(Trainer):
         return (loss, outputs) if return_outputs else loss
 
     @torch.no_grad()
-    def _logits_of(self, teacher: PreTrainedModel, inputs: dict[str, Tensor]) -> Tensor:
+    def _logits_of(self, teacher: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         with self.accelerator.autocast():
             return teacher(**{name: value for name, value in inputs.items() if name != "labels"}).logits
 

@@ -34,6 +34,7 @@ class PuMerMeterConfig(PuMerConfig):
         modality_type_vocab_size: 2 for text and image; NLVR2, with two images, has 3.
         num_images: images per example, for [`PuMerMeterForImagesAndTextClassification`]; -1 elsewhere.
         reduction: how tokens are reduced ([`PuMerConfig`]).
+        semantics: `"paper"` or `"release"` ([`PuMerConfig`]).
     """
 
     model_type = "pumer_meter"

@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
-from ..attention import attend, attention_weights, mean_over_heads, split_heads
+from ..attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from .configuration import PuMerMeterConfig
 
 
@@ -143,8 +143,8 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         Returns:
             Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
         """
-        text_mask = key_mask(pair, padded)
-        within, across = self.text_layer.attend(text, text_mask, image, None, output_attentions)
+        text_mask, image_mask = key_mask(pair.text.mask, padded), key_mask(pair.image.mask, padded=False)
+        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions)
         trace = None
         # The image layer of published METER reads the text as it came into the pair: all of it, also where the pair
         # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
@@ -152,26 +152,22 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         text = across.states
         if reducer is not None:
             pair = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
-            pair, trace = reducer(layer, pair, collect_evidence(within, across, reducer.uses_attention))
+            pair, trace = reducer(layer, pair, collect_evidence(within, across, image_mask, reducer.uses_attention))
             text, image = pair.text.states, pair.image.states
+            image_mask = key_mask(pair.image.mask, padded=False)
         text = self.text_layer.feed_forward(text)
         if self.sequential:
-            other, other_mask = text, key_mask(pair, padded)
-        seen, answered = self.image_layer.attend(image, None, other, other_mask, output_attentions)
+            other, other_mask = text, key_mask(pair.text.mask, padded)
+        seen, answered = self.image_layer.attend(image, image_mask, other, other_mask, output_attentions)
         image = self.image_layer.feed_forward(answered.states)
         attentions = PairAttentions(within.weights, across.weights, seen.weights, answered.weights)
         return text, image, attentions, pair, trace
 
 
-def key_mask(pair: TokenPair, padded: bool) -> Tensor | None:
-    """Which text tokens are real, bool (B, 1, 1, Lt); None if all are."""
-    return pair.text.mask[:, None, None] if padded else None
-
-
 @torch.no_grad()
-def collect_evidence(within: Attended, across: Attended, with_attention: bool) -> Evidence:
+def collect_evidence(within: Attended, across: Attended, image_mask: Tensor | None, with_attention: bool) -> Evidence:
     """The evidence of a reducer, from the self-attention and the cross-attention of a text layer."""
     text_to_image = None
     if with_attention:
-        text_to_image = attention_weights(across.query.float(), across.key.float(), None)
+        text_to_image = attention_weights(across.query.float(), across.key.float(), image_mask)
     return Evidence(text_to_image, text_keys=mean_over_heads(within.key), image_keys=mean_over_heads(across.key))

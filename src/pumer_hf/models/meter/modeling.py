@@ -7,11 +7,14 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
-from ...reducers import ReductionConfig, build_reducer, parse_reduction
+from ...reducers import ReductionConfig
+from ...reducers.release import MeterReleaseReducer
 from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
+from ..embeddings import modality_embeddings
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from ..outputs import PuMerModelOutput
+from ..release import with_float_masks
 from .configuration import PuMerMeterConfig
 from .layers import PuMerMeterPair
 from .towers import PuMerMeterVisionModel, vision_weights
@@ -35,6 +38,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
     config: PuMerMeterConfig
     base_model_prefix = "meter"
     main_input_name = "pixel_values"
+    release_reducer = MeterReleaseReducer
     cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
     _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", "CLIPVisionEmbeddings", "CLIPEncoderLayer"]
 
@@ -85,7 +89,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.image_projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.pairs = nn.ModuleList([PuMerMeterPair(config) for _ in range(config.num_hidden_layers)])
-        self.reducer = build_reducer(parse_reduction(config.checked(config.reduction)))
+        self.reducer = self.make_reducer(config.reduction)
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
         self.pooled_size = config.hidden_size * 2
@@ -134,6 +138,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         pair = self.encode(
             input_ids, attention_mask, token_type_ids, pixel_values, inputs_embeds, image_token_type_idx
         )
+        if self.config.semantics == "release":
+            pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -194,9 +200,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
         ).last_hidden_state
-        text = self.text_projection(text) + self.token_type_embeddings.weight[0]
-        image = self.image_projection(self.vision_model(pixel_values))
-        image = image + self.token_type_embeddings.weight[image_token_type_idx]
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        text = self.text_projection(text) + of_text
+        image = self.image_projection(self.vision_model(pixel_values)) + of_image
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
         return TokenPair(
             Tokens.initial(text, text_mask.bool()),

@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig
+from transformers import initialization as init
 from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPPreTrainedModel, CLIPVisionEmbeddings
+
+from ..embeddings import sine_cosine_positions
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
@@ -15,7 +18,8 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
     """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
 
     Modifications: the final LayerNorm is applied to all tokens (CLIP: to the [CLS] only), as the cross-layers read all
-    of them. `config.num_hidden_layers` is one less than CLIP's: the last block is not there.
+    of them. `config.num_hidden_layers` is one less than CLIP's: the last block is not there. Position embeddings of a
+    model from scratch start as sines and cosines (CLIP: normal), which small models need to learn where things are.
     """
 
     config: CLIPVisionConfig
@@ -29,6 +33,14 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         self.encoder = CLIPEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, CLIPVisionEmbeddings):
+            side = self.config.image_size // self.config.patch_size
+            patches = sine_cosine_positions(side, side, self.config.hidden_size)
+            init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """[CLS] and patches in raster order, float (B, 1 + P, D); `pixel_values` (B, 3, image_size, image_size)."""

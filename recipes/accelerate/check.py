@@ -1,0 +1,96 @@
+"""Check that several processes train like one: a few steps on digit scenes under each launch config, losses compared.
+
+    python recipes/accelerate/check.py                                      # two GPUs, over NCCL
+    python recipes/accelerate/check.py --num_processes 4 --configs zero3
+    python recipes/accelerate/check.py --cpu --configs ddp zero2            # two CPU processes, over gloo
+
+The global batch is the same everywhere, and so must the losses be, those of distillation included.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+CONFIGS = ("ddp", "zero2", "zero3", "fsdp")
+GLOBAL_BATCH = 16
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 48,
+    "patch_size": 8,
+    "max_position_embeddings": 12,
+}
+RECIPE = {
+    "config": json.dumps(TINY),
+    "train_scenes": "8",
+    "eval_scenes": "4",
+    "unknown_answers": "ignore",
+    "teacher_training": '{"max_steps": 3}',
+    "layers": ["0", "1"],
+    "prune_ratio": "0.2",
+    "image_merge_ratio": "0.3",
+    "text_merge_ratio": "0.2",
+    "alpha": "10",  # so that the distillation loss counts
+    "max_steps": "6",
+    "logging_steps": "1",
+    "benchmark_seconds": "0.1",
+    "report_to": "none",
+}
+
+
+def losses(output_dir: Path, num_processes: int, launch: list[str], recipe: list[str]) -> list[float]:
+    """Task and distillation loss of each step of the student, after a launch."""
+    flags = {
+        **RECIPE,
+        "output_dir": str(output_dir),
+        "per_device_train_batch_size": str(GLOBAL_BATCH // num_processes),
+    }
+    words = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(FOLDER.parent / "train_vqa.py"), *recipe]
+    for name, value in flags.items():
+        words += [f"--{name}", *([value] if isinstance(value, str) else value)]
+    process = subprocess.run(words, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}\nended with status {process.returncode}:\n{process.stderr[-4000:]}")
+    state = json.loads((output_dir / "student" / "trainer_state.json").read_text(encoding="utf-8"))
+    steps = [entry for entry in state["log_history"] if "loss" in entry]
+    return [entry[name] for entry in steps for name in ("task_loss", "distillation_loss")]
+
+
+def main() -> None:
+    """One process, then each config; exit status 1 if any differs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", choices=CONFIGS, help="default: all (on CPUs all but fsdp)")
+    parser.add_argument("--num_processes", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="CPU processes instead of GPUs")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative difference of a loss")
+    args = parser.parse_args()
+    if GLOBAL_BATCH % args.num_processes:
+        parser.error(f"--num_processes must divide the global batch of {GLOBAL_BATCH}")
+    recipe = ["--use_cpu", "true"] if args.cpu else []
+    wrong = []
+    with tempfile.TemporaryDirectory() as folder:
+        single = FOLDER / ("cpu.yaml" if args.cpu else "single_gpu.yaml")
+        launch = ["--config_file", str(single), "--mixed_precision", "no"]
+        expected = losses(Path(folder) / "single", 1, launch, recipe)
+        print("one process:", *(f"{value:.6f}" for value in expected))
+        for name in args.configs or [name for name in CONFIGS if not (args.cpu and name == "fsdp")]:
+            config = FOLDER / f"{name}_4xa100.yaml"
+            launch = ["--config_file", str(config), "--num_processes", str(args.num_processes)]
+            launch += ["--mixed_precision", "no", "--main_process_port", "0"]
+            found = losses(Path(folder) / name, args.num_processes, launch, recipe)
+            difference = max(abs(a - b) / max(abs(b), 1e-3) for a, b in zip(found, expected, strict=True))
+            print(f"{name}, {args.num_processes} processes: largest relative difference {difference:.1e}", flush=True)
+            if difference > args.tolerance:
+                wrong.append(name)
+    if wrong:
+        raise SystemExit(f"these train differently from one process: {', '.join(wrong)}")
+
+
+if __name__ == "__main__":
+    main()

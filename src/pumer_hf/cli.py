@@ -1,0 +1,111 @@
+"""The command `pumer-hf`; also `python -m pumer_hf.cli`. A subcommand is a class below and a line in `COMMANDS`."""
+
+import argparse
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class Command(ABC):
+    """A subcommand. It imports what it needs when it runs, so that `--help` is quick."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    example: ClassVar[str]
+
+    @abstractmethod
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+
+    @abstractmethod
+    def run(self, args: argparse.Namespace) -> None:
+        """Do the work."""
+
+
+class Convert(Command):
+    """`pumer-hf convert`."""
+
+    name = "convert"
+    summary = (
+        "turn an original ViLT or METER, a PuMer release or a stock ViLT into a folder that the Auto classes load"
+    )
+    example = "pumer-hf convert meter_clip16_288_roberta_vqa.ckpt meter-vqa --image-size 384"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("source", metavar="SOURCE", help="a checkpoint file, or a folder or Hub id of a model")
+        parser.add_argument("dest", metavar="DEST", help="the folder to make")
+        parser.add_argument("--kind", help="original_vilt, original_meter, released_vilt, ...; default: detected")
+        parser.add_argument("--task", help="vqa, nlvr2, ve, retrieval or pretrain; default: that of the head")
+        parser.add_argument("--image-size", type=int, metavar="N", help="side of the images in pixels")
+        processor = parser.add_mutually_exclusive_group()
+        processor.add_argument("--processor", metavar="P", help="folder or Hub id of a tokenizer or processor")
+        processor.add_argument("--no-processor", action="store_true", help="save the model alone")
+        parser.add_argument("--config", metavar="JSON", help="fields of our config: JSON, or a file with it")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .convert import convert_checkpoint
+
+        dest = convert_checkpoint(
+            args.source,
+            args.dest,
+            kind=args.kind,
+            task=args.task,
+            image_size=args.image_size,
+            processor=False if args.no_processor else args.processor,
+            config=parse_json(args.config),
+        )
+        print(f"saved in {dest}")
+
+
+COMMANDS: tuple[Command, ...] = (Convert(),)
+
+
+def parse_json(text: str | None) -> Any:
+    """`text` as JSON if it is an object, else as it is: the name of a file."""
+    if text is None or not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--config is not JSON: {error}") from error
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    examples = "\n".join(f"  {command.example}" for command in COMMANDS)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="pumer-hf",
+        description="Vision-language transformers that prune and merge their tokens.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=layout,
+    )
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example:\n  {command.example}",
+            formatter_class=layout,
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status is 2 for what the user can mend."""
+    args = build_parser().parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, OSError) as error:
+        print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

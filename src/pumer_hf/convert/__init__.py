@@ -1,0 +1,240 @@
+"""Converters: from original ViLT and METER, from the checkpoints released with PuMer, and from stock ViLT."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, ProcessorMixin
+
+from ..configuration import PuMerConfig
+from ..models.base import PuMerPreTrainedModel
+from ..models.meter import PuMerMeterConfig
+from .families import FAMILIES, METADATA, Family, resize_meter
+from .keys import LAYOUTS, Renamed, detect_kind, mismatch
+from .processors import ProcessorPlan, make_processor
+from .sources import Checkpoint, read_checkpoint, read_json
+from .tasks import choose_task, label_names, ordered_labels, parse_task
+
+__all__ = ["convert_checkpoint"]
+
+
+def convert_checkpoint(
+    source: str | Path,
+    dest: str | Path,
+    *,
+    kind: str | None = None,
+    task: str | None = None,
+    image_size: int | None = None,
+    processor: Any = None,
+    config: PreTrainedConfig | Mapping[str, Any] | str | Path | None = None,
+) -> Path:
+    """Turn a checkpoint of another format into a folder that the Auto classes and our own classes load.
+
+    The folder gets the config, the weights (safetensors) and the processor. Every weight of the checkpoint must have
+    its place, and every weight of the model its value. Weights of the pretraining heads (`mlm_score`, `itm_score`,
+    `mpp_score`) and parts that never run (CLIP's text tower, RoBERTa's pooler) are left out. No pickled code is run.
+
+    Args:
+        source: a Lightning file of original ViLT or METER; a folder, or the Hub id of one, released with PuMer or
+            saved by transformers' ViLT; or a file with a state dict of any of them.
+        dest: the folder to make; it must not exist, or be empty.
+        kind: `"original_vilt"`, `"original_meter"`, `"released_vilt"`, `"released_meter"` or `"stock_vilt"`; default:
+            as the names of the weights tell.
+        task: `"vqa"`, `"nlvr2"`, `"ve"`, `"retrieval"`, or `"pretrain"` for the model without a head; default: that of
+            the head. A pretrained checkpoint also converts to `"retrieval"`, with a head from its image-text matching,
+            and to `"nlvr2"`, without a head but with the embedding of a second image.
+        image_size: side of the images in pixels; default: that of the checkpoint. Original and stock ViLT: of the
+            shorter edge. METER's position embeddings are interpolated to it; ViLT does so at run time.
+        processor: a processor or tokenizer, or the folder or Hub id of one; default: the tokenizer beside the
+            checkpoint, else the one that it names. False: none.
+        config: fields of [`PuMerViltConfig`] or [`PuMerMeterConfig`] that the checkpoint does not tell, such as
+            `{"id2label": {0: "yes", 1: "no"}}`: a dict, with dicts in it for the towers, a config, or a JSON file.
+
+    Returns:
+        `dest`.
+
+    Raises:
+        ValueError: the checkpoint is unknown, unsafe or not complete, or an argument does not fit it.
+    """
+    destination = Path(dest).expanduser()
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise ValueError(f"dest={str(dest)!r} exists and is not empty: choose another folder")
+    asked, overrides = parse_task(task), parse_overrides(config)
+    checkpoint = read_checkpoint(source)
+    chosen_kind = (kind or detect_kind(list(checkpoint.weights))).replace("-", "_")
+    if chosen_kind not in LAYOUTS:
+        raise ValueError(f"kind={kind!r}: choose one of {', '.join(LAYOUTS)}")
+    renamed = Renamed(checkpoint.weights, LAYOUTS[chosen_kind])
+    task = choose_task(asked, renamed, checkpoint.config, checkpoint.weights)
+    family = FAMILIES[renamed.layout.family]
+    if task == "nlvr2":
+        add_second_image(renamed, family)
+    model = build_model(checkpoint, renamed, family, task, image_size, overrides)
+    plan = processor_plan(checkpoint, renamed, family, task, image_size, model.config)
+    save(model, make_processor(processor, plan), destination)
+    return destination
+
+
+def parse_overrides(config: PreTrainedConfig | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    """The `config` of [`convert_checkpoint`] as a dict."""
+    if config is None:
+        return {}
+    if isinstance(config, (str, Path)):
+        config = read_json(Path(config))
+    if isinstance(config, PreTrainedConfig):
+        return config_fields(config)
+    if not isinstance(config, Mapping):
+        raise ValueError(f"config={config!r}: give a dict, a config or a JSON file with a dict")
+    return dict(config)
+
+
+def config_fields(config: PreTrainedConfig) -> dict[str, Any]:
+    """The fields of a config object, without those that say nothing: unnamed labels, and no number of images."""
+    values = config.to_diff_dict()
+    labels = values.get("id2label") or {}
+    fields_set = {name: value for name, value in values.items() if name not in METADATA}
+    if labels != {index: f"LABEL_{index}" for index in labels}:
+        fields_set["id2label"] = labels
+    if fields_set.get("num_images") == -1:
+        del fields_set["num_images"]
+    return fields_set
+
+
+def add_second_image(renamed: Renamed, family: Family) -> None:
+    """Give a pretrained checkpoint a modality embedding for NLVR2's second image, that of the first, as METER does."""
+    renamed.shape(family.modality_types)
+    weight = renamed.backbone[family.modality_types]
+    if weight.shape[0] == 2:
+        renamed.backbone[family.modality_types] = torch.cat([weight, weight[1:]])
+
+
+def build_config(
+    checkpoint: Checkpoint,
+    renamed: Renamed,
+    family: Family,
+    task: str,
+    image_size: int | None,
+    overrides: Mapping[str, Any],
+) -> PuMerConfig:
+    """The config that the checkpoint tells, with the overrides of the user."""
+    values = family.values(renamed, checkpoint.config, task)
+    labels = label_names(task, renamed.heads.get(task, {}), checkpoint, renamed.layout.origin == "stock")
+    if labels is not None:
+        values["id2label"] = dict(enumerate(labels))
+    refuse_unknown(overrides, values, family.config_class)
+    values = merged(values, overrides)
+    if "id2label" in values:
+        names = ordered_labels(values["id2label"])
+        values["id2label"] = dict(enumerate(names))
+        values["label2id"] = {name: index for index, name in enumerate(names)}
+    if renamed.layout.family == "meter" and image_size is not None:
+        values["image_size"] = image_size
+    for part in ("", "text_config", "vision_config"):
+        heads = values.get(part, {}) if part else values
+        if "num_attention_heads" in heads and heads["num_attention_heads"] is None:
+            name = f"{part}.num_attention_heads".lstrip(".")
+            raise ValueError(f"the checkpoint does not tell {name}: give it in config=")
+    return family.config_class(**values)
+
+
+def refuse_unknown(overrides: Mapping[str, Any], values: Mapping[str, Any], config_class: Any) -> None:
+    """Raise `ValueError` if the user gives a field that neither the config class nor the checkpoint knows."""
+    parts = {"": config_class}
+    if config_class is PuMerMeterConfig:
+        parts |= {name: tower for name, tower in config_class.sub_configs.items() if name in overrides}
+    for part, owner in parts.items():
+        given, own = (overrides[part], values[part]) if part else (overrides, values)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"config.{part}={given!r}: give a dict")
+        known = {field.name for field in fields(owner)} | set(own) | {*METADATA, "output_attentions"}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ValueError(f"config.{f'{part}.{unknown[0]}'.lstrip('.')} is no field of {owner.__name__}")
+
+
+def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `overrides`, in the configs of the towers too."""
+    towers = {
+        name: {**values[name], **overrides[name]} for name in ("text_config", "vision_config") if name in overrides
+    }
+    return {**values, **overrides, **towers}
+
+
+def build_model(
+    checkpoint: Checkpoint,
+    renamed: Renamed,
+    family: Family,
+    task: str,
+    image_size: int | None,
+    overrides: Mapping[str, Any],
+) -> PuMerPreTrainedModel:
+    """Our model with the weights of the checkpoint, each of which has its place."""
+    config = build_config(checkpoint, renamed, family, task, image_size, overrides)
+    if renamed.layout.family == "meter":
+        resize_meter(renamed, config)
+    head = renamed.heads.get(task, {})
+    with torch.device("meta"):
+        model = family.models[task if head else "pretrain"](config)
+    prefix = f"{model.base_model_prefix}." if head else ""
+    weights = {**{f"{prefix}{name}": value for name, value in renamed.backbone.items()}, **head}
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+    def source_name(name: str) -> str:
+        return renamed.source_name(name.removeprefix(prefix), task)
+
+    left_over = renamed.left_over + [source_name(name) for name in weights if name not in wanted]
+    missing = [source_name(name) for name in wanted if name not in weights]
+    misshapen = [
+        f"{source_name(name)} (for {name}: {tuple(weights[name].shape)}, expected {shape})"
+        for name, shape in wanted.items()
+        if name in weights and tuple(weights[name].shape) != shape
+    ]
+    if left_over or missing or misshapen:
+        raise mismatch(left_over, missing, misshapen)
+    model.load_state_dict(weights, strict=True, assign=True)
+    return model.to(reduce(torch.promote_types, {value.dtype for value in weights.values()}))
+
+
+def processor_plan(
+    checkpoint: Checkpoint, renamed: Renamed, family: Family, task: str, image_size: int | None, config: Any
+) -> ProcessorPlan:
+    """What the checkpoint says about its processor."""
+    is_meter = renamed.layout.family == "meter"
+    patch_size = config.vision_config.patch_size if is_meter else config.patch_size
+    side = image_size or config.image_size
+    if side % patch_size:
+        raise ValueError(f"image_size={side} is not a multiple of the patch size {patch_size}")
+    return ProcessorPlan(
+        family=renamed.layout.family,
+        origin=renamed.layout.origin,
+        task=task,
+        image_size=side,
+        patch_size=patch_size,
+        resized=image_size is not None,
+        tokenizer=checkpoint.config.get("tokenizer") or family.tokenizer,
+        vocab_size=config.text_config.vocab_size if is_meter else config.vocab_size,
+        max_text_length=config.max_text_length if is_meter else config.max_position_embeddings,
+        folder=checkpoint.folder,
+    )
+
+
+def save(model: PuMerPreTrainedModel, processor: ProcessorMixin | None, dest: Path) -> None:
+    """Write the folder `dest` whole or not at all."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = dest.with_name(f".{dest.name}.{os.getpid()}")
+    unfinished.mkdir()
+    try:
+        model.save_pretrained(unfinished)
+        if processor is not None:
+            processor.save_pretrained(unfinished)
+        if dest.exists():
+            dest.rmdir()
+        unfinished.rename(dest)
+    finally:
+        if unfinished.exists():
+            shutil.rmtree(unfinished)

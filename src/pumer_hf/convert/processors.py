@@ -1,0 +1,151 @@
+"""Processors: the image processing that a checkpoint was trained with, and its tokenizer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    CLIPImageProcessorPil,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+    ViltImageProcessorPil,
+    ViltProcessor,
+    ViTImageProcessorPil,
+)
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
+from transformers.utils import logging
+
+from ..models.meter import PuMerMeterProcessor
+
+logger = logging.get_logger(__name__)
+
+VOCAB_SIZES = {"bert-base-uncased": 30_522, "roberta-base": 50_265}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json")
+HALF = [0.5, 0.5, 0.5]
+
+
+@dataclass(frozen=True)
+class ProcessorPlan:
+    """What a checkpoint says about its processor."""
+
+    family: str
+    origin: str
+    task: str
+    image_size: int
+    """Pixels: the side of the square, or the shorter edge of what original and stock ViLT see."""
+    patch_size: int
+    resized: bool
+    """Whether `image_size` is the user's wish."""
+    tokenizer: str
+    vocab_size: int
+    max_text_length: int
+    folder: Path
+    """Where the checkpoint lies, perhaps with a tokenizer."""
+
+
+def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None:
+    """The processor to save with a model, or None.
+
+    Args:
+        processor: a processor, which is saved as it is; a tokenizer; the folder or Hub id of either; None for the
+            tokenizer beside the checkpoint or the one that it names; False for no processor.
+        plan: what the checkpoint says.
+
+    Raises:
+        ValueError: the processor that was asked for does not load, or it knows more words than the model.
+    """
+    if processor is False:
+        return None
+    if processor is None:
+        processor = default_tokenizer(plan)
+        if processor is None:
+            return None
+    elif isinstance(processor, (str, Path)):
+        processor = limited(load_processor(str(processor)), plan)
+    tokenizer = getattr(processor, "tokenizer", processor)
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise ValueError(f"processor={processor!r}: give a processor, a tokenizer, or the folder or Hub id of one")
+    if len(tokenizer) > plan.vocab_size:
+        raise ValueError(f"the tokenizer knows {len(tokenizer)} tokens, but the checkpoint has {plan.vocab_size}")
+    if isinstance(processor, ProcessorMixin):
+        return processor
+    if plan.family == "meter":
+        return PuMerMeterProcessor(image_processor(plan), tokenizer)
+    return ViltProcessor(image_processor(plan), tokenizer)
+
+
+def load_processor(name: str) -> Any:
+    """The processor, or else the tokenizer, in a folder or on the Hub."""
+    loader = AutoProcessor if (Path(name) / "processor_config.json").is_file() else AutoTokenizer
+    try:
+        return loader.from_pretrained(name)
+    except OSError as error:
+        raise ValueError(f"processor={name!r} does not load: {error}") from error
+
+
+def limited(processor: Any, plan: ProcessorPlan) -> Any:
+    """A processor or tokenizer that was just loaded, told the longest text of the model."""
+    tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
+    tokenizer.model_max_length = min(tokenizer.model_max_length, plan.max_text_length)
+    return processor
+
+
+def default_tokenizer(plan: ProcessorPlan) -> Any:
+    """The tokenizer beside the checkpoint, else the one that it names; None, with a warning, if there is neither."""
+    if any((plan.folder / name).is_file() for name in TOKENIZER_FILES):
+        return limited(AutoTokenizer.from_pretrained(plan.folder), plan)
+    reason = f"its vocabulary ({plan.vocab_size}) is not that of {plan.tokenizer}"
+    if VOCAB_SIZES.get(plan.tokenizer, plan.vocab_size) == plan.vocab_size:
+        try:
+            # Without a network this fails at once, `AutoTokenizer` by name only after its retries.
+            folder = snapshot_download(plan.tokenizer, allow_patterns=["*.json", "*.txt"])
+            return limited(AutoTokenizer.from_pretrained(folder), plan)
+        except (OSError, HFValidationError) as error:
+            reason = f"{plan.tokenizer} does not load: {error}"
+    logger.warning(
+        f"The model is saved without a processor: {reason}. To add one, convert again with processor= (--processor), "
+        "the folder or Hub id of a tokenizer."
+    )
+    return None
+
+
+def image_processor(plan: ProcessorPlan) -> Any:
+    """The image processing that a checkpoint was trained with.
+
+    Original and stock ViLT keep the aspect ratio (shorter edge `image_size`). Original METER cuts a square out of the
+    middle. The release of PuMer squeezes images into a square: METER as CLIP for VQA and retrieval, but in
+    its commands for visual entailment and NLVR2 with the mean, the deviation and the bilinear filter of ViLT.
+    """
+    square = {"height": plan.image_size, "width": plan.image_size}
+    if plan.family == "vilt":
+        if plan.origin == "released":
+            return ViTImageProcessorPil(size=square, image_mean=HALF, image_std=HALF, do_convert_rgb=True)
+        return vilt_image_processor(plan)
+    if plan.origin == "original":
+        return CLIPImageProcessorPil(
+            size={"shortest_edge": plan.image_size},
+            crop_size=square,
+            image_mean=list(OPENAI_CLIP_MEAN),
+            image_std=list(OPENAI_CLIP_STD),
+        )
+    like_clip = plan.task not in ("ve", "nlvr2")
+    return CLIPImageProcessorPil(
+        size=square,
+        do_center_crop=False,
+        resample=PILImageResampling.BICUBIC if like_clip else PILImageResampling.BILINEAR,
+        image_mean=list(OPENAI_CLIP_MEAN) if like_clip else HALF,
+        image_std=list(OPENAI_CLIP_STD) if like_clip else HALF,
+    )
+
+
+def vilt_image_processor(plan: ProcessorPlan) -> Any:
+    """ViLT's own image processing; of a stock ViLT that has a config for it, that one."""
+    resize = {"size": {"shortest_edge": plan.image_size}}
+    names = ("processor_config.json", "preprocessor_config.json")
+    if plan.origin == "stock" and any((plan.folder / name).is_file() for name in names):
+        return ViltImageProcessorPil.from_pretrained(plan.folder, **(resize if plan.resized else {}))
+    return ViltImageProcessorPil(**resize, size_divisor=plan.patch_size, image_mean=HALF, image_std=HALF)

@@ -1,0 +1,69 @@
+"""The flat `config.json` of a checkpoint released with PuMer -> our `reduction`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+SALIENCIES = {"mean_head": "mean_head", "mh": "mean_head", "first_head": "first_head", "fh": "first_head"}
+
+
+def released_reduction(config: Mapping[str, Any], family: str) -> dict[str, Any] | None:
+    """The schedule that a released checkpoint was trained with; None if it reduces nothing.
+
+    Released ViLT counts its layers as we do; released METER counts text and image layers of a pair, so that pair `p`
+    is `2 * p`. Both reduce only where they prune: without `prune_r` the merging ratios have no effect. METER ignores
+    `sim_method` and `merge_style`.
+
+    Args:
+        config: the content of `config.json`.
+        family: `"vilt"` or `"meter"`.
+
+    Raises:
+        ValueError: the checkpoint reduces in a way that we do not have.
+    """
+    if config.get("prune_layers"):
+        raise ValueError(f"prune_layers={config['prune_layers']!r}: checkpoints with a token pruner are not supported")
+    merge_ratio = config.get("merge_r") or 0
+    if merge_ratio >= 1:
+        raise ValueError(f"merge_r={merge_ratio!r} is a number of tokens: only ratios in [0, 1) are supported")
+    layers = parse_layers(config.get("reduce_layers"))
+    prune_ratio = config.get("prune_r") or 0
+    if not layers or prune_ratio == 0:
+        return None
+    saliency = "mean_head"
+    if family == "vilt":
+        saliency = released_saliency(config)
+    else:
+        odd = [layer for layer in layers if layer % 2]
+        if odd:
+            raise ValueError(f"reduce_layers={layers}: METER counts its pairs 0, 2, 4, ..., so {odd} name none")
+        layers = [layer // 2 for layer in layers]
+    return {
+        "method": "pumer",
+        "layers": layers,
+        "prune_ratio": prune_ratio,
+        "image_merge_ratio": merge_ratio,
+        "text_merge_ratio": config.get("merge_text") or 0,
+        "saliency": saliency,
+    }
+
+
+def released_saliency(config: Mapping[str, Any]) -> str:
+    """The `saliency` of a released ViLT."""
+    style, method = config.get("merge_style", "tome"), config.get("sim_method", "mean_head")
+    if style != "tome":
+        raise ValueError(f"merge_style={style!r} is not supported: only 'tome', the one of PuMer, is")
+    if method not in SALIENCIES:
+        raise ValueError(f"sim_method={method!r} is not supported: only {', '.join(SALIENCIES)} are")
+    return SALIENCIES[method]
+
+
+def parse_layers(layers: Any) -> list[int]:
+    """`reduce_layers`, a list or a string such as `"2,5,8"`, as ascending numbers without repeats."""
+    if isinstance(layers, str):
+        layers = [part for part in layers.strip("[]() ").split(",") if part.strip()]
+    try:
+        return sorted({int(layer) for layer in layers or ()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"reduce_layers={layers!r}: give a list of layer numbers, or a string such as '2,5,8'"
+        ) from error

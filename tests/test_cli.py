@@ -1,0 +1,78 @@
+"""The command `pumer-hf`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny_checkpoints as tiny
+from transformers import AutoModel
+
+from pumer_hf.cli import COMMANDS, main
+
+
+@pytest.fixture
+def released(tmp_path):
+    tiny.save_released(tmp_path / "in", "meter", ["vqa_classifier"])
+    return str(tmp_path / "in")
+
+
+def test_help_gives_an_example_of_each_command(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for command in COMMANDS:
+        assert command.example.startswith(f"pumer-hf {command.name} ")
+        assert command.example in text
+        with pytest.raises(SystemExit):
+            main([command.name, "--help"])
+        assert command.example in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_convert(as_file, released, tmp_path, capsys):
+    config = json.dumps({"co_attention": "parallel"})
+    if as_file:
+        (tmp_path / "config.json").write_text(config)
+        config = str(tmp_path / "config.json")
+    dest = tmp_path / "out"
+    arguments = ["--kind", "released_meter", "--task", "vqa2", "--image-size", "24", "--no-processor"]
+    assert main(["convert", released, str(dest), *arguments, "--config", config]) == 0
+    assert capsys.readouterr().out == f"saved in {dest}\n"
+    loaded = AutoModel.from_pretrained(dest).config
+    assert (loaded.co_attention, loaded.image_size) == ("parallel", 24)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--task", "ve"], "task='ve': the checkpoint has no head for it"),
+        (["--config", "{"], "--config is not JSON"),
+        (["--config", "nowhere.json"], "nowhere.json"),
+        (["--processor", "no/such"], "processor='no/such' does not load"),
+    ],
+)
+def test_errors(arguments, message, released, tmp_path, capsys):
+    assert main(["convert", released, str(tmp_path / "out"), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert "pumer-hf convert: error: " in captured.err
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["compress"], ["convert", "in"]])
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: pumer-hf" in capsys.readouterr().err
+
+
+def test_as_a_module(tmp_path):
+    command = [sys.executable, "-m", "pumer_hf.cli", "convert", str(tmp_path / "nothing"), str(tmp_path / "out")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "pumer-hf convert: error: source=" in result.stderr
+    assert "Traceback" not in result.stderr
