@@ -27,7 +27,6 @@ class DistillationTrainer(Trainer):
             ([`place_teacher`]), and never optimised or saved. Without one, and without `teacher_logits` in the
             dataset, the task loss stands alone.
         args: [`DistillationTrainingArguments`].
-
         eval_collator: data collator of evaluation and prediction; default: that of training.
 
     The other arguments are those of `Trainer`. Batches may hold `teacher_logits` float (B, C)
