@@ -285,7 +285,9 @@ def test_square_images_are_whole_and_need_no_mask(processor, size):
 
 
 def test_images_of_different_shapes_keep_their_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], square_images=False)([row((40, 40)), row((80, 52)), row((30, 48))])
+    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(
+        [row((40, 40)), row((80, 52)), row((30, 48))]
+    )
     heights, widths = (32, 32, 48), (32, 48, 32)
     assert batch["pixel_values"].shape == (3, 3, 48, 48)
     assert (batch["pixel_mask"].dtype, batch["pixel_mask"].shape) == (torch.long, (3, 48, 48))
@@ -297,7 +299,7 @@ def test_images_of_different_shapes_keep_their_mask(processor):
 
 
 def test_images_of_the_same_shape_need_no_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], square_images=False)([row((60, 40)), row((60, 40))])
+    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row((60, 40)), row((60, 40))])
     assert "pixel_mask" not in batch
     assert batch["pixel_values"].shape == (2, 3, 32, 48)
 
@@ -322,8 +324,8 @@ def test_meter_sees_squares_of_whole_images(meter_processor):
 
 
 def test_meter_cannot_keep_the_aspect_ratio(meter_processor):
-    collator = VqaCollator(meter_processor, ["yes", "no"], square_images=False)
-    with pytest.raises(ValueError, match="data.square_images=False"):
+    collator = VqaCollator(meter_processor, ["yes", "no"], keep_aspect_ratio=True)
+    with pytest.raises(ValueError, match="data.keep_aspect_ratio=True"):
         collator([row()])
 
 

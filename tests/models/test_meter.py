@@ -355,8 +355,8 @@ def test_the_collator_leaves_resizing_to_the_processor(teacher):
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "labels"}
     assert batch["pixel_values"].shape == (2, 3, 16, 16)
     assert model(**batch).loss.isfinite()
-    with pytest.raises(ValueError, match=r"data.square_images=False: .* \(METER\)"):
-        VqaCollator(processor, ["yes", "no"], square_images=False)(rows)
+    with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
+        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
 
 
 def png_bytes(width, height):

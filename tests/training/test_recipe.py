@@ -5,6 +5,10 @@ from typing import ClassVar
 
 import pytest
 
+from pumer_hf import preset
+from pumer_hf.data.nlvr2 import Nlvr2DataArguments
+from pumer_hf.data.retrieval import RetrievalDataArguments
+from pumer_hf.data.snli_ve import SnliVeDataArguments
 from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.training.build import BACKBONES
@@ -13,9 +17,16 @@ from pumer_hf.training.recipe import exit_on_user_error, parse_recipe, read_bloc
 RECIPES = Path(__file__).parents[2] / "recipes"
 DATA_ARGUMENTS = {
     "digit_scenes": VqaDataArguments,
+    "digit_scenes_nlvr2": Nlvr2DataArguments,
+    "digit_scenes_retrieval": RetrievalDataArguments,
+    "digit_scenes_snli_ve": SnliVeDataArguments,
     "easy_vqa": VqaDataArguments,
+    "nlvr2": Nlvr2DataArguments,
+    "retrieval": RetrievalDataArguments,
+    "snli_ve": SnliVeDataArguments,
     "vqav2": VqaDataArguments,
 }  # by the folder of a recipe
+PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
 RECIPE_FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
 
 RECIPE = """
@@ -144,7 +155,7 @@ def test_a_recipe_takes_the_data_block_of_another_task(recipe_file):
             "reduction: {method: pumer, layers: [1], prun_ratio: 0.1}",
             "reduction.prun_ratio is not a field of method 'pumer': did you mean prune_ratio?",
         ),
-        ("data: {xyzzy: 5}", "unknown key 'xyzzy' in the block 'data': did you mean one of train_file, "),
+        ("data: {xyzzy: 5}", "unknown key 'xyzzy' in the block 'data': did you mean one of dataset, "),
         ("model: 3", "the block 'model' must hold keys and values, got 3"),
         ("data: {5: grid_size}", "unknown key '5' in the block 'data'"),
         ("5: {}", "unknown block '5'"),
@@ -196,10 +207,10 @@ def test_flags_override_the_file(parse):
 
 def test_flags_of_lists_and_booleans(parse):
     recipe = parse(
-        "--train_file", "q.json", "a.json", "--validation_file", "v.jsonl", "--no_square_images", "--resume"
+        "--train_file", "q.json", "a.json", "--validation_file", "v.jsonl", "--keep_aspect_ratio", "--resume"
     )
     assert recipe.data.train_file == ["q.json", "a.json"]
-    assert recipe.data.square_images is False
+    assert recipe.data.keep_aspect_ratio is True
     assert recipe.training.resume is True
 
 
@@ -399,3 +410,12 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     if recipe.model.config is not None:
         config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
         assert config.reduction == parse_reduction(recipe.reduction).to_dict()
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPE_FILES if path.parts[1] in PAPER_TASKS], ids=str)
+def test_recipes_of_the_paper_reduce_as_its_table_6_says(path):
+    backbone, task, _ = path.parts
+    recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
+    assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
+    assert recipe.data.max_text_length == (32 if task == "vqav2" else 40)
+    assert recipe.data.rand_augment

@@ -584,3 +584,34 @@ def test_a_saved_run_holds_its_distillation_arguments(make_model, make_rows, run
     saved = torch.load(Path(trainer.args.output_dir) / "training_args.bin", weights_only=False)
     assert isinstance(saved, DistillationTrainingArguments)
     assert (saved.alpha, saved.temperature) == (0.5, 2.0)
+
+
+# Collators
+
+
+def test_evaluation_has_a_collator_of_its_own(make_model, make_rows, make_args):
+    calls = []
+
+    def collator(name):
+        def collate(rows):
+            calls.append(name)
+            return default_data_collator(rows)
+
+        return collate
+
+    trainer = DistillationTrainer(
+        make_model(),
+        args=make_args(max_steps=2, eval_strategy="steps", eval_steps=2),
+        train_dataset=make_rows(8),
+        eval_dataset=make_rows(3),
+        data_collator=collator("train"),
+        eval_collator=collator("eval"),
+    )
+    trainer.train()
+    assert set(calls) == {"train", "eval"}
+    del calls[:]
+    trainer.predict(make_rows(3))
+    assert set(calls) == {"eval"}
+    del calls[:]
+    next(iter(trainer.get_train_dataloader()))
+    assert set(calls) == {"train"}

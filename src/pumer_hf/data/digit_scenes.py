@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 from datasets import Dataset, Features, Image, List, Value
+from numpy.random import Generator
 from PIL import Image as PILImage
 
 CELL_SIZE = 8
@@ -57,10 +58,14 @@ class Scene:
         return self.cells[index] % self.grid_size
 
     def quadrant(self, index: int) -> str:
-        """Which quarter of the grid a digit is in, one of `QUADRANTS`; a middle row is top, a middle column left."""
-        half = self.grid_size / 2
-        bottom, right = self.cells[index] // self.grid_size >= half, self.column(index) >= half
-        return QUADRANTS[2 * bottom + right]
+        """Which quarter of the grid a digit is in, see [`quadrant_of`]."""
+        return quadrant_of(self.cells[index], self.grid_size)
+
+
+def quadrant_of(cell: int, grid_size: int) -> str:
+    """Which quarter of the grid a cell is in, one of `QUADRANTS`; a middle row is top, a middle column left."""
+    row, column = divmod(cell, grid_size)
+    return QUADRANTS[2 * (row >= grid_size / 2) + (column >= grid_size / 2)]
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def handwriting(split: str) -> tuple[np.ndarray, ...]:
     return tuple(samples)
 
 
-def sample_scene(rng: np.random.Generator, grid_size: int, num_digits: int) -> Scene:
+def sample_scene(rng: Generator, grid_size: int, num_digits: int) -> Scene:
     """A random scene; in two of five, one digit stands twice."""
     digits = rng.permutation(10)[:num_digits]
     if num_digits > 1 and rng.random() < 0.4:
@@ -104,7 +109,7 @@ def sample_scene(rng: np.random.Generator, grid_size: int, num_digits: int) -> S
     return Scene(grid_size, tuple(map(int, cells)), tuple(map(int, digits)), tuple(map(str, colours)))
 
 
-def draw(scene: Scene, split: str, rng: np.random.Generator) -> PILImage.Image:
+def draw(scene: Scene, split: str, rng: Generator) -> PILImage.Image:
     """The picture of a scene, each digit a random handwriting sample of the split."""
     side = scene.grid_size * CELL_SIZE
     canvas = np.zeros((side, side, 3))
@@ -116,13 +121,33 @@ def draw(scene: Scene, split: str, rng: np.random.Generator) -> PILImage.Image:
     return PILImage.fromarray(canvas.round().astype(np.uint8))
 
 
-def ask_digit_by_colour(scene: Scene, rng: np.random.Generator) -> Question:
+def encode(picture: PILImage.Image) -> dict[str, bytes | None]:
+    """A picture as `datasets` stores it."""
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
+    return {"bytes": png.getvalue(), "path": None}
+
+
+def scene_rng(split: str, grid_size: int, num_digits: int, seed: int, stream: tuple[int, ...] = ()) -> Generator:
+    """The random numbers of a split; another `stream` has others. Raises `ValueError` if a value is out of range."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")
+    if not 2 <= num_digits <= len(COLOURS):
+        raise ValueError(f"num_digits={num_digits}: must be in [2, {len(COLOURS)}]")
+    if grid_size < 2 or grid_size**2 < num_digits:
+        raise ValueError(f"grid_size={grid_size}: must be at least 2 and have room for {num_digits} digits")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be at least 0")
+    return np.random.default_rng((seed, list(SPLITS).index(split), *stream))
+
+
+def ask_digit_by_colour(scene: Scene, rng: Generator) -> Question:
     """What digit is red?"""
     index = rng.integers(len(scene.digits))
     return Question(f"what digit is {scene.colours[index]}?", str(scene.digits[index]), (scene.cells[index],))
 
 
-def ask_colour_of_digit(scene: Scene, rng: np.random.Generator) -> Question | None:
+def ask_colour_of_digit(scene: Scene, rng: Generator) -> Question | None:
     """What colour is the seven? Asked of digits that stand once."""
     counts = Counter(scene.digits)
     once = [index for index, digit in enumerate(scene.digits) if counts[digit] == 1]
@@ -132,7 +157,7 @@ def ask_colour_of_digit(scene: Scene, rng: np.random.Generator) -> Question | No
     return Question(f"what colour is the {DIGITS[scene.digits[index]]}?", scene.colours[index], (scene.cells[index],))
 
 
-def ask_digit_by_position(scene: Scene, rng: np.random.Generator) -> Question | None:
+def ask_digit_by_position(scene: Scene, rng: Generator) -> Question | None:
     """What digit is in the top left? Asked of quarters with one digit."""
     quadrants = [scene.quadrant(index) for index in range(len(scene.digits))]
     alone = [index for index, quadrant in enumerate(quadrants) if quadrants.count(quadrant) == 1]
@@ -142,7 +167,7 @@ def ask_digit_by_position(scene: Scene, rng: np.random.Generator) -> Question | 
     return Question(f"what digit is in the {quadrants[index]}?", str(scene.digits[index]), (scene.cells[index],))
 
 
-def ask_count(scene: Scene, rng: np.random.Generator) -> Question:
+def ask_count(scene: Scene, rng: Generator) -> Question:
     """How many threes? Three of ten times the answer is 0."""
     absent = [digit for digit in range(10) if digit not in scene.digits]
     digit = rng.choice(absent if rng.random() < 0.3 else sorted(set(scene.digits)))
@@ -151,7 +176,7 @@ def ask_count(scene: Scene, rng: np.random.Generator) -> Question:
     return Question(f"how many {plural}?", str(len(cells)), cells)
 
 
-def ask_left_of(scene: Scene, rng: np.random.Generator) -> Question | None:
+def ask_left_of(scene: Scene, rng: Generator) -> Question | None:
     """Is there a five left of a two? As often yes as no."""
     wanted = rng.random() < 0.5
     present = sorted(set(scene.digits))
@@ -168,7 +193,7 @@ def _is_left_of(scene: Scene, a: int, b: int) -> bool:
     return min(columns[a]) < max(columns[b])
 
 
-QUESTIONS: dict[str, Callable[[Scene, np.random.Generator], Question | None]] = {
+QUESTIONS: dict[str, Callable[[Scene, Generator], Question | None]] = {
     "digit_by_colour": ask_digit_by_colour,
     "colour_of_digit": ask_colour_of_digit,
     "digit_by_position": ask_digit_by_position,
@@ -210,25 +235,18 @@ def digit_scenes(
     unknown = sorted(set(weights) - set(QUESTIONS))
     if unknown or not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"weights={weights}: give numbers of at least 0, one above 0, for kinds in {list(QUESTIONS)}")
-    if not 2 <= num_digits <= len(COLOURS):
-        raise ValueError(f"num_digits={num_digits}: must be in [2, {len(COLOURS)}]")
-    if grid_size < 2 or grid_size**2 < num_digits:
-        raise ValueError(f"grid_size={grid_size}: must be at least 2 and have room for {num_digits} digits")
     if num_scenes < 1 or questions_per_scene < 1:
         raise ValueError(f"num_scenes={num_scenes}, questions_per_scene={questions_per_scene}: must be at least 1")
-    if seed < 0:
-        raise ValueError(f"seed={seed}: must be at least 0")
-    rng = np.random.default_rng((seed, list(SPLITS).index(split) if split in SPLITS else 0))
+    rng = scene_rng(split, grid_size, num_digits, seed)
     columns: dict[str, list] = {name: [] for name in FEATURES}
     kinds = list(weights)
     chances = np.array([weights[kind] for kind in kinds], dtype=float)
     for _ in range(num_scenes):
         asked = [str(kind) for kind in rng.choice(kinds, questions_per_scene, p=chances / chances.sum())]
         scene, questions = _scene_for(asked, rng, grid_size, num_digits)
-        png = io.BytesIO()
-        draw(scene, split, rng).save(png, format="PNG")
+        image = encode(draw(scene, split, rng))
         for kind, question in zip(asked, questions, strict=True):
-            columns["image"].append({"bytes": png.getvalue(), "path": None})
+            columns["image"].append(image)
             columns["question"].append(question.text)
             columns["answer"].append(question.answer)
             columns["kind"].append(kind)
@@ -236,9 +254,7 @@ def digit_scenes(
     return Dataset.from_dict(columns, features=FEATURES)
 
 
-def _scene_for(
-    kinds: list[str], rng: np.random.Generator, grid_size: int, num_digits: int
-) -> tuple[Scene, list[Question]]:
+def _scene_for(kinds: list[str], rng: Generator, grid_size: int, num_digits: int) -> tuple[Scene, list[Question]]:
     """A scene of which every one of `kinds` can be asked, and the questions."""
     while True:
         scene = sample_scene(rng, grid_size, num_digits)

@@ -1,9 +1,9 @@
-"""Reading VQA data that users bring: VQA v2's official JSON pairs, and plain JSONL. Errors name file and row."""
+"""Reading the data that users bring: the official files of the tasks, and plain JSONL. Errors name file and row."""
 
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +38,7 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
         FileNotFoundError: a file or an image is missing.
         ValueError: a file is empty, not JSON, or lacks a field; the message names file, row and field.
     """
-    paths = [Path(name) for name in files]
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: there is no such file")
+    paths = existing_files(files)
     if len(paths) == 1 and paths[0].suffix != ".json":
         rows = _read_jsonl(paths[0], Path(image_dir) if image_dir else paths[0].parent)
     elif len(paths) == 2:
@@ -50,13 +47,47 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
         rows = _read_vqa_v2(paths, Path(image_dir))
     else:
         raise ValueError(f"{', '.join(files)}: give one .jsonl file, or VQA v2's two .json files")
-    columns: dict[str, list] = {name: [] for name in FEATURES}
+    return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question")
+
+
+def existing_files(files: list[str]) -> list[Path]:
+    """The paths of files; raises `FileNotFoundError` for one that is not there."""
+    paths = [Path(name) for name in files]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: there is no such file")
+    return paths
+
+
+def to_dataset(rows: Iterable[dict[str, Any]], features: Features, empty: str) -> Dataset:
+    """A dataset of rows; raises `ValueError` with the message `empty` if there are none."""
+    columns: dict[str, list] = {name: [] for name in features}
     for row in rows:
         for name, value in row.items():
             columns[name].append(value)
-    if not columns["question"]:
-        raise ValueError(f"{paths[0]}: the file holds no question")
-    return Dataset.from_dict(columns, features=FEATURES)
+    if not columns["origin"]:
+        raise ValueError(empty)
+    return Dataset.from_dict(columns, features=features)
+
+
+def read_objects(files: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects in a file with one per line, each with its origin. `files` names one file."""
+    if len(files) != 1:
+        raise ValueError(f"{', '.join(files)}: give one file with a JSON object per line")
+    (path,) = existing_files(files)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                origin = f"{path}, line {number}"
+                yield json_object(line, origin), origin
+
+
+def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any]:
+    """The first of several names that is a file in `folder`, as an undecoded `datasets` image."""
+    for name in names:
+        if (folder / name).is_file():
+            return {"path": str(folder / name), "bytes": None}
+    raise FileNotFoundError(f"{origin}: there is no image {folder / names[0]}")
 
 
 def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
@@ -70,26 +101,22 @@ def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
 
 
 def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                origin = f"{path}, line {number}"
-                row = _object(line, origin)
-                answers = row["answers"] if "answers" in row else [_field(row, "answer", str, origin)]
-                if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
-                    raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
-                yield {
-                    "image": _image(image_dir / _field(row, "image", str, origin), origin),
-                    "question": _field(row, "question", str, origin),
-                    "answers": answers,
-                    "origin": origin,
-                }
+    for row, origin in read_objects([str(path)]):
+        answers = row["answers"] if "answers" in row else [json_field(row, "answer", str, origin)]
+        if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
+            raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
+        yield {
+            "image": find_image(image_dir, [json_field(row, "image", str, origin)], origin),
+            "question": json_field(row, "question", str, origin),
+            "answers": answers,
+            "origin": origin,
+        }
 
 
 def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]:
     contents = {}
     for path in paths:
-        content = _object(path.read_bytes(), str(path))
+        content = json_object(path.read_bytes(), str(path))
         kind = next((kind for kind in ("questions", "annotations") if isinstance(content.get(kind), list)), None)
         if kind is None:
             raise ValueError(f"{path}: a VQA v2 file has a list 'questions' or 'annotations', found {sorted(content)}")
@@ -104,20 +131,20 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
     answers = {}
     for number, annotation in enumerate(annotations):
         origin = f"{annotations_path}, annotation {number}"
-        given = [_field(item, "answer", str, origin) for item in _field(annotation, "answers", list, origin)]
+        given = [json_field(item, "answer", str, origin) for item in json_field(annotation, "answers", list, origin)]
         if not given:
             raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
-        answers[_field(annotation, "question_id", int, origin)] = given
+        answers[json_field(annotation, "question_id", int, origin)] = given
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
-        question_id, image_id = (_field(question, name, int, origin) for name in ("question_id", "image_id"))
+        question_id, image_id = (json_field(question, name, int, origin) for name in ("question_id", "image_id"))
         if question_id not in answers:
             raise ValueError(f"{origin}: {annotations_path} has no annotation for question_id {question_id}")
         if image_id not in images:
             raise FileNotFoundError(f"{origin}: {image_dir} has no image with the number {image_id}")
         yield {
             "image": {"path": str(images[image_id]), "bytes": None},
-            "question": _field(question, "question", str, origin),
+            "question": json_field(question, "question", str, origin),
             "answers": answers[question_id],
             "origin": origin,
         }
@@ -134,13 +161,8 @@ def _images_by_number(image_dir: Path) -> dict[int, Path]:
     return images
 
 
-def _image(path: Path, origin: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{origin}: there is no image {path}")
-    return {"path": str(path), "bytes": None}
-
-
-def _object(text: bytes, origin: str) -> dict[str, Any]:
+def json_object(text: bytes, origin: str) -> dict[str, Any]:
+    """A JSON object; anything else is a `ValueError` that names its origin."""
     try:
         value = json.loads(text)
     except ValueError as error:  # not JSON, or not UTF-8
@@ -150,7 +172,8 @@ def _object(text: bytes, origin: str) -> dict[str, Any]:
     return value
 
 
-def _field(row: Any, name: str, kind: type, origin: str) -> Any:
+def json_field(row: Any, name: str, kind: type, origin: str) -> Any:
+    """A field of a JSON object, which must be there and of a kind."""
     if not isinstance(row, dict) or not isinstance(row.get(name), kind):
         found = f"got {row[name]!r}" if isinstance(row, dict) and name in row else "it is missing"
         raise ValueError(f"{origin}: the field '{name}' must be a {kind.__name__}, but {found}")

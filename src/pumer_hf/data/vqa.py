@@ -1,38 +1,35 @@
-"""Visual question answering: from files or digit scenes to model inputs, soft targets and a metric."""
+"""Visual question answering: from data or digit scenes to model inputs, soft targets and a metric."""
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset, Image
-from PIL.Image import Resampling
 from torch import Tensor
-from transformers import ProcessorMixin
+from transformers import EvalPrediction, ProcessorMixin
 from transformers.utils import logging
 
-from ..metrics.vqa import answer_scores, normalize_answer
+from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, row_scores
+from ..metrics.vqa_accuracy import vqa_accuracy
+from .arguments import DataArguments
+from .collator import Collator
 from .digit_scenes import digit_scenes
-from .files import open_image, read_vqa_files
+from .files import read_vqa_files
+from .hub import strings
+from .task import Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)
 
 
 @dataclass
-class VqaDataArguments:
-    """The `data` block of a VQA recipe. Without `train_file`, digit scenes are made."""
+class VqaDataArguments(DataArguments):
+    """The `data` block of a VQA recipe. Files: one .jsonl, or VQA v2's two .json (questions and annotations).
 
-    _argument_group_name: ClassVar[str] = "data"
+    Columns of a Hub dataset: `image`, `question` and `answers`.
+    """
 
-    train_file: list[str] | None = field(
-        default=None, metadata={"help": "One .jsonl file, or VQA v2's two .json files (questions and annotations)."}
-    )
-    validation_file: list[str] | None = field(default=None, metadata={"help": "The same for validation."})
-    test_file: list[str] | None = field(
-        default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
-    )
-    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images."})
     min_answer_count: int = field(
         default=1, metadata={"help": "Answers given at least this often in training become labels (VQA v2: 9)."}
     )
@@ -44,68 +41,37 @@ class VqaDataArguments:
         },
     )
     max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
-    square_images: bool = field(
-        default=True,
-        metadata={
-            "help": "Resize to a square, as in the paper, instead of keeping the aspect ratio (which METER cannot do)."
-        },
-    )
-    train_scenes: int = field(default=15_000, metadata={"help": "Digit scenes to train on, four questions each."})
-    eval_scenes: int = field(default=500, metadata={"help": "Digit scenes to validate and to test on, each."})
-    grid_size: int = field(default=6, metadata={"help": "Cells along each side of a digit scene."})
-    num_digits: int = field(default=3, metadata={"help": "Digits in a scene, 2 to 6."})
-    scene_seed: int = field(default=0, metadata={"help": "Seed of the digit scenes."})
 
     def __post_init__(self) -> None:
-        for name in ("train_file", "validation_file", "test_file"):
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, list) and value):
-                raise ValueError(f"data.{name}={value!r}: give a list of one or two files")
-        if self.train_file is None and self.test_file is not None:
-            raise ValueError("data.test_file is given, but no train_file and validation_file")
-        if (self.train_file is None) != (self.validation_file is None):
-            missing = "validation_file" if self.validation_file is None else "train_file"
-            raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
-        if self.train_file is None and self.image_dir is not None:
-            raise ValueError("data.image_dir is given, but no train_file and validation_file")
+        super().__post_init__()
         if self.unknown_answers not in ("error", "ignore"):
             raise ValueError(f"data.unknown_answers={self.unknown_answers!r}: choose 'error' or 'ignore'")
         if self.min_answer_count < 1:
             raise ValueError(f"data.min_answer_count={self.min_answer_count}: must be at least 1")
-        if self.max_text_length < 3:
-            raise ValueError(f"data.max_text_length={self.max_text_length}: must be at least 3")
 
 
-@dataclass(frozen=True)
-class VqaData:
-    """Datasets with the columns `image` (undecoded), `question`, `answers` and `origin`, and the labels."""
-
-    train: Dataset
-    validation: Dataset
-    test: Dataset
-    labels: tuple[str, ...]
-    """The answers that a model can give, in the order of its logits."""
-
-
-def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> VqaData:
-    """Load the three splits.
+def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> TaskData:
+    """Load the three splits, with the columns `image`, `question` and `answers`.
 
     Args:
         args: where from.
         labels: the answers of a model that exists already; default: the answers in the training data.
     """
-    if args.train_file is None:
-        sizes = {"train": args.train_scenes, "validation": args.eval_scenes, "test": args.eval_scenes}
-        splits = {split: _digit_scenes(args, split, size) for split, size in sizes.items()}
-    else:
-        files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-        splits = {split: read_vqa_files(names, args.image_dir) for split, names in files.items() if names}
+    splits = load_splits(
+        args,
+        read=lambda files, image_dir, split: read_vqa_files(files, image_dir),
+        scenes=lambda split, number: _digit_scenes(args, split, number),
+        columns={"image": None, "question": None, "answers": strings},
+    )
     if labels is None:
+        if args.streaming:
+            raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
         labels = answer_labels(splits["train"]["answers"], args.min_answer_count)
-    train = drop_unknown(splits["train"], labels, args.unknown_answers, drop=True)
-    validation = drop_unknown(splits["validation"], labels, args.unknown_answers, drop=False)
-    test = drop_unknown(splits["test"], labels, args.unknown_answers, drop=False) if "test" in splits else validation
-    return VqaData(train, validation, test, tuple(labels))
+    for split, dataset in splits.items():
+        if split == "train" and args.streaming:
+            continue  # a streamed row without a known answer trains towards "none of these"
+        splits[split] = drop_unknown(dataset, labels, args.unknown_answers, drop=split == "train")
+    return TaskData(**splits, labels=tuple(labels))
 
 
 def _digit_scenes(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
@@ -149,49 +115,19 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
 
 
 @dataclass
-class VqaCollator:
-    """Rows -> model inputs.
+class VqaCollator(Collator):
+    """Questions -> model inputs; `labels` are soft targets float (B, num_labels), if rows have `answers`."""
 
-    Returns `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
-    (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding, `labels` float (B, num_labels) if rows
-    have `answers`, and `teacher_logits` float (B, num_labels) if they have them.
-    """
-
-    processor: ProcessorMixin
-    labels: Sequence[str]
     max_text_length: int = 32
-    square_images: bool = True
 
     def __post_init__(self) -> None:
         self.index = {normalize_answer(label): number for number, label in enumerate(self.labels)}
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        images = [open_image(row["image"], row["origin"]) for row in rows]
-        side = self.processor.image_processor.size["shortest_edge"]
-        if side is None and not self.square_images:
-            raise ValueError("data.square_images=False: the image processor makes squares of all images (METER)")
-        if side is not None and self.square_images:
-            images = [
-                image if image.size == (side, side) else image.resize((side, side), Resampling.BICUBIC)
-                for image in images
-            ]
-        batch = dict(
-            self.processor(
-                images=images,
-                text=[row["question"] for row in rows],
-                padding="max_length",
-                max_length=self.max_text_length,
-                truncation=True,
-                return_tensors="pt",
-            )
-        )
-        if "pixel_mask" in batch and batch["pixel_mask"].all():
-            del batch["pixel_mask"]
-        if "answers" in rows[0]:
-            batch["labels"] = torch.stack([self.target(row["answers"]) for row in rows])
-        if "teacher_logits" in rows[0]:
-            batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
-        return batch
+    def texts(self, row: dict[str, Any]) -> str:
+        return row["question"]
+
+    def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
+        return torch.stack([self.target(row["answers"]) for row in rows]) if "answers" in rows[0] else None
 
     def target(self, answers: Sequence[str]) -> Tensor:
         """Soft target float (num_labels,) in [0, 1]."""
@@ -200,3 +136,37 @@ class VqaCollator:
             if answer in self.index:
                 target[self.index[answer]] = score
         return target
+
+
+def vqa_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
+    """`accuracy`, the mean soft target of the most likely answers; and the official `vqa_accuracy` of 2021, where each
+    question has at least four annotators. In percent.
+    """
+    answers = dataset["answers"][:]
+    official = min(map(len, answers)) >= 4
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits, targets = check_rows(prediction, len(answers))
+        scores = {"accuracy": 100 * float(row_scores(logits, targets).mean())}
+        if official:
+            scores["vqa_accuracy"] = vqa_accuracy([labels[index] for index in logits.argmax(-1)], answers)
+        return scores
+
+    return compute
+
+
+def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments, training: bool) -> VqaCollator:
+    augment = args.rand_augment and training
+    return VqaCollator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+
+
+VQA = Task(
+    name="vqa",
+    head="ForQuestionAnswering",
+    arguments=VqaDataArguments,
+    load=load_vqa,
+    collator=_collator,
+    metrics=vqa_metrics,
+    texts=lambda dataset: dataset["question"][:],
+    baselines=language_baselines,
+)

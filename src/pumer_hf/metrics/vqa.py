@@ -47,8 +47,14 @@ def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """`accuracy` in percent; and `accuracy_by_kind`, if the dataset has a column `kind` of questions."""
-    scores = row_scores(logits, targets)
+    """`accuracy` in percent; and `accuracy_by_kind`, if the dataset has a column `kind`.
+
+    Args:
+        logits: float (N, C).
+        targets: soft targets float (N, C), or classes int (N,).
+        dataset: the N rows.
+    """
+    scores = row_scores(logits, targets) if targets.ndim == 2 else (logits.argmax(-1) == targets).astype(float)
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
     if "kind" in dataset.column_names:
         kinds = np.array(dataset["kind"])
@@ -65,19 +71,30 @@ def language_baselines(train: Dataset, test: Dataset) -> dict[str, float]:
         `majority`: always the most frequent training answer; `question_only`: the most frequent training answer to the
         same question (the majority answer, if it was never asked).
     """
+
+    def scored(dataset: Dataset) -> list[tuple[str, dict[str, float]]]:
+        pairs = zip(dataset["question"], dataset["answers"], strict=True)
+        return [(question, answer_scores(answers)) for question, answers in pairs]
+
+    majority, question_only = text_baselines(scored(train), scored(test))
+    return {"majority": majority, "question_only": question_only}
+
+
+def text_baselines(
+    train: Sequence[tuple[str, dict[str, float]]], test: Sequence[tuple[str, dict[str, float]]]
+) -> tuple[float, float]:
+    """What is scored on `test`, in percent, by always giving the best training answer, and by giving the best one to
+    the same text. Each row is a text and the scores of its answers.
+    """
     overall: Counter[str] = Counter()
-    by_question: dict[str, Counter[str]] = {}
-    for question, answers in zip(train["question"], train["answers"], strict=True):
-        scores = answer_scores(answers)
+    by_text: dict[str, Counter[str]] = {}
+    for text, scores in train:
         overall.update(scores)
-        by_question.setdefault(question, Counter()).update(scores)
+        by_text.setdefault(text, Counter()).update(scores)
     majority = _top(overall)
-    totals = {"majority": 0.0, "question_only": 0.0}
-    for question, answers in zip(test["question"], test["answers"], strict=True):
-        scores = answer_scores(answers)
-        totals["majority"] += scores.get(majority, 0.0)
-        totals["question_only"] += scores.get(_top(by_question.get(question, overall)), 0.0)
-    return {name: 100 * total / len(test) for name, total in totals.items()}
+    always = sum(scores.get(majority, 0.0) for _, scores in test)
+    same_text = sum(scores.get(_top(by_text.get(text, overall)), 0.0) for text, scores in test)
+    return 100 * always / len(test), 100 * same_text / len(test)
 
 
 def _top(counts: Counter[str]) -> str:

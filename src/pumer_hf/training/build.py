@@ -2,10 +2,11 @@
 
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+import torch
 from transformers import (
     AutoProcessor,
     BertTokenizer,
@@ -17,9 +18,26 @@ from transformers import (
 )
 
 from ..configuration import PuMerConfig
+from ..data.task import Task
+from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
-from ..models.meter import PuMerMeterConfig, PuMerMeterForQuestionAnswering, PuMerMeterProcessor
-from ..models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering
+from ..models.meter import (
+    PuMerMeterConfig,
+    PuMerMeterForImageAndTextRetrieval,
+    PuMerMeterForImagesAndTextClassification,
+    PuMerMeterForQuestionAnswering,
+    PuMerMeterForVisualEntailment,
+    PuMerMeterModel,
+    PuMerMeterProcessor,
+)
+from ..models.vilt import (
+    PuMerViltConfig,
+    PuMerViltForImageAndTextRetrieval,
+    PuMerViltForImagesAndTextClassification,
+    PuMerViltForQuestionAnswering,
+    PuMerViltForVisualEntailment,
+    PuMerViltModel,
+)
 from .recipe import ModelArguments
 
 
@@ -32,41 +50,62 @@ def teacher_labels(args: ModelArguments) -> list[str] | None:
 
 
 def build_teacher(
-    args: ModelArguments, labels: Sequence[str], questions: Sequence[str], max_text_length: int
+    args: ModelArguments,
+    labels: Sequence[str],
+    texts: Sequence[str],
+    max_text_length: int,
+    task: Task = VQA,
 ) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
     """The unreduced model, finetuned (`args.teacher`), pretrained (`args.checkpoint`) or from scratch (`args.config`).
 
     Args:
         args: the `model` block.
-        labels: answers, in the order of the logits.
-        questions: the training questions, from which a model from scratch gets its vocabulary.
-        max_text_length: tokens per question.
+        labels: classes or answers, in the order of the logits; none for retrieval.
+        texts: the training texts, from which a model from scratch gets its vocabulary.
+        max_text_length: tokens per text.
+        task: which decides on the head of the model.
     """
     backbone = BACKBONES[args.backbone]
-    names = {"id2label": dict(enumerate(labels)), "label2id": {label: index for index, label in enumerate(labels)}}
+    names: dict[str, Any] = dict(task.model_config)
+    if labels:
+        names |= {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
     source = args.teacher or args.checkpoint
     if source is not None:
         overrides = {} if args.teacher else {**names, "ignore_mismatched_sizes": True}
-        model = backbone.model_class.from_pretrained(source, reduction=None, **overrides)
+        model = backbone.heads[task.head].from_pretrained(source, reduction=None, **overrides)
+        if not args.teacher and "modality_type_vocab_size" in task.model_config:
+            copy_modality_types(model, backbone.base_class.from_pretrained(source, reduction=None))
         return model, AutoProcessor.from_pretrained(source)
     config = backbone.config_class(**{**cast(dict, args.config or {}), **names})
-    processor = backbone.new_processor(config, args, questions, max_text_length)
-    return backbone.model_class(config), processor
+    processor = backbone.new_processor(config, args, texts, max_text_length)
+    return backbone.heads[task.head](config), processor
 
 
-def load_model(source: str, reduction: dict[str, Any] | None) -> PuMerPreTrainedModel:
+@torch.no_grad()
+def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrainedModel) -> None:
+    """Give `model`, which tells more images apart, the modality embeddings of a backbone: each further image gets the
+    first one's, as ViLT and METER do for NLVR2.
+    """
+    weights = model.base_model.state_dict()
+    for name, value in pretrained.state_dict().items():
+        if name.endswith("token_type_embeddings.weight") and len(weights[name]) > len(value):
+            weights[name][: len(value)] = value
+            weights[name][len(value) :] = value[-1]
+
+
+def load_model(source: str, reduction: dict[str, Any] | None, task: Task = VQA) -> PuMerPreTrainedModel:
     """A saved model of either family, with another reduction than it was saved with."""
     config, _ = PreTrainedConfig.get_config_dict(source)
     backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
-    return BACKBONES[backbone].model_class.from_pretrained(source, reduction=reduction)
+    return BACKBONES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
 
 
 def new_vilt_processor(
-    config: PuMerViltConfig, args: ModelArguments, questions: Sequence[str], max_text_length: int
+    config: PuMerViltConfig, args: ModelArguments, texts: Sequence[str], max_text_length: int
 ) -> ViltProcessor:
-    """A processor with a vocabulary from `questions`, to which it adapts `config`."""
+    """A processor with a vocabulary from `texts`, to which it adapts `config`."""
     max_length = max(max_text_length, config.max_position_embeddings)
-    tokenizer = build_bert_tokenizer(questions, max_length)
+    tokenizer = build_bert_tokenizer(texts, max_length)
     config.vocab_size, config.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     config.max_position_embeddings = max_length
     image_processor = ViltImageProcessorPil(
@@ -79,12 +118,12 @@ def new_vilt_processor(
 
 
 def new_meter_processor(
-    config: PuMerMeterConfig, args: ModelArguments, questions: Sequence[str], max_text_length: int
+    config: PuMerMeterConfig, args: ModelArguments, texts: Sequence[str], max_text_length: int
 ) -> PuMerMeterProcessor:
-    """A processor with a vocabulary from `questions`, to which it adapts `config`."""
+    """A processor with a vocabulary from `texts`, to which it adapts `config`."""
     text = config.text_config
     max_length = max(max_text_length, config.max_text_length)
-    tokenizer = build_roberta_tokenizer(questions, max_length)
+    tokenizer = build_roberta_tokenizer(texts, max_length)
     text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
     text.max_position_embeddings = max_length + text.pad_token_id + 1
     channels = config.vision_config.num_channels
@@ -122,11 +161,33 @@ class Backbone:
     """What a recipe needs to know about a model family."""
 
     config_class: type[PuMerConfig]
-    model_class: type[PuMerPreTrainedModel]
+    base_class: type[PuMerPreTrainedModel]
+    heads: Mapping[str, type[PuMerPreTrainedModel]]
+    """The models by the end of their names, `Task.head`."""
     new_processor: Callable[[Any, ModelArguments, Sequence[str], int], ProcessorMixin]
 
 
 BACKBONES = {
-    "vilt": Backbone(PuMerViltConfig, PuMerViltForQuestionAnswering, new_vilt_processor),
-    "meter": Backbone(PuMerMeterConfig, PuMerMeterForQuestionAnswering, new_meter_processor),
+    "vilt": Backbone(
+        PuMerViltConfig,
+        PuMerViltModel,
+        {
+            "ForQuestionAnswering": PuMerViltForQuestionAnswering,
+            "ForImagesAndTextClassification": PuMerViltForImagesAndTextClassification,
+            "ForVisualEntailment": PuMerViltForVisualEntailment,
+            "ForImageAndTextRetrieval": PuMerViltForImageAndTextRetrieval,
+        },
+        new_vilt_processor,
+    ),
+    "meter": Backbone(
+        PuMerMeterConfig,
+        PuMerMeterModel,
+        {
+            "ForQuestionAnswering": PuMerMeterForQuestionAnswering,
+            "ForImagesAndTextClassification": PuMerMeterForImagesAndTextClassification,
+            "ForVisualEntailment": PuMerMeterForVisualEntailment,
+            "ForImageAndTextRetrieval": PuMerMeterForImageAndTextRetrieval,
+        },
+        new_meter_processor,
+    ),
 }

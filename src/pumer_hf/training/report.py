@@ -32,7 +32,10 @@ def cost_report(
     first, last = names[0], names[-1]
     throughput = compare_throughput(models, inputs, seconds=seconds)
     num_text = inputs["input_ids"].shape[1]
-    num_image = models[first](**example, output_hidden_states=True).hidden_states[0].shape[1] - num_text
+    states = models[first](**example, output_hidden_states=True).hidden_states[0]
+    if isinstance(states, tuple):  # of the first of several images
+        states = states[0]
+    num_image = states.shape[1] - num_text
     return {
         "throughput": {"ratio": throughput[last]["ratio"], **throughput},
         "gflops": {"ratio": flops[first] / flops[last], **{name: count / 1e9 for name, count in flops.items()}},
@@ -51,7 +54,8 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
         change = f"{values[last] - values[first]:+.2f} points" if len(names) > 1 else ""
         rows.append([label, *(f"{values[name]:.2f}" for name in names), change])
 
-    add_accuracy("accuracy, %", {name: report[name]["accuracy"] for name in names})
+    for metric in [name for name, value in report[first].items() if isinstance(value, float)]:
+        add_accuracy(f"{metric.replace('_', ' ')}, %", {name: report[name][metric] for name in names})
     for kind in sorted(report[first].get("accuracy_by_kind", {})):
         add_accuracy(f"  {kind}", {name: report[name]["accuracy_by_kind"][kind] for name in names})
     faster, fewer = f"{throughput['ratio']:.2f}x faster", f"{gflops['ratio']:.2f}x fewer"
@@ -63,4 +67,5 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     table = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
     baselines = ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in report["baselines"].items())
     regime = f"{throughput['regime']}, batch {throughput['batch_size']}, {throughput['rounds']} interleaved rounds"
-    return "\n".join([*table, f"Baselines that see no image: {baselines}.", f"Speed: {regime}."])
+    notes = [f"Baselines that see no image: {baselines}."] if baselines else []
+    return "\n".join([*table, *notes, f"Speed: {regime}."])

@@ -33,6 +33,7 @@ def train_stage(
     processor: ProcessorMixin,
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
     teacher: PreTrainedModel | None = None,
+    eval_collator: Callable | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
 
@@ -61,6 +62,7 @@ def train_stage(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=collator,
+        eval_collator=eval_collator,
         processing_class=processor,
         compute_metrics=compute_metrics,
     )

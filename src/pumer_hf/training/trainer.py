@@ -1,10 +1,12 @@
 """`DistillationTrainer`: a `Trainer` that adds a distillation loss, and counts every example once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer
 
 from ..tokens import LayerTrace
@@ -25,22 +27,32 @@ class DistillationTrainer(Trainer):
             ([`place_teacher`]), and never optimised or saved. Without one, and without `teacher_logits` in the
             dataset, the task loss stands alone.
         args: [`DistillationTrainingArguments`].
+        eval_collator: data collator of evaluation and prediction; default: that of training.
 
     The other arguments are those of `Trainer`. Batches may hold `teacher_logits` float (B, C)
     ([`add_teacher_logits`]), which then take the teacher's place.
     """
 
     args: DistillationTrainingArguments
+    data_collator: Callable[[list], dict[str, Tensor]]
     _signature_columns: list[str] | None
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
     # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, model: PreTrainedModel, *, teacher: PreTrainedModel | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        teacher: PreTrainedModel | None = None,
+        eval_collator: Callable[[list], dict[str, Tensor]] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(model, **kwargs)
         if not isinstance(self.args, DistillationTrainingArguments):
             raise ValueError("args must be DistillationTrainingArguments")
         self.model_accepts_loss_kwargs = False
+        self.eval_collator = eval_collator
         self.teacher = None if teacher is None else self._prepare_teacher(teacher)
         self._term_sums: dict[str, Tensor] = {}
         self._steps_since_log = 0
@@ -71,6 +83,23 @@ class DistillationTrainer(Trainer):
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self._term_sums, self._steps_since_log = {}, 0
         return super().train(*args, **kwargs)
+
+    def get_eval_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        with self._collating_for_evaluation():
+            return super().get_eval_dataloader(*args, **kwargs)
+
+    def get_test_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader:
+        with self._collating_for_evaluation():
+            return super().get_test_dataloader(*args, **kwargs)
+
+    @contextmanager
+    def _collating_for_evaluation(self) -> Iterator[None]:
+        collator = self.data_collator
+        self.data_collator = self.eval_collator or collator
+        try:
+            yield
+        finally:
+            self.data_collator = collator
 
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:

@@ -1,0 +1,16 @@
+"""Train PuMer for NLVR2, statements about two images: a teacher, then a student that prunes and merges its tokens.
+
+    accelerate launch recipes/train_nlvr2.py                                  # handwritten digits, from scratch
+    accelerate launch recipes/train_nlvr2.py RECIPE.yaml --prune_ratio 0.2    # flags override the recipe
+    accelerate launch recipes/train_nlvr2.py --help
+
+Writes `teacher/` and `student/`, which load with `AutoModel.from_pretrained`, and `results.json`.
+"""
+
+from pathlib import Path
+
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.training.run import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(NLVR2, default=Path(__file__).parent / "vilt" / "digit_scenes_nlvr2" / "pumer.yaml")

@@ -1,0 +1,16 @@
+"""Train PuMer for the retrieval of images and captions: a teacher, then a student that prunes and merges its tokens.
+
+    accelerate launch recipes/train_retrieval.py                                  # handwritten digits, from scratch
+    accelerate launch recipes/train_retrieval.py RECIPE.yaml --prune_ratio 0.2    # flags override the recipe
+    accelerate launch recipes/train_retrieval.py --help
+
+Writes `teacher/` and `student/`, which load with `AutoModel.from_pretrained`, and `results.json`.
+"""
+
+from pathlib import Path
+
+from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.training.run import run_recipe
+
+if __name__ == "__main__":
+    run_recipe(RETRIEVAL, default=Path(__file__).parent / "vilt" / "digit_scenes_retrieval" / "pumer.yaml")

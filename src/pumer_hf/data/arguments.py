@@ -1,0 +1,101 @@
+"""The `data` block of a recipe: the fields that all tasks share."""
+
+import json
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass
+class DataArguments:
+    """Where the data come from: a Hub dataset (`dataset`), files (`train_file`), or, without either, digit scenes."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    dataset: str | None = field(
+        default=None, metadata={"help": "A Hub dataset (its id), or a local folder of parquet files."}
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Its revision; a dataset with a loading script has refs/convert/parquet."}
+    )
+    columns: dict | str | None = field(
+        default=None, metadata={"help": "JSON: our column name -> the dataset's, where they differ."}
+    )
+    split_column: str | None = field(
+        default=None,
+        metadata={"help": "Column that says which split a row is in, if the dataset has no splits."},
+    )
+    train_split: str = field(default="train", metadata={"help": "Split of the dataset to train on."})
+    validation_split: str = field(default="validation", metadata={"help": "Split to validate on."})
+    test_split: str | None = field(
+        default=None, metadata={"help": "Split for the final evaluation. Default: the validation split."}
+    )
+    streaming: bool = field(
+        default=False, metadata={"help": "Read the training split from the Hub while training; needs a checkpoint."}
+    )
+    train_file: list[str] | None = field(
+        default=None, metadata={"help": "Training data: official files, or one .jsonl."}
+    )
+    validation_file: list[str] | None = field(default=None, metadata={"help": "The same for validation."})
+    test_file: list[str] | None = field(
+        default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
+    )
+    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images."})
+    max_text_length: int = field(default=40, metadata={"help": "Tokens to which each text is padded or cut."})
+    keep_aspect_ratio: bool = field(
+        default=False,
+        metadata={"help": "Keep the shape of the images instead of making squares, as the paper does (not METER)."},
+    )
+    rand_augment: bool = field(
+        default=False, metadata={"help": "RandAugment the training images: 2 operations of magnitude 9, as the paper."}
+    )
+    train_scenes: int = field(default=15_000, metadata={"help": "Digit scenes to train on."})
+    eval_scenes: int = field(default=500, metadata={"help": "Digit scenes to validate and to test on, each."})
+    grid_size: int = field(default=6, metadata={"help": "Cells along each side of a digit scene."})
+    num_digits: int = field(default=3, metadata={"help": "Digits in a scene, 2 to 6."})
+    scene_seed: int = field(default=0, metadata={"help": "Seed of the digit scenes."})
+
+    def __post_init__(self) -> None:
+        self._check_files()
+        self._check_dataset()
+        if self.max_text_length < 3:
+            raise ValueError(f"data.max_text_length={self.max_text_length}: must be at least 3")
+
+    def _check_files(self) -> None:
+        for name in ("train_file", "validation_file", "test_file"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, list) and value):
+                raise ValueError(f"data.{name}={value!r}: give a list of one or two files")
+        if self.train_file is None and self.test_file is not None:
+            raise ValueError("data.test_file is given, but no train_file and validation_file")
+        if (self.train_file is None) != (self.validation_file is None):
+            missing = "validation_file" if self.validation_file is None else "train_file"
+            raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
+        if self.train_file is None and self.image_dir is not None:
+            raise ValueError("data.image_dir is given, but no train_file and validation_file")
+
+    def _check_dataset(self) -> None:
+        if self.dataset is not None and self.train_file is not None:
+            raise ValueError("data.dataset and data.train_file are both given: choose one")
+        for name in ("columns", "split_column", "streaming", "dataset_config", "dataset_revision"):
+            if self.dataset is None and getattr(self, name):
+                raise ValueError(f"data.{name} is given, but no dataset")
+        if self.streaming and self.split_column:
+            raise ValueError("data.streaming does not go with data.split_column: give a dataset that has splits")
+        if isinstance(self.columns, str):
+            try:
+                self.columns = json.loads(self.columns)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"data.columns={self.columns!r}: not valid JSON: {error}") from error
+        if self.columns is not None and not isinstance(self.columns, dict):
+            raise ValueError(f"data.columns={self.columns!r}: must map our column names to the dataset's")
+
+    def files(self, split: str) -> list[str] | None:
+        """The files of a split, `"train"`, `"validation"` or `"test"`."""
+        return {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
+
+    def split_name(self, split: str) -> str | None:
+        """What the dataset calls a split."""
+        return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}[split]

@@ -1,0 +1,112 @@
+"""From rows to batches: what the collators of all tasks share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from PIL.Image import Resampling
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from .augment import rand_augment
+from .files import open_image
+
+
+@dataclass
+class Collator:
+    """Rows -> model inputs. A task says which texts and images a row has, and what its label is.
+
+    Returns `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
+    (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding, `labels` if the rows have them, and
+    `teacher_logits` float (B, C) if they have them. Several texts or images per row make one more dimension, the
+    second.
+    """
+
+    processor: ProcessorMixin
+    labels: Sequence[str] = ()
+    """The classes, in the order of the logits."""
+    max_text_length: int = 40
+    keep_aspect_ratio: bool = False
+    """Else images become squares."""
+    rand_augment: bool = False
+    """Change the images at random; for training only."""
+
+    def for_benchmark(self) -> "Collator":
+        """The collator for measuring speed: one text and the images that it is about per row."""
+        return self
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the same rows give other inputs each time."""
+        return self.rand_augment
+
+    def texts(self, row: dict[str, Any]) -> str | list[str]:
+        """The text of a row, or several; all rows of a task have as many."""
+        raise NotImplementedError
+
+    def images(self, row: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+        """The undecoded image of a row, or several; all rows of a task have as many."""
+        return row["image"]
+
+    def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
+        """What the head takes as `labels`; None if the rows have none."""
+        raise NotImplementedError
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        texts, images = [self.texts(row) for row in rows], [self.images(row) for row in rows]
+        num_texts = None if isinstance(texts[0], str) else len(texts[0])
+        num_images = None if isinstance(images[0], dict) else len(images[0])
+        origins = [row["origin"] for row in rows for _ in range(num_images or 1)]
+        opened = [open_image(image, origin) for image, origin in zip(_flat(images), origins, strict=True)]
+        encoded = self.processor(
+            images=[self._prepared(image) for image in opened],
+            text=_flat(texts),
+            padding="max_length",
+            max_length=self.max_text_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        batch = {}
+        for name, value in encoded.items():
+            number = num_images if name.startswith("pixel") else num_texts
+            batch[name] = value if number is None else value.unflatten(0, (len(rows), number))
+        if "pixel_mask" in batch and batch["pixel_mask"].all():
+            del batch["pixel_mask"]
+        labels = self.labels_of(rows)
+        if labels is not None:
+            batch["labels"] = labels
+        if "teacher_logits" in rows[0]:
+            batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
+        return batch
+
+    def _prepared(self, image: PILImage.Image) -> PILImage.Image:
+        side = self.processor.image_processor.size["shortest_edge"]
+        if side is None and self.keep_aspect_ratio:
+            raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
+        if side is not None and not self.keep_aspect_ratio and image.size != (side, side):
+            image = image.resize((side, side), Resampling.BICUBIC)
+        return rand_augment(image) if self.rand_augment else image
+
+
+def _flat(items: Sequence[Any]) -> list[Any]:
+    """Items, or the items of lists of them."""
+    return [part for item in items for part in (item if isinstance(item, list) else [item])]
+
+
+@dataclass
+class ClassCollator(Collator):
+    """Rows with a `label`, one of the names in `labels`; `labels` of the batch are long (B,)."""
+
+    def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
+        if "label" not in rows[0]:
+            return None
+        return torch.tensor([self.label_index(row) for row in rows])
+
+    def label_index(self, row: dict[str, Any]) -> int:
+        """Index of a row's label, whatever its case."""
+        names = [label.lower() for label in self.labels]
+        if row["label"].lower() not in names:
+            raise ValueError(f"{row['origin']}: the label {row['label']!r} is not one of {list(self.labels)}")
+        return names.index(row["label"].lower())

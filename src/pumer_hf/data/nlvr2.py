@@ -1,0 +1,135 @@
+"""NLVR2 (https://arxiv.org/abs/1811.00491): is a sentence true of two images?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import EvalPrediction, ProcessorMixin
+
+from ..metrics.classification import accuracy_score, consistency_score
+from .arguments import DataArguments
+from .classes import check_labels, class_baselines
+from .collator import ClassCollator
+from .files import find_image, json_field, read_objects, to_dataset
+from .hub import truth
+from .scene_statements import NLVR2_FEATURES, TRUTH, statement_scenes
+from .task import Metrics, Task, TaskData, check_rows, load_splits
+
+FEATURES = NLVR2_FEATURES.copy()
+del FEATURES["kind"]
+
+
+@dataclass
+class Nlvr2DataArguments(DataArguments):
+    """The `data` block of an NLVR2 recipe. Files: NLVR2's .json, with one object per line.
+
+    Columns of a Hub dataset: `left`, `right`, `sentence`, `label` and `identifier` (`dev-850-0-0`: the sentence is
+    told by all parts but the third).
+    """
+
+
+def load_nlvr2(args: Nlvr2DataArguments, labels: Sequence[str] | None = None) -> TaskData:
+    """Load the three splits, with the columns `left`, `right`, `sentence`, `label` and `identifier`."""
+    scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
+    splits = load_splits(
+        args,
+        read=read_nlvr2,
+        scenes=lambda split, number: statement_scenes(split, number, **scene),
+        columns={"left": None, "right": None, "sentence": None, "label": truth, "identifier": None},
+    )
+    return TaskData(**splits, labels=check_labels(labels, TRUTH))
+
+
+def read_nlvr2(files: list[str], image_dir: str | None, split: str) -> Dataset:
+    """Read one of NLVR2's files (`dev.json`).
+
+    Its images are found by the identifier of a row, `dev-850-0-0` -> `dev-850-0-img0.png` and `dev-850-0-img1.png`, in
+    `image_dir` (default: the folder of the file), in its subfolder `dev`, or, for training, in `train/DIRECTORY`. Own
+    data may name both in a field `images` instead.
+    """
+    folder = Path(image_dir) if image_dir else Path(files[0]).parent
+    return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no sentence")
+
+
+def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
+    for row, origin in read_objects(files):
+        identifier = json_field(row, "identifier", str, origin)
+        if identifier.count("-") != 3:
+            raise ValueError(f"{origin}: the field 'identifier' must be like dev-850-0-0, got {identifier!r}")
+        label = json_field(row, "label", str, origin).capitalize()
+        if label not in TRUTH:
+            raise ValueError(f"{origin}: the field 'label' must be True or False, got {row['label']!r}")
+        left, right = _image_names(row, identifier, origin)
+        yield {
+            "left": find_image(folder, left, origin),
+            "right": find_image(folder, right, origin),
+            "sentence": json_field(row, "sentence", str, origin),
+            "label": label,
+            "identifier": identifier,
+            "origin": origin,
+        }
+
+
+def _image_names(row: dict[str, Any], identifier: str, origin: str) -> list[list[str]]:
+    """Where the left and where the right image may be."""
+    if "images" in row:
+        names = json_field(row, "images", list, origin)
+        if len(names) != 2:
+            raise ValueError(f"{origin}: the field 'images' must name two images, got {names!r}")
+        return [[str(name)] for name in names]
+    pair, _, _ = identifier.rpartition("-")
+    folders = ["", f"{identifier.split('-')[0]}/"]
+    if "directory" in row:
+        folders = [f"{folder}{row['directory']}/" for folder in reversed(folders)] + folders
+    return [[f"{folder}{pair}-img{index}.png" for folder in folders] for index in range(2)]
+
+
+def sentence_of(identifier: str) -> str:
+    """What tells the sentences apart, as in the official evaluation: the identifier without its third part."""
+    parts = identifier.split("-")
+    return "-".join(parts[:2] + parts[3:])
+
+
+class Nlvr2Collator(ClassCollator):
+    """Sentences about two images -> model inputs; `pixel_values` float (B, 2, 3, h, w)."""
+
+    def texts(self, row: dict[str, Any]) -> str:
+        return row["sentence"]
+
+    def images(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [row["left"], row["right"]]
+
+
+def nlvr2_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
+    """`accuracy`, and `consistency`: sentences judged rightly in all their examples. In percent."""
+    sentences = [sentence_of(identifier) for identifier in dataset["identifier"]]
+
+    def compute(prediction: EvalPrediction) -> dict[str, float]:
+        logits, targets = check_rows(prediction, len(sentences))
+        classes = logits.argmax(-1)
+        return {
+            "accuracy": accuracy_score(classes, targets),
+            "consistency": consistency_score(classes, targets, sentences),
+        }
+
+    return compute
+
+
+def _collator(processor: ProcessorMixin, data: TaskData, args: Nlvr2DataArguments, training: bool) -> Nlvr2Collator:
+    augment = args.rand_augment and training
+    return Nlvr2Collator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+
+
+NLVR2 = Task(
+    name="nlvr2",
+    head="ForImagesAndTextClassification",
+    arguments=Nlvr2DataArguments,
+    load=load_nlvr2,
+    collator=_collator,
+    metrics=nlvr2_metrics,
+    texts=lambda dataset: dataset["sentence"][:],
+    baselines=class_baselines("sentence"),
+    model_config={"num_images": 2, "modality_type_vocab_size": 3},
+)

@@ -1,0 +1,95 @@
+"""SNLI-VE (https://arxiv.org/abs/1901.06706): does an image entail a hypothesis, contradict it, or leave it open?"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import ProcessorMixin
+
+from .arguments import DataArguments
+from .classes import check_labels, class_baselines, class_metrics
+from .collator import ClassCollator
+from .files import find_image, json_field, read_objects, to_dataset
+from .hub import class_name
+from .scene_statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
+from .task import Task, TaskData, load_splits
+
+FEATURES = SNLI_VE_FEATURES.copy()
+del FEATURES["kind"]
+NO_CONSENSUS = "-"
+
+
+@dataclass
+class SnliVeDataArguments(DataArguments):
+    """The `data` block of an SNLI-VE recipe. Files: SNLI-VE's .jsonl; `image_dir` has the images of Flickr30k.
+
+    Columns of a Hub dataset: `image`, `hypothesis` and `label` (names, or a `ClassLabel`).
+    """
+
+
+def load_snli_ve(args: SnliVeDataArguments, labels: Sequence[str] | None = None) -> TaskData:
+    """Load the three splits, with the columns `image`, `hypothesis` and `label`."""
+    scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
+    splits = load_splits(
+        args,
+        read=read_snli_ve,
+        scenes=lambda split, number: hypothesis_scenes(split, number, **scene),
+        columns={"image": None, "hypothesis": None, "label": class_name},
+    )
+    return TaskData(**splits, labels=check_labels(labels, ENTAILMENT))
+
+
+def read_snli_ve(files: list[str], image_dir: str | None, split: str) -> Dataset:
+    """Read one of SNLI-VE's files (`snli_ve_dev.jsonl`).
+
+    The hypothesis is `sentence2`, the label `gold_label`; rows without consensus (`-`) are left out. The image is the
+    beginning of `pairID` (`4705552913.jpg#2r1n`), in `image_dir` (default: the folder of the file). Own data may name
+    it in a field `image` instead.
+    """
+    folder = Path(image_dir) if image_dir else Path(files[0]).parent
+    return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no hypothesis with a label")
+
+
+def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
+    for row, origin in read_objects(files):
+        label = json_field(row, "gold_label", str, origin)
+        if label == NO_CONSENSUS:
+            continue
+        if label not in ENTAILMENT:
+            raise ValueError(f"{origin}: the field 'gold_label' must be one of {list(ENTAILMENT)}, got {label!r}")
+        if "image" in row:
+            name = json_field(row, "image", str, origin)
+        else:
+            name = json_field(row, "pairID", str, origin).split("#")[0]
+        yield {
+            "image": find_image(folder, [name], origin),
+            "hypothesis": json_field(row, "sentence2", str, origin),
+            "label": label,
+            "origin": origin,
+        }
+
+
+class SnliVeCollator(ClassCollator):
+    """Hypotheses about images -> model inputs."""
+
+    def texts(self, row: dict[str, Any]) -> str:
+        return row["hypothesis"]
+
+
+def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArguments, training: bool) -> SnliVeCollator:
+    augment = args.rand_augment and training
+    return SnliVeCollator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+
+
+SNLI_VE = Task(
+    name="snli_ve",
+    head="ForVisualEntailment",
+    arguments=SnliVeDataArguments,
+    load=load_snli_ve,
+    collator=_collator,
+    metrics=class_metrics,
+    texts=lambda dataset: dataset["hypothesis"][:],
+    baselines=class_baselines("hypothesis"),
+)

@@ -1,0 +1,93 @@
+"""What a task is to a recipe, and how its splits are loaded. Each task is an instance in a file of its own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import EvalPrediction, ProcessorMixin
+
+from .arguments import SPLITS, DataArguments
+from .collator import Collator
+from .hub import load_hub_split
+
+Metrics = Callable[[EvalPrediction], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """Three splits with the task's columns, images undecoded, and `origin`: where a row is from, for messages."""
+
+    train: Any
+    """A `Dataset`, or an `IterableDataset` if it is streamed."""
+    validation: Dataset
+    test: Dataset
+    labels: tuple[str, ...] = ()
+    """The classes in the order of the logits; none for retrieval."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: from its data to model inputs and a score."""
+
+    name: str
+    head: str
+    """How the model classes end that have its head: `"ForQuestionAnswering"`."""
+    arguments: type[DataArguments]
+    """The `data` block."""
+    load: Callable[[Any, Sequence[str] | None], TaskData]
+    """From the block, and the labels of a model that exists already."""
+    collator: Callable[[ProcessorMixin, TaskData, Any, bool], Collator]
+    """From the processor, the data, the block, and whether it is for training."""
+    metrics: Callable[[Dataset, Sequence[str]], Metrics]
+    """`compute_metrics` of one dataset, given the labels. It may use the columns of the dataset: the predictions come
+    in the order of its rows ([`check_rows`])."""
+    texts: Callable[[Dataset], Sequence[str]]
+    """All texts of a dataset, from which a model from scratch gets its vocabulary."""
+    baselines: Callable[[Dataset, Dataset], dict[str, float]]
+    """From training and test data: what is scored without looking at images."""
+    best_metric: str = "accuracy"
+    """For `metric_for_best_model`."""
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    """Config fields that the head needs."""
+
+
+def load_splits(
+    args: DataArguments,
+    read: Callable[[list[str], str | None, str], Dataset],
+    scenes: Callable[[str, int], Dataset],
+    columns: Mapping[str, Callable[[Any, Any], Any] | None],
+) -> dict[str, Any]:
+    """The splits by name, from where `args` says; `"test"` is the validation split unless it is given.
+
+    Args:
+        args: the `data` block.
+        read: reads files; arguments: the files, the folder of the images and the name of the split.
+        scenes: makes digit scenes; arguments: the split and how many.
+        columns: what a Hub dataset must have, see [`load_hub_split`].
+    """
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        if args.dataset is not None:
+            if args.split_name(split) is not None:
+                splits[split] = load_hub_split(args, split, columns)
+        elif args.train_file is None:
+            splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
+        elif files := args.files(split):
+            splits[split] = read(files, args.image_dir, split)
+    splits.setdefault("test", splits["validation"])
+    return splits
+
+
+def check_rows(prediction: EvalPrediction, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Logits and labels of a dataset, a row each in its order; raises `ValueError` if there are more or fewer.
+
+    That is how the Trainer and [`predict`] gather them from any number of processes: the rows come back in order, and
+    what the Trainer repeated to fill the last batch is dropped. So a metric of all rows is exact, where a mean of
+    the processes' means would not be.
+    """
+    logits, labels = prediction.predictions, prediction.label_ids
+    if len(logits) != num_rows:
+        raise ValueError(f"{len(logits)} predictions for {num_rows} rows: evaluate on the dataset of the metric")
+    return logits, labels

@@ -1,0 +1,22 @@
+"""The metrics as modules for `evaluate`. Each is one file that `evaluate.load` takes by its path, offline."""
+
+from pathlib import Path
+from typing import Any
+
+NAMES = ("vqa_accuracy", "nlvr2", "retrieval_recall", "accuracy")
+
+
+def metric_path(name: str) -> str:
+    """The path of a metric in `NAMES`, for `evaluate.load` and `evaluate.combine`."""
+    if name not in NAMES:
+        raise ValueError(f"name={name!r}: choose one of {list(NAMES)}")
+    return str(Path(__file__).with_name(f"{name}.py"))
+
+
+def load_metric(name: str, **kwargs: Any) -> Any:
+    """A metric in `NAMES` as an `evaluate.EvaluationModule`; `kwargs` as for `evaluate.load`."""
+    try:
+        import evaluate
+    except ImportError as error:
+        raise ImportError("metrics as modules need evaluate: pip install 'pumer-hf[evaluate]'") from error
+    return evaluate.load(metric_path(name), **kwargs)

@@ -1,0 +1,98 @@
+"""Retrieval, evaluated: every caption scored with every image, and recall@k."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import reduce
+from datasets import Dataset
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from ..bench.flops import count_flops
+from ..data.retrieval import RetrievalCollator
+from ..metrics.retrieval import recall_at_k
+from .recipe import RecipeTrainingArguments
+
+
+def evaluate_retrieval(
+    args: RecipeTrainingArguments, model: nn.Module, dataset: Dataset, collator: RetrievalCollator
+) -> dict[str, Any]:
+    """Recall@1, 5 and 10 both ways, in percent, and how many images and captions there were."""
+    owners = [image for image, captions in enumerate(dataset["captions"]) for _ in captions]
+    scores = score_all_pairs(args, model, dataset, collator)
+    return {**recall_at_k(scores, owners), "images": len(dataset), "captions": len(owners)}
+
+
+@torch.inference_mode()
+def score_all_pairs(
+    args: RecipeTrainingArguments, model: nn.Module, dataset: Dataset, collator: RetrievalCollator
+) -> np.ndarray:
+    """Scores float (num_captions, num_images), the same on every process; the captions are in order of the images.
+
+    Each process takes every n-th image, and scores it with `args.per_device_eval_batch_size` captions at a time.
+    Before that, the first process prints what it will cost.
+    """
+    texts = tokenize_captions(dataset, collator)
+    num_texts, num_images = len(texts["input_ids"]), len(dataset)
+    pairs = replace(collator, num_negatives=0, training=False)
+
+    def image_of(number: int) -> dict[str, Tensor]:
+        return {name: value for name, value in pairs([dataset[number]]).items() if name.startswith("pixel")}
+
+    own_images = range(args.process_index, num_images, args.world_size)
+    scores = torch.zeros(num_texts, num_images, device=args.device)
+    model.eval()
+    is_first = args.process_index == 0
+    if is_first:
+        print(cost_estimate(args, model, texts, image_of(0), num_texts * num_images))
+    for number in tqdm(own_images, desc="Scoring images", disable=not is_first or args.disable_tqdm):
+        image = image_of(number)
+        for start in range(0, num_texts, args.per_device_eval_batch_size):
+            block = slice(start, start + args.per_device_eval_batch_size)
+            scores[block, number] = _forward(args, model, texts, image, block)
+    return reduce(scores, "sum").cpu().numpy()  # a column is nonzero on one process alone
+
+
+def tokenize_captions(dataset: Dataset, collator: RetrievalCollator) -> dict[str, Tensor]:
+    """All captions, image after image: `input_ids` and `attention_mask` long (num_captions, max_text_length)."""
+    captions = [caption for own in dataset["captions"] for caption in own]
+    encoded = collator.processor.tokenizer(
+        captions, padding="max_length", max_length=collator.max_text_length, truncation=True, return_tensors="pt"
+    )
+    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def cost_estimate(
+    args: RecipeTrainingArguments, model: nn.Module, texts: dict[str, Tensor], image: dict[str, Tensor], num_pairs: int
+) -> str:
+    """What scoring all pairs will take, from the FLOPs of one pair and the time of one block."""
+    one = {name: value.to(args.device) for name, value in (*_block(texts, slice(0, 1)).items(), *image.items())}
+    flops, _ = count_flops(model, one)
+    block = slice(0, args.per_device_eval_batch_size)
+    for _ in range(2):  # the first is a warm-up
+        start = time.perf_counter()
+        size = len(_forward(args, model, texts, image, block).tolist())
+        seconds = time.perf_counter() - start
+    minutes = seconds / size * num_pairs / args.world_size / 60
+    return (
+        f"Scoring {num_pairs:,} pairs: {flops / 1e9:.3g} GFLOPs each, {flops * num_pairs / 1e12:.3g} TFLOPs in all, "
+        f"about {minutes:.1f} minutes on {args.world_size} process{'es' if args.world_size > 1 else ''}"
+    )
+
+
+def _forward(
+    args: RecipeTrainingArguments, model: nn.Module, texts: dict[str, Tensor], image: dict[str, Tensor], block: slice
+) -> Tensor:
+    """Scores float (K,) of one image with a block of K captions."""
+    inputs = {name: value.to(args.device) for name, value in (*_block(texts, block).items(), *image.items())}
+    dtype = torch.float16 if args.fp16 else torch.bfloat16
+    with torch.autocast(args.device.type, dtype=dtype, enabled=args.fp16 or args.bf16):
+        return model(**inputs).logits[0].float()
+
+
+def _block(texts: dict[str, Tensor], block: slice) -> dict[str, Tensor]:
+    """Captions as candidates of one image: (1, K, length)."""
+    return {name: value[block].unsqueeze(0) for name, value in texts.items()}

@@ -1,0 +1,137 @@
+"""What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
+
+import json
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import EvalPrediction, ProcessorMixin, set_seed
+
+from ..data.collator import Collator
+from ..data.retrieval import RetrievalCollator
+from ..data.task import Task, TaskData
+from ..metrics.vqa import accuracy_report
+from ..models.base import PuMerPreTrainedModel
+from .build import build_teacher, load_model, teacher_labels
+from .pairs import evaluate_retrieval
+from .placement import whole_models
+from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
+from .report import cost_report, format_report
+from .stages import check_new_run, predict, train_stage
+from .threads import use_available_cores
+
+
+def run_recipe(task: Task, default: Path) -> None:
+    """The main function of a recipe script: teacher, student, report.
+
+    Args:
+        task: what to train for.
+        default: the recipe file to use when the command line names none.
+    """
+    with exit_on_user_error():
+        recipe = parse_recipe(task.arguments, default=default)
+        check_new_run(recipe.training)
+        data = task.load(recipe.data, teacher_labels(recipe.model))
+        texts = training_texts(task, recipe, data)
+    set_seed(recipe.training.seed)
+    if recipe.training.device.type == "cpu":
+        use_available_cores(recipe.training.world_size)
+
+    teacher, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length, task)
+    collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
+    with exit_on_user_error():
+        teacher.config.checked(recipe.reduction)  # before hours of training, not after
+        if recipe.training.cache_teacher_logits and collator.is_random:
+            raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
+    folders = train_models(task, recipe, data, teacher, processor, collator, eval_collator)
+
+    reductions = {"teacher": None, "student": recipe.reduction}
+    with whole_models(recipe.training):
+        models = {
+            name: load_model(folder, reductions[name], task).to(recipe.training.device)
+            for name, folder in folders.items()
+        }
+    report: dict[str, Any] = {
+        name: evaluate(task, recipe.training, model, data, eval_collator) for name, model in models.items()
+    }
+    if recipe.training.process_index == 0:
+        batch = benchmark_batch(recipe.training, data, eval_collator)
+        report |= cost_report(models, batch, recipe.training.benchmark_seconds)
+        report["baselines"] = {} if recipe.data.streaming else task.baselines(data.train, data.test)
+        results = Path(recipe.training.output_dir) / "results.json"
+        results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        print(format_report(report, list(models)), f"Written to {results}", sep="\n")
+
+
+def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
+    """The texts that a model from scratch takes its vocabulary from; none if there is a model already."""
+    if recipe.model.teacher or recipe.model.checkpoint:
+        return []
+    if recipe.data.streaming:
+        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
+    return list(task.texts(data.train))
+
+
+def train_models(
+    task: Task,
+    recipe: Recipe,
+    data: TaskData,
+    teacher: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    collator: Collator,
+    eval_collator: Collator,
+) -> dict[str, str]:
+    """Train what the recipe asks for; the folders of `teacher` and, if there is a reduction, `student`."""
+    train = partial(
+        train_stage,
+        train=data.train,
+        validation=data.validation,
+        collator=collator,
+        eval_collator=eval_collator,
+        processor=processor,
+        compute_metrics=task.metrics(data.validation, data.labels),
+    )
+    stages = {name: stage_arguments(task, recipe, name) for name in ("teacher", "student")}
+    folders = {name: stage.output_dir for name, stage in stages.items()}
+    if recipe.model.teacher is None:
+        train(stages["teacher"], teacher)
+    else:
+        folders["teacher"] = recipe.model.teacher
+    if recipe.reduction is None:
+        del folders["student"]
+    else:
+        student = load_model(folders["teacher"], recipe.reduction, task)
+        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+            frozen = load_model(folders["teacher"], None, task)
+        train(stages["student"], student, teacher=frozen)
+    return folders
+
+
+def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArguments:
+    """The training arguments of a stage; the best model is the one with the best metric of the task, unless they say
+    which.
+    """
+    args = recipe.stage(name)
+    if recipe.training_values["metric_for_best_model"] is None:
+        args.metric_for_best_model, args.greater_is_better = task.best_metric, True
+    return args
+
+
+def evaluate(
+    task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
+) -> dict[str, Any]:
+    """The metrics of a model on the test data, in percent, and how many rows there were."""
+    if isinstance(collator, RetrievalCollator):
+        return evaluate_retrieval(args, model, data.test, collator)
+    logits, targets = predict(args, model, data.test, collator)
+    metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
+    return {**accuracy_report(logits, targets, data.test), **metrics}
+
+
+def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
+    """The first test rows, without labels, on the device."""
+    rows = data.test.select(range(min(args.per_device_eval_batch_size, len(data.test))))
+    batch = collator.for_benchmark()(list(rows))
+    return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}

@@ -1,0 +1,192 @@
+"""Hub datasets, as folders of parquet files: `load_dataset` reads either in the same way."""
+
+import io
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
+from PIL import Image as PILImage
+
+from pumer_hf.data.arguments import DataArguments
+from pumer_hf.data.hub import class_name, load_hub_split, strings, truth
+from pumer_hf.data.nlvr2 import Nlvr2DataArguments, load_nlvr2
+from pumer_hf.data.retrieval import RetrievalDataArguments, load_retrieval
+from pumer_hf.data.snli_ve import SnliVeDataArguments, load_snli_ve
+from pumer_hf.data.vqa import VqaDataArguments, load_vqa
+
+
+def png(colour=(200, 0, 0)):
+    buffer = io.BytesIO()
+    PILImage.new("RGB", (4, 4), colour).save(buffer, format="PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Write splits as parquet files; returns what goes for the id of the dataset."""
+
+    def write(features=None, **splits):
+        for name, columns in splits.items():
+            (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+            dataset = Dataset.from_dict(columns, features=features and Features(features))
+            dataset.to_parquet(tmp_path / "hub" / "data" / f"{name}-00000-of-00001.parquet")
+        return str(tmp_path / "hub")
+
+    return write
+
+
+VQA_FEATURES = {
+    "picture": Image(),
+    "question": Value("string"),
+    "answers": List({"answer": Value("string"), "answer_id": Value("int64")}),
+}
+
+
+def vqa(*answers):
+    return {
+        "picture": [png((number, 0, 0)) for number in range(len(answers))],
+        "question": [f"what {number}?" for number in range(len(answers))],
+        "answers": [[{"answer": given, "answer_id": 1}] for given in answers],
+    }
+
+
+def test_vqa_rows_come_by_our_names_with_their_origin(hub):
+    source = hub(VQA_FEATURES, train=vqa("yes", "no"), validation=vqa("no"))
+    data = load_vqa(VqaDataArguments(dataset=source, columns='{"image": "picture"}'))
+    assert data.labels == ("no", "yes")
+    rows = data.train.to_list()
+    assert [row.pop("image")["bytes"] for row in rows] == [png((0, 0, 0))["bytes"], png((1, 0, 0))["bytes"]]
+    assert rows == [
+        {"question": "what 0?", "answers": ["yes"], "origin": f"{source}, train, row 0"},
+        {"question": "what 1?", "answers": ["no"], "origin": f"{source}, train, row 1"},
+    ]
+    assert data.test.to_list() == data.validation.to_list()
+
+
+def test_a_streamed_training_split_has_the_same_rows(hub):
+    source = hub(VQA_FEATURES, train=vqa("yes", "no", "yes"), validation=vqa("no"))
+    arguments = {"dataset": source, "columns": {"image": "picture"}}
+    loaded = load_vqa(VqaDataArguments(**arguments))
+    streamed = load_vqa(VqaDataArguments(**arguments, streaming=True), labels=("no", "yes"))
+    assert isinstance(streamed.train, IterableDataset)
+    assert isinstance(streamed.validation, Dataset)
+
+    def key(row):
+        return row["origin"], row["question"], tuple(row["answers"]), row["image"]["bytes"]
+
+    assert sorted(map(key, streamed.train)) == sorted(map(key, loaded.train))
+
+
+def test_streaming_vqa_without_labels_is_an_error(hub):
+    source = hub(VQA_FEATURES, train=vqa("yes", "no"), validation=vqa("no"))
+    with pytest.raises(ValueError, match=r"data.streaming: .*model.teacher"):
+        load_vqa(VqaDataArguments(dataset=source, columns={"image": "picture"}, streaming=True))
+
+
+def test_a_column_that_is_not_there_is_an_error_that_lists_those_that_are(hub):
+    source = hub(VQA_FEATURES, train=vqa("yes"), validation=vqa("no"))
+    with pytest.raises(ValueError, match=r"has the columns \['picture', 'question', 'answers'\], the task needs"):
+        load_vqa(VqaDataArguments(dataset=source))
+    with pytest.raises(ValueError, match=r"data.columns={.*'img': 'picture'"):
+        load_vqa(VqaDataArguments(dataset=source, columns={"img": "picture"}))
+
+
+def test_nlvr2(hub):
+    features = {"image0": Image(), "image1": Image(), "sentence": Value("string"), "label": Value("bool")}
+    features["identifier"] = Value("string")
+    rows = {
+        "image0": [png()],
+        "image1": [png((0, 9, 0))],
+        "sentence": ["two dogs"],
+        "label": [True],
+        "identifier": ["train-1-0-0"],
+    }
+    source = hub(features, train=rows, dev=rows)
+    columns = {"left": "image0", "right": "image1"}
+    data = load_nlvr2(Nlvr2DataArguments(dataset=source, columns=columns, validation_split="dev"))
+    (row,) = data.validation.to_list()
+    assert row["left"]["bytes"] == png()["bytes"]
+    assert row["right"]["bytes"] == png((0, 9, 0))["bytes"]
+    assert (row["sentence"], row["label"], row["identifier"]) == ("two dogs", "True", "train-1-0-0")
+
+
+def test_snli_ve_with_class_labels(hub):
+    names = ["contradiction", "neutral", "entailment"]
+    features = {"image": Image(), "hypothesis": Value("string"), "label": ClassLabel(names=names)}
+    rows = {"image": [png()] * 3, "hypothesis": ["a", "b", "c"], "label": [2, 0, 1]}
+    data = load_snli_ve(SnliVeDataArguments(dataset=hub(features, train=rows, validation=rows)))
+    assert data.train["label"][:] == ["entailment", "contradiction", "neutral"]
+    assert data.labels == ("entailment", "neutral", "contradiction")
+
+
+def test_retrieval_with_a_split_column(hub):
+    features = {"image": Image(), "caption": List(Value("string")), "split": Value("string")}
+    rows = {
+        "image": [png((n, 0, 0)) for n in range(6)],
+        "caption": [[f"one {n}", f"two {n}"] for n in range(6)],
+        "split": ["train", "val", "train", "test", "val", "test"],
+    }
+    arguments = {
+        "dataset": hub(features, test=rows),
+        "columns": {"captions": "caption"},
+        "split_column": "split",
+        "validation_split": "val",
+        "test_split": "test",
+    }
+    data = load_retrieval(RetrievalDataArguments(**arguments))
+    assert data.train["captions"][:] == [["one 0", "two 0"]] * 2 + [["one 2", "two 2"]] * 2  # a row per caption
+    assert data.validation["captions"][:] == [["one 1", "two 1"], ["one 4", "two 4"]]
+    assert data.test["captions"][:] == [["one 3", "two 3"], ["one 5", "two 5"]]
+    with pytest.raises(ValueError, match="data.train_split='dev': the column 'split' of .* no such value"):
+        load_retrieval(RetrievalDataArguments(**{**arguments, "train_split": "dev"}))
+    with pytest.raises(ValueError, match="data.split_column='part'"):
+        load_retrieval(RetrievalDataArguments(**{**arguments, "split_column": "part"}))
+
+
+def test_labels_and_strings_come_in_many_forms():
+    bools = ClassLabel(names=["False", "True"])
+    assert [truth(value, Value("string")) for value in ("True", "false", 1, 0, True, "1")] == [
+        "True",
+        "False",
+        "True",
+        "False",
+        "True",
+        "True",
+    ]
+    assert truth(0, bools) == "False"
+    with pytest.raises(ValueError, match="the label 'maybe' is neither true nor false"):
+        truth("maybe", Value("string"))
+    assert class_name("neutral", Value("large_string")) == "neutral"
+    with pytest.raises(ValueError, match="the labels are numbers"):
+        class_name(1, Value("int64"))
+    for value in ("a", ["a"], [{"answer": "a"}], {"answer": ["a"]}):
+        assert strings(value, None) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "a/b", "train_file": ["a"], "validation_file": ["b"]}, "data.dataset and data.train_file"),
+        ({"columns": {"a": "b"}}, "data.columns is given, but no dataset"),
+        ({"streaming": True}, "data.streaming is given, but no dataset"),
+        ({"dataset": "a/b", "columns": "{"}, "data.columns='{': not valid JSON"),
+        ({"dataset": "a/b", "columns": "[1]"}, r"data.columns=\[1\]: must map"),
+        ({"dataset": "a/b", "streaming": True, "split_column": "s"}, "data.streaming does not go with"),
+    ],
+)
+def test_a_bad_argument_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DataArguments(**arguments)
+
+
+def test_a_split_that_the_metrics_need_is_never_streamed(hub):
+    rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
+    features = {"image": Image(), "hypothesis": Value("string"), "label": Value("string")}
+    arguments = DataArguments(dataset=hub(features, train=rows, validation=rows), streaming=True)
+    columns = {"image": None, "hypothesis": None, "label": class_name}
+    assert isinstance(load_hub_split(arguments, "train", columns), IterableDataset)
+    assert isinstance(load_hub_split(arguments, "validation", columns), Dataset)

@@ -1,0 +1,93 @@
+import pytest
+
+from pumer_hf.metrics.vqa_accuracy import CONTRACTIONS, VERSIONS, normalize, vqa_accuracy, vqa_score
+
+
+def ten(count, answer, *others):
+    """Ten annotators, of whom `count` gave `answer`; the others say different things unless given."""
+    rest = [others[n % len(others)] if others else f"other {n}" for n in range(10 - count)]
+    return [answer] * count + rest
+
+
+# prediction, annotators' answers, score in 2021 and in 2017
+GOLDEN = [
+    *[("cup", ten(count, "cup"), score, score) for count, score in [(0, 0), (1, 30), (2, 60), (3, 90), (4, 100)]],
+    *[("cup", ten(count, "cup"), 100, 100) for count in (5, 9, 10)],
+    ("Yes", ten(10, "yes"), 0, 100),
+    ("two", ten(10, "2"), 0, 100),
+    ("don't know", ten(3, "dont know"), 90, 0),
+    ("a", ten(5, "a", "b"), 100, 0),
+    ("1000", ten(4, "1,000", "1000"), 100, 100),
+    ("st louis", ten(5, "st. louis"), 100, 100),
+    # where annotators agree, 2021 compares as it stands, and 2017 with what they wrote
+    ("yes", ten(10, "Yes"), 0, 0),
+    ("Yes", ten(10, "Yes"), 100, 0),
+    ("st louis", ten(10, "st. louis"), 0, 0),
+    ("yes\n", ten(10, " yes\t"), 100, 100),
+    # where they do not, 2017 takes articles and numbers off the prediction alone
+    ("the cup", ten(6, "cup", "mug"), 100, 100),
+    ("the cup", ten(6, "the cup", "mug"), 100, 0),
+    ("two", ten(6, "two", "3"), 100, 0),
+    ("none", ten(6, "0", "3"), 100, 100),
+    ("3.5", ten(6, "3.5", "4"), 100, 100),
+    ("red-white", ten(6, "red white", "pink"), 100, 100),
+]
+
+
+@pytest.mark.parametrize(("prediction", "answers", "score_2021", "score_2017"), GOLDEN)
+def test_golden(prediction, answers, score_2021, score_2017):
+    assert 100 * vqa_score(prediction, answers, "2021") == pytest.approx(score_2021)
+    assert 100 * vqa_score(prediction, answers, "2017") == pytest.approx(score_2017)
+
+
+def test_the_default_is_2021():
+    assert vqa_score("Yes", ten(10, "yes")) == 0
+    assert vqa_accuracy(["Yes"], [ten(10, "yes")]) == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_accuracy_is_the_mean_in_percent(version):
+    references = [ten(1, "cup"), ten(3, "cup"), ten(4, "cup"), ten(0, "cup")]
+    assert vqa_accuracy(["cup"] * 4, references, version) == pytest.approx((30 + 90 + 100 + 0) / 4)
+
+
+@pytest.mark.parametrize(
+    ("answer", "normalized"),
+    [
+        ("The Cup", "cup"),
+        ("an  apple, a pear", "apple pear"),
+        ("left/right", "left right"),
+        ("left / right", "left right"),
+        ("(left)right", "left right"),
+        ("1,000-2,000", "10002000"),  # a comma in a number makes all marks vanish
+        ("a.m.", "am"),
+        ("2.5", "2.5"),
+        ("Ten dogs!", "10 dogs"),
+        ("dont", "don't"),
+        ("couldntve", "couldntve"),  # only one apostrophe comes back
+        ("couldnt've", "couldn't've"),
+        ("y'alld've", "y'all'd've"),
+        ("lets", "lets"),
+        ("don't", "don't"),
+        ("a", ""),
+    ],
+)
+def test_normalization(answer, normalized):
+    assert normalize(answer) == normalized
+
+
+def test_the_official_table_of_contractions():
+    assert len(CONTRACTIONS) == 114
+    assert CONTRACTIONS["somebody'd"] == "somebodyd"  # as it stands in the official code
+    assert not {"lets", "shes", "well", "were", "ill", "shell", "wed"} & set(CONTRACTIONS)  # these are words
+
+
+def test_errors_name_what_is_wrong():
+    with pytest.raises(ValueError, match="version='2019': choose one of"):
+        vqa_score("a", ten(5, "a"), "2019")
+    with pytest.raises(ValueError, match=r"answers=\['a', 'a', 'b'\]: .*at least four"):
+        vqa_score("a", ["a", "a", "b"])
+    with pytest.raises(ValueError, match="2 predictions and 1 references"):
+        vqa_accuracy(["a", "b"], [ten(5, "a")])
+    with pytest.raises(ValueError, match="0 predictions"):
+        vqa_accuracy([], [])

@@ -1,0 +1,62 @@
+"""The recipes of NLVR2, SNLI-VE and retrieval run on digit scenes, from their own recipe files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+METRICS = {"nlvr2": {"accuracy", "consistency"}, "snli_ve": {"accuracy"}, "retrieval": {"mean_recall"}}
+
+
+def command(task, folder, **flags):
+    values = {
+        "output_dir": str(folder),
+        "train_scenes": "16",
+        "eval_scenes": "4",
+        "max_steps": "2",
+        "teacher_training": '{"max_steps": 1}',
+        "per_device_train_batch_size": "4",
+        "per_device_eval_batch_size": "8",
+        "benchmark_seconds": "0.1",
+        "logging_steps": "1",
+        "eval_strategy": "steps",
+        "eval_steps": "2",
+        "use_cpu": "true",
+        "report_to": "none",
+        **flags,
+    }
+    words = [sys.executable, str(ROOT / "recipes" / f"train_{task}.py")]
+    return words + [word for name, value in values.items() for word in (f"--{name}", value)]
+
+
+def run(words, cwd):
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=250, check=False)
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_a_run_distils_and_reports(task, tmp_path):
+    folder = tmp_path / "run"
+    process = run(command(task, folder), tmp_path)
+    assert process.returncode == 0, process.stderr
+    results = json.loads((folder / "results.json").read_text())
+    for name in ("teacher", "student"):
+        assert METRICS[task] <= results[name].keys()
+    assert results["gflops"]["ratio"] > 1
+    log = json.loads((folder / "student" / "trainer_state.json").read_text())["log_history"]
+    losses = [entry for entry in log if "loss" in entry]
+    assert len(losses) == 2
+    for entry in losses:
+        assert entry["distillation_loss"] > 0  # retrieval too: over the candidates
+        assert entry["loss"] == pytest.approx(entry["task_loss"] + entry["distillation_loss"], rel=1e-4)
+    assert any("eval_accuracy" in entry for entry in log)
+    assert "x faster" in process.stdout
+    assert ("Scoring 32 pairs" in process.stdout) == (task == "retrieval")
+
+
+def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
+    process = run(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
+    assert process.returncode != 0
+    assert "training.cache_teacher_logits is set, but" in process.stderr.splitlines()[-1]

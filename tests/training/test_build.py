@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.data.vqa import VQA
+from pumer_hf.training.build import BACKBONES, build_teacher, load_model, teacher_labels
+from pumer_hf.training.recipe import ModelArguments
+
+TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
+CONFIGS = {
+    "vilt": {**TOWER, "image_size": 16, "patch_size": 8, "max_position_embeddings": 12},
+    "meter": {**TOWER, "text_config": TOWER, "vision_config": {**TOWER, "image_size": 16, "patch_size": 8}},
+}
+REDUCTION = {"method": "pumer", "layers": [0], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1}
+TASKS = [VQA, NLVR2, SNLI_VE, RETRIEVAL]
+LABELS = {"nlvr2": ("False", "True"), "retrieval": ()}
+
+
+def build(backbone, task):
+    torch.manual_seed(0)
+    args = ModelArguments(backbone=backbone, config=CONFIGS[backbone])
+    return build_teacher(args, LABELS.get(task.name, ("a", "b", "c")), ["what is it?"], 12, task)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
+    model, processor = build(backbone, task)
+    assert type(model).__name__ == f"PuMer{backbone.capitalize()}{task.head}"
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    student = load_model(str(tmp_path), REDUCTION, task)
+    assert type(student) is type(model)
+    assert student.reduction.layers == [0] or tuple(student.reduction.layers) == (0,)
+    if LABELS.get(task.name, True):
+        args = ModelArguments(backbone=backbone, teacher=str(tmp_path))
+        assert tuple(teacher_labels(args)) == LABELS.get(task.name, ("a", "b", "c"))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.filterwarnings("ignore")
+def test_nlvr2_from_a_checkpoint_gives_the_second_image_the_embedding_of_the_first(backbone, tmp_path):
+    model, processor = build(backbone, VQA)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    args = ModelArguments(backbone=backbone, checkpoint=str(tmp_path))
+    pair, _ = build_teacher(args, ("False", "True"), [], 12, NLVR2)
+    name = next(
+        name
+        for name, value in model.base_model.named_parameters()
+        if name.endswith("token_type_embeddings.weight") and "text" not in name
+    )
+    before, after = (dict(each.base_model.named_parameters())[name] for each in (model, pair))
+    assert torch.equal(after, torch.stack([before[0], before[1], before[1]]))
+    for other, value in model.base_model.named_parameters():
+        assert other == name or torch.equal(dict(pair.base_model.named_parameters())[other], value), other

@@ -1,0 +1,141 @@
+"""Evaluation: retrieval by all pairs, and metrics of all rows, on one process and on two."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL, RetrievalDataArguments
+from pumer_hf.metrics.retrieval import recall_at_k
+from pumer_hf.training.build import build_teacher
+from pumer_hf.training.pairs import evaluate_retrieval, score_all_pairs
+from pumer_hf.training.recipe import ModelArguments, RecipeTrainingArguments
+
+CONFIG = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 8,
+    "max_position_embeddings": 32,
+    "initializer_range": 0.4,
+    "reduction": {
+        "method": "pumer",
+        "layers": [1],
+        "prune_ratio": 0.2,
+        "image_merge_ratio": 0.3,
+        "text_merge_ratio": 0.2,
+    },
+}
+
+
+def prepare(task, **arguments):
+    torch.manual_seed(0)
+    args = task.arguments(train_scenes=8, grid_size=4, max_text_length=32, **arguments)
+    data = task.load(args, None)
+    model, processor = build_teacher(ModelArguments(config=CONFIG), data.labels, task.texts(data.train), 32, task)
+    return model, data, task.collator(processor, data, args, False)
+
+
+def evaluations(folder):
+    """What two tasks are scored with; 7 images and 14 captions, and 10 rows in batches of 4."""
+    from pumer_hf.training.run import evaluate
+
+    args = RecipeTrainingArguments(
+        output_dir=folder, per_device_eval_batch_size=4, use_cpu=True, report_to="none", disable_tqdm=True
+    )
+    model, data, collator = prepare(RETRIEVAL, eval_scenes=7)
+    results = {"scores": score_all_pairs(args, model, data.test, collator).tolist()}
+    model, data, collator = prepare(NLVR2, eval_scenes=5)
+    results["nlvr2"] = evaluate(NLVR2, args, model, data, collator)
+    if args.process_index == 0:
+        results["world_size"] = args.world_size
+        with open(f"{folder}/results.json", "w") as file:
+            json.dump(results, file)
+    return results
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return evaluations(str(tmp_path_factory.mktemp("alone")))
+
+
+def test_every_caption_is_scored_with_every_image(alone):
+    model, data, collator = prepare(RETRIEVAL, eval_scenes=7)
+    scores = np.array(alone["scores"])
+    assert scores.shape == (14, 7)
+    for text, image in [(0, 0), (5, 2), (13, 6), (3, 5)]:
+        caption = data.test[text // 2]["captions"][text % 2]
+        row = {**data.test[image], "captions": [caption]}
+        pair = collator.for_benchmark()([row])
+        with torch.no_grad():
+            assert scores[text, image] == pytest.approx(model.eval()(**pair).logits.item(), abs=1e-5)
+
+
+def test_two_processes_score_exactly_what_one_does(alone, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
+    process = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == 0, process.stderr
+    two = json.loads((tmp_path / "results.json").read_text())
+    assert (alone["world_size"], two["world_size"]) == (1, 2)
+    np.testing.assert_allclose(two["scores"], alone["scores"], atol=1e-6)
+    assert two["nlvr2"]["questions"] == 10  # 3 batches of 4, of which the last was filled up
+    assert two["nlvr2"] == alone["nlvr2"]
+
+
+@pytest.fixture
+def training_args(tmp_path):
+    return RecipeTrainingArguments(
+        output_dir=str(tmp_path), per_device_eval_batch_size=4, use_cpu=True, report_to="none", disable_tqdm=False
+    )
+
+
+def test_the_cost_is_said_before_and_progress_is_shown(training_args, capsys):
+    model, data, collator = prepare(RETRIEVAL, eval_scenes=3)
+    report = evaluate_retrieval(training_args, model, data.test, collator)
+    printed = capsys.readouterr()
+    assert "Scoring 18 pairs: " in printed.out
+    assert "GFLOPs each" in printed.out
+    assert "minutes on 1 process\n" in printed.out
+    assert "Scoring images" in printed.err
+    assert (report["images"], report["captions"]) == (3, 6)
+    scores = score_all_pairs(training_args, model, data.test, collator)
+    assert {name: value for name, value in report.items() if "recall" in name} == recall_at_k(
+        scores, [0, 0, 1, 1, 2, 2]
+    )
+
+
+def test_recall_is_whole_where_the_model_knows(training_args):
+    """A model that scores a pair by whether the caption is the image's: the owners reach recall_at_k in order."""
+    _, data, collator = prepare(RETRIEVAL, eval_scenes=4)
+    own = {
+        tuple(collator.processor.tokenizer(caption).input_ids): number
+        for number, captions in enumerate(data.test["captions"])
+        for caption in captions
+    }
+    shown = [collator.for_benchmark()([row])["pixel_values"] for row in data.test]
+
+    class Oracle(torch.nn.Module):
+        def forward(self, input_ids, attention_mask, pixel_values):
+            image = next(number for number, pixels in enumerate(shown) if torch.equal(pixels, pixel_values))
+            texts = [
+                tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids[0], attention_mask[0], strict=True)
+            ]
+            scores = torch.tensor([[float(own[text] == image) for text in texts]])
+            return type("Output", (), {"logits": scores})
+
+    report = evaluate_retrieval(training_args, Oracle(), data.test, collator)
+    assert report["mean_recall"] == 100
+
+
+def test_negatives_default_to_fifteen():
+    assert RetrievalDataArguments().num_negatives == 15
+
+
+if __name__ == "__main__":
+    evaluations(sys.argv[1])
