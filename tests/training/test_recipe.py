@@ -405,7 +405,7 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     backbone, task, _ = path.parts
     recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
     assert recipe.model.backbone == backbone
-    assert (recipe.reduction or {"method": "none"})["method"] == path.stem
+    assert (recipe.reduction or {"method": "finetune"})["method"] == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
@@ -416,6 +416,7 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
 def test_recipes_of_the_paper_reduce_as_its_table_6_says(path):
     backbone, task, _ = path.parts
     recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
-    assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
+    if path.stem == "pumer":
+        assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
     assert recipe.data.max_text_length == (32 if task == "vqav2" else 40)
     assert recipe.data.rand_augment

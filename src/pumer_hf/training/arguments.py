@@ -1,7 +1,9 @@
 """`DistillationTrainingArguments`: transformers' `TrainingArguments` and the few fields that distillation adds."""
 
+import os
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
 
 
@@ -33,6 +35,12 @@ class DistillationTrainingArguments(TrainingArguments):
         for name in ("cross_modal_learning_rate", "classifier_learning_rate"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+
+    def autocast(self) -> torch.autocast:
+        """The mixed precision of these arguments or of `accelerate launch`, for what runs outside of a Trainer."""
+        precision = "fp16" if self.fp16 else "bf16" if self.bf16 else os.environ.get("ACCELERATE_MIXED_PRECISION")
+        dtype = torch.float16 if precision == "fp16" else torch.bfloat16
+        return torch.autocast(self.device.type, dtype=dtype, enabled=precision in ("fp16", "bf16"))
 
     def learning_rate_of(self, part: str) -> float:
         """Learning rate of a part of the model: `"backbone"`, `"cross_modal"` or `"classifier"`."""

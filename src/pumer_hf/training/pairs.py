@@ -88,8 +88,7 @@ def _forward(
 ) -> Tensor:
     """Scores float (K,) of one image with a block of K captions."""
     inputs = {name: value.to(args.device) for name, value in (*_block(texts, block).items(), *image.items())}
-    dtype = torch.float16 if args.fp16 else torch.bfloat16
-    with torch.autocast(args.device.type, dtype=dtype, enabled=args.fp16 or args.bf16):
+    with args.autocast():
         return model(**inputs).logits[0].float()
 
 

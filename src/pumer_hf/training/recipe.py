@@ -56,6 +56,10 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     teacher_training: dict | str | None = field(
         default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
     )
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={"help": "Stop after so many evaluations without a better metric; 0: never. Needs eval_strategy."},
+    )
     reduction_warmup_steps: int = field(
         default=0, metadata={"help": "Ramp the reduction ratios up over this many steps of the student."}
     )
@@ -81,6 +85,10 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         )
         if self.resume_from_checkpoint is not None:
             raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
+        if self.early_stopping_patience < 0:
+            raise ValueError(f"training.early_stopping_patience={self.early_stopping_patience}: must be at least 0")
+        if self.early_stopping_patience and not self.load_best_model_at_end:
+            raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
         if self.reduction_warmup_steps < 0:
             raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
 

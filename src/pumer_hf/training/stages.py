@@ -9,7 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset
 from tqdm.auto import tqdm
-from transformers import EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
 from transformers.utils import logging
 
 from .callbacks import ReductionWarmupCallback, TokenReductionCallback
@@ -66,6 +66,8 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
+    if args.early_stopping_patience:
+        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     if model.reduction is not None:
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
@@ -117,6 +119,6 @@ def predict(
             batch = collator([dataset[index] for index in own[start : start + args.per_device_eval_batch_size]])
             labels.append(batch.pop("labels").numpy())
             inputs = {name: value.to(args.device) for name, value in batch.items()}
-            with torch.autocast(args.device.type, dtype=torch.bfloat16, enabled=args.bf16):
+            with args.autocast():
                 logits.append(model(**inputs).logits.float().cpu().numpy())
     return np.concatenate(gather_object(logits)), np.concatenate(gather_object(labels))

@@ -1,0 +1,111 @@
+"""Every recipe file: it names itself, builds its model at full size, and trains a step with a tiny model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import set_seed
+
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.data.vqa import VQA
+from pumer_hf.training.build import BACKBONES, build_teacher
+from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.training.run import run_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
+PAPER_TASKS = {"vqav2": VQA, "nlvr2": NLVR2, "snli_ve": SNLI_VE, "retrieval": RETRIEVAL}
+PAPER = [path for path in FILES if path.parts[1] in PAPER_TASKS]
+SCRIPTS = {"nlvr2": "train_nlvr2.py", "snli_ve": "train_snli_ve.py", "retrieval": "train_retrieval.py"}
+
+
+def read(path):
+    return yaml.safe_load((RECIPES / path).read_text(encoding="utf-8"))
+
+
+def test_both_backbones_have_all_tasks_with_and_without_reduction():
+    expected = {Path(b, t, f"{m}.yaml") for b in BACKBONES for t in PAPER_TASKS for m in ("finetune", "pumer")}
+    assert set(PAPER) == expected
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_the_first_line_is_the_command(path):
+    task = next((task for task in SCRIPTS if path.parts[1].endswith(task)), None)
+    first = (RECIPES / path).read_text(encoding="utf-8").splitlines()[0]
+    words = first.removeprefix("# ").split()
+    script = SCRIPTS.get(task, "train_vqa.py")
+    assert words[:2] == ["accelerate", "launch"]
+    assert f"recipes/{script}" in words
+    assert words[-1] in (f"recipes/{path}", f"recipes/{script}")  # the latter: it is the script's default
+    assert all((RECIPES.parent / word).is_file() for word in words if word.startswith("recipes/"))
+
+
+@pytest.mark.parametrize("path", [path for path in PAPER if path.stem == "finetune"], ids=str)
+def test_methods_differ_in_the_reduction_only(path):
+    plain, pumer = read(path), read(path.with_name("pumer.yaml"))
+    assert plain.pop("reduction") != pumer.pop("reduction")
+    assert plain["training"].pop("output_dir") != pumer["training"].pop("output_dir")
+    assert plain == pumer
+
+
+@pytest.mark.parametrize("path", PAPER, ids=str)
+def test_the_model_of_a_recipe_builds_at_full_size(path):
+    backbone, task = BACKBONES[path.parts[0]], PAPER_TASKS[path.parts[1]]
+    config = backbone.config_class(reduction=read(path)["reduction"], **task.model_config)
+    with torch.device("meta"):
+        model = backbone.heads[task.head](config)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert num_parameters > (300e6 if path.parts[0] == "meter" else 100e6)
+    assert (model.reduction is None) == (path.stem == "finetune")
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoints(tmp_path_factory):
+    """A tiny pretrained model of each backbone, as deep as the paper's."""
+    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    towers = {"text_config": {**size, "num_hidden_layers": 1, "max_position_embeddings": 42, "type_vocab_size": 1}}
+    towers["vision_config"] = {**size, "num_hidden_layers": 1, "image_size": 48, "patch_size": 8}
+    configs = {"vilt": {**size, "image_size": 48, "patch_size": 8}, "meter": {**size, **towers}}
+    folders = {}
+    for backbone, config in configs.items():
+        set_seed(0)
+        folders[backbone] = tmp_path_factory.mktemp(backbone)
+        words = ["left right image shows a red green blue three seven in the top and"]
+        args = ModelArguments(backbone=backbone, config=config)
+        model, processor = build_teacher(args, ["x", "y"], words, 40, SNLI_VE)
+        model.base_model.save_pretrained(folders[backbone])
+        processor.save_pretrained(folders[backbone])
+    return folders
+
+
+@pytest.mark.parametrize("path", PAPER, ids=str)
+def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, capsys):
+    blocks = read(path)
+    blocks["model"]["checkpoint"] = str(tiny_checkpoints[path.parts[0]])
+    blocks["data"] = {
+        name: value
+        for name, value in blocks["data"].items()
+        if not name.endswith(("_file", "_dir")) and name not in ("rand_augment", "min_answer_count")
+    }
+    blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4}
+    blocks["training"] |= {
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "dataloader_num_workers": 0,
+        "use_cpu": True,
+        "report_to": "none",
+        "benchmark_seconds": 0.05,
+        "teacher_training": {"max_steps": 2},
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
+    run_recipe(PAPER_TASKS[path.parts[1]], default=recipe)
+    assert "Written to" in capsys.readouterr().out
+    stages = ["teacher"] if path.stem == "finetune" else ["teacher", "student"]
+    assert sorted(folder.name for folder in (tmp_path / "run").iterdir() if folder.is_dir()) == sorted(stages)
