@@ -37,6 +37,35 @@ NLVR2_FEATURES = Features(
 SNLI_VE_FEATURES = Features({"image": IMAGE, "hypothesis": TEXT, "label": TEXT, "kind": TEXT, "origin": TEXT})
 CAPTION_FEATURES = Features({"image": IMAGE, "captions": List(TEXT), "origin": TEXT})
 Judge = Callable[[Scene, Scene], bool | None]
+Matches = Callable[[Scene, int], bool]
+
+
+# What there may be in a picture: its name, and whether a digit of a scene is one
+
+
+def some_digit(rng: Generator) -> tuple[str, Matches]:
+    """A seven."""
+    digit = int(rng.integers(10))
+    return f"a {DIGITS[digit]}", lambda scene, index: scene.digits[index] == digit
+
+
+def some_colour(rng: Generator) -> tuple[str, Matches]:
+    """A red digit."""
+    colour = str(rng.choice(list(COLOURS)))
+    return f"a {colour} digit", lambda scene, index: scene.colours[index] == colour
+
+
+THINGS = {"digit": some_digit, "colour": some_colour}
+
+
+def some_thing(rng: Generator) -> tuple[str, Matches]:
+    """One of these."""
+    return THINGS[str(rng.choice(list(THINGS)))](rng)
+
+
+def shows(scene: Scene, matches: Matches) -> bool:
+    """Whether a digit of the scene matches."""
+    return any(matches(scene, index) for index in range(len(scene.digits)))
 
 
 # NLVR2: is a statement true of two pictures? A judge says None of pictures that have too little to do with it.
@@ -44,23 +73,20 @@ Judge = Callable[[Scene, Scene], bool | None]
 
 def state_both(rng: Generator) -> tuple[str, Judge]:
     """Both images show a seven. If not, one of them does."""
-    digit = int(rng.integers(10))
+    thing, matches = some_thing(rng)
     verdicts = {0: None, 1: False, 2: True}
-    return (
-        f"both images show a {DIGITS[digit]}",
-        lambda left, right: verdicts[(digit in left.digits) + (digit in right.digits)],
-    )
+    return f"both images show {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
 
 
 def state_side(rng: Generator) -> tuple[str, Judge]:
     """Only the left image shows a seven. If not, only the other one does."""
-    digit, side = int(rng.integers(10)), int(rng.integers(2))
+    (thing, matches), side = some_thing(rng), int(rng.integers(2))
 
     def judge(*images: Scene) -> bool | None:
-        shown = [digit in image.digits for image in images]
+        shown = [shows(image, matches) for image in images]
         return shown[side] if sum(shown) == 1 else None
 
-    return f"only the {('left', 'right')[side]} image shows a {DIGITS[digit]}", judge
+    return f"only the {('left', 'right')[side]} image shows {thing}", judge
 
 
 def state_colour(rng: Generator) -> tuple[str, Judge]:
@@ -123,21 +149,6 @@ def statement_scenes(
 # SNLI-VE: does a picture entail a hypothesis? A quarter of it is covered, and nobody can say what is there.
 
 
-def suppose_digit(rng: Generator) -> tuple[str, Callable[[Scene, int], bool]]:
-    """A seven."""
-    digit = int(rng.integers(10))
-    return f"a {DIGITS[digit]}", lambda scene, index: scene.digits[index] == digit
-
-
-def suppose_colour(rng: Generator) -> tuple[str, Callable[[Scene, int], bool]]:
-    """A red digit."""
-    colour = str(rng.choice(list(COLOURS)))
-    return f"a {colour} digit", lambda scene, index: scene.colours[index] == colour
-
-
-HYPOTHESES = {"digit": suppose_digit, "colour": suppose_colour}
-
-
 def hypothesis_scenes(
     split: str, num_hypotheses: int, *, grid_size: int = 6, num_digits: int = 3, seed: int = 0
 ) -> Dataset:
@@ -155,18 +166,17 @@ def hypothesis_scenes(
         seed: an integer of at least 0.
 
     Returns:
-        A dataset with the columns `image`, `hypothesis`, `label` (in `ENTAILMENT`), `kind` (a key of `HYPOTHESES`) and
+        A dataset with the columns `image`, `hypothesis`, `label` (in `ENTAILMENT`), `kind` (a key of `THINGS`) and
         `origin`.
     """
     rng = scene_rng(split, grid_size, num_digits, seed, stream=(2,))
     rows: list[dict[str, Any]] = []
     for _ in range(num_hypotheses):
-        kind, quadrant = str(rng.choice(list(HYPOTHESES))), str(rng.choice(QUADRANTS))
-        thing, matches = HYPOTHESES[kind](rng)
-        denied = bool(rng.integers(2))
+        kind, quadrant = str(rng.choice(list(THINGS))), str(rng.choice(QUADRANTS))
+        thing, matches = THINGS[kind](rng)
         for label in rng.permutation(ENTAILMENT):
             covered = quadrant if label == "neutral" else str(rng.choice([q for q in QUADRANTS if q != quadrant]))
-            there = None if label == "neutral" else (label == "entailment") != denied
+            there = {"entailment": True, "neutral": None, "contradiction": False}[str(label)]
 
             def fits(scene: Scene, matches: Any = matches, quadrant: str = quadrant, there: Any = there) -> bool:
                 places = [scene.quadrant(i) for i in range(len(scene.digits)) if matches(scene, i)]
@@ -176,7 +186,7 @@ def hypothesis_scenes(
             rows.append(
                 {
                     "image": encode(cover(draw(scene, split, rng), covered, grid_size)),
-                    "hypothesis": f"there is {'not ' if denied else ''}{thing} in the {quadrant}",
+                    "hypothesis": f"there is {thing} in the {quadrant}",
                     "label": str(label),
                     "kind": kind,
                 }
