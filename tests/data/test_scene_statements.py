@@ -12,6 +12,7 @@ from pumer_hf.data.digit_scenes import CELL_SIZE, COLOURS, DIGITS, QUADRANTS, ha
 from pumer_hf.data.scene_statements import (
     ENTAILMENT,
     STATEMENTS,
+    THINGS,
     caption_scenes,
     hypothesis_scenes,
     statement_scenes,
