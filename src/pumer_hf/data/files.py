@@ -19,6 +19,15 @@ FEATURES = Features(
     }
 )
 
+QUESTION_FEATURES = Features(
+    {
+        "image": Image(decode=False),
+        "question": Value("string"),
+        "question_id": Value("int64"),
+        "origin": Value("string"),
+    }
+)
+
 
 def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
     """Read one split.
@@ -48,6 +57,18 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
     else:
         raise ValueError(f"{', '.join(files)}: give one .jsonl file, or VQA v2's two .json files")
     return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question")
+
+
+def read_vqa_questions(file: str, image_dir: str) -> Dataset:
+    """Read VQA v2's official questions of a split whose answers are not public.
+
+    Returns:
+        A dataset with the columns `image`, `question`, `question_id` and `origin`; errors as of [`read_vqa_files`].
+    """
+    (path,) = existing_files([file])
+    questions = json_field(json_object(path.read_bytes(), file), "questions", list, file)
+    rows = _questions(path, questions, Path(image_dir))
+    return to_dataset(rows, QUESTION_FEATURES, f"{path}: the file holds no question")
 
 
 def existing_files(files: list[str]) -> list[Path]:
@@ -123,7 +144,6 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
         contents[kind] = path, content[kind]
     if len(contents) < 2:
         raise ValueError(f"{paths[0]}, {paths[1]}: one file must hold 'questions', the other 'annotations'")
-    images = _images_by_number(image_dir)
     path, questions = contents["questions"]
     annotations_path, annotations = contents["annotations"]
     if not questions:
@@ -135,17 +155,25 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
         if not given:
             raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
         answers[json_field(annotation, "question_id", int, origin)] = given
+    for row in _questions(path, questions, image_dir):
+        question_id = row.pop("question_id")
+        if question_id not in answers:
+            raise ValueError(f"{row['origin']}: {annotations_path} has no annotation for question_id {question_id}")
+        yield {**row, "answers": answers[question_id]}
+
+
+def _questions(path: Path, questions: list[Any], image_dir: Path) -> Iterator[dict[str, Any]]:
+    """Rows of VQA v2's questions, without answers."""
+    images = _images_by_number(image_dir)
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
         question_id, image_id = (json_field(question, name, int, origin) for name in ("question_id", "image_id"))
-        if question_id not in answers:
-            raise ValueError(f"{origin}: {annotations_path} has no annotation for question_id {question_id}")
         if image_id not in images:
             raise FileNotFoundError(f"{origin}: {image_dir} has no image with the number {image_id}")
         yield {
             "image": {"path": str(images[image_id]), "bytes": None},
             "question": json_field(question, "question", str, origin),
-            "answers": answers[question_id],
+            "question_id": question_id,
             "origin": origin,
         }
 

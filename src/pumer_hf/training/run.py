@@ -126,6 +126,7 @@ def evaluate(
     if isinstance(collator, RetrievalCollator):
         return evaluate_retrieval(args, model, data.test, collator)
     logits, targets = predict(args, model, data.test, collator)
+    assert targets is not None, "every split of a task has labels"
     metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
     return {**accuracy_report(logits, targets, data.test), **metrics}
 

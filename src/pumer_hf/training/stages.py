@@ -104,8 +104,8 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
 @torch.no_grad()
 def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of every row, in order, in every process. Each process predicts its share of the rows.
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Logits of every row, and labels if the rows have any, in order, in every process; each predicts its share.
 
     Not `Trainer.predict`, which under DeepSpeed needs the engine that it trained with. `model` is a whole one
     ([`whole_models`]).
@@ -117,8 +117,10 @@ def predict(
         starts = range(0, len(own), args.per_device_eval_batch_size)
         for start in tqdm(starts, desc="predict", disable=args.disable_tqdm or not state.is_local_main_process):
             batch = collator([dataset[index] for index in own[start : start + args.per_device_eval_batch_size]])
-            labels.append(batch.pop("labels").numpy())
+            if "labels" in batch:
+                labels.append(batch.pop("labels").numpy())
             inputs = {name: value.to(args.device) for name, value in batch.items()}
             with args.autocast():
                 logits.append(model(**inputs).logits.float().cpu().numpy())
-    return np.concatenate(gather_object(logits)), np.concatenate(gather_object(labels))
+    labels = gather_object(labels)
+    return np.concatenate(gather_object(logits)), np.concatenate(labels) if labels else None

@@ -1,0 +1,16 @@
+"""Evaluate a trained model on a split of a recipe's data, or answer VQA v2's test questions for the leaderboard.
+
+    accelerate launch recipes/evaluate.py vqa --model outputs/digit-scenes/student
+    accelerate launch recipes/evaluate.py nlvr2 recipes/vilt/nlvr2/pumer.yaml --model outputs/vilt-nlvr2/student
+    accelerate launch recipes/evaluate.py vqa recipes/vilt/vqav2/pumer.yaml --model outputs/vilt-vqav2/student \\
+        --questions v2_OpenEnded_mscoco_test2015_questions.json --image_dir test2015 --submission answers.json
+
+The last line printed is one of JSON. Further flags are those of the recipe (`train_vqa.py --help` lists them).
+"""
+
+from pathlib import Path
+
+from pumer_hf.training.evaluation import evaluate_recipe
+
+if __name__ == "__main__":
+    evaluate_recipe(__doc__ or "", default=Path(__file__).parent / "vilt" / "digit_scenes" / "pumer.yaml")
