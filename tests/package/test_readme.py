@@ -6,11 +6,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from transformers import ViltConfig, ViltForQuestionAnswering
 
+from pumer_hf import preset
 from pumer_hf.bench.tables import render, results_table
 from pumer_hf.cli import build_parser
-from pumer_hf.data.vqa import VqaDataArguments
-from pumer_hf.training.recipe import parse_recipe
+from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.training.build import build_teacher, load_model
+from pumer_hf.training.evaluation import build_parser as evaluation_parser
+from pumer_hf.training.recipe import ModelArguments, parse_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,18 +28,53 @@ def blocks(language):
 def newcomer(tmp_path, monkeypatch):
     """A folder with what the README takes for granted: the demo's checkpoints, and a stock ViLT where the Hub's is."""
     monkeypatch.chdir(tmp_path)
+    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 48, "patch_size": 8}
+    stock = ViltForQuestionAnswering(ViltConfig(**small, num_hidden_layers=12, vocab_size=30))
+    stock.save_pretrained("dandelin/vilt-b32-finetuned-vqa")
+    args = ModelArguments(config={**small, "num_hidden_layers": 4})
+    data = VQA.load(VqaDataArguments(train_scenes=8, eval_scenes=8, unknown_answers="ignore"), None)
+    for name in ("teacher", "student"):
+        model, processor = build_teacher(args, data.labels, data.train["question"], 32)
+        model.save_pretrained(f"outputs/digit-scenes/{name}")
+        processor.save_pretrained(f"outputs/digit-scenes/{name}")
+    collator = VQA.collator(processor, data, VqaDataArguments(), True)
+    student, teacher = (load_model(f"outputs/digit-scenes/{name}", None) for name in ("student", "teacher"))
+    student.set_reduction(preset("vilt", "vqav2") | {"layers": [1, 2]})
+    return {"student": student, "teacher": teacher, "dataset": data.train, "collator": collator}
+
+
+def test_python_blocks_run(newcomer, capsys):
+    found = blocks("python")
+    assert len(found) >= 5
+    for block in found:
+        exec(compile(block, "README.md", "exec"), newcomer)
+    printed = capsys.readouterr().out
+    assert "text and" in printed
+    assert Path("scene.png").is_file()
+    assert newcomer["trainer"].state.global_step == 2
+
+
+def test_commands_are_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
-    assert len(commands) >= 3
+    assert len(commands) >= 7
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[0] == "make":
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         elif words[0] == "pumer-hf":
             assert build_parser().parse_args(words[1:]).command == "convert"
+        elif "recipes/evaluate.py" in words:
+            args = evaluation_parser("").parse_args(words[words.index("recipes/evaluate.py") + 1 :])
+            assert args.model == "outputs/digit-scenes/student"
+        elif words[0] == "python":
+            assert (ROOT / words[1]).is_file()
         else:
-            assert words[:3] == ["accelerate", "launch", "recipes/train_vqa.py"]
+            assert words[:2] == ["accelerate", "launch"]
+            assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
+            flags = words[words.index("recipes/train_vqa.py") + 1 :]
             default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"
-            assert parse_recipe(VqaDataArguments, default, words[3:]).data.train_file == ["train.jsonl"]
+            assert parse_recipe(VqaDataArguments, default, flags).data.train_file
 
 
 def test_links_lead_to_files():

@@ -30,6 +30,7 @@ REDUCTION = {
     "prune_ratio": 0.2,
     "image_merge_ratio": 0.3,
     "text_merge_ratio": 0.2,
+    "saliency": "mean_head",
 }
 CONFIG = {
     "hidden_size": 16,

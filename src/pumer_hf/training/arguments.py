@@ -28,6 +28,8 @@ class DistillationTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         if self.alpha < 0:
             raise ValueError(f"alpha={self.alpha}: must be at least 0")
         if self.temperature <= 0:

@@ -77,8 +77,6 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
         self.teacher_training = check_values(
             "training.teacher_training", self.teacher_training, RecipeTrainingArguments
