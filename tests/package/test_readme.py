@@ -33,14 +33,15 @@ def newcomer(tmp_path, monkeypatch):
     stock.save_pretrained("dandelin/vilt-b32-finetuned-vqa")
     args = ModelArguments(config={**small, "num_hidden_layers": 4})
     data = VQA.load(VqaDataArguments(train_scenes=8, eval_scenes=8, unknown_answers="ignore"), None)
-    for name in ("teacher", "student"):
+    reductions = {"teacher": None, "student": preset("vilt", "vqav2") | {"layers": [1, 2]}}
+    for name, reduction in reductions.items():
         model, processor = build_teacher(args, data.labels, data.train["question"], 32)
+        model.set_reduction(reduction)
         model.save_pretrained(f"outputs/digit-scenes/{name}")
         processor.save_pretrained(f"outputs/digit-scenes/{name}")
     collator = VQA.collator(processor, data, VqaDataArguments(), True)
-    student, teacher = (load_model(f"outputs/digit-scenes/{name}", None) for name in ("student", "teacher"))
-    student.set_reduction(preset("vilt", "vqav2") | {"layers": [1, 2]})
-    return {"student": student, "teacher": teacher, "dataset": data.train, "collator": collator}
+    models = {name: load_model(f"outputs/digit-scenes/{name}", reduction) for name, reduction in reductions.items()}
+    return {**models, "dataset": data.train, "collator": collator}
 
 
 def test_python_blocks_run(newcomer, capsys):
