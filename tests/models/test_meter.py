@@ -77,7 +77,8 @@ def test_the_towers_equal_those_of_transformers(towers):
 
 def test_what_comes_into_the_pairs_is_the_towers_projected_plus_a_modality(towers):
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
-    pair = model.encode(inputs["input_ids"], inputs["attention_mask"], None, inputs["pixel_values"], None, 1)
+    text = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
+    pair = model.join(text, model.encode_image(inputs["pixel_values"]), inputs["attention_mask"], 1)
     kinds = model.token_type_embeddings.weight
     image = model.vision_model(inputs["pixel_values"]) @ model.image_projection.weight.T
     torch.testing.assert_close(pair.image.states, image + model.image_projection.bias + kinds[1])

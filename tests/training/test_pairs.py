@@ -34,11 +34,23 @@ CONFIG = {
 }
 
 
-def prepare(task, **arguments):
+TOWER = {name: CONFIG[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
+METER_CONFIG = {
+    **TOWER,
+    "num_hidden_layers": 3,
+    "initializer_range": 0.4,
+    "reduction": CONFIG["reduction"],
+    "text_config": {**TOWER, "num_hidden_layers": 1, "max_position_embeddings": 34, "type_vocab_size": 1},
+    "vision_config": {**TOWER, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8, "initializer_range": 0.4},
+}
+
+
+def prepare(task, backbone="vilt", **arguments):
     torch.manual_seed(0)
     args = task.arguments(train_scenes=8, grid_size=4, max_text_length=32, **arguments)
     data = task.load(args, None)
-    model, processor = build_teacher(ModelArguments(config=CONFIG), data.labels, task.texts(data.train), 32, task)
+    model_args = ModelArguments(backbone=backbone, config={"vilt": CONFIG, "meter": METER_CONFIG}[backbone])
+    model, processor = build_teacher(model_args, data.labels, task.texts(data.train), 32, task)
     return model, data, task.collator(processor, data, args, False)
 
 
@@ -75,6 +87,26 @@ def test_every_caption_is_scored_with_every_image(alone):
         pair = collator.for_benchmark()([row])
         with torch.no_grad():
             assert scores[text, image] == pytest.approx(model.eval()(**pair).logits.item(), abs=1e-5)
+
+
+def test_meter_encodes_each_caption_and_each_image_once(training_args):
+    model, data, collator = prepare(RETRIEVAL, "meter", eval_scenes=3)
+    encoded = {"text_model": 0, "vision_model": 0}
+
+    def count(module, inputs, kwargs, output):
+        name = "text_model" if module is model.meter.text_model else "vision_model"
+        encoded[name] += len(kwargs["input_ids"] if name == "text_model" else inputs[0])
+
+    for name in encoded:
+        getattr(model.meter, name).register_forward_hook(count, with_kwargs=True)
+    scores = score_all_pairs(training_args, model, data.test, collator)
+    assert scores.shape == (6, 3)
+    assert encoded == {"text_model": 6, "vision_model": 3 + 1}  # one image more for the estimate of the cost
+    for text, image in [(0, 0), (5, 1), (2, 2)]:
+        row = {**data.test[image], "captions": [data.test[text // 2]["captions"][text % 2]]}
+        with torch.no_grad():
+            logits = model.eval()(**collator.for_benchmark()([row])).logits
+        assert scores[text, image] == pytest.approx(logits.item(), abs=1e-5)
 
 
 def test_two_processes_score_exactly_what_one_does(alone, tmp_path):

@@ -15,6 +15,18 @@ def _cpu_attention_flops(query: Size, key: Size, value: Size, *args: Any, **kwar
 _CPU_ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _cpu_attention_flops}
 
 
+class FlopCounter(FlopCounterMode):
+    """Counts the FLOPs of what runs in its context, as papers count them: a multiply-add is one."""
+
+    def __init__(self) -> None:
+        super().__init__(display=False, custom_mapping=_CPU_ATTENTION_FLOPS)
+
+    @property
+    def count(self) -> int:
+        """FLOPs of matrix products, convolutions and attention."""
+        return self.get_total_flops() // 2
+
+
 @torch.no_grad()
 def count_flops(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[int, Any]:
     """FLOPs of one forward in eval mode, as papers count them: a multiply-add is one.
@@ -28,7 +40,7 @@ def count_flops(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[int, Any]:
     """
     training = model.training
     model.eval()
-    with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION_FLOPS) as counter:
+    with FlopCounter() as counter:
         outputs = model(**inputs)
     model.train(training)
-    return counter.get_total_flops() // 2, outputs
+    return counter.count, outputs

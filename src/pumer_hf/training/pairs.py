@@ -11,9 +11,10 @@ from datasets import Dataset
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from ..bench.flops import count_flops
+from ..bench.flops import FlopCounter
 from ..data.retrieval import RetrievalCollator
 from ..metrics.retrieval import recall_at_k
+from ..models.meter import PuMerMeterForImageAndTextRetrieval
 from .recipe import RecipeTrainingArguments
 
 
@@ -32,19 +33,26 @@ def score_all_pairs(
 ) -> np.ndarray:
     """Scores float (num_captions, num_images), the same on every process; the captions are in order of the images.
 
-    Each process takes every n-th image, and scores it with `args.per_device_eval_batch_size` captions at a time.
-    Before that, the first process prints what it will cost.
+    Each process takes every n-th image, and scores it with `args.per_device_eval_batch_size` captions at a time. METER
+    encodes each caption and each image once. Before that, the first process prints what it will cost.
     """
     texts = tokenize_captions(dataset, collator)
     num_texts, num_images = len(texts["input_ids"]), len(dataset)
     pairs = replace(collator, num_negatives=0, training=False)
+    model.eval()
+    if isinstance(model, PuMerMeterForImageAndTextRetrieval):
+        texts = encode_captions(args, model, texts)
 
     def image_of(number: int) -> dict[str, Tensor]:
-        return {name: value for name, value in pairs([dataset[number]]).items() if name.startswith("pixel")}
+        image = {name: value for name, value in pairs([dataset[number]]).items() if name.startswith("pixel")}
+        image = {name: value.to(args.device) for name, value in image.items()}
+        if not isinstance(model, PuMerMeterForImageAndTextRetrieval):
+            return image
+        with args.autocast():
+            return {"image_embeds": model.base_model.encode_image(image["pixel_values"])}
 
     own_images = range(args.process_index, num_images, args.world_size)
     scores = torch.zeros(num_texts, num_images, device=args.device)
-    model.eval()
     is_first = args.process_index == 0
     if is_first:
         print(cost_estimate(args, model, texts, image_of(0), num_texts * num_images))
@@ -54,6 +62,18 @@ def score_all_pairs(
             block = slice(start, start + args.per_device_eval_batch_size)
             scores[block, number] = _forward(args, model, texts, image, block)
     return reduce(scores, "sum").cpu().numpy()  # a column is nonzero on one process alone
+
+
+def encode_captions(
+    args: RecipeTrainingArguments, model: PuMerMeterForImageAndTextRetrieval, texts: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Captions after METER's text tower: `text_embeds` float (num_captions, Lt, D) and `attention_mask`."""
+    parts = []
+    for start in range(0, len(texts["input_ids"]), args.per_device_eval_batch_size):
+        block = {name: value[start : start + args.per_device_eval_batch_size] for name, value in texts.items()}
+        with args.autocast():
+            parts.append(model.base_model.encode_text(**{name: v.to(args.device) for name, v in block.items()}))
+    return {"text_embeds": torch.cat(parts), "attention_mask": texts["attention_mask"]}
 
 
 def tokenize_captions(dataset: Dataset, collator: RetrievalCollator) -> dict[str, Tensor]:
@@ -69,16 +89,17 @@ def cost_estimate(
     args: RecipeTrainingArguments, model: nn.Module, texts: dict[str, Tensor], image: dict[str, Tensor], num_pairs: int
 ) -> str:
     """What scoring all pairs will take, from the FLOPs of one pair and the time of one block."""
-    one = {name: value.to(args.device) for name, value in (*_block(texts, slice(0, 1)).items(), *image.items())}
-    flops, _ = count_flops(model, one)
+    with FlopCounter() as flops:
+        _forward(args, model, texts, image, slice(0, 1))
     block = slice(0, args.per_device_eval_batch_size)
     for _ in range(2):  # the first is a warm-up
         start = time.perf_counter()
         size = len(_forward(args, model, texts, image, block).tolist())
         seconds = time.perf_counter() - start
     minutes = seconds / size * num_pairs / args.world_size / 60
+    each, in_all = flops.count / 1e9, flops.count * num_pairs / 1e12
     return (
-        f"Scoring {num_pairs:,} pairs: {flops / 1e9:.3g} GFLOPs each, {flops * num_pairs / 1e12:.3g} TFLOPs in all, "
+        f"Scoring {num_pairs:,} pairs: {each:.3g} GFLOPs each, {in_all:.3g} TFLOPs in all, "
         f"about {minutes:.1f} minutes on {args.world_size} process{'es' if args.world_size > 1 else ''}"
     )
 
@@ -87,11 +108,11 @@ def _forward(
     args: RecipeTrainingArguments, model: nn.Module, texts: dict[str, Tensor], image: dict[str, Tensor], block: slice
 ) -> Tensor:
     """Scores float (K,) of one image with a block of K captions."""
-    inputs = {name: value.to(args.device) for name, value in (*_block(texts, block).items(), *image.items())}
+    captions = {name: value[block].to(args.device) for name, value in texts.items()}
     with args.autocast():
-        return model(**inputs).logits[0].float()
-
-
-def _block(texts: dict[str, Tensor], block: slice) -> dict[str, Tensor]:
-    """Captions as candidates of one image: (1, K, length)."""
-    return {name: value[block].unsqueeze(0) for name, value in texts.items()}
+        if isinstance(model, PuMerMeterForImageAndTextRetrieval):
+            number = len(captions["text_embeds"])
+            images = {name: value.expand(number, -1, -1) for name, value in image.items()}
+            return model.score_encoded(**captions, **images).float()
+        candidates = {name: value.unsqueeze(0) for name, value in captions.items()}
+        return model(**candidates, **image).logits[0].float()

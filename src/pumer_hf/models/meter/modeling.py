@@ -115,6 +115,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        text_embeds: Tensor | None = None,
+        image_embeds: Tensor | None = None,
     ) -> PuMerModelOutput:
         """
         Args:
@@ -128,6 +130,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
             output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image: those that come into
                 the first pair, and those that leave each.
+            text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
+            image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
@@ -135,9 +139,11 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """
         if pixel_mask is not None:
             raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
-        pair = self.encode(
-            input_ids, attention_mask, token_type_ids, pixel_values, inputs_embeds, image_token_type_idx
-        )
+        if text_embeds is None:
+            text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
+        if image_embeds is None:
+            image_embeds = self.encode_image(pixel_values)
+        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx)
         if self.config.semantics == "release":
             pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -164,49 +170,51 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             reduction=tuple(traces),
         )
 
-    def encode(
+    def encode_text(
         self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        pixel_values: Tensor | None,
-        inputs_embeds: Tensor | None,
-        image_token_type_idx: int,
-    ) -> TokenPair:
-        """Both towers and their projections: the tokens that come into the first pair. Inputs as in `forward`."""
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """The text tower and its projection: float (B, Lt, D). Inputs as in `forward`."""
         given = input_ids if inputs_embeds is None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give either input_ids or inputs_embeds")
-        if pixel_values is None:
-            raise ValueError("give pixel_values")
-        batch, length = given.shape[:2]
-        vision = self.config.vision_config
-        expected = (vision.num_channels, self.config.image_size, self.config.image_size)
-        if tuple(pixel_values.shape[1:]) != expected:
-            raise ValueError(
-                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
-            )
-        if batch != pixel_values.shape[0]:
-            raise ValueError(f"{batch} texts, but {pixel_values.shape[0]} images: give as many of each")
         limit = self.config.max_text_length
-        if length > limit:
+        if given.shape[1] > limit:
             raise ValueError(
-                f"the text has {length} tokens, but the text tower takes {limit}: truncate it "
+                f"the text has {given.shape[1]} tokens, but the text tower takes {limit}: truncate it "
                 f"(processor(..., truncation=True, max_length={limit}))"
             )
-        text = self.text_model(
+        states = self.text_model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             inputs_embeds=inputs_embeds,
         ).last_hidden_state
+        return self.text_projection(states)
+
+    def encode_image(self, pixel_values: Tensor | None) -> Tensor:
+        """The image tower and its projection: float (B, Lv, D); `pixel_values` (B, 3, image_size, image_size)."""
+        if pixel_values is None:
+            raise ValueError("give pixel_values")
+        expected = (self.config.vision_config.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
+            )
+        return self.image_projection(self.vision_model(pixel_values))
+
+    def join(self, text: Tensor, image: Tensor, attention_mask: Tensor | None, image_token_type_idx: int) -> TokenPair:
+        """The tokens that come into the first pair, from encoded texts and images."""
+        if text.shape[0] != image.shape[0]:
+            raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
         of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
-        text = self.text_projection(text) + of_text
-        image = self.image_projection(self.vision_model(pixel_values)) + of_image
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
         return TokenPair(
-            Tokens.initial(text, text_mask.bool()),
-            Tokens.initial(image, torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)),
+            Tokens.initial(text + of_text, text_mask.bool()),
+            Tokens.initial(image + of_image, torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)),
         )
 
 
@@ -228,6 +236,15 @@ class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHea
     """METER with a score of how well image and text match."""
 
     backbone_class = PuMerMeterModel
+
+    def score_encoded(self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor) -> Tensor:
+        """Scores float (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`]),
+        which spares the towers where each text meets many images.
+        """
+        outputs = self.base_model(
+            text_embeds=text_embeds, attention_mask=attention_mask, image_embeds=image_embeds, return_dict=True
+        )
+        return self.rank_output(outputs.pooler_output)[:, 0]
 
 
 class PuMerMeterForImagesAndTextClassification(PuMerMeterPreTrainedModel, ImagesClassifierHead):
