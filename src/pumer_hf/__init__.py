@@ -7,29 +7,36 @@ use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor, ViltProcessor
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForVisualQuestionAnswering,
+    AutoProcessor,
+    ViltProcessor,
+)
 
 from .models.meter import (
     PuMerMeterConfig,
+    PuMerMeterForImageAndTextRetrieval,
+    PuMerMeterForImagesAndTextClassification,
     PuMerMeterForQuestionAnswering,
+    PuMerMeterForVisualEntailment,
     PuMerMeterModel,
     PuMerMeterProcessor,
 )
-from .models.vilt import PuMerViltConfig, PuMerViltForQuestionAnswering, PuMerViltModel
+from .models.vilt import (
+    PuMerViltConfig,
+    PuMerViltForImageAndTextRetrieval,
+    PuMerViltForImagesAndTextClassification,
+    PuMerViltForQuestionAnswering,
+    PuMerViltForVisualEntailment,
+    PuMerViltModel,
+)
 
 if TYPE_CHECKING:
     from .configuration import PuMerConfig, preset
     from .convert import convert_checkpoint
-    from .models.meter import (
-        PuMerMeterForImageAndTextRetrieval,
-        PuMerMeterForImagesAndTextClassification,
-        PuMerMeterForVisualEntailment,
-    )
-    from .models.vilt import (
-        PuMerViltForImageAndTextRetrieval,
-        PuMerViltForImagesAndTextClassification,
-        PuMerViltForVisualEntailment,
-    )
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -40,12 +47,6 @@ _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
     "convert_checkpoint": "convert",
-    "PuMerMeterForImageAndTextRetrieval": "models.meter",
-    "PuMerMeterForImagesAndTextClassification": "models.meter",
-    "PuMerMeterForVisualEntailment": "models.meter",
-    "PuMerViltForImageAndTextRetrieval": "models.vilt",
-    "PuMerViltForImagesAndTextClassification": "models.vilt",
-    "PuMerViltForVisualEntailment": "models.vilt",
     "DistillationTrainingArguments": "training.arguments",
     "ReductionWarmupCallback": "training.callbacks",
     "TokenReductionCallback": "training.callbacks",
@@ -86,11 +87,24 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_LAZY])
 
 
-for _config, _model, _answering, _processor in (
-    (PuMerMeterConfig, PuMerMeterModel, PuMerMeterForQuestionAnswering, PuMerMeterProcessor),
-    (PuMerViltConfig, PuMerViltModel, PuMerViltForQuestionAnswering, ViltProcessor),
+# `AutoModelForSequenceClassification` takes the head that the checkpoint names in `architectures`.
+_METER_HEADS = (
+    PuMerMeterForVisualEntailment,
+    PuMerMeterForImagesAndTextClassification,
+    PuMerMeterForImageAndTextRetrieval,
+)
+_VILT_HEADS = (
+    PuMerViltForVisualEntailment,
+    PuMerViltForImagesAndTextClassification,
+    PuMerViltForImageAndTextRetrieval,
+)
+
+for _config, _model, _answering, _heads, _processor in (
+    (PuMerMeterConfig, PuMerMeterModel, PuMerMeterForQuestionAnswering, _METER_HEADS, PuMerMeterProcessor),
+    (PuMerViltConfig, PuMerViltModel, PuMerViltForQuestionAnswering, _VILT_HEADS, ViltProcessor),
 ):
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModel.register(_config, _model, exist_ok=True)
     AutoModelForVisualQuestionAnswering.register(_config, _answering, exist_ok=True)
+    AutoModelForSequenceClassification.register(_config, _heads, exist_ok=True)
     AutoProcessor.register(_config, _processor, exist_ok=True)

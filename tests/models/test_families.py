@@ -7,7 +7,12 @@ import pytest
 import torch
 from tiny_models import FAMILIES, schedule
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, AutoModelForVisualQuestionAnswering
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoModelForVisualQuestionAnswering,
+)
 
 import pumer_hf
 
@@ -221,3 +226,12 @@ def test_compiles_with_inductor(family, reduction):
     torch.testing.assert_close(found.logits, expected.logits, atol=1e-4, rtol=1e-4)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-4, rtol=1e-3)
+
+
+@each_family
+@pytest.mark.parametrize("head", ["entailment_class", "retrieval_class", "images_class"])
+def test_an_auto_class_loads_the_head_that_the_checkpoint_names(family, head, tmp_path):
+    model_class = getattr(family, head)
+    several = {"num_images": 2, "modality_type_vocab_size": 3} if head == "images_class" else {}
+    model_class(family.config(**several)).save_pretrained(tmp_path)
+    assert type(AutoModelForSequenceClassification.from_pretrained(tmp_path)) is model_class
