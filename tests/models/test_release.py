@@ -31,7 +31,21 @@ def recording(family):
 CASES = [(family, case) for family in ("vilt", "meter") for case in recording(family)[0]["cases"]]
 
 
-def converted(family, switches, folder):
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Models by family and switches, each made once."""
+    models = {}
+
+    def get(family, switches):
+        key = (family, json.dumps(switches))
+        if key not in models:
+            models[key] = convert(family, switches, tmp_path_factory.mktemp(family))
+        return models[key]
+
+    return get
+
+
+def convert(family, switches, folder):
     """The model of a family, through the converter, from a folder as PuMer's authors released them."""
     meta, tensors = recording(family)
     source = folder / "released"
@@ -65,10 +79,10 @@ def assert_close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize(("family", "case"), CASES)
-def test_logits_and_kept_tokens_are_those_of_the_released_code(family, case, tmp_path):
+def test_logits_and_kept_tokens_are_those_of_the_released_code(family, case, converted):
     meta, tensors = recording(family)
     switches = meta["cases"][case]
-    model = converted(family, switches, tmp_path)
+    model = converted(family, switches)
     with torch.no_grad():
         outputs = model(**inputs_of(family, case))
     assert_close(outputs.logits, tensors[f"{case}.logits"], 1e-5)
@@ -84,9 +98,9 @@ def test_logits_and_kept_tokens_are_those_of_the_released_code(family, case, tmp
             assert torch.equal(trace.text_matching.src, tensors[f"{released}.text_src_idx"].long())
 
 
-def test_gradients_are_those_of_the_released_code(tmp_path):
+def test_gradients_are_those_of_the_released_code(converted):
     meta, tensors = recording("meter")
-    model = converted("meter", meta["cases"]["p2r2t2_pad"], tmp_path)
+    model = converted("meter", meta["cases"]["p2r2t2_pad"])
     logits = model(**inputs_of("meter", "train")).logits
     task_loss = F.binary_cross_entropy_with_logits(logits, tensors["train.labels"])
     teacher = tensors["train.teacher_logits"].log_softmax(dim=-1)

@@ -105,6 +105,7 @@ def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, c
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
+    monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
     run_recipe(PAPER_TASKS[path.parts[1]], default=recipe)
     assert "Written to" in capsys.readouterr().out
     stages = ["teacher"] if path.stem == "finetune" else ["teacher", "student"]
