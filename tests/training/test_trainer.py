@@ -574,8 +574,9 @@ def test_bf16_trains_float32_weights_towards_the_same_loss(
     assert all(value.dtype == torch.float32 for value in student.state_dict().values())
     assert not torch.equal(student.classifier[0].weight, before["classifier.0.weight"])
     for ours, theirs in zip(training_logs(trainer), training_logs(exact), strict=True):
-        for name in ("loss", "task_loss", "distillation_loss"):
-            assert ours[name] == pytest.approx(theirs[name], rel=0.1), name
+        for name in ("loss", "task_loss", "distillation_loss"):  # of the sum: CPUs round bfloat16 differently
+            assert ours[name] == pytest.approx(theirs[name], abs=0.02 * theirs["loss"]), name
+        assert ours["distillation_loss"] > 0.05 * ours["loss"]
 
 
 def test_a_saved_run_holds_its_distillation_arguments(make_model, make_rows, run_training):
