@@ -136,7 +136,7 @@ def load_weights_file(path: Path) -> dict[str, Any]:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:  # what garbage raises
         raise ValueError(
             f"{path} is refused: it is no PyTorch checkpoint, or it holds more than tensors and plain data, which "
             f"could run code on this machine. {unsafe_part(str(error))}"
