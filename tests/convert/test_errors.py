@@ -91,6 +91,14 @@ class Malicious:
         return os.mkdir, (self.trace,)
 
 
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04garbage", b"PK\x03\x04garbage", bytes(range(256))])
+def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
+    source = tmp_path / "model.bin"
+    source.write_bytes(content)
+    with pytest.raises(ValueError, match="model.bin is refused: it is no PyTorch checkpoint"):
+        convert_checkpoint(source, tmp_path / "out")
+
+
 @pytest.mark.parametrize("form", ["zip", "old", "pickle", "callbacks"])
 def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(form, tmp_path):
     trace, source = tmp_path / "it-ran", tmp_path / "model.ckpt"
