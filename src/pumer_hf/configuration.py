@@ -66,6 +66,11 @@ class PuMerConfig(PreTrainedConfig):
         """How many layers `reduction.layers` can name."""
         return self.num_hidden_layers
 
+    @property
+    def max_text_length(self) -> int:
+        """Most tokens of a text."""
+        return self.max_position_embeddings
+
     def checked(self, reduction: ReductionConfig | dict[str, Any] | None) -> dict[str, Any] | None:
         """`reduction` as a complete dict; raises `ValueError` if it is wrong or does not fit this model."""
         schedule = parse_reduction(reduction)

@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.training.build import build_teacher
+from pumer_hf.training.recipe import ModelArguments
+
 ROOT = Path(__file__).parents[2]
 METRICS = {"nlvr2": {"accuracy", "consistency"}, "snli_ve": {"accuracy"}, "retrieval": {"mean_recall"}}
 
@@ -60,3 +64,15 @@ def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
     process = run(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
     assert process.returncode != 0
     assert "training.cache_teacher_logits is set, but" in process.stderr.splitlines()[-1]
+
+
+def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
+    args = ModelArguments(config={**size, "image_size": 48, "patch_size": 8, "max_position_embeddings": 12})
+    model, processor = build_teacher(args, ["a", "b", "c"], ["there is a seven"], 12, SNLI_VE)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(tmp_path / "model")), tmp_path)
+    assert process.returncode == 1
+    assert "data.max_text_length=16: the model takes at most 12 tokens" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -218,7 +218,7 @@ def processor_plan(
         resized=image_size is not None,
         tokenizer=checkpoint.config.get("tokenizer") or family.tokenizer,
         vocab_size=config.text_config.vocab_size if is_meter else config.vocab_size,
-        max_text_length=config.max_text_length if is_meter else config.max_position_embeddings,
+        max_text_length=config.max_text_length,
         folder=checkpoint.folder,
     )
 

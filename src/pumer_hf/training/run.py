@@ -43,6 +43,11 @@ def run_recipe(task: Task, default: Path) -> None:
     collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
     with exit_on_user_error():
         teacher.config.checked(recipe.reduction)  # before hours of training, not after
+        if recipe.data.max_text_length > teacher.config.max_text_length:
+            raise ValueError(
+                f"data.max_text_length={recipe.data.max_text_length}: the model takes at most "
+                f"{teacher.config.max_text_length} tokens"
+            )
         if recipe.training.cache_teacher_logits and collator.is_random:
             raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
     folders = train_models(task, recipe, data, teacher, processor, collator, eval_collator)
