@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.training.build import build_teacher
@@ -21,6 +24,7 @@ def command(task, folder, **flags):
         "train_scenes": "16",
         "eval_scenes": "4",
         "max_steps": "2",
+        "pretraining": '{"max_steps": 1}',
         "teacher_training": '{"max_steps": 1}',
         "per_device_train_batch_size": "4",
         "per_device_eval_batch_size": "8",
@@ -60,19 +64,43 @@ def test_a_run_distils_and_reports(task, tmp_path):
     assert ("Scoring 32 pairs" in process.stdout) == (task == "retrieval")
 
 
+def test_the_teacher_starts_from_what_was_pretrained(tmp_path):
+    folder = tmp_path / "run"
+    no_learning = '{"max_steps": 1, "learning_rate": 0, "classifier_learning_rate": 0}'
+    process = run(command("nlvr2", folder, teacher_training=no_learning, seed="3"), tmp_path)
+    assert process.returncode == 0, process.stderr
+    pretrained, teacher = (load_file(folder / stage / "model.safetensors") for stage in ("pretraining", "teacher"))
+    names = [name for name in pretrained if not name.startswith("classifier") and "token_type" not in name]
+    assert len(names) > 50
+    assert all(torch.equal(pretrained[name], teacher[name]) for name in names)
+    vocabulary = AutoTokenizer.from_pretrained(folder / "teacher").get_vocab()
+    assert {"what", "colour", "images", "only"} <= vocabulary.keys()  # of the questions and of the statements
+
+
+def test_a_model_that_exists_is_not_pretrained(tmp_path):
+    model = save_tiny_entailment_model(tmp_path / "model")
+    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="12"), tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert not (tmp_path / "run" / "pretraining").exists()
+
+
 def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
     process = run(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
     assert process.returncode != 0
     assert "training.cache_teacher_logits is set, but" in process.stderr.splitlines()[-1]
 
 
-def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp_path):
+def save_tiny_entailment_model(folder):
     size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
     args = ModelArguments(config={**size, "image_size": 48, "patch_size": 8, "max_position_embeddings": 12})
-    model, processor = build_teacher(args, ["a", "b", "c"], ["there is a seven"], 12, SNLI_VE)
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(tmp_path / "model")), tmp_path)
+    for part in build_teacher(args, ["a", "b", "c"], ["there is a seven"], 12, SNLI_VE):
+        part.save_pretrained(folder)
+    return folder
+
+
+def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp_path):
+    model = save_tiny_entailment_model(tmp_path / "model")
+    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="16"), tmp_path)
     assert process.returncode == 1
     assert "data.max_text_length=16: the model takes at most 12 tokens" in process.stderr
     assert "Traceback" not in process.stderr

@@ -15,7 +15,7 @@ from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, r
 from ..metrics.vqa_accuracy import vqa_accuracy
 from .arguments import DataArguments
 from .collator import Collator
-from .digit_scenes import digit_scenes
+from .digit_scenes import WEIGHTS, digit_scenes
 from .files import read_vqa_files
 from .hub import strings
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -41,9 +41,14 @@ class VqaDataArguments(DataArguments):
         },
     )
     max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
+    question_kinds: list[str] | None = field(
+        default=None, metadata={"help": "What to ask of digit scenes. Default: every kind, the hard ones rarely."}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.question_kinds is not None and not (self.question_kinds and set(self.question_kinds) <= set(WEIGHTS)):
+            raise ValueError(f"data.question_kinds={self.question_kinds}: choose among {list(WEIGHTS)}")
         if self.unknown_answers not in ("error", "ignore"):
             raise ValueError(f"data.unknown_answers={self.unknown_answers!r}: choose 'error' or 'ignore'")
         if self.min_answer_count < 1:
@@ -75,8 +80,14 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
 
 
 def _digit_scenes(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
+    weights = {kind: WEIGHTS[kind] for kind in args.question_kinds or WEIGHTS}
     scenes = digit_scenes(
-        split, num_scenes, grid_size=args.grid_size, num_digits=args.num_digits, seed=args.scene_seed
+        split,
+        num_scenes,
+        grid_size=args.grid_size,
+        num_digits=args.num_digits,
+        weights=weights,
+        seed=args.scene_seed,
     )
     answers = [[answer] for answer in scenes["answer"]]
     origins = [f"digit scenes, {split}, row {row}" for row in range(len(scenes))]

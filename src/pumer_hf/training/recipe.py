@@ -56,6 +56,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     teacher_training: dict | str | None = field(
         default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
     )
+    pretraining: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Training arguments (JSON) that are different in a first stage, in which a model from scratch "
+            "learns to answer questions about digit scenes; for recipes on digit scenes. Default: no such stage."
+        },
+    )
     early_stopping_patience: int = field(
         default=0,
         metadata={"help": "Stop after so many evaluations without a better metric; 0: never. Needs eval_strategy."},
@@ -77,10 +84,10 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.teacher_training = _as_dict("training.teacher_training", self.teacher_training)
-        self.teacher_training = check_values(
-            "training.teacher_training", self.teacher_training, RecipeTrainingArguments
-        )
+        for name in ("teacher_training", "pretraining"):
+            values = _as_dict(f"training.{name}", getattr(self, name))
+            checked = None if values is None else check_values(f"training.{name}", values, RecipeTrainingArguments)
+            setattr(self, name, checked)
         if self.resume_from_checkpoint is not None:
             raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
         if self.early_stopping_patience < 0:
@@ -103,10 +110,9 @@ class Recipe:
     """What `training` was made from."""
 
     def stage(self, name: str) -> RecipeTrainingArguments:
-        """The training arguments of the stage `"teacher"` or `"student"`, each with a folder of its own."""
-        values = dict(self.training_values)
-        if name == "teacher" and self.training.teacher_training:
-            values |= cast(dict, self.training.teacher_training)
+        """The training arguments of a stage, `"pretraining"`, `"teacher"` or `"student"`, with a folder of its own."""
+        changes = {"pretraining": self.training.pretraining, "teacher": self.training.teacher_training}
+        values = {**self.training_values, **(cast("dict | None", changes.get(name)) or {})}
         return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
 
 
@@ -136,7 +142,8 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
-    recipe.stage("teacher")  # so that a wrong value is found now
+    for name in ("pretraining", "teacher"):
+        recipe.stage(name)  # so that a wrong value is found now
     return recipe
 
 

@@ -17,6 +17,7 @@ from ..models.base import PuMerPreTrainedModel
 from .build import build_teacher, load_model, teacher_labels
 from .pairs import evaluate_retrieval
 from .placement import whole_models
+from .pretraining import pretrain
 from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
 from .report import cost_report, format_report
 from .stages import check_new_run, predict, train_stage
@@ -35,11 +36,12 @@ def run_recipe(task: Task, default: Path) -> None:
         check_new_run(recipe.training)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
-    set_seed(recipe.training.seed)
     if recipe.training.device.type == "cpu":
         use_available_cores(recipe.training.world_size)
 
-    teacher, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length, task)
+    model = pretrain(recipe, texts)
+    set_seed(recipe.training.seed)
+    teacher, processor = build_teacher(model, data.labels, texts, recipe.data.max_text_length, task)
     collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
     with exit_on_user_error():
         teacher.config.checked(recipe.reduction)  # before hours of training, not after

@@ -1,0 +1,61 @@
+"""What comes before the teacher where the task is too hard to learn from scratch in minutes: reading digit scenes."""
+
+from dataclasses import replace
+from typing import Any
+
+from transformers import set_seed
+from transformers.utils import logging
+
+from ..data.arguments import DataArguments
+from ..data.vqa import VQA, VqaDataArguments
+from .build import build_teacher
+from .recipe import ModelArguments, Recipe
+from .stages import train_stage
+
+logger = logging.get_logger(__name__)
+
+QUESTION_KINDS = ["digit_by_colour", "colour_of_digit"]
+"""Each has many answers and is about one digit, so that even a model from scratch gets to know digits and colours."""
+
+
+def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
+    """Train a model from scratch on questions about digit scenes, if `training.pretraining` is given.
+
+    Real ViLT and METER checkpoints are pretrained too. A statement about two pictures, which is true or false, says
+    too little for a start.
+
+    Args:
+        recipe: its scenes are those of the task; the texts are as long.
+        texts: the training texts of the task, which the vocabulary is to cover.
+
+    Returns:
+        The `model` block, with the pretrained model as `checkpoint`.
+    """
+    args = recipe.stage("pretraining")
+    if args.pretraining is None:
+        return recipe.model
+    if recipe.model.teacher or recipe.model.checkpoint or recipe.data.dataset or recipe.data.train_file:
+        logger.info("no pretraining: it is for models from scratch on digit scenes")
+        return recipe.model
+    data = VQA.load(question_arguments(recipe.data), None)
+    texts = [*texts, *VQA.texts(data.train)]
+    set_seed(args.seed)
+    model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
+    train_stage(
+        args,
+        model,
+        train=data.train,
+        validation=data.validation,
+        collator=VQA.collator(processor, data, recipe.data, True),
+        eval_collator=VQA.collator(processor, data, recipe.data, False),
+        processor=processor,
+        compute_metrics=VQA.metrics(data.validation, data.labels),
+    )
+    return replace(recipe.model, checkpoint=args.output_dir, config=None)
+
+
+def question_arguments(args: DataArguments) -> VqaDataArguments:
+    """The `data` block of questions about the scenes of another task."""
+    names = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed", "max_text_length")
+    values: dict[str, Any] = {name: getattr(args, name) for name in names}
+    return VqaDataArguments(**values, question_kinds=QUESTION_KINDS)
