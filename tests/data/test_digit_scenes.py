@@ -79,10 +79,16 @@ def answer_by_reading(question, seen, grid_size):
         item = only([item for item in seen if is_in_quarter(item, match[1], grid_size)])
         return "digit_by_position", str(item.digit), [item.cell]
     if match := re.fullmatch(r"what digit is (\w+)\?", question):
-        item = only([item for item in seen if item.colour == match[1]])
+        items = [item for item in seen if item.colour == match[1]]
+        if not items:
+            return "absent", "none", []
+        item = only(items)
         return "digit_by_colour", str(item.digit), [item.cell]
     if match := re.fullmatch(r"what colour is the (\w+)\?", question):
-        item = only([item for item in seen if item.digit == DIGITS.index(match[1])])
+        items = [item for item in seen if item.digit == DIGITS.index(match[1])]
+        if not items:
+            return "absent", "none", []
+        item = only(items)
         return "colour_of_digit", item.colour, [item.cell]
     if match := re.fullmatch(r"how many (\w+)\?", question):
         cells = [item.cell for item in seen if item.digit == PLURALS.index(match[1])]
@@ -117,6 +123,15 @@ def test_answer_and_cells_are_what_the_picture_shows(kind, split):
     check_rows(dataset, split, grid_size=6, num_digits=4)
     assert set(dataset["kind"]) == {kind}
     assert len(set(dataset["answer"])) > 1
+
+
+@pytest.mark.parametrize("num_digits", [3, 6])  # six digits have all the colours
+def test_what_is_absent_is_not_in_the_picture(num_digits):
+    dataset = digit_scenes("test", 30, weights={"absent": 1}, num_digits=num_digits)
+    check_rows(dataset, "test", grid_size=6, num_digits=num_digits)
+    assert set(dataset["answer"]) == {"none"}
+    assert any("what digit is" in question for question in dataset["question"]) == (num_digits < 6)
+    assert any("what colour is" in question for question in dataset["question"])
 
 
 @settings(max_examples=15, deadline=None)

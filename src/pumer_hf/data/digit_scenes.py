@@ -193,15 +193,25 @@ def _is_left_of(scene: Scene, a: int, b: int) -> bool:
     return min(columns[a]) < max(columns[b])
 
 
+def ask_absent(scene: Scene, rng: Generator) -> Question | None:
+    """What digit is red, or what colour is the seven, where nothing is red, or no seven? None."""
+    if rng.integers(2):
+        digit = rng.choice([digit for digit in range(10) if digit not in scene.digits])
+        return Question(f"what colour is the {DIGITS[digit]}?", "none", ())
+    colours = [colour for colour in COLOURS if colour not in scene.colours]
+    return Question(f"what digit is {rng.choice(colours)}?", "none", ()) if colours else None
+
+
 QUESTIONS: dict[str, Callable[[Scene, Generator], Question | None]] = {
     "digit_by_colour": ask_digit_by_colour,
     "colour_of_digit": ask_colour_of_digit,
     "digit_by_position": ask_digit_by_position,
     "count": ask_count,
     "left_of": ask_left_of,
+    "absent": ask_absent,
 }
 # How often each kind is asked. Counting and the relation need several regions and take a small model long to learn, so
-# they are rare.
+# they are rare. What is not there is asked of on request alone.
 WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
 
 

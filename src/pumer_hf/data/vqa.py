@@ -15,7 +15,7 @@ from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, r
 from ..metrics.vqa_accuracy import vqa_accuracy
 from .arguments import DataArguments
 from .collator import Collator
-from .digit_scenes import WEIGHTS, digit_scenes
+from .digit_scenes import QUESTIONS, WEIGHTS, digit_scenes
 from .files import read_vqa_files
 from .hub import strings
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -42,13 +42,16 @@ class VqaDataArguments(DataArguments):
     )
     max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
     question_kinds: list[str] | None = field(
-        default=None, metadata={"help": "What to ask of digit scenes. Default: every kind, the hard ones rarely."}
+        default=None,
+        metadata={"help": "What to ask of digit scenes, each as often. Default: most kinds, the hard ones rarely."},
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.question_kinds is not None and not (self.question_kinds and set(self.question_kinds) <= set(WEIGHTS)):
-            raise ValueError(f"data.question_kinds={self.question_kinds}: choose among {list(WEIGHTS)}")
+        if self.question_kinds is not None and not (
+            self.question_kinds and set(self.question_kinds) <= set(QUESTIONS)
+        ):
+            raise ValueError(f"data.question_kinds={self.question_kinds}: choose among {list(QUESTIONS)}")
         if self.unknown_answers not in ("error", "ignore"):
             raise ValueError(f"data.unknown_answers={self.unknown_answers!r}: choose 'error' or 'ignore'")
         if self.min_answer_count < 1:
@@ -80,7 +83,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
 
 
 def _digit_scenes(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
-    weights = {kind: WEIGHTS[kind] for kind in args.question_kinds or WEIGHTS}
+    weights = WEIGHTS if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
     scenes = digit_scenes(
         split,
         num_scenes,

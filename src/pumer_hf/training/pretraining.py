@@ -14,8 +14,10 @@ from .stages import train_stage
 
 logger = logging.get_logger(__name__)
 
-QUESTION_KINDS = ["digit_by_colour", "colour_of_digit"]
-"""Each has many answers and is about one digit, so that even a model from scratch gets to know digits and colours."""
+QUESTION_KINDS = ["digit_by_colour", "colour_of_digit", "absent"]
+"""Each has many answers and is about one digit, so that even a model from scratch gets to know digits and colours, and
+to tell what is not there.
+"""
 
 
 def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
