@@ -32,8 +32,8 @@ class PuMerVqaPipeline(Pipeline):
         saved, head = (self.model.config.architectures or [None])[0], type(self.model).__name__
         if not head.endswith(HEAD) or saved not in (None, head):
             raise ValueError(
-                f"{TASK} needs a model that answers questions (...{HEAD}), but {self.model.name_or_path or 'the model'} "
-                f"is a {saved or head}"
+                f"{TASK} needs a model that answers questions (...{HEAD}), but "
+                f"{self.model.name_or_path or 'the model'} is a {saved or head}"
             )
         if self.processor is None:
             raise ValueError(f"{TASK} needs a processor: give processor=..., or a model folder that has one")

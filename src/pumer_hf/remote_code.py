@@ -17,7 +17,7 @@ HEADS = {
 }
 """How a model class ends -> the Auto class that loads it."""
 
-_SOURCE = '''"""Lets transformers load this checkpoint with `trust_remote_code=True`. All code is in the package pumer-hf."""
+_SOURCE = '''"""Lets Auto classes load this checkpoint, with `trust_remote_code=True`. All code is in pumer-hf."""
 
 try:
     from pumer_hf import (

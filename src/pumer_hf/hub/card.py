@@ -1,7 +1,7 @@
 """`PuMerCard`: what is known about a checkpoint, and its rendering as a model card.
 
-A card is `README.md` and, beside it, `results.json` with these facts: the one renders from the other, so no number in a
-card is typed by hand. What is unknown is left out.
+A card is `README.md` and, beside it, `results.json` with these facts: the one renders from the other, so no number in
+a card is typed by hand. What is unknown is left out.
 """
 
 import json
@@ -85,7 +85,9 @@ class PuMerCard:
         """The facts that [`save`] wrote into a folder."""
         path = Path(folder) / FACTS_NAME
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing: a recipe writes it, and so does `pumer-hf card --recipe`")
+            raise FileNotFoundError(
+                f"{path} is missing: a recipe writes it, and so does `pumer-hf card FOLDER --recipe`"
+            )
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -93,9 +95,10 @@ class PuMerCard:
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(facts) - set(known)) if isinstance(facts, dict) else ["(no object)"]
         if unknown or "name" not in facts or "backbone" not in facts:
+            wrong = ", ".join(unknown) or "name or backbone is missing"
             raise ValueError(
-                f"{path} does not hold the facts of one model ({', '.join(known)}): {unknown or 'name or backbone is missing'}. "
-                f"Of a recipe's results, give the student's folder, or `--recipe` and `--results`"
+                f"{path} does not hold the facts of one model, which are {', '.join(known)}: {wrong}. If these are "
+                f"the results of a whole run, give its student folder, or `--recipe` and `--results`"
             )
         return cls(**facts)
 
