@@ -33,10 +33,6 @@ class Repo:
         self.titles.append(title)
         return sha
 
-    def find(self, revision):
-        sha = self.branches.get(revision, revision)
-        return sha if sha in self.commits else None
-
 
 class HubServer:
     def __init__(self):
@@ -78,7 +74,6 @@ class HubServer:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     hub = None
-    routes = []
 
     def log_message(self, *args):
         pass
@@ -93,10 +88,10 @@ class Handler(BaseHTTPRequestHandler):
                 if fault[0] == self.command and re.search(fault[1], path) and fault[3] > 0:
                     fault[3] -= 1
                     return self.answer(fault[2], {"error": "made to fail"})
-            for method, pattern, function in self.routes:
+            for methods, pattern, function in ROUTES:
                 match = re.fullmatch(pattern, path)
-                if match and self.command in method:
-                    return function(self, body, *match.groups())
+                if match and self.command in methods:
+                    return self.dispatch(function, body, match.groupdict())
         return self.error(404, "", f"the test server has no {self.command} {path}")
 
     do_GET = do_POST = do_PUT = do_HEAD = serve
@@ -124,46 +119,48 @@ class Handler(BaseHTTPRequestHandler):
     def error(self, status, code, message, **headers):
         self.answer(status, {"error": message}, {"X-Error-Code": code, "X-Error-Message": message, **headers})
 
-    @property
-    def has_token(self):
-        return self.headers.get("Authorization") == f"Bearer {TOKEN}"
-
-    def repo(self, name, write=False):
-        """A repository; None if an error was answered."""
-        repo = self.hub.repos.get(name)
-        if write and not self.has_token:
+    def dispatch(self, function, body, names):
+        """Look up repository, revision and commit, if the path names them, and call the function of the route."""
+        has_token = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        if self.command in ("POST", "PUT") and not has_token and function not in (validate_yaml, lfs_upload):
             return self.error(401, "", "Invalid user token")
-        if repo is None or (repo.private and not self.has_token):
-            return self.error(404 if self.has_token else 401, "RepoNotFound", "Repository not found")
-        return repo
+        if "name" in names:
+            repo = names["repo"] = self.hub.repos.get(names["name"])
+            if repo is None or (repo.private and not has_token):
+                return self.error(404 if has_token else 401, "RepoNotFound", "Repository not found")
+            names["revision"] = names.get("revision") or "main"
+            names["sha"] = repo.branches.get(names["revision"], names["revision"])
+            if names["sha"] not in repo.commits and function is not branch:
+                return self.error(404, "RevisionNotFound", f"Invalid rev id: {names['revision']}")
+        return function(self, body, **names)
+
+
+ROUTES = []
+REPO = r"(?P<name>[\w.-]+/[\w.-]+)"
+REVISION = r"(?P<revision>[^/]+)"
 
 
 def route(methods, pattern):
     def add(function):
-        Handler.routes.append((methods.split(), pattern, function))
+        ROUTES.append((methods.split(), pattern, function))
         return function
 
     return add
 
 
-REPO = r"([\w.-]+/[\w.-]+)"
-
-
 @route("POST", "/api/repos/create")
 def create(request, body):
     wanted = json.loads(body)
-    owner, name = wanted.get("organization") or USER, wanted["name"]
-    if not request.has_token:
-        return request.error(401, "", "Invalid user token")
+    owner = wanted.get("organization") or USER
+    full = f"{owner}/{wanted['name']}"
     if owner != USER:
         return request.error(403, "", f"You don't have the rights to create a model under the namespace {owner}")
-    full, url = f"{owner}/{name}", f"{request.hub.url}/{owner}/{name}"
+    answer = {"url": f"{request.hub.url}/{full}", "name": full}
     if full in request.hub.repos:
-        return request.answer(409, {"error": "You already created this model repo", "url": url})
-    private = wanted.get("private") is True or wanted.get("visibility") == "private"
-    request.hub.repos[full] = Repo(private)
-    request.hub.repos[full].commit("main", {".gitattributes": b""}, "initial commit")
-    return request.answer(200, {"url": url, "name": full})
+        return request.answer(409, {**answer, "error": "You already created this model repo"})
+    repo = request.hub.repos[full] = Repo(wanted.get("private") is True or wanted.get("visibility") == "private")
+    repo.commit("main", {".gitattributes": b""}, "initial commit")
+    return request.answer(200, answer)
 
 
 @route("POST", "/api/validate-yaml")
@@ -171,114 +168,81 @@ def validate_yaml(request, body):
     request.answer(200, {"errors": [], "warnings": []})
 
 
-@route("GET", rf"/api/models/{REPO}(?:/revision/(.+))?")
-def info(request, body, name, revision):
-    if repo := request.repo(name):
-        sha = repo.find(revision or "main")
-        if sha is None:
-            return request.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        siblings = [{"rfilename": file} for file in repo.commits[sha]]
-        facts = {"id": name, "modelId": name, "sha": sha, "private": repo.private, "lastModified": DATE, "tags": []}
-        return request.answer(200, {**facts, "siblings": siblings})
-    return None
+@route("GET", rf"/api/models/{REPO}(?:/revision/(?P<revision>.+))?")
+def info(request, body, name, repo, revision, sha):
+    facts = {"id": name, "modelId": name, "sha": sha, "private": repo.private, "lastModified": DATE, "tags": []}
+    request.answer(200, {**facts, "siblings": [{"rfilename": file} for file in repo.commits[sha]]})
 
 
-@route("GET", rf"/api/models/{REPO}/tree/([^/]+)(/.+)?")
-def tree(request, body, name, revision, folder):
-    if repo := request.repo(name):
-        sha = repo.find(revision)
-        if sha is None:
-            return request.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        if folder:
-            return request.error(404, "EntryNotFound", f"{folder} does not exist")
-        files = repo.commits[sha].items()
-        return request.answer(
-            200,
-            [{"type": "file", "path": file, "oid": blob_id(content), "size": len(content)} for file, content in files],
-        )
-    return None
+@route("GET", rf"/api/models/{REPO}/tree/{REVISION}(?P<folder>/.+)?")
+def tree(request, body, name, repo, revision, sha, folder):
+    if folder:
+        return request.error(404, "EntryNotFound", f"{folder} does not exist")
+    files = repo.commits[sha].items()
+    facts = [{"type": "file", "path": file, "oid": blob_id(content), "size": len(content)} for file, content in files]
+    return request.answer(200, facts)
 
 
-@route("POST", rf"/api/models/{REPO}/branch/(.+)")
-def branch(request, body, name, revision):
-    if repo := request.repo(name, write=True):
-        if revision in repo.branches:
-            return request.error(409, "", "Reference already exists")
-        repo.branches[revision] = repo.branches["main"]
-        return request.answer(200, {})
-    return None
+@route("POST", rf"/api/models/{REPO}/branch/(?P<revision>.+)")
+def branch(request, body, name, repo, revision, sha):
+    if revision in repo.branches:
+        return request.error(409, "", "Reference already exists")
+    repo.branches[revision] = repo.branches["main"]
+    return request.answer(200, {})
 
 
-@route("POST", rf"/api/models/{REPO}/preupload/(.+)")
-def preupload(request, body, name, revision):
-    if repo := request.repo(name, write=True):
-        answers = []
-        for file in json.loads(body)["files"]:
-            mode = "lfs" if file["path"].endswith(".safetensors") else "regular"
-            present = repo.commits[repo.find(revision)].get(file["path"])
-            oid = (
-                None
-                if present is None
-                else (hashlib.sha256(present).hexdigest() if mode == "lfs" else blob_id(present))
-            )
-            answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
-        return request.answer(200, {"files": answers})
-    return None
+@route("POST", rf"/api/models/{REPO}/preupload/{REVISION}")
+def preupload(request, body, name, repo, revision, sha):
+    answers = []
+    for file in json.loads(body)["files"]:
+        mode = "lfs" if file["path"].endswith(".safetensors") else "regular"
+        old = repo.commits[sha].get(file["path"])
+        oid = None if old is None else hashlib.sha256(old).hexdigest() if mode == "lfs" else blob_id(old)
+        answers.append({"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+    request.answer(200, {"files": answers})
 
 
 @route("POST", rf"/{REPO}\.git/info/lfs/objects/batch")
-def lfs_batch(request, body, name):
-    if request.repo(name, write=True):
-        objects = [
-            {**wanted, "actions": {"upload": {"href": f"{request.hub.url}/lfs/{wanted['oid']}"}}}
-            for wanted in json.loads(body)["objects"]
-        ]
-        return request.answer(200, {"transfer": "basic", "objects": objects})
-    return None
+def lfs_batch(request, body, name, repo, revision, sha):
+    objects = json.loads(body)["objects"]
+    for item in objects:
+        item["actions"] = {"upload": {"href": f"{request.hub.url}/lfs/{item['oid']}"}}
+    request.answer(200, {"transfer": "basic", "objects": objects})
 
 
-@route("PUT", r"/lfs/([0-9a-f]{64})")
+@route("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})")
 def lfs_upload(request, body, oid):
     assert hashlib.sha256(body).hexdigest() == oid
     request.hub.uploads[oid] = body
     request.answer(200)
 
 
-@route("POST", rf"/api/models/{REPO}/commit/(.+)")
-def commit(request, body, name, revision):
-    if repo := request.repo(name, write=True):
-        files, title = dict(repo.commits[repo.find(revision)]), ""
-        for line in body.splitlines():
-            entry = json.loads(line)
-            key, value = entry["key"], entry["value"]
-            if key == "header":
-                title = value["summary"]
-            elif key == "file":
-                files[value["path"]] = base64.b64decode(value["content"])
-            elif key == "lfsFile":
-                files[value["path"]] = request.hub.uploads[value["oid"]]
-            elif key == "deletedFile":
-                del files[value["path"]]
-        made = {"success": True}
-        if "create_pr" in request.query:
-            revision = "refs/pr/1"
-            made["pullRequestUrl"] = f"{request.hub.url}/{name}/discussions/1"
-        sha = repo.commit(revision, files, title)
-        return request.answer(200, {**made, "commitOid": sha, "commitUrl": f"{request.hub.url}/{name}/commit/{sha}"})
-    return None
+@route("POST", rf"/api/models/{REPO}/commit/{REVISION}")
+def commit(request, body, name, repo, revision, sha):
+    files, title, made = dict(repo.commits[sha]), "", {"success": True}
+    for line in body.splitlines():
+        entry = json.loads(line)
+        key, value = entry["key"], entry["value"]
+        if key == "header":
+            title = value["summary"]
+        elif key == "file":
+            files[value["path"]] = base64.b64decode(value["content"])
+        elif key == "lfsFile":
+            files[value["path"]] = request.hub.uploads[value["oid"]]
+        elif key == "deletedFile":
+            del files[value["path"]]
+    if "create_pr" in request.query:
+        revision, made["pullRequestUrl"] = "refs/pr/1", f"{request.hub.url}/{name}/discussions/1"
+    made["commitOid"] = repo.commit(revision, files, title)
+    request.answer(200, {**made, "commitUrl": f"{request.hub.url}/{name}/commit/{made['commitOid']}"})
 
 
-@route("GET HEAD", rf"/{REPO}/resolve/([^/]+)/(.+)")
-def resolve(request, body, name, revision, file):
-    if repo := request.repo(name):
-        sha = repo.find(revision)
-        if sha is None:
-            return request.error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        if file not in repo.commits[sha]:
-            return request.error(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": sha})
-        content = repo.commits[sha][file]
-        return request.answer(200, content, {"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": sha})
-    return None
+@route("GET HEAD", rf"/{REPO}/resolve/{REVISION}/(?P<file>.+)")
+def resolve(request, body, name, repo, revision, sha, file):
+    if file not in repo.commits[sha]:
+        return request.error(404, "EntryNotFound", "Entry not found", **{"X-Repo-Commit": sha})
+    content = repo.commits[sha][file]
+    return request.answer(200, content, {"ETag": f'"{blob_id(content)}"', "X-Repo-Commit": sha})
 
 
 def blob_id(content):

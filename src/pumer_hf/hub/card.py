@@ -140,10 +140,13 @@ class PuMerCard:
         """Write `README.md` and `results.json`."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files(folder).items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def files(self, folder: Path) -> dict[str, str]:
+        """The two files of the card of a folder, by name. A picture that somebody has put there is linked."""
         facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
-        (folder / FACTS_NAME).write_text(facts + "\n", encoding="utf-8")
-        # A picture that somebody has put there is linked.
-        (folder / CARD_NAME).write_text(self.render((folder / PICTURE_NAME).is_file()), encoding="utf-8")
+        return {CARD_NAME: self.render((folder / PICTURE_NAME).is_file()), FACTS_NAME: facts + "\n"}
 
     def render(self, has_picture: bool = False) -> str:
         """The card: metadata for the Hub, and text."""

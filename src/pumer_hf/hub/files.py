@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import remote_code
-from .card import CARD_NAME, FACTS_NAME, PICTURE_NAME, PuMerCard
+from .card import CARD_NAME, FACTS_NAME, PuMerCard
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -71,26 +71,21 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     }
     if remote_code.FILE_NAME not in published or "auto_map" not in config:
         published |= _with_remote_code(folder, config)
-    card = card_for(folder, repo_id)
-    if card is not None:
-        published[CARD_NAME] = card
+    published |= card_files(folder, repo_id)
     return FolderFiles(dict(sorted(published.items())), tuple(name for name in names if name not in published))
 
 
-def card_for(folder: Path, repo_id: str) -> bytes | None:
-    """The card to push, whose examples name the repository; None if the folder has a card of its own making."""
+def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
+    """The card to push, whose examples name the repository; nothing if somebody has edited the card of the folder."""
     written = (folder / CARD_NAME).read_text(encoding="utf-8") if (folder / CARD_NAME).is_file() else None
-    if (folder / FACTS_NAME).is_file():
-        card = PuMerCard.load(folder)
-    elif written is None:
-        card = PuMerCard.from_checkpoint(folder)
-    else:
-        return None
-    has_picture = (folder / PICTURE_NAME).is_file()
-    if written is not None and written != card.render(has_picture):
-        return None  # edited by hand
+    has_facts = (folder / FACTS_NAME).is_file()
+    if written is not None and not has_facts:
+        return {}
+    card = PuMerCard.load(folder) if has_facts else PuMerCard.from_checkpoint(folder)
+    if written not in (None, card.files(folder)[CARD_NAME]):
+        return {}
     card.repo_id = repo_id
-    return card.render(has_picture).encode()
+    return {name: text.encode() for name, text in card.files(folder).items()}
 
 
 def check_folder(folder: Path) -> dict[str, Any]:

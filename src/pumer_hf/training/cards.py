@@ -80,7 +80,7 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
 
 
 def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folders: Mapping[str, str]) -> None:
-    """Leave a card in the folder of each model that a run has trained, not in that of a teacher that was there before."""
+    """Leave a card in the folder of each model that a run has trained, not of a teacher that was there before."""
     run = Path(recipe.training.output_dir).name
     for role, folder in folders.items():
         if folder == recipe.model.teacher:

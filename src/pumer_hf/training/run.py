@@ -12,9 +12,9 @@ from transformers import EvalPrediction, ProcessorMixin, set_seed
 from ..data.collator import Collator
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
+from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
-from ..hub.push import push_folder
 from .build import build_teacher, load_model, teacher_labels
 from .cards import write_run_cards
 from .pairs import evaluate_retrieval
