@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from transformers import dynamic_module_utils
+
+from pumer_hf import remote_code
 
 TRAIN = """
 import sys
@@ -145,19 +147,10 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         assert saved.get("auto_map", {}).get("AutoProcessor") == processor
 
 
-def test_without_the_package_the_error_names_it(tmp_path):
-    from pumer_hf import remote_code
-
+def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
     remote_code.write_remote_code(tmp_path)
-    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['pumer_hf'] = None")
-    process = subprocess.run(
-        [sys.executable, "-c", "import sitecustomize, modeling_pumer"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 1
-    assert "pip install pumer-hf" in process.stderr
-    assert Path(tmp_path / "modeling_pumer.py").read_text().count("import") >= 2
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed
+    with pytest.raises(ImportError, match="this model needs the package pumer-hf: run `pip install pumer-hf`"):
+        dynamic_module_utils.get_class_from_dynamic_module("modeling_pumer.PuMerViltConfig", tmp_path)

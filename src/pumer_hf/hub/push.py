@@ -5,7 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of the HTTP client that huggingface_hub uses
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
 
 from .files import STALE, FolderFiles, matches, published_files
 
@@ -25,9 +31,14 @@ def clear_errors(repo_id: str) -> Iterator[None]:
         raise PushError("there is no token: run `hf auth login`, or set HF_TOKEN") from error
     except OfflineModeIsEnabled as error:
         raise PushError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it") from error
-    except HfHubHTTPError as error:
-        status, said = error.response.status_code, error.server_message or str(error).splitlines()[0]
-        raise PushError(f"{repo_id}: {_advice(status)} (the Hub answered {status}: {said})") from error
+    except (HTTPError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # of an upload, wrapped
+        if isinstance(cause, HfHubHTTPError):
+            status, said = cause.response.status_code, cause.server_message or str(cause).splitlines()[0]
+            raise PushError(f"{repo_id}: {_advice(status)} (the Hub answered {status}: {said})") from error
+        if isinstance(cause, HTTPError):
+            raise PushError(f"{repo_id}: no connection to the Hub, which confirmed no commit: {cause}") from error
+        raise
 
 
 def _advice(status: int) -> str:
@@ -42,7 +53,7 @@ def _advice(status: int) -> str:
     if status == 400:
         return "the Hub does not accept this"
     if status >= 500:
-        return "the Hub failed, and nothing was committed: push again later"
+        return "the Hub failed and confirmed no commit: push again later, which changes nothing that is there already"
     return "the push failed"
 
 
@@ -75,7 +86,7 @@ def push_folder(
 
     Raises:
         ValueError, FileNotFoundError: the folder does not hold a whole PuMer model.
-        PushError: the Hub refused or failed; nothing was committed.
+        PushError: the Hub refused or failed, and confirmed no commit.
     """
     files = published_files(folder, repo_id)  # before anything is created
     api = HfApi(token=token)

@@ -101,7 +101,9 @@ class ModelCardCallback(TrainerCallback):
         """GFLOPs of the first training example, and what each layer leaves of its tokens."""
         trainer = self.trainer
         batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
-        inputs = {name: value for name, value in batch.items() if name not in ("labels", "teacher_logits")}
+        inputs: dict[str, Any] = {
+            name: value for name, value in batch.items() if name not in ("labels", "teacher_logits")
+        }
         flops, outputs = count_flops(trainer.model, {**inputs, "output_hidden_states": True})
         states = outputs.hidden_states[0]
         if isinstance(states, tuple):  # of the first of several images
@@ -191,15 +193,16 @@ class HubTrainer(Trainer):
             return None
         self.create_model_card(**facts)
         self._finish_current_push()
-        arguments = {
+        arguments: dict[str, Any] = {
             "private": private if private is not None else self.args.hub_private_repo,
             "revision": revision if revision is not None else self.args.hub_revision,
             "commit_message": commit_message or "End of training",
             "token": token,
         }
+        folder, repo_id = str(self.args.output_dir), str(self.hub_model_id)
         if blocking:
-            return push_folder(self.args.output_dir, self.hub_model_id, **arguments)
-        return HfApi().run_as_future(push_folder, self.args.output_dir, self.hub_model_id, **arguments)
+            return push_folder(folder, repo_id, **arguments)
+        return HfApi().run_as_future(push_folder, folder, repo_id, **arguments)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push the model of a checkpoint in the background, from a copy: the checkpoint may be deleted meanwhile."""
@@ -210,13 +213,13 @@ class HubTrainer(Trainer):
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
         message = f"Training in progress, step {self.state.global_step}"
         staged = self._stage(checkpoint_folder)
-        jobs = [HfApi().run_as_future(self._push_and_remove, staged, message)]
+        jobs: list[Any] = [HfApi().run_as_future(self._push_and_remove, staged, message)]
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
             api = HfApi(token=self.args.hub_token)
             jobs.append(
                 api.upload_folder(
-                    repo_id=self.hub_model_id,
+                    repo_id=str(self.hub_model_id),
                     folder_path=checkpoint_folder,
                     path_in_repo="last-checkpoint" if last else Path(checkpoint_folder).name,
                     commit_message=f"{message}, checkpoint",
