@@ -142,4 +142,4 @@ def test_models_of_other_tasks_are_refused(tmp_path):
         pipeline("pumer-vqa", model=str(tmp_path))
     model, _ = tiny("vilt")
     with pytest.raises(ValueError, match="pumer-vqa needs a processor"):
-        pipeline("pumer-vqa", model=model)
+        PuMerVqaPipeline(model)

@@ -55,8 +55,6 @@ class PuMerVqaPipeline(Pipeline):
         longest = self.model.config.max_text_length
         if max_text_length is not None and not 3 <= max_text_length <= longest:
             raise ValueError(f"max_text_length={max_text_length}: must be in [3, {longest}] for this model")
-        if keep_aspect_ratio and (self._batch_size or 1) > 1:
-            raise ValueError("keep_aspect_ratio=True needs batch_size=1: the images differ in shape")
         before = {"max_text_length": max_text_length, "keep_aspect_ratio": keep_aspect_ratio}
         return (
             {name: value for name, value in before.items() if value is not None},
@@ -78,6 +76,9 @@ class PuMerVqaPipeline(Pipeline):
             For one question, a list of `{"score": probability, "answer": text}`, the best first; else a list of such
             lists.
         """
+        keep_aspect_ratio = {**self._preprocess_params, **kwargs}.get("keep_aspect_ratio")
+        if keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
+            raise ValueError("keep_aspect_ratio=True needs batch_size=1: the images differ in shape")
         inputs = image if question is None else self._pairs(image, question)
         if isinstance(inputs, list) and not inputs:
             return []
