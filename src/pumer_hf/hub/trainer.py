@@ -1,9 +1,11 @@
 """`HubTrainer`: a `Trainer` that writes a model card and pushes what a stranger needs, no more."""
 
+import inspect
 import shutil
 import tempfile
 from functools import cached_property
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from huggingface_hub import CommitInfo, HfApi
@@ -64,7 +66,7 @@ def training_facts(args: TrainingArguments) -> dict[str, Any]:
 
 
 class ModelCardCallback(TrainerCallback):
-    """Fills `trainer.card` while it trains: arguments, metrics, tokens per layer, versions and hardware.
+    """Fills `trainer.card` while it trains: arguments, metrics, versions and hardware.
 
     What it cannot know is yours to fill in: `trainer.card.dataset = {"name": ..., "id": ...}`.
     """
@@ -90,28 +92,6 @@ class ModelCardCallback(TrainerCallback):
         found = {name: float(value) for name, value in found.items() if name not in TIMES}
         if found:
             self.trainer.card.report[self.trainer.card.role] = found
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if args.world_size == 1 and not isinstance(self.trainer.train_dataset, IterableDataset):
-            self._measure_example()
-
-    def _measure_example(self) -> None:
-        """GFLOPs of the first training example, and what each layer leaves of its tokens."""
-        trainer = self.trainer
-        batch = trainer._prepare_inputs(trainer.data_collator([trainer.train_dataset[0]]))
-        inputs: dict[str, Any] = {
-            name: value for name, value in batch.items() if name not in ("labels", "teacher_logits")
-        }
-        flops, outputs = count_flops(trainer.model, {**inputs, "output_hidden_states": True})
-        states = outputs.hidden_states[0]
-        if isinstance(states, tuple):  # of the first of several images
-            states = states[0]
-        num_text = inputs["input_ids"].shape[-1]
-        lengths = trainer.model.output_lengths(num_text, states.shape[1] - num_text)
-        role = trainer.card.role
-        trainer.card.report |= {"gflops": {role: flops / 1e9}, "tokens_per_layer": {role: lengths}}
 
 
 class HubTrainer(Trainer):
@@ -159,8 +139,24 @@ class HubTrainer(Trainer):
             if name not in PuMerCard.__dataclass_fields__:
                 raise ValueError(f"unknown field {name!r} of the model card: see PuMerCard")
             setattr(self.card, name, value)
+        if self.args.world_size == 1 and not isinstance(self.train_dataset, (IterableDataset, NoneType)):
+            self.card.report |= self._measure_example()
         self.card.repo_id = self.hub_model_id or self.card.repo_id
         self.card.save(self.args.output_dir)
+
+    def _measure_example(self) -> dict[str, Any]:
+        """GFLOPs of the first training example, and what each layer leaves of its tokens, as reports hold them."""
+        batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
+        names = set(inspect.signature(self.model.forward).parameters) - {"labels"}
+        inputs: dict[str, Any] = {name: value for name, value in batch.items() if name in names}
+        flops, outputs = count_flops(self.model, {**inputs, "output_hidden_states": True})
+        states = outputs.hidden_states[0]
+        if isinstance(states, tuple):  # of the first of several images
+            states = states[0]
+        num_text = inputs["input_ids"].shape[-1]
+        lengths = self.model.output_lengths(num_text, states.shape[1] - num_text)
+        role = self.card.role
+        return {"gflops": {role: flops / 1e9}, "tokens_per_layer": {role: lengths}}
 
     def push_to_hub(
         self,
