@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from hub_server import TOKEN, HubServer
 from huggingface_hub import constants
 
 from pumer_hf import push_folder
@@ -31,16 +30,6 @@ FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,8 @@ class HubTrainer(Trainer):
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
         names = set(inspect.signature(self.model.forward).parameters) - {"labels"}
         inputs: dict[str, Any] = {name: value for name, value in batch.items() if name in names}
-        flops, outputs = count_flops(self.model, {**inputs, "output_hidden_states": True})
+        inputs["output_hidden_states"] = True
+        flops, outputs = count_flops(self.model, inputs)
         states = outputs.hidden_states[0]
         if isinstance(states, tuple):  # of the first of several images
             states = states[0]
