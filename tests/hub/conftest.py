@@ -11,5 +11,6 @@ def hub(monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it remembers the address
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         yield server

@@ -225,6 +225,7 @@ class HubTrainer(Trainer):
                 )
             )
         if self.push_in_progress is None or self.push_in_progress.is_done():
+            self._report_failures()
             self.push_in_progress = PushInProgress(jobs)
         else:
             self.push_in_progress.jobs.extend(jobs)
@@ -255,8 +256,12 @@ class HubTrainer(Trainer):
 
     def _finish_current_push(self) -> None:
         super()._finish_current_push()
+        self._report_failures()
+        self.push_in_progress = None
+
+    def _report_failures(self) -> None:
+        """Say which of the pushes that are done failed: in the background, nobody sees it."""
         in_progress = getattr(self, "push_in_progress", None)
         for job in in_progress.jobs if in_progress else ():
             if job.done() and job.exception() is not None:
                 logger.warning("a push during training failed, which a later one makes good: %s", job.exception())
-        self.push_in_progress = None
