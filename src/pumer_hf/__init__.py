@@ -33,10 +33,13 @@ from .models.vilt import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
+from .pipeline import PuMerVqaPipeline, register
 
 if TYPE_CHECKING:
     from .configuration import PuMerConfig, preset
     from .convert import convert_checkpoint
+    from .hub.card import PuMerCard
+    from .hub.push import push_folder
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -47,6 +50,8 @@ _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
     "convert_checkpoint": "convert",
+    "PuMerCard": "hub.card",
+    "push_folder": "hub.push",
     "DistillationTrainingArguments": "training.arguments",
     "ReductionWarmupCallback": "training.callbacks",
     "TokenReductionCallback": "training.callbacks",
@@ -56,6 +61,7 @@ _LAZY = {
 __all__ = [
     "DistillationTrainer",
     "DistillationTrainingArguments",
+    "PuMerCard",
     "PuMerConfig",
     "PuMerMeterConfig",
     "PuMerMeterForImageAndTextRetrieval",
@@ -70,10 +76,12 @@ __all__ = [
     "PuMerViltForQuestionAnswering",
     "PuMerViltForVisualEntailment",
     "PuMerViltModel",
+    "PuMerVqaPipeline",
     "ReductionWarmupCallback",
     "TokenReductionCallback",
     "convert_checkpoint",
     "preset",
+    "push_folder",
 ]
 
 
@@ -108,3 +116,5 @@ for _config, _model, _answering, _heads, _processor in (
     AutoModelForVisualQuestionAnswering.register(_config, _answering, exist_ok=True)
     AutoModelForSequenceClassification.register(_config, _heads, exist_ok=True)
     AutoProcessor.register(_config, _processor, exist_ok=True)
+
+register()

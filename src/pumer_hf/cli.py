@@ -5,6 +5,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -59,7 +60,88 @@ class Convert(Command):
         print(f"saved in {dest}")
 
 
-COMMANDS: tuple[Command, ...] = (Convert(),)
+class Card(Command):
+    """`pumer-hf card`."""
+
+    name = "card"
+    summary = "render model cards: README.md from the facts in results.json, which a recipe leaves beside it"
+    example = "pumer-hf card outputs/digit-scenes/student"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folder of a model or a card")
+        parser.add_argument(
+            "--recipe",
+            metavar="YAML",
+            type=Path,
+            help="make results.json first, from a recipe; of a folder of recipes, a card for each of its pumer.yaml",
+        )
+        parser.add_argument(
+            "--results",
+            metavar="JSON",
+            type=Path,
+            help="results.json of the recipe's run; with a folder of recipes, a folder of <task>_<backbone>.json",
+        )
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .hub.card import FACTS_NAME, PuMerCard
+
+        if args.recipe is None and args.results is not None:
+            raise ValueError("--results needs --recipe, which was run")
+        if args.recipe is not None and len(args.folders) > 1:
+            raise ValueError("--recipe is for one FOLDER")
+        written = args.folders
+        if args.recipe is not None:
+            from .training.cards import recipe_file_card, write_recipe_cards
+
+            if args.recipe.is_dir():
+                written = write_recipe_cards(args.folders[0], args.recipe, args.results)
+            else:
+                recipe_file_card(args.recipe, args.results).save(args.folders[0])
+        else:
+            for folder in args.folders:
+                known = (folder / FACTS_NAME).is_file() or not (folder / "config.json").is_file()
+                (PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)).save(folder)
+        for folder in written:
+            print(f"written: {folder / 'README.md'}")
+
+
+class Push(Command):
+    """`pumer-hf push`."""
+
+    name = "push"
+    summary = "push a folder to the Hub: model, processor, labels and card in one commit, no checkpoints or pickles"
+    example = "pumer-hf push outputs/digit-scenes/student user/pumer-digit-scenes --private --dry-run"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("folder", metavar="FOLDER", help="folder of a model, with its processor")
+        parser.add_argument("repo", metavar="REPO", help="user/name; made if it does not exist")
+        visibility = parser.add_mutually_exclusive_group()
+        visibility.add_argument("--private", action="store_const", const=True, dest="private", help="a private one")
+        visibility.add_argument("--public", action="store_const", const=False, dest="private", help="a public one")
+        parser.add_argument("--revision", metavar="BRANCH", help="push to this branch, made if it does not exist")
+        parser.add_argument("--create-pr", action="store_true", help="open a pull request instead of a commit")
+        parser.add_argument("--message", default="Upload model", help="first line of the commit")
+        parser.add_argument("--dry-run", action="store_true", help="list the files and push nothing")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .hub.files import published_files
+        from .hub.push import push_folder
+
+        if args.dry_run:
+            print(published_files(args.folder, args.repo).listing())
+            return
+        commit = push_folder(
+            args.folder,
+            args.repo,
+            private=args.private,
+            revision=args.revision,
+            create_pr=args.create_pr,
+            commit_message=args.message,
+        )
+        print(f"pushed: {commit.pr_url or commit.commit_url}")
+
+
+COMMANDS: tuple[Command, ...] = (Convert(), Card(), Push())
 
 
 def parse_json(text: str | None) -> Any:

@@ -1,9 +1,11 @@
 """`PuMerConfig`: the part of a model config that says how tokens are reduced; and the paper's presets."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import PreTrainedConfig
 
+from . import remote_code
 from .reducers import ReductionConfig, parse_reduction
 from .reducers.pumer import PuMerReductionConfig
 
@@ -86,3 +88,14 @@ class PuMerConfig(PreTrainedConfig):
         # `from_pretrained(..., reduction=...)` must be checked too: transformers would set it after `__post_init__`.
         overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Also writes the file with which the Auto classes load the model without `import pumer_hf`."""
+        # Always anew: a config that came from a repository with `auto_map` would else be saved without the file.
+        self.auto_map = remote_code.auto_map(type(self).__name__.removesuffix("Config"), self.architectures)
+        remote_code.write_remote_code(save_directory)
+        super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Does nothing: transformers would copy our source file, which is a part of a package, beside the model."""

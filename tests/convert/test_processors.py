@@ -136,7 +136,8 @@ def test_no_tokenizer_to_be_had(vocab_size, reason, tmp_path, monkeypatch, caplo
     monkeypatch.setattr(tiny, "VOCAB", vocab_size)
     source = tiny.save_lightning(tmp_path / "a.ckpt", tiny.original_meter("vqa_classifier"))
     folder = convert_checkpoint(source, tmp_path / "out")
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["config.json", "model.safetensors", "modeling_pumer.py"]
     assert "saved without a processor" in caplog.text
     assert reason in caplog.text
     assert "--processor" in caplog.text

@@ -33,6 +33,7 @@ METER_POSITIONS = f"vision_model.{POSITION_EMBEDDING}"
 METADATA = (
     "_name_or_path",
     "architectures",
+    "auto_map",
     "model_type",
     "transformers_version",
     "id2label",

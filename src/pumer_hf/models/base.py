@@ -78,3 +78,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
         elif not in_backbone:
             return "classifier"
         return "cross_modal" if name.split(".")[0] in self.cross_modal_modules else "backbone"
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Does nothing: [`PuMerConfig.save_pretrained`] writes what the Auto classes need."""

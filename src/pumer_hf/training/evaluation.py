@@ -11,19 +11,15 @@ from transformers import AutoProcessor
 
 from ..data.arguments import DataArguments
 from ..data.files import read_vqa_questions
-from ..data.nlvr2 import NLVR2
-from ..data.retrieval import RETRIEVAL
-from ..data.snli_ve import SNLI_VE
 from ..data.task import TaskData
 from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
 from .build import load_model
+from .cards import TASKS
 from .recipe import Recipe, exit_on_user_error, parse_recipe
 from .run import evaluate
 from .stages import predict
 from .threads import use_available_cores
-
-TASKS = {task.name: task for task in (VQA, NLVR2, SNLI_VE, RETRIEVAL)}
 
 
 def evaluate_recipe(description: str, default: Path, arguments: Sequence[str] | None = None) -> None:

@@ -12,9 +12,11 @@ from transformers import EvalPrediction, ProcessorMixin, set_seed
 from ..data.collator import Collator
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
+from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from .build import build_teacher, load_model, teacher_labels
+from .cards import write_run_cards
 from .pairs import evaluate_retrieval
 from .placement import whole_models
 from .pretraining import pretrain
@@ -70,6 +72,8 @@ def run_recipe(task: Task, default: Path) -> None:
         results = Path(recipe.training.output_dir) / "results.json"
         results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")
+        write_run_cards(task, recipe, report, folders)
+        push_with_results(task, recipe, folders)
 
 
 def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
@@ -116,11 +120,33 @@ def train_models(
     return folders
 
 
+def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
+    """Push what the stages have pushed once more, now that their cards have results."""
+    for name, folder in folders.items():
+        args = stage_arguments(task, recipe, name)
+        if args.push_to_hub and folder == args.output_dir:
+            commit = push_folder(
+                folder,
+                str(args.hub_model_id),
+                private=args.hub_private_repo,
+                revision=args.hub_revision,
+                commit_message="Results",
+                token=args.hub_token,
+            )
+            print(f"Pushed to {commit.commit_url}")
+
+
 def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArguments:
     """The training arguments of a stage; the best model is the one with the best metric of the task, unless they say
-    which.
+    which, and only one stage pushes to a repository.
     """
     args = recipe.stage(name)
+    if args.hub_model_id is None:
+        args.hub_model_id = Path(recipe.training.output_dir).name
+    if name == "teacher" and recipe.reduction is not None:
+        # The repository is the student's, unless the teacher is given one of its own.
+        own = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
+        args.push_to_hub = args.push_to_hub and own not in (None, recipe.training.hub_model_id)
     if recipe.training_values["metric_for_best_model"] is None:
         args.metric_for_best_model, args.greater_is_better = task.best_metric, True
     return args

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel
 
+from ..hub.trainer import HubTrainer
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .losses import distillation_loss, total_loss
@@ -16,7 +17,7 @@ from .parameters import parameter_groups
 from .placement import place_teacher
 
 
-class DistillationTrainer(Trainer):
+class DistillationTrainer(HubTrainer):
     """Trains `model` on its task loss plus `args.alpha` times the KL divergence to a teacher (PuMer, Section 4.3).
 
     The loss of a step is the mean over all its examples, whatever the batches they come in: gradient accumulation,

@@ -1,10 +1,13 @@
 """`PuMerMeterProcessor`: RoBERTa's tokenizer and CLIP's image processor, with METER's square resize."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from ... import remote_code
 
 
 class PuMerMeterProcessor(ProcessorMixin):
@@ -41,3 +44,13 @@ class PuMerMeterProcessor(ProcessorMixin):
             image_std=list(image_std),
         )
         return cls(image_processor, tokenizer)
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Also writes the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
+        self.auto_map = {"AutoProcessor": f"{remote_code.MODULE}.{type(self).__name__}"}
+        remote_code.write_remote_code(save_directory)
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Does nothing: `save_pretrained` writes what `AutoProcessor` needs."""

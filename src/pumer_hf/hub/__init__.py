@@ -1,0 +1,1 @@
+"""Model cards, and pushing models to the Hugging Face Hub."""

@@ -1,0 +1,249 @@
+"""`PuMerCard`: what is known about a checkpoint, and its rendering as a model card.
+
+A card is `README.md` and, beside it, `results.json` with these facts: the one renders from the other, so no number in
+a card is typed by hand. What is unknown is left out.
+"""
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .tables import format_metric, metric_names, results_table, tokens_table, training_table
+
+CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
+TEMPLATE = Path(__file__).parent / "card.md.jinja"
+
+HEADS = {
+    "ForQuestionAnswering": "vqa",
+    "ForImagesAndTextClassification": "nlvr2",
+    "ForVisualEntailment": "snli_ve",
+    "ForImageAndTextRetrieval": "retrieval",
+}
+"""How a model class ends -> the task."""
+
+# Of each task: the Hub's task type, and what people call it.
+TASKS = {
+    "vqa": ("visual-question-answering", "visual question answering"),
+    "nlvr2": ("visual-reasoning", "judging statements about two images"),
+    "snli_ve": ("visual-entailment", "visual entailment"),
+    "retrieval": ("image-text-retrieval", "image-text retrieval"),
+}
+BACKBONES = {"vilt": "ViLT", "meter": "METER"}
+LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
+"""Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
+
+
+@dataclass
+class PuMerCard:
+    """The facts of a card. Fill in what you know; None is left out.
+
+    Raises:
+        ValueError: a value is not one of those allowed; the message names the field.
+    """
+
+    name: str
+    """Name of the checkpoint, which heads the card."""
+    backbone: str
+    """`"vilt"` or `"meter"`."""
+    task: str | None = None
+    """`"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`; None for a backbone without a head."""
+    role: str = "student"
+    """`"student"`, the model that reduces tokens, or `"teacher"`, the unreduced one."""
+    repo_id: str | None = None
+    """Where it is on the Hub."""
+    base_model: str | None = None
+    """What training started from: an id on the Hub, or a folder."""
+    teacher: str | None = None
+    """What it was distilled from: an id on the Hub, or a folder."""
+    dataset: dict[str, Any] | None = None
+    """`name`, and as known `id` (on the Hub), `config`, `revision`, `split` (of the results), and other fields."""
+    reduction: dict[str, Any] | None = None
+    """The schedule, as `config.reduction` holds it."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """Training arguments."""
+    recipe: str | None = None
+    """The recipe file."""
+    unit: str | None = None
+    """Of the metrics: `"%"` in the reports of recipes."""
+    license: str | None = None
+    """As the Hub abbreviates it: `"apache-2.0"`."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What was measured, as a recipe's `results.json` holds it; `{}` for a model that has not been trained."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("backbone", BACKBONES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
+            if getattr(self, name) not in allowed:
+                choices = ", ".join(str(choice) for choice in allowed)
+                raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {choices}")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PuMerCard":
+        """The facts that [`save`] wrote into a folder."""
+        path = Path(folder) / FACTS_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: a recipe writes it, and so does `pumer-hf card FOLDER --recipe`"
+            )
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: not valid JSON: {error}") from error
+        known = [item.name for item in fields(cls)]
+        unknown = sorted(set(facts) - set(known)) if isinstance(facts, dict) else ["(no object)"]
+        if unknown or "name" not in facts or "backbone" not in facts:
+            wrong = ", ".join(unknown) or "name or backbone is missing"
+            raise ValueError(
+                f"{path} does not hold the facts of one model, which are {', '.join(known)}: {wrong}. If these are "
+                f"the results of a whole run, give its student folder, or `--recipe` and `--results`"
+            )
+        return cls(**facts)
+
+    @classmethod
+    def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
+        """What the config of a saved model says; nothing is known about its training."""
+        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        architecture = (config.get("architectures") or [""])[0]
+        reduction = config.get("reduction")
+        return cls(
+            name=Path(folder).resolve().name,
+            backbone=config["model_type"].removeprefix("pumer_"),
+            task=task_of(architecture),
+            role="teacher" if reduction is None else "student",
+            reduction=reduction,
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that is known, as plain JSON types."""
+        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is anything measured."""
+        return bool(self.results)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The model's own metrics."""
+        return self.report.get(self.role, {})
+
+    @property
+    def model_id(self) -> str:
+        """The id in the examples."""
+        return self.repo_id or f"user/{self.name}"
+
+    def save(self, folder: str | Path) -> None:
+        """Write `README.md` and `results.json`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in self.files(folder).items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def files(self, folder: Path) -> dict[str, str]:
+        """The two files of the card of a folder, by name. A picture that somebody has put there is linked."""
+        facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
+        return {CARD_NAME: self.render((folder / PICTURE_NAME).is_file()), FACTS_NAME: facts + "\n"}
+
+    def render(self, has_picture: bool = False) -> str:
+        """The card: metadata for the Hub, and text."""
+        task = TASKS[self.task][1] if self.task else None
+        card = ModelCard.from_template(
+            self.metadata(),
+            template_path=str(TEMPLATE),
+            card=self,
+            has_picture=has_picture,
+            picture=PICTURE_NAME,
+            backbone_name=BACKBONES[self.backbone],
+            task_text=task,
+            reduction_json=json.dumps(self.reduction, indent=2),
+            results_table=results_table(self.report, self.role, self.unit),
+            tokens_table=tokens_table(self.report, self.role),
+            training_table=training_table(self.training),
+            baselines=self._baselines(),
+            sources=self._sources(),
+        )
+        return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+    def metadata(self) -> ModelCardData:
+        """The metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
+        results = self._eval_results()
+        names = metric_names(self.results)
+        base = self.teacher if is_hub_id(self.teacher) else self.base_model
+        dataset_id = (self.dataset or {}).get("id")
+        return ModelCardData(
+            library_name="transformers",
+            license=self.license,
+            base_model=base if is_hub_id(base) else None,
+            datasets=[dataset_id] if dataset_id else None,
+            metrics=names or None,
+            pipeline_tag=TASKS["vqa"][0] if self.task == "vqa" else None,
+            tags=[self.backbone, "pumer", *(["token-pruning", "token-merging"] if self.reduction else [])],
+            model_name=self.name if results else None,
+            eval_results=results or None,
+        )
+
+    def _eval_results(self) -> list[EvalResult]:
+        if self.task is None or not (self.dataset or {}).get("name"):
+            return []
+        dataset = self.dataset or {}
+        kind, text = TASKS[self.task]
+        return [
+            EvalResult(
+                task_type=kind,
+                task_name=text.capitalize(),
+                dataset_type=dataset.get("id") or dataset["name"],
+                dataset_name=dataset["name"],
+                dataset_config=dataset.get("config"),
+                dataset_split=dataset.get("split"),
+                dataset_revision=dataset.get("revision"),
+                metric_type=name,
+                metric_name=name.replace("_", " ").capitalize(),
+                metric_value=round(self.results[name], 2),
+            )
+            for name in metric_names(self.results)
+        ]
+
+    def _baselines(self) -> str:
+        baselines = self.report.get("baselines", {})
+        return ", ".join(
+            f"{name.replace('_', ' ')} {format_metric(value, self.unit)}" for name, value in baselines.items()
+        )
+
+    def _sources(self) -> list[str]:
+        """Where the model comes from, a sentence each."""
+        dataset = self.dataset or {}
+        details = {name: value for name, value in dataset.items() if name not in ("name", "id", "split")}
+        described = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items())
+        found = {
+            "Base model": link(self.base_model),
+            "Teacher": link(self.teacher),
+            "Data": "" if not dataset else (link(dataset.get("id")) or dataset["name"]),
+            "Recipe": f"`{self.recipe}`" if self.recipe else "",
+            "Command": f"`{self.report['command']}`" if self.report.get("command") else "",
+        }
+        if found["Data"] and described:
+            found["Data"] += f" ({described})"
+        return [f"{name}: {value}" for name, value in found.items() if value]
+
+
+def task_of(architecture: str) -> str | None:
+    """The task of a model class, by its name."""
+    return next((task for end, task in HEADS.items() if architecture.endswith(end)), None)
+
+
+def is_hub_id(source: str | None) -> bool:
+    """Whether this names a repository on the Hub rather than a folder."""
+    if not source:
+        return False
+    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)) and source.split("/")[0] not in LOCAL_FOLDERS
+
+
+def link(source: str | None) -> str:
+    """A link to the Hub, or the name of a folder."""
+    if not source:
+        return ""
+    return f"[{source}](https://huggingface.co/{source})" if is_hub_id(source) else f"`{source}`"

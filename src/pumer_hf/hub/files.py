@@ -1,0 +1,140 @@
+"""Which files of a folder a stranger needs, and whether they are all there."""
+
+import json
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from .. import remote_code
+from .card import CARD_NAME, FACTS_NAME, PuMerCard
+
+WEIGHTS = ("model.safetensors", "model-*.safetensors")
+INDEX = "model.safetensors.index.json"
+PROCESSOR = "processor_config.json"
+PUBLISHED = (
+    "config.json",
+    *WEIGHTS,
+    INDEX,
+    PROCESSOR,
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    remote_code.FILE_NAME,
+    CARD_NAME,
+    FACTS_NAME,
+    "*.png",
+    "LICENSE*",
+)
+"""What is pushed of a folder. Checkpoints, optimizer states and pickles are not."""
+STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
+"""Weights in a repository that a push replaces: left there, they could be loaded in place of the new ones."""
+
+
+@dataclass(frozen=True)
+class FolderFiles:
+    """The files of a folder: what to publish, and what stays at home."""
+
+    published: dict[str, Path | bytes]
+    """By the name in the repository: a file, or its content if it is made for the push."""
+    left_out: tuple[str, ...]
+
+    def listing(self) -> str:
+        """What a dry run prints: a line per file, with its size."""
+        lines = [f"{_size(content):>12,} B  {name}" for name, content in self.published.items()]
+        if self.left_out:
+            lines.append(f"left out: {', '.join(self.left_out)}")
+        return "\n".join(lines)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a file name fits one of the patterns."""
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
+    """What to push of a folder that `save_pretrained` wrote, complete with remote code and card.
+
+    Raises:
+        ValueError, FileNotFoundError: the folder does not hold a whole PuMer model; the message says what to do.
+    """
+    folder = Path(folder)
+    config = check_folder(folder)
+    names = sorted(path.name for path in folder.iterdir())
+    published: dict[str, Path | bytes] = {
+        name: folder / name for name in names if (folder / name).is_file() and matches(name, PUBLISHED)
+    }
+    if remote_code.FILE_NAME not in published or "auto_map" not in config:
+        published |= _with_remote_code(folder, config)
+    published |= card_files(folder, repo_id)
+    return FolderFiles(dict(sorted(published.items())), tuple(name for name in names if name not in published))
+
+
+def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
+    """The card to push, whose examples name the repository; nothing if somebody has edited the card of the folder."""
+    written = (folder / CARD_NAME).read_text(encoding="utf-8") if (folder / CARD_NAME).is_file() else None
+    has_facts = (folder / FACTS_NAME).is_file()
+    if written is not None and not has_facts:
+        return {}
+    card = PuMerCard.load(folder) if has_facts else PuMerCard.from_checkpoint(folder)
+    if written not in (None, card.files(folder)[CARD_NAME]):
+        return {}
+    card.repo_id = repo_id
+    return {name: text.encode() for name, text in card.files(folder).items()}
+
+
+def check_folder(folder: Path) -> dict[str, Any]:
+    """The config of a folder, which holds a whole model; raises if it does not."""
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder}/config.json is missing: give a folder that `save_pretrained` wrote")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(f"{folder}/config.json: model_type={kind!r} is no PuMer model: `pumer-hf convert` makes one")
+    if (folder / INDEX).is_file():
+        weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        missing = sorted(name for name in set(weight_map.values()) if not (folder / name).is_file())
+        if missing:
+            raise FileNotFoundError(f"{folder}: {', '.join(missing)} is missing, which {INDEX} names: save it anew")
+    elif not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"{folder}/model.safetensors is missing: weights are published as safetensors only; load the model and "
+            f"`save_pretrained` it"
+        )
+    if not (folder / PROCESSOR).is_file():
+        raise FileNotFoundError(
+            f"{folder}/{PROCESSOR} is missing, and without a processor nobody can use the model: "
+            f"`processor.save_pretrained({str(folder)!r})`, or give the trainer a processing_class"
+        )
+    return config
+
+
+FAMILIES = {"pumer_vilt": "PuMerVilt", "pumer_meter": "PuMerMeter"}
+"""`model_type` -> how the classes of the family begin."""
+
+
+def _with_remote_code(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
+    """What a folder lacks that was saved before there was remote code."""
+    config = config | {"auto_map": remote_code.auto_map(FAMILIES[config["model_type"]], config.get("architectures"))}
+    made: dict[str, Path | bytes] = {
+        remote_code.FILE_NAME: remote_code.source().encode(),
+        "config.json": _json(config),
+    }
+    processor = json.loads((folder / PROCESSOR).read_text(encoding="utf-8"))
+    if processor.get("processor_class") == "PuMerMeterProcessor":
+        reference = f"{remote_code.MODULE}.{processor['processor_class']}"
+        made[PROCESSOR] = _json(processor | {"auto_map": {"AutoProcessor": reference}})
+    return made
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size

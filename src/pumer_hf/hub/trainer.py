@@ -1,0 +1,267 @@
+"""`HubTrainer`: a `Trainer` that writes a model card and pushes what a stranger needs, no more."""
+
+import inspect
+import shutil
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from huggingface_hub import CommitInfo, HfApi
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import HubStrategy
+from transformers.utils import PushInProgress, logging
+
+from ..bench.environment import environment
+from ..bench.flops import count_flops
+from .card import PuMerCard, task_of
+from .files import published_files
+from .push import clear_errors, push_folder
+
+logger = logging.get_logger(__name__)
+
+TRAINING_FIELDS = (
+    "learning_rate",
+    "cross_modal_learning_rate",
+    "classifier_learning_rate",
+    "alpha",
+    "temperature",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "max_steps",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "reduction_warmup_steps",
+    "early_stopping_patience",
+    "optim",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "bf16",
+    "fp16",
+    "seed",
+)
+ALWAYS = ("learning_rate", "alpha", "per_device_train_batch_size", "lr_scheduler_type", "seed")
+TIMES = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+def training_facts(args: TrainingArguments) -> dict[str, Any]:
+    """The arguments that decide on the result, where they differ from the defaults; `max_steps` or the epochs."""
+    facts = {}
+    for name in TRAINING_FIELDS:
+        value = getattr(args, name, None)
+        default = type(args).__dataclass_fields__[name].default if value is not None else None
+        if value is not None and (name in ALWAYS or value != default):
+            facts[name] = getattr(value, "value", value)  # of an enum, its name
+    if args.max_steps > 0:
+        facts.pop("num_train_epochs", None)
+    else:
+        facts["num_train_epochs"] = args.num_train_epochs
+    return facts
+
+
+class ModelCardCallback(TrainerCallback):
+    """Fills `trainer.card` while it trains: arguments, metrics, versions and hardware.
+
+    What it cannot know is yours to fill in: `trainer.card.dataset = {"name": ..., "id": ...}`.
+    """
+
+    def __init__(self, trainer: "HubTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.card.training = training_facts(args)
+        self.trainer.card.report.update(environment())
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        found = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items() if name != "epoch"}
+        found = {name: float(value) for name, value in found.items() if name not in TIMES}
+        if found:
+            self.trainer.card.report[self.trainer.card.role] = found
+
+
+class HubTrainer(Trainer):
+    """A [`Trainer`] whose `push_to_hub` writes our card and pushes it with config, weights, processor and remote code.
+
+    Optimizer states, checkpoints and pickles stay at home, except with `hub_strategy="checkpoint"` or
+    `"all_checkpoints"`, which ask for them: then they lie in a folder of their own in the repository.
+    """
+
+    hub_model_id: str | None
+    push_in_progress: PushInProgress | None
+
+    def __init__(self, model: Any, **kwargs: Any):
+        super().__init__(model, **kwargs)
+        self.add_callback(ModelCardCallback(self))
+
+    @cached_property
+    def card(self) -> PuMerCard:
+        """The model card of this run. Fields can be set until it is written."""
+        config, source = self.model.config, self.model.name_or_path
+        return PuMerCard(
+            name=Path(self.args.hub_model_id or self.args.output_dir).name,
+            backbone=config.model_type.removeprefix("pumer_"),
+            task=task_of(type(self.model).__name__),
+            role="teacher" if config.reduction is None else "student",
+            base_model=source or None,
+            reduction=config.reduction,
+        )
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        if self.processing_class is None:
+            raise ValueError("processing_class is None: without a processor nobody can use the model on the Hub")
+        with clear_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
+            super().init_hf_repo(token=token, private=private)
+
+    def create_model_card(self, **facts: Any) -> None:
+        """Write the card into `args.output_dir`.
+
+        Args:
+            **facts: fields of [`PuMerCard`] to set before.
+        """
+        if not self.is_world_process_zero():
+            return
+        for name, value in facts.items():
+            if name not in PuMerCard.__dataclass_fields__:
+                raise ValueError(f"unknown field {name!r} of the model card: see PuMerCard")
+            setattr(self.card, name, value)
+        if self.args.world_size == 1 and not isinstance(self.train_dataset, (IterableDataset, NoneType)):
+            self.card.report |= self._measure_example()
+        self.card.repo_id = self.hub_model_id or self.card.repo_id
+        self.card.save(self.args.output_dir)
+
+    def _measure_example(self) -> dict[str, Any]:
+        """GFLOPs of the first training example, and what each layer leaves of its tokens, as reports hold them."""
+        batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
+        names = set(inspect.signature(self.model.forward).parameters) - {"labels"}
+        inputs: dict[str, Any] = {name: value for name, value in batch.items() if name in names}
+        inputs["output_hidden_states"] = True
+        flops, outputs = count_flops(self.model, inputs)
+        states = outputs.hidden_states[0]
+        if isinstance(states, tuple):  # of the first of several images
+            states = states[0]
+        num_text = inputs["input_ids"].shape[-1]
+        lengths = self.model.output_lengths(num_text, states.shape[1] - num_text)
+        role = self.card.role
+        return {"gflops": {role: flops / 1e9}, "tokens_per_layer": {role: lengths}}
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **facts: Any,
+    ) -> CommitInfo | Any:
+        """Save model and card in `args.output_dir`, and push them in one commit.
+
+        Args:
+            commit_message: first line of the commit.
+            blocking: False returns a `Future` at once.
+            token: default `args.hub_token`, then that of `hf auth login`.
+            revision: a branch; default `args.hub_revision`, then `main`.
+            private: whether a new repository is private; default `args.hub_private_repo`.
+            **facts: fields of [`PuMerCard`] to set before.
+
+        Returns:
+            The commit, on the main process.
+        """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token if token is not None else self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self.create_model_card(**facts)
+        self._finish_current_push()
+        arguments: dict[str, Any] = {
+            "private": private if private is not None else self.args.hub_private_repo,
+            "revision": revision if revision is not None else self.args.hub_revision,
+            "commit_message": commit_message or "End of training",
+            "token": token,
+        }
+        folder, repo_id = str(self.args.output_dir), str(self.hub_model_id)
+        if blocking:
+            return push_folder(folder, repo_id, **arguments)
+        return HfApi().run_as_future(push_folder, folder, repo_id, **arguments)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push the model of a checkpoint in the background, from a copy: the checkpoint may be deleted meanwhile."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
+            return
+        if self.push_in_progress is not None and not self.push_in_progress.is_done() and not self.args.hub_always_push:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        message = f"Training in progress, step {self.state.global_step}"
+        staged = self._stage(checkpoint_folder)
+        jobs: list[Any] = [HfApi().run_as_future(self._push_and_remove, staged, message)]
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            api = HfApi(token=self.args.hub_token)
+            jobs.append(
+                api.upload_folder(
+                    repo_id=str(self.hub_model_id),
+                    folder_path=checkpoint_folder,
+                    path_in_repo="last-checkpoint" if last else Path(checkpoint_folder).name,
+                    commit_message=f"{message}, checkpoint",
+                    run_as_future=True,
+                    revision=self.args.hub_revision,
+                )
+            )
+        if self.push_in_progress is None or self.push_in_progress.is_done():
+            self._report_failures()
+            self.push_in_progress = PushInProgress(jobs)
+        else:
+            self.push_in_progress.jobs.extend(jobs)
+
+    def _stage(self, checkpoint_folder: str) -> Path:
+        """A copy of what to push of a checkpoint."""
+        staged = Path(tempfile.mkdtemp(prefix="pumer-push-"))
+        for name, content in published_files(checkpoint_folder, str(self.hub_model_id)).published.items():
+            if isinstance(content, bytes):
+                (staged / name).write_bytes(content)
+            else:
+                shutil.copyfile(content, staged / name)
+        self.card.repo_id = self.hub_model_id
+        self.card.save(staged)
+        return staged
+
+    def _push_and_remove(self, folder: Path, message: str) -> CommitInfo:
+        try:
+            return push_folder(
+                folder,
+                str(self.hub_model_id),
+                revision=self.args.hub_revision,
+                commit_message=message,
+                token=self.args.hub_token,
+            )
+        finally:
+            shutil.rmtree(folder)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        self._report_failures()
+        self.push_in_progress = None
+
+    def _report_failures(self) -> None:
+        """Say which of the pushes that are done failed: in the background, nobody sees it."""
+        in_progress = getattr(self, "push_in_progress", None)
+        for job in in_progress.jobs if in_progress else ():
+            if job.done() and job.exception() is not None:
+                logger.warning("a push during training failed, which a later one makes good: %s", job.exception())

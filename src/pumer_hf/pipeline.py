@@ -1,0 +1,142 @@
+"""`pipeline("pumer-vqa")`: questions about images. transformers 5 has no pipeline for them any more."""
+
+from typing import Any
+
+from PIL.Image import Resampling
+from torch import Tensor
+from transformers import AutoModelForVisualQuestionAnswering, Pipeline
+from transformers.image_utils import load_image
+from transformers.pipelines import PIPELINE_REGISTRY
+
+TASK = "pumer-vqa"
+HEAD = "ForQuestionAnswering"
+TEXT_LENGTH = 40  # what the recipes and the paper use at most; RoBERTa's 512 positions would be mostly padding
+URL_TIMEOUT = 30.0  # seconds
+
+
+class PuMerVqaPipeline(Pipeline):
+    """Answers questions about images: `pipeline("pumer-vqa", model=...)(image=..., question=..., top_k=5)`.
+
+    Images are PIL images, paths or URLs. They become squares and questions are padded to one length, as in the
+    recipes; so an answer does not depend on what else is in its batch. With `keep_aspect_ratio=True` images keep their
+    shape (not METER, which always makes squares), and a batch holds one.
+    """
+
+    _load_processor = True
+    _load_tokenizer = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+
+    def __init__(self, model: Any, *args: Any, **kwargs: Any):
+        super().__init__(model, *args, **kwargs)
+        saved, head = (self.model.config.architectures or [None])[0], type(self.model).__name__
+        if not head.endswith(HEAD) or saved not in (None, head):
+            raise ValueError(
+                f"{TASK} needs a model that answers questions (...{HEAD}), but "
+                f"{self.model.name_or_path or 'the model'} is a {saved or head}"
+            )
+        if self.processor is None:
+            raise ValueError(f"{TASK} needs a processor: give processor=..., or a model folder that has one")
+        self.tokenizer = self.processor.tokenizer  # batching asks for it
+
+    def _sanitize_parameters(
+        self,
+        top_k: int | None = None,
+        max_text_length: int | None = None,
+        keep_aspect_ratio: bool | None = None,
+        **unknown: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        if unknown:
+            raise ValueError(
+                f"unknown argument {next(iter(unknown))!r}: {TASK} takes top_k, max_text_length and keep_aspect_ratio"
+            )
+        if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise ValueError(f"top_k={top_k!r}: must be an int of at least 1")
+        longest = self.model.config.max_text_length
+        if max_text_length is not None and not 3 <= max_text_length <= longest:
+            raise ValueError(f"max_text_length={max_text_length}: must be in [3, {longest}] for this model")
+        before = {"max_text_length": max_text_length, "keep_aspect_ratio": keep_aspect_ratio}
+        return (
+            {name: value for name, value in before.items() if value is not None},
+            {},
+            {} if top_k is None else {"top_k": top_k},
+        )
+
+    def __call__(self, image: Any, question: str | list[str] | None = None, **kwargs: Any) -> Any:
+        """Answer questions.
+
+        Args:
+            image: a PIL image, a path or a URL; or a list of them. Without `question`: a dict with `image` and
+                `question`, a list of such dicts, or a dataset or generator of them.
+            question: one for all images, or as many as images; one image goes with many questions.
+            **kwargs: `top_k` answers, default 5; `max_text_length` in tokens, default 40 or what the model takes;
+                `keep_aspect_ratio`; `batch_size` and `num_workers`, as in every pipeline.
+
+        Returns:
+            For one question, a list of `{"score": probability, "answer": text}`, the best first; else a list of such
+            lists.
+        """
+        keep_aspect_ratio = {**self._preprocess_params, **kwargs}.get("keep_aspect_ratio")
+        if keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
+            raise ValueError("keep_aspect_ratio=True needs batch_size=1: the images differ in shape")
+        inputs = image if question is None else self._pairs(image, question)
+        if isinstance(inputs, list) and not inputs:
+            return []
+        return super().__call__(inputs, **kwargs)
+
+    @staticmethod
+    def _pairs(image: Any, question: str | list[str]) -> Any:
+        if not isinstance(image, list) and isinstance(question, str):
+            return {"image": image, "question": question}
+        images = image if isinstance(image, list) else [image] * len(question)
+        questions = [question] * len(images) if isinstance(question, str) else question
+        if len(images) != len(questions):
+            raise ValueError(
+                f"{len(images)} images and {len(questions)} questions: give as many of both, or one of either"
+            )
+        return [{"image": one, "question": text} for one, text in zip(images, questions, strict=True)]
+
+    def preprocess(
+        self, example: Any, max_text_length: int | None = None, keep_aspect_ratio: bool = False
+    ) -> dict[str, Tensor]:
+        if not isinstance(example, dict) or not {"image", "question"} <= example.keys():
+            raise ValueError(
+                f"{TASK} needs an image and a question, got {type(example).__name__}: call it with "
+                f"image=..., question=..."
+            )
+        if not isinstance(example["question"], str) or not example["question"].strip():
+            raise ValueError(f"question={example['question']!r}: must be a text")
+        image = load_image(example["image"], timeout=URL_TIMEOUT).convert("RGB")
+        side = self.processor.image_processor.size["shortest_edge"]
+        if side is not None and not keep_aspect_ratio:
+            image = image.resize((side, side), Resampling.BICUBIC)
+        inputs = self.processor(
+            images=[image],
+            text=[example["question"]],
+            padding="max_length",
+            max_length=max_text_length or min(TEXT_LENGTH, self.model.config.max_text_length),
+            truncation=True,
+            return_tensors="pt",
+        )
+        if "pixel_mask" in inputs and inputs["pixel_mask"].all():
+            del inputs["pixel_mask"]
+        return dict(inputs)
+
+    def _forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {"logits": self.model(**inputs).logits}
+
+    def postprocess(self, outputs: dict[str, Tensor], top_k: int = 5) -> list[dict[str, Any]]:
+        probabilities = outputs["logits"][0].float().sigmoid()  # each answer on its own: VQA is trained so
+        scores, indices = probabilities.topk(min(top_k, len(probabilities)))
+        names = self.model.config.id2label
+        return [
+            {"score": score, "answer": names[index]}
+            for score, index in zip(scores.tolist(), indices.tolist(), strict=True)
+        ]
+
+
+def register() -> None:
+    """Make the task known to `transformers.pipeline`."""
+    PIPELINE_REGISTRY.register_pipeline(
+        TASK, PuMerVqaPipeline, pt_model=(AutoModelForVisualQuestionAnswering,), type="multimodal"
+    )

@@ -1,0 +1,196 @@
+"""Model cards: what they say, what they leave out, and that their examples run."""
+
+import json
+import re
+
+import pytest
+import tiny_models
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+
+from pumer_hf import PuMerCard
+from pumer_hf.cli import main
+from pumer_hf.hub.card import is_hub_id
+from pumer_hf.models.meter import PuMerMeterProcessor
+from pumer_hf.training.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.training.cards import command_flags
+
+TASKS = {
+    "vqa": ("model_class", {}),
+    "nlvr2": ("images_class", {"num_images": 2, "modality_type_vocab_size": 3, "num_labels": 2}),
+    "snli_ve": ("entailment_class", {"num_labels": 3}),
+    "retrieval": ("retrieval_class", {}),
+    None: ("base_class", {}),
+}
+REPORT = {
+    "teacher": {"accuracy": 81.0, "questions": 40},
+    "student": {"accuracy": 80.123, "questions": 40},
+    "throughput": {
+        "ratio": 1.5,
+        "batch_size": 8,
+        "rounds": 9,
+        "regime": "forward, inference_mode",
+        "teacher": {"examples_per_second": 1000.4, "ratio": 1.0},
+        "student": {"examples_per_second": 1500.6, "ratio": 1.5},
+    },
+    "gflops": {"ratio": 2.0, "teacher": 2.0, "student": 1.0},
+    "tokens_per_layer": {"teacher": [[9, 17], [9, 17]], "student": [[9, 17], [7, 11]]},
+    "baselines": {"question_only": 30.0},
+    "versions": {"torch": "2.13.0"},
+    "machine": {"processor": "Some CPU", "torch_threads": 2, "system": "Linux x86_64"},
+    "command": "train_vqa.py",
+}
+
+
+def card(**facts):
+    values = {"name": "mine", "backbone": "vilt", "task": "vqa", "reduction": tiny_models.schedule("pumer", "small")}
+    return PuMerCard(**{**values, **facts})
+
+
+def trained(**facts):
+    dataset = {"name": "my data", "id": "user/my-data", "split": "test", "revision": "abc"}
+    return card(report=REPORT, unit="%", dataset=dataset, base_model="dandelin/vilt-b32-mlm", **facts)
+
+
+def test_metadata_is_what_the_hub_reads():
+    data = ModelCard(trained(license="mit").render()).data
+    assert (data.base_model, data.datasets, data.license) == ("dandelin/vilt-b32-mlm", ["user/my-data"], "mit")
+    assert data.pipeline_tag == "visual-question-answering"
+    assert {"vilt", "token-pruning", "token-merging"} < set(data.tags)
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value, result.task_type) == (
+        "accuracy",
+        80.12,
+        "visual-question-answering",
+    )
+    assert (result.dataset_type, result.dataset_name, result.dataset_split, result.dataset_revision) == (
+        "user/my-data",
+        "my data",
+        "test",
+        "abc",
+    )
+
+
+def test_text_has_results_speed_and_tokens():
+    text = trained(teacher="user/my-teacher", training={"learning_rate": 3e-4}).render()
+    for line in (
+        "| accuracy | 81.00 % | 80.12 % |",
+        "| examples/s | 1,000 | 1,501 |",
+        "| speed, interleaved | 1.00x | 1.50x |",
+        "| 1 | 9 + 17 | 7 + 11 |",
+        "- Teacher: [user/my-teacher](https://huggingface.co/user/my-teacher)",
+        "| `learning_rate` | 0.0003 |",
+        "Baselines that see no image: question only 30.00 %.",
+        "Speed: forward, inference_mode, batch 8, 9 interleaved rounds.",
+        "torch 2.13.0. Measured on Some CPU, 2 threads (Linux x86_64).",
+        "## Limits",
+        "cao-etal-2023-pumer",
+    ):
+        assert line in text
+    assert "not been trained" not in text
+    assert "student (this model)" in text
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+@pytest.mark.parametrize("task", list(TASKS))
+def test_what_is_unknown_is_left_out(backbone, task):
+    """Nothing but a name: no empty fields, tables, links or headings, and no words that stand for a missing value."""
+    text = PuMerCard("mine", backbone, task).render()
+    assert "Nothing is recorded about how this model was trained" in text
+    assert not re.search(r"\b(None|null|nan|TODO|More Information)\b|\[\]|\{\}|\| \|", text)
+    for heading in ("## Results", "## Training", "## Versions", "## Which tokens"):
+        assert heading not in text
+    assert "\n\n\n" not in text
+    assert ModelCard(text).data.eval_results is None
+
+
+def test_of_a_teacher():
+    text = (
+        trained(role="teacher", reduction=None)
+        .__class__("mine", "vilt", "vqa", role="teacher", report=REPORT, unit="%")
+        .render()
+    )
+    assert "teacher (this model)" in text
+    assert "unreduced" in text
+    assert "```json" not in text
+
+
+@pytest.mark.parametrize("facts", [{"backbone": "bert"}, {"task": "captions"}, {"role": "judge"}])
+def test_wrong_values_name_the_field(facts):
+    (name,) = facts
+    with pytest.raises(ValueError, match=f"{name}='{facts[name]}': choose one of"):
+        card(**facts)
+
+
+def test_the_facts_make_the_same_card_again(tmp_path):
+    before = trained()
+    before.save(tmp_path)
+    assert PuMerCard.load(tmp_path).render() == (tmp_path / "README.md").read_text() == before.render()
+    Image.new("RGB", (4, 4)).save(tmp_path / "reduction.png")
+    assert main(["card", str(tmp_path)]) == 0
+    assert "](reduction.png)" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task])
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
+def test_the_example_of_a_card_runs(family, task, tmp_path, monkeypatch, capsys):
+    class_name, config = TASKS[task]
+    tiny = tiny_models.FAMILIES[family]
+    texts = ["what is in the picture?", "both pictures show a dog", "a dog is running", "two people at a table"]
+    if family == "vilt":
+        from transformers import ViltImageProcessorPil, ViltProcessor
+
+        processor = ViltProcessor(
+            ViltImageProcessorPil(size={"shortest_edge": 16}, size_divisor=4), build_bert_tokenizer(texts, 12)
+        )
+        config = {**config, "vocab_size": len(processor.tokenizer)}
+    else:
+        processor = PuMerMeterProcessor.from_tokenizer(build_roberta_tokenizer(texts, 12), 16)
+        tokenizer = processor.tokenizer
+        vocabulary = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        small = tiny.config(**config).text_config.to_dict() | vocabulary | {"max_position_embeddings": 14}
+        config = {**config, "text_config": small}
+    torch.manual_seed(0)
+    reduction = tiny_models.schedule("pumer", "small")
+    model = getattr(tiny, class_name)(tiny.config(reduction=reduction, **config))
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("user/mine")
+    processor.save_pretrained("user/mine")
+    assert main(["card", "user/mine"]) == 0
+    for name in ("picture.png", "left.png", "right.png"):
+        Image.new("RGB", (24, 16), (200, 30, 10)).save(name)
+    text = (tmp_path / "user/mine/README.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert 'user/mine"' in example
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] != "written: user/mine/README.md"  # it prints an answer
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "results.json is missing: a recipe writes it"),
+        ("{", "not valid JSON"),
+        (json.dumps(REPORT), "does not hold the facts of one model"),
+        ('{"name": "x"}', "name or backbone is missing"),
+    ],
+)
+def test_wrong_facts(content, message, tmp_path, capsys):
+    if content:
+        (tmp_path / "results.json").write_text(content)
+    assert main(["card", str(tmp_path)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "README.md").exists()
+
+
+def test_what_is_a_hub_id():
+    assert is_hub_id("dandelin/vilt-b32-mlm")
+    assert not any(map(is_hub_id, (None, "", "outputs/teacher", "checkpoints/meter", "./a/b", "/a/b", "a/b/c", "a")))
+
+
+def test_flags_of_a_command_without_quotes():
+    command = 'train_vqa.py r.yaml --layers 0 1 --teacher_training {"max_steps": 2, "x": 1} --resume'
+    flags = ["--layers", "0", "1", "--teacher_training", '{"max_steps": 2, "x": 1}', "--resume"]
+    assert command_flags(command) == flags
+    assert command_flags("train_vqa.py") == []

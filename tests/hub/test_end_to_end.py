@@ -1,0 +1,152 @@
+"""A trained tiny model goes to a Hub over HTTP and comes back in fresh processes."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from transformers import dynamic_module_utils
+
+from pumer_hf import remote_code
+
+TRAIN = """
+import sys
+import torch
+from pumer_hf import DistillationTrainer, DistillationTrainingArguments
+from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.training.build import build_teacher
+from pumer_hf.training.recipe import ModelArguments
+
+reduction = {"method": "pumer", "layers": [0], "prune_ratio": 0.2, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
+args = VqaDataArguments(train_scenes=4, eval_scenes=2, max_text_length=12, unknown_answers="ignore")
+data = VQA.load(args, None)
+for family, strategy, config in eval(sys.argv[1]):
+    torch.manual_seed(0)
+    arguments = ModelArguments(backbone=family, config=config)
+    model, processor = build_teacher(arguments, data.labels, data.train["question"], 12)
+    model.set_reduction(reduction)
+    collator = VQA.collator(processor, data, args, False)
+    trainer = DistillationTrainer(
+        model,
+        args=DistillationTrainingArguments(
+            f"run-{family}", max_steps=2, save_steps=1, use_cpu=True, report_to=[], disable_tqdm=True,
+            remove_unused_columns=False, push_to_hub=True, hub_model_id=f"user/tiny-{family}", hub_strategy=strategy,
+        ),
+        train_dataset=data.train,
+        eval_dataset=data.validation,
+        data_collator=collator,
+        compute_metrics=VQA.metrics(data.validation, data.labels),
+        processing_class=processor,
+    )
+    trainer.train()
+    trainer.evaluate()
+    trainer.card.dataset = {"name": "digit scenes", "split": "validation"}
+    trainer.push_to_hub()
+    example = collator([data.test[0]])
+    example.pop("labels")
+    torch.save((dict(example), model.eval()(**example).logits), f"{family}.pt")
+"""
+VILT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 48,
+    "patch_size": 8,
+    "max_position_embeddings": 12,
+}
+TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+METER = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "text_config": {**TOWER, "max_position_embeddings": 16, "type_vocab_size": 1, "pad_token_id": 1},
+    "vision_config": {**TOWER, "image_size": 48, "patch_size": 8},
+}
+FILES = {
+    "README.md",
+    "results.json",
+    "config.json",
+    "model.safetensors",
+    "modeling_pumer.py",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+LOAD = """
+{first}
+import torch
+from transformers import AutoModel, AutoModelForVisualQuestionAnswering, AutoProcessor
+
+for family in ("meter", "vilt"):
+    name = f"user/tiny-{{family}}"
+    processor = AutoProcessor.from_pretrained(name{trust})
+    model = AutoModelForVisualQuestionAnswering.from_pretrained(name{trust})
+    base = AutoModel.from_pretrained(name{trust})
+    inputs, logits = torch.load(f"{{family}}.pt")
+    torch.testing.assert_close(model(**inputs).logits, logits)
+    print(type(processor).__name__, type(model).__name__, type(base).__name__)
+    model.save_pretrained(f"again-{{family}}")
+    processor.save_pretrained(f"again-{{family}}")
+"""
+
+
+@pytest.fixture
+def client(hub, tmp_path):
+    """Runs Python in a fresh process that sees the Hub."""
+
+    def run(code, *arguments, status=0, **variables):
+        environment = {**os.environ, **hub.environment(tmp_path / "cache"), **variables}
+        command = [sys.executable, "-W", "error::FutureWarning", "-c", textwrap.dedent(code), *arguments]
+        process = subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+        )
+        assert process.returncode == status, process.stderr
+        return process
+
+    return run
+
+
+def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
+    client(TRAIN, repr([("meter", "every_save", METER), ("vilt", "end", VILT)]))
+    for family, in_progress in (("meter", True), ("vilt", False)):
+        name = f"user/tiny-{family}"
+        run = tmp_path / f"run-{family}"
+        files, titles = hub.files(name), hub.repos[name].titles
+        for commit in list(hub.repos[name].commits.values())[1:]:  # each is whole
+            assert set(commit) - {".gitattributes"} == FILES
+        assert titles[-1] == "End of training"
+        assert any(title.startswith("Training in progress") for title in titles) == in_progress
+        assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
+        assert (run / "training_args.bin").is_file()  # stays at home
+        assert f'model="{name}"' in files["README.md"].decode()
+        assert "model-index:" in files["README.md"].decode()
+        report = json.loads(files["results.json"])["report"]
+        assert report["student"]["accuracy"] >= 0
+        assert report["gflops"]["student"] > 0
+        assert len(report["tokens_per_layer"]["student"]) == 2
+
+    classes = "PuMerMeterProcessor PuMerMeterForQuestionAnswering PuMerMeterModel\n"
+    classes += "ViltProcessor PuMerViltForQuestionAnswering PuMerViltModel\n"
+    for options in ({"first": "import pumer_hf", "trust": ""}, {"first": "", "trust": ", trust_remote_code=True"}):
+        printed = client(LOAD.format(**options)).stdout.splitlines(keepends=True)
+        assert "".join(line for line in printed if "PuMer" in line) == classes
+    for family, processor in (("Meter", "modeling_pumer.PuMerMeterProcessor"), ("Vilt", None)):
+        again = tmp_path / f"again-{family.lower()}"  # a model that came with remote code is saved with it
+        assert {path.name for path in again.iterdir()} == FILES - {"README.md", "results.json"}
+        config = json.loads((again / "config.json").read_text())
+        assert config["auto_map"]["AutoModel"] == f"modeling_pumer.PuMer{family}Model"
+        saved = json.loads((again / "processor_config.json").read_text())
+        assert saved.get("auto_map", {}).get("AutoProcessor") == processor
+
+
+def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
+    remote_code.write_remote_code(tmp_path)
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed
+    with pytest.raises(ImportError, match="this model needs the package pumer-hf: run `pip install pumer-hf`"):
+        dynamic_module_utils.get_class_from_dynamic_module("modeling_pumer.PuMerViltConfig", tmp_path)

@@ -1,0 +1,204 @@
+"""`pumer-hf push` against a Hub on the loopback interface, in this process: what is pushed, and each fault."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import tiny_models
+from huggingface_hub import constants
+
+from pumer_hf import push_folder
+from pumer_hf.cli import main
+from pumer_hf.hub.card import PuMerCard
+from pumer_hf.hub.push import PushError
+from pumer_hf.models.meter import PuMerMeterProcessor
+from pumer_hf.training.build import build_roberta_tokenizer
+
+# huggingface_hub's own way of calling its HTTP client
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+
+NAME = "user/tiny"
+FILES = {
+    ".gitattributes",
+    "README.md",
+    "results.json",
+    "config.json",
+    "model.safetensors",
+    "modeling_pumer.py",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_models.FAMILIES["meter"].model(reduction=tiny_models.schedule("pumer", "small"))
+
+
+@pytest.fixture
+def folder(model, tmp_path):
+    """A student's folder, with all that training leaves in it."""
+    path = tmp_path / "student"
+    model.save_pretrained(path)
+    tokenizer = build_roberta_tokenizer(["how many threes?"], 9)
+    PuMerMeterProcessor.from_tokenizer(tokenizer, 16).save_pretrained(path)
+    (path / "training_args.bin").write_bytes(b"pickle")
+    (path / "trainer_state.json").write_text("{}")
+    (path / "checkpoint-8").mkdir()
+    (path / "checkpoint-8" / "optimizer.pt").write_bytes(b"pickle")
+    return path
+
+
+def test_one_commit_with_what_a_stranger_needs(hub, folder, capsys):
+    assert main(["push", str(folder), NAME, "--private", "--message", "Mine"]) == 0
+    assert f"{hub.url}/{NAME}/commit/" in capsys.readouterr().out
+    repo = hub.repos[NAME]
+    assert set(hub.files(NAME)) == FILES
+    assert repo.titles == ["initial commit", "Mine"]
+    assert repo.private
+    assert f'model="{NAME}"' in hub.files(NAME)["README.md"].decode()
+    assert not (folder / "README.md").exists()  # the folder stays as it is
+
+
+def test_dry_run_lists_the_files_and_asks_nobody(hub, folder, capsys):
+    assert main(["push", str(folder), NAME, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in FILES - {".gitattributes"})
+    assert "left out: checkpoint-8, trainer_state.json, training_args.bin" in printed
+    assert hub.requests == []
+
+
+def test_a_branch_and_a_pull_request(hub, folder, capsys):
+    push_folder(folder, NAME, revision="better")
+    assert set(hub.files(NAME, "better")) == FILES
+    assert set(hub.files(NAME)) == {".gitattributes"}
+    assert main(["push", str(folder), NAME, "--create-pr"]) == 0
+    assert f"{hub.url}/{NAME}/discussions/1" in capsys.readouterr().out
+    assert set(hub.files(NAME)) == {".gitattributes"}
+    assert set(hub.files(NAME, "refs/pr/1")) == FILES
+
+
+def test_a_repository_that_exists_is_used_and_no_old_weights_stay(hub, folder, model):
+    push_folder(folder, NAME)
+    repo = hub.repos[NAME]
+    repo.commit("main", {**hub.files(NAME), "pytorch_model.bin": b"old", "notes.md": b"mine"}, "by hand")
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    push_folder(folder, NAME)
+    pushed = set(hub.files(NAME))
+    assert {"notes.md", "model.safetensors.index.json"} < pushed
+    assert not {"model.safetensors", "pytorch_model.bin"} & pushed
+
+
+def test_an_edited_card_is_pushed_as_it_is(hub, folder):
+    PuMerCard.from_checkpoint(folder).save(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\nMine.\n")
+    push_folder(folder, NAME)
+    assert hub.files(NAME)["README.md"] == (folder / "README.md").read_bytes()
+
+
+def test_a_folder_saved_before_there_was_remote_code_gets_it(hub, folder):
+    (folder / "modeling_pumer.py").unlink()
+    for name in ("config.json", "processor_config.json"):
+        content = json.loads((folder / name).read_text())
+        del content["auto_map"]
+        (folder / name).write_text(json.dumps(content))
+    push_folder(folder, NAME)
+    files = hub.files(NAME)
+    assert set(files) == FILES
+    assert json.loads(files["config.json"])["auto_map"] == {
+        "AutoConfig": "modeling_pumer.PuMerMeterConfig",
+        "AutoModel": "modeling_pumer.PuMerMeterModel",
+        "AutoModelForVisualQuestionAnswering": "modeling_pumer.PuMerMeterForQuestionAnswering",
+    }
+    assert json.loads(files["processor_config.json"])["auto_map"] == {
+        "AutoProcessor": "modeling_pumer.PuMerMeterProcessor"
+    }
+
+
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/lfs/"), ("POST", "/info/lfs/objects/batch")])
+def test_one_error_in_the_middle_is_retried(hub, folder, monkeypatch, method, path):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.fail(method, path, 503)
+    push_folder(folder, NAME)
+    assert set(hub.files(NAME)) == FILES
+    assert hub.repos[NAME].titles == ["initial commit", "Upload model"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("PUT", "/lfs/"), ("POST", "/commit/main"), ("POST", "/preupload/"), ("POST", "/info/lfs/objects/batch")],
+)
+def test_a_hub_that_fails_in_the_middle_gets_nothing(hub, folder, monkeypatch, capsys, method, path):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.fail(method, path, 500, times=100)
+    assert main(["push", str(folder), NAME]) == 2
+    error = capsys.readouterr().err
+    assert "the Hub failed and confirmed no commit: push again later" in error
+    assert "500" in error and "Traceback" not in error
+    assert set(hub.files(NAME)) == {".gitattributes"}
+    hub.faults.clear()
+    assert main(["push", str(folder), NAME]) == 0
+    assert set(hub.files(NAME)) == FILES
+
+
+def test_no_connection(hub, folder, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    assert main(["push", str(folder), NAME]) == 2
+    assert "user/tiny: no connection to the Hub" in capsys.readouterr().err
+
+
+def test_an_expired_token(hub, folder, monkeypatch, capsys):
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert main(["push", str(folder), NAME]) == 2
+    assert "the token is missing, wrong or expired: run `hf auth login` again" in capsys.readouterr().err
+    assert hub.repos == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("user/not allowed", "repo='user/not allowed' is not a name that the Hub allows"),
+        ("user/-x-", "is not a name that the Hub allows"),
+        ("someone/else", "the token may not write there"),
+    ],
+)
+def test_a_name_that_is_not_allowed(hub, folder, capsys, name, message):
+    assert main(["push", str(folder), name]) == 2
+    assert message in capsys.readouterr().err
+    assert hub.repos == {}
+
+
+def test_private_is_not_made_public(hub, folder):
+    push_folder(folder, NAME)
+    with pytest.raises(PushError, match="user/tiny exists and is public"):
+        push_folder(folder, NAME, private=True)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "config.json is missing: give a folder that `save_pretrained` wrote"),
+        ("model.safetensors", "weights are published as safetensors only"),
+        ("processor_config.json", "without a processor nobody can use the model"),
+    ],
+)
+def test_an_incomplete_folder_is_refused_before_anything_is_made(hub, folder, capsys, missing, message):
+    os.rename(folder / missing, folder / "pytorch_model.bin")
+    assert main(["push", str(folder), NAME]) == 2
+    assert message in capsys.readouterr().err
+    assert hub.requests == []
+
+
+def test_other_models_and_missing_shards_are_refused(folder, model):
+    model.save_pretrained(folder, max_shard_size="20KB")
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    next(folder.glob("model-00002*")).unlink()
+    with pytest.raises(FileNotFoundError, match="model-00002-of-.*is missing"):
+        push_folder(folder, NAME)
+    (folder / "config.json").write_text('{"model_type": "vilt"}')
+    with pytest.raises(ValueError, match="model_type='vilt' is no PuMer model: `pumer-hf convert` makes one"):
+        push_folder(Path(folder), NAME)

@@ -1,0 +1,37 @@
+"""`model_cards/` is what `pumer-hf card model_cards --recipe recipes --results benchmarks/results` writes."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pumer_hf.hub.card import PuMerCard
+from pumer_hf.training.cards import recipe_file_card
+
+ROOT = Path(__file__).parents[2]
+CARDS = {path.parent.name: path.parent for path in sorted(ROOT.glob("model_cards/*/README.md"))}
+RECIPES = {f"{path.parent.name}_{path.parent.parent.name}": path for path in ROOT.glob("recipes/*/*/pumer.yaml")}
+MEASURED = {path.stem: path for path in ROOT.glob("benchmarks/results/*.json")}
+
+
+def test_every_recipe_has_a_card():
+    assert len(RECIPES) >= 11
+    assert set(CARDS) == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_renders_from_its_results(name):
+    card = PuMerCard.load(CARDS[name])
+    assert card.files(CARDS[name])["README.md"] == (CARDS[name] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_says_what_recipe_and_results_say(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    facts = json.loads((CARDS[name] / "results.json").read_text(encoding="utf-8"))
+    card = recipe_file_card(RECIPES[name].relative_to(ROOT), MEASURED.get(name))
+    assert facts == card.facts, "run `pumer-hf card model_cards --recipe recipes --results benchmarks/results`"
+    untrained = "**This model has not been trained.**" in card.render()
+    assert untrained == (name not in MEASURED)
+    if not untrained:
+        assert facts["report"] == json.loads(MEASURED[name].read_text(encoding="utf-8"))
