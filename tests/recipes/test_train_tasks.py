@@ -1,13 +1,18 @@
 """The recipes of NLVR2, SNLI-VE and retrieval run on digit scenes, from their own recipe files."""
 
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.testing import assert_close
 from transformers import AutoTokenizer
 
 from pumer_hf.data.snli_ve import SNLI_VE
@@ -104,3 +109,49 @@ def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp
     assert process.returncode == 1
     assert "data.max_text_length=16: the model takes at most 12 tokens" in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def finished_checkpoints(folder):
+    """Those whose last file is whole."""
+    found = set()
+    for state in folder.glob("*/checkpoint-*/trainer_state.json"):
+        try:
+            json.loads(state.read_text())
+        except json.JSONDecodeError:
+            continue
+        found.add(state.parent)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("task", METRICS)
+def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_is_not(task, tmp_path):
+    training = {"save_steps": "1", "save_total_limit": "20", "max_steps": "6", "teacher_training": '{"max_steps": 4}'}
+    flags = {**training, "pretraining": '{"max_steps": 4}'}
+    start = time.monotonic()
+    process = run(command(task, tmp_path / "whole", **flags), tmp_path)
+    assert process.returncode == 0, process.stderr
+    duration = time.monotonic() - start
+    folder, rng, kills = tmp_path / "killed", random.Random(task), 0
+    words = command(task, folder, **flags, resume="true")
+    while True:
+        before = finished_checkpoints(folder)
+        with (tmp_path / "log.txt").open("w") as log:
+            process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+            try:
+                process.wait(timeout=duration * rng.uniform(0.4, 1.0) if kills < 6 else None)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+                assert before <= finished_checkpoints(folder)
+                continue
+        assert process.returncode == 0, (tmp_path / "log.txt").read_text()[-3000:]
+        break
+    assert kills >= 2
+    for stage in ("pretraining", "teacher", "student"):
+        weights, expected = (load_file(path / stage / "model.safetensors") for path in (folder, tmp_path / "whole"))
+        assert_close(weights, expected)
+    results, expected = (json.loads((path / "results.json").read_text()) for path in (folder, tmp_path / "whole"))
+    assert all(results[name] == expected[name] for name in ("teacher", "student"))

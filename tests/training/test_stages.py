@@ -312,13 +312,19 @@ def test_a_stage_that_ended_before_its_first_checkpoint_starts_again(train_stude
 
 
 @pytest.mark.parametrize("written", [["model.safetensors"], ["model.safetensors", "optimizer.pt", "rng_state.pth"]])
-def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(written, train_student, student_steps, tmp_path):
+@pytest.mark.parametrize("half_a_state", [False, True])
+def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
+    half_a_state, written, train_student, student_steps, tmp_path
+):
     whole = train_student(tmp_path / "whole")
     folder = tmp_path / "parts"
     shutil.copytree(whole / "checkpoint-2", folder / "checkpoint-2")
     (folder / "checkpoint-4").mkdir()
     for name in written:
         shutil.copy(whole / "checkpoint-4" / name, folder / "checkpoint-4")
+    if half_a_state:
+        state = (whole / "checkpoint-4" / "trainer_state.json").read_text()
+        (folder / "checkpoint-4" / "trainer_state.json").write_text(state[: len(state) // 2])
     student_steps.clear()
     train_student(folder, resume=True)
     assert len(student_steps) == 3

@@ -1,5 +1,6 @@
 """One stage of a recipe: train a model, save it, and predict with it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def train_stage(
     """
     folder = Path(args.output_dir)
     check_new_run(args)
-    if (folder / STATE_NAME).is_file():
+    if is_complete(folder):
         logger.warning("%s is complete: this stage is skipped", folder)
         return
     if teacher is not None and args.cache_teacher_logits:
@@ -88,8 +89,17 @@ def train_stage(
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that was written to its end, if there is one."""
-    complete = [path.parent for path in folder.glob(f"checkpoint-*/{STATE_NAME}")]
+    complete = [path for path in folder.glob("checkpoint-*") if is_complete(path)]
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a folder was written to its end: the state, which comes last, is there and is whole."""
+    try:
+        json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return True
 
 
 def check_new_run(args: RecipeTrainingArguments) -> None:
