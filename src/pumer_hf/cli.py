@@ -59,17 +59,46 @@ class Convert(Command):
         print(f"saved in {dest}")
 
 
-COMMANDS: tuple[Command, ...] = (Convert(),)
+class Explain(Command):
+    """`pumer-hf explain`."""
+
+    name = "explain"
+    summary = "draw which patches of an image each layer keeps, prunes and merges for a text, or for several"
+    example = (
+        'pumer-hf explain outputs/digit-scenes/student scene.png "what digit is red?" "how many threes?" -o out.png'
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("image", metavar="IMAGE", help="a file")
+        parser.add_argument("texts", metavar="TEXT", nargs="+", help="a question or another text; one row for each")
+        parser.add_argument("-o", "--output", metavar="OUT", default="explained.png", help="default: %(default)s")
+        parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .explain.report import explain_checkpoint
+
+        images = [image for image in (args.image, args.second_image) if image is not None]
+        print(*explain_checkpoint(args.checkpoint, images, args.texts, args.output, **schedule(args)), sep="\n")
 
 
-def parse_json(text: str | None) -> Any:
+COMMANDS: tuple[Command, ...] = (Convert(), Explain())
+
+
+def schedule(args: argparse.Namespace) -> dict[str, Any]:
+    """`--reduction` as a keyword argument; none if it is not given."""
+    return {} if args.reduction is None else {"reduction": parse_json(args.reduction, "--reduction")}
+
+
+def parse_json(text: str | None, flag: str = "--config") -> Any:
     """`text` as JSON if it is an object, else as it is: the name of a file."""
     if text is None or not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--config is not JSON: {error}") from error
+        raise ValueError(f"{flag} is not JSON: {error}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
