@@ -83,7 +83,41 @@ class Explain(Command):
         print(*explain_checkpoint(args.checkpoint, images, args.texts, args.output, **schedule(args)), sep="\n")
 
 
-COMMANDS: tuple[Command, ...] = (Convert(), Explain())
+class Demo(Command):
+    """`pumer-hf demo`."""
+
+    name = "demo"
+    summary = "serve a page on which to try a model for questions or entailment, or write it as a Space"
+    example = "pumer-hf demo outputs/digit-scenes/student --teacher outputs/digit-scenes/teacher"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("--teacher", metavar="FULL", help="an unreduced model to compare it with")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--examples", metavar="FOLDER", help="with examples.jsonl: lines with image and text")
+        parser.add_argument("--host", help="address to serve on, such as 0.0.0.0; default: this machine alone")
+        parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+        parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
+        parser.add_argument("--export-space", metavar="FOLDER", help="write the page as a Space, and serve nothing")
+        parser.add_argument("--requirement", help="how the Space's pip finds pumer-hf; default: this version on PyPI")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from . import demo
+
+        if args.export_space is None:
+            if args.requirement is not None:
+                raise ValueError("--requirement is for --export-space")
+            choices = {"host": args.host, "port": args.port, "share": args.share}
+            demo.launch(args.checkpoint, args.teacher, args.examples, **choices, **schedule(args))
+            return
+        choices = {"teacher": args.teacher, "examples": args.examples, "requirement": args.requirement}
+        folder = demo.export_space(args.checkpoint, args.export_space, **choices, **schedule(args))
+        print(f"saved in {folder}; to publish it:")
+        print("  hf repos create USER/NAME --type space --sdk gradio")
+        print(f"  hf upload USER/NAME {folder} --type space")
+
+
+COMMANDS: tuple[Command, ...] = (Convert(), Explain(), Demo())
 
 
 def schedule(args: argparse.Namespace) -> dict[str, Any]:
@@ -130,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
         print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
         return 2
     return 0

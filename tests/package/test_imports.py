@@ -15,7 +15,7 @@ ROWS = [
     ("models",),
     ("metrics",),
     ("data", "bench", "explain", "convert"),
-    ("training", "hub"),
+    ("training", "hub", "demo"),
     ("cli",),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
