@@ -26,8 +26,8 @@ def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: Pr
 
     Args:
         source: `"digit-scenes"`; a folder with `examples.jsonl`, each line an object with `image` (a file in the
-            folder) and `text`; or None for digit scenes if the model knows nothing else ([`knows_only_digit_scenes`]), else
-            nothing.
+            folder) and `text`; or None for digit scenes if the model knows nothing else
+            ([`knows_only_digit_scenes`]), else nothing.
         model: for which they are.
         processor: of the checkpoint.
     """

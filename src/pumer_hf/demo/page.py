@@ -16,8 +16,10 @@ PIXELATED_BELOW = 128
 """Models that see fewer pixels a side get their pictures shown without smoothing."""
 CSS = """
 .gradio-container {max-width: 1360px !important; margin: 0 auto;}
-#speed table {width: 100%;}
+#speed table {width: 100%; border-collapse: collapse;}
+#speed th, #speed td {border: 1px solid var(--border-color-primary) !important; padding: 6px 12px;}
 #layers img {width: 100%; object-fit: contain;}
+#examples td, #examples th {padding: 4px 8px;}
 """
 PIXELATED_CSS = "#image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}"
 Gflops = tuple[float, float | None]
@@ -42,6 +44,7 @@ def launch(
     host: str | None = None,
     port: int | None = None,
     share: bool = False,
+    name: str | None = None,
     **reduction: Any,
 ) -> None:
     """Open the page and serve it until interrupted.
@@ -53,13 +56,19 @@ def launch(
         host: address to serve on; default: `GRADIO_SERVER_NAME`, else this machine alone.
         port: default: `GRADIO_SERVER_PORT`, else the first free one from 7860.
         share: also make a public link, through Gradio's servers.
+        name: for the heading; default: the Hub id, or the name of the folder.
         **reduction: `reduction=`, another schedule than the checkpoint's.
     """
     load_gradio()
     asker = Asker.load(checkpoint, teacher, **reduction)
-    name = Path(checkpoint).name if Path(checkpoint).is_dir() else checkpoint
+    name = name or display_name(checkpoint)
     page = build_page(asker, name, find_examples(examples, asker.model, asker.processor))
     page.launch(server_name=host, server_port=port, share=share, **appearance(asker))
+
+
+def display_name(checkpoint: str) -> str:
+    """The id of a checkpoint on the Hub, or the name of its folder."""
+    return Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
 
 
 def appearance(asker: Asker) -> dict[str, Any]:
@@ -84,31 +93,39 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 picture = gr.Image(
-                    image, type="pil", format="png", label="Image", height=330, sources=["upload", "clipboard"],
+                    image, type="pil", format="png", label="Image", height=280, sources=["upload", "clipboard"],
                     elem_id="image",
                 )  # fmt: skip
                 question = gr.Textbox(text, label=text_label(asker), max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
+                clicked = []
+                if examples:
+                    rows = [list(example) for example in examples]
+                    shown = gr.Examples(
+                        rows, [picture, question], cache_examples=False, examples_per_page=3, elem_id="examples"
+                    )
+                    clicked.append(shown.load_input_event.then)
             with gr.Column(scale=3, min_width=480):
                 with gr.Row():
                     own = gr.Label(label="Reduced model", num_top_classes=TOP, elem_id="answers")
                     full = gr.Label(label="Unreduced model", num_top_classes=TOP, elem_id="full_answers")
                 speed = gr.Markdown(HINT, elem_id="speed")
-                compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with")
-                batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of")
-        with gr.Row():
-            sliders = [
-                gr.Slider(0, MAX_RATIO, value, step=STEP, label=f"{title(field)} ratio", elem_id=field)
-                for field, value in slider_values(asker.schedule).items()
-            ]
-        layers = gr.Image(label="Layer by layer", format="png", interactive=False, elem_id="layers")
+                with gr.Row():
+                    compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
+                    batch = gr.Radio(
+                        sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2
+                    )
+                sliders = [
+                    gr.Slider(0, MAX_RATIO, value, step=STEP, label=f"{title(field)} ratio", elem_id=field)
+                    for field, value in slider_values(asker.schedule).items()
+                ]
+        layers = gr.Image(
+            label="Layers", show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"],
+            elem_id="layers",
+        )  # fmt: skip
         schedule = gr.Markdown(elem_id="schedule")
         gflops = gr.State()
         inputs = [picture, question, compare, batch, *sliders]
-        clicked = []
-        if examples:
-            rows = [list(example) for example in examples]
-            clicked.append(gr.Examples(rows, [picture, question], cache_examples=False).load_input_event.then)
         _connect(gr, page, Handlers(asker), inputs, [own, full, layers, schedule, speed, gflops], button, clicked)
     return page
 
@@ -171,11 +188,12 @@ class Handlers:
 
 def introduction(asker: Asker) -> str:
     """What the page shows, in two sentences."""
-    layers = ", ".join(str(layer) for layer in asker.schedule.layers)
+    *others, last = (str(layer) for layer in asker.schedule.layers)
+    layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
     return (
-        "PuMer prunes the image tokens that the text does not ask about and merges similar ones: in this model, of "
-        f"{asker.model.config.num_reducible_layers} layers, in layers {layers}. The sliders set how much, as the mean "
-        "over these layers; they start at its own schedule."
+        "PuMer prunes the image tokens that the text does not ask about and merges similar ones. This model does so "
+        f"in {layers} of its {asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much, "
+        "as the mean over these layers; they start at the model's own schedule."
     )
 
 
@@ -187,13 +205,11 @@ def text_label(asker: Asker) -> str:
 def costs(gflops: Gflops, times: Times | None = None) -> str:
     """A table of what both models cost; without `times` they are still to be measured."""
     head = "time" if times is None else f"time for a batch of {times.batch_size}"
-    rows = [("reduced", gflops[0], times and times.seconds), ("unreduced", gflops[1], times and times.full_seconds)]
+    seconds = (None, None) if times is None else (times.seconds, times.full_seconds)
     lines = [f"| model | GFLOPs of one example | {head} |", "|---|---|---|"]
-    for name, own, seconds in rows:
+    for name, own, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
         if own is not None:
-            lines.append(
-                f"| {name} | {own:.3g} | {'measuring ...' if seconds is None else f'{1000 * seconds:.3g} ms'} |"
-            )
+            lines.append(f"| {name} | {own:.3g} | {'measuring ...' if taken is None else f'{1000 * taken:.3g} ms'} |")
     if times is not None:
         ratio = "" if times.ratio is None else f"**{times.ratio:.2f} times as fast as the unreduced model.** "
         lines += ["", f"{ratio}Medians of {times.runs} forward passes after {WARMUP} to warm up, on this machine."]

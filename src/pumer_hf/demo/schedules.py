@@ -11,8 +11,8 @@ STEP = 0.005
 
 
 def slider_values(schedule: ReductionConfig) -> dict[str, float]:
-    """The ratios of a schedule, each the mean over its layers."""
-    return {name: mean(schedule.ratio(name, layer) for layer in schedule.layers) for name in schedule.ratios}
+    """The ratios of a schedule, each the mean over its layers, to three decimals."""
+    return {name: round(mean(schedule.ratio(name, layer) for layer in schedule.layers), 3) for name in schedule.ratios}
 
 
 def moved(schedule: ReductionConfig, values: Mapping[str, float]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import yaml
 from ..explain.run import load_checkpoint
 from .asker import Asker
 from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
+from .page import display_name
 
 PACKAGE = "pumer-hf"
 APP = '''"""The page of `pumer-hf demo`."""
@@ -61,6 +62,8 @@ def export_space(
     scenes = examples == DIGIT_SCENES or (examples is None and knows_only_digit_scenes(asker.model, asker.processor))
     space.mkdir(parents=True, exist_ok=True)
     arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
+    if Path(checkpoint).is_dir():
+        arguments["name"] = display_name(checkpoint)
     if teacher is not None:
         arguments["teacher"] = copied(teacher, space / "teacher", reduction=None)
     if scenes:
@@ -74,7 +77,7 @@ def export_space(
     requirement = requirement or f"{PACKAGE}{'[digits]' if scenes else ''}=={version(PACKAGE)}"
     (space / "requirements.txt").write_text(f"{requirement}\n", encoding="utf-8")
     ids = [name for name in (checkpoint, teacher) if name is not None and not Path(name).is_dir()]
-    (space / "README.md").write_text(readme(Path(checkpoint).name, gradio, ids), encoding="utf-8")
+    (space / "README.md").write_text(readme(display_name(checkpoint), gradio, ids), encoding="utf-8")
     return space
 
 
