@@ -83,6 +83,8 @@ def encode(
     )
     if "pixel_mask" in inputs and inputs["pixel_mask"].all():
         del inputs["pixel_mask"]  # as in training: no padding needs no mask
+    if isinstance(model, RetrievalHead):
+        inputs.pop("token_type_ids", None)  # all 0, and not an input of this head
     if isinstance(model, ImagesClassifierHead):
         inputs |= {name: value.unsqueeze(0) for name, value in inputs.items() if name.startswith("pixel")}
     return {name: value.to(model.device) for name, value in inputs.items()}
