@@ -1,8 +1,8 @@
 """The page: what its controls do, and how it is put together."""
 
-import json
-import subprocess
+import gc
 import sys
+import warnings
 
 import pytest
 from PIL import Image
@@ -11,7 +11,7 @@ from tiny_tasks import save_tiny, tiny
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, costs
+from pumer_hf.demo.page import HINT, Handlers, costs, load_gradio
 from pumer_hf.demo.schedules import slider_values
 
 SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
@@ -50,11 +50,11 @@ def test_times_come_in_a_second_step(handlers, monkeypatch):
 
 
 def test_a_table_of_costs():
-    table = costs((0.5, 1.25), Times(8, 7, seconds=0.0123, full_seconds=0.0246, ratio=2.0))
+    table = costs((0.5, 1.25), Times(8, 7, seconds=0.0123, full_seconds=0.0246))
     assert "| reduced | 0.5 | 12.3 ms |" in table
     assert "| unreduced | 1.25 | 24.6 ms |" in table
     assert "**2.00 times as fast as the unreduced model.** Medians of 7" in table
-    alone = costs((0.5, None), Times(8, 7, seconds=0.0123, full_seconds=None, ratio=None))
+    alone = costs((0.5, None), Times(8, 7, seconds=0.0123, full_seconds=None))
     assert "unreduced" not in alone
     assert "| reduced | 0.5 | 12.3 ms |" in alone
 
@@ -65,47 +65,34 @@ def test_nothing_is_asked_without_image_and_text(image, text, handlers):
     assert handlers.time(None, image, text, NOTHING, 1, 0.1, 0.1, 0.1) == HINT
 
 
-BUILD = """
-import json, sys
-from pumer_hf.cli import main
-from pumer_hf.demo.page import load_gradio
-
-def launch(self, **options):
-    config = self.get_config_file()
-    events = [event for event in self.fns.values() if event.name in ("answer", "time")]
-    parts = {part["props"].get("elem_id"): part["props"] for part in config["components"]}
-    found = {
-        "title": self.title,
-        "analytics": self.analytics_enabled,
-        "queues": [[event.concurrency_id, event.concurrency_limit] for event in events],
-        "labels": {name: props.get("label") for name, props in parts.items()},
-        "values": {name: parts[name]["value"] for name in ("text", "prune_ratio", "image_merge_ratio")},
-        "options": {name: value for name, value in options.items() if name != "theme"},
-    }
-    print("found:" + json.dumps(found))
-
-load_gradio().Blocks.launch = launch
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def test_the_page_is_put_together(tmp_path):
-    """In a process of its own: Gradio leaves event loops open, of which pytest would complain in other tests."""
+@pytest.fixture
+def gradio():
+    """Gradio, which leaves event loops open: they are collected here, so that no later test meets the warning."""
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'pumer-hf[demo]'")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield load_gradio()
+        gc.collect()
+
+
+def test_the_page_is_put_together(gradio, tmp_path, monkeypatch):
+    launched = []
+    monkeypatch.setattr(gradio.Blocks, "launch", lambda page, **options: launched.append((page, options)))
     checkpoint = save_tiny(tmp_path / "model", "meter", "snli_ve")
-    command = [sys.executable, "-c", BUILD, "demo", checkpoint, "--host", "0.0.0.0", "--port", "7999"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    found = json.loads(result.stdout.split("found:")[1])
-    options = found["options"]
+    assert main(["demo", checkpoint, "--host", "0.0.0.0", "--port", "7999"]) == 0
+    page, options = launched.pop()
     assert (options["server_name"], options["server_port"], options["share"]) == ("0.0.0.0", 7999, False)
     assert "image-rendering: pixelated" in options["css"]
-    assert found["title"] == "PuMer: model"
-    assert found["analytics"] is False
-    assert found["labels"]["text"] == "Hypothesis"
-    assert found["values"]["text"].startswith("there is a ")
-    assert (found["values"]["prune_ratio"], found["values"]["image_merge_ratio"]) == (0.2, 0.3)
-    assert found["queues"] == [["model", 1]] * 4  # answers and times, of the controls and of the examples
+    assert page.title == "PuMer: model"
+    assert not page.analytics_enabled
+    parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
+    assert parts["text"]["label"] == "Hypothesis"
+    assert parts["text"]["value"].startswith("there is a ")
+    values = [parts[name]["value"] for name in ("prune_ratio", "image_merge_ratio", "text_merge_ratio")]
+    assert values == [0.2, 0.3, 0.2]
+    events = [event for event in page.fns.values() if event.name in ("answer", "time")]
+    assert len(events) == 4  # of the controls, and of the examples
+    assert {(event.concurrency_id, event.concurrency_limit) for event in events} == {("model", 1)}
 
 
 def test_without_gradio_the_error_says_what_to_install(tmp_path, monkeypatch, capsys):

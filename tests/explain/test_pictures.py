@@ -127,5 +127,7 @@ def test_captions_are_wrapped_and_nothing_is_cut_off():
     assert long.height > short.height + 100
     assert titled(short, "a title").height > short.height
     assert stack([short, long]).size == (short.width, short.height + long.height)
+    five = tile([Panel(Image.new("RGB", (100, 50)), ["a"])] * 5, 4)
+    assert five.size == (3 * (100 + GAP) + GAP, 2 * short.height)
     with pytest.raises(ValueError, match="max_columns=0"):
         tile([Panel(Image.new("RGB", (9, 9)), [])], 0)

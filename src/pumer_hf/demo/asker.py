@@ -54,8 +54,7 @@ class Times:
     seconds: float
     """Of one forward of a batch of copies of the example."""
     full_seconds: float | None
-    ratio: float | None
-    """How many times faster it is: the median over the runs."""
+    """The same of the other model, if any."""
 
 
 class Asker:
@@ -161,7 +160,6 @@ class Asker:
             runs=len(own),
             seconds=median(own),
             full_seconds=None if full is None else median(full),
-            ratio=None if full is None else median(theirs / ours for theirs, ours in zip(full, own, strict=True)),
         )
 
 

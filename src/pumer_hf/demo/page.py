@@ -18,6 +18,7 @@ CSS = """
 .gradio-container {max-width: 1360px !important; margin: 0 auto;}
 #speed table {width: 100%; border-collapse: collapse;}
 #speed th, #speed td {border: 1px solid var(--border-color-primary) !important; padding: 6px 12px;}
+#speed td {overflow-wrap: normal; word-break: normal;}
 #layers img {width: 100%; object-fit: contain;}
 #examples td, #examples th {padding: 4px 8px;}
 """
@@ -211,6 +212,7 @@ def costs(gflops: Gflops, times: Times | None = None) -> str:
         if own is not None:
             lines.append(f"| {name} | {own:.3g} | {'measuring ...' if taken is None else f'{1000 * taken:.3g} ms'} |")
     if times is not None:
-        ratio = "" if times.ratio is None else f"**{times.ratio:.2f} times as fast as the unreduced model.** "
-        lines += ["", f"{ratio}Medians of {times.runs} forward passes after {WARMUP} to warm up, on this machine."]
+        ratio = None if times.full_seconds is None else times.full_seconds / times.seconds
+        faster = "" if ratio is None else f"**{ratio:.2f} times as fast as the unreduced model.** "
+        lines += ["", f"{faster}Medians of {times.runs} forward passes after {WARMUP} to warm up, on this machine."]
     return "\n".join(lines)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-FONT_SIZE = 15
-LINE_HEIGHT = 21
+FONT_SIZE, TITLE_SIZE = 15, 20
+LINE_HEIGHT = 1.4
+"""In font sizes."""
+NARROW = 336
+"""A panel this wide has captions of `FONT_SIZE`; wider ones have larger captions, to be read when scaled down."""
 GAP = 16
 INK = (30, 30, 36)
 PAPER = (255, 255, 255)
@@ -40,39 +43,41 @@ def wrap(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 
 
 def tile(panels: Sequence[Panel], columns: int) -> PILImage.Image:
-    """Panels of the same size in rows of at most `columns`, captions below."""
+    """Panels of the same size in rows of at most `columns`, as even as may be; captions below."""
     if columns < 1:
         raise ValueError(f"max_columns={columns}: must be at least 1")
+    columns = -(-len(panels) // -(-len(panels) // columns))
     width = max(panel.picture.width for panel in panels)
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    return stack([_row(row, width, min(columns, len(panels))) for row in rows])
+    return stack([_row(row, width, columns) for row in rows])
 
 
 def _row(panels: Sequence[Panel], width: int, columns: int) -> PILImage.Image:
-    font = ImageFont.load_default(FONT_SIZE)
+    size = FONT_SIZE * max(width, NARROW) / NARROW
+    font, line_height = ImageFont.load_default(size), round(LINE_HEIGHT * size)
     captions = [[part for line in panel.caption for part in wrap(line, width, font)] for panel in panels]
     height = max(panel.picture.height for panel in panels)
     lines = max(len(caption) for caption in captions)
-    canvas = PILImage.new("RGB", (columns * (width + GAP) + GAP, height + 2 * GAP + lines * LINE_HEIGHT), PAPER)
+    canvas = PILImage.new("RGB", (columns * (width + GAP) + GAP, height + 2 * GAP + lines * line_height), PAPER)
     pen = ImageDraw.Draw(canvas)
     for index, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = GAP + index * (width + GAP)
         canvas.paste(panel.picture, (left, GAP))
         for number, line in enumerate(caption):
-            pen.text((left, height + GAP + 4 + number * LINE_HEIGHT), line, fill=INK, font=font)
+            pen.text((left, height + GAP + 4 + number * line_height), line, fill=INK, font=font)
     return canvas
 
 
 def titled(picture: PILImage.Image, title: str) -> PILImage.Image:
     """A picture with a title above it."""
-    font = ImageFont.load_default(FONT_SIZE + 5)
+    font, line_height = ImageFont.load_default(TITLE_SIZE), round(LINE_HEIGHT * TITLE_SIZE)
     lines = wrap(title, picture.width - 2 * GAP, font)
-    top = GAP + len(lines) * (LINE_HEIGHT + 6)
+    top = GAP + len(lines) * line_height
     canvas = PILImage.new("RGB", (picture.width, top + picture.height), PAPER)
     canvas.paste(picture, (0, top))
     pen = ImageDraw.Draw(canvas)
     for number, line in enumerate(lines):
-        pen.text((GAP, GAP + number * (LINE_HEIGHT + 6)), line, fill=INK, font=font)
+        pen.text((GAP, GAP + number * line_height), line, fill=INK, font=font)
     return canvas
 
 

@@ -91,8 +91,8 @@ def encode(
 
 
 def text_tokens(processor: ProcessorMixin, input_ids: Tensor) -> list[str]:
-    """The tokens of one text, long (Lt,), as readable strings."""
-    return [processor.tokenizer.decode([token]).strip() for token in input_ids.tolist()]
+    """The tokens of one text, long (Lt,), as readable strings; a lone space is `_`."""
+    return [processor.tokenizer.decode([token]).strip() or "_" for token in input_ids.tolist()]
 
 
 @torch.inference_mode()
