@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -108,6 +109,24 @@ def test_times(image, monkeypatch):
     times = asker.measure(image, QUESTION, REDUCTION, NOTHING)
     assert times.full_seconds is None
     assert sorted(asker.batch_sizes) == [1, 8, 64]
+
+
+def test_a_question_goes_before_a_measurement(image, monkeypatch):
+    monkeypatch.setattr(module, "SECONDS", 60.0)
+    model, processor = tiny("vilt")
+    started = Event()
+    model.register_forward_pre_hook(lambda *_: started.set())
+    asker = Asker(model, processor)
+    with ThreadPoolExecutor(1) as pool:
+        start = time.perf_counter()
+        measuring = pool.submit(asker.measure, image, QUESTION, HARD, SAME_WEIGHTS)
+        assert started.wait(10)
+        reply = asker.ask(image, QUESTION, SOFT)
+        assert measuring.result() is None
+    assert time.perf_counter() - start < 30
+    assert reply.answers == asker.ask(image, QUESTION, SOFT).answers
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    assert asker.measure(image, QUESTION, HARD).runs == 5  # none waits any more
 
 
 def test_a_batch_is_copies_of_the_example(image, monkeypatch):

@@ -49,6 +49,12 @@ def test_times_come_in_a_second_step(handlers, monkeypatch):
     assert "Medians of 5 forward passes after 2 to warm up" in table
 
 
+def test_a_measurement_gives_way_to_a_question(handlers, monkeypatch):
+    monkeypatch.setattr(handlers.asker, "measure", lambda *args: None)
+    table = handlers.time((0.5, None), SCENE, QUESTION, NOTHING, 2, 0.2, 0.3, 0.2)
+    assert "| reduced | 0.5 | not measured: another question came first; press Ask |" in table
+
+
 def test_a_table_of_costs():
     table = costs((0.5, 1.25), Times(8, 7, seconds=0.0123, full_seconds=0.0246))
     assert "| reduced | 0.5 | 12.3 ms |" in table
@@ -91,8 +97,8 @@ def test_the_page_is_put_together(gradio, tmp_path, monkeypatch):
     values = [parts[name]["value"] for name in ("prune_ratio", "image_merge_ratio", "text_merge_ratio")]
     assert values == [0.2, 0.3, 0.2]
     events = [event for event in page.fns.values() if event.name in ("answer", "time")]
-    assert len(events) == 4  # of the controls, and of the examples
-    assert {(event.concurrency_id, event.concurrency_limit) for event in events} == {("model", 1)}
+    assert sorted(event.concurrency_id for event in events) == ["answer"] * 2 + ["time"] * 2  # of controls, examples
+    assert {event.concurrency_limit for event in events} == {1}
 
 
 def test_without_gradio_the_error_says_what_to_install(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -93,6 +94,7 @@ class Asker:
         if teacher is not None:
             self.others[TEACHER] = teacher
         self._lock = Lock()
+        self._waiting: deque[None] = deque()  # one entry per question that waits for the lock
 
     @classmethod
     def load(cls, checkpoint: str, teacher: str | None = None, **reduction: Any) -> "Asker":
@@ -120,7 +122,9 @@ class Asker:
             reduction: the schedule.
             compare: one of `comparisons`.
         """
+        self._waiting.append(None)
         with self._lock:
+            self._waiting.pop()
             self.model.set_reduction(reduction)
             inputs = encode(self.model, self.processor, image, text)
             flops, outputs = count_flops(self.model, inputs)
@@ -142,10 +146,11 @@ class Asker:
     @torch.inference_mode()
     def measure(
         self, image: PILImage.Image, text: str, reduction: dict[str, Any], compare: str = NOTHING, batch_size: int = 1
-    ) -> Times:
+    ) -> Times | None:
         """Time the forward on a batch of copies of the example; arguments otherwise as of [`ask`].
 
-        After `WARMUP` runs of each model, they take turns for about `SECONDS`, at least five times.
+        After `WARMUP` runs of each model, they take turns for about `SECONDS`, at least five times. A question that
+        comes in meanwhile goes first: then there are no times, and the result is None.
         """
         with self._lock:
             self.model.set_reduction(reduction)
@@ -153,7 +158,11 @@ class Asker:
             if compare != NOTHING:
                 other, processor = self.others[compare]
                 calls["full"] = forward_call(other, encode(other, processor, image, text), batch_size)
-            times = interleaved_times(calls, warmup=WARMUP, seconds=SECONDS)
+            polite = {name: self._unless_asked(call) for name, call in calls.items()}
+            try:
+                times = interleaved_times(polite, warmup=WARMUP, seconds=SECONDS)
+            except InterruptedError:
+                return None
         own, full = times["model"], times.get("full")
         return Times(
             batch_size=batch_size,
@@ -161,6 +170,16 @@ class Asker:
             seconds=median(own),
             full_seconds=None if full is None else median(full),
         )
+
+    def _unless_asked(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The same function, but it raises `InterruptedError` if a question waits."""
+
+        def run() -> None:
+            if self._waiting:
+                raise InterruptedError
+            call()
+
+        return run
 
 
 def unreduced_copy(model: PuMerPreTrainedModel) -> PuMerPreTrainedModel:

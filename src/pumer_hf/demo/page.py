@@ -25,6 +25,7 @@ CSS = """
 PIXELATED_CSS = "#image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}"
 Gflops = tuple[float, float | None]
 """Of the reduced model, and of the one that it is compared with."""
+INTERRUPTED = "not measured: another question came first; press Ask"
 HINT = "Give an image and a text, or click an example."
 
 
@@ -137,12 +138,13 @@ def _connect(
     """Answer on every change; then time, in a second step that the answer does not wait for."""
     question, settings = inputs[1], inputs[2:]
     speed, gflops = outputs[-2:]
-    common = {"trigger_mode": "always_last", "concurrency_id": "model", "concurrency_limit": 1}
-    answer = {"fn": handlers.answer, "inputs": inputs, "outputs": outputs, "show_progress": "minimal", **common}
+    common = {"trigger_mode": "always_last", "concurrency_limit": 1}
+    answer = {"fn": handlers.answer, "inputs": inputs, "outputs": outputs, "show_progress": "minimal"}
+    answer |= {"concurrency_id": "answer", **common}
     triggers = [page.load, button.click, question.submit, *(one.change for one in settings)]
     for answered in [gr.on(triggers, api_name="ask", **answer), *(then(api_name=False, **answer) for then in clicked)]:
         times = {"inputs": [gflops, *inputs], "outputs": speed, "show_progress": "hidden", "api_name": False}
-        answered.success(handlers.time, **times, **common)
+        answered.success(handlers.time, concurrency_id="time", **times, **common)
 
 
 class Handlers:
@@ -173,7 +175,8 @@ class Handlers:
         """The costs, `gflops` from [`answer`], with measured times."""
         if gflops is None or image is None or not (text or "").strip():
             return HINT
-        return costs(gflops, self.asker.measure(image, str(text), self.schedule(values), compare, batch_size))
+        times = self.asker.measure(image, str(text), self.schedule(values), compare, batch_size)
+        return costs(gflops, times) if times is not None else costs(gflops, pending=INTERRUPTED)
 
     def schedule(self, values: Sequence[float]) -> dict[str, Any]:
         """The schedule that the sliders ask for."""
@@ -203,14 +206,14 @@ def text_label(asker: Asker) -> str:
     return "Hypothesis" if type(asker.model).__name__.endswith("ForVisualEntailment") else "Question"
 
 
-def costs(gflops: Gflops, times: Times | None = None) -> str:
-    """A table of what both models cost; without `times` they are still to be measured."""
+def costs(gflops: Gflops, times: Times | None = None, pending: str = "measuring ...") -> str:
+    """A table of what both models cost; without `times` it says `pending` in their place."""
     head = "time" if times is None else f"time for a batch of {times.batch_size}"
     seconds = (None, None) if times is None else (times.seconds, times.full_seconds)
     lines = [f"| model | GFLOPs of one example | {head} |", "|---|---|---|"]
     for name, own, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
         if own is not None:
-            lines.append(f"| {name} | {own:.3g} | {'measuring ...' if taken is None else f'{1000 * taken:.3g} ms'} |")
+            lines.append(f"| {name} | {own:.3g} | {pending if taken is None else f'{1000 * taken:.3g} ms'} |")
     if times is not None:
         ratio = None if times.full_seconds is None else times.full_seconds / times.seconds
         faster = "" if ratio is None else f"**{ratio:.2f} times as fast as the unreduced model.** "
