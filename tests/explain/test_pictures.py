@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from tiny_tasks import tiny
 
-from pumer_hf.explain import draw_layers, draw_token_map, seen_picture
+from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
 from pumer_hf.explain.pictures import token_colours
 from pumer_hf.explain.run import encode, run
@@ -71,10 +71,18 @@ def test_a_wide_picture(backbone, columns):
     assert wrapped.height > drawn.height
 
 
-def test_padding_is_cut_off():
+def test_padding_is_cut_off(monkeypatch):
     model, processor = tiny("vilt", "nlvr2")
+    grids = []
+
+    def draw(picture, tokens, palette):
+        grids.append(tuple(tokens.shape))
+        return draw_token_map(picture, tokens, palette)
+
+    monkeypatch.setattr(pictures, "draw_token_map", draw)
     wide, tall = picture(64, 48), picture(48, 64)
     drawn = draw_layers(model, processor, [wide, tall], "both images show a seven")
+    assert grids == [(6, 8)] * 2 + [(8, 6)] * 2
     panel = 8 * 8 * 7
     assert drawn.width == 3 * (panel + GAP) + GAP  # the wide one; the canvas of both is square
     first = drawn.crop((GAP, GAP, GAP + panel, GAP + 48 * 7))
