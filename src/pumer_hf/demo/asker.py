@@ -17,7 +17,7 @@ from transformers import ProcessorMixin
 from ..bench.flops import count_flops
 from ..bench.throughput import interleaved_times
 from ..explain.pictures import draw_traces
-from ..explain.run import encode, load_checkpoint, probabilities
+from ..explain.run import UNREDUCED, encode, load_checkpoint, probabilities
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import ClassifierHead
 from ..reducers import ReductionConfig
@@ -81,11 +81,7 @@ class Asker:
                 "`pumer-hf explain` takes all"
             )
         if model.reduction is None:
-            raise ValueError(
-                "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction "
-                '\'{"method": "pumer", "layers": [2, 5, 8], "prune_ratio": 0.1, "image_merge_ratio": 0.3, '
-                '"text_merge_ratio": 0.2}\''
-            )
+            raise ValueError(UNREDUCED)
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
         self.model, self.processor = model, processor

@@ -77,7 +77,8 @@ def appearance(asker: Asker) -> dict[str, Any]:
     """What Gradio takes at the launch, not in the page; nothing of it is fetched from the internet."""
     small = asker.processor.image_processor.size.get("shortest_edge") or asker.model.config.image_size
     theme = load_gradio().themes.Base(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    return {"theme": theme, "css": CSS + (PIXELATED_CSS if small < PIXELATED_BELOW else "")}
+    # Gradio would keep the pictures and texts of its visitors in their browsers.
+    return {"run_history": False, "theme": theme, "css": CSS + (PIXELATED_CSS if small < PIXELATED_BELOW else "")}
 
 
 def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any:
@@ -100,13 +101,7 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                 )  # fmt: skip
                 question = gr.Textbox(text, label=text_label(asker), max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
-                clicked = []
-                if examples:
-                    rows = [list(example) for example in examples]
-                    shown = gr.Examples(
-                        rows, [picture, question], cache_examples=False, examples_per_page=3, elem_id="examples"
-                    )
-                    clicked.append(shown.load_input_event.then)
+                clicked = _show_examples(gr, examples, [picture, question])
             with gr.Column(scale=3, min_width=480):
                 with gr.Row():
                     own = gr.Label(label="Reduced model", num_top_classes=TOP, elem_id="answers")
@@ -130,6 +125,15 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
         inputs = [picture, question, compare, batch, *sliders]
         _connect(gr, page, Handlers(asker), inputs, [own, full, layers, schedule, speed, gflops], button, clicked)
     return page
+
+
+def _show_examples(gr: Any, examples: Sequence[Example], inputs: list) -> list[Any]:
+    """A table of examples, if any; returns how to add to what a click on them does."""
+    if not examples:
+        return []
+    rows = [list(example) for example in examples]
+    shown = gr.Examples(rows, inputs, cache_examples=False, examples_per_page=3, elem_id="examples")
+    return [shown.load_input_event.then]
 
 
 def _connect(

@@ -13,7 +13,7 @@ from ..tokens import LayerTrace
 from .maps import merged_words
 from .panels import stack, titled
 from .pictures import draw_traces, words_caption
-from .run import SAVED, encode, load_checkpoint, probabilities, run, text_tokens
+from .run import SAVED, UNREDUCED, encode, load_checkpoint, probabilities, run, text_tokens
 
 
 def explain_checkpoint(
@@ -35,11 +35,7 @@ def explain_checkpoint(
     pictures = [open_picture(name) for name in images]
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
-        raise ValueError(
-            f"{checkpoint!r} reduces no tokens (config.reduction is None), so there is nothing to explain: give a "
-            'schedule, such as --reduction \'{"method": "pumer", "layers": [2, 5, 8], "prune_ratio": 0.1, '
-            '"image_merge_ratio": 0.3, "text_merge_ratio": 0.2}\''
-        )
+        raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
     rows, lines = [], []
     for text in texts:
         inputs = encode(model, processor, pictures, text)
