@@ -60,6 +60,64 @@ class Convert(Command):
         print(f"saved in {dest}")
 
 
+class Explain(Command):
+    """`pumer-hf explain`."""
+
+    name = "explain"
+    summary = "draw which patches of an image each layer keeps, prunes and merges for a text, or for several"
+    example = (
+        'pumer-hf explain outputs/digit-scenes/student scene.png "what digit is red?" "how many threes?" -o out.png'
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("image", metavar="IMAGE", help="a file")
+        parser.add_argument("texts", metavar="TEXT", nargs="+", help="a question or another text; one row for each")
+        parser.add_argument("-o", "--output", metavar="OUT", default="explained.png", help="default: %(default)s")
+        parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .explain.report import explain_checkpoint
+
+        images = [image for image in (args.image, args.second_image) if image is not None]
+        print(*explain_checkpoint(args.checkpoint, images, args.texts, args.output, **schedule(args)), sep="\n")
+
+
+class Demo(Command):
+    """`pumer-hf demo`."""
+
+    name = "demo"
+    summary = "serve a page on which to try a model for questions or entailment, or write it as a Space"
+    example = "pumer-hf demo outputs/digit-scenes/student --teacher outputs/digit-scenes/teacher"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("--teacher", metavar="FULL", help="an unreduced model to compare it with")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--examples", metavar="FOLDER", help="with examples.jsonl: lines with image and text")
+        parser.add_argument("--host", help="address to serve on, such as 0.0.0.0; default: this machine alone")
+        parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+        parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
+        parser.add_argument("--export-space", metavar="FOLDER", help="write the page as a Space, and serve nothing")
+        parser.add_argument("--requirement", help="how the Space's pip finds pumer-hf; default: this version on PyPI")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from . import demo
+
+        if args.export_space is None:
+            if args.requirement is not None:
+                raise ValueError("--requirement is for --export-space")
+            choices = {"host": args.host, "port": args.port, "share": args.share}
+            demo.launch(args.checkpoint, args.teacher, args.examples, **choices, **schedule(args))
+            return
+        choices = {"teacher": args.teacher, "examples": args.examples, "requirement": args.requirement}
+        folder = demo.export_space(args.checkpoint, args.export_space, **choices, **schedule(args))
+        print(f"saved in {folder}; to publish it:")
+        print("  hf repos create USER/NAME --type space --sdk gradio")
+        print(f"  hf upload USER/NAME {folder} --type space")
+
+
 class Card(Command):
     """`pumer-hf card`."""
 
@@ -141,17 +199,22 @@ class Push(Command):
         print(f"pushed: {commit.pr_url or commit.commit_url}")
 
 
-COMMANDS: tuple[Command, ...] = (Convert(), Card(), Push())
+COMMANDS: tuple[Command, ...] = (Convert(), Explain(), Demo(), Card(), Push())
 
 
-def parse_json(text: str | None) -> Any:
+def schedule(args: argparse.Namespace) -> dict[str, Any]:
+    """`--reduction` as a keyword argument; none if it is not given."""
+    return {} if args.reduction is None else {"reduction": parse_json(args.reduction, "--reduction")}
+
+
+def parse_json(text: str | None, flag: str = "--config") -> Any:
     """`text` as JSON if it is an object, else as it is: the name of a file."""
     if text is None or not text.lstrip().startswith("{"):
         return text
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"--config is not JSON: {error}") from error
+        raise ValueError(f"{flag} is not JSON: {error}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
         print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
         return 2
     return 0

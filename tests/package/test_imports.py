@@ -16,7 +16,7 @@ ROWS = [
     ("metrics",),
     ("data", "bench", "explain", "convert"),
     ("hub",),
-    ("training",),
+    ("training", "demo"),
     ("cli",),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}

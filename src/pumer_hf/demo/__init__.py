@@ -1,0 +1,7 @@
+"""A page on which to try a model: `pumer-hf demo`, or a Space."""
+
+from .asker import Asker, Reply, Times
+from .page import build_page, launch
+from .space import export_space
+
+__all__ = ["Asker", "Reply", "Times", "build_page", "export_space", "launch"]

@@ -1,0 +1,198 @@
+"""What the page does, without the page: ask a model, compare it with an unreduced one, and time both."""
+
+import copy
+import itertools
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from threading import Lock
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..bench.flops import count_flops
+from ..bench.throughput import interleaved_times
+from ..explain.pictures import draw_traces
+from ..explain.run import UNREDUCED, encode, load_checkpoint, probabilities
+from ..models.base import PuMerPreTrainedModel
+from ..models.heads import ClassifierHead
+from ..reducers import ReductionConfig
+from ..tokens import LayerTrace
+
+NOTHING, SAME_WEIGHTS, TEACHER = "nothing", "the same weights, unreduced", "the teacher"
+WARMUP, SECONDS = 2, 1.0
+MAX_COLUMNS = 4
+SMALL = 10_000_000
+"""A model of fewer parameters spends its time on overhead, not on tokens, unless it gets large batches."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the models answer, and how."""
+
+    answers: dict[str, float]
+    """Probabilities by answer, most probable first."""
+    gflops: float
+    """Of one forward of one example; a multiply-add is one."""
+    full_answers: dict[str, float] | None
+    """Those of the model that it is compared with, if any."""
+    full_gflops: float | None
+    picture: PILImage.Image
+    """[`draw_layers`]."""
+    traces: tuple[LayerTrace, ...]
+
+
+@dataclass(frozen=True)
+class Times:
+    """Medians of several runs, in turn with those of the model that it is compared with."""
+
+    batch_size: int
+    runs: int
+    seconds: float
+    """Of one forward of a batch of copies of the example."""
+    full_seconds: float | None
+    """The same of the other model, if any."""
+
+
+class Asker:
+    """A model, and an unreduced one to compare it with. Safe to use from many threads: one at a time computes, with
+    its own schedule.
+    """
+
+    def __init__(
+        self,
+        model: PuMerPreTrainedModel,
+        processor: ProcessorMixin,
+        teacher: tuple[PuMerPreTrainedModel, ProcessorMixin] | None = None,
+    ):
+        """
+        Args:
+            model: with a reduction, for questions or entailment.
+            processor: of the checkpoint.
+            teacher: an unreduced model for the same task, and its processor.
+        """
+        if not isinstance(model, ClassifierHead):
+            raise ValueError(
+                f"{type(model).__name__}: the page takes models for questions and for entailment; "
+                "`pumer-hf explain` takes all"
+            )
+        if model.reduction is None:
+            raise ValueError(UNREDUCED)
+        if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
+            raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
+        self.model, self.processor = model, processor
+        self.schedule: ReductionConfig = model.reduction
+        self.others = {SAME_WEIGHTS: (unreduced_copy(model), processor)}
+        if teacher is not None:
+            self.others[TEACHER] = teacher
+        self._lock = Lock()
+        self._waiting: deque[None] = deque()  # one entry per question that waits for the lock
+
+    @classmethod
+    def load(cls, checkpoint: str, teacher: str | None = None, **reduction: Any) -> "Asker":
+        """From folders or ids on the Hub; `reduction=` is another schedule than the checkpoint's."""
+        return cls(
+            *load_checkpoint(checkpoint, **reduction), None if teacher is None else load_checkpoint(teacher, None)
+        )
+
+    @property
+    def comparisons(self) -> list[str]:
+        """What the model can be compared with; the best choice last."""
+        return [NOTHING, *self.others]
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """Batches to time; the most telling one last."""
+        return [1, 8, 64] if self.model.num_parameters() < SMALL else [8, 1]
+
+    def ask(self, image: PILImage.Image, text: str, reduction: dict[str, Any], compare: str = NOTHING) -> Reply:
+        """Answer a text about an image.
+
+        Args:
+            image: of any size.
+            text: a question or a hypothesis.
+            reduction: the schedule.
+            compare: one of `comparisons`.
+        """
+        self._waiting.append(None)
+        with self._lock:
+            self._waiting.pop()
+            self.model.set_reduction(reduction)
+            inputs = encode(self.model, self.processor, image, text)
+            flops, outputs = count_flops(self.model, inputs)
+            full_answers, full_flops = None, None
+            if compare != NOTHING:
+                other, processor = self.others[compare]
+                full_flops, full_outputs = count_flops(other, encode(other, processor, image, text))
+                full_answers = probabilities(other, full_outputs.logits[0])
+            traces = outputs.reduction
+            return Reply(
+                answers=probabilities(self.model, outputs.logits[0]),
+                gflops=flops / 1e9,
+                full_answers=full_answers,
+                full_gflops=None if full_flops is None else full_flops / 1e9,
+                picture=draw_traces(self.model, self.processor, inputs, traces, MAX_COLUMNS),
+                traces=traces,
+            )
+
+    @torch.inference_mode()
+    def measure(
+        self, image: PILImage.Image, text: str, reduction: dict[str, Any], compare: str = NOTHING, batch_size: int = 1
+    ) -> Times | None:
+        """Time the forward on a batch of copies of the example; arguments otherwise as of [`ask`].
+
+        After `WARMUP` runs of each model, they take turns for about `SECONDS`, at least five times. A question that
+        comes in meanwhile goes first: then there are no times, and the result is None.
+        """
+        with self._lock:
+            self.model.set_reduction(reduction)
+            calls = {"model": forward_call(self.model, encode(self.model, self.processor, image, text), batch_size)}
+            if compare != NOTHING:
+                other, processor = self.others[compare]
+                calls["full"] = forward_call(other, encode(other, processor, image, text), batch_size)
+            polite = {name: self._unless_asked(call) for name, call in calls.items()}
+            try:
+                times = interleaved_times(polite, warmup=WARMUP, seconds=SECONDS)
+            except InterruptedError:
+                return None
+        own, full = times["model"], times.get("full")
+        return Times(
+            batch_size=batch_size,
+            runs=len(own),
+            seconds=median(own),
+            full_seconds=None if full is None else median(full),
+        )
+
+    def _unless_asked(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The same function, but it raises `InterruptedError` if a question waits."""
+
+        def run() -> None:
+            if self._waiting:
+                raise InterruptedError
+            call()
+
+        return run
+
+
+def unreduced_copy(model: PuMerPreTrainedModel) -> PuMerPreTrainedModel:
+    """The model without reduction; both share the memory of their weights."""
+    shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
+    other = copy.deepcopy(model, shared)
+    other.set_reduction(None)
+    return other
+
+
+def forward_call(model: PuMerPreTrainedModel, inputs: dict[str, Tensor], batch_size: int) -> Callable[[], None]:
+    """A function that runs the model on `batch_size` copies of the only example in `inputs`, and waits for the GPU."""
+    batch = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
+
+    def call() -> None:
+        model(**batch)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+
+    return call

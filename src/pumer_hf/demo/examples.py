@@ -1,0 +1,67 @@
+"""Examples to click on: from a folder, or digit scenes for a model that was trained on them."""
+
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PILImage
+from transformers import ProcessorMixin
+
+from ..data.digit_scenes import CELL_SIZE, COLOURS, DIGITS, digit_scenes
+from ..data.files import find_image, json_field, open_image, read_objects
+from ..data.scene_statements import hypothesis_scenes
+from ..explain.maps import patch_size
+from ..models.base import PuMerPreTrainedModel
+from ..models.meter import PuMerMeterForVisualEntailment
+from ..models.vilt import PuMerViltForVisualEntailment
+
+DIGIT_SCENES = "digit-scenes"
+FILE = "examples.jsonl"
+NUM_EXAMPLES = 6
+MAX_VOCABULARY = 1000
+Example = tuple[PILImage.Image, str]
+
+
+def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: ProcessorMixin) -> list[Example]:
+    """Images with texts.
+
+    Args:
+        source: `"digit-scenes"`; a folder with `examples.jsonl`, each line an object with `image` (a file in the
+            folder) and `text`; or None for digit scenes if the model knows nothing else
+            ([`knows_only_digit_scenes`]), else nothing.
+        model: for which they are.
+        processor: of the checkpoint.
+    """
+    if source is None:
+        source = DIGIT_SCENES if knows_only_digit_scenes(model, processor) else None
+    if source is None:
+        return []
+    return scene_examples(model) if source == DIGIT_SCENES else read_examples(Path(source))
+
+
+def knows_only_digit_scenes(model: PuMerPreTrainedModel, processor: ProcessorMixin) -> bool:
+    """Whether a model was trained on digit scenes: its small vocabulary has their words, a patch is a cell."""
+    vocabulary = {token.lstrip("Ġ") for token in processor.tokenizer.get_vocab()}
+    words = {"digit", *DIGITS[1:], *COLOURS}
+    return words <= vocabulary and len(vocabulary) < MAX_VOCABULARY and patch_size(model.config) == (CELL_SIZE,) * 2
+
+
+def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
+    """Digit scenes of the test split, in the size that the model was trained on."""
+    grid_size = model.config.image_size // CELL_SIZE
+    if isinstance(model, (PuMerViltForVisualEntailment, PuMerMeterForVisualEntailment)):
+        rows = hypothesis_scenes("test", NUM_EXAMPLES, grid_size=grid_size)
+        rows = rows.select(range(0, len(rows), 3))
+        return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]
+    rows = digit_scenes("test", NUM_EXAMPLES, questions_per_scene=1, grid_size=grid_size)
+    return [(row["image"].convert("RGB"), row["question"]) for row in rows]
+
+
+def read_examples(folder: Path) -> list[Example]:
+    """The examples in a folder; errors name file and line."""
+    examples = []
+    for row, origin in read_objects([str(folder / FILE)]):
+        image: dict[str, Any] = find_image(folder, [json_field(row, "image", str, origin)], origin)
+        examples.append((open_image(image, origin), json_field(row, "text", str, origin)))
+    if not examples:
+        raise ValueError(f"{folder / FILE}: the file holds no example")
+    return examples

@@ -1,0 +1,123 @@
+"""A Space, ready to push: the folder that Hugging Face Spaces expects of a Gradio app."""
+
+import json
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..explain.run import load_checkpoint
+from .asker import Asker
+from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
+from .page import display_name
+
+PACKAGE = "pumer-hf"
+APP = '''"""The page of `pumer-hf demo`."""
+
+from pumer_hf.demo import launch
+
+launch({arguments})
+'''
+README = """---
+{metadata}---
+
+# {title}
+
+Ask the model about an image, next to the unreduced model, and see which patches each layer keeps, prunes and merges.
+Made with `pumer-hf demo --export-space`; `app.py` is all there is. To run it on your machine:
+
+```sh
+pip install gradio=={gradio} -r requirements.txt
+python app.py
+```
+"""
+
+
+def export_space(
+    checkpoint: str,
+    folder: str,
+    teacher: str | None = None,
+    examples: str | None = None,
+    requirement: str | None = None,
+    **reduction: Any,
+) -> Path:
+    """Write a folder that is a Gradio Space once it is pushed: `app.py`, `requirements.txt`, and `README.md` with the
+    metadata of a Space. Models and examples on this machine are copied into it; those on the Hub stay there.
+
+    Args:
+        checkpoint: folder or Hub id of a reduced model for questions or entailment.
+        folder: to make; must not hold anything yet.
+        teacher: the same of an unreduced model to compare it with.
+        examples: as of [`find_examples`].
+        requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: this version on PyPI.
+        **reduction: `reduction=`, another schedule than the checkpoint's; saved with a copied model, else in `app.py`.
+    """
+    space = Path(folder)
+    if space.exists() and (not space.is_dir() or any(space.iterdir())):
+        raise ValueError(f"--export-space {folder}: it exists and is not empty: choose another folder")
+    gradio = gradio_version()
+    asker = Asker.load(checkpoint, teacher, **reduction)
+    find_examples(examples, asker.model, asker.processor)  # before anything is written
+    scenes = examples == DIGIT_SCENES or (examples is None and knows_only_digit_scenes(asker.model, asker.processor))
+    space.mkdir(parents=True, exist_ok=True)
+    arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
+    if Path(checkpoint).is_dir():
+        arguments["name"] = display_name(checkpoint)
+    if teacher is not None:
+        arguments["teacher"] = copied(teacher, space / "teacher", reduction=None)
+    if scenes:
+        arguments["examples"] = DIGIT_SCENES
+    elif examples is not None:
+        arguments["examples"] = copied_examples(Path(examples), space / "examples")
+    if not Path(checkpoint).is_dir():
+        arguments |= reduction
+    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    (space / "app.py").write_text(APP.format(arguments=text), encoding="utf-8")
+    requirement = requirement or f"{PACKAGE}{'[digits]' if scenes else ''}=={version(PACKAGE)}"
+    (space / "requirements.txt").write_text(f"{requirement}\n", encoding="utf-8")
+    ids = [name for name in (checkpoint, teacher) if name is not None and not Path(name).is_dir()]
+    (space / "README.md").write_text(readme(display_name(checkpoint), gradio, ids), encoding="utf-8")
+    return space
+
+
+def gradio_version() -> str:
+    """The Gradio that the page was made with here; raises `ImportError` with what to do if there is none."""
+    try:
+        return version("gradio")
+    except PackageNotFoundError as error:
+        raise ImportError("a Space needs the version of Gradio: pip install 'pumer-hf[demo]'") from error
+
+
+def copied(source: str, destination: Path, **reduction: Any) -> str:
+    """The path of a model in the Space, where it is copied from a folder; an id on the Hub as it is."""
+    if not Path(source).is_dir():
+        return source
+    for part in load_checkpoint(source, **reduction):
+        part.save_pretrained(destination)
+    return destination.name
+
+
+def copied_examples(source: Path, destination: Path) -> str:
+    """The path of the examples in the Space: the list and the images in it, nothing else of the folder."""
+    destination.mkdir()
+    lines = []
+    for number, (image, text) in enumerate(read_examples(source)):
+        image.save(destination / f"{number}.png")
+        lines.append(json.dumps({"image": f"{number}.png", "text": text}, ensure_ascii=False))
+    (destination / FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return destination.name
+
+
+def readme(name: str, gradio: str, models: list[str]) -> str:
+    """README.md: the metadata that Spaces read, and what this is."""
+    metadata: dict[str, Any] = {
+        "title": f"PuMer {name}",
+        "sdk": "gradio",
+        "sdk_version": gradio,
+        "app_file": "app.py",
+        "pinned": False,
+    }
+    if models:
+        metadata["models"] = models
+    return README.format(metadata=yaml.safe_dump(metadata, sort_keys=False), title=metadata["title"], gradio=gradio)

@@ -1,0 +1,221 @@
+"""Pictures of what each layer kept, pruned and merged."""
+
+import colorsys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageDraw
+from PIL.Image import Resampling
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..models.base import PuMerPreTrainedModel
+from ..tokens import LayerTrace
+from .maps import merged_words, patch_index, patch_size, real_patches, token_map
+from .panels import Panel, stack, tile
+from .run import encode, num_images, run, text_tokens
+
+MIN_SIDE = 320
+"""Pictures are scaled up, by a whole number, to at least this many pixels a side."""
+PRUNED_COLOUR = (58, 58, 66)
+PRUNED_OPACITY = 0.86
+MERGED_OPACITY = 0.5
+STROKE = (120, 120, 130)
+BORDER = (225, 225, 225)
+GOLDEN_RATIO = 0.618034
+LEGEND = "dark: pruned; one colour: one merged token"
+Palette = Mapping[int, tuple[int, int, int]]
+"""Colours of merged tokens, by their first patch."""
+
+
+def draw_layers(
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    image: PILImage.Image | Sequence[PILImage.Image],
+    text: str,
+    max_columns: int | None = None,
+) -> PILImage.Image:
+    """A strip that shows how the model reduces an image and a text: the image, then what each reduction layer left.
+
+    Pruned patches are dark; patches of one merged token share a colour; the others were kept as they are.
+
+    Args:
+        model: of either family, with any head.
+        processor: of the checkpoint.
+        image: of any size; a list where the model takes several (NLVR2): one row each.
+        text: a question, a hypothesis, a caption or a statement.
+        max_columns: panels per row; default: all in one.
+
+    Raises:
+        ValueError: the model does not reduce, or takes another number of images.
+    """
+    check_reduces(model)
+    inputs = encode(model, processor, image, text)
+    return draw_traces(model, processor, inputs, run(model, inputs).reduction, max_columns)
+
+
+def check_reduces(model: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if the model reduces nothing."""
+    if model.reduction is None:
+        raise ValueError(
+            "the model reduces no tokens (config.reduction is None), so there is nothing to show: "
+            'model.set_reduction({"method": "pumer", "layers": [2, 5, 8], ...})'
+        )
+
+
+def draw_traces(
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    inputs: dict[str, Tensor],
+    traces: Sequence[LayerTrace],
+    max_columns: int | None = None,
+) -> PILImage.Image:
+    """The strip of [`draw_layers`] from a run that has been made: `inputs` of one example and `outputs.reduction`."""
+    words = text_tokens(processor, inputs["input_ids"][0])
+    strips = []
+    for index in range(num_images(model)):
+        pixels, mask = (_image(inputs.get(name), index, model) for name in ("pixel_values", "pixel_mask"))
+        assert pixels is not None
+        own = [trace for trace in traces if trace.image_index == index]
+        panels = _panels(model, processor, pixels, mask, own, words)
+        strips.append(tile(panels, max_columns or len(panels)))
+    return stack(strips)
+
+
+def _image(batch: Tensor | None, index: int, model: PuMerPreTrainedModel) -> Tensor | None:
+    """One image of the only example in a batch."""
+    if batch is None:
+        return None
+    return batch[0, index] if num_images(model) > 1 else batch[0]
+
+
+def _panels(
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    pixel_values: Tensor,
+    pixel_mask: Tensor | None,
+    traces: Sequence[LayerTrace],
+    words: Sequence[str],
+) -> list[Panel]:
+    real = real_patches(model.config, pixel_values, pixel_mask)
+    index = patch_index(model.config, real)
+    rows, columns = int(real.any(dim=1).sum()), int(real.any(dim=0).sum())
+    height, width = patch_size(model.config)
+    picture = seen_picture(processor, pixel_values).crop((0, 0, columns * width, rows * height))
+    num_image = 1 + len(index)
+    title = f"what the model sees: {rows} x {columns} patches"
+    panels = [Panel(enlarged(picture), [title, f"{len(words)} text and {num_image} image tokens", LEGEND])]
+    grid = (real.shape[0], real.shape[1])
+    maps = [token_map(trace, grid, patches=index)[:rows, :columns] for trace in traces]
+    palette = token_colours(maps)
+    for trace, tokens in zip(traces, maps, strict=True):
+        drawn = draw_token_map(picture, tokens, palette)
+        panels.append(Panel(drawn, layer_caption(trace, tokens, words)))
+    return panels
+
+
+def layer_caption(trace: LayerTrace, tokens: Tensor, words: Sequence[str]) -> list[str]:
+    """What a layer left, in words; `tokens` from [`token_map`]."""
+    sizes = Counter(tokens.flatten().tolist())
+    pruned = sizes.pop(-1, 0)
+    merged = [size for size in sizes.values() if size > 1]
+    lines = [
+        f"layer {trace.layer}: {trace.num_text} text and {trace.num_image} image tokens",
+        f"patches: {len(sizes) - len(merged)} kept, {sum(merged)} merged into {len(merged)}, {pruned} pruned",
+    ]
+    return [*lines, *words_caption(merged_words(trace, words))]
+
+
+def words_caption(groups: Sequence[Sequence[str]]) -> list[str]:
+    """Which words were merged: one line, or none if each token holds a single word."""
+    merged = [" + ".join(group) for group in groups if len(group) > 1]
+    return [f"words merged: {', '.join(merged)}"] if merged else []
+
+
+def seen_picture(processor: ProcessorMixin, pixel_values: Tensor) -> PILImage.Image:
+    """One image as the model sees it: `pixel_values` float (3, height, width), made a picture again."""
+    image_processor = processor.image_processor
+    pixels = pixel_values.float().cpu()
+    if image_processor.do_normalize:
+        mean, std = (pixels.new_tensor(values) for values in (image_processor.image_mean, image_processor.image_std))
+        pixels = pixels * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
+    return PILImage.fromarray((pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def enlarged(picture: PILImage.Image) -> PILImage.Image:
+    """The picture, each pixel made a square where it has fewer than `MIN_SIDE` a side."""
+    factor = -(-MIN_SIDE // min(picture.size))
+    return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
+
+
+def token_colours(maps: Sequence[Tensor]) -> Palette:
+    """Colours for the merged tokens in several maps from [`token_map`], as far apart as may be.
+
+    A token is known by its first patch, so it keeps its colour from layer to layer while nothing joins it in front.
+    """
+    firsts = sorted({first for tokens in maps for _, first in _merged_tokens(tokens.numpy())})
+    return {first: _colour(rank) for rank, first in enumerate(firsts)}
+
+
+def _merged_tokens(grid: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Each token that holds several patches, and the first of them."""
+    for token, first, size in zip(*np.unique(grid, return_index=True, return_counts=True), strict=True):
+        if token >= 0 and size > 1:
+            yield int(token), int(first)
+
+
+def _colour(rank: int) -> tuple[int, int, int]:
+    saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.85, 0.75))[rank % 3]
+    red, green, blue = colorsys.hsv_to_rgb(rank * GOLDEN_RATIO % 1, saturation, value)
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def draw_token_map(picture: PILImage.Image, tokens: Tensor, palette: Palette | None = None) -> PILImage.Image:
+    """A picture with its pruned patches darkened and its merged ones coloured, by token.
+
+    Args:
+        picture: what the patches tile.
+        tokens: long (rows, columns), from [`token_map`].
+        palette: colours of its merged tokens; default: [`token_colours`] of this map alone.
+    """
+    grid = tokens.numpy()
+    palette = token_colours([tokens]) if palette is None else palette
+    colours, opacity = np.zeros((*grid.shape, 3)), np.zeros(grid.shape)
+    colours[grid == -1], opacity[grid == -1] = PRUNED_COLOUR, PRUNED_OPACITY
+    merged = {token: palette[first] for token, first in _merged_tokens(grid)}
+    for token, colour in merged.items():
+        colours[grid == token], opacity[grid == token] = colour, MERGED_OPACITY
+    picture = enlarged(picture)
+    row_of = np.arange(picture.height) * grid.shape[0] // picture.height
+    column_of = np.arange(picture.width) * grid.shape[1] // picture.width
+    cells = np.ix_(row_of, column_of)
+    pixels = np.asarray(picture, dtype=float)
+    mixed = pixels + (colours[cells] - pixels) * opacity[cells][:, :, None]
+    drawn = PILImage.fromarray(mixed.round().astype(np.uint8))
+    _outline(drawn, grid, merged)
+    return drawn
+
+
+def _outline(picture: PILImage.Image, grid: np.ndarray, merged: Palette) -> None:
+    """Draw the borders between tokens, those in `merged` (by token) in colour; and a stroke through pruned patches."""
+    pen = ImageDraw.Draw(picture)
+    rows, columns = grid.shape
+    for row, column in np.ndindex(rows, columns):
+        token = int(grid[row, column])
+        left, right = (place * picture.width // columns for place in (column, column + 1))
+        top, bottom = (place * picture.height // rows for place in (row, row + 1))
+        if token == -1:
+            pen.line((left + 3, bottom - 4, right - 4, top + 3), fill=STROKE)
+            continue
+        thickness = 3 if token in merged else 1
+        sides = {
+            (row - 1, column): (left, top, right - 1, top + thickness - 1),
+            (row + 1, column): (left, bottom - thickness, right - 1, bottom - 1),
+            (row, column - 1): (left, top, left + thickness - 1, bottom - 1),
+            (row, column + 1): (right - thickness, top, right - 1, bottom - 1),
+        }
+        for (y, x), side in sides.items():
+            if not (0 <= y < rows and 0 <= x < columns and grid[y, x] == token):
+                pen.rectangle(side, fill=merged.get(token, BORDER))

@@ -1,0 +1,93 @@
+"""`pumer-hf explain`: one picture for several texts about the same image, and a few lines for each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as PILImage
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..models.base import PuMerPreTrainedModel
+from ..tokens import LayerTrace
+from .maps import merged_words
+from .panels import stack, titled
+from .pictures import draw_traces, words_caption
+from .run import SAVED, UNREDUCED, encode, load_checkpoint, probabilities, run, text_tokens
+
+
+def explain_checkpoint(
+    checkpoint: str, images: Sequence[str], texts: Sequence[str], output: str, reduction: Any = SAVED
+) -> list[str]:
+    """Draw what a checkpoint keeps of an image, one row per text, into a file.
+
+    Args:
+        checkpoint: a folder, or an id on the Hub.
+        images: files; one, or as many as the model takes.
+        texts: questions, hypotheses or captions about it.
+        output: the picture to write; its ending says the format.
+        reduction: another schedule than the checkpoint's.
+
+    Returns:
+        Lines to print: the answer to each text, and what each layer left.
+    """
+    check_output(output)
+    pictures = [open_picture(name) for name in images]
+    model, processor = load_checkpoint(checkpoint, reduction)
+    if model.reduction is None:
+        raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
+    rows, lines = [], []
+    for text in texts:
+        inputs = encode(model, processor, pictures, text)
+        outputs = run(model, inputs)
+        answer = best_answer(model, outputs)
+        rows.append(titled(draw_traces(model, processor, inputs, outputs.reduction), f"{text}  {answer}".strip()))
+        lines += [text, *(f"  {line}" for line in report(outputs.reduction, processor, inputs, answer))]
+    stack(rows).save(output)
+    return [*lines, f"saved in {output}"]
+
+
+def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
+    """What the head says, with its probability; empty for a model without head."""
+    logits: Tensor | None = getattr(outputs, "logits", None)
+    if logits is None:
+        return ""
+    ranked = probabilities(model, logits[0])
+    if not ranked:
+        return f"-> score {logits[0, 0].item():.2f}"
+    name, probability = next(iter(ranked.items()))
+    return f"-> {name} ({probability:.1%})"
+
+
+def report(
+    traces: Sequence[LayerTrace], processor: ProcessorMixin, inputs: dict[str, Tensor], answer: str
+) -> list[str]:
+    """The answer, and what each layer left of one example."""
+    words = text_tokens(processor, inputs["input_ids"][0])
+    lines = [answer] if answer else []
+    several = len({trace.image_index for trace in traces}) > 1
+    for trace in traces:
+        where = f"image {trace.image_index + 1}, layer {trace.layer}" if several else f"layer {trace.layer}"
+        merges = "".join(f"; {line}" for line in words_caption(merged_words(trace, words)))
+        lines.append(f"{where}: {trace.num_text} text and {trace.num_image} image tokens{merges}")
+    return lines
+
+
+def open_picture(name: str) -> PILImage.Image:
+    """The picture in a file; raises `ValueError` or `OSError` that names it."""
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"{name}: there is no such image")
+    try:
+        with PILImage.open(name) as opened:
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # what Pillow raises
+        raise ValueError(f"{name}: cannot read the image: {error}") from error
+
+
+def check_output(output: str) -> None:
+    """Raise before the work if a picture cannot be saved under this name."""
+    path = Path(output)
+    if path.suffix.lower() not in PILImage.registered_extensions():
+        raise ValueError(f"-o {output}: the ending must be that of a picture, such as .png")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"-o {output}: there is no folder {path.parent}")

@@ -1,0 +1,103 @@
+"""`pumer-hf explain`."""
+
+import json
+
+import pytest
+from PIL import Image
+from tiny_tasks import LABELS, REDUCTION, save_tiny
+from transformers import ViltConfig, ViltForQuestionAnswering
+
+from pumer_hf.cli import main
+from pumer_hf.explain.run import load_checkpoint
+from pumer_hf.models.vilt import PuMerViltForQuestionAnswering
+
+
+@pytest.fixture
+def scene(tmp_path):
+    Image.effect_noise((48, 48), 90).convert("RGB").save(tmp_path / "scene.png")
+    return str(tmp_path / "scene.png")
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_several_questions(backbone, scene, tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", backbone)
+    heights = []
+    for texts in (["what digit is red?"], ["what digit is red?", "is there a two?"]):
+        assert main(["explain", checkpoint, scene, *texts, "-o", str(tmp_path / "out.png")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        titles = [line for line in lines if not line.startswith((" ", "["))]  # "[": DeepSpeed's log, if it is there
+        assert titles == [*texts, f"saved in {tmp_path / 'out.png'}"]
+        answers = [line.split()[1] for line in lines if line.startswith("  -> ")]
+        assert len(answers) == len(texts)
+        assert set(answers) <= set(LABELS["vqa"])
+        assert sum(line.startswith("  layer 2: ") for line in lines) == len(texts)
+        assert "words merged: " in "".join(lines)
+        with Image.open(tmp_path / "out.png") as drawn:
+            heights.append(drawn.height)
+    assert heights[1] > 1.8 * heights[0]
+
+
+def test_two_images(scene, tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", "vilt", "nlvr2")
+    arguments = ["explain", checkpoint, scene, "both show a two", "-o", str(tmp_path / "out.png")]
+    assert main([*arguments, "--second-image", scene]) == 0
+    printed = capsys.readouterr().out
+    assert "image 1, layer 0: " in printed
+    assert "image 2, layer 2: " in printed
+    assert main(arguments) == 2
+    assert "1 images are given, but" in capsys.readouterr().err
+
+
+def test_a_score(scene, tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", "meter", "retrieval")
+    assert main(["explain", checkpoint, scene, "a two", "-o", str(tmp_path / "out.png")]) == 0
+    assert "-> score " in capsys.readouterr().out
+
+
+def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", "vilt", reduction=None)
+    arguments = ["explain", checkpoint, scene, "what?", "-o", str(tmp_path / "out.png")]
+    assert main(arguments) == 2
+    assert "reduces no tokens (config.reduction is None)" in capsys.readouterr().err
+    assert not (tmp_path / "out.png").exists()
+    assert main([*arguments, "--reduction", json.dumps(REDUCTION)]) == 0
+    assert (tmp_path / "out.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": "nowhere.png"}, "nowhere.png: there is no such image"),
+        ({"image": __file__}, "cannot read the image"),
+        ({"checkpoint": "no/such"}, "'no/such': there is no model with its processor"),
+        ({"checkpoint": "."}, "'.' has no config.json"),
+        ({"output": "out.txt"}, "-o out.txt: the ending must be that of a picture"),
+        ({"output": "nowhere/out.png"}, "there is no folder nowhere"),
+        ({"reduction": "{"}, "--reduction is not JSON"),
+        ({"reduction": '{"method": "magic"}'}, "reduction.method='magic': choose one of"),
+    ],
+)
+def test_errors(change, message, scene, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_tiny("model", "vilt")
+    values = {"checkpoint": "model", "image": scene, "output": "out.png", "reduction": json.dumps(REDUCTION), **change}
+    flags = ["-o", values["output"], "--reduction", values["reduction"]]
+    assert main(["explain", values["checkpoint"], values["image"], "what?", *flags]) == 2
+    captured = capsys.readouterr()
+    assert "pumer-hf explain: error: " in captured.err
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+def test_a_stock_vilt_loads_and_another_model_does_not(tmp_path):
+    folder = save_tiny(tmp_path / "model", "vilt")
+    config = ViltConfig(hidden_size=16, num_attention_heads=2, intermediate_size=16, num_hidden_layers=3)
+    ViltForQuestionAnswering(config).save_pretrained(folder)
+    model, _ = load_checkpoint(folder, REDUCTION)
+    assert type(model) is PuMerViltForQuestionAnswering
+    assert model.reduction.layers == (0, 2)
+    fields = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**fields, "architectures": ["BertModel"]}))
+    with pytest.raises(ValueError, match=r"architectures=\['BertModel'\] in its config.json is neither"):
+        load_checkpoint(folder)

@@ -1,0 +1,60 @@
+"""Tiny models from scratch with the processor for digit scenes, as the recipes build them; untrained."""
+
+import torch
+
+from pumer_hf.data.digit_scenes import COLOURS, DIGITS
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.data.vqa import VQA
+from pumer_hf.training.build import build_teacher
+from pumer_hf.training.recipe import ModelArguments
+
+TASKS = {"vqa": VQA, "snli_ve": SNLI_VE, "nlvr2": NLVR2, "retrieval": RETRIEVAL}
+LABELS = {
+    "vqa": ["0", "1", "2", "red", "green", "yes", "no"],
+    "snli_ve": ["entailment", "neutral", "contradiction"],
+    "nlvr2": ["False", "True"],
+    "retrieval": [],
+}
+REDUCTION = {
+    "method": "pumer",
+    "layers": [0, 2],
+    "prune_ratio": [0.1, 0.3],
+    "image_merge_ratio": 0.3,
+    "text_merge_ratio": 0.2,
+    "saliency": "mean_head",
+}
+TEXTS = [f"what digit is {' '.join([*DIGITS, *COLOURS])}?", "is there a red digit?"]
+CROSS = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "initializer_range": 0.4,
+}
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+CONFIGS = {
+    "vilt": {**CROSS, "image_size": 48, "patch_size": 8, "max_position_embeddings": 40},
+    "meter": {
+        **CROSS,
+        "text_config": {**SMALL, "max_position_embeddings": 42, "type_vocab_size": 1},
+        "vision_config": {**SMALL, "image_size": 48, "patch_size": 8, "initializer_factor": 2.0},
+    },
+}
+
+
+def tiny(backbone, task="vqa", reduction=REDUCTION, seed=0, **config):
+    """A model in eval mode and its processor."""
+    torch.manual_seed(seed)
+    args = ModelArguments(backbone=backbone, config={**CONFIGS[backbone], **config})
+    model, processor = build_teacher(args, LABELS[task], TEXTS, 40, TASKS[task])
+    model.set_reduction(reduction)
+    return model.eval(), processor
+
+
+def save_tiny(folder, *args, **kwargs):
+    """Save a tiny model and its processor; returns the folder as a string."""
+    for part in tiny(*args, **kwargs):
+        part.save_pretrained(folder)
+    return str(folder)
