@@ -60,6 +60,28 @@ class Convert(Command):
         print(f"saved in {dest}")
 
 
+class Bench(Command):
+    """`pumer-hf bench`."""
+
+    name = "bench"
+    summary = "measure the speed, FLOPs and tokens of a model, against itself unreduced in the same run"
+    example = "pumer-hf bench outputs/digit-scenes/student --batch-size 256"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+        parser.add_argument("--text-length", type=int, metavar="N", help="tokens per text; default: at most 40")
+        parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
+        parser.add_argument("-o", "--output", metavar="JSON", help="write the results to a file too")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from .bench.run import bench_checkpoint
+
+        choices = {"batch_size": args.batch_size, "text_length": args.text_length, "seconds": args.seconds}
+        print(*bench_checkpoint(args.checkpoint, output=args.output, **choices, **schedule(args)), sep="\n")
+
+
 class Explain(Command):
     """`pumer-hf explain`."""
 
@@ -199,7 +221,7 @@ class Push(Command):
         print(f"pushed: {commit.pr_url or commit.commit_url}")
 
 
-COMMANDS: tuple[Command, ...] = (Convert(), Explain(), Demo(), Card(), Push())
+COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Explain(), Demo(), Card(), Push())
 
 
 def schedule(args: argparse.Namespace) -> dict[str, Any]:

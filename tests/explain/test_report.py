@@ -8,7 +8,7 @@ from tiny_tasks import LABELS, REDUCTION, save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf.cli import main
-from pumer_hf.explain.run import load_checkpoint
+from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.models.vilt import PuMerViltForQuestionAnswering
 
 
@@ -69,7 +69,7 @@ def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
     [
         ({"image": "nowhere.png"}, "nowhere.png: there is no such image"),
         ({"image": __file__}, "cannot read the image"),
-        ({"checkpoint": "no/such"}, "'no/such': there is no model with its processor"),
+        ({"checkpoint": "no/such"}, "'no/such': there is no model"),
         ({"checkpoint": "."}, "'.' has no config.json"),
         ({"output": "out.txt"}, "-o out.txt: the ending must be that of a picture"),
         ({"output": "nowhere/out.png"}, "there is no folder nowhere"),

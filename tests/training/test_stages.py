@@ -15,12 +15,13 @@ from transformers import (
 )
 
 from pumer_hf import PuMerViltForQuestionAnswering, PuMerViltModel
+from pumer_hf.bench.cost import cost_report
 from pumer_hf.data.digit_scenes import COLOURS
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
 from pumer_hf.metrics.vqa import accuracy
 from pumer_hf.training.build import build_bert_tokenizer, build_teacher, load_model
 from pumer_hf.training.recipe import ModelArguments, RecipeTrainingArguments
-from pumer_hf.training.report import cost_report, format_report
+from pumer_hf.training.report import format_report
 from pumer_hf.training.stages import predict, train_stage
 
 TEXT_LENGTH = 12

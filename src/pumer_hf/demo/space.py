@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..explain.run import load_checkpoint
+from ..models.loading import load_checkpoint
 from .asker import Asker
 from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
 from .page import display_name

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..data.arguments import DataArguments
+from ..data.collator import Collator
+from ..data.files import open_image
 from ..data.nlvr2 import NLVR2
 from ..data.retrieval import RETRIEVAL
 from ..data.snli_ve import SNLI_VE
 from ..data.task import Task
 from ..data.vqa import VQA
-from ..hub.card import PuMerCard
+from ..explain import draw_layers
+from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.trainer import training_facts
+from ..models.base import PuMerPreTrainedModel
 from ..reducers import parse_reduction
 from .recipe import Recipe, parse_recipe
 
@@ -77,6 +81,15 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
         facts = {"name": DATASETS["digit_scenes"], "split": "test", "scenes": args.train_scenes}
         facts |= {"grid": args.grid_size, "digits": args.num_digits, "seed": args.scene_seed}
     return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str, Any], folder: str | Path) -> None:
+    """Leave a picture of what the model keeps of a row, for the card of its folder."""
+    collator = collator.for_benchmark()
+    text, images = collator.texts(row), collator.images(row)
+    opened = [open_image(image, row["origin"]) for image in (images if isinstance(images, list) else [images])]
+    assert isinstance(text, str), "for_benchmark gives one text per row"
+    draw_layers(model, collator.processor, opened, text).save(Path(folder) / PICTURE_NAME)
 
 
 def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folders: Mapping[str, str]) -> None:

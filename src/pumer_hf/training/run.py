@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin, set_seed
 
+from ..bench.cost import cost_report
 from ..data.collator import Collator
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
@@ -16,12 +17,12 @@ from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from .build import build_teacher, load_model, teacher_labels
-from .cards import write_run_cards
+from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
 from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
-from .report import cost_report, format_report
+from .report import format_report
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
@@ -72,6 +73,8 @@ def run_recipe(task: Task, default: Path) -> None:
         results = Path(recipe.training.output_dir) / "results.json"
         results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")
+        if recipe.reduction is not None:
+            draw_example(models["student"], eval_collator, data.test[0], folders["student"])
         write_run_cards(task, recipe, report, folders)
         push_with_results(task, recipe, folders)
 

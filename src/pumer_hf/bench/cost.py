@@ -1,0 +1,72 @@
+"""What models cost on one batch: speed, FLOPs and tokens, as JSON and as a table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..models.base import PuMerPreTrainedModel
+from .environment import environment
+from .flops import count_flops
+from .throughput import compare_throughput
+
+
+def cost_report(
+    models: Mapping[str, PuMerPreTrainedModel], inputs: dict[str, Tensor], seconds: float
+) -> dict[str, Any]:
+    """Speed and size of models on one batch, interleaved, relative to the first.
+
+    Args:
+        models: by name, the unreduced one first, all on the device of the inputs.
+        inputs: keyword arguments of their forward.
+        seconds: how long to measure.
+
+    Returns:
+        Plain JSON types: `throughput` ([`compare_throughput`]), `gflops` (multiply-adds of one example) and
+        `tokens_per_layer` (pairs of text and image tokens that leave each layer), each by name of the model;
+        `throughput` and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
+    """
+    example = {name: value[:1] for name, value in inputs.items()}
+    flops = {name: count_flops(model.eval(), example)[0] for name, model in models.items()}
+    names = list(models)
+    first, last = names[0], names[-1]
+    throughput = compare_throughput(models, inputs, seconds=seconds)
+    num_text = inputs["input_ids"].shape[1]
+    states = models[first](**example, output_hidden_states=True).hidden_states[0]
+    if isinstance(states, tuple):  # of the first of several images
+        states = states[0]
+    num_image = states.shape[1] - num_text
+    return {
+        "throughput": {"ratio": throughput[last]["ratio"], **throughput},
+        "gflops": {"ratio": flops[first] / flops[last], **{name: count / 1e9 for name, count in flops.items()}},
+        "tokens_per_layer": {name: model.output_lengths(num_text, num_image) for name, model in models.items()},
+        **environment(),
+    }
+
+
+def cost_rows(report: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
+    """Rows of a table, a column per model and a last one that compares first and last."""
+    throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
+    faster, fewer = f"{throughput['ratio']:.2f}x faster", f"{gflops['ratio']:.2f}x fewer"
+    rows = [
+        ["examples/s", *(f"{throughput[name]['examples_per_second']:.4g}" for name in names), faster],
+        ["GFLOPs per example", *(f"{gflops[name]:.4g}" for name in names), fewer],
+    ]
+    for layer, lengths in enumerate(zip(*(tokens[name] for name in names), strict=True)):
+        rows.append([f"tokens after layer {layer} (text + image)", *("{} + {}".format(*pair) for pair in lengths), ""])
+    return rows
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns, the first to the left and the others to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
+    )
+
+
+def speed_note(report: Mapping[str, Any]) -> str:
+    """How the speed was measured."""
+    throughput = report["throughput"]
+    regime = f"{throughput['regime']}, batch {throughput['batch_size']}"
+    return f"Speed: {regime}, {throughput['rounds']} interleaved rounds."
