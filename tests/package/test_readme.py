@@ -10,7 +10,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import preset
 from pumer_hf.bench.tables import render, results_table
-from pumer_hf.cli import build_parser
+from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training.build import build_teacher, load_model
 from pumer_hf.training.evaluation import build_parser as evaluation_parser
@@ -64,7 +64,11 @@ def test_commands_are_understood(monkeypatch):
         if words[0] == "make":
             subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
         elif words[0] == "pumer-hf":
-            assert build_parser().parse_args(words[1:]).command in ("convert", "card", "push")
+            build_parser().parse_args(words[1:])
+        elif words[0] == "pip":
+            extra = re.search(r"\[(\w+)\]", words[-1])[1]
+            assert f"\n{extra} =\n" in (ROOT / "setup.cfg").read_text(encoding="utf-8")
+            assert (ROOT / words[words.index("-c") + 1]).is_file()
         elif "recipes/evaluate.py" in words:
             args = evaluation_parser("").parse_args(words[words.index("recipes/evaluate.py") + 1 :])
             assert args.model == "outputs/digit-scenes/student"
@@ -76,6 +80,24 @@ def test_commands_are_understood(monkeypatch):
             flags = words[words.index("recipes/train_vqa.py") + 1 :]
             default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"
             assert parse_recipe(VqaDataArguments, default, flags).data.train_file
+
+
+def test_commands_about_the_demo_run(newcomer, capsys):
+    exec(blocks("python")[1], {})  # makes the picture
+    commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("pumer-hf ")]
+    needs_more = ("pumer-hf convert", "pumer-hf demo outputs/digit-scenes/student --teacher")  # checkpoints; a browser
+    run = [command for command in commands if not command.startswith(needs_more)]
+    pushes = [command for command in run if " push " in command and "--dry-run" not in command]
+    assert len(run) >= 6
+    assert len(pushes) == 1  # tests/hub pushes for real
+    for command in run:
+        if command not in pushes:
+            words = shlex.split(command, comments=True)[1:]
+            assert main(words + (["--seconds", "0.1"] if words[0] == "bench" else [])) == 0, capsys.readouterr().err
+    assert Path("explained.png").is_file()
+    assert Path("outputs/digit-scenes/student/README.md").is_file()
+    assert Path("my-space/app.py").is_file()
+    assert "model.safetensors" in capsys.readouterr().out  # of the dry run
 
 
 def test_links_lead_to_files():
@@ -103,5 +125,8 @@ def test_a_table_row():
     assert row == (
         "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | 0.0100 -> 0.0050 | Some CPU, 2 threads |"
     )
+    recalls = {"teacher": {"text_to_image_recall@1": 90.0}, "student": {"text_to_image_recall@1": 91.0}}
+    row = results_table({"retrieval": {**report, **recalls, "baselines": {}}}).splitlines()[2]
+    assert row.startswith("| retrieval (text-to-image-recall@1) | 90.00 % | 91.00 % (+1.00) |  | 1.76x |")
     report["machine"]["gpu"] = "Some GPU"
     assert "Some GPU" in results_table({"some_task": report})

@@ -20,14 +20,16 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     header = ["", "teacher", "PuMer student", "baseline without image", "measured speed", "GFLOPs", "machine"]
     rows = [header, ["---"] * len(header)]
     for name, report in results.items():
-        teacher, student = report["teacher"]["accuracy"], report["student"]["accuracy"]
+        metric = "accuracy" if "accuracy" in report["teacher"] else "text_to_image_recall@1"
+        teacher, student = report["teacher"][metric], report["student"][metric]
+        baseline = max(report["baselines"].values(), default=None)
         machine = report["machine"]
         rows.append(
             [
-                name,
+                name if metric == "accuracy" else f"{name} ({metric.replace('_', '-')})",
                 f"{teacher:.2f} %",
                 f"{student:.2f} % ({student - teacher:+.2f})",
-                f"{max(report['baselines'].values()):.1f} %",
+                "" if baseline is None else f"{baseline:.1f} %",
                 f"{report['throughput']['ratio']:.2f}x",
                 f"{report['gflops']['teacher']:.4f} -> {report['gflops']['student']:.4f}",
                 machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads"),

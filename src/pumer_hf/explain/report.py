@@ -37,15 +37,20 @@ def explain_checkpoint(
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
-    rows, lines = [], []
-    for text in texts:
-        inputs = encode(model, processor, pictures, text)
-        outputs = run(model, inputs)
-        answer = best_answer(model, outputs)
-        rows.append(titled(draw_traces(model, processor, inputs, outputs.reduction), f"{text}  {answer}".strip()))
-        lines += [text, *(f"  {line}" for line in report(outputs.reduction, processor, inputs, answer))]
+    rows, lines = zip(*(explain(model, processor, pictures, text) for text in texts), strict=True)
     stack(rows).save(output)
-    return [*lines, f"saved in {output}"]
+    return [*(line for own in lines for line in own), f"saved in {output}"]
+
+
+def explain(
+    model: PuMerPreTrainedModel, processor: ProcessorMixin, images: Sequence[PILImage.Image], text: str
+) -> tuple[PILImage.Image, list[str]]:
+    """The strip of [`draw_layers`] under the text and the answer to it, and the same in words."""
+    inputs = encode(model, processor, images, text)
+    outputs = run(model, inputs)
+    answer = best_answer(model, outputs)
+    picture = titled(draw_traces(model, processor, inputs, outputs.reduction), f"{text}  {answer}".strip())
+    return picture, [text, *(f"  {line}" for line in report(outputs.reduction, processor, inputs, answer))]
 
 
 def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:

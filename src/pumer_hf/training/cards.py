@@ -14,7 +14,7 @@ from ..data.retrieval import RETRIEVAL
 from ..data.snli_ve import SNLI_VE
 from ..data.task import Task
 from ..data.vqa import VQA
-from ..explain import draw_layers
+from ..explain.report import explain
 from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
@@ -89,7 +89,8 @@ def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str,
     text, images = collator.texts(row), collator.images(row)
     opened = [open_image(image, row["origin"]) for image in (images if isinstance(images, list) else [images])]
     assert isinstance(text, str), "for_benchmark gives one text per row"
-    draw_layers(model, collator.processor, opened, text).save(Path(folder) / PICTURE_NAME)
+    picture, _ = explain(model, collator.processor, opened, text)
+    picture.save(Path(folder) / PICTURE_NAME)
 
 
 def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folders: Mapping[str, str]) -> None:
