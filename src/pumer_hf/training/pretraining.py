@@ -41,6 +41,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         return recipe.model
     data = VQA.load(question_arguments(recipe.data), None)
     texts = [*texts, *VQA.texts(data.train)]
+    args.push_to_hub = False  # the repository is the student's
     set_seed(args.seed)
     model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
     train_stage(
