@@ -61,4 +61,4 @@ def question_arguments(args: DataArguments) -> VqaDataArguments:
     """The `data` block of questions about the scenes of another task."""
     names = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed", "max_text_length")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
-    return VqaDataArguments(**values, question_kinds=QUESTION_KINDS)
+    return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")
