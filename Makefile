@@ -38,10 +38,10 @@ demo: install
 	$(BIN)/accelerate launch recipes/train_vqa.py $(ARGS)
 
 test: install-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 test-slow: install-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"
 
 quality: install-dev
 	$(BIN)/ruff check .

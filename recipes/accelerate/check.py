@@ -4,7 +4,8 @@
     python recipes/accelerate/check.py --num_processes 4 --configs zero3
     python recipes/accelerate/check.py --cpu --configs ddp zero2            # two CPU processes, over gloo
 
-The global batch is the same everywhere, and so must the losses be, those of distillation included.
+The global batch is the same everywhere, and so must the losses be, those of distillation included. What is saved must
+be the same plain folder everywhere too: the same files, and the same weights in shape and dtype.
 """
 
 import argparse
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from safetensors import safe_open
 
 FOLDER = Path(__file__).parent
 CONFIGS = ("ddp", "zero2", "zero3", "fsdp")
@@ -62,6 +65,15 @@ def losses(output_dir: Path, num_processes: int, launch: list[str], recipe: list
     return [entry[name] for entry in steps for name in ("task_loss", "distillation_loss")]
 
 
+def saved(output_dir: Path) -> dict[str, str]:
+    """What is in the student's folder: its files by name, and its weights with shape and dtype."""
+    student = output_dir / "student"
+    content = {path.name: "" for path in student.iterdir() if path.is_file()}
+    with safe_open(student / "model.safetensors", framework="pt") as weights:
+        tensors = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no dict
+    return content | {name: f"{tensor.get_dtype()} {tensor.get_shape()}" for name, tensor in tensors.items()}
+
+
 def main() -> None:
     """One process, then each config; exit status 1 if any differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,6 +100,9 @@ def main() -> None:
             print(f"{name}, {args.num_processes} processes: largest relative difference {difference:.1e}", flush=True)
             if difference > args.tolerance:
                 wrong.append(name)
+            unlike = saved(Path(folder) / "single").items() ^ saved(Path(folder) / name).items()
+            if unlike:
+                raise SystemExit(f"{name} saves another folder than one process: {sorted(dict(unlike))}")
     if wrong:
         raise SystemExit(f"these train differently from one process: {', '.join(wrong)}")
 
