@@ -49,7 +49,7 @@ def test_published_checkpoints_convert_load_and_run(family, name, tmp_path):
     file = tiny.save_lightning(tmp_path / "model.ckpt", MAKERS[family](*heads))
     folder = convert_checkpoint(file, tmp_path / "converted")
     assert folder == tmp_path / "converted"
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "modeling_pumer.py"]
     model = load(folder, CLASSES[family] + ending)
     assert model.config.architectures == [CLASSES[family] + ending]
     outputs = model(**inputs(family, model))

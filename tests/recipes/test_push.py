@@ -70,9 +70,12 @@ def test_a_recipe_pushes_its_student_with_results(tmp_path):
         card = PuMerCard.load(tmp_path / "out" / role)
         assert card.report == report
         assert card.role == role
-        assert card.render() == (tmp_path / "out" / role / "README.md").read_text()
+        has_picture = role == "student"
+        assert card.render(has_picture) == (tmp_path / "out" / role / "README.md").read_text()
+        assert (tmp_path / "out" / role / "reduction.png").exists() == has_picture
         assert f"{report[role]['accuracy']:.2f} %" in card.render()
     assert 'model="user/tiny-student"' in files["README.md"].decode()
+    assert files["reduction.png"].startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ def test_an_unknown_flag_is_an_error_with_the_nearest_right_one(error_of, flag, 
         (["--config", "[1]"], "model.config=[1]: must be a JSON object"),
         (["--teacher_training", "3"], "training.teacher_training=3: must be a JSON object"),
         (["--pretraining", '{"max_stps": 3}'], "unknown key 'max_stps' in the block 'training.pretraining'"),
-        (["--pretraining", '{"alpha": -2}'], "alpha=-2: must be at least 0"),
+        (["--pretraining", '{"alpha": -2}'], "alpha=-2.0: must be at least 0"),
         (
             ["--question_kinds", "colour_of_digit", "weather"],
             "data.question_kinds=['colour_of_digit', 'weather']: choose",
