@@ -140,7 +140,7 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_is_not(task, 
         with (tmp_path / "log.txt").open("w") as log:
             process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
             try:
-                process.wait(timeout=duration * rng.uniform(0.4, 1.0) if kills < 6 else None)
+                process.wait(timeout=duration * rng.uniform(0.35, 0.7) if kills < 6 else None)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
