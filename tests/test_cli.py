@@ -39,7 +39,8 @@ def test_convert(as_file, released, tmp_path, capsys):
     dest = tmp_path / "out"
     arguments = ["--kind", "released_meter", "--task", "vqa2", "--image-size", "24", "--no-processor"]
     assert main(["convert", released, str(dest), *arguments, "--config", config]) == 0
-    assert capsys.readouterr().out.endswith(f"saved in {dest}\n")  # DeepSpeed may log a line before
+    printed = [line for line in capsys.readouterr().out.splitlines() if "real_accelerator" not in line]  # DeepSpeed's
+    assert printed == [f"saved in {dest}"]
     loaded = AutoModel.from_pretrained(dest).config
     assert (loaded.co_attention, loaded.image_size) == ("parallel", 24)
 

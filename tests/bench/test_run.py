@@ -39,7 +39,8 @@ def test_the_command_prints_a_table_and_a_line_of_json(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "reduces no tokens: give a schedule with --reduction"),
+        ([], "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction"),
+        (["-o", "no/such/out.json"], "-o no/such/out.json: there is no folder no/such"),
         (["--reduction", json.dumps(REDUCTION), "--batch-size", "0"], "batch_size=0: must be at least 1"),
         (["--reduction", json.dumps(REDUCTION), "--text-length", "999"], "text_length=999: must be at least 1 and at"),
     ],

@@ -69,7 +69,7 @@ def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
     [
         ({"image": "nowhere.png"}, "nowhere.png: there is no such image"),
         ({"image": __file__}, "cannot read the image"),
-        ({"checkpoint": "no/such"}, "'no/such': there is no model"),
+        ({"checkpoint": "no/such"}, "'no/such': there is no model here or on the Hub"),
         ({"checkpoint": "."}, "'.' has no config.json"),
         ({"output": "out.txt"}, "-o out.txt: the ending must be that of a picture"),
         ({"output": "nowhere/out.png"}, "there is no folder nowhere"),

@@ -7,6 +7,7 @@ import sys
 import textwrap
 
 import pytest
+from tiny_tasks import CONFIGS
 from transformers import dynamic_module_utils
 
 from pumer_hf import remote_code
@@ -48,24 +49,6 @@ for family, strategy, config in eval(sys.argv[1]):
     example.pop("labels")
     torch.save((dict(example), model.eval()(**example).logits), f"{family}.pt")
 """
-VILT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-    "max_position_embeddings": 12,
-}
-TOWER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-METER = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "text_config": {**TOWER, "max_position_embeddings": 16, "type_vocab_size": 1, "pad_token_id": 1},
-    "vision_config": {**TOWER, "image_size": 48, "patch_size": 8},
-}
 FILES = {
     "README.md",
     "results.json",
@@ -111,7 +94,7 @@ def client(hub, tmp_path):
 
 
 def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
-    client(TRAIN, repr([("meter", "every_save", METER), ("vilt", "end", VILT)]))
+    client(TRAIN, repr([("meter", "every_save", CONFIGS["meter"]), ("vilt", "end", CONFIGS["vilt"])]))
     for family, in_progress in (("meter", True), ("vilt", False)):
         name = f"user/tiny-{family}"
         run = tmp_path / f"run-{family}"
@@ -127,7 +110,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         report = json.loads(files["results.json"])["report"]
         assert report["student"]["accuracy"] >= 0
         assert report["gflops"]["student"] > 0
-        assert len(report["tokens_per_layer"]["student"]) == 2
+        assert len(report["tokens_per_layer"]["student"]) == CONFIGS[family]["num_hidden_layers"]
 
     classes = "PuMerMeterProcessor PuMerMeterForQuestionAnswering PuMerMeterModel\n"
     classes += "ViltProcessor PuMerViltForQuestionAnswering PuMerViltModel\n"

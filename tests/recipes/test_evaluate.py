@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny_tasks import CONFIGS
 from transformers import set_seed
 
 from pumer_hf.data.snli_ve import SNLI_VE
@@ -22,20 +23,12 @@ REDUCTION = {
     "image_merge_ratio": 0.2,
     "text_merge_ratio": 0.2,
 }
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-}
 
 
 def checkpoint(folder, task, labels):
     set_seed(0)
     words = ["how many sevens are there in the top left what is the digit"]
-    model, processor = build_teacher(ModelArguments(config=TINY), labels, words, 16, task)
+    model, processor = build_teacher(ModelArguments(config=CONFIGS["vilt"]), labels, words, 16, task)
     model.set_reduction(REDUCTION)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import HubServer
+from tiny_tasks import CONFIGS
 
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.hub.card import PuMerCard
@@ -17,17 +18,8 @@ from pumer_hf.training.run import stage_arguments
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "train_vqa.py"
 DEFAULT = ROOT / "recipes" / "vilt" / "digit_scenes" / "pumer.yaml"
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-    "max_position_embeddings": 12,
-}
 FLAGS = {
-    "config": json.dumps(TINY),
+    "config": json.dumps(CONFIGS["vilt"]),
     "layers": ["0", "1"],
     "train_scenes": "8",
     "eval_scenes": "4",

@@ -1,4 +1,5 @@
 import copy
+import statistics
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -573,10 +574,13 @@ def test_bf16_trains_float32_weights_towards_the_same_loss(
     assert dtypes == [torch.bfloat16] * 2  # the teacher too
     assert all(value.dtype == torch.float32 for value in student.state_dict().values())
     assert not torch.equal(student.classifier[0].weight, before["classifier.0.weight"])
-    for ours, theirs in zip(training_logs(trainer), training_logs(exact), strict=True):
-        for name in ("loss", "task_loss", "distillation_loss"):  # of the sum: CPUs round bfloat16 differently
-            assert ours[name] == pytest.approx(theirs[name], abs=0.02 * theirs["loss"]), name
-        assert ours["distillation_loss"] > 0.05 * ours["loss"]
+    ours, theirs = training_logs(trainer), training_logs(exact)
+    for name in ("loss", "task_loss", "distillation_loss"):
+        mean = statistics.mean(step[name] for step in theirs)
+        assert statistics.mean(step[name] for step in ours) == pytest.approx(mean, rel=0.1), name
+        for our, their in zip(ours, theirs, strict=True):  # of the sum: CPUs round bfloat16 differently
+            assert our[name] == pytest.approx(their[name], abs=0.02 * their["loss"]), name
+    assert all(step["distillation_loss"] > 0.05 * step["loss"] for step in ours)
 
 
 def test_a_saved_run_holds_its_distillation_arguments(make_model, make_rows, run_training):

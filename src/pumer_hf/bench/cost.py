@@ -27,21 +27,28 @@ def cost_report(
         `throughput` and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
     """
     example = {name: value[:1] for name, value in inputs.items()}
-    flops = {name: count_flops(model.eval(), example)[0] for name, model in models.items()}
+    sizes = {name: measure_size(model.eval(), example) for name, model in models.items()}
+    gflops = {name: count for name, (count, _) in sizes.items()}
     names = list(models)
     first, last = names[0], names[-1]
     throughput = compare_throughput(models, inputs, seconds=seconds)
-    num_text = inputs["input_ids"].shape[1]
-    states = models[first](**example, output_hidden_states=True).hidden_states[0]
-    if isinstance(states, tuple):  # of the first of several images
-        states = states[0]
-    num_image = states.shape[1] - num_text
     return {
         "throughput": {"ratio": throughput[last]["ratio"], **throughput},
-        "gflops": {"ratio": flops[first] / flops[last], **{name: count / 1e9 for name, count in flops.items()}},
-        "tokens_per_layer": {name: model.output_lengths(num_text, num_image) for name, model in models.items()},
+        "gflops": {"ratio": gflops[first] / gflops[last], **gflops},
+        "tokens_per_layer": {name: lengths for name, (_, lengths) in sizes.items()},
         **environment(),
     }
+
+
+def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, list[tuple[int, int]]]:
+    """GFLOPs (multiply-adds) of a forward of one example, and how many text and image tokens leave each layer."""
+    inputs: dict[str, Any] = {**example, "output_hidden_states": True}
+    flops, outputs = count_flops(model, inputs)
+    states = outputs.hidden_states[0]
+    if isinstance(states, tuple):  # of the first of several images
+        states = states[0]
+    num_text = example["input_ids"].shape[-1]
+    return flops / 1e9, model.output_lengths(num_text, states.shape[1] - num_text)
 
 
 def cost_rows(report: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:

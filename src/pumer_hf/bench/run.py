@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..models.base import PuMerPreTrainedModel
-from ..models.heads import ImagesClassifierHead
-from ..models.loading import SAVED, load_checkpoint_model
+from ..models.heads import num_images
+from ..models.loading import SAVED, UNREDUCED, load_checkpoint_model
 from .cost import cost_report, cost_rows, format_table, speed_note
 
 
@@ -39,10 +39,13 @@ def bench_checkpoint(
 
     Raises:
         ValueError: the model reduces nothing, or a value is out of range.
+        FileNotFoundError: there is no folder for `output`.
     """
+    if output is not None and not Path(output).parent.is_dir():
+        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
     reduced = load_checkpoint_model(source, reduction)
     if reduced.reduction is None:
-        raise ValueError(f"{source!r} reduces no tokens: give a schedule with --reduction")
+        raise ValueError(f"{source!r}: {UNREDUCED}")
     longest = reduced.config.max_text_length
     text_length = min(40, longest) if text_length is None else text_length
     for name, value, bound in (("batch_size", batch_size, None), ("text_length", text_length, longest)):
@@ -65,7 +68,7 @@ def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
     (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2.
     """
     generator = torch.Generator().manual_seed(0)
-    images = (batch_size, model.config.num_images) if isinstance(model, ImagesClassifierHead) else (batch_size,)
+    images = (batch_size,) if num_images(model) == 1 else (batch_size, num_images(model))
     ids = torch.randint(model.get_input_embeddings().num_embeddings, (batch_size, text_length), generator=generator)
     side = model.config.image_size
     pixels = torch.rand(*images, 3, side, side, generator=generator)

@@ -74,16 +74,18 @@ def shows(scene: Scene, matches: Matches) -> bool:
 
 def state_both(rng: Generator) -> tuple[str, Judge]:
     """Both images show a seven. If not, one of them does."""
-    thing, matches = some_thing(rng)
-    verdicts = {0: None, 1: False, 2: True}
-    return f"both images show {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
+    return _state_number(rng, "both images show", {0: None, 1: False, 2: True})
 
 
 def state_none(rng: Generator) -> tuple[str, Judge]:
     """No image shows a seven. If not, one of them does."""
+    return _state_number(rng, "no image shows", {0: True, 1: False, 2: None})
+
+
+def _state_number(rng: Generator, words: str, verdicts: dict[int, bool | None]) -> tuple[str, Judge]:
+    """A statement whose verdict depends on how many of the two images show something."""
     thing, matches = some_thing(rng)
-    verdicts = {0: True, 1: False, 2: None}
-    return f"no image shows {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
+    return f"{words} {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
 
 
 def state_side(rng: Generator) -> tuple[str, Judge]:

@@ -17,10 +17,10 @@ from transformers import ProcessorMixin
 from ..bench.flops import count_flops
 from ..bench.throughput import interleaved_times
 from ..explain.pictures import draw_traces
-from ..explain.run import UNREDUCED, encode, probabilities
+from ..explain.run import encode, probabilities
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import ClassifierHead
-from ..models.loading import load_checkpoint
+from ..models.loading import UNREDUCED, load_checkpoint
 from ..reducers import ReductionConfig
 from ..tokens import LayerTrace
 

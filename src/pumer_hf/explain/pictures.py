@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..models.base import PuMerPreTrainedModel
+from ..models.heads import num_images
 from ..tokens import LayerTrace
 from .maps import merged_words, patch_index, patch_size, real_patches, token_map
 from .panels import Panel, stack, tile
-from .run import encode, num_images, run, text_tokens
+from .run import encode, run, text_tokens
 
 MIN_SIDE = 320
 """Pictures are scaled up, by a whole number, to at least this many pixels a side."""

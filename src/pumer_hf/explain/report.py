@@ -9,12 +9,12 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..models.base import PuMerPreTrainedModel
-from ..models.loading import SAVED, load_checkpoint
+from ..models.loading import SAVED, UNREDUCED, load_checkpoint
 from ..tokens import LayerTrace
 from .maps import merged_words
 from .panels import stack, titled
 from .pictures import draw_traces, words_caption
-from .run import UNREDUCED, encode, probabilities, run, text_tokens
+from .run import encode, probabilities, run, text_tokens
 
 
 def explain_checkpoint(

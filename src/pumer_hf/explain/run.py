@@ -10,19 +10,7 @@ from transformers import ProcessorMixin
 
 from ..models import meter, vilt
 from ..models.base import PuMerPreTrainedModel
-from ..models.heads import ImagesClassifierHead, RetrievalHead
-
-UNREDUCED = (
-    "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction "
-    '\'{"method": "pumer", "layers": [2, 5, 8], "prune_ratio": 0.1, "image_merge_ratio": 0.3, '
-    '"text_merge_ratio": 0.2}\''
-)
-"""The error of commands that need a reduction."""
-
-
-def num_images(model: PuMerPreTrainedModel) -> int:
-    """Images per example."""
-    return model.config.num_images if isinstance(model, ImagesClassifierHead) else 1
+from ..models.heads import ImagesClassifierHead, RetrievalHead, num_images
 
 
 def encode(

@@ -14,8 +14,8 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
+from ..bench.cost import measure_size
 from ..bench.environment import environment
-from ..bench.flops import count_flops
 from .card import PuMerCard, task_of
 from .files import published_files
 from .push import clear_errors, push_folder
@@ -148,16 +148,9 @@ class HubTrainer(Trainer):
         """GFLOPs of the first training example, and what each layer leaves of its tokens, as reports hold them."""
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
         names = set(inspect.signature(self.model.forward).parameters) - {"labels"}
-        inputs: dict[str, Any] = {name: value for name, value in batch.items() if name in names}
-        inputs["output_hidden_states"] = True
-        flops, outputs = count_flops(self.model, inputs)
-        states = outputs.hidden_states[0]
-        if isinstance(states, tuple):  # of the first of several images
-            states = states[0]
-        num_text = inputs["input_ids"].shape[-1]
-        lengths = self.model.output_lengths(num_text, states.shape[1] - num_text)
+        gflops, lengths = measure_size(self.model, {name: value for name, value in batch.items() if name in names})
         role = self.card.role
-        return {"gflops": {role: flops / 1e9}, "tokens_per_layer": {role: lengths}}
+        return {"gflops": {role: gflops}, "tokens_per_layer": {role: lengths}}
 
     def push_to_hub(
         self,

@@ -266,3 +266,8 @@ class ImagesClassifierHead(Head):
         ]
         logits = self.classifier(torch.cat([outputs.pooler_output for outputs in passes], dim=-1))
         return joint_output(passes, logits, None if labels is None else classification_loss(logits, labels))
+
+
+def num_images(model: PuMerPreTrainedModel) -> int:
+    """Images per example: one, or with NLVR2's head `config.num_images`."""
+    return model.config.num_images if isinstance(model, ImagesClassifierHead) else 1

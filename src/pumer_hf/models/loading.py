@@ -14,6 +14,12 @@ from .base import PuMerPreTrainedModel
 
 SAVED = "saved"
 """`reduction` of [`load_checkpoint`]: as the checkpoint says."""
+UNREDUCED = (
+    "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction "
+    '\'{"method": "pumer", "layers": [2, 5, 8], "prune_ratio": 0.1, "image_merge_ratio": 0.3, '
+    '"text_merge_ratio": 0.2}\''
+)
+"""The error of commands that need a reduction."""
 
 
 def load_checkpoint(source: str, reduction: Any = SAVED) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:

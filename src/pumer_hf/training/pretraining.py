@@ -33,15 +33,15 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
     Returns:
         The `model` block, with the pretrained model as `checkpoint`.
     """
-    args = recipe.stage("pretraining")
-    if args.pretraining is None:
+    if recipe.training.pretraining is None:
         return recipe.model
     if recipe.model.teacher or recipe.model.checkpoint or recipe.data.dataset or recipe.data.train_file:
         logger.info("no pretraining: it is for models from scratch on digit scenes")
         return recipe.model
+    args = recipe.stage("pretraining")
+    args.push_to_hub = False  # the repository is the student's
     data = VQA.load(question_arguments(recipe.data), None)
     texts = [*texts, *VQA.texts(data.train)]
-    args.push_to_hub = False  # the repository is the student's
     set_seed(args.seed)
     model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
     train_stage(
