@@ -98,12 +98,16 @@ class Explain(Command):
         parser.add_argument("-o", "--output", metavar="OUT", default="explained.png", help="default: %(default)s")
         parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
         parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument(
+            "--keep-aspect-ratio", action="store_true", help="for a ViLT that was trained so; default: squares"
+        )
 
     def run(self, args: argparse.Namespace) -> None:
         from .explain.report import explain_checkpoint
 
         images = [image for image in (args.image, args.second_image) if image is not None]
-        print(*explain_checkpoint(args.checkpoint, images, args.texts, args.output, **schedule(args)), sep="\n")
+        choices = {"keep_aspect_ratio": args.keep_aspect_ratio, **schedule(args)}
+        print(*explain_checkpoint(args.checkpoint, images, args.texts, args.output, **choices), sep="\n")
 
 
 class Demo(Command):

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from PIL.Image import Resampling
 from torch import Tensor
 from transformers import AutoModelForVisualQuestionAnswering, Pipeline
 from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .inputs import encode_example
+
 TASK = "pumer-vqa"
 HEAD = "ForQuestionAnswering"
-TEXT_LENGTH = 40  # what the recipes and the paper use at most; RoBERTa's 512 positions would be mostly padding
 URL_TIMEOUT = 30.0  # seconds
 
 
@@ -106,21 +106,10 @@ class PuMerVqaPipeline(Pipeline):
             )
         if not isinstance(example["question"], str) or not example["question"].strip():
             raise ValueError(f"question={example['question']!r}: must be a text")
-        image = load_image(example["image"], timeout=URL_TIMEOUT).convert("RGB")
-        side = self.processor.image_processor.size["shortest_edge"]
-        if side is not None and not keep_aspect_ratio:
-            image = image.resize((side, side), Resampling.BICUBIC)
-        inputs = self.processor(
-            images=[image],
-            text=[example["question"]],
-            padding="max_length",
-            max_length=max_text_length or min(TEXT_LENGTH, self.model.config.max_text_length),
-            truncation=True,
-            return_tensors="pt",
+        image = load_image(example["image"], timeout=URL_TIMEOUT)
+        return encode_example(
+            self.model, self.processor, image, example["question"], max_text_length, keep_aspect_ratio
         )
-        if "pixel_mask" in inputs and inputs["pixel_mask"].all():
-            del inputs["pixel_mask"]
-        return dict(inputs)
 
     def _forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         return {"logits": self.model(**inputs).logits}

@@ -1,11 +1,14 @@
 """The pictures: what is drawn where."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tiny_tasks import tiny
 
+from pumer_hf.data.snli_ve import SnliVeCollator
 from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
 from pumer_hf.explain.pictures import token_colours
@@ -60,13 +63,16 @@ def test_the_picture_is_what_the_model_sees(backbone):
     assert (np.abs(np.asarray(seen, dtype=int) - np.asarray(original, dtype=int)) <= 1).all()
 
 
-@pytest.mark.parametrize(("backbone", "columns"), [("vilt", 9), ("meter", 6)])
-def test_a_wide_picture(backbone, columns):
+@pytest.mark.parametrize(
+    ("backbone", "keep_aspect_ratio", "columns"), [("vilt", False, 6), ("vilt", True, 9), ("meter", False, 6)]
+)
+def test_a_wide_picture(backbone, keep_aspect_ratio, columns):
     model, processor = tiny(backbone)
-    drawn = draw_layers(model, processor, picture(640, 427), "what digit is red?")
+    arguments = {"text": "what digit is red?", "keep_aspect_ratio": keep_aspect_ratio}
+    drawn = draw_layers(model, processor, picture(640, 427), **arguments)
     panel = columns * 8 * 7  # pixels of a patch, times the factor that makes 48 at least 320
     assert drawn.width == 3 * (panel + GAP) + GAP
-    wrapped = draw_layers(model, processor, picture(640, 427), "what digit is red?", max_columns=2)
+    wrapped = draw_layers(model, processor, picture(640, 427), **arguments, max_columns=2)
     assert wrapped.width == 2 * (panel + GAP) + GAP
     assert wrapped.height > drawn.height
 
@@ -81,7 +87,7 @@ def test_padding_is_cut_off(monkeypatch):
 
     monkeypatch.setattr(pictures, "draw_token_map", draw)
     wide, tall = picture(64, 48), picture(48, 64)
-    drawn = draw_layers(model, processor, [wide, tall], "both images show a seven")
+    drawn = draw_layers(model, processor, [wide, tall], "both images show a seven", keep_aspect_ratio=True)
     assert grids == [(6, 8)] * 2 + [(8, 6)] * 2
     panel = 8 * 8 * 7
     assert drawn.width == 3 * (panel + GAP) + GAP  # the wide one; the canvas of both is square
@@ -117,10 +123,25 @@ def test_wrong_models_and_images():
         draw_layers(model, processor, [picture(48, 48)] * 2, "what?")
 
 
-def test_a_long_text_is_cut():
+@pytest.mark.parametrize("text", ["red?", "red " * 100])
+def test_a_text_is_padded_or_cut_as_in_training(text):
     model, processor = tiny("vilt")
-    inputs = encode(model, processor, picture(48, 48), "red " * 100)
-    assert inputs["input_ids"].shape == (1, 40)
+    inputs = encode(model, processor, picture(48, 48), text)
+    assert inputs["input_ids"].shape == (1, min(40, model.config.max_text_length))
+
+
+def test_the_inputs_are_those_of_training():
+    model, processor = tiny("vilt", "snli_ve")
+    wide, text = picture(640, 427), "there is a red digit"
+    buffer = io.BytesIO()
+    wide.save(buffer, "png")
+    row = {"image": {"bytes": buffer.getvalue(), "path": None}, "hypothesis": text, "origin": "a row"}
+    collator = SnliVeCollator(processor, max_text_length=min(40, model.config.max_text_length))
+    expected = collator([row])
+    found = encode(model, processor, wide, text)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
 
 
 def test_captions_are_wrapped_and_nothing_is_cut_off():

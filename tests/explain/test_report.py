@@ -22,8 +22,12 @@ def scene(tmp_path):
 def test_several_questions(backbone, scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", backbone)
     heights = []
+    reduction = json.dumps({**REDUCTION, "text_merge_ratio": 0.45})  # padding is merged before words are
     for texts in (["what digit is red?"], ["what digit is red?", "is there a two?"]):
-        assert main(["explain", checkpoint, scene, *texts, "-o", str(tmp_path / "out.png")]) == 0
+        assert (
+            main(["explain", checkpoint, scene, *texts, "-o", str(tmp_path / "out.png"), "--reduction", reduction])
+            == 0
+        )
         lines = capsys.readouterr().out.splitlines()
         titles = [line for line in lines if not line.startswith((" ", "["))]  # "[": DeepSpeed's log, if it is there
         assert titles == [*texts, f"saved in {tmp_path / 'out.png'}"]

@@ -8,13 +8,13 @@ import pumer_hf
 ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
-    ("ops", "remote_code", "pipeline"),
+    ("ops", "remote_code", "grounding"),
     ("tokens",),
     ("reducers",),
     ("configuration",),
     ("models",),
-    ("metrics",),
-    ("data", "bench", "explain", "convert"),
+    ("metrics", "inputs"),
+    ("data", "bench", "explain", "convert", "pipeline"),
     ("hub",),
     ("training", "demo"),
     ("cli",),

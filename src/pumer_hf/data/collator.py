@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from PIL import Image as PILImage
-from PIL.Image import Resampling
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..grounding import saliency_from_boxes
+from ..inputs import drop_full_mask, squared
 from .augment import rand_augment
 from .files import open_image
 
@@ -32,6 +33,8 @@ class Collator:
     """Else images become squares."""
     rand_augment: bool = False
     """Change the images at random; for training only."""
+    image_saliency: bool = False
+    """Also give `image_saliency` float (B, rows, columns), from `boxes` in the rows: what each text is about."""
 
     def for_benchmark(self) -> "Collator":
         """The collator for measuring speed: one text and the images that it is about per row."""
@@ -72,22 +75,29 @@ class Collator:
         for name, value in encoded.items():
             number = num_images if name.startswith("pixel") else num_texts
             batch[name] = value if number is None else value.unflatten(0, (len(rows), number))
-        if "pixel_mask" in batch and batch["pixel_mask"].all():
-            del batch["pixel_mask"]
+        drop_full_mask(batch)
         labels = self.labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
+        if self.image_saliency:
+            batch["image_saliency"] = torch.stack([saliency_from_boxes(row_boxes(row)) for row in rows])
         if "teacher_logits" in rows[0]:
             batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
         return batch
 
     def _prepared(self, image: PILImage.Image) -> PILImage.Image:
-        side = self.processor.image_processor.size["shortest_edge"]
-        if side is None and self.keep_aspect_ratio:
+        if not self.keep_aspect_ratio:
+            image = squared(image, self.processor)
+        elif self.processor.image_processor.size["shortest_edge"] is None:
             raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
-        if side is not None and not self.keep_aspect_ratio and image.size != (side, side):
-            image = image.resize((side, side), Resampling.BICUBIC)
         return rand_augment(image) if self.rand_augment else image
+
+
+def row_boxes(row: dict[str, Any]) -> list[list[float]]:
+    """What a row's text is about, as parts of the image; raises `ValueError` if the row does not say."""
+    if "boxes" not in row:
+        raise ValueError(f"{row['origin']}: data.image_saliency needs the column `boxes`, which digit scenes have")
+    return row["boxes"]
 
 
 def _flat(items: Sequence[Any]) -> list[Any]:

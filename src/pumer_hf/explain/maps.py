@@ -95,6 +95,6 @@ def patch_index(config: PuMerConfig, real: Tensor) -> Tensor:
     index = torch.arange(real.numel())
     limit = -1 if isinstance(config, PuMerMeterConfig) else config.max_image_length
     if 0 < limit < len(index):
-        sample, _ = even_sample(index.view(1, -1, 1), real.view(1, -1), limit)
+        sample, _ = even_sample(real.view(1, -1), limit)
         return sample.flatten()
     return index

@@ -37,6 +37,7 @@ def draw_layers(
     image: PILImage.Image | Sequence[PILImage.Image],
     text: str,
     max_columns: int | None = None,
+    keep_aspect_ratio: bool = False,
 ) -> PILImage.Image:
     """A strip that shows how the model reduces an image and a text: the image, then what each reduction layer left.
 
@@ -48,12 +49,13 @@ def draw_layers(
         image: of any size; a list where the model takes several (NLVR2): one row each.
         text: a question, a hypothesis, a caption or a statement.
         max_columns: panels per row; default: all in one.
+        keep_aspect_ratio: for a ViLT that was trained so; else images become squares.
 
     Raises:
         ValueError: the model does not reduce, or takes another number of images.
     """
     check_reduces(model)
-    inputs = encode(model, processor, image, text)
+    inputs = encode(model, processor, image, text, keep_aspect_ratio)
     return draw_traces(model, processor, inputs, run(model, inputs).reduction, max_columns)
 
 

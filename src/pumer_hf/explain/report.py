@@ -18,7 +18,12 @@ from .run import encode, probabilities, run, text_tokens
 
 
 def explain_checkpoint(
-    checkpoint: str, images: Sequence[str], texts: Sequence[str], output: str, reduction: Any = SAVED
+    checkpoint: str,
+    images: Sequence[str],
+    texts: Sequence[str],
+    output: str,
+    reduction: Any = SAVED,
+    keep_aspect_ratio: bool = False,
 ) -> list[str]:
     """Draw what a checkpoint keeps of an image, one row per text, into a file.
 
@@ -28,6 +33,7 @@ def explain_checkpoint(
         texts: questions, hypotheses or captions about it.
         output: the picture to write; its ending says the format.
         reduction: another schedule than the checkpoint's.
+        keep_aspect_ratio: for a ViLT that was trained so; else images become squares.
 
     Returns:
         Lines to print: the answer to each text, and what each layer left.
@@ -37,16 +43,26 @@ def explain_checkpoint(
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
-    rows, lines = zip(*(explain(model, processor, pictures, text) for text in texts), strict=True)
+    rows, lines = zip(*(explain(model, processor, pictures, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"saved in {output}"]
 
 
 def explain(
-    model: PuMerPreTrainedModel, processor: ProcessorMixin, images: Sequence[PILImage.Image], text: str
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    images: Sequence[PILImage.Image],
+    text: str,
+    keep_aspect_ratio: bool = False,
 ) -> tuple[PILImage.Image, list[str]]:
     """The strip of [`draw_layers`] under the text and the answer to it, and the same in words."""
-    inputs = encode(model, processor, images, text)
+    return explain_inputs(model, processor, encode(model, processor, images, text, keep_aspect_ratio), text)
+
+
+def explain_inputs(
+    model: PuMerPreTrainedModel, processor: ProcessorMixin, inputs: dict[str, Tensor], text: str
+) -> tuple[PILImage.Image, list[str]]:
+    """The same for the inputs of one example, on the model's device; `text` is the title."""
     outputs = run(model, inputs)
     answer = best_answer(model, outputs)
     picture = titled(draw_traces(model, processor, inputs, outputs.reduction), f"{text}  {answer}".strip())

@@ -8,38 +8,21 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..inputs import encode_example
 from ..models import meter, vilt
 from ..models.base import PuMerPreTrainedModel
-from ..models.heads import ImagesClassifierHead, RetrievalHead, num_images
+from ..models.heads import RetrievalHead
 
 
 def encode(
-    model: PuMerPreTrainedModel, processor: ProcessorMixin, image: PILImage.Image | Sequence[PILImage.Image], text: str
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    image: PILImage.Image | Sequence[PILImage.Image],
+    text: str,
+    keep_aspect_ratio: bool = False,
 ) -> dict[str, Tensor]:
-    """The inputs of the model for one example, on its device; a text that is too long is cut.
-
-    Args:
-        model: of either family.
-        processor: of the checkpoint.
-        image: of any size; a list where the model takes several (NLVR2).
-        text: a question, a hypothesis, a caption or a statement.
-    """
-    images = [image] if isinstance(image, PILImage.Image) else list(image)
-    if len(images) != num_images(model):
-        raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")
-    inputs = processor(
-        images=[one.convert("RGB") for one in images],
-        text=[text],
-        truncation=True,
-        max_length=model.config.max_text_length,
-        return_tensors="pt",
-    )
-    if "pixel_mask" in inputs and inputs["pixel_mask"].all():
-        del inputs["pixel_mask"]  # as in training: no padding needs no mask
-    if isinstance(model, RetrievalHead):
-        inputs.pop("token_type_ids", None)  # all 0, and not an input of this head
-    if isinstance(model, ImagesClassifierHead):
-        inputs |= {name: value.unsqueeze(0) for name, value in inputs.items() if name.startswith("pixel")}
+    """The inputs of the model for one example, on its device; arguments as of [`encode_example`]."""
+    inputs = encode_example(model, processor, image, text, keep_aspect_ratio=keep_aspect_ratio)
     return {name: value.to(model.device) for name, value in inputs.items()}
 
 
