@@ -149,9 +149,54 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
             "text_merge_ratio": [0.99, 0.0, 0.5, 0.99],
         },
     },
+    "tip": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+        "attention": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "mean_attention"},
+        "first": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "first_attention", "continuity_weight": 0.0},
+        "linear": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "linear", "contrastive_weight": 0.0},
+    },
+    "tome": {
+        "small": {"layers": [1], "merge_ratio": 0.2},
+        "extreme": {"layers": [0, 1, 2, 3], "merge_ratio": [0.3, 0.99, 0.5, 0.99]},
+    },
+    "dynamicvit": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+    },
+    "random": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+    },
+    "grounded": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+    },
 }
 
 
 def schedule(method: str, size: str) -> dict[str, Any]:
     """A schedule with all its fields, as a config holds it."""
     return parse_reduction({"method": method, **SCHEDULES[method][size]}).to_dict()
+
+
+def inputs_of(family):
+    """Inputs with all that some method asks for."""
+    saliency = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(7))
+    return {**family.inputs(), "image_saliency": saliency}
+
+
+def loss_of(model, inputs):
+    """The loss on drawn labels, with what a method adds to it; the same at every call."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.rand(len(inputs["input_ids"]), NUM_LABELS, generator=generator)
+    torch.manual_seed(6)  # for methods that draw
+    outputs = model(**inputs, labels=labels)
+    return outputs.loss + sum(loss for trace in outputs.reduction for loss in trace.losses.values())
+
+
+def gradients(model, inputs):
+    """Of [`loss_of`], by name of the parameter, where there is one."""
+    model.zero_grad()
+    loss_of(model, inputs).backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}

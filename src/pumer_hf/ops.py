@@ -125,20 +125,23 @@ def group_sizes(source: Tensor, num_groups: int) -> Tensor:
 
 
 def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
-    """The weights with which tokens enter the plain mean of their group.
+    """The weights with which tokens enter the mean of their group: the plain mean, or one weighted by a float mask.
 
     Args:
         positions: long `(batch, length)`, the group of each token, -1 for none.
-        mask: bool `(batch, length)`, True for real tokens. Padding has weight only in a group that holds nothing else.
+        mask: bool `(batch, length)`, True for real tokens; or float of at least 0, their weights. Padding (False, 0)
+            has weight only in a group that holds nothing else.
         num_groups: tokens after the reduction.
 
     Returns:
         float32 `(batch, num_groups, length)`. The weights of a group sum to 1.
     """
-    num_real = group_sizes(positions.masked_fill(~mask, -1), num_groups)
-    only_padding = num_real == 0
-    share = 1 / torch.where(only_padding, group_sizes(positions, num_groups), num_real)
     group = positions.clamp(min=0)
-    weight = share.gather(1, group) * (mask | only_padding.gather(1, group))
+    weight = mask.float().masked_fill(positions < 0, 0.0)
+    total = torch.zeros((positions.shape[0], num_groups), device=positions.device).scatter_add(1, group, weight)
+    only_padding = total == 0
+    weight = torch.where(only_padding.gather(1, group), 1.0, weight)
+    total = torch.where(only_padding, group_sizes(positions, num_groups), total)
+    weight = weight / total.gather(1, group)
     groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
     return torch.where(positions.unsqueeze(1) == groups, weight.unsqueeze(1), 0.0)

@@ -36,16 +36,23 @@ class Tokens:
     states: Tensor
     """float (B, L, D)."""
     mask: Tensor
-    """bool (B, L): True for a real token, False for padding. With `semantics="release"` float, fractions included."""
+    """bool (B, L): True for a real token, False for padding. Or float, what `exp(score)` is multiplied with where the
+    token is attended to: 0 for padding, else the weight that a reducer gives it (or `semantics="release"`)."""
     source: Tensor
     """long (B, L0): for each of the L0 tokens that the model began with, which token holds it now; -1 where none does
     (it was pruned, or is padding)."""
+    prior: Tensor | None = None
+    """float (B, L): saliency of each token from outside the model, its input `image_saliency`."""
+    grid: tuple[int, int] | None = None
+    """Rows and columns of patches that the image began with, if tokens 1 to L0 - 1 are all of them in raster order."""
 
     @classmethod
-    def initial(cls, states: Tensor, mask: Tensor) -> "Tokens":
+    def initial(
+        cls, states: Tensor, mask: Tensor, prior: Tensor | None = None, grid: tuple[int, int] | None = None
+    ) -> "Tokens":
         """Tokens that nothing has reduced yet: each real one holds itself."""
         positions = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
-        return cls(states, mask, positions.masked_fill(~mask, -1))
+        return cls(states, mask, positions.masked_fill(~mask, -1), prior, grid)
 
     @property
     def size(self) -> Tensor:
@@ -53,17 +60,24 @@ class Tokens:
         return ops.group_sizes(self.source, self.mask.shape[1])
 
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
-        """Reduce to `num_tokens` tokens: each becomes the plain mean of the real tokens that go to it.
+        """Reduce to `num_tokens` tokens: each becomes the mean of the real tokens that go to it, the plain one or
+        that with the weights of a float mask, which then add up.
 
         Args:
             positions: long (B, L), where each token goes, or -1 to drop it.
         """
         weights = ops.group_weights(positions, self.mask, num_tokens)
         source = ops.follow(self.source, positions)
-        return Tokens(
+        if self.mask.is_floating_point():
+            mask = torch.where(weights > 0, self.mask.unsqueeze(1), 0.0).sum(dim=-1)
+        else:
+            mask = ops.group_sizes(source, num_tokens) > 0
+        return replace(
+            self,
             states=weights.to(self.states.dtype) @ self.states,
-            mask=ops.group_sizes(source, num_tokens) > 0,
+            mask=mask,
             source=source,
+            prior=None if self.prior is None else (weights @ self.prior.float().unsqueeze(-1)).squeeze(-1),
         )
 
 

@@ -186,5 +186,5 @@ def test_without_image_merging_the_released_meter_prunes_nothing():
 @pytest.mark.parametrize(("prune_ratio", "vilt", "meter"), [(0.0, (10, 20), (10, 20)), (0.01, (10, 20), (8, 16))])
 def test_merging_without_pruning(prune_ratio, vilt, meter):
     config = PuMerReductionConfig((0,), prune_ratio, 0.2, 0.2)  # 1 % of 20 tokens is none
-    assert ReleaseReducer(config).output_lengths(0, 10, 20) == vilt
-    assert MeterReleaseReducer(config).output_lengths(0, 10, 20) == meter
+    assert ReleaseReducer(config, 8).output_lengths(0, 10, 20) == vilt
+    assert MeterReleaseReducer(config, 8).output_lengths(0, 10, 20) == meter

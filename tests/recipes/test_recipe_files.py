@@ -1,5 +1,6 @@
 """Every recipe file: it names itself, builds its model at full size, and trains a step with a tiny model."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.reducers import METHODS
 from pumer_hf.training.build import BACKBONES, build_teacher
 from pumer_hf.training.recipe import ModelArguments
 from pumer_hf.training.run import run_recipe
@@ -29,7 +31,13 @@ def read(path):
 
 def test_both_backbones_have_all_tasks_with_and_without_reduction():
     expected = {Path(b, t, f"{m}.yaml") for b in BACKBONES for t in PAPER_TASKS for m in ("finetune", "pumer")}
+    expected |= {Path(b, "vqav2", "tip.yaml") for b in BACKBONES}
     assert set(PAPER) == expected
+
+
+def test_every_method_has_a_recipe_on_digit_scenes():
+    methods = {read(path)["reduction"]["method"] for path in FILES if path.parts[1] == "digit_scenes"}
+    assert methods == {"none", *METHODS}  # none: smaller images
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -100,7 +108,11 @@ def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, c
         "use_cpu": True,
         "report_to": "none",
         "benchmark_seconds": 0.05,
-        "teacher_training": {"max_steps": 2},
+        **{
+            stage: {"max_steps": 2}
+            for stage in ("teacher_training", "reducer_training")
+            if stage in blocks["training"]
+        },
     }
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
@@ -108,5 +120,32 @@ def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, c
     monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
     run_recipe(PAPER_TASKS[path.parts[1]], default=recipe)
     assert "Written to" in capsys.readouterr().out
-    stages = ["teacher"] if path.stem == "finetune" else ["teacher", "student"]
+    stages = {"finetune": ["teacher"], "tip": ["teacher", "reducer", "student"]}.get(path.stem, ["teacher", "student"])
     assert sorted(folder.name for folder in (tmp_path / "run").iterdir() if folder.is_dir()) == sorted(stages)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[1] == "digit_scenes"], ids=str)
+def test_a_recipe_on_digit_scenes_trains_a_step(path, tmp_path, monkeypatch, capsys):
+    blocks = read(path)
+    blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4, "unknown_answers": "ignore"}
+    blocks["training"] |= {
+        "output_dir": str(tmp_path / "run"),
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "use_cpu": True,
+        "report_to": "none",
+        "benchmark_seconds": 0.05,
+        **{
+            stage: {"max_steps": 2}
+            for stage in ("teacher_training", "reducer_training")
+            if stage in blocks["training"]
+        },
+    }
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
+    monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
+    run_recipe(VQA, default=recipe)
+    report = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    assert report["gflops"]["student"] < report["gflops"]["teacher"]
+    assert "Written to" in capsys.readouterr().out

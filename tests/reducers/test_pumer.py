@@ -10,7 +10,7 @@ from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 
 def lengths_after_each_layer(reduction, num_text, num_image):
-    reducer = build_reducer(parse_reduction(reduction))
+    reducer = build_reducer(parse_reduction(reduction), 8)
     lengths = []
     for layer in reduction["layers"]:
         num_text, num_image = reducer.output_lengths(layer, num_text, num_image)
@@ -45,7 +45,7 @@ def test_token_counts_of_the_presets(backbone, task, num_image, expected):
     ],
 )
 def test_counts(num_image, prune_ratio, merge_ratio, expected):
-    reducer = PuMerReducer(PuMerReductionConfig((0,), prune_ratio, merge_ratio, 0.0))
+    reducer = PuMerReducer(PuMerReductionConfig((0,), prune_ratio, merge_ratio, 0.0), 8)
     assert reducer.counts(0, 8, num_image) == (*expected, 0)
 
 
@@ -59,7 +59,7 @@ def test_one_step_by_hand():
     # Text: [CLS], two words, one padding token. The padding leaves first.
     text = Tokens.initial(torch.tensor([[[1.0], [2], [4], [9]]]), torch.tensor([[True, True, True, False]]))
     text_keys = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 1]]).unsqueeze(0)
-    reducer = PuMerReducer(PuMerReductionConfig((2,), 0.3, 0.15, 0.25))
+    reducer = PuMerReducer(PuMerReductionConfig((2,), 0.3, 0.15, 0.25), 8)
 
     pair, trace = reducer(2, TokenPair(text, image), Evidence(attention, text_keys, keys))
 

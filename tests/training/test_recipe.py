@@ -411,7 +411,8 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     backbone, task, _ = path.parts
     recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
     assert recipe.model.backbone == backbone
-    assert (recipe.reduction or {"method": "finetune"})["method"] == path.stem
+    unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
+    assert (recipe.reduction or {"method": unreduced})["method"] == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)

@@ -68,6 +68,12 @@ def quadrant_of(cell: int, grid_size: int) -> str:
     return QUADRANTS[2 * (row >= grid_size / 2) + (column >= grid_size / 2)]
 
 
+def cell_box(cell: int, grid_size: int) -> list[float]:
+    """Left, top, right and bottom edge of a cell, as parts of the picture, in [0, 1]."""
+    row, column = divmod(cell, grid_size)
+    return [column / grid_size, row / grid_size, (column + 1) / grid_size, (row + 1) / grid_size]
+
+
 @dataclass(frozen=True)
 class Question:
     """A question about a scene."""

@@ -15,7 +15,7 @@ from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, r
 from ..metrics.vqa_accuracy import vqa_accuracy
 from .arguments import DataArguments
 from .collator import Collator
-from .digit_scenes import QUESTIONS, WEIGHTS, digit_scenes
+from .digit_scenes import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .files import read_vqa_files
 from .hub import strings
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -45,6 +45,13 @@ class VqaDataArguments(DataArguments):
         default=None,
         metadata={"help": "What to ask of digit scenes, each as often. Default: most kinds, the hard ones rarely."},
     )
+    image_saliency: bool = field(
+        default=False,
+        metadata={
+            "help": "Give the models a map of what each question is about, which the method grounded prunes by: the "
+            "column boxes, which digit scenes have."
+        },
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,6 +61,8 @@ class VqaDataArguments(DataArguments):
             raise ValueError(f"data.question_kinds={self.question_kinds}: choose among {list(QUESTIONS)}")
         if self.unknown_answers not in ("error", "ignore"):
             raise ValueError(f"data.unknown_answers={self.unknown_answers!r}: choose 'error' or 'ignore'")
+        if self.image_saliency and self.rand_augment:
+            raise ValueError("data.image_saliency does not go with data.rand_augment, which moves things about")
         if self.min_answer_count < 1:
             raise ValueError(f"data.min_answer_count={self.min_answer_count}: must be at least 1")
 
@@ -94,8 +103,9 @@ def _digit_scenes(args: VqaDataArguments, split: str, num_scenes: int) -> Datase
     )
     answers = [[answer] for answer in scenes["answer"]]
     origins = [f"digit scenes, {split}, row {row}" for row in range(len(scenes))]
+    boxes = [[cell_box(cell, args.grid_size) for cell in cells] for cells in scenes["cells"]]
     scenes = scenes.cast_column("image", Image(decode=False)).remove_columns("answer")
-    return scenes.add_column("answers", answers).add_column("origin", origins)
+    return scenes.add_column("answers", answers).add_column("origin", origins).add_column("boxes", boxes)
 
 
 def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ...]:
@@ -171,7 +181,8 @@ def vqa_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
 
 def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments, training: bool) -> VqaCollator:
     augment = args.rand_augment and training
-    return VqaCollator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+    shape = args.keep_aspect_ratio
+    return VqaCollator(processor, data.labels, args.max_text_length, shape, augment, args.image_saliency)
 
 
 VQA = Task(

@@ -2,11 +2,16 @@
 
 from typing import Any, ClassVar, Literal
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduction
 from ..reducers.pumer import PuMerReductionConfig
 from ..reducers.release import ReleaseReducer
+
+logger = logging.get_logger(__name__)
 
 
 class PuMerPreTrainedModel(PreTrainedModel):
@@ -24,12 +29,18 @@ class PuMerPreTrainedModel(PreTrainedModel):
     pooled_size: int
     """Width of `pooler_output`; a backbone has it."""
 
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, TokenReducer):
+            module.init_weights()
+
     def make_reducer(self, reduction: ReductionConfig | dict[str, Any] | None) -> TokenReducer | None:
         """The module that carries out `reduction`, checked; None for None."""
         schedule = parse_reduction(self.config.checked(reduction))
         if isinstance(schedule, PuMerReductionConfig) and self.config.semantics == "release":
-            return self.release_reducer(schedule)
-        return build_reducer(schedule)
+            return self.release_reducer(schedule, self.config.hidden_size)
+        return build_reducer(schedule, self.config.hidden_size)
 
     @property
     def reduction(self) -> ReductionConfig | None:
@@ -49,10 +60,14 @@ class PuMerPreTrainedModel(PreTrainedModel):
         self.config.reduction = self.config.checked(reduction)
         schedule = parse_reduction(self.config.reduction)
         backbone = self.base_model
-        if schedule is not None and backbone.reducer is not None and backbone.reducer.config.method == schedule.method:
+        if schedule is not None and backbone.reducer is not None and backbone.reducer.fits(schedule):
             backbone.reducer.config = schedule  # keeps what a method has learned
-        else:
-            backbone.reducer = self.make_reducer(schedule)
+            return
+        backbone.reducer = self.make_reducer(schedule)
+        if schedule is not None and backbone.reducer is not None:
+            backbone.reducer.to(device=self.device, dtype=self.dtype).train(self.training)
+            if next(backbone.reducer.parameters(), None) is not None:
+                logger.warning("reduction.method=%r has parts that must learn: train the model", schedule.method)
 
     def scale_reduction(self, factor: float) -> None:
         """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""
@@ -60,6 +75,14 @@ class PuMerPreTrainedModel(PreTrainedModel):
         if schedule is None:
             raise ValueError("config.reduction is None: there is nothing to scale")
         self.base_model.reducer.config = schedule.scaled(factor)
+
+    def resize_images(self, image_size: int) -> None:
+        """Take square images of another size from now on: interpolates the position embeddings, and is saved.
+
+        Args:
+            image_size: side in pixels, a multiple of the patch size.
+        """
+        raise NotImplementedError
 
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
         """(text, image) tokens that leave each reducible layer when `num_text` and `num_image` come into the first."""

@@ -12,6 +12,22 @@ def modality_embeddings(table: nn.Embedding, image_token_type_idx: int) -> tuple
     return of_text, of_image
 
 
+def patch_saliency(image_saliency: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The mean of a saliency map over each patch, and of the whole for the [CLS] in front.
+
+    Args:
+        image_saliency: float (B, rows, columns), of any resolution, over the canvas of the image.
+        grid: rows and columns of patches.
+
+    Returns:
+        float32 (B, 1 + P).
+    """
+    if image_saliency.ndim != 3:
+        raise ValueError(f"image_saliency has shape {tuple(image_saliency.shape)}: expected (batch, rows, columns)")
+    patches = F.adaptive_avg_pool2d(image_saliency.float().unsqueeze(1), grid).flatten(1)
+    return torch.cat([patches.mean(dim=1, keepdim=True), patches], dim=1)
+
+
 def sine_cosine_positions(height: int, width: int, dim: int) -> Tensor:
     """2-D sine-cosine position embeddings, as in MAE (https://arxiv.org/abs/2111.06377): float (height * width, dim).
 

@@ -42,8 +42,12 @@ def soft_target_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def to_candidates(
-    input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor, pixel_mask: Tensor | None
-) -> tuple[Any, Any, Any, Any, int]:
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    pixel_values: Tensor,
+    pixel_mask: Tensor | None,
+    image_saliency: Tensor | None = None,
+) -> tuple[Any, Any, Any, Any, Any, int]:
     """Lay retrieval inputs out as one text and one image per candidate.
 
     K candidates of each of B queries come as K texts for one image (`input_ids` (B, K, Lt), `pixel_values`
@@ -51,7 +55,7 @@ def to_candidates(
     (B, K, 3, h, w)). Plain pairs ((B, Lt) and (B, 3, h, w)) have K = 1.
 
     Returns:
-        The four inputs with batch size B * K, and K.
+        The five inputs with batch size B * K, and K.
     """
     num_texts = input_ids.shape[1] if input_ids.ndim == 3 else 1
     num_images = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
@@ -68,8 +72,9 @@ def to_candidates(
             value = value.unsqueeze(1)
         return value.expand(-1, candidates, *value.shape[2:]).flatten(0, 1)
 
-    inputs = (spread(input_ids, 2), spread(attention_mask, 2), spread(pixel_values, 4), spread(pixel_mask, 3))
-    return *inputs, candidates
+    texts = (spread(input_ids, 2), spread(attention_mask, 2))
+    images = (spread(pixel_values, 4), spread(pixel_mask, 3), spread(image_saliency, 3))
+    return *texts, *images, candidates
 
 
 def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
@@ -146,6 +151,7 @@ class ClassifierHead(Head):
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """Inputs as in the `forward` of the backbone; `labels` as `criterion` takes them.
 
@@ -161,6 +167,7 @@ class ClassifierHead(Head):
             inputs_embeds=inputs_embeds,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            image_saliency=image_saliency,
             return_dict=True,
         )
         logits = self.classifier(outputs.pooler_output)
@@ -188,6 +195,7 @@ class RetrievalHead(Head):
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """
         Args:
@@ -198,14 +206,15 @@ class RetrievalHead(Head):
             labels: long (B,), which of the K >= 2 candidates matches.
             output_attentions: return the attention probabilities.
             output_hidden_states: return the hidden states.
+            image_saliency: (B, rows, columns) or (B, K, rows, columns), as in the `forward` of the backbone.
 
         Returns:
             [`PuMerClassifierOutput`] with `logits` (B, K), the matching scores.
         """
         if pixel_values is None:
             raise ValueError("give pixel_values")
-        input_ids, attention_mask, pixel_values, pixel_mask, candidates = to_candidates(
-            input_ids, attention_mask, pixel_values, pixel_mask
+        input_ids, attention_mask, pixel_values, pixel_mask, image_saliency, candidates = to_candidates(
+            input_ids, attention_mask, pixel_values, pixel_mask, image_saliency
         )
         outputs = self.base_model(
             input_ids=input_ids,
@@ -214,6 +223,7 @@ class RetrievalHead(Head):
             pixel_mask=pixel_mask,
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
+            image_saliency=image_saliency,
             return_dict=True,
         )
         logits = self.rank_output(outputs.pooler_output).view(-1, candidates)
@@ -242,9 +252,10 @@ class ImagesClassifierHead(Head):
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
-        """Inputs as in the `forward` of the backbone, but `pixel_values` (B, num_images, 3, h, w) and `pixel_mask`
-        (B, num_images, h, w); `labels` long (B,) are class indices.
+        """Inputs as in the `forward` of the backbone, but `pixel_values` (B, num_images, 3, h, w), `pixel_mask`
+        (B, num_images, h, w) and `image_saliency` (B, num_images, rows, columns); `labels` long (B,) are classes.
 
         Returns:
             [`PuMerClassifierOutput`] with `logits` (B, num_labels).
@@ -260,6 +271,7 @@ class ImagesClassifierHead(Head):
                 image_token_type_idx=index + 1,
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states,
+                image_saliency=None if image_saliency is None else image_saliency[:, index],
                 return_dict=True,
             )
             for index, image in enumerate(split_images(pixel_values, self.config.num_images))

@@ -21,7 +21,7 @@ from ..reducers import TokenReducer
 from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
 from .attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from .base import PuMerPreTrainedModel
-from .embeddings import modality_embeddings, sine_cosine_positions
+from .embeddings import modality_embeddings, patch_saliency, sine_cosine_positions
 from .heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from .outputs import PuMerModelOutput
 from .release import with_float_masks
@@ -149,16 +149,23 @@ class PuMerViltEmbeddings(nn.Module):
         pixel_values: Tensor,
         pixel_mask: Tensor | None,
         image_token_type_idx: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Text (B, Lt, D), image (B, Lv, D), and which image tokens are real, bool (B, Lv)."""
+        image_saliency: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
+        """Text (B, Lt, D), image (B, Lv, D); which image tokens are real, bool (B, Lv), and their saliency from
+        outside, float (B, Lv); and the grid of the patches, if all are there.
+        """
         # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
         text = self.text_embeddings(inputs_embeds, token_type_ids)
-        image, image_mask = self.embed_image(pixel_values, pixel_mask)
+        image, image_mask, saliency, grid = self.embed_image(pixel_values, pixel_mask, image_saliency)
         of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
-        return text + of_text, image + of_image, image_mask
+        return text + of_text, image + of_image, image_mask, saliency, grid
 
-    def embed_image(self, pixel_values: Tensor, pixel_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[CLS] and the patches in raster order: float (B, 1 + P, D), and which of them are real: bool (B, 1 + P)."""
+    def embed_image(
+        self, pixel_values: Tensor, pixel_mask: Tensor | None, image_saliency: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
+        """[CLS] and the patches in raster order: float (B, 1 + P, D), which of them are real: bool (B, 1 + P), their
+        saliency: float (B, 1 + P), and their grid.
+        """
         patches = self.patch_embeddings(pixel_values)
         height, width = patches.shape[2:]
         if pixel_mask is None:
@@ -169,10 +176,16 @@ class PuMerViltEmbeddings(nn.Module):
             positions = self.resized_positions(mask, height, width)
         patches = patches.flatten(2).transpose(1, 2) + positions
         mask = mask.flatten(1)
+        saliency = None if image_saliency is None else patch_saliency(image_saliency, (height, width))
+        grid: tuple[int, int] | None = (height, width)
         if 0 < self.max_image_length < mask.shape[1]:
-            patches, mask = even_sample(patches, mask, self.max_image_length)
+            index, real = even_sample(mask, self.max_image_length)
+            patches, mask, grid = patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1])), real, None
+            if saliency is not None:
+                saliency = torch.cat([saliency[:, :1], saliency[:, 1:].gather(1, index)], dim=1)
         cls_token = (self.cls_token + self.position_embeddings[:, :1]).expand(patches.shape[0], -1, -1)
-        return self.dropout(torch.cat([cls_token, patches], dim=1)), F.pad(mask, (1, 0), value=True)
+        image = self.dropout(torch.cat([cls_token, patches], dim=1))
+        return image, F.pad(mask, (1, 0), value=True), saliency, grid
 
     def resized_positions(self, mask: Tensor | None, height: int, width: int) -> Tensor:
         """Position embeddings, bilinearly resized to the part of the canvas that each image fills.
@@ -197,23 +210,22 @@ class PuMerViltEmbeddings(nn.Module):
         return torch.einsum("byp,bxq,pqd->byxd", rows, columns, positions).flatten(1, 2)
 
 
-def even_sample(patches: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def even_sample(mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """At most `length` patches per image, evenly spread over its real ones in raster order, padding behind.
 
     Args:
-        patches: float (B, P, D).
-        mask: bool (B, P).
+        mask: bool (B, P), True for real patches.
         length: patches wanted, less than P.
 
     Returns:
-        float (B, length, D) and bool (B, length).
+        long (B, length), which patches, and bool (B, length), which of those are real.
     """
     real_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     num_real = mask.sum(dim=1, keepdim=True)
     wanted = torch.arange(length, device=mask.device).unsqueeze(0)
     spread = torch.where(num_real > length, wanted * num_real // length, wanted)
     index = real_first.gather(1, spread)
-    return patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1])), mask.gather(1, index)
+    return index, mask.gather(1, index)
 
 
 class PuMerViltSelfAttention(nn.Module):
@@ -246,7 +258,8 @@ class PuMerViltSelfAttention(nn.Module):
         )
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = output_attentions or self.config._attn_implementation == "eager"
-        return *attend(query, key, value, key_mask, dropout, explicit), query, key
+        release = self.config.semantics == "release"
+        return *attend(query, key, value, key_mask, dropout, explicit, release), query, key
 
 
 class PuMerViltProjection(nn.Module):
@@ -285,6 +298,7 @@ class PuMerViltLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
+        self.config = config
         self.attention = PuMerViltAttention(config)
         self.intermediate = PuMerViltProjection(config.hidden_size, config.intermediate_size)
         self.activation = ACT2FN[config.hidden_act]
@@ -304,7 +318,7 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
         trace.
 
-        Only `hidden_states` carries a gradient in and out: the states in `pair` are ignored.
+        Of states, only `hidden_states` carries a gradient in and out: those in `pair` are ignored.
         """
         attended, weights, query, key = self.attention(
             self.layernorm_before(hidden_states), key_mask, output_attentions
@@ -313,7 +327,8 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         trace = None
         if reducer is not None and pair is not None:
             num_text = pair.text.mask.shape[1]
-            evidence = collect_evidence(query, key, key_mask, num_text, reducer.uses_attention)
+            release = self.config.semantics == "release"
+            evidence = collect_evidence(query, key, key_mask, num_text, reducer.uses_attention, release)
             pair, trace = reducer(layer, pair.with_states(hidden_states), evidence)
             hidden_states = pair.joined()
         expanded = self.activation(self.intermediate(self.layernorm_after(hidden_states)))
@@ -322,12 +337,13 @@ class PuMerViltLayer(GradientCheckpointingLayer):
 
 @torch.no_grad()
 def collect_evidence(
-    query: Tensor, key: Tensor, key_mask: Tensor | None, num_text: int, with_attention: bool
+    query: Tensor, key: Tensor, key_mask: Tensor | None, num_text: int, with_attention: bool, release: bool
 ) -> Evidence:
     """Cut joint queries and keys (B, H, L, d) into the evidence of a reducer."""
     text_to_image = None
     if with_attention:
-        text_to_image = attention_weights(query[:, :, :num_text].float(), key.float(), key_mask)[..., num_text:]
+        text_rows = query[:, :, :num_text].float()
+        text_to_image = attention_weights(text_rows, key.float(), key_mask, release)[..., num_text:]
     mean_key = mean_over_heads(key)
     return Evidence(text_to_image, text_keys=mean_key[:, :num_text], image_keys=mean_key[:, num_text:])
 
@@ -398,6 +414,21 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
             positions = torch.cat([torch.zeros(1, dim), sine_cosine_positions(*module.grid, dim)])
             init.copy_(module.position_embeddings, positions.unsqueeze(0))
 
+    @torch.no_grad()
+    def resize_images(self, image_size: int) -> None:
+        embeddings = self.base_model.embeddings
+        height, width = _pair(self.config.patch_size)
+        if image_size < 1 or image_size % height or image_size % width:
+            raise ValueError(
+                f"image_size={image_size} is not a multiple of config.patch_size={self.config.patch_size}"
+            )
+        grid = (image_size // height, image_size // width)
+        patches = embeddings.resized_positions(None, *grid)
+        embeddings.position_embeddings = nn.Parameter(
+            torch.cat([embeddings.position_embeddings[:, :1], patches], dim=1)
+        )
+        embeddings.grid, self.config.image_size = grid, image_size
+
 
 class PuMerViltModel(PuMerViltPreTrainedModel):
     """The ViLT encoder with token reduction as `config.reduction` says.
@@ -433,6 +464,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        image_saliency: Tensor | None = None,
     ) -> PuMerModelOutput:
         """
         Args:
@@ -446,6 +478,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             output_attentions: return the attention probabilities (B, H, L, L) of each layer, L being the tokens that
                 come into it.
             output_hidden_states: return the hidden states (B, L, D), embeddings first.
+            image_saliency: float (B, rows, columns), of any resolution: what is worth keeping of the image, from
+                outside the model, for the method that asks for it (`grounded`).
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens.
@@ -463,10 +497,10 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         padded = attention_mask is not None or pixel_mask is not None
         if attention_mask is None:
             attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])
-        text, image, image_mask = self.embeddings(
-            inputs_embeds, token_type_ids, pixel_values, pixel_mask, image_token_type_idx
+        text, image, image_mask, prior, grid = self.embeddings(
+            inputs_embeds, token_type_ids, pixel_values, pixel_mask, image_token_type_idx, image_saliency
         )
-        pair = TokenPair(Tokens.initial(text, attention_mask.bool()), Tokens.initial(image, image_mask))
+        pair = TokenPair(Tokens.initial(text, attention_mask.bool()), Tokens.initial(image, image_mask, prior, grid))
         if self.config.semantics == "release":
             pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions

@@ -5,10 +5,20 @@ from difflib import get_close_matches
 from typing import Any
 
 from .base import ReductionConfig, TokenReducer
+from .dynamicvit import DynamicViTReducer
+from .grounded import GroundedReducer
 from .pumer import PuMerReducer
+from .random import RandomReducer
+from .tip import TipReducer
+from .tome import ToMeReducer
 
 METHODS: dict[str, type[TokenReducer]] = {
     "pumer": PuMerReducer,
+    "tip": TipReducer,
+    "tome": ToMeReducer,
+    "dynamicvit": DynamicViTReducer,
+    "random": RandomReducer,
+    "grounded": GroundedReducer,
 }
 
 
@@ -49,9 +59,9 @@ def parse_reduction(reduction: ReductionConfig | dict[str, Any] | None) -> Reduc
     return config_class(**values)
 
 
-def build_reducer(config: ReductionConfig | None) -> TokenReducer | None:
-    """The module that carries out `config`; None for None."""
-    return None if config is None else METHODS[config.method](config)
+def build_reducer(config: ReductionConfig | None, width: int) -> TokenReducer | None:
+    """The module that carries out `config` on token states of `width`; None for None."""
+    return None if config is None else METHODS[config.method](config, width)
 
 
 __all__ = ["METHODS", "ReductionConfig", "TokenReducer", "build_reducer", "parse_reduction"]

@@ -57,6 +57,13 @@ class ReductionConfig:
         }
         return replace(self, **ratios)
 
+    def _validate_weight(self, name: str) -> None:
+        """Check a field that holds the weight of a loss, and store it as a float."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            raise ValueError(f"reduction.{name}={value!r}: must be a number of at least 0")
+        object.__setattr__(self, name, float(value))
+
     def _validate_ratio(self, name: str) -> None:
         """Check a per-layer ratio field and store it as a float or as a tuple with one float per layer."""
         value = getattr(self, name)
@@ -74,21 +81,36 @@ class ReductionConfig:
 
 
 class TokenReducer(nn.Module, ABC):
-    """A method of token reduction. `forward` is pure: same tokens, same evidence, same result.
+    """A method of token reduction. In eval mode `forward` is pure: same tokens, same evidence, same result.
 
     A subclass sets `config_class` and, if it reads `Evidence.text_to_image`, `uses_attention`.
+
+    Args:
+        config: the schedule.
+        width: D, the width of the token states.
     """
 
     config_class: ClassVar[type[ReductionConfig]]
-    uses_attention: ClassVar[bool] = False
+    uses_attention: bool = False
 
-    def __init__(self, config: ReductionConfig):
+    def __init__(self, config: ReductionConfig, width: int):
         super().__init__()
         self.config = config
 
+    def init_weights(self) -> None:
+        """Give parameters of a method's own their first values; those of layers have them from the model."""
+
+    def fits(self, config: ReductionConfig) -> bool:
+        """Whether this module can go on with another config; a method that learns can if the same parts learn."""
+        return type(config) is type(self.config)
+
     @abstractmethod
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
-        """Tokens that leave `layer` when `num_text` and `num_image` tokens come in. Depends on nothing else."""
+        """Tokens that leave `layer` when `num_text` and `num_image` tokens come in. Depends on nothing else.
+
+        A method that learns where to prune may mask tokens in training instead of removing them: these are the lengths
+        in eval mode.
+        """
 
     @abstractmethod
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:

@@ -1,5 +1,6 @@
 """Models and processors for a recipe."""
 
+import copy
 import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -98,6 +99,17 @@ def load_model(source: str, reduction: dict[str, Any] | None, task: Task = VQA) 
     config, _ = PreTrainedConfig.get_config_dict(source)
     backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
     return BACKBONES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+
+
+def resized_processor(processor: ProcessorMixin, image_size: int | None) -> ProcessorMixin:
+    """A processor that makes images of `image_size` pixels a side; None: the same."""
+    if image_size is None:
+        return processor
+    resized = copy.deepcopy(processor)
+    resized.image_processor.size = dict.fromkeys(("height", "width"), image_size)
+    if processor.image_processor.size["shortest_edge"] is not None:  # ViLT
+        resized.image_processor.size = {"shortest_edge": image_size}
+    return resized
 
 
 def new_vilt_processor(

@@ -8,13 +8,12 @@ from typing import Any
 
 from ..data.arguments import DataArguments
 from ..data.collator import Collator
-from ..data.files import open_image
 from ..data.nlvr2 import NLVR2
 from ..data.retrieval import RETRIEVAL
 from ..data.snli_ve import SNLI_VE
 from ..data.task import Task
 from ..data.vqa import VQA
-from ..explain.report import explain
+from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
@@ -86,10 +85,10 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
 def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str, Any], folder: str | Path) -> None:
     """Leave a picture of what the model keeps of a row, for the card of its folder."""
     collator = collator.for_benchmark()
-    text, images = collator.texts(row), collator.images(row)
-    opened = [open_image(image, row["origin"]) for image in (images if isinstance(images, list) else [images])]
+    text = collator.texts(row)
     assert isinstance(text, str), "for_benchmark gives one text per row"
-    picture, _ = explain(model, collator.processor, opened, text)
+    inputs = {name: value.to(model.device) for name, value in collator([row]).items() if name != "labels"}
+    picture, _ = explain_inputs(model, collator.processor, inputs, text)
     picture.save(Path(folder) / PICTURE_NAME)
 
 

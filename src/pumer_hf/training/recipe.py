@@ -30,6 +30,13 @@ class ModelArguments:
     teacher: str | None = field(
         default=None, metadata={"help": "Finetuned teacher checkpoint (Hub id or folder); skips the teacher stage."}
     )
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Side of the student's images in pixels, smaller than the teacher's: the baseline of smaller "
+            "resolution, with or without a reduction. Default: the teacher's."
+        },
+    )
     config: dict | str | None = field(
         default=None, metadata={"help": "Model config fields (JSON) of a teacher that starts from scratch."}
     )
@@ -55,6 +62,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     )
     teacher_training: dict | str | None = field(
         default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
+    )
+    reducer_training: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Training arguments (JSON) that are different in a first stage of the student, in which only the "
+            "parts that reduce tokens and the classifier learn, without TiP's continuity loss. Default: no such stage."
+        },
     )
     pretraining: dict | str | None = field(
         default=None,
@@ -84,7 +98,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("teacher_training", "pretraining"):
+        for name in ("teacher_training", "reducer_training", "pretraining"):
             values = _as_dict(f"training.{name}", getattr(self, name))
             checked = None if values is None else check_values(f"training.{name}", values, RecipeTrainingArguments)
             setattr(self, name, checked)
@@ -109,9 +123,20 @@ class Recipe:
     training_values: dict[str, Any]
     """What `training` was made from."""
 
+    @property
+    def has_student(self) -> bool:
+        """Whether there is a second model, smaller than the teacher in some way."""
+        return self.reduction is not None or self.model.image_size is not None
+
     def stage(self, name: str) -> RecipeTrainingArguments:
-        """The training arguments of a stage, `"pretraining"`, `"teacher"` or `"student"`, with a folder of its own."""
-        changes = {"pretraining": self.training.pretraining, "teacher": self.training.teacher_training}
+        """The training arguments of a stage, `"pretraining"`, `"teacher"`, `"reducer"` or `"student"`, with a folder
+        of its own.
+        """
+        changes = {
+            "pretraining": self.training.pretraining,
+            "teacher": self.training.teacher_training,
+            "reducer": self.training.reducer_training,
+        }
         values = {**self.training_values, **(cast("dict | None", changes.get(name)) or {})}
         return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
 
@@ -142,7 +167,7 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
-    for name in ("pretraining", "teacher"):
+    for name in ("pretraining", "teacher", "reducer"):
         recipe.stage(name)  # so that a wrong value is found now
     return recipe
 

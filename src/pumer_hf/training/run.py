@@ -1,13 +1,16 @@
 """What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
 
+import copy
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import EvalPrediction, ProcessorMixin, set_seed
+from transformers import EvalPrediction, set_seed
 
 from ..bench.cost import cost_report
 from ..data.collator import Collator
@@ -16,9 +19,10 @@ from ..data.task import Task, TaskData
 from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
-from .build import build_teacher, load_model, teacher_labels
+from .build import build_teacher, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
+from .parameters import freeze_all_but_reducer
 from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
@@ -55,26 +59,28 @@ def run_recipe(task: Task, default: Path) -> None:
             )
         if recipe.training.cache_teacher_logits and collator.is_random:
             raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
-    folders = train_models(task, recipe, data, teacher, processor, collator, eval_collator)
+        check_student(recipe, teacher, collator)
+    folders = train_models(task, recipe, data, teacher, collator, eval_collator)
 
     reductions = {"teacher": None, "student": recipe.reduction}
+    collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
     with whole_models(recipe.training):
         models = {
             name: load_model(folder, reductions[name], task).to(recipe.training.device)
             for name, folder in folders.items()
         }
     report: dict[str, Any] = {
-        name: evaluate(task, recipe.training, model, data, eval_collator) for name, model in models.items()
+        name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
     }
     if recipe.training.process_index == 0:
-        batch = benchmark_batch(recipe.training, data, eval_collator)
-        report |= cost_report(models, batch, recipe.training.benchmark_seconds)
+        batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
+        report |= cost_report(models, batches["teacher"], recipe.training.benchmark_seconds, batches)
         report["baselines"] = {} if recipe.data.streaming else task.baselines(data.train, data.test)
         results = Path(recipe.training.output_dir) / "results.json"
         results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")
         if recipe.reduction is not None:
-            draw_example(models["student"], eval_collator, data.test[0], folders["student"])
+            draw_example(models["student"], collators["student"], data.test[0], folders["student"])
         write_run_cards(task, recipe, report, folders)
         push_with_results(task, recipe, folders)
 
@@ -93,34 +99,80 @@ def train_models(
     recipe: Recipe,
     data: TaskData,
     teacher: PuMerPreTrainedModel,
-    processor: ProcessorMixin,
     collator: Collator,
     eval_collator: Collator,
 ) -> dict[str, str]:
-    """Train what the recipe asks for; the folders of `teacher` and, if there is a reduction, `student`."""
+    """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
     train = partial(
         train_stage,
         train=data.train,
         validation=data.validation,
-        collator=collator,
-        eval_collator=eval_collator,
-        processor=processor,
         compute_metrics=task.metrics(data.validation, data.labels),
     )
     stages = {name: stage_arguments(task, recipe, name) for name in ("teacher", "student")}
     folders = {name: stage.output_dir for name, stage in stages.items()}
     if recipe.model.teacher is None:
-        train(stages["teacher"], teacher)
+        train(stages["teacher"], teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
     else:
         folders["teacher"] = recipe.model.teacher
-    if recipe.reduction is None:
+    if not recipe.has_student:
         del folders["student"]
-    else:
-        student = load_model(folders["teacher"], recipe.reduction, task)
-        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
-            frozen = load_model(folders["teacher"], None, task)
-        train(stages["student"], student, teacher=frozen)
+        return folders
+    student = load_model(folders["teacher"], recipe.reduction, task)
+    image_size = recipe.model.image_size
+    if image_size is not None:
+        student.resize_images(image_size)
+    with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+        frozen = load_model(folders["teacher"], None, task)
+    train = partial(
+        train,
+        collator=at_size(collator, image_size),
+        eval_collator=at_size(eval_collator, image_size),
+        processor=resized_processor(collator.processor, image_size),
+        teacher=frozen,
+        teacher_collator=None if image_size is None else collator,
+    )
+    if recipe.training.reducer_training is not None:
+        student = train_reducer(task, recipe, student, train)
+    train(stages["student"], student)
     return folders
+
+
+def train_reducer(
+    task: Task, recipe: Recipe, student: PuMerPreTrainedModel, train: Callable[..., None]
+) -> PuMerPreTrainedModel:
+    """A first stage of the student, in which only what reduces tokens and the head learn (TiP, Appendix A.1), without
+    the continuity loss. Returns the student after it.
+    """
+    args = recipe.stage("reducer")
+    args.push_to_hub = False  # the repository is the student's
+    if "continuity_weight" in (student.config.reduction or {}):
+        student.set_reduction({**student.config.reduction, "continuity_weight": 0.0})
+    freeze_all_but_reducer(student)
+    train(args, student)
+    return load_model(args.output_dir, recipe.reduction, task)
+
+
+def check_student(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if the student's image size or its first stage does not fit."""
+    size = recipe.model.image_size
+    if size is not None:
+        if collator.is_random:
+            raise ValueError("model.image_size does not go with inputs that are drawn anew: the teacher sees others")
+        try:
+            copy.deepcopy(teacher).resize_images(size)
+        except ValueError as error:
+            raise ValueError(f"model.image_size={size}: {error}") from error
+    if recipe.training.reducer_training is not None:
+        method = (recipe.reduction or {}).get("method", "none")
+        reducer = teacher.make_reducer(recipe.reduction)
+        if reducer is None or next(reducer.parameters(), None) is None:
+            raise ValueError(f"training.reducer_training is for a method that learns, not {method!r}")
+
+
+def at_size(collator: Collator, image_size: int | None) -> Collator:
+    """The collator with images of another size; None: the same."""
+    return replace(collator, processor=resized_processor(collator.processor, image_size))
 
 
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
@@ -146,7 +198,7 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
     args = recipe.stage(name)
     if args.hub_model_id is None:
         args.hub_model_id = Path(recipe.training.output_dir).name
-    if name == "teacher" and recipe.reduction is not None:
+    if name == "teacher" and recipe.has_student:
         # The repository is the student's, unless the teacher is given one of its own.
         own = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
         args.push_to_hub = args.push_to_hub and own not in (None, recipe.training.hub_model_id)
@@ -168,7 +220,7 @@ def evaluate(
 
 
 def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
-    """The first test rows, without labels, on the device."""
-    rows = data.test.select(range(min(args.per_device_eval_batch_size, len(data.test))))
+    """A batch of the first test rows, again from the first if there are too few; without labels, on the device."""
+    rows = data.test.select(index % len(data.test) for index in range(args.per_device_eval_batch_size))
     batch = collator.for_benchmark()(list(rows))
     return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}

@@ -34,9 +34,13 @@ def train_stage(
     processor: ProcessorMixin,
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
     teacher: PreTrainedModel | None = None,
+    teacher_collator: Callable | None = None,
     eval_collator: Callable | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
+
+    A `teacher_collator` makes other inputs for the teacher than `collator` does for the model; its logits are then
+    computed before.
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
@@ -46,12 +50,12 @@ def train_stage(
     if is_complete(folder):
         logger.warning("%s is complete: this stage is skipped", folder)
         return
-    if teacher is not None and args.cache_teacher_logits:
+    if teacher is not None and (args.cache_teacher_logits or teacher_collator is not None):
         with args.main_process_first(desc="teacher logits"):
             train = add_teacher_logits(
                 train,
                 teacher.to(args.device),
-                collator,
+                teacher_collator or collator,
                 cache_dir=folder.parent / "cache",
                 batch_size=args.per_device_eval_batch_size,
             )

@@ -66,7 +66,8 @@ class PuMerMeterAttention(nn.Module):
         key, value = split_heads(self.key(context), heads), split_heads(self.value(context), heads)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = output_attentions or self.config._attn_implementation == "eager"
-        attended, weights = attend(query, key, value, key_mask, dropout, explicit)
+        release = self.config.semantics == "release"
+        attended, weights = attend(query, key, value, key_mask, dropout, explicit, release)
         return Attended(self.layernorm(states + self.dropout(self.output(attended))), weights, query, key)
 
 
@@ -115,6 +116,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
 
     def __init__(self, config: PuMerMeterConfig):
         super().__init__()
+        self.config = config
         self.sequential = config.co_attention == "sequential"
         self.text_layer = PuMerMeterCrossLayer(config)
         self.image_layer = PuMerMeterCrossLayer(config)
@@ -152,7 +154,9 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         text = across.states
         if reducer is not None:
             pair = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
-            pair, trace = reducer(layer, pair, collect_evidence(within, across, image_mask, reducer.uses_attention))
+            release = self.config.semantics == "release"
+            evidence = collect_evidence(within, across, image_mask, reducer.uses_attention, release)
+            pair, trace = reducer(layer, pair, evidence)
             text, image = pair.text.states, pair.image.states
             image_mask = key_mask(pair.image.mask, padded=False)
         text = self.text_layer.feed_forward(text)
@@ -165,9 +169,11 @@ class PuMerMeterPair(GradientCheckpointingLayer):
 
 
 @torch.no_grad()
-def collect_evidence(within: Attended, across: Attended, image_mask: Tensor | None, with_attention: bool) -> Evidence:
+def collect_evidence(
+    within: Attended, across: Attended, image_mask: Tensor | None, with_attention: bool, release: bool
+) -> Evidence:
     """The evidence of a reducer, from the self-attention and the cross-attention of a text layer."""
     text_to_image = None
     if with_attention:
-        text_to_image = attention_weights(across.query.float(), across.key.float(), image_mask)
+        text_to_image = attention_weights(across.query.float(), across.key.float(), image_mask, release)
     return Evidence(text_to_image, text_keys=mean_over_heads(within.key), image_keys=mean_over_heads(across.key))

@@ -11,7 +11,7 @@ from ...reducers import ReductionConfig
 from ...reducers.release import MeterReleaseReducer
 from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
-from ..embeddings import modality_embeddings
+from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from ..outputs import PuMerModelOutput
 from ..release import with_float_masks
@@ -77,6 +77,15 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         backbone.vision_model.load_state_dict(vision_weights(clip.state_dict(), backbone.vision_model))
         return model
 
+    @torch.no_grad()
+    def resize_images(self, image_size: int) -> None:
+        self.config.vision_config.image_size = image_size
+        self.config.image_size = image_size  # checks it
+        tower = self.base_model.vision_model
+        weights, resized = tower.state_dict(), PuMerMeterVisionModel(self.config.vision_config)
+        resized.load_state_dict(vision_weights(weights, resized))
+        self.base_model.vision_model = resized.to(device=tower.device, dtype=tower.dtype).train(tower.training)
+
 
 class PuMerMeterModel(PuMerMeterPreTrainedModel):
     """METER with token reduction as `config.reduction` says."""
@@ -117,6 +126,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         output_hidden_states: bool | None = None,
         text_embeds: Tensor | None = None,
         image_embeds: Tensor | None = None,
+        image_saliency: Tensor | None = None,
     ) -> PuMerModelOutput:
         """
         Args:
@@ -132,6 +142,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 the first pair, and those that leave each.
             text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
             image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
+            image_saliency: float (B, rows, columns), of any resolution: what is worth keeping of the image, from
+                outside the model, for the method that asks for it (`grounded`).
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
@@ -143,7 +155,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
         if image_embeds is None:
             image_embeds = self.encode_image(pixel_values)
-        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx)
+        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency)
         if self.config.semantics == "release":
             pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -206,15 +218,25 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             )
         return self.image_projection(self.vision_model(pixel_values))
 
-    def join(self, text: Tensor, image: Tensor, attention_mask: Tensor | None, image_token_type_idx: int) -> TokenPair:
+    def join(
+        self,
+        text: Tensor,
+        image: Tensor,
+        attention_mask: Tensor | None,
+        image_token_type_idx: int,
+        image_saliency: Tensor | None = None,
+    ) -> TokenPair:
         """The tokens that come into the first pair, from encoded texts and images."""
         if text.shape[0] != image.shape[0]:
             raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
         of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
+        image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
+        side = self.config.image_size // self.config.vision_config.patch_size
+        prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))
         return TokenPair(
             Tokens.initial(text + of_text, text_mask.bool()),
-            Tokens.initial(image + of_image, torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)),
+            Tokens.initial(image + of_image, image_mask, prior, (side, side)),
         )
 
 

@@ -1,0 +1,91 @@
+"""DynamicViT (https://arxiv.org/abs/2106.02034): prune image tokens that a learned predictor finds uninformative. It
+sees no text.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..tokens import Evidence, TokenPair
+from .base import ReductionConfig
+from .pruning import LearnedPruningReducer, PruningConfig, learnable
+
+
+@dataclass(frozen=True)
+class DynamicViTReductionConfig(PruningConfig):
+    """Schedule of DynamicViT. Its paper prunes in 3 stages, 0.3 of the tokens in each.
+
+    Args:
+        ratio_weight: weight of the ratio loss, at least 0.
+    """
+
+    method: ClassVar[str] = "dynamicvit"
+
+    ratio_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._validate_weight("ratio_weight")
+
+
+class Predictor(nn.Module):
+    """Probability to keep each token, from its own features and those of all (DynamicViT, Section 3.2, Eq. 1 to 4)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.num_local = width - width // 2
+        self.local = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        hidden, quarter = max(width // 2, 1), max(width // 4, 1)
+        self.decide = nn.Sequential(
+            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, quarter), nn.GELU(), nn.Linear(quarter, 2)
+        )
+
+    def forward(self, states: Tensor, weight: Tensor) -> Tensor:
+        """Logits (B, L, 2), keep and prune; `states` float (B, L, D), `weight` float (B, L) of each in the mean."""
+        features = self.local(states)
+        local, whole = features[..., : self.num_local], features[..., self.num_local :]
+        weight = weight.unsqueeze(-1).to(whole.dtype)
+        mean = (whole * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+        return self.decide(torch.cat([local, mean.expand_as(whole)], dim=-1))
+
+
+class DynamicViTReducer(LearnedPruningReducer):
+    """Keeps the tokens that a predictor per layer finds most informative (DynamicViT, Section 3.2).
+
+    Trained by the task, by distillation (the trainer's; DynamicViT's second one, of the token states, is left out, as
+    auxiliary losses know no teacher) and by the ratio loss.
+    """
+
+    config_class = DynamicViTReductionConfig
+    config: DynamicViTReductionConfig
+
+    def __init__(self, config: DynamicViTReductionConfig, width: int):
+        super().__init__(config, width)
+        self.predictors = nn.ModuleDict({str(layer): Predictor(width) for layer in config.layers})
+
+    def fits(self, config: ReductionConfig) -> bool:
+        return super().fits(config) and config.layers == self.config.layers
+
+    def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        logits = self.predictors[str(layer)](pair.image.states, pair.image.mask.float())
+        return logits.float().log_softmax(dim=-1)
+
+    def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        kept = 1 - self.config.ratio("prune_ratio", layer)
+        loss = ratio_loss(drawn, learnable(pair.image.mask), kept)
+        return {"ratio_loss": self.config.ratio_weight * loss}
+
+
+def ratio_loss(drawn: Tensor, mask: Tensor, kept: float) -> Tensor:
+    """How far the part of its tokens that an example keeps is from the wanted one (DynamicViT, Eq. 8), a scalar.
+
+    Args:
+        drawn: float (B, L), 1 for tokens that are kept, 0 for others.
+        mask: bool (B, L), True for the tokens that could be. They are those that came into the stage, where DynamicViT
+            counts from the first: the wanted lengths are the same.
+        kept: the part that should be, in (0, 1].
+    """
+    part = torch.where(mask, drawn, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+    return ((part - kept) ** 2).mean()

@@ -1,0 +1,32 @@
+"""Pruning via grounding, the baseline of TiP (Section 4.4, Appendix A.4): another model, or a person, says which parts
+of the image the text is about, and the rest is pruned. It shows what good pruning could reach.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from ..tokens import Evidence, TokenPair
+from .pruning import PruningConfig, PruningReducer
+
+
+@dataclass(frozen=True)
+class GroundedReductionConfig(PruningConfig):
+    """Schedule of pruning via grounding."""
+
+    method: ClassVar[str] = "grounded"
+
+
+class GroundedReducer(PruningReducer):
+    """Keeps the image tokens with the highest saliency in the model's input `image_saliency`."""
+
+    config_class = GroundedReductionConfig
+
+    def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        if pair.image.prior is None:
+            raise ValueError(
+                "reduction.method='grounded' prunes by a map from outside: give image_saliency, float (batch, "
+                "rows, columns), such as pumer_hf.grounding makes; in a recipe set data.image_saliency"
+            )
+        return pair.image.prior

@@ -1,0 +1,132 @@
+"""What methods share that prune image tokens by a saliency and leave the text alone."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import ops
+from ..tokens import Evidence, LayerTrace, TokenPair
+from .base import Ratios, ReductionConfig, TokenReducer
+
+NUM_PREFIX_TOKENS = 1
+"""Leading image tokens, [CLS], that are never pruned."""
+
+
+@dataclass(frozen=True)
+class PruningConfig(ReductionConfig):
+    """Schedule of a method that prunes image tokens.
+
+    Args:
+        layers: indices of the layers that reduce, ascending.
+        prune_ratio: part of the image tokens coming in that a layer prunes, in [0, 1): one number for all layers or
+            one per entry of `layers`.
+    """
+
+    ratios: ClassVar[tuple[str, ...]] = ("prune_ratio",)
+
+    prune_ratio: Ratios
+
+
+class PruningReducer(TokenReducer):
+    """Keeps the image tokens of highest saliency."""
+
+    config: PruningConfig
+
+    @abstractmethod
+    def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        """How much each image token is worth keeping, float (B, Lv); of any scale."""
+
+    def num_keep(self, layer: int, num_image: int) -> int:
+        """How many of `num_image` image tokens `layer` keeps, [CLS] included. `round` is Python's (half to even)."""
+        return max(num_image - round(self.config.ratio("prune_ratio", layer) * num_image), NUM_PREFIX_TOKENS)
+
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        return num_text, self.num_keep(layer, num_image)
+
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        num_image = pair.image.mask.shape[1]
+        num_keep = self.num_keep(layer, num_image)
+        saliency = self.saliency(layer, pair, evidence)
+        keep = ops.keep_salient(saliency, pair.image.mask, num_keep, NUM_PREFIX_TOKENS)
+        image = pair.image.move(ops.keep_positions(keep, num_image), num_keep)
+        return pruned(layer, replace(pair, image=image), saliency=saliency, keep=keep)
+
+
+def pruned(
+    layer: int,
+    pair: TokenPair,
+    saliency: Tensor,
+    keep: Tensor | None = None,
+    losses: dict[str, Tensor] | None = None,
+) -> tuple[TokenPair, LayerTrace]:
+    """The tokens that leave a layer, and its trace."""
+    trace = LayerTrace(
+        layer=layer,
+        num_text=pair.text.mask.shape[1],
+        num_image=pair.image.mask.shape[1],
+        text_source=pair.text.source,
+        image_source=pair.image.source,
+        saliency=saliency,
+        keep=keep,
+        losses=losses or {},
+    )
+    return pair, trace
+
+
+class LearnedPruningReducer(PruningReducer):
+    """A pruner that learns: a module per layer says with what probability to keep each image token.
+
+    In eval mode the most probable tokens stay. In training all of them do, but those that lose a draw get weight 0 in
+    the attention of all later layers. The draw is a straight-through Gumbel-softmax, so that the task says what is
+    worth keeping.
+    """
+
+    @abstractmethod
+    def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        """Log of the probabilities to keep and to prune each image token, float32 (B, Lv, 2)."""
+
+    @abstractmethod
+    def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        """Weighted auxiliary losses, scalars.
+
+        Args:
+            layer: index of the layer.
+            pair: the tokens that came in.
+            log_probabilities: as above.
+            drawn: float (B, Lv), 1 for image tokens that are still there and 0 for others, with a gradient.
+        """
+
+    def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        return self.log_probabilities(layer, pair, evidence)[..., 0].exp()
+
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        if not self.training:
+            return super().forward(layer, pair, evidence)
+        if not torch.is_grad_enabled():
+            raise ValueError(
+                f"reduction.method={self.config.method!r} learns where to prune, which needs gradients: checkpoint "
+                "activations with use_reentrant=False, and use the model in eval mode (model.eval()) to infer"
+            )
+        log_probabilities = self.log_probabilities(layer, pair, evidence)
+        draw = F.gumbel_softmax(log_probabilities, hard=True)[..., 0]
+        is_prefix = torch.arange(draw.shape[1], device=draw.device) < NUM_PREFIX_TOKENS
+        drawn = pair.image.mask * torch.where(is_prefix, 1.0, draw)
+        losses = self.losses(layer, pair, log_probabilities, drawn)
+        alive = torch.where(drawn > 0, torch.arange(draw.shape[1], device=draw.device), -1)
+        image = replace(pair.image, mask=drawn, source=ops.follow(pair.image.source, alive))
+        return pruned(layer, replace(pair, image=image), log_probabilities[..., 0].detach().exp(), losses=losses)
+
+
+def learnable(mask: Tensor) -> Tensor:
+    """Which image tokens a layer decides about: bool (B, Lv), those that are still there, without the [CLS]."""
+    is_prefix = torch.arange(mask.shape[1], device=mask.device) < NUM_PREFIX_TOKENS
+    return (mask > 0) & ~is_prefix
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` (B, L) where `mask` (B, L) is True, over all of the batch; 0 if it is nowhere."""
+    return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,0 +1,55 @@
+"""Random pruning, the baseline of TiP (Section 4.4): the same schedule, but which patches stay is chance."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..tokens import Evidence, TokenPair
+from .pruning import PruningConfig, PruningReducer
+
+
+@dataclass(frozen=True)
+class RandomReductionConfig(PruningConfig):
+    """Schedule of random pruning.
+
+    Args:
+        seed: another seed prunes other positions in eval mode; an integer of at least 0.
+    """
+
+    method: ClassVar[str] = "random"
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"reduction.seed={self.seed!r}: must be an integer of at least 0")
+
+
+class RandomReducer(PruningReducer):
+    """Prunes random image tokens: new ones for every example in training, and in eval mode the same positions for all,
+    so that a result can be had again.
+    """
+
+    config_class = RandomReductionConfig
+    config: RandomReductionConfig
+
+    def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        if self.training:
+            return torch.rand(pair.image.mask.shape, device=pair.image.mask.device)
+        place = torch.arange(pair.image.mask.shape[1], device=pair.image.mask.device)
+        return scramble(place, layer, self.config.seed).expand(pair.image.mask.shape)
+
+
+def scramble(place: Tensor, layer: int, seed: int) -> Tensor:
+    """Numbers that look random, float32 in [0, 1), one for each of `place` long (L,). Not drawn, so that it compiles
+    and exports: the bits of an integer, mixed (the finisher of MurmurHash3, in 32 bits).
+    """
+    value = (place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D
+    for factor in (0x85EBCA6B, 0xC2B2AE35):
+        value = value & 0xFFFFFFFF
+        value = ((value ^ (value >> 16)) * factor) & 0xFFFFFFFF
+    value = value ^ (value >> 16)
+    return (value & 0xFFFFFF).float() / 0x1000000

@@ -1,0 +1,153 @@
+"""TiP, Text-informed Image Pruning (the draft before PuMer, see https://aclanthology.org/2023.acl-long.721): learned
+pruners choose the image tokens, trained by the task, by distillation and by the losses in `tip_losses.py` (Eq. 3).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from .. import ops
+from ..tokens import Evidence, TokenPair
+from .base import ReductionConfig
+from .pruning import LearnedPruningReducer, PruningConfig, learnable
+from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
+
+PRUNERS = ("mlp", "linear", "mean_attention", "first_attention")
+PROJECTION_SIZE = 192
+START_TEMPERATURE = 0.07
+
+
+@dataclass(frozen=True)
+class TipReductionConfig(PruningConfig):
+    """Schedule of TiP. Its paper prunes 0.5 at three layers of each backbone (Section 4.3).
+
+    Args:
+        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_attention"` or
+            `"first_attention"`, a linear layer on the attention that the text pays it, over all heads or the first.
+        sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
+        contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
+            out.
+        continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0.
+    """
+
+    method: ClassVar[str] = "tip"
+
+    pruner: str = "mlp"
+    sparsity_weight: float = 1.0
+    contrastive_weight: float = 1.0
+    continuity_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pruner not in PRUNERS:
+            raise ValueError(f"reduction.pruner={self.pruner!r}: choose one of {', '.join(PRUNERS)}")
+        for name in ("sparsity_weight", "contrastive_weight", "continuity_weight"):
+            self._validate_weight(name)
+
+
+def new_pruner(kind: str, width: int) -> nn.Module:
+    """A token pruner (Appendix A.1): logits (..., 2) to keep and to prune from states (..., D), or from the attention
+    (..., 1).
+    """
+    if kind == "linear":
+        return nn.Linear(width, 2)
+    if kind != "mlp":
+        return nn.Linear(1, 2)
+    half, quarter = max(width // 2, 1), max(width // 4, 1)
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        *(nn.Linear(width, width), nn.GELU()),
+        *(nn.Linear(width, half), nn.GELU()),
+        *(nn.Linear(half, quarter), nn.GELU()),
+        nn.Linear(quarter, 2),
+    )
+
+
+class Contrast(nn.Module):
+    """Projections of text and image to a common space, and the temperature of their similarity (Section 3.2)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.text = nn.Linear(width, PROJECTION_SIZE)
+        self.image = nn.Linear(width, PROJECTION_SIZE)
+        self.log_temperature = nn.Parameter(torch.empty(()))
+        self.reset_temperature()
+
+    def reset_temperature(self) -> None:
+        """Start with the temperature of a new model."""
+        init.constant_(self.log_temperature, math.log(START_TEMPERATURE))
+
+    def forward(self, text: Tensor, image: Tensor) -> Tensor:
+        """The contrastive loss of mean states, text and image each float (B, D)."""
+        text, image = (F.normalize(states.float(), dim=-1) for states in (self.text(text), self.image(image)))
+        return contrastive_loss(text, image, self.log_temperature.float().exp())
+
+
+class TipReducer(LearnedPruningReducer):
+    """Keeps the image tokens that a pruner per layer finds most salient (TiP, Section 3.1)."""
+
+    config_class = TipReductionConfig
+    config: TipReductionConfig
+
+    def __init__(self, config: TipReductionConfig, width: int):
+        super().__init__(config, width)
+        self.pruners = nn.ModuleDict({str(layer): new_pruner(config.pruner, width) for layer in config.layers})
+        names = [str(layer) for layer in config.layers] if config.contrastive_weight > 0 else []
+        self.contrasts = nn.ModuleDict({name: Contrast(width) for name in names})
+
+    @property
+    def uses_attention(self) -> bool:  # type: ignore[override]
+        return self.config.pruner.endswith("attention")
+
+    def init_weights(self) -> None:
+        for contrast in self.contrasts.values():
+            cast(Contrast, contrast).reset_temperature()
+
+    def fits(self, config: ReductionConfig) -> bool:
+        return (
+            isinstance(config, TipReductionConfig)
+            and (config.layers, config.pruner) == (self.config.layers, self.config.pruner)
+            and (config.contrastive_weight > 0) == bool(self.contrasts)
+        )
+
+    def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        features = pair.image.states
+        if self.uses_attention:
+            assert evidence.text_to_image is not None, "`uses_attention` asks for it"
+            heads = (
+                evidence.text_to_image[:, :1] if self.config.pruner == "first_attention" else evidence.text_to_image
+            )
+            # Times the number of tokens, so that what an average token gets is 1 at any length.
+            attention = ops.text_saliency(heads, pair.text.mask) * heads.shape[-1]
+            features = attention.unsqueeze(-1).to(pair.image.states.dtype)
+        return self.pruners[str(layer)](features).float().log_softmax(dim=-1)
+
+    def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:
+        config, mask = self.config, learnable(pair.image.mask)
+        probabilities = log_probabilities[..., 0].exp()
+        kept = 1 - config.ratio("prune_ratio", layer)
+        losses = {"sparsity_loss": config.sparsity_weight * sparsity_loss(probabilities, mask, kept)}
+        if config.contrastive_weight > 0:
+            text = weighted_mean(pair.text.states, pair.text.mask.float())
+            image = weighted_mean(pair.image.states, drawn)
+            losses["contrastive_loss"] = config.contrastive_weight * self.contrasts[str(layer)](text, image)
+        if config.continuity_weight > 0:
+            if pair.image.grid is None:
+                raise ValueError(
+                    "reduction.continuity_weight: config.max_image_length leaves patches out, so none has neighbours: "
+                    "set continuity_weight=0 or max_image_length=-1"
+                )
+            loss = continuity_loss(probabilities[:, 1:], mask[:, 1:], pair.image.grid)
+            losses["continuity_loss"] = config.continuity_weight * loss
+        return losses
+
+
+def weighted_mean(states: Tensor, weight: Tensor) -> Tensor:
+    """The mean of the states (B, L, D) with weights (B, L), float (B, D)."""
+    weight = (weight / weight.sum(dim=1, keepdim=True)).to(states.dtype)
+    return (weight.unsqueeze(1) @ states).squeeze(1)

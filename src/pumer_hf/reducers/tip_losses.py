@@ -1,0 +1,71 @@
+"""The losses of TiP, as pure functions. Their sum with task and distillation loss is Eq. 3."""
+
+import torch
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather
+from torch.nn import functional as F
+
+from .pruning import masked_mean
+
+
+def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float) -> Tensor:
+    """Sparsity regularisation (TiP, Eq. 6): the squared distance of each keep probability to the wanted part.
+
+    Args:
+        probabilities: float (B, L), in [0, 1].
+        mask: bool (B, L), True for the tokens that count.
+        kept: part of the tokens to keep, in (0, 1].
+
+    Returns:
+        Scalar, at least 0.
+    """
+    return masked_mean((probabilities - kept) ** 2, mask)
+
+
+def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor) -> Tensor:
+    """Text-informed contrastive loss (TiP, Eq. 2): which text of the batch belongs to each image?
+
+    The batch is that of all processes.
+
+    Args:
+        text: float (B, d), projected and normalised.
+        image: float (B, d), projected and normalised; row i belongs to text i.
+        temperature: scalar above 0.
+
+    Returns:
+        Scalar, at least 0.
+    """
+    rank, texts = 0, text
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, texts = torch.distributed.get_rank(), torch.cat(list(all_gather(text)))
+    similarity = image @ texts.T / temperature
+    return F.cross_entropy(similarity, torch.arange(len(text), device=text.device) + rank * len(text))
+
+
+def continuity_loss(probabilities: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Continuity regularisation (TiP, Eq. 7): the squared difference of each patch's keep probability to those of
+    its 8 neighbours.
+
+    Args:
+        probabilities: float (B, rows * columns), in [0, 1], in raster order.
+        mask: bool (B, rows * columns), True for the patches that count.
+        grid: rows and columns.
+
+    Returns:
+        Scalar, at least 0: the mean over all pairs of neighbours that both count.
+    """
+    values, real = probabilities.unflatten(1, grid), mask.unflatten(1, grid)
+    differences, pairs = [], []
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each pair once
+        here, there = neighbours(values, down, right)
+        both = neighbours(real, down, right)
+        differences.append((here - there).flatten(1))
+        pairs.append((both[0] & both[1]).flatten(1))
+    return masked_mean(torch.cat(differences, dim=1) ** 2, torch.cat(pairs, dim=1))
+
+
+def neighbours(values: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
+    """Those of `values` (B, rows, columns) that have a neighbour so many steps away, and the neighbours."""
+    rows, columns = values.shape[1:]
+    first, last = max(-right, 0), columns - max(right, 0)
+    return values[:, : rows - down, first:last], values[:, down:, first + right : last + right]

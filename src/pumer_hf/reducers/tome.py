@@ -1,0 +1,69 @@
+"""ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer. It knows of no text and no image."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+
+from .. import ops
+from ..tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
+from .base import Ratios, ReductionConfig, TokenReducer
+
+
+@dataclass(frozen=True)
+class ToMeReductionConfig(ReductionConfig):
+    """Schedule of ToMe. Its paper names every layer in `layers`.
+
+    Args:
+        layers: indices of the layers that reduce, ascending.
+        merge_ratio: part of the tokens coming in that a layer merges away, of the text as of the image, in [0, 1): one
+            number for all layers or one per entry of `layers`. A layer can merge half of the tokens at most.
+    """
+
+    method: ClassVar[str] = "tome"
+    ratios: ClassVar[tuple[str, ...]] = ("merge_ratio",)
+
+    merge_ratio: Ratios
+
+
+class ToMeReducer(TokenReducer):
+    """Bipartite soft matching with tracked sizes and proportional attention (ToMe, Section 3).
+
+    A merged token is the mean of all that it holds, and weighs as much in attention as they did together: the mask
+    holds the sizes, so each `exp(score)` is multiplied by the size of its token, which is ToMe's `+ log s`.
+
+    Deviation: a token merges within its own modality, at the same ratio in both, where ToMe would match them across.
+    METER has no joint sequence, and in ViLT the number of text tokens left would depend on the values.
+    """
+
+    config_class = ToMeReductionConfig
+    config: ToMeReductionConfig
+
+    def num_merges(self, layer: int, length: int) -> int:
+        """How many of `length` tokens `layer` merges away. `round` is Python's (half to even)."""
+        return min(round(self.config.ratio("merge_ratio", layer) * length), ops.max_merges(length))
+
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        return num_text - self.num_merges(layer, num_text), num_image - self.num_merges(layer, num_image)
+
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
+        image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
+        trace = LayerTrace(
+            layer=layer,
+            num_text=text.mask.shape[1],
+            num_image=image.mask.shape[1],
+            text_source=text.source,
+            image_source=image.source,
+            image_matching=image_matching,
+            text_matching=text_matching,
+        )
+        return TokenPair(text, image), trace
+
+    def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching]:
+        """Merge the tokens of one modality by their keys, float (B, L, d)."""
+        length = tokens.mask.shape[1]
+        num_merges = self.num_merges(layer, length)
+        matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask > 0, num_merges))
+        sized = replace(tokens, mask=tokens.size.float())
+        return sized.move(matching.positions(length), length - num_merges), matching

@@ -1,0 +1,207 @@
+"""The methods that learn where to prune: their masks, their losses, and that they do not collapse."""
+
+import copy
+
+import pytest
+import torch
+from tiny_models import FAMILIES, NUM_LABELS, schedule
+from torch import multiprocessing
+from torch.nn import functional as F
+from two_processes import contrast_of_a_share
+
+from pumer_hf.reducers import build_reducer, parse_reduction, pruning
+from pumer_hf.reducers.dynamicvit import ratio_loss
+from pumer_hf.reducers.tip_losses import continuity_loss, contrastive_loss, sparsity_loss
+
+LEARNED = {
+    "tip": {"method": "tip", "layers": [1, 2], "prune_ratio": 0.4},
+    "dynamicvit": {"method": "dynamicvit", "layers": [1, 2], "prune_ratio": 0.4},
+}
+
+
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_a_masked_token_is_as_good_as_a_removed_one(family, method, monkeypatch):
+    model, inputs = family.model(LEARNED[method]), family.inputs()
+    removed = model(**inputs)
+    keeps = [trace.keep for trace in removed.reduction]
+    kept = []  # as positions among the tokens that the model began with
+    for keep in keeps:
+        kept.append(keep if not kept else kept[-1].gather(1, keep))
+    draws = iter(kept)
+
+    def draw(log_probabilities, hard):
+        chosen = torch.zeros_like(log_probabilities)
+        return chosen.scatter(1, next(draws).unsqueeze(-1).expand(-1, -1, 2), 1.0)
+
+    monkeypatch.setattr(pruning.F, "gumbel_softmax", draw)
+    masked = model.train()(**inputs)
+    torch.testing.assert_close(masked.logits, removed.logits, atol=1e-5, rtol=1e-5)
+    for trace, other in zip(masked.reduction, removed.reduction, strict=True):
+        assert trace.num_image == family.num_image
+        assert torch.equal(trace.image_source >= 0, other.image_source >= 0)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_the_task_tells_the_pruner_what_to_keep(method):
+    model, inputs = FAMILIES["vilt"].model(LEARNED[method]).train(), FAMILIES["vilt"].inputs()
+    torch.manual_seed(0)
+    model(**inputs, labels=torch.rand(3, NUM_LABELS)).loss.backward()
+    pruner = next(parameter for name, parameter in model.named_parameters() if "reducer" in name and "1" in name)
+    assert pruner.grad.abs().sum() > 0  # of the task loss alone
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize(
+    "family", [FAMILIES["vilt"], pytest.param(FAMILIES["meter"], marks=pytest.mark.slow)], ids=FAMILIES
+)
+def test_training_collapses_neither_to_nothing_nor_to_everything(family, method, precision):
+    model, inputs = family.model(LEARNED[method], initializer_range=0.1).train(), family.inputs()
+    labels = torch.rand(3, NUM_LABELS, generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    torch.manual_seed(2)
+    parts = []
+    for step in range(200):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = model(**inputs, labels=labels)
+            loss = outputs.loss + sum(term for trace in outputs.reduction for term in trace.losses.values()) / 2
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        if step >= 150:
+            counts = [(trace.image_source[0] > 0).sum().item() for trace in outputs.reduction]
+            parts.append([counts[0] / 16, counts[1] / 16])
+    first, second = torch.tensor(parts).mean(dim=0).tolist()
+    assert 0.4 < first < 0.8  # 0.6 is wanted
+    assert 0.2 < second < 0.55  # 0.36
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_without_gradients_a_learned_method_must_be_in_eval_mode():
+    model, inputs = FAMILIES["vilt"].model(LEARNED["tip"]).train(), FAMILIES["vilt"].inputs()
+    with torch.no_grad(), pytest.raises(ValueError, match=r"use_reentrant=False.*model.eval\(\)"):
+        model(**inputs)
+
+
+def test_another_schedule_keeps_what_was_learned_if_its_layers_are_the_same(caplog):
+    model = FAMILIES["vilt"].model(LEARNED["tip"])
+    weights = copy.deepcopy(model.vilt.reducer.state_dict())
+    model.set_reduction({**LEARNED["tip"], "prune_ratio": 0.1, "continuity_weight": 0.0})
+    assert all(torch.equal(value, weights[name]) for name, value in model.vilt.reducer.state_dict().items())
+    for change in ({"layers": [0, 1]}, {"pruner": "linear"}, {"contrastive_weight": 0.0}):
+        model.set_reduction({**LEARNED["tip"], **change})
+        assert any(
+            name not in weights or value.shape != weights[name].shape or not torch.equal(value, weights[name])
+            for name, value in model.vilt.reducer.state_dict().items()
+        ) or len(weights) != len(model.vilt.reducer.state_dict())
+        model.set_reduction(LEARNED["tip"])
+
+
+def test_sparsity_loss():
+    probabilities = torch.tensor([[0.5, 0.9, 0.1], [1.0, 0.5, 0.5]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    assert sparsity_loss(probabilities, mask, 0.5).item() == pytest.approx((0 + 0.16 + 0.25) / 3)
+    assert sparsity_loss(probabilities, torch.zeros_like(mask), 0.5) == 0
+
+
+def test_continuity_loss_equals_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    rows, columns = 4, 5
+    values = torch.rand(2, rows * columns, generator=generator)
+    mask = torch.rand(2, rows * columns, generator=generator) < 0.7
+    squares = []
+    for example in range(2):
+        for place in range(rows * columns):
+            for other in range(rows * columns):
+                (y, x), (v, u) = divmod(place, columns), divmod(other, columns)
+                if place != other and max(abs(y - v), abs(x - u)) == 1 and mask[example, [place, other]].all():
+                    squares.append((values[example, place] - values[example, other]).item() ** 2)
+    found = continuity_loss(values, mask, (rows, columns)).item()
+    assert found == pytest.approx(sum(squares) / len(squares), rel=1e-5)
+    assert continuity_loss(torch.ones(1, 20), torch.ones(1, 20, dtype=torch.bool), (4, 5)) == 0
+
+
+def test_contrastive_loss():
+    text = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=-1)
+    image = F.normalize(torch.tensor([[1.0, 0.1], [0.2, 1.0], [-1.0, 1.0]]), dim=-1)
+    expected = 0.0
+    for row in range(3):
+        scores = [float(image[row] @ text[other]) / 0.5 for other in range(3)]
+        expected -= scores[row] - torch.tensor(scores).logsumexp(0).item()
+    assert contrastive_loss(text, image, torch.tensor(0.5)).item() == pytest.approx(expected / 3, rel=1e-5)
+
+
+def test_the_contrast_is_with_the_texts_of_all_processes(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    text, image = (torch.randn(4, 3, generator=generator, requires_grad=True) for _ in range(2))
+    expected = contrastive_loss(text, image, torch.tensor(0.5))
+    expected.backward()
+    torch.save((text.detach(), image.detach()), tmp_path / "inputs.pt")
+    multiprocessing.spawn(contrast_of_a_share, (str(tmp_path),), nprocs=2)
+    shares = [torch.load(tmp_path / f"share-{rank}.pt") for rank in range(2)]
+    losses, of_text, of_image = zip(*shares, strict=True)
+    assert sum(losses) / 2 == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(torch.cat(of_text) / 2, text.grad)  # DDP takes the mean over the processes
+    torch.testing.assert_close(torch.cat(of_image) / 2, image.grad)
+
+
+def test_ratio_loss():
+    drawn = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]])
+    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
+    assert ratio_loss(drawn, mask, 0.5).item() == pytest.approx(0.0)
+    assert ratio_loss(drawn, mask, 0.75).item() == pytest.approx(0.0625)
+
+
+def test_a_pruner_of_dynamicvit_sees_the_whole_image():
+    reducer = build_reducer(parse_reduction(LEARNED["dynamicvit"]), 8)
+    predictor = reducer.predictors["1"]
+    states = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
+    logits = predictor(states, weight)
+    assert logits.shape == (1, 5, 2)
+    changed = states.clone()
+    changed[0, 3] = states[0, 2]
+    assert not torch.allclose(predictor(changed, weight)[0, 0], logits[0, 0])
+    padding = states.clone()
+    padding[0, 4] = states[0, 2]
+    torch.testing.assert_close(predictor(padding, weight)[0, :4], logits[0, :4])
+
+
+def test_continuity_needs_a_grid():
+    model = FAMILIES["vilt"].model(LEARNED["tip"], max_image_length=6).train()
+    with pytest.raises(ValueError, match="continuity_weight: config.max_image_length leaves patches out"):
+        model(**FAMILIES["vilt"].inputs())
+    FAMILIES["vilt"].model({**LEARNED["tip"], "continuity_weight": 0}, max_image_length=6).train()(
+        **FAMILIES["vilt"].inputs()
+    )
+
+
+def test_the_attention_pruners_read_the_attention():
+    for pruner in ("mean_attention", "first_attention"):
+        reducer = build_reducer(parse_reduction({**LEARNED["tip"], "pruner": pruner}), 8)
+        assert reducer.uses_attention
+    assert not build_reducer(parse_reduction(LEARNED["tip"]), 8).uses_attention
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pruner": "big"}, "reduction.pruner='big': choose one of mlp, linear"),
+        ({"sparsity_weight": -1}, "reduction.sparsity_weight=-1: must be a number of at least 0"),
+        ({"contrastive_weight": "1"}, "reduction.contrastive_weight='1': must be a number"),
+        ({"method": "dynamicvit", "ratio_weight": True}, "reduction.ratio_weight=True: must be a number"),
+        ({"method": "random", "seed": 1.5}, "reduction.seed=1.5: must be an integer"),
+    ],
+)
+def test_wrong_values(change, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")):
+        parse_reduction({**LEARNED["tip"], **change})
+
+
+def test_schedules_of_the_contract_say_all():
+    assert set(schedule("tip", "small")) == {
+        *("method", "layers", "prune_ratio", "pruner"),
+        *("sparsity_weight", "contrastive_weight", "continuity_weight"),
+    }

@@ -1,0 +1,84 @@
+"""ToMe: sizes, weighted means and proportional attention."""
+
+import torch
+from torch.nn import functional as F
+
+from pumer_hf.models.attention import attend, weighted_softmax
+from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.tokens import Evidence, TokenPair, Tokens
+
+
+def pair_of(num_text=6, num_image=11, width=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(length, num_real):
+        mask = torch.arange(length) < torch.tensor(num_real).unsqueeze(1)
+        return Tokens.initial(torch.randn(2, length, width, generator=generator), mask)
+
+    return TokenPair(tokens(num_text, [6, 3]), tokens(num_image, [11, 7]))
+
+
+def merged(pair, layers):
+    reducer = build_reducer(parse_reduction({"method": "tome", "layers": layers, "merge_ratio": 0.4}), 4)
+    for layer in layers:
+        evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
+        pair, trace = reducer(layer, pair, evidence)
+    return pair, trace
+
+
+def test_a_token_is_the_mean_of_all_that_it_holds_and_its_mask_says_how_many():
+    before = pair_of()
+    after, trace = merged(before, [0, 1, 2])
+    for tokens, first in ((after.text, before.text), (after.image, before.image)):
+        assert torch.equal(tokens.mask, tokens.size.float())
+        assert (tokens.mask > 2).any()
+        for example in range(2):
+            for token in range(tokens.mask.shape[1]):
+                held = tokens.source[example] == token
+                assert held.sum() == tokens.mask[example, token]
+                if held.any():
+                    expected = first.states[example, held].mean(dim=0)
+                    torch.testing.assert_close(tokens.states[example, token], expected)
+    assert (trace.num_text, trace.num_image) == (after.text.mask.shape[1], after.image.mask.shape[1])
+
+
+def test_attention_to_a_merged_token_is_that_to_its_parts():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, length, 4, generator=generator) for length in (3, 5, 5))
+    sizes = torch.tensor([1, 3, 2, 1, 4])
+    padding = torch.tensor([False, False, False, True, False])
+    weight = torch.where(padding, 0.0, sizes.float())[None, None, None]
+    parts = torch.arange(5)[~padding].repeat_interleave(sizes[~padding])
+    expected = F.scaled_dot_product_attention(query, key[:, :, parts], value[:, :, parts]).transpose(1, 2).flatten(2)
+    for explicit in (False, True):
+        context, _ = attend(query, key, value, weight, 0.0, explicit)
+        torch.testing.assert_close(context, expected)
+
+
+def test_weighted_softmax_is_finite_where_a_masked_score_is_huge():
+    scores = torch.tensor([[[[1.0, 500.0, 2.0]]]], requires_grad=True)
+    weight = torch.tensor([[[[1.0, 0.0, 1.0]]]], requires_grad=True)
+    probabilities = weighted_softmax(scores, weight)
+    torch.testing.assert_close(probabilities[0, 0, 0, [0, 2]], torch.tensor([1.0, 2.0]).softmax(0))
+    assert probabilities[..., 1] == 0
+    (probabilities * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
+    assert scores.grad.isfinite().all()
+    assert weight.grad.isfinite().all()
+    assert weight.grad[0, 0, 0, 1] != 0
+
+
+def test_gradients_of_weights_are_those_of_the_formula():
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(1, 2, 3, 4, generator=generator, dtype=torch.float64)
+    weight = torch.rand(1, 1, 1, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def plain(weight):
+        exponentials = scores.float().exp() * weight
+        return exponentials / exponentials.sum(dim=-1, keepdim=True)
+
+    torch.testing.assert_close(weighted_softmax(scores, weight), plain(weight))
+    found, expected = (
+        torch.autograd.grad(function(weight)[..., 0].sum(), weight)[0]
+        for function in (lambda weight: weighted_softmax(scores, weight), plain)
+    )
+    torch.testing.assert_close(found, expected)
