@@ -140,9 +140,7 @@ class Measure(Command):
         else:
             from .explain.vqa_hat import read_vqa_hat
 
-            choices["vqa_hat"] = read_vqa_hat(
-                args.vqa_hat, args.questions, args.images, args.annotations, args.limit
-            )
+            choices["vqa_hat"] = read_vqa_hat(args.vqa_hat, args.questions, args.images, args.annotations, args.limit)
         from .explain.measure_run import measure_checkpoint
 
         print(*measure_checkpoint(args.checkpoint, **choices), sep="\n")

@@ -89,7 +89,9 @@ def region_from_boxes(
     width, height = image_size
     for box in boxes:
         if len(box) != 4 or not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
-            raise ValueError(f"boxes: {tuple(box)} must be (x0, y0, x1, y1) within an image of {width} x {height} pixels")
+            raise ValueError(
+                f"boxes: {tuple(box)} must be (x0, y0, x1, y1) within an image of {width} x {height} pixels"
+            )
     x0, y0, x1, y1 = torch.tensor([list(box) for box in boxes], dtype=torch.float64).view(-1, 4).unbind(dim=1)
     in_rows, in_columns = _overlaps(y0, y1, height, grid[0]), _overlaps(x0, x1, width, grid[1])
     return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).any(dim=0)

@@ -113,7 +113,9 @@ def layer_report(values: Tensor) -> dict[str, Any]:
     has_region = ~values[0].isnan()
     examples = int(has_region.any(dim=1).sum())
     if not examples:
-        raise ValueError(f"regions: all are empty, those of {values.shape[1]} examples: there is nothing to align with")
+        raise ValueError(
+            f"regions: all are empty, those of {values.shape[1]} examples: there is nothing to align with"
+        )
     means = values.nanmean(dim=1)[:, has_region.any(dim=0)].mean(dim=1)
     return {**dict(zip(Alignment._fields, (100 * means).tolist(), strict=True)), "examples": examples}
 

@@ -68,7 +68,9 @@ def find_maps(folder: str) -> Mapping[int, list[Path]]:
         for annotator in annotators:
             if annotator not in of_question:
                 missing = Path(folder) / f"{number}_{annotator}.png"
-                raise FileNotFoundError(f"{missing}: there is no such map, but others are by {annotators[-1]} annotators")
+                raise FileNotFoundError(
+                    f"{missing}: there is no such map, but others are by {annotators[-1]} annotators"
+                )
     return {number: [of_question[annotator] for annotator in annotators] for number, of_question in maps.items()}
 
 
