@@ -1,7 +1,7 @@
 """Whether a layer still holds the patches that matter: alignment with the region that a text asks about.
 
-The alignment precision is TiP's (Section 5.2): of the patches that are left, the part that lies in the region. Beside it
-stands the recall: of the region, the part that is left. A patch is left if a token holds it, alone or merged.
+The alignment precision is TiP's (Section 5.2): of the patches that are left, the part that lies in the region. Beside
+it stands the recall: of the region, the part that is left. A patch is left if a token holds it, alone or merged.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class Alignment(NamedTuple):
 
 
 def held_patches(trace: LayerTrace, grid: tuple[int, int]) -> Tensor:
-    """Bool (B, rows, columns): which patches some token holds after the layer; `grid` and errors as of [`token_map`]."""
+    """Bool (B, rows, columns): which patches some token holds after the layer; arguments of [`token_map`]."""
     return torch.stack([token_map(trace, grid, example) for example in range(len(trace.image_source))]) >= 0
 
 

@@ -46,7 +46,7 @@ def measure_explanations(
 
     Returns:
         Plain JSON types, all measures in percent. `layers`: for each reduction layer `layer`, `precision`, `recall`,
-        `random_precision`, `random_recall` ([`Alignment`], the mean over the examples and then over the annotators) and
+        `random_precision`, `random_recall` ([`Alignment`], the mean over the examples and then the annotators) and
         `examples`, how many have a region. `examples`, `without_region` (left out of `layers`), `annotators`, `seed`.
         With labels also `accuracy` by reducer ([`compared_reducers`]) and the measures of [`faithfulness`].
 
