@@ -126,7 +126,7 @@ def test_attention_by_hand():
     assert marked(region_from_attention(attention, (4, 4), (2, 2))) == ["x.", "x."]
     assert marked(region_from_attention(attention, (4, 4), (2, 2), threshold=0.1)) == ["x.", "xx"]
     assert marked(region_from_attention(attention, (8, 8), (2, 2))) == [".x..", "....", "....", "x..."]
-    assert marked(region_from_attention(attention / 255, (8, 16), (4, 4))) == ["xx..", "x..."]
+    assert marked(region_from_attention(attention / 255, (8, 16), (4, 4), 0.19)) == [".x..", "x..."]
 
 
 def test_nobody_looked_anywhere():

@@ -109,6 +109,9 @@ def test_without_any_region_nothing_can_be_measured():
         measure_explanations(model, [nothing])
     with pytest.raises(ValueError, match="batches: there is no example"):
         measure_explanations(model, [])
+    for labels in ([None, torch.zeros(3).long()], [torch.zeros(3).long(), None]):
+        with pytest.raises(ValueError, match="labels: give them with all batches, or with none"):
+            measure_explanations(model, [nothing._replace(labels=own) for own in labels])
     model.set_reduction(None)
     with pytest.raises(ValueError, match="reduces no tokens"):
         measure_explanations(model, [nothing])

@@ -57,28 +57,42 @@ def measure_explanations(
     check_reduces(model)
     if num_images(model) != 1:
         raise ValueError(f"{type(model).__name__} takes several images: measure a model of one image")
-    reducers: dict[str, nn.Module | None] = {}
-    aligned: dict[int, list[Tensor]] = {layer: [] for layer in model.reduction.layers}
+    aligned: dict[int, list[Tensor]] = {}
     scores: dict[str, list[np.ndarray]] = {}
-    for inputs, regions, labels in batches:
-        if not reducers:
+    reducers: dict[str, nn.Module | None] | None = None
+    for batch in batches:
+        if reducers is None:
             own = {"reduced": model.base_model.reducer}
-            reducers = own if labels is None else compared_reducers(model, seed)
-        inputs = {name: value.to(model.device) for name, value in inputs.items()}
-        for name, reducer in reducers.items():
-            with reduced_by(model, reducer):
-                outputs = run(model, inputs)
-            if name == "reduced":
-                for trace in outputs.reduction:
-                    aligned[trace.layer].append(_per_annotator(trace, regions, real_of(model.config, inputs)))
-            if labels is not None:
-                logits = outputs.logits.float().cpu().numpy()
-                scores.setdefault(name, []).append(example_scores(logits, labels.cpu().numpy()))
+            reducers = own if batch.labels is None else compared_reducers(model, seed)
+        if (batch.labels is None) != (len(reducers) == 1):
+            raise ValueError("labels: give them with all batches, or with none")
+        _measure(model, batch, reducers, aligned, scores)
     report = {**alignment_report(aligned), "seed": seed}
     if not scores:
         return report
     accuracy = {name: 100 * float(np.concatenate(values).mean()) for name, values in scores.items()}
     return {**report, "accuracy": accuracy, **faithfulness(accuracy)}
+
+
+def _measure(
+    model: PuMerPreTrainedModel,
+    batch: MeasuredBatch,
+    reducers: Mapping[str, nn.Module | None],
+    aligned: dict[int, list[Tensor]],
+    scores: dict[str, list[np.ndarray]],
+) -> None:
+    """Run a batch under each reducer, and add its alignment by layer and its scores by reducer."""
+    inputs = {name: value.to(model.device) for name, value in batch.inputs.items()}
+    for name, reducer in reducers.items():
+        with reduced_by(model, reducer):
+            outputs = run(model, inputs)
+        if name == "reduced":
+            real = real_of(model.config, inputs)
+            for trace in outputs.reduction:
+                aligned.setdefault(trace.layer, []).append(_per_annotator(trace, batch.regions, real))
+        if batch.labels is not None:
+            logits = outputs.logits.float().cpu().numpy()
+            scores.setdefault(name, []).append(example_scores(logits, batch.labels.cpu().numpy()))
 
 
 def real_of(config: PuMerConfig, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -99,7 +113,7 @@ def alignment_report(aligned: Mapping[int, Sequence[Tensor]]) -> dict[str, Any]:
     Args:
         aligned: for each layer the values of [`Alignment`] of each batch, float64 (4, B, A), NaN without a region.
     """
-    values = {layer: torch.cat(list(batches), dim=1) for layer, batches in aligned.items() if batches}
+    values = {layer: torch.cat(list(batches), dim=1) for layer, batches in aligned.items()}
     if not values:
         raise ValueError("batches: there is no example to measure")
     layers = [{"layer": layer, **layer_report(of_layer)} for layer, of_layer in values.items()]
