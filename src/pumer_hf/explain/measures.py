@@ -70,7 +70,7 @@ def measure_explanations(
     report = {**alignment_report(aligned), "seed": seed}
     if not scores:
         return report
-    accuracy = {name: 100 * float(np.concatenate(values).mean()) for name, values in scores.items()}
+    accuracy = {name: 100 * float(np.concatenate(values).mean(dtype=np.float64)) for name, values in scores.items()}
     return {**report, "accuracy": accuracy, **faithfulness(accuracy)}
 
 
