@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PILImage
 
-from pumer_hf.data.files import open_image, read_vqa_files
+from pumer_hf.data.files import open_image, read_vqa_answers, read_vqa_files, read_vqa_questions
 from pumer_hf.data.vqa import VqaCollator
 
 
@@ -242,6 +242,17 @@ def test_a_vqa_v2_question_without_its_image_is_named(vqa):
     files = vqa([vqa_question(), vqa_question(image_id=90)], [vqa_annotation()])
     with pytest.raises(FileNotFoundError, match=r"q\.json, question 1: .*images has no image with the number 90"):
         read_vqa_files(files, vqa.image_dir)
+
+
+def test_some_questions_of_a_file(vqa):
+    questions = [vqa_question(10), vqa_question(11, image_id=90), vqa_question(12, 25)]
+    path, annotations = vqa(questions, [vqa_annotation(10), vqa_annotation(11, ["yes"])])
+    rows = read_vqa_questions(path, vqa.image_dir, [12, 10, 99])  # 11 has no image
+    assert rows["question_id"][:] == [10, 12]
+    assert rows["origin"][1] == f"{path}, question 2"
+    with pytest.raises(ValueError, match=r"q\.json: the file holds no question with one of the 1 question_ids"):
+        read_vqa_questions(path, vqa.image_dir, [99])
+    assert read_vqa_answers(annotations) == {10: ["cup", "cup", "mug"], 11: ["yes"]}
 
 
 def test_files_without_a_number_are_no_vqa_v2_images(vqa, folder):

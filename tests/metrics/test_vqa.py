@@ -11,6 +11,7 @@ from pumer_hf.metrics.vqa import (
     accuracy,
     accuracy_report,
     answer_scores,
+    example_scores,
     language_baselines,
     normalize_answer,
     row_scores,
@@ -122,3 +123,9 @@ def test_language_baselines_break_ties_by_alphabet():
     train = questions(("a?", ["yes"]), ("a?", ["no"]))
     test = questions(("a?", ["no"]), ("b?", ["no"]))
     assert language_baselines(train, test) == {"majority": 100, "question_only": 100}
+
+
+def test_example_scores_of_soft_targets_and_of_classes():
+    logits = np.array([[0.0, 2.0], [1.0, 0.0]])
+    assert example_scores(logits, np.array([[0.3, 0.6], [0.9, 0.0]])).tolist() == [0.6, 0.9]
+    assert example_scores(logits, np.array([1, 1])).tolist() == [1.0, 0.0]

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +59,28 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
     return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question")
 
 
-def read_vqa_questions(file: str, image_dir: str) -> Dataset:
-    """Read VQA v2's official questions of a split whose answers are not public.
+def read_vqa_questions(file: str, image_dir: str, question_ids: Collection[int] | None = None) -> Dataset:
+    """Read VQA v2's official questions without answers, as of a split whose answers are not public.
+
+    Args:
+        file: the official file.
+        image_dir: folder of the images.
+        question_ids: read only these; the others need no image.
 
     Returns:
         A dataset with the columns `image`, `question`, `question_id` and `origin`; errors as of [`read_vqa_files`].
     """
     (path,) = existing_files([file])
     questions = json_field(json_object(path.read_bytes(), file), "questions", list, file)
-    rows = _questions(path, questions, Path(image_dir))
-    return to_dataset(rows, QUESTION_FEATURES, f"{path}: the file holds no question")
+    rows = _questions(path, questions, Path(image_dir), question_ids)
+    which = "" if question_ids is None else f" with one of the {len(question_ids)} question_ids that are wanted"
+    return to_dataset(rows, QUESTION_FEATURES, f"{path}: the file holds no question{which}")
+
+
+def read_vqa_answers(file: str) -> dict[int, list[str]]:
+    """The annotators' answers in VQA v2's official annotations, by question_id; errors as of [`read_vqa_files`]."""
+    (path,) = existing_files([file])
+    return _answers(path, json_field(json_object(path.read_bytes(), file), "annotations", list, file))
 
 
 def existing_files(files: list[str]) -> list[Path]:
@@ -148,13 +160,7 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
     annotations_path, annotations = contents["annotations"]
     if not questions:
         raise ValueError(f"{path}: the file holds no question")
-    answers = {}
-    for number, annotation in enumerate(annotations):
-        origin = f"{annotations_path}, annotation {number}"
-        given = [json_field(item, "answer", str, origin) for item in json_field(annotation, "answers", list, origin)]
-        if not given:
-            raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
-        answers[json_field(annotation, "question_id", int, origin)] = given
+    answers = _answers(annotations_path, annotations)
     for row in _questions(path, questions, image_dir):
         question_id = row.pop("question_id")
         if question_id not in answers:
@@ -162,12 +168,28 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
         yield {**row, "answers": answers[question_id]}
 
 
-def _questions(path: Path, questions: list[Any], image_dir: Path) -> Iterator[dict[str, Any]]:
-    """Rows of VQA v2's questions, without answers."""
+def _answers(path: Path, annotations: list[Any]) -> dict[int, list[str]]:
+    """The answers in VQA v2's annotations, by question_id."""
+    answers = {}
+    for number, annotation in enumerate(annotations):
+        origin = f"{path}, annotation {number}"
+        given = [json_field(item, "answer", str, origin) for item in json_field(annotation, "answers", list, origin)]
+        if not given:
+            raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
+        answers[json_field(annotation, "question_id", int, origin)] = given
+    return answers
+
+
+def _questions(
+    path: Path, questions: list[Any], image_dir: Path, question_ids: Collection[int] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Rows of VQA v2's questions, without answers: all, or those with certain ids."""
     images = _images_by_number(image_dir)
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
         question_id, image_id = (json_field(question, name, int, origin) for name in ("question_id", "image_id"))
+        if question_ids is not None and question_id not in question_ids:
+            continue
         if image_id not in images:
             raise FileNotFoundError(f"{origin}: {image_dir} has no image with the number {image_id}")
         yield {

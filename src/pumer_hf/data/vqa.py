@@ -77,7 +77,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
     splits = load_splits(
         args,
         read=lambda files, image_dir, split: read_vqa_files(files, image_dir),
-        scenes=lambda split, number: _digit_scenes(args, split, number),
+        scenes=lambda split, number: scene_questions(args, split, number),
         columns={"image": None, "question": None, "answers": strings},
     )
     if labels is None:
@@ -91,7 +91,10 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
     return TaskData(**splits, labels=tuple(labels))
 
 
-def _digit_scenes(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
+def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
+    """Digit scenes as rows of this task: `answers` and `origin`, and the columns `kind` and `cells` of
+    [`digit_scenes`].
+    """
     weights = WEIGHTS if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
     scenes = digit_scenes(
         split,

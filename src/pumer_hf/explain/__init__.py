@@ -1,4 +1,6 @@
-"""What a reduction did, as pictures and words: everything here is read from the traces in `outputs.reduction`."""
+"""What a reduction did, as pictures and words, read from the traces in `outputs.reduction`; and measures of how well
+that explains an answer.
+"""
 
 from .maps import merged_words, patch_index, real_patches, token_map
 from .pictures import draw_layers, draw_token_map, draw_traces, seen_picture

@@ -46,6 +46,13 @@ def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.take_along_axis(targets, logits.argmax(-1)[:, None], axis=1)[:, 0]
 
 
+def example_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Score of each example, float (N,) in [0, 1]: as of [`row_scores`] for soft targets float (N, num_labels), else
+    whether it is right, for classes int (N,).
+    """
+    return row_scores(logits, labels) if labels.ndim == 2 else (logits.argmax(-1) == labels).astype(float)
+
+
 def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     """`accuracy` in percent; and `accuracy_by_kind`, if the dataset has a column `kind`.
 
@@ -54,7 +61,7 @@ def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -
         targets: soft targets float (N, C), or classes int (N,).
         dataset: the N rows.
     """
-    scores = row_scores(logits, targets) if targets.ndim == 2 else (logits.argmax(-1) == targets).astype(float)
+    scores = example_scores(logits, targets)
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
     if "kind" in dataset.column_names:
         kinds = np.array(dataset["kind"])

@@ -40,7 +40,8 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         return recipe.model
     args = recipe.stage("pretraining")
     args.push_to_hub = False  # the repository is the student's
-    data = VQA.load(question_arguments(recipe.data), None)
+    questions = question_arguments(recipe.data)
+    data = VQA.load(questions, None)
     texts = [*texts, *VQA.texts(data.train)]
     set_seed(args.seed)
     model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
@@ -49,8 +50,8 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         model,
         train=data.train,
         validation=data.validation,
-        collator=VQA.collator(processor, data, recipe.data, True),
-        eval_collator=VQA.collator(processor, data, recipe.data, False),
+        collator=VQA.collator(processor, data, questions, True),
+        eval_collator=VQA.collator(processor, data, questions, False),
         processor=processor,
         compute_metrics=VQA.metrics(data.validation, data.labels),
     )
@@ -60,5 +61,6 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
 def question_arguments(args: DataArguments) -> VqaDataArguments:
     """The `data` block of questions about the scenes of another task."""
     names = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed", "max_text_length")
+    names += ("keep_aspect_ratio", "rand_augment")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
     return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")

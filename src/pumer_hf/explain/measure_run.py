@@ -1,0 +1,57 @@
+"""`pumer-hf measure`: how well what a checkpoint keeps explains its answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..models.loading import SAVED, UNREDUCED, load_checkpoint
+from .batches import BATCH_SIZE, scene_batches, vqa_hat_batches
+from .measures import measure_explanations, measures_table
+
+NUM_SCENES = 200
+
+
+def measure_checkpoint(
+    source: str,
+    *,
+    reduction: Any = SAVED,
+    scenes: int = NUM_SCENES,
+    vqa_hat: Dataset | None = None,
+    batch_size: int = BATCH_SIZE,
+    seed: int = 0,
+    output: str | Path | None = None,
+) -> list[str]:
+    """Measure a checkpoint that answers questions, on digit scenes or on VQA-HAT ([`measure_explanations`]).
+
+    Args:
+        source: a folder, or an id on the Hub.
+        reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
+        scenes: digit scenes of the test split, unless `vqa_hat` is given.
+        vqa_hat: rows from [`read_vqa_hat`].
+        batch_size: examples per forward.
+        seed: of the random baselines.
+        output: a JSON file for the results.
+
+    Returns:
+        Lines to print: a table, and the results as one line of JSON.
+
+    Raises:
+        ValueError: the model reduces nothing or does not answer questions, or a value is out of range.
+        FileNotFoundError: there is no folder for `output`.
+    """
+    if output is not None and not Path(output).parent.is_dir():
+        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
+    model, processor = load_checkpoint(source, reduction)
+    if model.reduction is None:
+        raise ValueError(f"{source!r}: {UNREDUCED}")
+    if vqa_hat is None:
+        data, batches = "digit scenes", scene_batches(model, processor, scenes, batch_size)
+    else:
+        data, batches = "VQA-HAT", vqa_hat_batches(model, processor, vqa_hat, batch_size)
+    measured = measure_explanations(model, batches, seed)
+    report = {"checkpoint": source, "reduction": model.config.reduction, "data": data, **measured}
+    if output is not None:
+        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return [measures_table(report), json.dumps(report)]

@@ -1,0 +1,80 @@
+"""VQA-HAT (https://arxiv.org/abs/1606.03556): where people look to answer VQA v1's questions, as it is distributed."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+
+from ..data.files import open_image, read_vqa_answers, read_vqa_questions
+
+NAME = re.compile(r"(\d+)_([1-9]\d*)")
+
+
+def read_vqa_hat(
+    maps: str, questions: str, image_dir: str, annotations: str | None = None, limit: int | None = None
+) -> Dataset:
+    """The questions that have attention maps.
+
+    Args:
+        maps: folder of PNG files `<question_id>_<annotator>.png`; annotators count from 1, three in the validation
+            split and one in training.
+        questions: the official file with the questions of the split.
+        image_dir: folder of the COCO images.
+        annotations: the official file with the answers, where accuracy is to be measured.
+        limit: read only so many questions, the first of the file.
+
+    Returns:
+        A dataset with the columns `image` (path), `question`, `question_id`, `origin`, `maps` (a path per annotator);
+        and `answers` if `annotations` is given.
+
+    Raises:
+        FileNotFoundError: a file, a folder, an image or the map of an annotator is missing.
+        ValueError: a map has another name, or no question has one.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit}: must be at least 1")
+    found = find_maps(maps)
+    rows = read_vqa_questions(questions, image_dir, found)
+    rows = rows.select(range(min(limit or len(rows), len(rows))))
+    ids = rows["question_id"][:]
+    rows = rows.add_column("maps", [[str(path) for path in found[number]] for number in ids])
+    if annotations is not None:
+        answers = read_vqa_answers(annotations)
+        missing = next((number for number in ids if number not in answers), None)
+        if missing is not None:
+            raise ValueError(f"{annotations}: has no annotation for question_id {missing}")
+        rows = rows.add_column("answers", [answers[number] for number in ids])
+    return rows
+
+
+def find_maps(folder: str) -> Mapping[int, list[Path]]:
+    """The maps in a folder by question_id, each annotator's in order; errors as of [`read_vqa_hat`]."""
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder of attention maps")
+    maps: dict[int, dict[int, Path]] = {}
+    for path in sorted(Path(folder).glob("*.png")):
+        name = NAME.fullmatch(path.stem)
+        if name is None:
+            raise ValueError(f"{path}: the name of a map must be <question_id>_<annotator>.png, annotators from 1")
+        maps.setdefault(int(name[1]), {})[int(name[2])] = path
+    if not maps:
+        raise FileNotFoundError(f"{folder}: there is no map <question_id>_<annotator>.png in it")
+    annotators = range(1, 1 + max(max(of_question) for of_question in maps.values()))
+    for number, of_question in maps.items():
+        for annotator in annotators:
+            if annotator not in of_question:
+                missing = Path(folder) / f"{number}_{annotator}.png"
+                raise FileNotFoundError(
+                    f"{missing}: there is no such map, but others are by {annotators[-1]} annotators"
+                )
+    return {number: [of_question[annotator] for annotator in annotators] for number, of_question in maps.items()}
+
+
+def read_map(path: str) -> Tensor:
+    """The grey values of an attention map, uint8 (h, w); raises `ValueError` that names a file that is no image."""
+    picture = open_image({"path": path, "bytes": None}, "attention map")
+    return torch.from_numpy(np.array(picture.convert("L")))
