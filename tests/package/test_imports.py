@@ -17,6 +17,7 @@ ROWS = [
     ("data", "bench", "explain", "convert"),
     ("hub",),
     ("training", "demo"),
+    ("study",),
     ("cli",),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}

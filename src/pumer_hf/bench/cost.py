@@ -12,7 +12,10 @@ from .throughput import compare_throughput
 
 
 def cost_report(
-    models: Mapping[str, PuMerPreTrainedModel], inputs: dict[str, Tensor], seconds: float
+    models: Mapping[str, PuMerPreTrainedModel],
+    inputs: dict[str, Tensor],
+    seconds: float,
+    own_inputs: Mapping[str, dict[str, Tensor]] | None = None,
 ) -> dict[str, Any]:
     """Speed and size of models on one batch, interleaved, relative to the first.
 
@@ -20,18 +23,20 @@ def cost_report(
         models: by name, the unreduced one first, all on the device of the inputs.
         inputs: keyword arguments of their forward.
         seconds: how long to measure.
+        own_inputs: by name, of models that take another form of the same batch, such as smaller images.
 
     Returns:
         Plain JSON types: `throughput` ([`compare_throughput`]), `gflops` (multiply-adds of one example) and
         `tokens_per_layer` (pairs of text and image tokens that leave each layer), each by name of the model;
         `throughput` and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
     """
-    example = {name: value[:1] for name, value in inputs.items()}
-    sizes = {name: measure_size(model.eval(), example) for name, model in models.items()}
+    taken = {name: (own_inputs or {}).get(name, inputs) for name in models}
+    examples = {name: {key: value[:1] for key, value in batch.items()} for name, batch in taken.items()}
+    sizes = {name: measure_size(model.eval(), examples[name]) for name, model in models.items()}
     gflops = {name: count for name, (count, _) in sizes.items()}
     names = list(models)
     first, last = names[0], names[-1]
-    throughput = compare_throughput(models, inputs, seconds=seconds)
+    throughput = compare_throughput(models, inputs, own_inputs=own_inputs, seconds=seconds)
     return {
         "throughput": {"ratio": throughput[last]["ratio"], **throughput},
         "gflops": {"ratio": gflops[first] / gflops[last], **gflops},

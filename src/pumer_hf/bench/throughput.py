@@ -35,13 +35,21 @@ def interleaved_times(calls: dict[str, Callable[[], Any]], *, warmup: int, secon
 
 @torch.inference_mode()
 def compare_throughput(
-    models: Mapping[str, nn.Module], inputs: dict[str, Tensor], *, warmup: int = 3, seconds: float = 10.0
+    models: Mapping[str, nn.Module],
+    inputs: dict[str, Tensor],
+    *,
+    own_inputs: Mapping[str, dict[str, Tensor]] | None = None,
+    warmup: int = 3,
+    seconds: float = 10.0,
 ) -> dict[str, Any]:
     """Forward throughput under `inference_mode`, on the same batch, relative to the first model.
 
     Args:
         models: by name, on the device of the inputs, in the mode (eval) to measure.
         inputs: keyword arguments of their forward, with a batch dimension first.
+        own_inputs: by name, of models that take another form of the same batch, such as smaller images.
+        warmup: rounds that do not count.
+        seconds: how long to measure.
 
     Returns:
         Plain JSON types: `batch_size`, `rounds`, `regime`, and per model `examples_per_second` (median), `slowest` and
@@ -50,7 +58,7 @@ def compare_throughput(
     device = next(iter(inputs.values())).device
     batch_size = len(next(iter(inputs.values())))
 
-    def runner(model: nn.Module) -> Callable[[], Any]:
+    def runner(model: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], Any]:
         def run() -> None:
             model(**inputs)
             if device.type == "cuda":
@@ -58,7 +66,7 @@ def compare_throughput(
 
         return run
 
-    calls = {name: runner(model) for name, model in models.items()}
+    calls = {name: runner(model, (own_inputs or {}).get(name, inputs)) for name, model in models.items()}
     times = interleaved_times(calls, warmup=warmup, seconds=seconds)
     baseline = next(iter(times.values()))
     report: dict[str, Any] = {"batch_size": batch_size, "rounds": len(baseline), "regime": "forward, inference_mode"}

@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from transformers import ProcessorMixin, set_seed
 
 from ..bench.cost import measure_size
 from ..bench.environment import environment
+from ..bench.tables import headline
 from ..data.collator import Collator
 from ..data.task import Task, TaskData
 from ..models.base import PuMerPreTrainedModel
@@ -142,12 +142,6 @@ def load_group(study: Study, data: str, backbone: str) -> Shared:
     return Shared(study, task, recipe, splits, processor, folders["teacher"])
 
 
-def headline(report: Mapping[str, Any]) -> tuple[str, float]:
-    """The metric that tables show, by name, and its value in percent: accuracy, or recall@1 of retrieval."""
-    name = "accuracy" if "accuracy" in report else "text_to_image_recall@1"
-    return name, report[name]
-
-
 def check_teacher(shared: Shared, group: str) -> None:
     """Evaluate the teacher and write its file, once.
 
@@ -168,8 +162,8 @@ def check_teacher(shared: Shared, group: str) -> None:
     report = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
     example = {key: value[:1] for key, value in shared.batch("none").items()}
     gflops, tokens = measure_size(shared.teacher, example)
-    metric, value = headline(report)
-    result = {"status": store.DONE, "group": group, "metric": metric, "value": value, "weights": fingerprint}
+    metric = headline(report)
+    result = {"status": store.DONE, "group": group, "metric": metric, "value": report[metric], "weights": fingerprint}
     result |= {"gflops": gflops, "tokens_per_layer": tokens, "report": report, **environment()}
     store.write(study.output, name, result)
 

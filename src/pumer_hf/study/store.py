@@ -32,7 +32,7 @@ def read(folder: Path, name: str) -> dict[str, Any] | None:
 def state(folder: Path, cell: Cell) -> str:
     """How far a cell is: `DONE`, `FAILED`, `OUT_OF_REACH` or `MISSING`."""
     result = read(folder, cell.key)
-    return MISSING if result is None else result["status"]
+    return MISSING if result is None else result.get("status", MISSING)
 
 
 def write_plan(folder: Path, cells: Iterable[Cell]) -> None:
@@ -43,3 +43,8 @@ def write_plan(folder: Path, cells: Iterable[Cell]) -> None:
 def teacher_name(group: str) -> str:
     """Name of the file about the teacher of a group."""
     return f"{group}-teacher"
+
+
+def remove(folder: Path, cell: Cell) -> None:
+    """Remove the result of a cell, so that it is done again."""
+    (folder / f"{cell.key}.json").unlink()
