@@ -4,6 +4,7 @@ import shutil
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
@@ -38,7 +39,7 @@ def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
         return known
     variant = variant_of(cell.method, cell.schedule_variant)
     trials: list[dict[str, float]] = []
-    found: Option | None
+    found: Option
     if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
         main = calibrate(shared, replace(cell, variant=MAIN))
         if not main["reached"]:
@@ -108,11 +109,12 @@ def size_options(shared: Shared, student: PuMerPreTrainedModel) -> list[Option]:
 def measure(shared: Shared, cell: Cell, option: Option) -> dict[str, Any]:
     """What an option costs beside the teacher, interleaved in one run; see [`cost_report`]."""
     student = shared.student(option.reduction).eval()
+    smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
     report = cost_report(
         {"teacher": shared.teacher, "student": student},
         shared.batch(cell.method),
         shared.study.setting.benchmark_seconds,
-        own_inputs={"student": shared.batch(cell.method, option.image_size)},
+        own_inputs=None if smaller is None else {"student": smaller},
     )
     return {"reduction": student.config.reduction, "image_size": option.image_size, **report}
 
@@ -126,7 +128,8 @@ def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, 
         schedule: from [`calibrate`].
 
     Returns:
-        The result, of plain JSON types, as it is written. Out of reach, nothing is trained.
+        The result, of plain JSON types, as it is written. Out of reach, nothing is trained. What training prints goes
+        to a log beside the student.
     """
     result: dict[str, Any] = {**cell.to_dict(), "reduction": schedule["reduction"]}
     result |= {"image_size": schedule["image_size"], "speed": schedule["throughput"]["ratio"]}
@@ -135,11 +138,14 @@ def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, 
     args = student_arguments(shared, cell)
     set_seed(args.seed)
     student = shared.student(schedule["reduction"])
-    start = time.perf_counter()
-    if cell.variant != TRAINING_FREE:
-        train(shared, cell, args, student, schedule["image_size"])
-        result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
-    report = evaluate(shared.task, args, student, shared.data, shared.collator(cell.method, schedule["image_size"]))
+    start, log = time.perf_counter(), Path(f"{args.output_dir}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
+        if cell.variant != TRAINING_FREE:
+            train(shared, cell, args, student, schedule["image_size"])
+            result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
+        collator = shared.collator(cell.method, schedule["image_size"])
+        report = evaluate(shared.task, args, student, shared.data, collator)
     metric = headline(report)
     result |= {"status": store.DONE, "metric": metric, "value": report[metric], "report": report}
     result |= {name: schedule[name] for name in ("gflops", "tokens_per_layer", "throughput")}
@@ -149,22 +155,19 @@ def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, 
 def train(
     shared: Shared, cell: Cell, args: RecipeTrainingArguments, student: PuMerPreTrainedModel, image_size: int | None
 ) -> None:
-    """Train a student in place, and leave it in its folder; what it prints goes to a log beside that."""
-    folder = shared.study.folder(cell.data, cell.backbone)
+    """Train a student in place, and leave it in its folder."""
     shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{cell.key}.log").open("w", encoding="utf-8") as log, redirect_stdout(log):
-        train_stage(
-            args,
-            student,
-            train=shared.train,
-            validation=shared.data.validation,
-            collator=shared.collator(cell.method, image_size, training=True),
-            eval_collator=shared.collator(cell.method, image_size),
-            processor=shared.sized_processor(image_size),
-            compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
-            teacher=shared.live_teacher,
-        )
+    train_stage(
+        args,
+        student,
+        train=shared.train,
+        validation=shared.data.validation,
+        collator=shared.collator(cell.method, image_size, training=True),
+        eval_collator=shared.collator(cell.method, image_size),
+        processor=shared.sized_processor(image_size),
+        compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
+        teacher=shared.live_teacher,
+    )
 
 
 def student_arguments(shared: Shared, cell: Cell) -> RecipeTrainingArguments:
