@@ -21,7 +21,9 @@ def run(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "use_available_cores", lambda processes: None)
 
     def run(*flags):
-        study_command("", ROOT, ["--setting", "tiny", "--output", str(tmp_path), "--work", str(tmp_path / "w"), *flags])
+        study_command(
+            "", ROOT, ["--setting", "tiny", "--output", str(tmp_path), "--work", str(tmp_path / "w"), *flags]
+        )
 
     return run
 

@@ -3,8 +3,17 @@ import pytest
 from pumer_hf.configuration import PuMerConfig
 from pumer_hf.reducers import METHODS as REDUCERS
 from pumer_hf.reducers import parse_reduction
-from pumer_hf.study.methods import ABLATIONS, MAIN, METHODS, NONE, RESOLUTION, TRAINING_FREE, available, base_schedule
-from pumer_hf.study.methods import variant_of
+from pumer_hf.study.methods import (
+    ABLATIONS,
+    MAIN,
+    METHODS,
+    NONE,
+    RESOLUTION,
+    TRAINING_FREE,
+    available,
+    base_schedule,
+    variant_of,
+)
 from pumer_hf.study.plan import DATA_SETS, SEEDS, SETTINGS, SPEEDS, Cell, work_list
 from pumer_hf.study.speeds import changed
 from pumer_hf.training.cards import TASKS
@@ -79,7 +88,9 @@ def test_methods_join_by_the_registry(monkeypatch):
     assert "pumer" not in {cell.method for cell in work_list(SETTINGS["cpu"])}
 
 
-@pytest.mark.parametrize(("method", "backbone"), [(name, backbone) for backbone in DEPTHS for name in available(backbone)])
+@pytest.mark.parametrize(
+    ("method", "backbone"), [(name, backbone) for backbone in DEPTHS for name in available(backbone)]
+)
 def test_schedules_are_complete_and_fit_the_models(method, backbone):
     schedule = base_schedule(method, backbone, variant_of(method, MAIN))
     config = PuMerConfig()

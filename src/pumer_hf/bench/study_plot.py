@@ -55,7 +55,7 @@ def plot_group(results: StudyResults, group: str, path: Path) -> Path:
 
 
 def load_figure() -> Any:
-    """matplotlib's `Figure`, which needs no display.
+    """Matplotlib's `Figure`, which needs no display.
 
     Raises:
         ImportError: matplotlib is not installed.

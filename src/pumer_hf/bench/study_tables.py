@@ -29,7 +29,8 @@ def main_section(results: StudyResults, group: str) -> str:
     """The teacher, and methods against target speeds."""
     teacher = results.teachers[group]
     metric = METRICS[teacher["metric"]]
-    lines = [f"Teacher: {teacher['value']:.2f} % {metric}, {teacher['gflops']:.4f} GFLOPs. Speeds are of {_machine(teacher)}."]
+    lines = [f"Teacher: {teacher['value']:.2f} % {metric}, {teacher['gflops']:.4f} GFLOPs."]
+    lines.append(f"Speeds are of {_machine(teacher)}.")
     cells = results.of(group, MAIN)
     for summary in summaries([cell for cell in cells if cell["method"] in BASELINES], "method").values():
         lines.append(f"Unreduced, trained on like the students: {change(summary, teacher, with_speed=False)}.")
@@ -111,7 +112,9 @@ def schedule_text(reduction: dict[str, Any] | None) -> str:
     for name, value in reduction.items():
         if name.endswith("_ratio"):
             numbers = value if isinstance(value, list) else [value]
-            parts.append(f"{name.removesuffix('_ratio').replace('_', ' ')} {', '.join(f'{one:.2g}' for one in numbers)}")
+            parts.append(
+                f"{name.removesuffix('_ratio').replace('_', ' ')} {', '.join(f'{one:.2g}' for one in numbers)}"
+            )
     return "; ".join(parts)
 
 

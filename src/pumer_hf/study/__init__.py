@@ -1,1 +1,1 @@
-"""The study: every method of token reduction, trained from the same teacher and compared at the same measured speed."""
+"""The study: every method of token reduction, from the same teacher, compared at the same measured speed."""

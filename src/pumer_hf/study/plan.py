@@ -95,7 +95,9 @@ class Setting:
 
     def arguments(self) -> list[str]:
         """The flags as a command line."""
-        values = {name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in self.flags.items()}
+        values = {
+            name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in self.flags.items()
+        }
         return [word for name, value in values.items() for word in (f"--{name}", value)]
 
 

@@ -109,7 +109,7 @@ def cheaper_later(options: Sequence[Option]) -> list[Option]:
 def search(gains: Sequence[float], target: float, measure: Callable[[int], float]) -> tuple[int, dict[int, float]]:
     """The option whose measured speed is closest to a target, by bisection.
 
-    The FLOPs give a first bracket, since the speed follows them roughly; if it does not hold the target, it is widened.
+    The FLOPs give a first bracket, which is widened if it does not hold the target.
 
     Args:
         gains: of the options, ascending.
