@@ -8,18 +8,7 @@ from tiny_tasks import REDUCTION
 
 from pumer_hf.bench.cost import measure_size
 from pumer_hf.study.methods import ABLATIONS
-from pumer_hf.study.speeds import (
-    CAP,
-    Option,
-    changed,
-    cheaper_later,
-    is_reached,
-    ratio_options,
-    scaled,
-    scales,
-    search,
-    with_factors,
-)
+from pumer_hf.study.speeds import CAP, changed, distinct_schedules, is_reached, scaled, scales, search, with_factors
 
 SCHEDULE = {"method": "pumer", "layers": [0, 2], "prune_ratio": [0.05, 0.4], "image_merge_ratio": 0.2}
 
@@ -39,10 +28,14 @@ class Clock:
 ascending = st.lists(st.floats(1.01, 4.0), min_size=1, max_size=60, unique=True).map(sorted)
 
 
+def find(gains, target, clock):
+    return search(len(gains), gains.__getitem__, clock, target)
+
+
 @given(gains=ascending, target=st.floats(1.05, 3.5), efficiency=st.floats(0.4, 1.5))
 def test_search_finds_the_closest_and_measures_few(gains, target, efficiency):
     clock = Clock([1 + efficiency * (gain - 1) for gain in gains])
-    best, measured = search(gains, target, clock)
+    best, measured = find(gains, target, clock)
     closest = min(abs(math.log(speed / target)) for speed in clock.speeds)
     assert abs(math.log(clock.speeds[best] / target)) == pytest.approx(closest)
     assert measured == {index: clock.speeds[index] for index in clock.asked}
@@ -52,21 +45,21 @@ def test_search_finds_the_closest_and_measures_few(gains, target, efficiency):
 def test_a_good_bracket_saves_measurements():
     gains = [1 + step / 100 for step in range(1, 301)]
     clock = Clock([0.95 * gain for gain in gains])
-    best, _ = search(gains, 1.7, clock)
+    best, _ = find(gains, 1.7, clock)
     assert clock.speeds[best] == pytest.approx(1.7, abs=0.01)
     assert len(clock.asked) <= 9
     assert all(0.75 * 1.7 < gains[index] < 1.3 * 1.7 for index in clock.asked)
 
 
 def test_out_of_reach_gives_the_last():
-    best, measured = search([1.2, 1.5, 1.9], 2.2, Clock([1.1, 1.3, 1.6]))
+    best, measured = find([1.2, 1.5, 1.9], 2.2, Clock([1.1, 1.3, 1.6]))
     assert best == 2
     assert not is_reached(measured[best], 2.2)
 
 
 def test_nothing_to_search_is_an_error():
     with pytest.raises(ValueError, match="no schedule saves anything"):
-        search([], 1.7, Clock([]))
+        find([], 1.7, Clock([]))
 
 
 def test_reached_within_tolerance():
@@ -102,22 +95,16 @@ def test_a_variant_changes_what_it_names():
     assert changed(found, variants["without_distillation"]) == found
 
 
-def test_options_that_save_nothing_or_nothing_more_are_left_out():
-    options = [Option(None, side, gain) for side, gain in ((8, 3.0), (16, 0.9), (24, 1.5), (32, 1.5), (48, 1.0))]
-    assert [option.image_size for option in cheaper_later(options)] == [24, 8]
-
-
 @pytest.mark.parametrize("family", FAMILIES)
-def test_options_of_a_real_model(family):
+def test_schedules_of_a_real_model(family):
     example = {name: value[:1] for name, value in FAMILIES[family].inputs().items()}
-    teacher, student = FAMILIES[family].model(), FAMILIES[family].model(reduction=REDUCTION)
-    gflops, _ = measure_size(teacher, example)
-    options = ratio_options(student, REDUCTION, example, gflops)
-    gains = [option.gain for option in options]
-    assert len(options) > 5
-    assert gains == sorted(set(gains))
-    assert gains[0] > 1
-    for option in (options[0], options[-1]):
-        student.set_reduction(option.reduction)
-        assert measure_size(student, example)[0] == pytest.approx(gflops / option.gain)
-    assert max(options[0].reduction["prune_ratio"]) < max(options[-1].reduction["prune_ratio"])
+    student = FAMILIES[family].model(reduction=REDUCTION)
+    options = distinct_schedules(student, REDUCTION, 9, FAMILIES[family].num_image)
+    assert len(options) > 10
+    whole, _ = measure_size(FAMILIES[family].model(), example)
+    gflops = []
+    for option in (options[0], options[len(options) // 2], options[-1]):
+        student.set_reduction(option)
+        gflops.append(measure_size(student, example)[0])
+    assert whole > gflops[0] > gflops[1] > gflops[2]
+    assert max(options[-1]["prune_ratio"]) == CAP

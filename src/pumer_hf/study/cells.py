@@ -4,9 +4,11 @@ import shutil
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import set_seed
 
 from ..bench.cost import cost_report, measure_size
@@ -20,9 +22,9 @@ from ..training.run import evaluate, stage_arguments
 from ..training.stages import train_stage
 from . import store
 from .group import Shared
-from .methods import MAIN, RESOLUTION, TRAINING_FREE, base_schedule, variant_of
+from .methods import MAIN, TRAINING_FREE, base_schedule, variant_of
 from .plan import Cell
-from .speeds import Option, changed, cheaper_later, is_reached, ratio_options, search
+from .speeds import Option, changed, distinct_schedules, is_reached, search
 
 SEARCH_SECONDS = 1.0
 """For each step of a search; five rounds at least."""
@@ -64,46 +66,39 @@ def find(shared: Shared, cell: Cell) -> tuple[Option, bool, list[dict[str, float
     """
     assert cell.target is not None, "there is nothing to search without a target"
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
-    student = shared.student(schedule).eval()
-    options = size_options(shared, student) if schedule is None else schedule_options(shared, cell, student)
-    batch = shared.batch(cell.method)
+    student, whole = shared.student(schedule).eval(), shared.batch(cell.method)
+    teacher_gflops, (lengths, *_) = measure_size(shared.teacher, example_of(whole))
+    if schedule is not None:
+        options = [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
+    else:
+        patch = student.config.patch_size
+        options = [Option(None, side) for side in range(student.config.image_size - patch, 0, -patch)]
+
+    def inputs_of(option: Option) -> dict[str, Tensor]:
+        student.set_reduction(option.reduction)
+        return whole if option.image_size is None else shared.batch(cell.method, option.image_size)
+
+    @cache
+    def gain(index: int) -> float:
+        return teacher_gflops / measure_size(student, example_of(inputs_of(options[index])))[0]
 
     def ratio(index: int) -> float:
-        option = options[index]
-        student.set_reduction(option.reduction)
-        smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
         return compare_throughput(
             {"teacher": shared.teacher, "student": student},
-            batch,
-            own_inputs=None if smaller is None else {"student": smaller},
+            whole,
+            own_inputs={"student": inputs_of(options[index])},
             warmup=1,
             seconds=min(SEARCH_SECONDS, shared.study.setting.benchmark_seconds),
         )["student"]["ratio"]
 
-    best, measured = search([option.gain for option in options], cell.target, ratio)
-    trials = [{"gain": options[index].gain, "ratio": measured[index]} for index in measured]
+    best, measured = search(len(options), gain, ratio, cell.target)
+    trials = [{"gain": gain(index), "ratio": measured[index]} for index in measured]
     return options[best], best == len(options) - 1, trials
 
 
-def schedule_options(shared: Shared, cell: Cell, student: PuMerPreTrainedModel) -> list[Option]:
-    """The scaled schedules of a cell."""
-    schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
-    assert schedule is not None, "smaller images have options of their own"
-    example = {name: value[:1] for name, value in shared.batch(cell.method).items()}
-    return ratio_options(student, schedule, example, measure_size(shared.teacher, example)[0])
-
-
-def size_options(shared: Shared, student: PuMerPreTrainedModel) -> list[Option]:
-    """All smaller image sizes that are a whole number of patches."""
-    patch = student.config.patch_size
-    sizes = {size: shared.batch(RESOLUTION, size) for size in range(patch, student.config.image_size, patch)}
-    full = measure_size(student, {name: value[:1] for name, value in shared.batch(RESOLUTION).items()})[0]
-    return cheaper_later(
-        [
-            Option(None, size, full / measure_size(student, {name: value[:1] for name, value in batch.items()})[0])
-            for size, batch in sizes.items()
-        ]
-    )
+def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first example of a batch, as a batch."""
+    return {name: value[:1] for name, value in batch.items()}
 
 
 def measure(shared: Shared, cell: Cell, option: Option) -> dict[str, Any]:

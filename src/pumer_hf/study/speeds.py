@@ -2,13 +2,10 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from ..bench.cost import measure_size
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS
 from .methods import Variant
@@ -28,8 +25,6 @@ class Option:
     reduction: dict[str, Any] | None
     image_size: int | None = None
     """Side of the images in pixels; None for the teacher's."""
-    gain: float = 1.0
-    """FLOPs of the teacher, as multiples of the student's."""
 
 
 def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
@@ -71,50 +66,39 @@ def scales(schedule: Mapping[str, Any]) -> list[float]:
     return [start * (end / start) ** (step / (SCALES - 1)) for step in range(SCALES)]
 
 
-def ratio_options(
-    model: PuMerPreTrainedModel, schedule: Mapping[str, Any], example: dict[str, Tensor], teacher_gflops: float
-) -> list[Option]:
-    """The schedules that scaling gives and that differ in what they leave, those with fewer FLOPs later.
+def distinct_schedules(
+    model: PuMerPreTrainedModel, schedule: Mapping[str, Any], num_text: int, num_image: int
+) -> list[dict[str, Any]]:
+    """The scaled schedules that leave other numbers of tokens, those that leave fewer later.
 
     Args:
         model: a student of the method; its reduction is changed.
         schedule: to scale.
-        example: inputs of one example, on the device of the model.
-        teacher_gflops: what the teacher needs for it.
+        num_text: text tokens that come into the first layer.
+        num_image: image tokens that come into the first layer.
     """
-    model.set_reduction(None)
-    _, lengths = measure_size(model, example)
-    distinct: dict[tuple[tuple[int, int], ...], dict[str, Any]] = {}
+    by_total: dict[int, dict[str, Any]] = {}
     for factor in scales(schedule):
         option = scaled(schedule, factor)
         model.set_reduction(option)
-        distinct.setdefault(tuple(model.output_lengths(*lengths[0])), option)
-    options = []
-    for option in distinct.values():
-        model.set_reduction(option)
-        options.append(Option(option, gain=teacher_gflops / measure_size(model, example)[0]))
-    return cheaper_later(options)
+        by_total.setdefault(sum(map(sum, model.output_lengths(num_text, num_image))), option)
+    model.set_reduction(None)
+    by_total.pop(sum(map(sum, model.output_lengths(num_text, num_image))), None)
+    return [by_total[total] for total in sorted(by_total, reverse=True)]
 
 
-def cheaper_later(options: Sequence[Option]) -> list[Option]:
-    """In order of their gain, each only once, without those that save nothing."""
-    ordered = sorted(options, key=lambda option: option.gain)
-    kept: list[Option] = []
-    for option in ordered:
-        if option.gain > max(1.0, kept[-1].gain if kept else 1.0):
-            kept.append(option)
-    return kept
-
-
-def search(gains: Sequence[float], target: float, measure: Callable[[int], float]) -> tuple[int, dict[int, float]]:
+def search(
+    number: int, gain: Callable[[int], float], measure: Callable[[int], float], target: float
+) -> tuple[int, dict[int, float]]:
     """The option whose measured speed is closest to a target, by bisection.
 
     The FLOPs give a first bracket, which is widened if it does not hold the target.
 
     Args:
-        gains: of the options, ascending.
-        target: speed relative to the teacher, above 1.
+        number: of options, in order: the later, the cheaper.
+        gain: FLOPs of the teacher, as multiples of an option's, by its index.
         measure: the speed of an option by its index; called once at most for each.
+        target: speed relative to the teacher, above 1.
 
     Returns:
         The index of the option (the last one where the target is out of reach), and all that was measured.
@@ -122,7 +106,7 @@ def search(gains: Sequence[float], target: float, measure: Callable[[int], float
     Raises:
         ValueError: there are no options.
     """
-    if not gains:
+    if number < 1:
         raise ValueError("no schedule saves anything: there is nothing to search")
     measured: dict[int, float] = {}
 
@@ -131,9 +115,9 @@ def search(gains: Sequence[float], target: float, measure: Callable[[int], float
             measured[index] = measure(index)
         return measured[index]
 
-    last = len(gains) - 1
-    low = bisect_left(gains, 0.8 * target) - 1  # -1: the teacher itself
-    high = min(bisect_left(gains, 1.25 * target), last)
+    last = number - 1
+    low = bisect_left(range(number), 0.8 * target, key=gain) - 1  # -1: the teacher itself
+    high = min(bisect_left(range(number), 1.25 * target, key=gain), last)
     if low == high:
         low = -1
     if speed(high) < target:
