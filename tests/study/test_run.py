@@ -1,16 +1,18 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_tasks import CONFIGS, tiny
 
 from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.study import methods, store
 from pumer_hf.study import run as run_module
 from pumer_hf.study.group import Study, load_group, resized
 from pumer_hf.study.methods import MAIN, NONE, RESOLUTION, TRAINING_FREE, available
-from pumer_hf.study.plan import Cell
+from pumer_hf.study.plan import SETTINGS, Cell, Setting
 from pumer_hf.study.run import run_study
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -60,6 +62,34 @@ def test_a_student_of_each_method(study, method):
     teacher = load_file(study.work / "digit_scenes-vilt" / "teacher" / "model.safetensors")
     trained = load_file(folder / "model.safetensors")
     assert any(not torch.equal(value, trained[name]) for name, value in teacher.items())
+
+
+@pytest.mark.parametrize(
+    ("data", "backbone", "method"),
+    [
+        ("digit_scenes", "meter", "pumer"),
+        ("digit_scenes_nlvr2", "vilt", RESOLUTION),
+        ("digit_scenes_snli_ve", "vilt", "pumer"),
+        ("digit_scenes_retrieval", "vilt", "pumer"),
+    ],
+)
+def test_other_data_and_backbones(study, monkeypatch, data, backbone, method):
+    flags = {"train_scenes": 8, "eval_scenes": 4, "teacher_training": {"max_steps": 1}, "use_cpu": True}
+    flags |= {"per_device_train_batch_size": 2, "config": {**CONFIGS[backbone], "num_hidden_layers": 6}}
+    if data == "digit_scenes":
+        flags["unknown_answers"] = "ignore"
+    else:
+        flags["pretraining"] = {"max_steps": 1}
+    monkeypatch.setitem(SETTINGS, "other", Setting((), flags, {"max_steps": 1}, benchmark_seconds=0.05))
+    study = replace(study, setting_name="other")
+    own = Cell(data, backbone, method, 1.2 if method == RESOLUTION else None)
+    assert run_study(study, [own]) == 0
+    result = result_of(study, own)
+    assert result["status"] == store.DONE, result
+    teacher = store.read(study.output, store.teacher_name(own.group))
+    metric = "text_to_image_recall@1" if data == "digit_scenes_retrieval" else "accuracy"
+    assert result["metric"] == teacher["metric"] == metric
+    assert result["gflops"]["ratio"] > 1
 
 
 def test_the_teacher_is_evaluated_once_and_known_again(study, work):
@@ -170,7 +200,5 @@ def test_smaller_images_and_the_logits_of_whole_ones(study):
 
 
 def test_meter_has_no_smaller_images():
-    from tiny_tasks import tiny
-
     with pytest.raises(ValueError, match="smaller images are for ViLT"):
         resized(tiny("meter")[1], 24)

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+import torch
+from transformers.utils import logging
+
 from ..bench.study_plot import load_figure, write_plots
 from ..bench.study_tables import study_report
 from ..bench.tables import render
 from ..training.recipe import exit_on_user_error
-from ..training.threads import use_available_cores
+from ..training.threads import available_cores
 from . import store
 from .group import Study
 from .plan import SETTINGS, Cell, work_list
@@ -39,12 +42,13 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
         if args.list:
             print(*(f"{MARKS[store.state(output, cell)]:12}  {cell.key}" for cell in cells), sep="\n")
             return
-        check(study, cells, args.jobs)
+        check(study, cells, args.jobs, args.threads)
         if args.retry_failed:
             for cell in cells:
                 if store.state(output, cell) == store.FAILED:
                     store.remove(output, cell)
-        use_available_cores(1)
+        torch.set_num_threads(args.threads or available_cores())
+        logging.disable_progress_bar()  # of each model that is loaded or saved
         store.write_plan(output, work_list(SETTINGS[args.setting]))
         left = run_study(study, cells, jobs=args.jobs, minutes=args.minutes)
         render_all(output, documents)
@@ -75,6 +79,11 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         default=1,
         help="train so many students at once, with one thread each; pays on small models (default: %(default)s)",
     )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads to measure with, and to train with if --jobs is 1; default: one per core",
+    )
     parser.add_argument("--teacher", help="a trained teacher, folder or Hub id; default: trained by the recipe")
     parser.add_argument("--retry-failed", action="store_true", help="do what failed again")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="results; default: benchmarks/results/study")
@@ -97,14 +106,15 @@ def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
     return found
 
 
-def check(study: Study, cells: Sequence[Cell], jobs: int) -> None:
+def check(study: Study, cells: Sequence[Cell], jobs: int, threads: int | None) -> None:
     """Find what is wrong before hours of work.
 
     Raises:
         ValueError, ImportError: a flag is wrong, or matplotlib is not installed.
     """
-    if jobs < 1:
-        raise ValueError(f"--jobs {jobs}: must be at least 1")
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value}: must be at least 1")
     groups = sorted({cell.group for cell in cells})
     if study.teacher is not None and len(groups) > 1:
         raise ValueError(f"--teacher: choose the cells of one data set and backbone with --only, not of {groups}")

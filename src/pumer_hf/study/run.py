@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
+from transformers.utils import logging
 
 from ..bench.environment import environment
 from . import store
@@ -90,7 +91,7 @@ def _run_in_workers(study: Study, cells: Iterable[Cell], jobs: int, end: float |
     """Hands out one cell at a time, so that none begins after the end."""
     waiting = iter(cells)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:
         running: dict[Future[None], Cell] = {}
         while True:
             while len(running) < jobs and not _is_over(end) and (cell := next(waiting, None)) is not None:
@@ -101,6 +102,11 @@ def _run_in_workers(study: Study, cells: Iterable[Cell], jobs: int, end: float |
             for future in finished:
                 future.result()  # raises if the worker died
                 yield running.pop(future)
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
 
 
 def _write_failure(study: Study, cell: Cell, error: Exception) -> None:
