@@ -66,6 +66,8 @@ def test_the_gpu_setting_begins_like_the_cpu_setting_and_has_all_data():
     order = [cell.group for cell in cells]
     assert order == sorted(order, key=groups.index)  # a group is not left and come back to
     assert not any(cell.method == RESOLUTION and cell.backbone == "meter" for cell in cells)
+    # its boxes are those of the questions
+    assert {cell.data for cell in cells if cell.method == "grounded"} == {"digit_scenes"}
 
 
 def test_the_most_important_come_first():

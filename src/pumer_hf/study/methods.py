@@ -18,11 +18,13 @@ class Method:
         schedules: by backbone, the reduction to scale to a target speed: layers, and ratios relative to each other.
         learned: it has parameters, so that it needs training.
         data: fields of the recipe's `data` block that are different.
+        data_sets: recipe folders that have what it needs; None for all.
     """
 
     schedules: Mapping[str, Mapping[str, Any]]
     learned: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
+    data_sets: tuple[str, ...] | None = None
 
 
 # ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image.
@@ -57,7 +59,7 @@ METHODS: dict[str, Method] = {
     ),
     "dynamicvit": Method(PRUNING, learned=True),
     "random": Method(PRUNING),
-    "grounded": Method(PRUNING, data={"image_saliency": True}),
+    "grounded": Method(PRUNING, data={"image_saliency": True}, data_sets=("digit_scenes",)),
     RESOLUTION: Method({"vilt": {}}),
 }
 """In order of the tables. Those that the registry of reducers does not have are left out of the work list."""

@@ -155,6 +155,7 @@ def work_list(setting: Setting, methods: Callable[[str], Sequence[str]] = availa
 def group_cells(group: Group, methods: Sequence[str]) -> list[Cell]:
     """The main grid, then what needs no training, then the ablations at the first target speed."""
     chosen = [name for name in methods if group.methods is None or name in group.methods]
+    chosen = [name for name in chosen if group.data in (METHODS[name].data_sets or (group.data,))]
     reducing = [name for name in chosen if name != NONE]
     cells = []
     for speed in group.speeds:
