@@ -27,10 +27,11 @@ class Method:
     data_sets: tuple[str, ...] | None = None
 
 
-# ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image.
+# ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image; later
+# than this, half of ViLT's FLOPs are spent already, and pruning everything would give no more than 1.7 times the speed.
 PRUNING = {
-    "vilt": {"layers": [2, 3, 4], "prune_ratio": 0.4},
-    "meter": {"layers": [0, 1], "prune_ratio": 0.4},
+    "vilt": {"layers": [1, 2, 3], "prune_ratio": 0.5},
+    "meter": {"layers": [0, 1], "prune_ratio": 0.5},
 }
 METHODS: dict[str, Method] = {
     NONE: Method({"vilt": {}, "meter": {}}),
@@ -129,10 +130,10 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "without_distillation": NO_DISTILLATION,
         "ratio_0.7": Variant("ratio 0.7", fields={"prune_ratio": 0.7}),
         "ratio_0.3": Variant("ratio 0.3", fields={"prune_ratio": 0.3}),
-        "one_layer": Variant("one layer, same speed", schedule={"layers": [2], "prune_ratio": 0.7}),
-        "two_layers": Variant("two layers, same speed", schedule={"layers": [2, 3], "prune_ratio": 0.6}),
+        "one_layer": Variant("one layer, same speed", schedule={"layers": [1], "prune_ratio": 0.7}),
+        "two_layers": Variant("two layers, same speed", schedule={"layers": [1, 2], "prune_ratio": 0.6}),
         "early_layers": Variant("earlier layers", fields={"layers": [0, 1, 2]}),
-        "late_layers": Variant("later layers", fields={"layers": [3, 4, 5]}),
+        "late_layers": Variant("later layers", fields={"layers": [2, 3, 4]}),
     },
 }
 """Of ViLT on digit scenes. By method, then by name."""
