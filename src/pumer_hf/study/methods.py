@@ -27,8 +27,8 @@ class Method:
     data_sets: tuple[str, ...] | None = None
 
 
-# ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image; later
-# than this, half of ViLT's FLOPs are spent already, and pruning everything would give no more than 1.7 times the speed.
+# ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image; a layer
+# later, pruning everything would give ViLT no more than 1.7 times the speed.
 PRUNING = {
     "vilt": {"layers": [1, 2, 3], "prune_ratio": 0.5},
     "meter": {"layers": [0, 1], "prune_ratio": 0.5},
