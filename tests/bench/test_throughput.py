@@ -37,6 +37,20 @@ def test_ratio_and_examples_per_second():
     assert report["fast"]["slowest"] <= report["fast"]["examples_per_second"] <= report["fast"]["fastest"]
 
 
+def test_a_model_may_take_inputs_of_its_own():
+    seen = {}
+
+    class Recorder(nn.Module):
+        def forward(self, x):
+            seen[self] = x.shape
+
+    models = {"whole": Recorder(), "small": Recorder()}
+    compare_throughput(
+        models, {"x": torch.zeros(4, 2)}, own_inputs={"small": {"x": torch.zeros(4, 1)}}, warmup=0, seconds=0
+    )
+    assert {name: seen[model] for name, model in models.items()} == {"whole": (4, 2), "small": (4, 1)}
+
+
 def test_environment_says_versions_machine_and_command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "--seed", "3"])
     found = environment()

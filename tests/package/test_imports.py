@@ -18,6 +18,7 @@ ROWS = [
     ("explain",),
     ("hub",),
     ("training", "demo"),
+    ("study",),
     ("cli",),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}

@@ -1,18 +1,30 @@
-"""Markdown tables of results, rendered from the JSON files that the recipes write.
+"""Markdown tables of results, rendered from the JSON files that the recipes and the study write.
 
     python -m pumer_hf.bench.tables README.md
 
-renews every table of a document. A table stands between `<!-- results: FILE.json [FILE.json ...] -->` and
-`<!-- /results -->`; the paths are relative to the document.
+renews every table of a document. A table of recipes stands between `<!-- results: FILE.json [FILE.json ...] -->` and
+`<!-- /results -->`; what a document shows of the study, between `<!-- study: FOLDER DATA-BACKBONE -->` and
+`<!-- /study -->`. The paths are relative to the document.
 """
 
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .study_tables import study_section
+
 TABLE = re.compile(r"(?P<start><!-- results: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL)
+STUDY = re.compile(
+    r"(?P<start><!-- study: (?P<folder>\S+) (?P<group>\S+) -->\n).*?(?P<end><!-- /study -->)", re.DOTALL
+)
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """Name of the metric that tables show: accuracy, or recall@1 of retrieval."""
+    return "accuracy" if "accuracy" in report else "text_to_image_recall@1"
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
@@ -20,7 +32,7 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     header = ["", "teacher", "PuMer student", "baseline without image", "measured speed", "GFLOPs", "machine"]
     rows = [header, ["---"] * len(header)]
     for name, report in results.items():
-        metric = "accuracy" if "accuracy" in report["teacher"] else "text_to_image_recall@1"
+        metric = headline(report["teacher"])
         teacher, student = report["teacher"][metric], report["student"][metric]
         baseline = max(report["baselines"].values(), default=None)
         machine = report["machine"]
@@ -46,7 +58,10 @@ def render(document: Path) -> str:
         results = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
         return match["start"] + results_table(results) + match["end"]
 
-    return TABLE.sub(table, document.read_text(encoding="utf-8"))
+    def study(match: re.Match[str]) -> str:
+        return match["start"] + study_section(document, match["folder"], match["group"]) + match["end"]
+
+    return STUDY.sub(study, TABLE.sub(table, document.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,179 @@
+"""One cell of the study: find and measure its schedule, train its student, evaluate it."""
+
+import shutil
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import set_seed
+
+from ..bench.cost import cost_report, measure_size
+from ..bench.environment import environment
+from ..bench.tables import headline
+from ..bench.throughput import compare_throughput
+from ..hub.trainer import training_facts
+from ..models.base import PuMerPreTrainedModel
+from ..training.recipe import RecipeTrainingArguments
+from ..training.run import evaluate, stage_arguments
+from ..training.stages import train_stage
+from . import store
+from .group import Shared
+from .methods import MAIN, TRAINING_FREE, base_schedule, variant_of
+from .plan import Cell
+from .speeds import Option, changed, distinct_schedules, is_reached, search
+
+SEARCH_SECONDS = 1.0
+"""For each step of a search; five rounds at least."""
+
+
+def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
+    """The schedule of a cell and its speed: read from the results, or found, measured and written there.
+
+    The speed does not depend on the weights, so all seeds share it, and nothing should train meanwhile.
+    """
+    output = shared.study.output
+    known = store.read(output, cell.schedule_key)
+    if known is not None:
+        return known
+    variant = variant_of(cell.method, cell.schedule_variant)
+    trials: list[dict[str, float]] = []
+    found: Option
+    if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
+        main = calibrate(shared, replace(cell, variant=MAIN))
+        if not main["reached"]:
+            store.write(output, cell.schedule_key, main)
+            return main
+        found, at_the_end = Option(changed(main["reduction"], variant)), False
+    elif cell.target is None:
+        found, at_the_end = Option(base_schedule(cell.method, cell.backbone, variant)), False
+    else:
+        found, at_the_end, trials = find(shared, cell)
+    record = {"target": cell.target, "trials": trials, **measure(shared, cell, found)}
+    record["reached"] = not at_the_end or is_reached(record["throughput"]["ratio"], cell.target)
+    store.write(output, cell.schedule_key, record)
+    return record
+
+
+def find(shared: Shared, cell: Cell) -> tuple[Option, bool, list[dict[str, float]]]:
+    """Search for the option closest to the target speed.
+
+    Returns:
+        The option, whether it is the fastest that there is, and what was tried: `gain` in FLOPs and `ratio` in speed.
+    """
+    assert cell.target is not None, "there is nothing to search without a target"
+    schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
+    student, whole = shared.student(schedule).eval(), shared.batch(cell.method)
+    teacher_gflops, (lengths, *_) = measure_size(shared.teacher, example_of(whole))
+    if schedule is not None:
+        options = [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
+    else:
+        patch = student.config.patch_size
+        options = [Option(None, side) for side in range(student.config.image_size - patch, 0, -patch)]
+
+    def inputs_of(option: Option) -> dict[str, Tensor]:
+        student.set_reduction(option.reduction)
+        return whole if option.image_size is None else shared.batch(cell.method, option.image_size)
+
+    @cache
+    def gain(index: int) -> float:
+        return teacher_gflops / measure_size(student, example_of(inputs_of(options[index])))[0]
+
+    def ratio(index: int) -> float:
+        return compare_throughput(
+            {"teacher": shared.teacher, "student": student},
+            whole,
+            own_inputs={"student": inputs_of(options[index])},
+            warmup=1,
+            seconds=min(SEARCH_SECONDS, shared.study.setting.benchmark_seconds),
+        )["student"]["ratio"]
+
+    best, measured = search(len(options), gain, ratio, cell.target)
+    trials = [{"gain": gain(index), "ratio": measured[index]} for index in measured]
+    return options[best], best == len(options) - 1, trials
+
+
+def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first example of a batch, as a batch."""
+    return {name: value[:1] for name, value in batch.items()}
+
+
+def measure(shared: Shared, cell: Cell, option: Option) -> dict[str, Any]:
+    """What an option costs beside the teacher, interleaved in one run; see [`cost_report`]."""
+    student = shared.student(option.reduction, option.image_size).eval()
+    smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
+    report = cost_report(
+        {"teacher": shared.teacher, "student": student},
+        shared.batch(cell.method),
+        shared.study.setting.benchmark_seconds,
+        own_inputs=None if smaller is None else {"student": smaller},
+    )
+    return {"reduction": student.config.reduction, "image_size": option.image_size, **report}
+
+
+def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, Any]:
+    """Train the student of a cell from the teacher, and evaluate it on the test split.
+
+    Args:
+        shared: of its group.
+        cell: which.
+        schedule: from [`calibrate`].
+
+    Returns:
+        The result, of plain JSON types, as it is written. Out of reach, nothing is trained. What training prints goes
+        to a log beside the student.
+    """
+    result: dict[str, Any] = {**cell.to_dict(), "reduction": schedule["reduction"]}
+    result |= {"image_size": schedule["image_size"], "speed": schedule["throughput"]["ratio"]}
+    if not schedule["reached"]:
+        return {**result, "status": store.OUT_OF_REACH, **environment()}
+    args = student_arguments(shared, cell)
+    set_seed(args.seed)
+    student = shared.student(schedule["reduction"], schedule["image_size"])
+    start, log = time.perf_counter(), Path(f"{args.output_dir}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
+        if cell.variant != TRAINING_FREE:
+            train(shared, cell, args, student, schedule["image_size"])
+            result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
+        collator = shared.collator(cell.method, schedule["image_size"])
+        report = evaluate(shared.task, args, student, shared.data, collator)
+    metric = headline(report)
+    result |= {"status": store.DONE, "metric": metric, "value": report[metric], "report": report}
+    result |= {name: schedule[name] for name in ("gflops", "tokens_per_layer", "throughput")}
+    return {**result, **environment()}
+
+
+def train(
+    shared: Shared, cell: Cell, args: RecipeTrainingArguments, student: PuMerPreTrainedModel, image_size: int | None
+) -> None:
+    """Train a student in place, and leave it in its folder."""
+    shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
+    train_stage(
+        args,
+        student,
+        train=shared.train,
+        validation=shared.data.validation,
+        collator=shared.collator(cell.method, image_size, training=True),
+        eval_collator=shared.collator(cell.method, image_size),
+        processor=shared.sized_processor(image_size),
+        compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
+        teacher=shared.live_teacher,
+    )
+
+
+def student_arguments(shared: Shared, cell: Cell) -> RecipeTrainingArguments:
+    """The student's training arguments: the recipe's, but for the setting, the seed and the variant."""
+    values = {
+        **shared.recipe.training_values,
+        **shared.study.setting.student,
+        **variant_of(cell.method, cell.variant).training,
+        "seed": cell.seed,
+        "save_strategy": "no",  # a killed cell starts again: it takes a minute
+        "disable_tqdm": True,
+        "cache_teacher_logits": False,  # the rows have them
+    }
+    return stage_arguments(shared.task, replace(shared.recipe, training_values=values), cell.key)

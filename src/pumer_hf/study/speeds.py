@@ -1,0 +1,140 @@
+"""Matched speeds: how far to scale a schedule so that a student runs so many times as fast as its teacher."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..models.base import PuMerPreTrainedModel
+from ..reducers import METHODS
+from .methods import Variant
+
+CAP = 0.95
+"""No ratio is scaled above it."""
+TOLERANCE = 0.05
+"""A schedule slower than its target by more than this part has not reached it."""
+SCALES = 400
+"""How many scales to try; far fewer differ, since tokens are whole."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run a student."""
+
+    reduction: dict[str, Any] | None
+    image_size: int | None = None
+    """Side of the images in pixels; None for the teacher's."""
+
+
+def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
+    """The fields of a schedule that hold ratios."""
+    return [name for name in METHODS[schedule["method"]].config_class.ratios if name in schedule]
+
+
+def with_factors(schedule: Mapping[str, Any], factors: Mapping[str, float]) -> dict[str, Any]:
+    """A schedule with some ratios times a factor of at least 0, each capped at `CAP`."""
+
+    def times(value: Any, factor: float) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [times(item, factor) for item in value]
+        return round(min(factor * value, CAP), 4)
+
+    return {**schedule, **{name: times(schedule[name], factor) for name, factor in factors.items()}}
+
+
+def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A schedule with every ratio times `factor`, capped at `CAP`."""
+    return with_factors(schedule, dict.fromkeys(ratio_names(schedule), factor))
+
+
+def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
+    """A found schedule as an ablation changes it."""
+    return {**with_factors(schedule, variant.factors), **variant.fields}
+
+
+def scales(schedule: Mapping[str, Any]) -> list[float]:
+    """Factors from almost nothing to the one at which every ratio is at its cap, in equal steps of their logarithm.
+
+    Raises:
+        ValueError: there is no ratio above 0 to scale.
+    """
+    ratios = [item for name in ratio_names(schedule) for item in _as_list(schedule[name]) if item > 0]
+    if not ratios:
+        raise ValueError(f"the schedule {dict(schedule)} has no ratio above 0 to scale")
+    start, end = 0.05 / max(ratios), CAP / min(ratios)
+    return [start * (end / start) ** (step / (SCALES - 1)) for step in range(SCALES)]
+
+
+def distinct_schedules(
+    model: PuMerPreTrainedModel, schedule: Mapping[str, Any], num_text: int, num_image: int
+) -> list[dict[str, Any]]:
+    """The scaled schedules that leave other numbers of tokens, those that leave fewer later.
+
+    Args:
+        model: a student of the method; its reduction is changed.
+        schedule: to scale.
+        num_text: text tokens that come into the first layer.
+        num_image: image tokens that come into the first layer.
+    """
+    by_total: dict[int, dict[str, Any]] = {}
+    for factor in scales(schedule):
+        option = scaled(schedule, factor)
+        model.set_reduction(option)
+        by_total.setdefault(sum(map(sum, model.output_lengths(num_text, num_image))), option)
+    model.set_reduction(None)
+    by_total.pop(sum(map(sum, model.output_lengths(num_text, num_image))), None)
+    return [by_total[total] for total in sorted(by_total, reverse=True)]
+
+
+def search(
+    number: int, gain: Callable[[int], float], measure: Callable[[int], float], target: float
+) -> tuple[int, dict[int, float]]:
+    """The option whose measured speed is closest to a target, by bisection.
+
+    The FLOPs give a first bracket, which is widened if it does not hold the target.
+
+    Args:
+        number: of options, in order: the later, the cheaper.
+        gain: FLOPs of the teacher, as multiples of an option's, by its index.
+        measure: the speed of an option by its index; called once at most for each.
+        target: speed relative to the teacher, above 1.
+
+    Returns:
+        The index of the option (the last one where the target is out of reach), and all that was measured.
+
+    Raises:
+        ValueError: there are no options.
+    """
+    if number < 1:
+        raise ValueError("no schedule saves anything: there is nothing to search")
+    measured: dict[int, float] = {}
+
+    def speed(index: int) -> float:
+        if index not in measured:
+            measured[index] = measure(index)
+        return measured[index]
+
+    last = number - 1
+    low = bisect_left(range(number), 0.8 * target, key=gain) - 1  # -1: the teacher itself
+    high = min(bisect_left(range(number), 1.25 * target, key=gain), last)
+    if low == high:
+        low = -1
+    if speed(high) < target:
+        low, high = high, last
+    elif low >= 0 and speed(low) >= target:
+        low, high = -1, low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if speed(middle) < target else (low, middle)
+    ends = {index for index in (low, high) if index >= 0}
+    return min(ends, key=lambda index: abs(math.log(speed(index) / target))), measured
+
+
+def is_reached(ratio: float, target: float | None) -> bool:
+    """Whether a measured speed is the target or more, within `TOLERANCE`."""
+    return target is None or ratio >= (1 - TOLERANCE) * target
+
+
+def _as_list(value: Any) -> list[float]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
