@@ -75,7 +75,7 @@ class Shared:
     teacher_folder: str
 
     def student(self, reduction: dict[str, Any] | None, image_size: int | None = None) -> PuMerPreTrainedModel:
-        """A student that starts from the teacher's weights, on the device; for smaller images if `image_size` says so."""
+        """A student with the teacher's weights, on the device; for smaller images if `image_size` says so."""
         student = load_model(self.teacher_folder, reduction, self.task)
         if image_size is not None:
             student.resize_images(image_size)

@@ -60,7 +60,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
 
 def question_arguments(args: DataArguments) -> VqaDataArguments:
     """The `data` block of questions about the scenes of another task."""
-    names = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed", "max_text_length")
-    names += ("keep_aspect_ratio", "rand_augment")
+    scenes = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed")
+    names = (*scenes, "max_text_length", "keep_aspect_ratio", "rand_augment")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
     return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")
