@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_tasks import CONFIGS, tiny
+from tiny_tasks import CONFIGS
 
 from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.study import methods, store
 from pumer_hf.study import run as run_module
-from pumer_hf.study.group import Study, load_group, resized
+from pumer_hf.study.group import Study, load_group
 from pumer_hf.study.methods import MAIN, NONE, RESOLUTION, TRAINING_FREE, available
 from pumer_hf.study.plan import SETTINGS, Cell, Setting
 from pumer_hf.study.run import run_study
@@ -197,8 +197,3 @@ def test_smaller_images_and_the_logits_of_whole_ones(study):
     assert torch.equal(expected, small["teacher_logits"])
     with torch.no_grad():
         torch.testing.assert_close(shared.teacher(**whole).logits, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_meter_has_no_smaller_images():
-    with pytest.raises(ValueError, match="smaller images are for ViLT"):
-        resized(tiny("meter")[1], 24)

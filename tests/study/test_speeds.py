@@ -8,58 +8,53 @@ from tiny_tasks import REDUCTION
 
 from pumer_hf.bench.cost import measure_size
 from pumer_hf.study.methods import ABLATIONS
-from pumer_hf.study.speeds import CAP, changed, distinct_schedules, is_reached, scaled, scales, search, with_factors
+from pumer_hf.study.speeds import (
+    CAP,
+    changed,
+    closest,
+    distinct_schedules,
+    is_reached,
+    scaled,
+    scales,
+    speed_curve,
+    spread,
+    with_factors,
+)
 
 SCHEDULE = {"method": "pumer", "layers": [0, 2], "prune_ratio": [0.05, 0.4], "image_merge_ratio": 0.2}
-
-
-class Clock:
-    """Speeds by index, each measured once."""
-
-    def __init__(self, speeds):
-        self.speeds, self.asked = speeds, []
-
-    def __call__(self, index):
-        assert index not in self.asked
-        self.asked.append(index)
-        return self.speeds[index]
 
 
 ascending = st.lists(st.floats(1.01, 4.0), min_size=1, max_size=60, unique=True).map(sorted)
 
 
-def find(gains, target, clock):
-    return search(len(gains), gains.__getitem__, clock, target)
-
-
 @given(gains=ascending, target=st.floats(1.05, 3.5), efficiency=st.floats(0.4, 1.5))
-def test_search_finds_the_closest_and_measures_few(gains, target, efficiency):
-    clock = Clock([1 + efficiency * (gain - 1) for gain in gains])
-    best, measured = find(gains, target, clock)
-    closest = min(abs(math.log(speed / target)) for speed in clock.speeds)
-    assert abs(math.log(clock.speeds[best] / target)) == pytest.approx(closest)
-    assert measured == {index: clock.speeds[index] for index in clock.asked}
-    assert len(clock.asked) <= math.log2(len(gains)) + 4
+def test_a_straight_curve_is_found_from_a_few_points(gains, target, efficiency):
+    true = [1 + efficiency * (gain - 1) for gain in gains]
+    points = spread(len(gains), 6)
+    assert len(points) == min(6, len(gains))
+    assert points[-1] == len(gains) - 1
+    curve = speed_curve(gains, points, [true[point] for point in points])
+    assert curve == pytest.approx(true)
+    best = closest(curve, target)
+    assert abs(math.log(true[best] / target)) == pytest.approx(min(abs(math.log(speed / target)) for speed in true))
 
 
-def test_a_good_bracket_saves_measurements():
-    gains = [1 + step / 100 for step in range(1, 301)]
-    clock = Clock([0.95 * gain for gain in gains])
-    best, _ = find(gains, 1.7, clock)
-    assert clock.speeds[best] == pytest.approx(1.7, abs=0.01)
-    assert len(clock.asked) <= 9
-    assert all(0.75 * 1.7 < gains[index] < 1.3 * 1.7 for index in clock.asked)
+def test_measurements_that_fall_are_averaged():
+    gains = [1.5, 2.0, 2.5, 3.0]
+    assert speed_curve(gains, [0, 1, 2, 3], [1.4, 1.9, 1.7, 2.5]) == pytest.approx([1.4, 1.8, 1.8, 2.5])
+    assert speed_curve(gains, [0, 1, 2, 3], [2.0, 1.5, 1.0, 0.9]) == pytest.approx([1.35] * 4)
+    assert speed_curve(gains, [1, 3], [1.8, 2.0]) == pytest.approx([1.4, 1.8, 1.9, 2.0])  # 1 at gain 1
 
 
 def test_out_of_reach_gives_the_last():
-    best, measured = find([1.2, 1.5, 1.9], 2.2, Clock([1.1, 1.3, 1.6]))
+    best = closest([1.1, 1.3, 1.6], 2.2)
     assert best == 2
-    assert not is_reached(measured[best], 2.2)
+    assert not is_reached(1.6, 2.2)
 
 
-def test_nothing_to_search_is_an_error():
+def test_nothing_to_measure_is_an_error():
     with pytest.raises(ValueError, match="no schedule saves anything"):
-        find([], 1.7, Clock([]))
+        spread(0, 6)
 
 
 def test_reached_within_tolerance():

@@ -4,7 +4,6 @@ import shutil
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..bench.cost import cost_report, measure_size
 from ..bench.environment import environment
 from ..bench.tables import headline
 from ..bench.throughput import compare_throughput
+from ..explain.maps import patch_size
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
 from ..training.recipe import RecipeTrainingArguments
@@ -24,10 +24,10 @@ from . import store
 from .group import Shared
 from .methods import MAIN, TRAINING_FREE, base_schedule, variant_of
 from .plan import Cell
-from .speeds import Option, changed, distinct_schedules, is_reached, search
+from .speeds import Option, changed, closest, distinct_schedules, is_reached, speed_curve, spread
 
-SEARCH_SECONDS = 1.0
-"""For each step of a search; five rounds at least."""
+CURVE_POINTS = 6
+"""How many scales of a schedule are measured to know the speed of all."""
 
 
 def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
@@ -40,7 +40,6 @@ def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
     if known is not None:
         return known
     variant = variant_of(cell.method, cell.schedule_variant)
-    trials: list[dict[str, float]] = []
     found: Option
     if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
         main = calibrate(shared, replace(cell, variant=MAIN))
@@ -51,49 +50,66 @@ def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
     elif cell.target is None:
         found, at_the_end = Option(base_schedule(cell.method, cell.backbone, variant)), False
     else:
-        found, at_the_end, trials = find(shared, cell)
-    record = {"target": cell.target, "trials": trials, **measure(shared, cell, found)}
+        found, at_the_end = find(shared, cell)
+    record = {"target": cell.target, **measure(shared, cell, found)}
     record["reached"] = not at_the_end or is_reached(record["throughput"]["ratio"], cell.target)
     store.write(output, cell.schedule_key, record)
     return record
 
 
-def find(shared: Shared, cell: Cell) -> tuple[Option, bool, list[dict[str, float]]]:
-    """Search for the option closest to the target speed.
-
-    Returns:
-        The option, whether it is the fastest that there is, and what was tried: `gain` in FLOPs and `ratio` in speed.
-    """
+def find(shared: Shared, cell: Cell) -> tuple[Option, bool]:
+    """The option whose speed is closest to the target, and whether it is the fastest that there is."""
     assert cell.target is not None, "there is nothing to search without a target"
+    curve = calibrate_curve(shared, cell)
+    best = closest(curve["speeds"], cell.target)
+    return Option(curve["reductions"][best], curve["image_sizes"][best]), best == len(curve["speeds"]) - 1
+
+
+def calibrate_curve(shared: Shared, cell: Cell) -> dict[str, Any]:
+    """How fast a student is at every scale of its schedule: read from the results, or measured and written there.
+
+    A few options take turns with the teacher in one run, so that a change of the machine's speed meets all alike.
+    """
+    output = shared.study.output
+    known = store.read(output, cell.curve_key)
+    if known is not None:
+        return known
+    options = options_of(shared, cell)
+    whole = shared.batch(cell.method)
+    inputs = [whole if one.image_size is None else shared.batch(cell.method, one.image_size) for one in options]
+    teacher_gflops, _ = measure_size(shared.teacher, example_of(whole))
+    students = [shared.student(option.reduction, option.image_size).eval() for option in options]
+    sizes = [measure_size(student, example_of(batch)) for student, batch in zip(students, inputs, strict=True)]
+    gains = [teacher_gflops / gflops for gflops, _ in sizes]
+    points = spread(len(options), CURVE_POINTS)
+    throughput = compare_throughput(
+        {"teacher": shared.teacher, **{str(point): students[point] for point in points}},
+        whole,
+        own_inputs={str(point): inputs[point] for point in points},
+        warmup=1,
+        seconds=2.5 * shared.study.setting.benchmark_seconds,
+    )
+    curve = {
+        "reductions": [option.reduction for option in options],
+        "image_sizes": [option.image_size for option in options],
+        "gains": gains,
+        "speeds": speed_curve(gains, points, [throughput[str(point)]["ratio"] for point in points]),
+        "throughput": throughput,
+        **environment(),
+    }
+    store.write(output, cell.curve_key, curve)
+    return curve
+
+
+def options_of(shared: Shared, cell: Cell) -> list[Option]:
+    """The ways to run the students of a method, the cheaper later."""
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
-    student, whole = shared.student(schedule).eval(), shared.batch(cell.method)
-    teacher_gflops, (lengths, *_) = measure_size(shared.teacher, example_of(whole))
-    if schedule is not None:
-        options = [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
-    else:
-        patch = student.config.patch_size
-        options = [Option(None, side) for side in range(student.config.image_size - patch, 0, -patch)]
-
-    def inputs_of(option: Option) -> dict[str, Tensor]:
-        student.set_reduction(option.reduction)
-        return whole if option.image_size is None else shared.batch(cell.method, option.image_size)
-
-    @cache
-    def gain(index: int) -> float:
-        return teacher_gflops / measure_size(student, example_of(inputs_of(options[index])))[0]
-
-    def ratio(index: int) -> float:
-        return compare_throughput(
-            {"teacher": shared.teacher, "student": student},
-            whole,
-            own_inputs={"student": inputs_of(options[index])},
-            warmup=1,
-            seconds=min(SEARCH_SECONDS, shared.study.setting.benchmark_seconds),
-        )["student"]["ratio"]
-
-    best, measured = search(len(options), gain, ratio, cell.target)
-    trials = [{"gain": gain(index), "ratio": measured[index]} for index in measured]
-    return options[best], best == len(options) - 1, trials
+    student = shared.student(schedule).eval()
+    if schedule is None:
+        side, _ = patch_size(student.config)
+        return [Option(None, size) for size in range(student.config.image_size - side, 0, -side)]
+    _, (lengths, *_) = measure_size(shared.teacher, example_of(shared.batch(cell.method)))
+    return [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
 
 
 def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -61,7 +61,7 @@ METHODS: dict[str, Method] = {
     "dynamicvit": Method(PRUNING, learned=True),
     "random": Method(PRUNING),
     "grounded": Method(PRUNING, data={"image_saliency": True}, data_sets=("digit_scenes",)),
-    RESOLUTION: Method({"vilt": {}}),
+    RESOLUTION: Method({"vilt": {}, "meter": {}}),
 }
 """In order of the tables. Those that the registry of reducers does not have are left out of the work list."""
 

@@ -59,6 +59,11 @@ class Cell:
         """Name of the file with its schedule and speed, which all seeds share."""
         return f"{self.group}-{self.method}-{self.schedule_variant}-{self.speed_name}-speed"
 
+    @property
+    def curve_key(self) -> str:
+        """Name of the file with the speed of its schedule at all scales, which all targets share."""
+        return f"{self.group}-{self.method}-{self.schedule_variant}-curve"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, with `key`, `group` and the `title` of the variant for tables."""
         title = variant_of(self.method, self.variant).title

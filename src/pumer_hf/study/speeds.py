@@ -1,10 +1,12 @@
 """Matched speeds: how far to scale a schedule so that a student runs so many times as fast as its teacher."""
 
 import math
-from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS
@@ -87,48 +89,42 @@ def distinct_schedules(
     return [by_total[total] for total in sorted(by_total, reverse=True)]
 
 
-def search(
-    number: int, gain: Callable[[int], float], measure: Callable[[int], float], target: float
-) -> tuple[int, dict[int, float]]:
-    """The option whose measured speed is closest to a target, by bisection.
-
-    The FLOPs give a first bracket, which is widened if it does not hold the target.
-
-    Args:
-        number: of options, in order: the later, the cheaper.
-        gain: FLOPs of the teacher, as multiples of an option's, by its index.
-        measure: the speed of an option by its index; called once at most for each.
-        target: speed relative to the teacher, above 1.
-
-    Returns:
-        The index of the option (the last one where the target is out of reach), and all that was measured.
+def spread(number: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 to `number - 1`, evenly spread, the last one among them.
 
     Raises:
-        ValueError: there are no options.
+        ValueError: there are none.
     """
     if number < 1:
-        raise ValueError("no schedule saves anything: there is nothing to search")
-    measured: dict[int, float] = {}
+        raise ValueError("no schedule saves anything: there is nothing to measure")
+    return sorted({round((step + 1) * number / min(count, number)) - 1 for step in range(min(count, number))})
 
-    def speed(index: int) -> float:
-        if index not in measured:
-            measured[index] = measure(index)
-        return measured[index]
 
-    last = number - 1
-    low = bisect_left(range(number), 0.8 * target, key=gain) - 1  # -1: the teacher itself
-    high = min(bisect_left(range(number), 1.25 * target, key=gain), last)
-    if low == high:
-        low = -1
-    if speed(high) < target:
-        low, high = high, last
-    elif low >= 0 and speed(low) >= target:
-        low, high = -1, low
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if speed(middle) < target else (low, middle)
-    ends = {index for index in (low, high) if index >= 0}
-    return min(ends, key=lambda index: abs(math.log(speed(index) / target))), measured
+def speed_curve(gains: Sequence[float], points: Sequence[int], speeds: Sequence[float]) -> list[float]:
+    """The speed of every option, from the measured one of a few: it grows with what the FLOPs save, and measurements
+    that say otherwise are averaged (isotonic regression). Between them it is linear.
+
+    Args:
+        gains: FLOPs of the teacher, as multiples of each option's, all above 1; the teacher itself has 1, and speed 1.
+        points: indices of the options that were measured.
+        speeds: their speeds.
+
+    Returns:
+        A speed for each option.
+    """
+    ranked = sorted((gains[point], speed) for point, speed in zip(points, speeds, strict=True))
+    blocks: list[list[float]] = []  # neighbours whose speeds fall are pooled
+    for _, speed in ranked:
+        blocks.append([speed])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    smooth = [fmean(block) for block in blocks for _ in block]
+    return np.interp(gains, [1.0, *(gain for gain, _ in ranked)], [1.0, *smooth]).tolist()
+
+
+def closest(curve: Sequence[float], target: float) -> int:
+    """The option whose speed is closest to a target; the first of equal ones."""
+    return min(range(len(curve)), key=lambda index: abs(math.log(curve[index] / target)))
 
 
 def is_reached(ratio: float, target: float | None) -> bool:
