@@ -6,12 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny_tasks import CONFIGS
 from transformers import set_seed
 
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.training import evaluation
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments
 
@@ -25,11 +28,11 @@ REDUCTION = {
 }
 
 
-def checkpoint(folder, task, labels):
+def checkpoint(folder, task, labels, reduction=REDUCTION):
     set_seed(0)
     words = ["how many sevens are there in the top left what is the digit"]
     model, processor = build_teacher(ModelArguments(config=CONFIGS["vilt"]), labels, words, 16, task)
-    model.set_reduction(REDUCTION)
+    model.set_reduction(reduction)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -52,6 +55,23 @@ def test_the_metric_of_a_split_is_printed_as_json(tmp_path):
     assert reports["--split=validation"]["split"] == "validation"
     assert all(report["questions"] == 60 and 0 <= report["accuracy"] <= 100 for report in reports.values())
     assert not (tmp_path / "out").exists()
+
+
+def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkeypatch, capsys):
+    tip = {"method": "tip", "layers": [1], "prune_ratio": 0.5}
+    folder = checkpoint(tmp_path / "model", SNLI_VE, ["entailment", "neutral", "contradiction"], tip)
+    seen = {}
+    monkeypatch.setattr(
+        evaluation, "evaluate", lambda task, args, model, data, collator: seen.update(model=model) or {}
+    )
+    monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
+    flags = ["--eval_scenes", "2", "--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
+    default = SCRIPT.parent / "vilt" / "digit_scenes_snli_ve" / "pumer.yaml"
+    evaluation.evaluate_recipe("", default, ["snli_ve", "--model", str(folder), *flags])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "snli_ve"
+    expected = load_file(folder / "model.safetensors")
+    assert any(".reducer." in name for name in expected)
+    assert all(torch.equal(value, expected[name]) for name, value in seen["model"].state_dict().items())
 
 
 def questions_in(folder):

@@ -99,6 +99,30 @@ def test_another_schedule_keeps_what_was_learned_if_its_layers_are_the_same(capl
         model.set_reduction(LEARNED["tip"])
 
 
+def test_what_was_learned_comes_back():
+    model = FAMILIES["meter"].model(LEARNED["tip"])
+    weights = copy.deepcopy(model.state_dict())
+    for between in (None, {**LEARNED["tip"], "layers": [0, 1]}, LEARNED["dynamicvit"]):
+        model.set_reduction(between)
+        model.set_reduction(LEARNED["tip"])
+        assert model.state_dict().keys() == weights.keys()
+        assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("pruner", ["mlp", "linear", "mean_attention"])
+def test_a_new_pruner_keeps_about_what_the_schedule_says(pruner):
+    reduction = {"method": "tip", "layers": [1], "prune_ratio": 0.2, "pruner": pruner}
+    config = {"initializer_range": 0.02}
+    by_loading = FAMILIES["vilt"].model(reduction, **config)
+    by_setting = FAMILIES["vilt"].model(None, **config)
+    by_setting.set_reduction(reduction)
+    for model in (by_loading, by_setting):
+        (trace,) = model(**FAMILIES["vilt"].inputs()).reduction
+        assert (trace.saliency[0] - 0.8).abs().max() < 0.1
+        matrices = [value for name, value in model.state_dict().items() if ".reducer." in name and value.ndim > 1]
+        assert all(value.std() < 0.1 for value in matrices)
+
+
 def test_sparsity_loss():
     probabilities = torch.tensor([[0.5, 0.9, 0.1], [1.0, 0.5, 0.5]])
     mask = torch.tensor([[True, True, False], [True, False, False]])

@@ -1,4 +1,5 @@
 import pytest
+from tiny_models import FAMILIES
 
 from pumer_hf import (
     PuMerViltForImageAndTextRetrieval,
@@ -7,7 +8,7 @@ from pumer_hf import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
-from pumer_hf.training.parameters import parameter_groups
+from pumer_hf.training.parameters import freeze_all_but_reducer, parameter_groups
 
 LAYERS = (0, 1, 2)
 
@@ -150,3 +151,14 @@ def test_a_part_that_is_frozen_altogether_makes_no_group(build, make_args):
     groups = parameter_groups(model, args)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(1e-4, 0.01), (1e-4, 0.0)]
     assert grouped(model, groups).keys() == {*CLASSIFIER_DECAY, *CLASSIFIER_NO_DECAY}
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_all_but_the_reducer_and_the_head_can_be_frozen(family):
+    model = family.model({"method": "tip", "layers": [1], "prune_ratio": 0.5})
+    freeze_all_but_reducer(model)
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {
+        name for name, _ in model.named_parameters() if ".reducer." in name or name.startswith("classifier.")
+    }
+    assert any(".reducer." in name for name in learning)

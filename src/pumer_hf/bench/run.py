@@ -65,7 +65,7 @@ def bench_checkpoint(
 
 def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
     """Inputs of the model, on its device: `input_ids` and `attention_mask` long (B, Lt), `pixel_values` float
-    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2.
+    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2; and `image_saliency` for a method that needs it.
     """
     generator = torch.Generator().manual_seed(0)
     images = (batch_size,) if num_images(model) == 1 else (batch_size, num_images(model))
@@ -73,4 +73,6 @@ def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
     side = model.config.image_size
     pixels = torch.rand(*images, 3, side, side, generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    if model.reduction is not None and model.base_model.reducer.uses_prior:
+        inputs["image_saliency"] = torch.rand(*images, side, side, generator=generator)
     return {name: value.to(model.device) for name, value in inputs.items()}

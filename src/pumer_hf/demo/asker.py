@@ -83,6 +83,8 @@ class Asker:
             )
         if model.reduction is None:
             raise ValueError(UNREDUCED)
+        if model.base_model.reducer.uses_prior:
+            raise ValueError(f"reduction.method={model.reduction.method!r} needs a map for each text: try another")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
         self.model, self.processor = model, processor

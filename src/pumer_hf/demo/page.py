@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image as PILImage
 
+from ..reducers import METHODS
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
 from .schedules import MAX_RATIO, STEP, in_words, moved, slider_values, title
@@ -196,12 +197,13 @@ class Handlers:
 
 def introduction(asker: Asker) -> str:
     """What the page shows, in two sentences."""
+    method = METHODS[asker.schedule.method]
     *others, last = (str(layer) for layer in asker.schedule.layers)
     layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
     return (
-        "PuMer prunes the image tokens that the text does not ask about and merges similar ones. This model does so "
-        f"in {layers} of its {asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much, "
-        "as the mean over these layers; they start at the model's own schedule."
+        f"This model has layers that {method.summary} ({method.paper}): {layers} of its "
+        f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much, as the mean over these "
+        "layers; they start at the model's own schedule."
     )
 
 

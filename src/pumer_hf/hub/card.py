@@ -12,6 +12,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..reducers import METHODS
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
@@ -159,6 +160,7 @@ class PuMerCard:
             picture=PICTURE_NAME,
             backbone_name=BACKBONES[self.backbone],
             task_text=task,
+            method=METHODS[self.reduction["method"]] if self.reduction else None,
             reduction_json=json.dumps(self.reduction, indent=2),
             results_table=results_table(self.report, self.role, self.unit),
             tokens_table=tokens_table(self.report, self.role),
@@ -181,10 +183,16 @@ class PuMerCard:
             datasets=[dataset_id] if dataset_id else None,
             metrics=names or None,
             pipeline_tag=TASKS["vqa"][0] if self.task == "vqa" else None,
-            tags=[self.backbone, "pumer", *(["token-pruning", "token-merging"] if self.reduction else [])],
+            tags=[self.backbone, "pumer", *self._reduction_tags()],
             model_name=self.name if results else None,
             eval_results=results or None,
         )
+
+    def _reduction_tags(self) -> list[str]:
+        """What the method does to tokens, by the ratios that it has."""
+        ratios = METHODS[self.reduction["method"]].config_class.ratios if self.reduction else ()
+        kinds = {"token-pruning": "prune", "token-merging": "merge"}
+        return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
 
     def _eval_results(self) -> list[EvalResult]:
         if self.task is None or not (self.dataset or {}).get("name"):

@@ -1,13 +1,15 @@
 """What both model families share: the reducer in the model, and changing it after loading."""
 
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduction
+from ..reducers.base import OwnStart
 from ..reducers.pumer import PuMerReductionConfig
 from ..reducers.release import ReleaseReducer
 
@@ -20,6 +22,8 @@ class PuMerPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     input_modalities = ("image", "text")
+    # An unreduced model does not need what a method has learned.
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"(^|\.)reducer\."]
     # The loss is a mean over the batch. This makes the Trainer average it over accumulation steps and processes.
     accepts_loss_kwargs = False
     cross_modal_modules: ClassVar[tuple[str, ...]] = ()
@@ -32,8 +36,8 @@ class PuMerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, TokenReducer):
-            module.init_weights()
+        if isinstance(module, OwnStart):
+            module.reset()
 
     def make_reducer(self, reduction: ReductionConfig | dict[str, Any] | None) -> TokenReducer | None:
         """The module that carries out `reduction`, checked; None for None."""
@@ -47,6 +51,11 @@ class PuMerPreTrainedModel(PreTrainedModel):
         """The schedule in use: `config.reduction`, unless [`scale_reduction`] has scaled it."""
         reducer = self.base_model.reducer
         return None if reducer is None else reducer.config
+
+    @cached_property
+    def _learned(self) -> dict[str, Tensor]:
+        """What the reducers that this model had before have learned."""
+        return {}
 
     def set_reduction(self, reduction: ReductionConfig | dict[str, Any] | None) -> None:
         """Change how the loaded model reduces tokens; it takes effect at the next forward and is saved with the model.
@@ -63,11 +72,23 @@ class PuMerPreTrainedModel(PreTrainedModel):
         if schedule is not None and backbone.reducer is not None and backbone.reducer.fits(schedule):
             backbone.reducer.config = schedule  # keeps what a method has learned
             return
+        if backbone.reducer is not None:
+            self._learned |= backbone.reducer.state_dict()
         backbone.reducer = self.make_reducer(schedule)
-        if schedule is not None and backbone.reducer is not None:
-            backbone.reducer.to(device=self.device, dtype=self.dtype).train(self.training)
-            if next(backbone.reducer.parameters(), None) is not None:
-                logger.warning("reduction.method=%r has parts that must learn: train the model", schedule.method)
+        if schedule is None or backbone.reducer is None:
+            return
+        backbone.reducer.to(device=self.device, dtype=self.dtype).train(self.training)
+        with torch.no_grad():
+            backbone.reducer.apply(self._init_weights)
+        wanted = backbone.reducer.state_dict()
+        known = {
+            name: value
+            for name, value in self._learned.items()
+            if name in wanted and value.shape == wanted[name].shape
+        }
+        backbone.reducer.load_state_dict(known, strict=False)
+        if known.keys() < wanted.keys():
+            logger.warning("reduction.method=%r has parts that must learn: train the model", schedule.method)
 
     def scale_reduction(self, factor: float) -> None:
         """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""

@@ -478,8 +478,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             output_attentions: return the attention probabilities (B, H, L, L) of each layer, L being the tokens that
                 come into it.
             output_hidden_states: return the hidden states (B, L, D), embeddings first.
-            image_saliency: float (B, rows, columns), of any resolution: what is worth keeping of the image, from
-                outside the model, for the method that asks for it (`grounded`).
+            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
+                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens.

@@ -80,10 +80,18 @@ class ReductionConfig:
         object.__setattr__(self, name, checked)
 
 
+class OwnStart(ABC):
+    """A module of a reducer with first values of its own, which come after those that a model gives to all."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Give its own parameters, not those of its children, their first values."""
+
+
 class TokenReducer(nn.Module, ABC):
     """A method of token reduction. In eval mode `forward` is pure: same tokens, same evidence, same result.
 
-    A subclass sets `config_class` and, if it reads `Evidence.text_to_image`, `uses_attention`.
+    A subclass sets `config_class`, `summary`, `paper` and, if it reads `Evidence.text_to_image`, `uses_attention`.
 
     Args:
         config: the schedule.
@@ -91,14 +99,17 @@ class TokenReducer(nn.Module, ABC):
     """
 
     config_class: ClassVar[type[ReductionConfig]]
+    summary: ClassVar[str]
+    """What some layers do, for cards and pages: they "prune ..."."""
+    paper: ClassVar[str]
+    """Where it is from, as a link in Markdown."""
+    uses_prior: ClassVar[bool] = False
+    """Whether the model needs `image_saliency`."""
     uses_attention: bool = False
 
     def __init__(self, config: ReductionConfig, width: int):
         super().__init__()
         self.config = config
-
-    def init_weights(self) -> None:
-        """Give parameters of a method's own their first values; those of layers have them from the model."""
 
     def fits(self, config: ReductionConfig) -> bool:
         """Whether this module can go on with another config; a method that learns can if the same parts learn."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..tokens import Evidence, TokenPair
 from .base import ReductionConfig
-from .pruning import LearnedPruningReducer, PruningConfig, learnable
+from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,15 @@ class DynamicViTReductionConfig(PruningConfig):
 class Predictor(nn.Module):
     """Probability to keep each token, from its own features and those of all (DynamicViT, Section 3.2, Eq. 1 to 4)."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, prune_ratio: float):
         super().__init__()
         self.num_local = width - width // 2
         self.local = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
         hidden, quarter = max(width // 2, 1), max(width // 4, 1)
         self.decide = nn.Sequential(
-            nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, quarter), nn.GELU(), nn.Linear(quarter, 2)
+            *(nn.Linear(width, hidden), nn.GELU()),
+            *(nn.Linear(hidden, quarter), nn.GELU()),
+            KeepLogits(quarter, prune_ratio),
         )
 
     def forward(self, states: Tensor, weight: Tensor) -> Tensor:
@@ -59,11 +61,14 @@ class DynamicViTReducer(LearnedPruningReducer):
     """
 
     config_class = DynamicViTReductionConfig
+    summary = "prune the image tokens that learned predictors find uninformative"
+    paper = "[DynamicViT](https://arxiv.org/abs/2106.02034)"
     config: DynamicViTReductionConfig
 
     def __init__(self, config: DynamicViTReductionConfig, width: int):
         super().__init__(config, width)
-        self.predictors = nn.ModuleDict({str(layer): Predictor(width) for layer in config.layers})
+        ratios = {layer: config.ratio("prune_ratio", layer) for layer in config.layers}
+        self.predictors = nn.ModuleDict({str(layer): Predictor(width, ratio) for layer, ratio in ratios.items()})
 
     def fits(self, config: ReductionConfig) -> bool:
         return super().fits(config) and config.layers == self.config.layers

@@ -22,6 +22,9 @@ class GroundedReducer(PruningReducer):
     """Keeps the image tokens with the highest saliency in the model's input `image_saliency`."""
 
     config_class = GroundedReductionConfig
+    summary = "prune the image tokens that a map from outside the model leaves out"
+    paper = "a baseline of TiP, the draft before [PuMer](https://aclanthology.org/2023.acl-long.721)"
+    uses_prior = True
 
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
         if pair.image.prior is None:

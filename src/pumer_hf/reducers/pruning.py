@@ -1,16 +1,18 @@
 """What methods share that prune image tokens by a saliency and leave the text alone."""
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, TokenPair
-from .base import Ratios, ReductionConfig, TokenReducer
+from .base import OwnStart, Ratios, ReductionConfig, TokenReducer
 
 NUM_PREFIX_TOKENS = 1
 """Leading image tokens, [CLS], that are never pruned."""
@@ -75,6 +77,24 @@ def pruned(
         losses=losses or {},
     )
     return pair, trace
+
+
+class KeepLogits(nn.Linear, OwnStart):
+    """The last layer of a pruner: logits (..., 2) to keep and to prune. It starts with the wanted part kept, and not
+    with half.
+
+    Args:
+        width: of its input.
+        prune_ratio: of the layer, in [0, 1).
+    """
+
+    def __init__(self, width: int, prune_ratio: float):
+        super().__init__(width, 2)
+        self.odds = (1 - prune_ratio) / max(prune_ratio, 1e-3)
+        self.reset()
+
+    def reset(self) -> None:
+        init.copy_(self.bias, torch.tensor([math.log(self.odds), 0.0]).to(self.bias))
 
 
 class LearnedPruningReducer(PruningReducer):

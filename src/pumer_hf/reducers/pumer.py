@@ -47,6 +47,8 @@ class PuMerReducer(TokenReducer):
     """Text-informed pruning, then modality-aware merging (Algorithm 1)."""
 
     config_class = PuMerReductionConfig
+    summary = "prune the image tokens that the text does not attend to, then merge similar tokens within each modality"
+    paper = "[PuMer](https://aclanthology.org/2023.acl-long.721)"
     uses_attention = True
     num_prefix_tokens = 1
     """Leading image tokens, [CLS], that are never pruned."""

@@ -34,6 +34,8 @@ class RandomReducer(PruningReducer):
     """
 
     config_class = RandomReductionConfig
+    summary = "prune random image tokens"
+    paper = "a baseline of TiP, the draft before [PuMer](https://aclanthology.org/2023.acl-long.721)"
     config: RandomReductionConfig
 
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:

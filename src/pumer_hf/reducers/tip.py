@@ -4,7 +4,7 @@ pruners choose the image tokens, trained by the task, by distillation and by the
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,8 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import ReductionConfig
-from .pruning import LearnedPruningReducer, PruningConfig, learnable
+from .base import OwnStart, ReductionConfig
+from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 
 PRUNERS = ("mlp", "linear", "mean_attention", "first_attention")
@@ -31,7 +31,7 @@ class TipReductionConfig(PruningConfig):
             `"first_attention"`, a linear layer on the attention that the text pays it, over all heads or the first.
         sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
-            out.
+            out. Not for retrieval with several candidates, where most pairs of a batch do not match.
         continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0.
     """
 
@@ -50,40 +50,40 @@ class TipReductionConfig(PruningConfig):
             self._validate_weight(name)
 
 
-def new_pruner(kind: str, width: int) -> nn.Module:
+def new_pruner(kind: str, width: int, prune_ratio: float) -> nn.Module:
     """A token pruner (Appendix A.1): logits (..., 2) to keep and to prune from states (..., D), or from the attention
     (..., 1).
     """
-    if kind == "linear":
-        return nn.Linear(width, 2)
     if kind != "mlp":
-        return nn.Linear(1, 2)
+        return KeepLogits(width if kind == "linear" else 1, prune_ratio)
     half, quarter = max(width // 2, 1), max(width // 4, 1)
     return nn.Sequential(
         nn.LayerNorm(width),
         *(nn.Linear(width, width), nn.GELU()),
         *(nn.Linear(width, half), nn.GELU()),
         *(nn.Linear(half, quarter), nn.GELU()),
-        nn.Linear(quarter, 2),
+        KeepLogits(quarter, prune_ratio),
     )
 
 
-class Contrast(nn.Module):
+class Contrast(nn.Module, OwnStart):
     """Projections of text and image to a common space, and the temperature of their similarity (Section 3.2)."""
 
     def __init__(self, width: int):
         super().__init__()
         self.text = nn.Linear(width, PROJECTION_SIZE)
         self.image = nn.Linear(width, PROJECTION_SIZE)
-        self.log_temperature = nn.Parameter(torch.empty(()))
-        self.reset_temperature()
+        self.log_temperature = nn.Parameter(torch.empty(1))  # FSDP takes no scalar
+        self.reset()
 
-    def reset_temperature(self) -> None:
-        """Start with the temperature of a new model."""
+    def reset(self) -> None:
         init.constant_(self.log_temperature, math.log(START_TEMPERATURE))
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
-        """The contrastive loss of mean states, text and image each float (B, D)."""
+        """The contrastive loss of mean states, text and image each float (B, D).
+
+        Deviation: the projections are normalised, as usual for such a loss; Eq. 2 has their plain product.
+        """
         text, image = (F.normalize(states.float(), dim=-1) for states in (self.text(text), self.image(image)))
         return contrastive_loss(text, image, self.log_temperature.float().exp())
 
@@ -92,21 +92,22 @@ class TipReducer(LearnedPruningReducer):
     """Keeps the image tokens that a pruner per layer finds most salient (TiP, Section 3.1)."""
 
     config_class = TipReductionConfig
+    summary = "prune the image tokens that learned pruners find not to matter for the text"
+    paper = "TiP, the draft before [PuMer](https://aclanthology.org/2023.acl-long.721)"
     config: TipReductionConfig
 
     def __init__(self, config: TipReductionConfig, width: int):
         super().__init__(config, width)
-        self.pruners = nn.ModuleDict({str(layer): new_pruner(config.pruner, width) for layer in config.layers})
+        ratios = {layer: config.ratio("prune_ratio", layer) for layer in config.layers}
+        self.pruners = nn.ModuleDict(
+            {str(layer): new_pruner(config.pruner, width, ratio) for layer, ratio in ratios.items()}
+        )
         names = [str(layer) for layer in config.layers] if config.contrastive_weight > 0 else []
         self.contrasts = nn.ModuleDict({name: Contrast(width) for name in names})
 
     @property
     def uses_attention(self) -> bool:  # type: ignore[override]
         return self.config.pruner.endswith("attention")
-
-    def init_weights(self) -> None:
-        for contrast in self.contrasts.values():
-            cast(Contrast, contrast).reset_temperature()
 
     def fits(self, config: ReductionConfig) -> bool:
         return (
@@ -122,8 +123,9 @@ class TipReducer(LearnedPruningReducer):
             heads = (
                 evidence.text_to_image[:, :1] if self.config.pruner == "first_attention" else evidence.text_to_image
             )
-            # Times the number of tokens, so that what an average token gets is 1 at any length.
-            attention = ops.text_saliency(heads, pair.text.mask) * heads.shape[-1]
+            # Times the number of tokens left, so that what an average one gets does not depend on it.
+            num_left = (pair.image.mask > 0).sum(dim=1, keepdim=True)
+            attention = ops.text_saliency(heads, pair.text.mask) * num_left
             features = attention.unsqueeze(-1).to(pair.image.states.dtype)
         return self.pruners[str(layer)](features).float().log_softmax(dim=-1)
 

@@ -13,7 +13,7 @@ def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float) -> Tensor:
 
     Args:
         probabilities: float (B, L), in [0, 1].
-        mask: bool (B, L), True for the tokens that count.
+        mask: bool (B, L), True for the tokens that count; here those that came into the layer, in Eq. 6 all.
         kept: part of the tokens to keep, in (0, 1].
 
     Returns:

@@ -37,6 +37,8 @@ class ToMeReducer(TokenReducer):
     """
 
     config_class = ToMeReductionConfig
+    summary = "merge similar tokens"
+    paper = "[ToMe](https://arxiv.org/abs/2210.09461)"
     config: ToMeReductionConfig
 
     def num_merges(self, layer: int, length: int) -> int:

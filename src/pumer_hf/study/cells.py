@@ -4,6 +4,7 @@ import shutil
 import time
 from contextlib import redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from ..bench.throughput import compare_throughput
 from ..explain.maps import patch_size
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
+from ..training.parameters import freeze_all_but_reducer
 from ..training.recipe import RecipeTrainingArguments
 from ..training.run import evaluate, stage_arguments
 from ..training.stages import train_stage
 from . import store
 from .group import Shared
-from .methods import MAIN, TRAINING_FREE, base_schedule, variant_of
+from .methods import MAIN, METHODS, TRAINING_FREE, base_schedule, variant_of
 from .plan import Cell
 from .speeds import Option, changed, closest, distinct_schedules, is_reached, speed_curve, spread
 
@@ -166,11 +168,11 @@ def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, 
 def train(
     shared: Shared, cell: Cell, args: RecipeTrainingArguments, student: PuMerPreTrainedModel, image_size: int | None
 ) -> None:
-    """Train a student in place, and leave it in its folder."""
-    shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
-    train_stage(
-        args,
-        student,
+    """Train a student in place, and leave it in its folder. TiP spends a part of its steps on the pruners and the head
+    alone (its Appendix A.1).
+    """
+    stage = partial(
+        train_stage,
         train=shared.train,
         validation=shared.data.validation,
         collator=shared.collator(cell.method, image_size, training=True),
@@ -179,11 +181,25 @@ def train(
         compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
         teacher=shared.live_teacher,
     )
+    shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
+    first = METHODS[cell.method].first_stage
+    if first:
+        schedule = student.config.reduction
+        student.set_reduction({**schedule, "continuity_weight": 0.0})
+        freeze_all_but_reducer(student)
+        args = student_arguments(shared, cell, first, "-first")
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+        stage(args, student)
+        student.set_reduction(schedule)
+        student.requires_grad_(True)
+    stage(student_arguments(shared, cell, 1 - first), student)
 
 
-def student_arguments(shared: Shared, cell: Cell) -> RecipeTrainingArguments:
-    """The student's training arguments: the recipe's, but for the setting, the seed and the variant."""
-    values = {
+def student_arguments(shared: Shared, cell: Cell, part: float = 1.0, suffix: str = "") -> RecipeTrainingArguments:
+    """The student's training arguments for a part of its steps, with a folder of its own: the recipe's, but for the
+    setting, the seed and the variant.
+    """
+    values: dict[str, Any] = {
         **shared.recipe.training_values,
         **shared.study.setting.student,
         **variant_of(cell.method, cell.variant).training,
@@ -192,4 +208,5 @@ def student_arguments(shared: Shared, cell: Cell) -> RecipeTrainingArguments:
         "disable_tqdm": True,
         "cache_teacher_logits": False,  # the rows have them
     }
-    return stage_arguments(shared.task, replace(shared.recipe, training_values=values), cell.key)
+    values["max_steps"] = max(round(part * values["max_steps"]), 1)
+    return stage_arguments(shared.task, replace(shared.recipe, training_values=values), cell.key + suffix)

@@ -19,12 +19,14 @@ class Method:
         learned: it has parameters, so that it needs training.
         data: fields of the recipe's `data` block that are different.
         data_sets: recipe folders that have what it needs; None for all.
+        first_stage: part of the steps in which only what reduces tokens and the head learn.
     """
 
     schedules: Mapping[str, Mapping[str, Any]]
     learned: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     data_sets: tuple[str, ...] | None = None
+    first_stage: float = 0.0
 
 
 # ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image; a layer
@@ -51,7 +53,7 @@ METHODS: dict[str, Method] = {
             },
         }
     ),
-    "tip": Method(PRUNING, learned=True),
+    "tip": Method(PRUNING, learned=True, first_stage=0.25),
     "tome": Method(
         {
             "vilt": {"layers": [0, 1, 2, 3, 4, 5], "merge_ratio": 0.15},

@@ -106,9 +106,9 @@ def resized_processor(processor: ProcessorMixin, image_size: int | None) -> Proc
     if image_size is None:
         return processor
     resized = copy.deepcopy(processor)
-    resized.image_processor.size = dict.fromkeys(("height", "width"), image_size)
-    if processor.image_processor.size["shortest_edge"] is not None:  # ViLT
-        resized.image_processor.size = {"shortest_edge": image_size}
+    names = ("height", "width") if processor.image_processor.size["shortest_edge"] is None else ("shortest_edge",)
+    size_class = type(processor.image_processor.size)  # not a dict: a name that it lacks is None
+    resized.image_processor.size = size_class(**dict.fromkeys(names, image_size))
     return resized
 
 

@@ -122,7 +122,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     task = TASKS[script[1]]
     report = {} if results is None else json.loads(results.read_text(encoding="utf-8"))
     recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
-    if recipe.reduction is None:
+    if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
     return recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())

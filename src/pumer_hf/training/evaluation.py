@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import AutoProcessor
 
+from ..configuration import PuMerConfig
 from ..data.arguments import DataArguments
 from ..data.files import read_vqa_questions
 from ..data.task import TaskData
@@ -38,8 +39,9 @@ def evaluate_recipe(description: str, default: Path, arguments: Sequence[str] | 
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         if args.submission and not args.questions:
             raise ValueError("--submission needs --questions, the official file with the questions to answer")
-        model, processor = load_model(args.model, None, task), AutoProcessor.from_pretrained(args.model)
-        model.set_reduction(None if args.unreduced else type(model).config_class.from_pretrained(args.model).reduction)
+        saved = PuMerConfig.get_config_dict(args.model)[0].get("reduction")
+        model = load_model(args.model, None if args.unreduced else saved, task)
+        processor = AutoProcessor.from_pretrained(args.model)
         model = model.to(recipe.training.device)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
     """Knowledge distillation, KL(teacher || student), averaged over the batch (https://arxiv.org/abs/1503.02531).
 
-    PuMer (Section 4.3) uses temperature 1. The factor `temperature ** 2` keeps the size of the gradient the same at
-    any temperature.
+    PuMer (Section 4.3) uses temperature 1; TiP's Eq. 5 writes the divergence the other way round. The factor
+    `temperature ** 2` keeps the size of the gradient the same at any temperature.
 
     Args:
         student_logits: float (B, C): C classes, answers or retrieval candidates.

@@ -15,12 +15,11 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not any(part in name for part in NO_DECAY_NAMES)
 
 
-def freeze_all_but_reducer(model: PuMerPreTrainedModel, frozen: bool = True) -> None:
-    """Let only what reduces tokens and the head learn; or, with `frozen=False`, everything."""
+def freeze_all_but_reducer(model: PuMerPreTrainedModel) -> None:
+    """Let only what reduces tokens and the head learn."""
     prefix = "reducer." if model.base_model is model else f"{model.base_model_prefix}.reducer."
     for name, parameter in model.named_parameters():
-        learns = name.startswith(prefix) or model.part_of(name) == "classifier"
-        parameter.requires_grad_(learns or not frozen)
+        parameter.requires_grad_(name.startswith(prefix) or model.part_of(name) == "classifier")
 
 
 def parameter_groups(model: PuMerPreTrainedModel, args: DistillationTrainingArguments) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
 
-import copy
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,14 +10,21 @@ from typing import Any
 
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..bench.cost import cost_report
 from ..data.collator import Collator
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
+from ..data.vqa import VqaDataArguments
+from ..explain.maps import patch_size
 from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
+from ..reducers import METHODS, parse_reduction
+from ..reducers.grounded import GroundedReductionConfig
+from ..reducers.pruning import LearnedPruningReducer
+from ..reducers.tip import TipReductionConfig
 from .build import build_teacher, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
@@ -59,7 +65,8 @@ def run_recipe(task: Task, default: Path) -> None:
             )
         if recipe.training.cache_teacher_logits and collator.is_random:
             raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
-        check_student(recipe, teacher, collator)
+        check_image_size(recipe, teacher, collator)
+        check_method(recipe, teacher, collator)
     folders = train_models(task, recipe, data, teacher, collator, eval_collator)
 
     reductions = {"teacher": None, "student": recipe.reduction}
@@ -144,7 +151,7 @@ def train_reducer(
     """A first stage of the student, in which only what reduces tokens and the head learn (TiP, Appendix A.1), without
     the continuity loss. Returns the student after it.
     """
-    args = recipe.stage("reducer")
+    args = stage_arguments(task, recipe, "reducer")
     args.push_to_hub = False  # the repository is the student's
     if "continuity_weight" in (student.config.reduction or {}):
         student.set_reduction({**student.config.reduction, "continuity_weight": 0.0})
@@ -153,21 +160,37 @@ def train_reducer(
     return load_model(args.output_dir, recipe.reduction, task)
 
 
-def check_student(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if the student's image size or its first stage does not fit."""
+def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if the student cannot have images of the size that the recipe wants."""
     size = recipe.model.image_size
-    if size is not None:
-        if collator.is_random:
-            raise ValueError("model.image_size does not go with inputs that are drawn anew: the teacher sees others")
-        try:
-            copy.deepcopy(teacher).resize_images(size)
-        except ValueError as error:
-            raise ValueError(f"model.image_size={size}: {error}") from error
-    if recipe.training.reducer_training is not None:
-        method = (recipe.reduction or {}).get("method", "none")
-        reducer = teacher.make_reducer(recipe.reduction)
-        if reducer is None or next(reducer.parameters(), None) is None:
-            raise ValueError(f"training.reducer_training is for a method that learns, not {method!r}")
+    if size is None:
+        return
+    if collator.is_random:
+        raise ValueError("model.image_size does not go with inputs that are drawn anew: the teacher sees others")
+    side, _ = patch_size(teacher.config)
+    if size < side or size % side:
+        raise ValueError(f"model.image_size={size}: must be a multiple of the patch size, {side}")
+    if is_deepspeed_zero3_enabled():
+        raise ValueError("model.image_size does not go with ZeRO-3: choose ZeRO-2 or DDP")
+
+
+def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
+    schedule = parse_reduction(recipe.reduction)
+    learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
+    if recipe.training.reducer_training is not None and not learns:
+        raise ValueError("training.reducer_training is for a method that learns, such as tip")
+    if recipe.training.reduction_warmup_steps and learns:
+        raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
+    has_map = isinstance(recipe.data, VqaDataArguments) and recipe.data.image_saliency
+    if isinstance(schedule, GroundedReductionConfig) and not has_map:
+        raise ValueError("reduction.method='grounded' needs data.image_saliency, which VQA on digit scenes has")
+    if not isinstance(schedule, TipReductionConfig):
+        return
+    if isinstance(collator, RetrievalCollator) and schedule.contrastive_weight > 0:
+        raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
+    if teacher.base_model_prefix == "vilt" and teacher.config.max_image_length > 0 < schedule.continuity_weight:
+        raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
 
 
 def at_size(collator: Collator, image_size: int | None) -> Collator:

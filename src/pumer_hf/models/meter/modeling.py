@@ -142,8 +142,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 the first pair, and those that leave each.
             text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
             image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
-            image_saliency: float (B, rows, columns), of any resolution: what is worth keeping of the image, from
-                outside the model, for the method that asks for it (`grounded`).
+            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
+                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
