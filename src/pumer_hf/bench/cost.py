@@ -61,7 +61,9 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tup
 def cost_rows(report: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
     """Rows of a table, a column per model and a last one that compares first and last."""
     throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
-    faster, fewer = f"{throughput['ratio']:.2f}x faster", f"{gflops['ratio']:.2f}x fewer"
+    gain = throughput["ratio"]
+    faster = f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower"
+    fewer = f"{gflops['ratio']:.2f}x fewer"
     rows = [
         ["examples/s", *(f"{throughput[name]['examples_per_second']:.4g}" for name in names), faster],
         ["GFLOPs per example", *(f"{gflops[name]:.4g}" for name in names), fewer],

@@ -244,6 +244,6 @@ def evaluate(
 
 def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
     """A batch of the first test rows, again from the first if there are too few; without labels, on the device."""
-    rows = data.test.select(index % len(data.test) for index in range(args.per_device_eval_batch_size))
+    rows = data.test.select([index % len(data.test) for index in range(args.per_device_eval_batch_size)])
     batch = collator.for_benchmark()(list(rows))
     return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}
