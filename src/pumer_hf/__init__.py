@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .convert import convert_checkpoint
     from .hub.card import PuMerCard
     from .hub.push import push_folder
+    from .inputs import encode_example
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -50,6 +51,7 @@ _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
     "convert_checkpoint": "convert",
+    "encode_example": "inputs",
     "PuMerCard": "hub.card",
     "push_folder": "hub.push",
     "DistillationTrainingArguments": "training.arguments",
@@ -80,6 +82,7 @@ __all__ = [
     "ReductionWarmupCallback",
     "TokenReductionCallback",
     "convert_checkpoint",
+    "encode_example",
     "preset",
     "push_folder",
 ]

@@ -32,7 +32,12 @@ def encode_example(
         text: a question, a hypothesis, a caption or a statement; one that is too long is cut.
         max_text_length: tokens that the text is padded to; default: `TEXT_LENGTH`, or what the model takes.
         keep_aspect_ratio: else images become squares; METER always makes squares.
+
+    Raises:
+        ValueError: the text is empty, or there are more or fewer images than the model takes.
     """
+    if not text.strip():
+        raise ValueError(f"text={text!r}: must not be empty")
     images = [image] if isinstance(image, PILImage.Image) else list(image)
     if len(images) != num_images(model):
         raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")

@@ -123,6 +123,12 @@ def test_wrong_models_and_images():
         draw_layers(model, processor, [picture(48, 48)] * 2, "what?")
 
 
+def test_an_empty_text_is_refused():
+    model, processor = tiny("vilt")
+    with pytest.raises(ValueError, match="text=' ': must not be empty"):
+        encode(model, processor, picture(48, 48), " ")
+
+
 @pytest.mark.parametrize("text", ["red?", "red " * 100])
 def test_a_text_is_padded_or_cut_as_in_training(text):
     model, processor = tiny("vilt")

@@ -203,7 +203,7 @@ def introduction(asker: Asker) -> str:
     return (
         f"This model has layers that {method.summary} ({method.paper}): {layers} of its "
         f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much, as the mean over these "
-        "layers; they start at the model's own schedule."
+        f"layers, each at most {MAX_RATIO}; they start at the model's own schedule."
     )
 
 
