@@ -90,8 +90,36 @@ def tiny_checkpoints(tmp_path_factory):
     return folders
 
 
+@pytest.fixture
+def train_a_step(tmp_path, monkeypatch, capsys):
+    """Runs a recipe, as blocks, for two steps per stage on a few scenes; gives the folder of its run."""
+
+    def train(task, blocks):
+        stages = [name for name in ("teacher_training", "reducer_training") if name in blocks["training"]]
+        blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4}
+        blocks["training"] |= {
+            "output_dir": str(tmp_path / "run"),
+            "max_steps": 2,
+            "per_device_train_batch_size": 2,
+            "dataloader_num_workers": 0,
+            "use_cpu": True,
+            "report_to": "none",
+            "benchmark_seconds": 0.05,
+            **{name: {"max_steps": 2} for name in stages},
+        }
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
+        monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
+        run_recipe(task, default=recipe)
+        assert "Written to" in capsys.readouterr().out
+        return tmp_path / "run"
+
+    return train
+
+
 @pytest.mark.parametrize("path", PAPER, ids=str)
-def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, capsys):
+def test_a_recipe_trains_a_step(path, tiny_checkpoints, train_a_step):
     blocks = read(path)
     blocks["model"]["checkpoint"] = str(tiny_checkpoints[path.parts[0]])
     blocks["data"] = {
@@ -99,53 +127,14 @@ def test_a_recipe_trains_a_step(path, tiny_checkpoints, tmp_path, monkeypatch, c
         for name, value in blocks["data"].items()
         if not name.endswith(("_file", "_dir")) and name not in ("rand_augment", "min_answer_count")
     }
-    blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4}
-    blocks["training"] |= {
-        "output_dir": str(tmp_path / "run"),
-        "max_steps": 2,
-        "per_device_train_batch_size": 2,
-        "dataloader_num_workers": 0,
-        "use_cpu": True,
-        "report_to": "none",
-        "benchmark_seconds": 0.05,
-        **{
-            stage: {"max_steps": 2}
-            for stage in ("teacher_training", "reducer_training")
-            if stage in blocks["training"]
-        },
-    }
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
-    monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
-    run_recipe(PAPER_TASKS[path.parts[1]], default=recipe)
-    assert "Written to" in capsys.readouterr().out
+    folder = train_a_step(PAPER_TASKS[path.parts[1]], blocks)
     stages = {"finetune": ["teacher"], "tip": ["teacher", "reducer", "student"]}.get(path.stem, ["teacher", "student"])
-    assert sorted(folder.name for folder in (tmp_path / "run").iterdir() if folder.is_dir()) == sorted(stages)
+    assert sorted(stage.name for stage in folder.iterdir() if stage.is_dir()) == sorted(stages)
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[1] == "digit_scenes"], ids=str)
-def test_a_recipe_on_digit_scenes_trains_a_step(path, tmp_path, monkeypatch, capsys):
+def test_a_recipe_on_digit_scenes_trains_a_step(path, train_a_step):
     blocks = read(path)
-    blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4, "unknown_answers": "ignore"}
-    blocks["training"] |= {
-        "output_dir": str(tmp_path / "run"),
-        "max_steps": 2,
-        "per_device_train_batch_size": 2,
-        "use_cpu": True,
-        "report_to": "none",
-        "benchmark_seconds": 0.05,
-        **{
-            stage: {"max_steps": 2}
-            for stage in ("teacher_training", "reducer_training")
-            if stage in blocks["training"]
-        },
-    }
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
-    monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
-    monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
-    run_recipe(VQA, default=recipe)
-    report = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    blocks["data"]["unknown_answers"] = "ignore"
+    report = json.loads((train_a_step(VQA, blocks) / "results.json").read_text(encoding="utf-8"))
     assert report["gflops"]["student"] < report["gflops"]["teacher"]
-    assert "Written to" in capsys.readouterr().out

@@ -93,7 +93,8 @@ def test_a_run_on_digit_scenes_reports_accuracy_beside_speed(digits):
     assert results["tokens_per_layer"]["student"] == [[10, 19], [8, 9], [8, 9]]
     assert results["versions"].keys() >= {"python", "torch", "transformers", "pumer-hf"}
     assert results["command"].startswith("train_vqa.py --config")
-    assert "x faster" in process.stdout or "x slower" in process.stdout
+    gain = results["throughput"]["ratio"]
+    assert (f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower") in process.stdout
     assert str(folder / "results.json") in process.stdout
 
 

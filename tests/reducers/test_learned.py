@@ -180,7 +180,7 @@ def test_ratio_loss():
 
 def test_a_pruner_of_dynamicvit_sees_the_whole_image():
     reducer = build_reducer(parse_reduction(LEARNED["dynamicvit"]), 8)
-    predictor = reducer.predictors["1"]
+    predictor = reducer.pruners["1"]
     states = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
     logits = predictor(states, weight)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from tiny_tasks import CONFIGS
 
 from pumer_hf.models.loading import load_checkpoint_model
+from pumer_hf.study import cells as cells_module
 from pumer_hf.study import methods, store
 from pumer_hf.study import run as run_module
 from pumer_hf.study.group import Study, load_group
@@ -165,6 +166,32 @@ def test_out_of_reach_is_said_and_not_trained(study):
         assert result["status"] == store.OUT_OF_REACH
         assert 0 < result["speed"] < 500
         assert "value" not in result
+
+
+def test_a_schedule_off_its_speed_is_replaced(study, monkeypatch):
+    """A curve that promises too much: what it says, then what it says once it is taken to be so much lower."""
+    curve = {"speeds": [1.2, 1.5, 1.8, 2.1], "reductions": list("abcd"), "image_sizes": [None] * 4}
+    true = {"a": 1.1, "b": 1.25, "c": 1.5, "d": 1.7}
+    monkeypatch.setattr(cells_module, "calibrate_curve", lambda shared, cell: curve)
+    measured = []
+
+    def measure(shared, cell, option):
+        measured.append(option.reduction)
+        return {"reduction": option.reduction, "throughput": {"ratio": true[option.reduction]}}
+
+    monkeypatch.setattr(cells_module, "measure", measure)
+
+    def found(target):
+        measured.clear()
+        record, reached = cells_module.find(None, None, target)
+        return record["reduction"], reached, "".join(measured)
+
+    assert found(1.5) == ("c", True, "bc")
+    assert found(1.1) == ("a", True, "a")
+    assert found(1.7) == ("d", True, "cd")
+    assert found(2.2) == ("d", False, "d")
+    assert found(1.38) == ("c", True, "bc")
+    assert found(1.36) == ("b", True, "b")  # not close, but the closest
 
 
 def test_no_time_is_left_for_what_has_not_begun(study):

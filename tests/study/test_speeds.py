@@ -13,7 +13,7 @@ from pumer_hf.study.speeds import (
     changed,
     closest,
     distinct_schedules,
-    is_reached,
+    is_close,
     scaled,
     scales,
     speed_curve,
@@ -47,9 +47,7 @@ def test_measurements_that_fall_are_averaged():
 
 
 def test_out_of_reach_gives_the_last():
-    best = closest([1.1, 1.3, 1.6], 2.2)
-    assert best == 2
-    assert not is_reached(1.6, 2.2)
+    assert closest([1.1, 1.3, 1.6], 2.2) == 2
 
 
 def test_nothing_to_measure_is_an_error():
@@ -57,10 +55,11 @@ def test_nothing_to_measure_is_an_error():
         spread(0, 6)
 
 
-def test_reached_within_tolerance():
-    assert is_reached(1.62, 1.7)
-    assert not is_reached(1.6, 1.7)
-    assert is_reached(0.5, None)
+def test_close_within_tolerance():
+    assert is_close(1.62, 1.7)
+    assert is_close(1.78, 1.7)
+    assert not is_close(1.6, 1.7)
+    assert not is_close(1.8, 1.7)
 
 
 def test_scaled_ratios_are_capped():

@@ -8,7 +8,7 @@ from pumer_hf import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
-from pumer_hf.training.parameters import freeze_all_but_reducer, parameter_groups
+from pumer_hf.training.parameters import begin_reducer_stage, parameter_groups
 
 LAYERS = (0, 1, 2)
 
@@ -156,9 +156,10 @@ def test_a_part_that_is_frozen_altogether_makes_no_group(build, make_args):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_all_but_the_reducer_and_the_head_can_be_frozen(family):
     model = family.model({"method": "tip", "layers": [1], "prune_ratio": 0.5})
-    freeze_all_but_reducer(model)
+    begin_reducer_stage(model)
     learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert learning == {
         name for name, _ in model.named_parameters() if ".reducer." in name or name.startswith("classifier.")
     }
     assert any(".reducer." in name for name in learning)
+    assert model.reduction.continuity_weight == 0

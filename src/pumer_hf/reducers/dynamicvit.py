@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ..tokens import Evidence, TokenPair
-from .base import ReductionConfig
 from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 
 
@@ -65,16 +64,11 @@ class DynamicViTReducer(LearnedPruningReducer):
     paper = "[DynamicViT](https://arxiv.org/abs/2106.02034)"
     config: DynamicViTReductionConfig
 
-    def __init__(self, config: DynamicViTReductionConfig, width: int):
-        super().__init__(config, width)
-        ratios = {layer: config.ratio("prune_ratio", layer) for layer in config.layers}
-        self.predictors = nn.ModuleDict({str(layer): Predictor(width, ratio) for layer, ratio in ratios.items()})
-
-    def fits(self, config: ReductionConfig) -> bool:
-        return super().fits(config) and config.layers == self.config.layers
+    def new_pruner(self, width: int, prune_ratio: float) -> nn.Module:
+        return Predictor(width, prune_ratio)
 
     def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
-        logits = self.predictors[str(layer)](pair.image.states, pair.image.mask.float())
+        logits = self.pruners[str(layer)](pair.image.states, pair.image.mask.float())
         return logits.float().log_softmax(dim=-1)
 
     def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:

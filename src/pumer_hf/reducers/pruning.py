@@ -105,6 +105,18 @@ class LearnedPruningReducer(PruningReducer):
     worth keeping.
     """
 
+    def __init__(self, config: PruningConfig, width: int):
+        super().__init__(config, width)
+        ratios = {str(layer): config.ratio("prune_ratio", layer) for layer in config.layers}
+        self.pruners = nn.ModuleDict({layer: self.new_pruner(width, ratio) for layer, ratio in ratios.items()})
+
+    @abstractmethod
+    def new_pruner(self, width: int, prune_ratio: float) -> nn.Module:
+        """What decides in a layer: gives logits (B, Lv, 2) to keep and to prune, by [`KeepLogits`]."""
+
+    def fits(self, config: ReductionConfig) -> bool:
+        return super().fits(config) and config.layers == self.config.layers
+
     @abstractmethod
     def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
         """Log of the probabilities to keep and to prune each image token, float32 (B, Lv, 2)."""

@@ -98,12 +98,11 @@ class TipReducer(LearnedPruningReducer):
 
     def __init__(self, config: TipReductionConfig, width: int):
         super().__init__(config, width)
-        ratios = {layer: config.ratio("prune_ratio", layer) for layer in config.layers}
-        self.pruners = nn.ModuleDict(
-            {str(layer): new_pruner(config.pruner, width, ratio) for layer, ratio in ratios.items()}
-        )
         names = [str(layer) for layer in config.layers] if config.contrastive_weight > 0 else []
         self.contrasts = nn.ModuleDict({name: Contrast(width) for name in names})
+
+    def new_pruner(self, width: int, prune_ratio: float) -> nn.Module:
+        return new_pruner(self.config.pruner, width, prune_ratio)
 
     @property
     def uses_attention(self) -> bool:  # type: ignore[override]
@@ -112,7 +111,8 @@ class TipReducer(LearnedPruningReducer):
     def fits(self, config: ReductionConfig) -> bool:
         return (
             isinstance(config, TipReductionConfig)
-            and (config.layers, config.pruner) == (self.config.layers, self.config.pruner)
+            and super().fits(config)
+            and config.pruner == self.config.pruner
             and (config.contrastive_weight > 0) == bool(self.contrasts)
         )
 

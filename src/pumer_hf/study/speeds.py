@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..bench.study_results import TOLERANCE
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS
 from .methods import Variant
 
 CAP = 0.95
 """No ratio is scaled above it."""
-TOLERANCE = 0.05
-"""A schedule slower than its target by more than this part has not reached it."""
 SCALES = 400
 """How many scales to try; far fewer differ, since tokens are whole."""
 
@@ -127,9 +126,9 @@ def closest(curve: Sequence[float], target: float) -> int:
     return min(range(len(curve)), key=lambda index: abs(math.log(curve[index] / target)))
 
 
-def is_reached(ratio: float, target: float | None) -> bool:
-    """Whether a measured speed is the target or more, within `TOLERANCE`."""
-    return target is None or ratio >= (1 - TOLERANCE) * target
+def is_close(ratio: float, target: float) -> bool:
+    """Whether a measured speed is the target, within `TOLERANCE`."""
+    return abs(math.log(ratio / target)) <= math.log(1 + TOLERANCE)
 
 
 def _as_list(value: Any) -> list[float]:

@@ -15,8 +15,10 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim > 1 and not any(part in name for part in NO_DECAY_NAMES)
 
 
-def freeze_all_but_reducer(model: PuMerPreTrainedModel) -> None:
-    """Let only what reduces tokens and the head learn."""
+def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
+    """Let only what reduces tokens and the head learn, and switch the continuity loss off (TiP, Appendix A.1)."""
+    if "continuity_weight" in (model.config.reduction or {}):
+        model.set_reduction({**model.config.reduction, "continuity_weight": 0.0})
     prefix = "reducer." if model.base_model is model else f"{model.base_model_prefix}.reducer."
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name.startswith(prefix) or model.part_of(name) == "classifier")

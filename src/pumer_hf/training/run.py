@@ -22,13 +22,12 @@ from ..hub.push import push_folder
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
-from ..reducers.grounded import GroundedReductionConfig
 from ..reducers.pruning import LearnedPruningReducer
 from ..reducers.tip import TipReductionConfig
 from .build import build_teacher, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
-from .parameters import freeze_all_but_reducer
+from .parameters import begin_reducer_stage
 from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
@@ -153,9 +152,7 @@ def train_reducer(
     """
     args = stage_arguments(task, recipe, "reducer")
     args.push_to_hub = False  # the repository is the student's
-    if "continuity_weight" in (student.config.reduction or {}):
-        student.set_reduction({**student.config.reduction, "continuity_weight": 0.0})
-    freeze_all_but_reducer(student)
+    begin_reducer_stage(student)
     train(args, student)
     return load_model(args.output_dir, recipe.reduction, task)
 
@@ -183,8 +180,10 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     if recipe.training.reduction_warmup_steps and learns:
         raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
     has_map = isinstance(recipe.data, VqaDataArguments) and recipe.data.image_saliency
-    if isinstance(schedule, GroundedReductionConfig) and not has_map:
-        raise ValueError("reduction.method='grounded' needs data.image_saliency, which VQA on digit scenes has")
+    if schedule is not None and METHODS[schedule.method].uses_prior and not has_map:
+        raise ValueError(
+            f"reduction.method={schedule.method!r} needs data.image_saliency, which VQA on digit scenes has"
+        )
     if not isinstance(schedule, TipReductionConfig):
         return
     if isinstance(collator, RetrievalCollator) and schedule.contrastive_weight > 0:
