@@ -22,9 +22,8 @@ from pumer_hf.models.vilt import (
     PuMerViltForImagesAndTextClassification,
     PuMerViltForQuestionAnswering,
     PuMerViltModel,
-    even_sample,
-    resize_weights,
 )
+from pumer_hf.models.vilt.embeddings import even_sample, resize_weights
 
 TINY = {name: value for name, value in vilt_config().to_dict().items() if name not in ("model_type", "reduction")}
 STOCK = {

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from ..configuration import PuMerConfig
 from ..models.meter import PuMerMeterConfig
-from ..models.vilt import even_sample
+from ..models.vilt.embeddings import even_sample
 from ..tokens import LayerTrace
 
 NUM_PREFIX_TOKENS = 1

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
+from ..parts import tokenwise
 from .configuration import PuMerMeterConfig
 
 
@@ -82,8 +83,12 @@ class PuMerMeterFeedForward(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
-    def forward(self, states: Tensor) -> Tensor:
-        """States, float (B, L, D)."""
+    def forward(self, states: Tensor, rows: int | None = None) -> Tensor:
+        """States, float (B, L, D). With `rows`, so many tokens at once, and `states` is overwritten."""
+        return tokenwise(self.update, states, rows)
+
+    def update(self, states: Tensor) -> Tensor:
+        """The new states, of each token by itself."""
         expanded = self.activation(self.intermediate(states))
         return self.layernorm(states + self.dropout(self.output(expanded)))
 
@@ -130,6 +135,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         reducer: TokenReducer | None,
         layer: int,
         output_attentions: bool,
+        rows: int | None = None,
     ) -> tuple[Tensor, Tensor, PairAttentions, TokenPair, LayerTrace | None]:
         """
         Args:
@@ -141,31 +147,47 @@ class PuMerMeterPair(GradientCheckpointingLayer):
             reducer: reduces the tokens in this pair, if given.
             layer: index of the pair.
             output_attentions: return the attention probabilities.
+            rows: how many tokens a feed-forward part takes at once.
 
         Returns:
             Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
         """
-        text_mask, image_mask = key_mask(pair.text.mask, padded), key_mask(pair.image.mask, padded=False)
-        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions)
-        trace = None
         # The image layer of published METER reads the text as it came into the pair: all of it, also where the pair
         # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
-        other, other_mask = text, text_mask
-        text = across.states
+        other, other_mask = text, key_mask(pair.text.mask, padded)
+        pair, trace, of_text = self.attend_text(text, image, pair, padded, reducer, layer, output_attentions)
+        text = self.text_layer.feed_forward(pair.text.states, rows)
+        if self.sequential:
+            other, other_mask = text, key_mask(pair.text.mask, padded)
+        image_mask = key_mask(pair.image.mask, padded=False)
+        seen, answered = self.image_layer.attend(pair.image.states, image_mask, other, other_mask, output_attentions)
+        attentions = PairAttentions(*of_text, seen.weights, answered.weights)
+        image = answered.states
+        del seen, answered
+        return text, self.image_layer.feed_forward(image, rows), attentions, pair, trace
+
+    def attend_text(
+        self,
+        text: Tensor,
+        image: Tensor,
+        pair: TokenPair,
+        padded: bool,
+        reducer: TokenReducer | None,
+        layer: int,
+        output_attentions: bool,
+    ) -> tuple[TokenPair, LayerTrace | None, tuple[Tensor | None, Tensor | None]]:
+        """The attention of the text layer, to itself and to the image, and the reduction: tokens with states, trace,
+        attention probabilities.
+        """
+        text_mask, image_mask = key_mask(pair.text.mask, padded), key_mask(pair.image.mask, padded=False)
+        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions)
+        pair = TokenPair(replace(pair.text, states=across.states), replace(pair.image, states=image))
+        trace = None
         if reducer is not None:
-            pair = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
             release = self.config.semantics == "release"
             evidence = collect_evidence(within, across, image_mask, reducer.uses_attention, release)
             pair, trace = reducer(layer, pair, evidence)
-            text, image = pair.text.states, pair.image.states
-            image_mask = key_mask(pair.image.mask, padded=False)
-        text = self.text_layer.feed_forward(text)
-        if self.sequential:
-            other, other_mask = text, key_mask(pair.text.mask, padded)
-        seen, answered = self.image_layer.attend(image, image_mask, other, other_mask, output_attentions)
-        image = self.image_layer.feed_forward(answered.states)
-        attentions = PairAttentions(within.weights, across.weights, seen.weights, answered.weights)
-        return text, image, attentions, pair, trace
+        return pair, trace, (within.weights, across.weights)
 
 
 @torch.no_grad()

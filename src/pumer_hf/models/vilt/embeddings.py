@@ -1,0 +1,186 @@
+"""Text and patch embeddings of ViLT."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..embeddings import modality_embeddings, patch_saliency
+from .configuration import PuMerViltConfig
+
+
+def pair_of(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """A size as (height, width)."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+class PuMerViltTextEmbeddings(nn.Module):
+    """Word, position and token type embeddings, as in BERT."""
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, config.hidden_size)
+        eps = config.layer_norm_eps if config.text_layer_norm_eps is None else config.text_layer_norm_eps
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, inputs_embeds: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        length = inputs_embeds.shape[1]
+        if length > self.position_embeddings.num_embeddings:
+            raise ValueError(
+                f"the text has {length} tokens, but config.max_position_embeddings is "
+                f"{self.position_embeddings.num_embeddings}: truncate it (processor(..., truncation=True, "
+                f"max_length={self.position_embeddings.num_embeddings}))"
+            )
+        positions = torch.arange(length, device=inputs_embeds.device)
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(positions)
+        embeddings = inputs_embeds + self.position_embeddings(positions) + self.token_type_embeddings(token_type_ids)
+        return self.dropout(self.LayerNorm(embeddings))
+
+
+class PuMerViltPatchEmbeddings(nn.Module):
+    """Linear projection of the patches."""
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        patch_size = pair_of(config.patch_size)
+        self.projection = nn.Conv2d(config.num_channels, config.hidden_size, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.projection.in_channels:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {self.projection.in_channels}, "
+                "height, width)"
+            )
+        return self.projection(pixel_values.to(self.projection.weight.dtype))
+
+
+def resize_weights(sizes: Tensor, length: int, grid: int) -> Tensor:
+    """Linear interpolation (corners aligned) of a grid of `grid` points to `sizes` points, as matrices.
+
+    Args:
+        sizes: long `(batch,)`, points wanted of each example, from 1 to `length`.
+        length: rows of the result; those from `sizes` on are meaningless.
+        grid: points of the grid.
+
+    Returns:
+        float `(batch, length, grid)`; each row sums to 1.
+    """
+    step = (grid - 1) / (sizes - 1).clamp(min=1)
+    place = torch.arange(length, device=sizes.device) * step.unsqueeze(1)
+    place = torch.where(sizes.unsqueeze(1) > 1, place, 0).clamp(max=grid - 1)
+    points = torch.arange(grid, device=sizes.device)
+    return (1 - (place.unsqueeze(2) - points).abs()).clamp(min=0)
+
+
+class PuMerViltEmbeddings(nn.Module):
+    """Text and patch embeddings.
+
+    Modifications: the stock model loops over the images in Python and draws its patches with `torch.multinomial`, in a
+    new order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster
+    order, so results repeat, patch p of the image is token 1 + p, and the model compiles and exports.
+    `config.max_image_length` (stock: a random sample of that many patches) takes an even sample over the raster.
+    Position embeddings of a model from scratch start as sines and cosines (stock: zeros), which small models need to
+    learn where things are.
+    """
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        height, width = pair_of(config.image_size)
+        patch_height, patch_width = pair_of(config.patch_size)
+        self.grid = (height // patch_height, width // patch_width)
+        self.max_image_length = config.max_image_length
+        self.text_embeddings = PuMerViltTextEmbeddings(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
+        self.patch_embeddings = PuMerViltPatchEmbeddings(config)
+        num_patches = self.grid[0] * self.grid[1]
+        self.position_embeddings = nn.Parameter(torch.zeros(1, num_patches + 1, config.hidden_size))
+        self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        token_type_ids: Tensor | None,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None,
+        image_token_type_idx: int,
+        image_saliency: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
+        """Text (B, Lt, D), image (B, Lv, D); which image tokens are real, bool (B, Lv), and their saliency from
+        outside, float (B, Lv); and the grid of the patches, if all are there.
+        """
+        # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
+        text = self.text_embeddings(inputs_embeds, token_type_ids)
+        image, image_mask, saliency, grid = self.embed_image(pixel_values, pixel_mask, image_saliency)
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        return text + of_text, image + of_image, image_mask, saliency, grid
+
+    def embed_image(
+        self, pixel_values: Tensor, pixel_mask: Tensor | None, image_saliency: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
+        """[CLS] and the patches in raster order: float (B, 1 + P, D), which of them are real: bool (B, 1 + P), their
+        saliency: float (B, 1 + P), and their grid.
+        """
+        patches = self.patch_embeddings(pixel_values)
+        height, width = patches.shape[2:]
+        if pixel_mask is None:
+            mask = torch.ones((patches.shape[0], height, width), dtype=torch.bool, device=patches.device)
+            positions = self.resized_positions(None, height, width)
+        else:
+            mask = F.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0] > 0
+            positions = self.resized_positions(mask, height, width)
+        patches = patches.flatten(2).transpose(1, 2) + positions
+        mask = mask.flatten(1)
+        saliency = None if image_saliency is None else patch_saliency(image_saliency, (height, width))
+        grid: tuple[int, int] | None = (height, width)
+        if 0 < self.max_image_length < mask.shape[1]:
+            index, real = even_sample(mask, self.max_image_length)
+            patches, mask, grid = patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1])), real, None
+            if saliency is not None:
+                saliency = torch.cat([saliency[:, :1], saliency[:, 1:].gather(1, index)], dim=1)
+        cls_token = (self.cls_token + self.position_embeddings[:, :1]).expand(patches.shape[0], -1, -1)
+        image = self.dropout(torch.cat([cls_token, patches], dim=1))
+        return image, F.pad(mask, (1, 0), value=True), saliency, grid
+
+    def resized_positions(self, mask: Tensor | None, height: int, width: int) -> Tensor:
+        """Position embeddings, bilinearly resized to the part of the canvas that each image fills.
+
+        Args:
+            mask: bool (B, height, width), True for the patches of the image; None where every image fills the canvas.
+
+        Returns:
+            float (B or 1, height * width, D).
+        """
+        positions = self.position_embeddings[0, 1:]
+        if mask is None and (height, width) == self.grid:
+            return positions.unsqueeze(0)
+        positions = positions.view(*self.grid, -1)
+        if mask is None:
+            heights = torch.full((1,), height, device=positions.device)
+            widths = torch.full((1,), width, device=positions.device)
+        else:
+            heights, widths = mask[:, :, 0].sum(dim=1), mask[:, 0].sum(dim=1)
+        rows = resize_weights(heights, height, self.grid[0]).to(positions.dtype)
+        columns = resize_weights(widths, width, self.grid[1]).to(positions.dtype)
+        return torch.einsum("byp,bxq,pqd->byxd", rows, columns, positions).flatten(1, 2)
+
+
+def even_sample(mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """At most `length` patches per image, evenly spread over its real ones in raster order, padding behind.
+
+    Args:
+        mask: bool (B, P), True for real patches.
+        length: patches wanted, less than P.
+
+    Returns:
+        long (B, length), which patches, and bool (B, length), which of those are real.
+    """
+    real_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    num_real = mask.sum(dim=1, keepdim=True)
+    wanted = torch.arange(length, device=mask.device).unsqueeze(0)
+    spread = torch.where(num_real > length, wanted * num_real // length, wanted)
+    index = real_first.gather(1, spread)
+    return index, mask.gather(1, index)

@@ -1,0 +1,157 @@
+"""The layers of ViLT, where tokens are reduced."""
+
+import torch
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ...reducers import TokenReducer
+from ...tokens import Evidence, LayerTrace, TokenPair
+from ..attention import attend, attention_weights, mean_over_heads, split_heads
+from ..parts import tokenwise
+from .configuration import PuMerViltConfig
+
+
+class PuMerViltSelfAttention(nn.Module):
+    """Joint self-attention over text and image.
+
+    Modifications: `scaled_dot_product_attention` where the stock model is eager only. Where a reducer wants it, the
+    attention of the text rows, a small Lt x (Lt + Lv) block, is computed beside it: exactly Eq. 1's probabilities.
+    Explicit probabilities everywhere only with `output_attentions` or `attn_implementation="eager"`.
+    """
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        if config.hidden_size % config.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={config.hidden_size} is not a multiple of "
+                f"num_attention_heads={config.num_attention_heads}"
+            )
+        self.config = config
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
+
+    def forward(
+        self, hidden_states: Tensor, norm: nn.Module, key_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """Context (B, L, D), probabilities (B, H, L, L) or None, queries and keys (B, H, L, D / H).
+
+        The `norm` of the states is taken here, so that its result need not outlive the projections.
+        """
+        normed = norm(hidden_states)
+        query, key, value = (
+            split_heads(projection(normed), self.config.num_attention_heads)
+            for projection in (self.query, self.key, self.value)
+        )
+        del normed
+        dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
+        explicit = output_attentions or self.config._attn_implementation == "eager"
+        release = self.config.semantics == "release"
+        return *attend(query, key, value, key_mask, dropout, explicit, release), query, key
+
+
+class PuMerViltProjection(nn.Module):
+    """Linear layer and dropout."""
+
+    def __init__(self, in_features: int, out_features: int, dropout: float = 0.0):
+        super().__init__()
+        self.dense = nn.Linear(in_features, out_features)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.dropout(self.dense(hidden_states))
+
+
+class PuMerViltAttention(nn.Module):
+    """Self-attention and its output projection."""
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        self.attention = PuMerViltSelfAttention(config)
+        self.output = PuMerViltProjection(config.hidden_size, config.hidden_size, config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: Tensor, norm: nn.Module, key_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        context, weights, query, key = self.attention(hidden_states, norm, key_mask, output_attentions)
+        return self.output(context), weights, query, key
+
+
+class PuMerViltLayer(GradientCheckpointingLayer):
+    """Pre-norm transformer layer.
+
+    Modifications: a reducer, where the layer has one, cuts the tokens between the attention residual and the
+    feed-forward part, which then runs on the reduced tokens already.
+    """
+
+    def __init__(self, config: PuMerViltConfig):
+        super().__init__()
+        self.config = config
+        self.attention = PuMerViltAttention(config)
+        self.intermediate = PuMerViltProjection(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.output = PuMerViltProjection(config.intermediate_size, config.hidden_size, config.hidden_dropout_prob)
+        self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        key_mask: Tensor | None,
+        reducer: TokenReducer | None = None,
+        layer: int = 0,
+        pair: TokenPair | None = None,
+        output_attentions: bool = False,
+        rows: int | None = None,
+    ) -> tuple[Tensor, Tensor | None, TokenPair | None, LayerTrace | None]:
+        """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
+        trace. `rows` is how many tokens the feed-forward part takes at once.
+
+        Of states, only `hidden_states` carries a gradient in and out: those in `pair` are ignored.
+        """
+        hidden_states, weights, pair, trace = self.attend(
+            hidden_states, key_mask, reducer, layer, pair, output_attentions
+        )
+        return tokenwise(self.feed_forward, hidden_states, rows), weights, pair, trace
+
+    def attend(
+        self,
+        hidden_states: Tensor,
+        key_mask: Tensor | None,
+        reducer: TokenReducer | None,
+        layer: int,
+        pair: TokenPair | None,
+        output_attentions: bool,
+    ) -> tuple[Tensor, Tensor | None, TokenPair | None, LayerTrace | None]:
+        """The attention with its residual, and the reduction."""
+        attended, weights, query, key = self.attention(
+            hidden_states, self.layernorm_before, key_mask, output_attentions
+        )
+        hidden_states = hidden_states + attended
+        if reducer is None or pair is None:
+            return hidden_states, weights, pair, None
+        num_text = pair.text.mask.shape[1]
+        query = query[:, :, :num_text].contiguous()  # the rest may go
+        del attended
+        release = self.config.semantics == "release"
+        evidence = collect_evidence(query, key, key_mask, reducer.uses_attention, release)
+        del query, key
+        pair, trace = reducer(layer, pair.with_states(hidden_states), evidence)
+        return pair.joined(), weights, pair, trace
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """The feed-forward part with its residual, of each token by itself."""
+        return states + self.output(self.activation(self.intermediate(self.layernorm_after(states))))
+
+
+@torch.no_grad()
+def collect_evidence(
+    text_query: Tensor, key: Tensor, key_mask: Tensor | None, with_attention: bool, release: bool
+) -> Evidence:
+    """The evidence of a reducer, from the queries of the text (B, H, Lt, d) and all keys (B, H, Lt + Lv, d)."""
+    num_text, text_to_image = text_query.shape[2], None
+    if with_attention:
+        text_to_image = attention_weights(text_query.float(), key.float(), key_mask, release)[..., num_text:]
+    mean_key = mean_over_heads(key)
+    return Evidence(text_to_image, text_keys=mean_key[:, :num_text], image_keys=mean_key[:, num_text:])
