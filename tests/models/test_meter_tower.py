@@ -201,7 +201,7 @@ def test_gradient_checkpointing_changes_nothing(reentrant):
     expected = gradients(model, meter_inputs())
     runs = []
     for layer in model.meter.vision_model.encoder.layers:
-        layer.mlp.register_forward_hook(lambda *_: runs.append(1))
+        layer.mlp.register_forward_pre_hook(lambda *_: runs.append(1))
     # the older name warns since transformers 5.2x, the newer one is not in 5.10
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": reentrant})
