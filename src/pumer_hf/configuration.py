@@ -53,6 +53,8 @@ class PuMerConfig(PreTrainedConfig):
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics")
     """Fields that `__post_init__` checks."""
+    has_image_tower: ClassVar[bool] = False
+    """Whether the image passes through layers of its own before it meets the text."""
 
     reduction: dict | None = None
     semantics: str = "paper"
@@ -81,7 +83,19 @@ class PuMerConfig(PreTrainedConfig):
         if self.semantics == "release" and schedule.method != PuMerReductionConfig.method:
             raise ValueError(f"reduction.method={schedule.method!r}: semantics='release' knows only 'pumer'")
         schedule.validate_depth(self.num_reducible_layers)
+        if isinstance(schedule, PuMerReductionConfig) and schedule.image_tower_merge_ratio > 0:
+            self._check_tower_merging(schedule.image_tower_merge_ratio)
         return schedule.to_dict()
+
+    def _check_tower_merging(self, ratio: float) -> None:
+        """Raise `ValueError` if the model cannot merge tokens in an image tower."""
+        reason = None
+        if not self.has_image_tower:
+            reason = f"{self.model_type} has no image tower"
+        elif self.semantics == "release":
+            reason = "semantics='release' merges nothing in the image tower"
+        if reason is not None:
+            raise ValueError(f"reduction.image_tower_merge_ratio={ratio}: {reason}; set it to 0, or leave it out")
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

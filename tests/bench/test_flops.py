@@ -7,6 +7,7 @@ from torch import nn
 from pumer_hf import (
     PuMerMeterConfig,
     PuMerMeterForImagesAndTextClassification,
+    PuMerMeterModel,
     PuMerViltConfig,
     PuMerViltModel,
     preset,
@@ -65,6 +66,18 @@ def test_meter_matches_table_7(meter, task, num_images, paper, design, tokens):
     assert flops / 1e9 == pytest.approx(design, rel=0.01)
     assert flops / 1e9 == pytest.approx(paper, rel=0.01)
     assert [(trace.num_text, trace.num_image) for trace in outputs.reduction] == tokens
+
+
+@pytest.mark.parametrize(("ratio", "gflops", "left"), [(0.0, 64.7, 577), (0.08, 41.2, 231)])
+def test_merging_in_the_image_tower_goes_beyond_the_paper(ratio, gflops, left):
+    with torch.device("meta"):
+        model = PuMerMeterModel(
+            PuMerMeterConfig(reduction={**preset("meter", "vqav2"), "image_tower_merge_ratio": ratio})
+        )
+        inputs = {"input_ids": torch.full((1, 32), 5), "pixel_values": torch.zeros(1, 3, 384, 384)}
+    flops, outputs = count_flops(model, {**inputs, "output_hidden_states": True})
+    assert flops / 1e9 == pytest.approx(gflops, rel=0.005)
+    assert outputs.hidden_states[0].shape[1] == 32 + left
 
 
 def test_attention_on_cpu_is_counted():

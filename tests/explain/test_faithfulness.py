@@ -70,6 +70,20 @@ def test_the_inversion_keeps_exactly_what_the_first_layer_prunes(family):
         assert held(inverted, example) == {0} | (real - kept)
 
 
+@pytest.mark.parametrize("name", ["random", "inverted", "random_inverted"])
+def test_the_image_tower_merges_for_the_stand_ins_as_for_the_reducer(name):
+    model, inputs = model_and_inputs(FAMILIES["meter"], image_tower_merge_ratio=0.25)
+    own = run(model, inputs).reduction[0]
+    with reduced_by(model, compared_reducers(model)[name]):
+        stand_in = run(model, inputs).reduction[0]
+    assert own.saliency.shape == (3, 10)
+    if name == "inverted":
+        assert stand_in.keep.shape[1] == 1 + 10 - own.keep.shape[1]
+    assert stand_in.saliency.shape == (3, 10)
+    with reduced_by(model, compared_reducers(model)["unreduced"]):
+        assert run(model, {**inputs, "output_hidden_states": True}).hidden_states[0].shape[1] == NUM_TEXT + 17
+
+
 def test_padding_is_not_what_was_pruned():
     model, inputs = model_and_inputs(FAMILIES["vilt"])
     with reduced_by(model, KeepPruned(model.base_model.reducer)):

@@ -53,6 +53,18 @@ def trained(**facts):
     return card(report=REPORT, unit="%", dataset=dataset, base_model="dandelin/vilt-b32-mlm", **facts)
 
 
+def test_merging_in_the_image_tower_is_said():
+    schedule = tiny_models.schedule("pumer", "small")
+    plain, tower = (
+        trained(backbone="meter", reduction={**schedule, **more}).render()
+        for more in ({}, {"image_tower_merge_ratio": 0.2})
+    )
+    sentences = ("Its image encoder merges similar tokens, too", "and not that of the text encoder.")
+    assert all(sentence in tower and sentence not in plain for sentence in sentences)
+    assert "only in the cross-modal encoder" in plain
+    assert "only in the cross-modal encoder" not in tower
+
+
 def test_metadata_is_what_the_hub_reads():
     data = ModelCard(trained(license="mit").render()).data
     assert (data.base_model, data.datasets, data.license) == ("dandelin/vilt-b32-mlm", ["user/my-data"], "mit")

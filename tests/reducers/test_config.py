@@ -40,6 +40,15 @@ def test_scaled_ratios():
         parse_reduction(GOOD).scaled(1.5)
 
 
+def test_merging_in_the_image_tower_is_one_number_off_by_default():
+    assert "image_tower_merge_ratio" not in parse_reduction(GOOD).to_dict()
+    assert parse_reduction(GOOD) == parse_reduction({**GOOD, "image_tower_merge_ratio": 0})
+    config = parse_reduction({**GOOD, "image_tower_merge_ratio": 0.2})
+    assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.scaled(0.5).image_tower_merge_ratio == 0.1
+    assert config.scaled(0.5).image_merge_ratio == (0.15, 0.25)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -51,6 +60,8 @@ def test_scaled_ratios():
         ({"prune_ratio": float("nan")}, "reduction.prune_ratio=nan"),
         ({"prune_ratio": True}, "reduction.prune_ratio=True"),
         ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
+        ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: a ratio must be a number in \[0, 1\)"),
+        ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: give one number"),
         ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio has 1 values for 2 layers"),
         ({"layers": []}, r"reduction.layers=\[\]: give a list with at least one layer"),
         ({"layers": 2}, "reduction.layers=2: give a list"),

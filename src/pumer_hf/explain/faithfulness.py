@@ -12,6 +12,7 @@ Beside each stands the same with as many tokens kept or pruned at random.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ class KeepPruned(nn.Module):
     """Stands in for a reducer: keeps the image tokens that it would prune in its first layer, prunes those that it
     would keep, and reduces nothing else, there or later.
 
-    The image [CLS] stays. Padding that the reducer drops is dropped by nobody here, but it stays padding.
+    The image [CLS] stays. Padding that the reducer drops is dropped by nobody here, but it stays padding. The image
+    tower merges as before, so that the first layer has the same tokens to choose from.
 
     Args:
         reducer: the reducer of a model, or what stands in for it.
@@ -74,7 +76,7 @@ class KeepPruned(nn.Module):
     def __init__(self, reducer: TokenReducer | KeepAtRandom):
         super().__init__()
         self.reducer = reducer
-        self.config = ReductionConfig(layers=reducer.config.layers[:1])
+        self.config = first_layer(reducer.config)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """As of [`TokenReducer`]."""
@@ -99,6 +101,13 @@ class KeepPruned(nn.Module):
             keep=keep,
         )
         return TokenPair(pair.text, image), trace
+
+
+def first_layer(config: ReductionConfig) -> ReductionConfig:
+    """The same schedule without its later layers."""
+    first = config.layers[0]
+    ratios: dict[str, Any] = {name: config.ratio(name, first) for name in config.ratios}
+    return replace(config, layers=(first,), **ratios)
 
 
 def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:

@@ -2,8 +2,8 @@
 4.1), then merge similar tokens within each modality (Section 4.2). No parameters.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -27,6 +27,8 @@ class PuMerReductionConfig(ReductionConfig):
         text_merge_ratio: part of the text tokens to merge away.
         saliency: whose attention counts in Eq. 1: `"mean_head"`, the mean of all heads, as in the paper; or
             `"first_head"`, the first head alone, which the released command for ViLT on VQAv2 trains with.
+        image_tower_merge_ratio: part of the image tokens that each layer of METER's image tower merges away: one
+            number for all of them. Not in the paper; 0, the default, is not in `to_dict`.
     """
 
     method: ClassVar[str] = "pumer"
@@ -36,11 +38,29 @@ class PuMerReductionConfig(ReductionConfig):
     image_merge_ratio: Ratios
     text_merge_ratio: Ratios
     saliency: str = "mean_head"
+    image_tower_merge_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.image_tower_merge_ratio, (list, tuple)):
+            raise ValueError(
+                f"reduction.image_tower_merge_ratio={self.image_tower_merge_ratio!r}: give one number, which counts "
+                "for every layer of the image tower"
+            )
+        self._validate_ratio("image_tower_merge_ratio")
         if self.saliency not in SALIENCIES:
             raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(SALIENCIES)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = super().to_dict()
+        if self.image_tower_merge_ratio == 0:
+            del fields["image_tower_merge_ratio"]
+        return fields
+
+    def scaled(self, factor: float) -> "PuMerReductionConfig":
+        scaled = super().scaled(factor)
+        assert isinstance(scaled, PuMerReductionConfig)
+        return replace(scaled, image_tower_merge_ratio=factor * self.image_tower_merge_ratio)
 
 
 class PuMerReducer(TokenReducer):

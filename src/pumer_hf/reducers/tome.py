@@ -42,15 +42,16 @@ class ToMeReducer(TokenReducer):
     config: ToMeReductionConfig
 
     def num_merges(self, layer: int, length: int) -> int:
-        """How many of `length` tokens `layer` merges away. `round` is Python's (half to even)."""
-        return min(round(self.config.ratio("merge_ratio", layer) * length), ops.max_merges(length))
+        """How many of `length` tokens `layer` merges away."""
+        return num_merges(self.config.ratio("merge_ratio", layer), length)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text - self.num_merges(layer, num_text), num_image - self.num_merges(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
-        image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
+        num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
+        text, text_matching = merge_similar(pair.text, evidence.text_keys, self.num_merges(layer, num_text))
+        image, image_matching = merge_similar(pair.image, evidence.image_keys, self.num_merges(layer, num_image))
         trace = LayerTrace(
             layer=layer,
             num_text=text.mask.shape[1],
@@ -62,10 +63,22 @@ class ToMeReducer(TokenReducer):
         )
         return TokenPair(text, image), trace
 
-    def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching]:
-        """Merge the tokens of one modality by their keys, float (B, L, d)."""
-        length = tokens.mask.shape[1]
-        num_merges = self.num_merges(layer, length)
-        matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask > 0, num_merges))
-        sized = replace(tokens, mask=tokens.size.float())
-        return sized.move(matching.positions(length), length - num_merges), matching
+
+def num_merges(ratio: float, length: int) -> int:
+    """How many of `length` tokens to merge away, the part `ratio` in [0, 1). `round` is Python's (half to even)."""
+    return min(round(ratio * length), ops.max_merges(length))
+
+
+def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
+    """Merge the most similar tokens of one modality. Each is then the mean of all that it holds, its mask says of how
+    many.
+
+    Args:
+        tokens: padding leaves first, token 0 stays.
+        keys: float (B, L, d), compared by cosine.
+        num_merge: tokens to merge away, from 0 to [`ops.max_merges`].
+    """
+    length = tokens.mask.shape[1]
+    matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask > 0, num_merge))
+    sized = replace(tokens, mask=tokens.size.float())
+    return sized.move(matching.positions(length), length - num_merge), matching

@@ -49,7 +49,8 @@ def score_all_pairs(
         if not isinstance(model, PuMerMeterForImageAndTextRetrieval):
             return image
         with args.autocast():
-            return {"image_embeds": model.base_model.encode_image(image["pixel_values"])}
+            embeds, source = model.base_model.encode_image(image["pixel_values"])
+        return {"image_embeds": embeds, "image_source": source}
 
     own_images = range(args.process_index, num_images, args.world_size)
     scores = torch.zeros(num_texts, num_images, device=args.device)
@@ -112,7 +113,7 @@ def _forward(
     with args.autocast():
         if isinstance(model, PuMerMeterForImageAndTextRetrieval):
             number = len(captions["text_embeds"])
-            images = {name: value.expand(number, -1, -1) for name, value in image.items()}
+            images = {name: value.expand(number, *value.shape[1:]) for name, value in image.items()}
             return model.score_encoded(**captions, **images).float()
         candidates = {name: value.unsqueeze(0) for name, value in captions.items()}
         return model(**candidates, **image).logits[0].float()

@@ -41,6 +41,7 @@ class PuMerMeterConfig(PuMerConfig):
     keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "reduction"]
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
     validated_fields: ClassVar[tuple[str, ...]] = (*PuMerConfig.validated_fields, "co_attention", "image_size")
+    has_image_tower: ClassVar[bool] = True
 
     text_config: Any = None
     vision_config: Any = None

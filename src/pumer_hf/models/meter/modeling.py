@@ -8,6 +8,7 @@ from transformers import CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
 from ...reducers import ReductionConfig
+from ...reducers.pumer import PuMerReductionConfig
 from ...reducers.release import MeterReleaseReducer
 from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
@@ -17,7 +18,7 @@ from ..outputs import PuMerModelOutput
 from ..release import with_float_masks
 from .configuration import PuMerMeterConfig
 from .layers import PuMerMeterPair
-from .towers import PuMerMeterVisionModel, vision_weights
+from .towers import PuMerMeterVisionModel, encoded_tokens, vision_weights
 
 
 class PuMerMeterPooler(nn.Module):
@@ -40,7 +41,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
     main_input_name = "pixel_values"
     release_reducer = MeterReleaseReducer
     cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
-    _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", "CLIPVisionEmbeddings", "CLIPEncoderLayer"]
+    _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", *PuMerMeterVisionModel._no_split_modules]
 
     @classmethod
     def from_towers(
@@ -127,6 +128,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         text_embeds: Tensor | None = None,
         image_embeds: Tensor | None = None,
         image_saliency: Tensor | None = None,
+        image_source: Tensor | None = None,
     ) -> PuMerModelOutput:
         """
         Args:
@@ -142,6 +144,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 the first pair, and those that leave each.
             text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
             image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
+            image_source: long (B, 1 + P), what [`encode_image`] made too; None where the tower has merged nothing.
             image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
                 is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
@@ -154,8 +157,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         if text_embeds is None:
             text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
         if image_embeds is None:
-            image_embeds = self.encode_image(pixel_values)
-        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency)
+            image_embeds, image_source = self.encode_image(pixel_values)
+        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency, image_source)
         if self.config.semantics == "release":
             pair = with_float_masks(pair)
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
@@ -207,8 +210,22 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         ).last_hidden_state
         return self.text_projection(states)
 
-    def encode_image(self, pixel_values: Tensor | None) -> Tensor:
-        """The image tower and its projection: float (B, Lv, D); `pixel_values` (B, 3, image_size, image_size)."""
+    @property
+    def image_tower_merge_ratio(self) -> float:
+        """What the schedule in use merges away in each layer of the image tower, in [0, 1)."""
+        schedule = self.reduction
+        return schedule.image_tower_merge_ratio if isinstance(schedule, PuMerReductionConfig) else 0.0
+
+    def encode_image(self, pixel_values: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The image tower and its projection.
+
+        Args:
+            pixel_values: float (B, 3, image_size, image_size).
+
+        Returns:
+            The tokens float (B, Lv, D), fewer than 1 + P if the schedule has an `image_tower_merge_ratio`; and long
+            (B, 1 + P), which of them holds the [CLS] and each patch.
+        """
         if pixel_values is None:
             raise ValueError("give pixel_values")
         expected = (self.config.vision_config.num_channels, self.config.image_size, self.config.image_size)
@@ -216,7 +233,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
             )
-        return self.image_projection(self.vision_model(pixel_values))
+        states, source = self.vision_model(pixel_values, self.image_tower_merge_ratio)
+        return self.image_projection(states), source
 
     def join(
         self,
@@ -225,18 +243,18 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         attention_mask: Tensor | None,
         image_token_type_idx: int,
         image_saliency: Tensor | None = None,
+        image_source: Tensor | None = None,
     ) -> TokenPair:
         """The tokens that come into the first pair, from encoded texts and images."""
         if text.shape[0] != image.shape[0]:
             raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
         of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
-        image_mask = torch.ones(image.shape[:2], dtype=torch.bool, device=image.device)
         side = self.config.image_size // self.config.vision_config.patch_size
         prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))
         return TokenPair(
             Tokens.initial(text + of_text, text_mask.bool()),
-            Tokens.initial(image + of_image, image_mask, prior, (side, side)),
+            encoded_tokens(image + of_image, image_source, prior, (side, side)),
         )
 
 
@@ -259,12 +277,18 @@ class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHea
 
     backbone_class = PuMerMeterModel
 
-    def score_encoded(self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor) -> Tensor:
-        """Scores float (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`]),
-        which spares the towers where each text meets many images.
+    def score_encoded(
+        self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, image_source: Tensor | None = None
+    ) -> Tensor:
+        """Scores float (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`],
+        [`PuMerMeterModel.encode_image`]), which spares the towers where each text meets many images.
         """
         outputs = self.base_model(
-            text_embeds=text_embeds, attention_mask=attention_mask, image_embeds=image_embeds, return_dict=True
+            text_embeds=text_embeds,
+            attention_mask=attention_mask,
+            image_embeds=image_embeds,
+            image_source=image_source,
+            return_dict=True,
         )
         return self.rank_output(outputs.pooler_output)[:, 0]
 

@@ -1,36 +1,101 @@
-"""What METER changes about its towers: CLIP's image tower, and position embeddings for another image size."""
+"""What METER changes about its towers: CLIP's image tower, where tokens can merge, and position embeddings for another
+image size.
+"""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPVisionConfig
 from transformers import initialization as init
-from transformers.models.clip.modeling_clip import CLIPEncoder, CLIPPreTrainedModel, CLIPVisionEmbeddings
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
+from ... import ops
+from ...reducers.tome import merge_similar, num_merges
+from ...tokens import Tokens
+from ..attention import attend, key_mask, mean_over_heads, split_heads
 from ..embeddings import sine_cosine_positions
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
 
+class PuMerMeterVisionLayer(CLIPEncoderLayer):
+    """A layer of CLIP's image tower.
+
+    Modifications: with a merge ratio, similar tokens merge between attention and feed-forward part. A merged token is
+    the mean of the patches that it holds, and is attended to as much as that many tokens (ToMe,
+    https://arxiv.org/abs/2210.09461, Section 3).
+    """
+
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            states: float (B, L, D), the [CLS] first.
+            source: long (B, 1 + P), which token holds the [CLS] and each patch.
+            merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
+
+        Returns:
+            The states that are left and their source, in the same form.
+        """
+        if merge_ratio == 0:
+            return super().forward(states, None), source
+        length = states.shape[1]
+        sizes = ops.group_sizes(source, length).float()
+        attended, keys = self.attend(self.layer_norm1(states), sizes)
+        tokens, _ = merge_similar(Tokens(states + attended, sizes, source), keys, num_merges(merge_ratio, length))
+        return tokens.states + self.mlp(self.layer_norm2(tokens.states)), tokens.source
+
+    def attend(self, states: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Self-attention of the states (B, L, D), in which the weight of a token is its size (B, L).
+
+        Returns:
+            The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
+        """
+        own = self.self_attn
+        query, key, value = (
+            split_heads(project(states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj)
+        )
+        dropout = own.dropout if self.training else 0.0
+        explicit = own.config._attn_implementation == "eager"
+        context, _ = attend(query, key, value, key_mask(sizes, padded=False), dropout, explicit)
+        return own.out_proj(context), mean_over_heads(key.detach())
+
+
+class PuMerMeterVisionEncoder(nn.Module):
+    """The layers of CLIP's image tower."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList([PuMerMeterVisionLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float) -> tuple[Tensor, Tensor]:
+        """As of [`PuMerMeterVisionLayer`], for all layers."""
+        for layer in self.layers:
+            states, source = layer(states, source, merge_ratio)
+        return states, source
+
+
 class PuMerMeterVisionModel(CLIPPreTrainedModel):
     """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
 
-    Modifications: the final LayerNorm is applied to all tokens (CLIP: to the [CLS] only), as the cross-layers read all
-    of them. `config.num_hidden_layers` is one less than CLIP's: the last block is not there. Position embeddings of a
-    model from scratch start as sines and cosines (CLIP: normal), which small models need to learn where things are.
+    Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
+    tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
+    CLIP's: the last block is not there. Position embeddings of a model from scratch start as sines and cosines (CLIP:
+    normal), which small models need to learn where things are.
     """
 
     config: CLIPVisionConfig
     main_input_name = "pixel_values"
     input_modalities = ("image",)
+    _no_split_modules: ClassVar = ["CLIPVisionEmbeddings", "PuMerMeterVisionLayer"]
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__(config)
         self.embeddings = CLIPVisionEmbeddings(config)
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.encoder = CLIPEncoder(config)
+        self.encoder = PuMerMeterVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.post_init()
 
@@ -42,10 +107,57 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """[CLS] and patches in raster order, float (B, 1 + P, D); `pixel_values` (B, 3, image_size, image_size)."""
+    def forward(self, pixel_values: Tensor, merge_ratio: float = 0.0) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            pixel_values: float (B, 3, image_size, image_size).
+            merge_ratio: part of the tokens that each layer merges away, in [0, 1).
+
+        Returns:
+            The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
+            of them holds the [CLS] and each patch.
+        """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
-        return self.post_layernorm(self.encoder(inputs_embeds=states).last_hidden_state)
+        source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
+        states, source = self.encoder(states, source, merge_ratio)
+        return self.post_layernorm(states), source
+
+    def output_lengths(self, merge_ratio: float) -> list[int]:
+        """Tokens that leave each layer, [CLS] included. Depends on nothing else."""
+        length, lengths = self.embeddings.num_positions, []
+        for _ in self.encoder.layers:
+            length -= num_merges(merge_ratio, length)
+            lengths.append(length)
+        return lengths
+
+
+def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
+    """The tokens of an image that the tower has encoded, all real and of one weight.
+
+    Tokens that were merged are in no raster any more (`Tokens.grid`), and their `prior` is the mean of what they hold.
+
+    Args:
+        states: float (B, L, D).
+        source: long (B, 1 + P), from the tower; None if nothing was merged.
+        prior: float (B, 1 + P), of the [CLS] and each patch.
+        grid: rows and columns of patches.
+
+    Raises:
+        ValueError: tokens were merged, and there is no `source`.
+    """
+    length, num_positions = states.shape[1], 1 + grid[0] * grid[1]
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    if length == num_positions:
+        return Tokens.initial(states, mask, prior, grid)
+    if source is None:
+        raise ValueError(
+            f"image_embeds has {length} tokens for {num_positions - 1} patches and the [CLS]: give image_source too, "
+            "which encode_image makes"
+        )
+    if prior is not None:
+        weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.bool), length)
+        prior = (weights @ prior.unsqueeze(-1)).squeeze(-1)
+    return Tokens(states, mask, source, prior)
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
