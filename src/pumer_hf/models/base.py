@@ -12,7 +12,6 @@ from ..reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduc
 from ..reducers.base import OwnStart
 from ..reducers.pumer import PuMerReductionConfig
 from ..reducers.release import ReleaseReducer
-from ..tokens import TokenPair
 from .parts import MIN_ROWS
 
 logger = logging.get_logger(__name__)
@@ -116,13 +115,15 @@ class PuMerPreTrainedModel(PreTrainedModel):
             lengths.append((num_text, num_image))
         return lengths
 
-    def rows_at_once(self, pair: TokenPair) -> int | None:
+    def rows_at_once(self, batch_size: int, num_text: int, num_image: int) -> int | None:
         """How many tokens a feed-forward part takes at once: as many as leave the last layer.
 
         So the layers before the reduction do not set the peak of the memory.
 
         Args:
-            pair: what comes into the first layer.
+            batch_size: examples.
+            num_text: text tokens that come into the first reducible layer.
+            num_image: image tokens that come into it.
 
         Returns:
             A number of tokens of the batch. None for all: where nothing is reduced, where gradients need it all, in
@@ -130,8 +131,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
         """
         if self.base_model.reducer is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
-        batch_size, num_text = pair.text.mask.shape
-        return max(batch_size * sum(self.output_lengths(num_text, pair.image.mask.shape[1])[-1]), MIN_ROWS)
+        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
 
     def part_of(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
         """Which part of the model a parameter belongs to; the parts can learn at different rates (PuMer, Table 5)."""

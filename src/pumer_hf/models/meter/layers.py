@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
-from ..parts import tokenwise
+from ..parts import reduction_region, tokenwise
 from .configuration import PuMerMeterConfig
 
 
@@ -185,8 +185,9 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         trace = None
         if reducer is not None:
             release = self.config.semantics == "release"
-            evidence = collect_evidence(within, across, image_mask, reducer.uses_attention, release)
-            pair, trace = reducer(layer, pair, evidence)
+            with reduction_region():
+                evidence = collect_evidence(within, across, image_mask, reducer.uses_attention, release)
+                pair, trace = reducer(layer, pair, evidence)
         return pair, trace, (within.weights, across.weights)
 
 

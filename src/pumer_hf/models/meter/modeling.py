@@ -154,23 +154,29 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """
         if pixel_mask is not None:
             raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
-        if text_embeds is None:
-            text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
-        if image_embeds is None:
-            image_embeds, image_source = self.encode_image(pixel_values)
-        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency, image_source)
-        if self.config.semantics == "release":
-            pair = with_float_masks(pair)
+        pair = self.embed(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pixel_values,
+            inputs_embeds,
+            image_token_type_idx,
+            text_embeds,
+            image_embeds,
+            image_saliency,
+            image_source,
+        )
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         padded = attention_mask is not None
         text, image = pair.text.states, pair.image.states
-        all_hidden_states, all_attentions, traces = [pair.joined()], [], []
+        rows = self.rows_at_once(len(text), text.shape[1], image.shape[1])
+        all_hidden_states, all_attentions, traces = [pair.joined()] if output_hidden_states else [], [], []
         for index, cross_layers in enumerate(self.pairs):
             reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
             text, image, attentions, pair, trace = cross_layers(
-                text, image, pair, padded, reducer, index, bool(output_attentions)
+                text, image, pair, padded, reducer, index, bool(output_attentions), rows
             )
             if trace is not None:
                 traces.append(trace)
@@ -184,6 +190,27 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             attentions=tuple(all_attentions) if output_attentions else None,
             reduction=tuple(traces),
         )
+
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        pixel_values: Tensor | None,
+        inputs_embeds: Tensor | None,
+        image_token_type_idx: int,
+        text_embeds: Tensor | None,
+        image_embeds: Tensor | None,
+        image_saliency: Tensor | None,
+        image_source: Tensor | None,
+    ) -> TokenPair:
+        """The tokens that come into the first pair; arguments as in `forward`."""
+        if text_embeds is None:
+            text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
+        if image_embeds is None:
+            image_embeds, image_source = self.encode_image(pixel_values)
+        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency, image_source)
+        return with_float_masks(pair) if self.config.semantics == "release" else pair
 
     def encode_text(
         self,
@@ -233,7 +260,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
             )
-        states, source = self.vision_model(pixel_values, self.image_tower_merge_ratio)
+        ratio = self.image_tower_merge_ratio
+        rows = self.rows_at_once(pixel_values.shape[0], 1, self.vision_model.output_lengths(ratio)[-1])
+        states, source = self.vision_model(pixel_values, ratio, rows)
         return self.image_projection(states), source
 
     def join(

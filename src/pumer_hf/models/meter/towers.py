@@ -17,6 +17,7 @@ from ...reducers.tome import merge_similar, num_merges
 from ...tokens import Tokens
 from ..attention import attend, key_mask, mean_over_heads, split_heads
 from ..embeddings import sine_cosine_positions
+from ..parts import tokenwise
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
@@ -29,23 +30,29 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     https://arxiv.org/abs/2210.09461, Section 3).
     """
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
         """
         Args:
             states: float (B, L, D), the [CLS] first.
             source: long (B, 1 + P), which token holds the [CLS] and each patch.
             merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
+            rows: how many tokens the feed-forward part takes at once; None for all.
 
         Returns:
             The states that are left and their source, in the same form.
         """
         if merge_ratio == 0:
-            return super().forward(states, None), source
+            attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
+            return tokenwise(self.feed_forward, states + attended, rows), source
         length = states.shape[1]
         sizes = ops.group_sizes(source, length).float()
         attended, keys = self.attend(self.layer_norm1(states), sizes)
         tokens, _ = merge_similar(Tokens(states + attended, sizes, source), keys, num_merges(merge_ratio, length))
-        return tokens.states + self.mlp(self.layer_norm2(tokens.states)), tokens.source
+        return tokenwise(self.feed_forward, tokens.states, rows), tokens.source
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """The feed-forward part with its residual, of each token by itself."""
+        return states + self.mlp(self.layer_norm2(states))
 
     def attend(self, states: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
         """Self-attention of the states (B, L, D), in which the weight of a token is its size (B, L).
@@ -70,10 +77,10 @@ class PuMerMeterVisionEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([PuMerMeterVisionLayer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
         """As of [`PuMerMeterVisionLayer`], for all layers."""
         for layer in self.layers:
-            states, source = layer(states, source, merge_ratio)
+            states, source = layer(states, source, merge_ratio, rows)
         return states, source
 
 
@@ -107,11 +114,14 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(self, pixel_values: Tensor, merge_ratio: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pixel_values: Tensor, merge_ratio: float = 0.0, rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
             pixel_values: float (B, 3, image_size, image_size).
             merge_ratio: part of the tokens that each layer merges away, in [0, 1).
+            rows: how many tokens a feed-forward part takes at once; None for all.
 
         Returns:
             The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
@@ -119,7 +129,7 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
         source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
-        states, source = self.encoder(states, source, merge_ratio)
+        states, source = self.encoder(states, source, merge_ratio, rows)
         return self.post_layernorm(states), source
 
     def output_lengths(self, merge_ratio: float) -> list[int]:

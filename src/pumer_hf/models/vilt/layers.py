@@ -8,7 +8,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..attention import attend, attention_weights, mean_over_heads, split_heads
-from ..parts import tokenwise
+from ..parts import reduction_region, tokenwise
 from .configuration import PuMerViltConfig
 
 
@@ -135,10 +135,11 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         query = query[:, :, :num_text].contiguous()  # the rest may go
         del attended
         release = self.config.semantics == "release"
-        evidence = collect_evidence(query, key, key_mask, reducer.uses_attention, release)
-        del query, key
-        pair, trace = reducer(layer, pair.with_states(hidden_states), evidence)
-        return pair.joined(), weights, pair, trace
+        with reduction_region():
+            evidence = collect_evidence(query, key, key_mask, reducer.uses_attention, release)
+            del query, key
+            pair, trace = reducer(layer, pair.with_states(hidden_states), evidence)
+            return pair.joined(), weights, pair, trace
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """The feed-forward part with its residual, of each token by itself."""
