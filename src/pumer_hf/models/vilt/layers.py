@@ -39,16 +39,20 @@ class PuMerViltSelfAttention(nn.Module):
 
         The `norm` of the states is taken here, so that its result need not outlive the projections.
         """
-        normed = norm(hidden_states)
-        query, key, value = (
-            split_heads(projection(normed), self.config.num_attention_heads)
-            for projection in (self.query, self.key, self.value)
-        )
-        del normed
+        query, key, value = self.project(norm(hidden_states))
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = output_attentions or self.config._attn_implementation == "eager"
         release = self.config.semantics == "release"
         return *attend(query, key, value, key_mask, dropout, explicit, release), query, key
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, H, L, D / H) of the states (B, L, D)."""
+        heads = self.config.num_attention_heads
+        return (
+            split_heads(self.query(states), heads),
+            split_heads(self.key(states), heads),
+            split_heads(self.value(states), heads),
+        )
 
 
 class PuMerViltProjection(nn.Module):
