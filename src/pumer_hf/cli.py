@@ -64,22 +64,61 @@ class Bench(Command):
     """`pumer-hf bench`."""
 
     name = "bench"
-    summary = "measure the speed, FLOPs and tokens of a model, against itself unreduced in the same run"
+    summary = "measure speed, memory, FLOPs and tokens of a model, against itself unreduced and stock transformers"
     example = "pumer-hf bench outputs/digit-scenes/student --batch-size 256"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
-        parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="default: %(default)s")
+        what = parser.add_mutually_exclusive_group(required=True)
+        what.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="a folder or Hub id of a model")
+        what.add_argument(
+            "--setting", metavar="BACKBONE/TASK", help="a full-size model with random weights, such as vilt/vqav2"
+        )
+        what.add_argument("--table", type=int, metavar="N", help="a table of PuMer's paper: 1, 2, 4 or 7")
+        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the model's")
+        parser.add_argument(
+            "--batch-size", default="8", metavar="N", help="or auto: grown until it stops paying; default: %(default)s"
+        )
         parser.add_argument("--text-length", type=int, metavar="N", help="tokens per text; default: at most 40")
+        parser.add_argument("--device", help="cpu or cuda; default: cuda if there is a GPU")
+        parser.add_argument(
+            "--dtype", default="float32", help="float32, bfloat16 or float16, of our models; default: %(default)s"
+        )
+        parser.add_argument(
+            "--compile", action="store_true", help="compile our models; transformers' runs as it comes"
+        )
+        parser.add_argument(
+            "--no-memory", action="store_true", help="leave the memory out, which takes training steps"
+        )
         parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
         parser.add_argument("-o", "--output", metavar="JSON", help="write the results to a file too")
 
     def run(self, args: argparse.Namespace) -> None:
-        from .bench.run import bench_checkpoint
+        import torch
 
-        choices = {"batch_size": args.batch_size, "text_length": args.text_length, "seconds": args.seconds}
-        print(*bench_checkpoint(args.checkpoint, output=args.output, **choices, **schedule(args)), sep="\n")
+        from .bench.contenders import Settings
+        from .bench.run import bench_checkpoint, bench_setting, bench_table
+
+        if args.batch_size != "auto" and not args.batch_size.isdigit():
+            raise ValueError(f"--batch-size {args.batch_size}: give a number of at least 1, or auto")
+        settings = Settings(
+            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            dtype=args.dtype,
+            compile=args.compile,
+            batch_size=None if args.batch_size == "auto" else int(args.batch_size),
+            seconds=args.seconds,
+            memory=not args.no_memory,
+        )
+        if args.table is not None:
+            if args.reduction is not None or args.text_length is not None:
+                raise ValueError("--table has its own schedules and texts: leave --reduction and --text-length out")
+            lines = bench_table(args.table, settings, args.output)
+        else:
+            choices = {"text_length": args.text_length, "output": args.output, **schedule(args)}
+            if args.setting is not None:
+                lines = bench_setting(args.setting, settings, **choices)
+            else:
+                lines = bench_checkpoint(args.checkpoint, settings, **choices)
+        print(*lines, sep="\n")
 
 
 class Explain(Command):

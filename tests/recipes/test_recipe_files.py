@@ -13,8 +13,9 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.models.families import FAMILIES
 from pumer_hf.reducers import METHODS
-from pumer_hf.training.build import BACKBONES, build_teacher
+from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments
 from pumer_hf.training.run import run_recipe
 
@@ -30,8 +31,8 @@ def read(path):
 
 
 def test_both_backbones_have_all_tasks_with_and_without_reduction():
-    expected = {Path(b, t, f"{m}.yaml") for b in BACKBONES for t in PAPER_TASKS for m in ("finetune", "pumer")}
-    expected |= {Path(b, "vqav2", "tip.yaml") for b in BACKBONES}
+    expected = {Path(b, t, f"{m}.yaml") for b in FAMILIES for t in PAPER_TASKS for m in ("finetune", "pumer")}
+    expected |= {Path(b, "vqav2", "tip.yaml") for b in FAMILIES}
     assert set(PAPER) == expected
 
 
@@ -62,7 +63,7 @@ def test_methods_differ_in_the_reduction_only(path):
 
 @pytest.mark.parametrize("path", PAPER, ids=str)
 def test_the_model_of_a_recipe_builds_at_full_size(path):
-    backbone, task = BACKBONES[path.parts[0]], PAPER_TASKS[path.parts[1]]
+    backbone, task = FAMILIES[path.parts[0]], PAPER_TASKS[path.parts[1]]
     config = backbone.config_class(reduction=read(path)["reduction"], **task.model_config)
     with torch.device("meta"):
         model = backbone.heads[task.head](config)

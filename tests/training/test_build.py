@@ -5,7 +5,8 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
-from pumer_hf.training.build import BACKBONES, build_teacher, load_model, teacher_labels
+from pumer_hf.models.families import FAMILIES
+from pumer_hf.training.build import build_teacher, load_model, teacher_labels
 from pumer_hf.training.recipe import ModelArguments
 
 TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
@@ -24,7 +25,7 @@ def build(backbone, task):
     return build_teacher(args, LABELS.get(task.name, ("a", "b", "c")), ["what is it?"], 12, task)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
     model, processor = build(backbone, task)
@@ -39,7 +40,7 @@ def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
         assert tuple(teacher_labels(args)) == LABELS.get(task.name, ("a", "b", "c"))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", FAMILIES)
 @pytest.mark.filterwarnings("ignore")
 def test_nlvr2_from_a_checkpoint_gives_the_second_image_the_embedding_of_the_first(backbone, tmp_path):
     model, processor = build(backbone, VQA)

@@ -10,8 +10,8 @@ from pumer_hf.data.nlvr2 import Nlvr2DataArguments
 from pumer_hf.data.retrieval import RetrievalDataArguments
 from pumer_hf.data.snli_ve import SnliVeDataArguments
 from pumer_hf.data.vqa import VqaDataArguments
+from pumer_hf.models.families import FAMILIES
 from pumer_hf.reducers import parse_reduction
-from pumer_hf.training.build import BACKBONES
 from pumer_hf.training.recipe import exit_on_user_error, parse_recipe, read_blocks
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -415,7 +415,7 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     assert (recipe.reduction or {"method": unreduced})["method"] == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
-        config = BACKBONES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
+        config = FAMILIES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
         schedule = parse_reduction(recipe.reduction)
         assert config.reduction == (None if schedule is None else schedule.to_dict())
 

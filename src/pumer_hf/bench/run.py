@@ -1,78 +1,146 @@
-"""`pumer-hf bench`: a checkpoint as it reduces, against itself unreduced."""
+"""`pumer-hf bench`: a model as it reduces, against itself unreduced and against stock transformers."""
 
+import copy
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..models.base import PuMerPreTrainedModel
-from ..models.heads import num_images
 from ..models.loading import SAVED, UNREDUCED, load_checkpoint_model
-from .cost import cost_report, cost_rows, format_table, speed_note
+from .contenders import Contender, Settings, contender, random_inputs, stock_contender
+from .cost import format_table
+from .measure import measure, measure_rows
+from .paper import paper_model
+from .paper_tables import run_table
+
+__all__ = ["bench_checkpoint", "bench_model", "bench_setting", "bench_table", "random_inputs"]
+
+UNREDUCED_NAME, STOCK_NAME, REDUCED_NAME = "unreduced", "stock", "reduced"
 
 
 def bench_checkpoint(
     source: str,
+    settings: Settings,
     *,
     reduction: Any = SAVED,
-    batch_size: int = 8,
     text_length: int | None = None,
-    seconds: float = 10.0,
     output: str | Path | None = None,
 ) -> list[str]:
-    """Measure the forward pass of a checkpoint with and without reduction, interleaved in one run.
+    """Measure a checkpoint with and without reduction, interleaved in one run; see [`measure`].
 
     The inputs are random: what a forward costs depends on their shape alone. The texts have no padding.
 
     Args:
         source: a folder, or an id on the Hub.
+        settings: how to measure.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
-        batch_size: examples per forward.
         text_length: tokens per text; default: as many as the model takes, at most 40, the length of the paper's tasks.
-        seconds: how long to measure.
         output: a JSON file for the results.
 
     Returns:
-        Lines to print: a table, and the results as one line of JSON.
+        Lines to print: a table, notes, and the results as one line of JSON.
 
     Raises:
         ValueError: the model reduces nothing, or a value is out of range.
         FileNotFoundError: there is no folder for `output`.
     """
+    check_output(output)
+    model = load_checkpoint_model(source, reduction)
+    if model.reduction is None:
+        raise ValueError(f"{source!r}: {UNREDUCED}")
+    text_length = min(40, model.config.max_text_length) if text_length is None else text_length
+    return bench_model(model, {"checkpoint": source}, settings, text_length, output)
+
+
+def bench_setting(
+    setting: str,
+    settings: Settings,
+    *,
+    reduction: Any = SAVED,
+    text_length: int | None = None,
+    output: str | Path | None = None,
+) -> list[str]:
+    """Measure a full-size model of the paper with random weights, as [`bench_checkpoint`] does a checkpoint.
+
+    Args:
+        setting: backbone and task, such as `"vilt/vqav2"`.
+        settings: how to measure.
+        reduction: another schedule than the paper's for this task.
+        text_length: tokens per text; default 32.
+        output: a JSON file for the results.
+    """
+    check_output(output)
+    backbone, _, task = setting.partition("/")
+    model = paper_model(backbone, task, **({} if reduction is SAVED else {"reduction": reduction}))
+    if model.reduction is None:
+        raise ValueError(f"{setting!r}: {UNREDUCED}")
+    return bench_model(model, {"setting": setting}, settings, 32 if text_length is None else text_length, output)
+
+
+def bench_table(number: int, settings: Settings, output: str | Path | None = None) -> list[str]:
+    """Measure the rows of a table of the paper, beside its figures; see [`run_table`]."""
+    check_output(output)
+    lines, report = run_table(number, settings)
+    return [*lines, finish(report, output)]
+
+
+def bench_model(
+    model: PuMerPreTrainedModel,
+    facts: dict[str, Any],
+    settings: Settings,
+    text_length: int,
+    output: str | Path | None,
+) -> list[str]:
+    """Measure a model that reduces; `facts` say in the results which it is."""
+    longest = model.config.max_text_length
+    if not 1 <= text_length <= longest:
+        raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
+    report = {**facts, "reduction": model.config.reduction, "text_length": text_length}
+    report |= measure(contenders_of(model, text_length, settings), settings)
+    return [format_table(measure_rows(report)), *notes(report, settings), finish(report, output)]
+
+
+def contenders_of(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> dict[str, Contender]:
+    """The model unreduced, what transformers has of it, and the model as it is."""
+    unreduced = copy.deepcopy(model)
+    unreduced.set_reduction(None)
+    stock = stock_contender(unreduced, text_length, settings)
+    return {
+        UNREDUCED_NAME: contender(unreduced, text_length, settings),
+        **({} if stock is None else {STOCK_NAME: stock}),
+        REDUCED_NAME: contender(model, text_length, settings),
+    }
+
+
+def notes(report: dict[str, Any], settings: Settings) -> Sequence[str]:
+    """What to know about the table, and whether reduction pays."""
+    throughput = report["throughput"]
+    lines = [
+        f"Speed: {throughput['regime']}, batch {throughput['batch_size']}, {throughput['rounds']} interleaved rounds "
+        f"on {settings.device}; {settings.dtype}" + (", compiled." if settings.compile else ".")
+    ]
+    if STOCK_NAME in throughput:
+        gain = throughput[REDUCED_NAME]["ratio"] / throughput[STOCK_NAME]["ratio"]
+        lines.append(f"Reduced, it is {gain:.2f} times as fast as stock transformers ({report['dtype'][STOCK_NAME]}).")
+    if "memory" in report:
+        lines.append("Memory: peak of the activations; weights, gradients and inputs do not count.")
+    slow = [f"batch {throughput['batch_size']}"] if throughput["ratio"] < 1 else []
+    slow += ["batch 1"] if "latency" in report and report["latency"][REDUCED_NAME]["ratio"] < 1 else []
+    if slow:
+        where = " and ".join(slow)
+        lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")
+    return lines
+
+
+def check_output(output: str | Path | None) -> None:
+    """Raise `FileNotFoundError` before the work if there is no folder for the results."""
     if output is not None and not Path(output).parent.is_dir():
         raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
-    reduced = load_checkpoint_model(source, reduction)
-    if reduced.reduction is None:
-        raise ValueError(f"{source!r}: {UNREDUCED}")
-    longest = reduced.config.max_text_length
-    text_length = min(40, longest) if text_length is None else text_length
-    for name, value, bound in (("batch_size", batch_size, None), ("text_length", text_length, longest)):
-        if value < 1 or (bound is not None and value > bound):
-            raise ValueError(f"{name}={value}: must be at least 1" + (f" and at most {bound}" if bound else ""))
-    models = {"unreduced": load_checkpoint_model(source, None), "reduced": reduced}
-    report = cost_report(models, random_inputs(reduced, batch_size, text_length), seconds)
-    report = {"checkpoint": source, "reduction": reduced.config.reduction, "text_length": text_length, **report}
+
+
+def finish(report: dict[str, Any], output: str | Path | None) -> str:
+    """The results as one line of JSON, also written to a file if there is one."""
     if output is not None:
         Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    table = format_table([["", *models, ""], *cost_rows(report, list(models))])
-    notes = [speed_note(report)]
-    if report["throughput"]["ratio"] < 1:
-        notes.append("Reduction does not pay here: the batch is too small, or there are too few tokens.")
-    return [table, *notes, json.dumps(report)]
-
-
-def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
-    """Inputs of the model, on its device: `input_ids` and `attention_mask` long (B, Lt), `pixel_values` float
-    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2; and `image_saliency` for a method that needs it.
-    """
-    generator = torch.Generator().manual_seed(0)
-    images = (batch_size,) if num_images(model) == 1 else (batch_size, num_images(model))
-    ids = torch.randint(model.get_input_embeddings().num_embeddings, (batch_size, text_length), generator=generator)
-    side = model.config.image_size
-    pixels = torch.rand(*images, 3, side, side, generator=generator)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
-    if model.reduction is not None and model.base_model.reducer.uses_prior:
-        inputs["image_saliency"] = torch.rand(*images, side, side, generator=generator)
-    return {name: value.to(model.device) for name, value in inputs.items()}
+    return json.dumps(report)

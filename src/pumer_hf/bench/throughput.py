@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 
-def interleaved_times(calls: dict[str, Callable[[], Any]], *, warmup: int, seconds: float) -> dict[str, list[float]]:
+def interleaved_times(
+    calls: Mapping[str, Callable[[], Any]], *, warmup: int, seconds: float, on_cuda: bool = False
+) -> dict[str, list[float]]:
     """Time functions in turn, A B A B ..., so that a change of the machine's speed meets all alike.
 
     Args:
-        calls: functions by name. One that works on a GPU must wait for it.
+        calls: functions by name.
         warmup: rounds that do not count.
         seconds: keep going for about this long, and for at least five rounds.
+        on_cuda: they work on the GPU: time them by its events, and wait for it after each.
 
     Returns:
         Seconds per call, in order of the rounds.
@@ -27,10 +31,26 @@ def interleaved_times(calls: dict[str, Callable[[], Any]], *, warmup: int, secon
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(cuda_seconds(call) if on_cuda else wall_seconds(call))
     return times
+
+
+def wall_seconds(call: Callable[[], Any]) -> float:
+    """Seconds that a function takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def cuda_seconds(call: Callable[[], Any]) -> float:
+    """Seconds that the GPU takes for a function, from an idle GPU to the end of all that it was given."""
+    torch.cuda.synchronize()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / 1000
 
 
 @torch.inference_mode()
@@ -56,16 +76,8 @@ def compare_throughput(
     device = next(iter(inputs.values())).device
     batch_size = len(next(iter(inputs.values())))
 
-    def runner(model: nn.Module, inputs: dict[str, Tensor]) -> Callable[[], Any]:
-        def run() -> None:
-            model(**inputs)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-
-        return run
-
-    calls = {name: runner(model, (own_inputs or {}).get(name, inputs)) for name, model in models.items()}
-    times = interleaved_times(calls, warmup=warmup, seconds=seconds)
+    calls = {name: partial(model, **(own_inputs or {}).get(name, inputs)) for name, model in models.items()}
+    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda")
     baseline = next(iter(times.values()))
     report: dict[str, Any] = {"batch_size": batch_size, "rounds": len(baseline), "regime": "forward, inference_mode"}
     for name, seconds_per_batch in times.items():
@@ -74,5 +86,33 @@ def compare_throughput(
             "slowest": batch_size / max(seconds_per_batch),
             "fastest": batch_size / min(seconds_per_batch),
             "ratio": median(base / own for base, own in zip(baseline, seconds_per_batch, strict=True)),
+        }
+    return report
+
+
+@torch.inference_mode()
+def compare_latency(
+    models: Mapping[str, nn.Module], inputs: Mapping[str, dict[str, Tensor]], *, warmup: int = 3, seconds: float = 10.0
+) -> dict[str, Any]:
+    """Forward latency under `inference_mode`, relative to the first model.
+
+    Args:
+        models: by name, in the mode (eval) to measure.
+        inputs: by name, keyword arguments of their forward, usually of one example.
+
+    Returns:
+        Plain JSON types: `rounds`, and per model milliseconds `p50`, `p90`, `p99`, and `ratio`: the median over the
+        rounds of the first model's time over its own.
+    """
+    device = next(iter(next(iter(inputs.values())).values())).device
+    calls = {name: partial(model, **inputs[name]) for name, model in models.items()}
+    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda")
+    baseline = next(iter(times.values()))
+    report: dict[str, Any] = {"rounds": len(baseline)}
+    for name, own in times.items():
+        percentiles = torch.tensor(own).quantile(torch.tensor([0.5, 0.9, 0.99])) * 1000
+        report[name] = {
+            **dict(zip(("p50", "p90", "p99"), percentiles.tolist(), strict=True)),
+            "ratio": median(base / time for base, time in zip(baseline, own, strict=True)),
         }
     return report

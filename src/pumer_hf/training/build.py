@@ -3,8 +3,7 @@
 import copy
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,27 +17,12 @@ from transformers import (
     ViltProcessor,
 )
 
-from ..configuration import PuMerConfig
 from ..data.task import Task
 from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
-from ..models.meter import (
-    PuMerMeterConfig,
-    PuMerMeterForImageAndTextRetrieval,
-    PuMerMeterForImagesAndTextClassification,
-    PuMerMeterForQuestionAnswering,
-    PuMerMeterForVisualEntailment,
-    PuMerMeterModel,
-    PuMerMeterProcessor,
-)
-from ..models.vilt import (
-    PuMerViltConfig,
-    PuMerViltForImageAndTextRetrieval,
-    PuMerViltForImagesAndTextClassification,
-    PuMerViltForQuestionAnswering,
-    PuMerViltForVisualEntailment,
-    PuMerViltModel,
-)
+from ..models.families import FAMILIES
+from ..models.meter import PuMerMeterConfig, PuMerMeterProcessor
+from ..models.vilt import PuMerViltConfig
 from .recipe import ModelArguments
 
 
@@ -46,7 +30,7 @@ def teacher_labels(args: ModelArguments) -> list[str] | None:
     """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
     if args.teacher is None:
         return None
-    names = BACKBONES[args.backbone].config_class.from_pretrained(args.teacher).id2label
+    names = FAMILIES[args.backbone].config_class.from_pretrained(args.teacher).id2label
     return [names[index] for index in range(len(names))]
 
 
@@ -66,7 +50,7 @@ def build_teacher(
         max_text_length: tokens per text.
         task: which decides on the head of the model.
     """
-    backbone = BACKBONES[args.backbone]
+    backbone = FAMILIES[args.backbone]
     names: dict[str, Any] = dict(task.model_config)
     if labels:
         names |= {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
@@ -78,7 +62,7 @@ def build_teacher(
             copy_modality_types(model, backbone.base_class.from_pretrained(source, reduction=None))
         return model, AutoProcessor.from_pretrained(source)
     config = backbone.config_class(**{**cast(dict, args.config or {}), **names})
-    processor = backbone.new_processor(config, args, texts, max_text_length)
+    processor = NEW_PROCESSORS[args.backbone](config, args, texts, max_text_length)
     return backbone.heads[task.head](config), processor
 
 
@@ -98,7 +82,7 @@ def load_model(source: str, reduction: dict[str, Any] | None, task: Task = VQA) 
     """A saved model of either family, with another reduction than it was saved with."""
     config, _ = PreTrainedConfig.get_config_dict(source)
     backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
-    return BACKBONES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+    return FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
 
 
 def resized_processor(processor: ProcessorMixin, image_size: int | None) -> ProcessorMixin:
@@ -168,38 +152,8 @@ def build_roberta_tokenizer(texts: Sequence[str], max_length: int) -> RobertaTok
     return tokenizer
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """What a recipe needs to know about a model family."""
-
-    config_class: type[PuMerConfig]
-    base_class: type[PuMerPreTrainedModel]
-    heads: Mapping[str, type[PuMerPreTrainedModel]]
-    """The models by the end of their names, `Task.head`."""
-    new_processor: Callable[[Any, ModelArguments, Sequence[str], int], ProcessorMixin]
-
-
-BACKBONES = {
-    "vilt": Backbone(
-        PuMerViltConfig,
-        PuMerViltModel,
-        {
-            "ForQuestionAnswering": PuMerViltForQuestionAnswering,
-            "ForImagesAndTextClassification": PuMerViltForImagesAndTextClassification,
-            "ForVisualEntailment": PuMerViltForVisualEntailment,
-            "ForImageAndTextRetrieval": PuMerViltForImageAndTextRetrieval,
-        },
-        new_vilt_processor,
-    ),
-    "meter": Backbone(
-        PuMerMeterConfig,
-        PuMerMeterModel,
-        {
-            "ForQuestionAnswering": PuMerMeterForQuestionAnswering,
-            "ForImagesAndTextClassification": PuMerMeterForImagesAndTextClassification,
-            "ForVisualEntailment": PuMerMeterForVisualEntailment,
-            "ForImageAndTextRetrieval": PuMerMeterForImageAndTextRetrieval,
-        },
-        new_meter_processor,
-    ),
+NEW_PROCESSORS: dict[str, Callable[[Any, ModelArguments, Sequence[str], int], ProcessorMixin]] = {
+    "vilt": new_vilt_processor,
+    "meter": new_meter_processor,
 }
+"""What makes the processor of a model from scratch, by backbone."""

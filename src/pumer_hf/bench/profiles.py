@@ -1,15 +1,27 @@
-"""Peak memory of one call: what it allocates on top of what was there before."""
+"""What profiling says about one call: the peak of its memory, and the part of its time that reducing tokens takes."""
 
+import os
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from ..models.parts import REDUCTION_REGION
 
 REGIMES = ("inference", "training")
 """A forward under `inference_mode`, and a step of training (forward and backward): never one figure for both."""
+FORWARDS = 3
+"""How many are profiled for their time."""
+
+
+def profiler(device: torch.device, memory: bool = False) -> profile:
+    """A profiler that writes nothing to the terminal."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read when the first profiler starts
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+    return profile(activities=activities, profile_memory=memory)
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
@@ -29,15 +41,15 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profiler(device, memory=True) as profiled:
         call()
-    events = profiler.profiler.kineto_results.events()
+    events = profiled.profiler.kineto_results.events()
     changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
     return max(accumulate((size for _, size in changes), initial=0))
 
 
 def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, int]:
-    """Peak bytes of activations in both `REGIMES`: weights, gradients and inputs do not count.
+    """Peak bytes of activations in both `REGIMES`: weights, their gradients and inputs do not count.
 
     Args:
         model: on the device of the inputs; is in eval mode afterwards, without gradients.
@@ -61,3 +73,29 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
     model.zero_grad(set_to_none=True)
     model.eval()
     return peaks
+
+
+@torch.inference_mode()
+def reduction_share(model: nn.Module, inputs: dict[str, Tensor]) -> float:
+    """The part of a forward's time that goes into reducing tokens: collecting the evidence, deciding, moving.
+
+    Time of the device: of kernels on CUDA. What the reduction saves is not in it.
+
+    Args:
+        model: in eval mode, not compiled, on the device of the inputs.
+        inputs: keyword arguments of its forward.
+
+    Returns:
+        From 0, for a model that reduces nothing, to 1.
+    """
+    device = next(iter(inputs.values())).device
+    model(**inputs)
+    with profiler(device) as profiled:
+        for _ in range(FORWARDS):
+            with record_function("forward"):
+                model(**inputs)
+    times = {"forward": 0.0, REDUCTION_REGION: 0.0}
+    for event in profiled.key_averages():
+        if event.key in times:
+            times[event.key] += event.device_time_total if device.type == "cuda" else event.cpu_time_total
+    return times[REDUCTION_REGION] / times["forward"]

@@ -1,0 +1,123 @@
+"""The models of a benchmark. Weights and inputs may be random: what a forward costs depends on shapes alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    PreTrainedModel,
+    ViltConfig,
+    ViltForImageAndTextRetrieval,
+    ViltForImagesAndTextClassification,
+    ViltForQuestionAnswering,
+    ViltModel,
+)
+
+from ..models import vilt
+from ..models.base import PuMerPreTrainedModel
+from ..models.heads import num_images
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
+    vilt.PuMerViltModel: ViltModel,
+    vilt.PuMerViltForQuestionAnswering: ViltForQuestionAnswering,
+    vilt.PuMerViltForVisualEntailment: ViltForQuestionAnswering,  # the same head
+    vilt.PuMerViltForImageAndTextRetrieval: ViltForImageAndTextRetrieval,
+    vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
+}
+"""What transformers has of our models."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a benchmark measures.
+
+    Args:
+        device: `"cpu"` or `"cuda"`.
+        dtype: of our models, one of `DTYPES`.
+        compile: time our models compiled by `torch.compile`.
+        batch_size: examples per forward; None to let it grow until it stops paying.
+        seconds: how long to measure the throughput, and half of it the latency; at least five rounds.
+        latency: measure the latency at batch 1.
+        memory: measure the peak memory.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    compile: bool = False
+    batch_size: int | None = 8
+    seconds: float = 10.0
+    latency: bool = True
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise ValueError(f"device={self.device!r}: choose cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("device='cuda': torch finds no GPU here")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
+        if not self.seconds > 0:
+            raise ValueError(f"seconds={self.seconds}: must be above 0")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model in a benchmark."""
+
+    eager: PreTrainedModel
+    """In eval mode, on its device: what is counted."""
+    run: nn.Module
+    """What is timed: the same, or compiled."""
+    inputs_of: PuMerPreTrainedModel
+    """Our model that takes the same inputs."""
+    text_length: int
+    """Tokens per text; there is no padding."""
+
+    def inputs(self, batch_size: int) -> dict[str, Tensor]:
+        """A batch as its forward takes it."""
+        inputs = random_inputs(self.inputs_of, batch_size, self.text_length)
+        return {name: self.cast(value).to(self.eager.device) for name, value in inputs.items()}
+
+    def cast(self, value: Tensor) -> Tensor:
+        """A float in the dtype of the model."""
+        return value.to(self.eager.dtype) if value.is_floating_point() else value
+
+
+def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender:
+    """One of our models as the settings want it."""
+    model = model.to(device=settings.device, dtype=DTYPES[settings.dtype]).eval()
+    run: nn.Module = torch.compile(model) if settings.compile else model  # type: ignore[assignment]
+    return Contender(model, run, model, text_length)
+
+
+def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender | None:
+    """What transformers has of a model, as it comes: not compiled, and on a CPU in float32. None if it has nothing."""
+    stock_class = STOCK.get(type(model))
+    if stock_class is None:
+        return None
+    names = ViltConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
+    values: dict[str, Any] = {name: value for name, value in model.config.to_dict().items() if name in names}
+    stock = stock_class(ViltConfig(**values)).to(settings.device).eval()
+    if settings.device == "cuda":
+        stock = stock.to(DTYPES[settings.dtype])
+    return Contender(stock, stock, model, text_length)
+
+
+def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
+    """Inputs of one of our models, on its device: `input_ids` and `attention_mask` long (B, Lt), `pixel_values` float
+    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2; and `image_saliency` for a method that needs it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = (batch_size,) if num_images(model) == 1 else (batch_size, num_images(model))
+    ids = torch.randint(model.get_input_embeddings().num_embeddings, (batch_size, text_length), generator=generator)
+    side = model.config.image_size
+    pixels = torch.rand(*images, 3, side, side, generator=generator)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
+    if model.reduction is not None and model.base_model.reducer.uses_prior:
+        inputs["image_saliency"] = torch.rand(*images, side, side, generator=generator)
+    return {name: value.to(model.device) for name, value in inputs.items()}
