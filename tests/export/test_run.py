@@ -5,11 +5,13 @@ import math
 import sys
 
 import pytest
-from tiny_tasks import save_tiny
+from tiny_tasks import save_tiny, tiny
+from torch import nn
 
 from pumer_hf.cli import main
 from pumer_hf.export.run import require_same
 
+onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
 QUICKLY = ["--seconds", "0.01", "--batch-size", "2", "--text-length", "8"]
 
@@ -17,7 +19,8 @@ QUICKLY = ["--seconds", "0.01", "--batch-size", "2", "--text-length", "8"]
 def test_a_reduced_model_with_int8(tmp_path, capsys):
     checkpoint, dest, output = save_tiny(tmp_path / "model", "vilt"), tmp_path / "out.onnx", tmp_path / "out.json"
     assert main(["export", checkpoint, str(dest), "--int8", "-o", str(output), *QUICKLY]) == 0
-    *lines, last = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    *lines, last = [line for line in printed if "real_accelerator" not in line]  # DeepSpeed's
     report = json.loads(last)
     assert json.loads(output.read_text()) == report
     labels = [line.split("  ")[0] for line in lines[1:6]]
@@ -35,7 +38,10 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     assert exact["examples"] == int8["examples"] == 12
     assert exact["largest"] < 1e-4
     assert exact["same_argmax"] == 1
-    assert 0 < int8["largest"] < int8["spread"]
+    assert int8["largest"] > 0
+    operations = [node.op_type for node in onnx.load(tmp_path / "out.int8.onnx").graph.node]
+    linear = sum(type(module) is nn.Linear for module in tiny("vilt")[0].modules())
+    assert operations.count("MatMulInteger") == linear
     assert report["throughput"]["batch_size"] == 2
     assert report["text_length"] == 8
     assert {"torch", "onnx", "onnxruntime", "onnxscript"} <= set(report["versions"])
@@ -52,6 +58,7 @@ def test_a_method_that_needs_a_map(tmp_path, capsys):
     assert "int8" not in report["files"]
 
 
+@pytest.mark.slow
 def test_an_unreduced_model(tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "vilt", "snli_ve", reduction=None)
     assert main(["export", checkpoint, str(tmp_path / "out.onnx"), *QUICKLY]) == 0

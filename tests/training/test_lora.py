@@ -34,7 +34,8 @@ def test_only_adapters_and_head_learn_and_they_are_saved_loaded_and_merged(
 ):
     model = adapted(family)
     before = weights_of(model)
-    trainer = run_training(model, rows_of(family), teacher=family.model(seed=1))
+    # Adam, for which a small gradient is enough
+    trainer = run_training(model, rows_of(family), teacher=family.model(seed=1), optim="adamw_torch")
     changed = {name for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
     assert changed == {name for name in before if "lora_" in name or "classifier.modules_to_save" in name}
     assert all(entry["distillation_loss"] > 0 for entry in training_logs(trainer))
@@ -69,10 +70,11 @@ def test_the_schedule_is_seen_and_changed_through_the_adapter(family):
 
 def test_each_part_has_its_learning_rate(make_args):
     args = make_args(learning_rate=0.1, cross_modal_learning_rate=0.2, classifier_learning_rate=0.3)
-    groups = parameter_groups(adapted(FAMILIES["meter"]), args)
-    sizes = {(group["lr"], group["weight_decay"]): len(group["params"]) for group in groups}
-    assert {rate for rate, _ in sizes} == {0.1, 0.2, 0.3}
-    assert sum(sizes.values()) == sum(parameter.requires_grad for parameter in adapted(FAMILIES["meter"]).parameters())
+    model = adapted(FAMILIES["meter"])
+    groups = parameter_groups(model, args)
+    assert {group["lr"] for group in groups} == {0.1, 0.2, 0.3}
+    grouped = {id(parameter) for group in groups for parameter in group["params"]}
+    assert grouped == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
 
 
 def test_callback_card_and_push_see_the_model_in_the_adapter(run_training, tmp_path):

@@ -101,21 +101,15 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
 
 
 def _drop_notes(program: torch.onnx.ONNXProgram) -> None:
-    """Take out what no runtime needs: stack traces with paths of this machine, and shapes of inner tensors, of which
-    the exporter leaves wrong ones.
-    """
+    """Take out the stack trace at each node: it holds paths of this machine."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-            if not value.is_graph_output():
-                value.shape = value.type = None
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to itself what the exporter says that nobody here can mend: deprecated calls of its own, that torchvision is
-    not there, that all inputs share one batch size, and what it does not optimise.
+    """Silence what the exporter says of itself: its deprecated calls, that torchvision is not there, that all inputs
+    share one batch size, and what it does not optimise.
     """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
@@ -197,5 +191,7 @@ def quantize_onnx(path: str | Path, dest: str | Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
+    # onnxruntime transposes weights and then trips over their old shapes, which no runtime needs.
+    model.graph.ClearField("value_info")
     model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else it warns that it is not
     quantize_dynamic(model, dest, op_types_to_quantize=list(LINEAR), per_channel=True, weight_type=QuantType.QInt8)

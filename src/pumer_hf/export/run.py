@@ -135,7 +135,8 @@ def require_same(path: Path, found: dict[str, Any]) -> None:
     if not found["largest"] <= TOLERANCE:  # NaN is not
         path.unlink()
         raise ValueError(
-            f"{path} was removed: its logits differ from PyTorch's by up to {found['largest']:.2g}, more than {TOLERANCE}"
+            f"{path} was removed: its logits differ from PyTorch's by up to {found['largest']:.2g}, which is more "
+            f"than {TOLERANCE}"
         )
 
 
