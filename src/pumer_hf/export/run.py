@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -19,10 +18,12 @@ from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model
 from .onnx_file import OnnxModel, check_dest, checked_text_length, export_onnx, quantize_onnx, require_onnx
 
-CHECKED_BATCHES = (1, 3, 8)
-"""Batch sizes on which a file must compute what PyTorch does; the traced one is 2."""
+CHECKED = 16
+"""Examples on which a file is compared with PyTorch."""
+BATCH_SIZES = (1, 3, CHECKED)
+"""In which batches; the one of the export has 2."""
 TOLERANCE = 1e-3
-"""How far a logit may be from PyTorch's."""
+"""How far the logits of most examples may be from PyTorch's."""
 LABELS = {
     "pytorch_unreduced": "PyTorch, unreduced",
     "pytorch": "PyTorch",
@@ -72,23 +73,8 @@ def export_checkpoint(
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
     model = load_checkpoint_model(source, reduction).to("cpu").float()
     text_length = checked_text_length(model, text_length)
-    export_onnx(model, dest, text_length)
-    batches = [padded_inputs(model, size, text_length) for size in CHECKED_BATCHES]
-    models: dict[str, nn.Module] = {"pytorch": model, "onnxruntime": OnnxModel(dest)}
-    report = {
-        "checkpoint": source,
-        "reduction": model.config.reduction,
-        "text_length": text_length,
-        "files": {"onnxruntime": describe_file(dest)},
-        "difference": {"onnxruntime": difference(models["onnxruntime"], model, batches)},
-    }
-    require_same(dest, report["difference"]["onnxruntime"])
-    if int8:
-        quantized = dest.with_suffix(".int8.onnx")
-        quantize_onnx(dest, quantized)
-        models["int8"] = OnnxModel(quantized)
-        report["files"]["int8"] = describe_file(quantized)
-        report["difference"]["int8"] = difference(models["int8"], model, batches)
+    models, facts = write_files(model, dest, text_length, int8)
+    report = {"checkpoint": source, "reduction": model.config.reduction, "text_length": text_length, **facts}
     report["throughput"] = measure_speed(source, models, batch_size, text_length, seconds)
     report |= environment()
     report["versions"]["onnxruntime"] = onnxruntime.__version__
@@ -96,6 +82,26 @@ def export_checkpoint(
     if output is not None:
         Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return [*summary(report), json.dumps(report)]
+
+
+def write_files(
+    model: PuMerPreTrainedModel, dest: Path, text_length: int, int8: bool
+) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Write the ONNX file, or both, and check them: the models by name, PyTorch's first, and what a report says of the
+    files (`files`, `difference`).
+    """
+    export_onnx(model, dest, text_length)
+    paths = {"onnxruntime": dest}
+    exported = {"onnxruntime": OnnxModel(dest)}
+    differences = {"onnxruntime": difference(exported["onnxruntime"], model, text_length)}
+    require_same(dest, differences["onnxruntime"])
+    if int8:
+        paths["int8"] = dest.with_suffix(".int8.onnx")
+        quantize_onnx(dest, paths["int8"])
+        exported["int8"] = OnnxModel(paths["int8"])
+        differences["int8"] = difference(exported["int8"], model, text_length)
+    files = {name: describe_file(path) for name, path in paths.items()}
+    return {"pytorch": model, **exported}, {"files": files, "difference": differences}
 
 
 def padded_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
@@ -107,36 +113,42 @@ def padded_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
 
 
 @torch.inference_mode()
-def difference(
-    model: nn.Module, reference: PuMerPreTrainedModel, batches: Sequence[dict[str, Tensor]]
-) -> dict[str, Any]:
-    """How far the logits of an ONNX model are from those of PyTorch.
+def difference(model: OnnxModel, reference: PuMerPreTrainedModel, text_length: int) -> dict[str, Any]:
+    """How far the logits of an ONNX model are from those of PyTorch on `CHECKED` random examples, whatever the batches
+    in which they come.
+
+    Two tokens of nearly the same saliency may change places by the last bits of a float32, in another batch of PyTorch
+    too. So single examples can be further away; an error in the file moves all.
 
     Returns:
-        Plain JSON types: `examples`, how many; `largest`, the largest absolute difference of a logit; `median`, the
-        median over the examples of their largest one; `spread`, the standard deviation of PyTorch's logits; and
-        `same_argmax`, the part of the examples with the same highest logit, None for a model of one logit.
+        Plain JSON types: `examples`; `median`, over the examples, of the largest absolute difference of a logit, in
+        the worst of the batch sizes; `largest`, over all of them; `spread`, the standard deviation of PyTorch's
+        logits; and `same_argmax`, the part with the same highest logit, None for a model of one logit.
     """
-    found = torch.cat([model(**inputs) for inputs in batches])
-    wanted = torch.cat([reference(**inputs).logits for inputs in batches])
-    distances = (found - wanted).abs().amax(dim=1)
-    same = (found.argmax(dim=1) == wanted.argmax(dim=1)).float().mean().item()
+    inputs = padded_inputs(reference, CHECKED, text_length)
+    wanted = reference(**inputs).logits
+    distances, same = [], []
+    for size in BATCH_SIZES:
+        parts = zip(*(value.split(size) for value in inputs.values()), strict=True)
+        found = torch.cat([model(**dict(zip(inputs, part, strict=True))) for part in parts])
+        distances.append((found - wanted).abs().amax(dim=1))
+        same.append((found.argmax(dim=1) == wanted.argmax(dim=1)).float().mean().item())
     return {
-        "examples": len(wanted),
-        "largest": distances.max().item(),
-        "median": median(distances.tolist()),
+        "examples": CHECKED,
+        "median": max(median(of_size.tolist()) for of_size in distances),
+        "largest": torch.cat(distances).max().item(),
         "spread": wanted.std().item(),
-        "same_argmax": same if wanted.shape[1] > 1 else None,
+        "same_argmax": mean(same) if wanted.shape[1] > 1 else None,
     }
 
 
 def require_same(path: Path, found: dict[str, Any]) -> None:
     """Raise `ValueError`, and remove the file, if its logits are not PyTorch's."""
-    if not found["largest"] <= TOLERANCE:  # NaN is not
+    if not found["median"] <= TOLERANCE:  # NaN is not
         path.unlink()
         raise ValueError(
-            f"{path} was removed: its logits differ from PyTorch's by up to {found['largest']:.2g}, which is more "
-            f"than {TOLERANCE}"
+            f"{path} was removed: its logits differ from PyTorch's by {found['median']:.2g}, which is more than "
+            f"{TOLERANCE}"
         )
 
 
@@ -177,7 +189,8 @@ def summary(report: dict[str, Any]) -> list[str]:
             rows.append([label, f"{speed['examples_per_second']:.4g}", f"{speed['ratio']:.2f}x", size])
     notes = [speed_note(report)]
     for name, found in report["difference"].items():
-        note = f"{LABELS[name]}: logits at most {found['largest']:.2g} from PyTorch's (spread {found['spread']:.2g})"
+        note = f"{LABELS[name]}: logits {found['median']:.2g} from PyTorch's (largest {found['largest']:.2g}, "
+        note += f"spread {found['spread']:.2g})"
         if found["same_argmax"] is not None:
             note += f", {100 * found['same_argmax']:.0f} % with the same highest"
         notes.append(f"{note}, of {found['examples']} random examples.")
