@@ -15,7 +15,7 @@ ROWS = [
     ("models",),
     ("metrics", "inputs"),
     ("data", "bench", "convert", "pipeline"),
-    ("explain",),
+    ("explain", "export"),
     ("hub",),
     ("training", "demo"),
     ("study",),

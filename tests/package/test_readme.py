@@ -98,10 +98,13 @@ def test_commands_about_the_demo_run(newcomer, capsys):
     for command in run:
         if command not in pushes:
             words = shlex.split(command, comments=True)[1:]
-            assert main(words + (["--seconds", "0.1"] if words[0] == "bench" else [])) == 0, capsys.readouterr().err
+            assert main(words + (["--seconds", "0.1"] if words[0] in ("bench", "export") else [])) == 0, (
+                capsys.readouterr().err
+            )
     assert Path("explained.png").is_file()
     assert Path("outputs/digit-scenes/student/README.md").is_file()
     assert Path("my-space/app.py").is_file()
+    assert Path("student.int8.onnx").is_file()
     assert "model.safetensors" in capsys.readouterr().out  # of the dry run
 
 

@@ -90,6 +90,11 @@ def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The config of a folder, which holds a whole model; raises if it does not."""
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError(
+            f"{folder}/adapter_config.json: this is an adapter, not a whole model; save what `merge_and_unload()` "
+            "returns in a folder of its own, and push that"
+        )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}/config.json is missing: give a folder that `save_pretrained` wrote")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ from transformers.utils import PushInProgress, logging
 
 from ..bench.cost import measure_size
 from ..bench.environment import environment
+from ..models.base import unwrapped
 from .card import PuMerCard, task_of
 from .files import published_files
 from .push import clear_errors, push_folder
@@ -111,11 +112,12 @@ class HubTrainer(Trainer):
     @cached_property
     def card(self) -> PuMerCard:
         """The model card of this run. Fields can be set until it is written."""
-        config, source = self.model.config, self.model.name_or_path
+        model = unwrapped(self.model)
+        config, source = model.config, model.name_or_path
         return PuMerCard(
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
             backbone=config.model_type.removeprefix("pumer_"),
-            task=task_of(type(self.model).__name__),
+            task=task_of(type(model).__name__),
             role="teacher" if config.reduction is None else "student",
             base_model=source or None,
             reduction=config.reduction,
@@ -147,8 +149,9 @@ class HubTrainer(Trainer):
     def _measure_example(self) -> dict[str, Any]:
         """GFLOPs of the first training example, and what each layer leaves of its tokens, as reports hold them."""
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
-        names = set(inspect.signature(self.model.forward).parameters) - {"labels"}
-        gflops, lengths = measure_size(self.model, {name: value for name, value in batch.items() if name in names})
+        model = unwrapped(self.model)
+        names = set(inspect.signature(model.forward).parameters) - {"labels"}
+        gflops, lengths = measure_size(model, {name: value for name, value in batch.items() if name in names})
         role = self.card.role
         return {"gflops": {role: gflops}, "tokens_per_layer": {role: lengths}}
 

@@ -145,3 +145,11 @@ class PuMerPreTrainedModel(PreTrainedModel):
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
         """Does nothing: [`PuMerConfig.save_pretrained`] writes what the Auto classes need."""
+
+
+def unwrapped(model: nn.Module) -> PuMerPreTrainedModel:
+    """Our model in what others wrap around it (the `PeftModel` of adapters); itself, if nobody did."""
+    for module in model.modules():
+        if isinstance(module, PuMerPreTrainedModel):
+            return module
+    raise ValueError(f"{type(model).__name__} holds no model of pumer_hf")

@@ -6,6 +6,7 @@ from typing import Any
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..bench.flops import count_flops
+from ..models.base import unwrapped
 
 
 class TokenReductionCallback(TrainerCallback):
@@ -28,14 +29,15 @@ class TokenReductionCallback(TrainerCallback):
         self._log_changes()
 
     def _log_changes(self) -> None:
-        schedule = self.trainer.model.reduction
+        model = unwrapped(self.trainer.model)
+        schedule = model.reduction
         if schedule == self.logged:
             return
         self.logged = schedule
         inputs = self.trainer.data_collator([self.trainer.train_dataset[0]])
-        names = inspect.signature(self.trainer.model.forward).parameters
+        names = inspect.signature(model.forward).parameters
         inputs = {name: value for name, value in inputs.items() if name in names}
-        flops, outputs = count_flops(self.trainer.model, self.trainer._prepare_inputs(inputs))
+        flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))
         logs = {"gflops_per_example": flops / 1e9}
         for trace in outputs.reduction:
             if trace.image_index == 0:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ..models.base import PuMerPreTrainedModel
+from ..models.base import PuMerPreTrainedModel, unwrapped
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")
@@ -24,12 +24,17 @@ def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
         parameter.requires_grad_(name.startswith(prefix) or model.part_of(name) == "classifier")
 
 
-def parameter_groups(model: PuMerPreTrainedModel, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
     """Optimizer groups of the trainable parameters: one per part of the model (PuMer, Table 5) and decay or not.
+
+    Args:
+        model: one of ours, or a `PeftModel` around it.
+        args: have a learning rate for each part.
 
     Returns:
         Groups with `params`, `lr` and `weight_decay`, backbone first; empty ones are left out.
     """
+    model = unwrapped(model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for part in ("backbone", "cross_modal", "classifier"):
         for decay in (True, False):

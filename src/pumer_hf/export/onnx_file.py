@@ -1,0 +1,205 @@
+"""A model as an ONNX file: write it, run it, quantise it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from ..bench.run import random_inputs
+from ..inputs import TEXT_LENGTH
+from ..models.base import PuMerPreTrainedModel
+from ..models.heads import Head
+
+TRACED_BATCH = 2
+"""Examples in the batch that an export runs. Not 1, which would be taken for a fixed size."""
+LINEAR = ("MatMul", "Gemm")
+"""What linear layers are in an ONNX file."""
+
+
+def require_onnx() -> Any:
+    """onnxruntime; raises `ImportError` if it, or what writes ONNX files, is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"ONNX needs onnx, onnxscript and onnxruntime: pip install 'pumer-hf[onnx]' ({error})"
+        ) from error
+    return onnxruntime
+
+
+class _Logits(nn.Module):
+    """A model with the inputs and the output of its file."""
+
+    def __init__(self, model: PuMerPreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor, image_saliency: Tensor | None = None
+    ) -> Tensor:
+        return self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            pixel_values=pixel_values,
+            image_saliency=image_saliency,
+        ).logits
+
+
+@torch.no_grad()
+def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int | None = None) -> None:
+    """Write a model as it reduces tokens now, in eval mode, as an ONNX file.
+
+    The file takes batches of any size. Text length and image size are fixed in it, as the schedule depends on them:
+    pad every text to `text_length`, as `encode_example` does. Its inputs are `input_ids` and `attention_mask` int64
+    (B, text_length), `pixel_values` float32 (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2, without padding; and
+    `image_saliency` float32 (B, h, w), or (B, 2, h, w), for a method that asks for it. Its output is `logits` float32
+    (B, num_labels).
+
+    Args:
+        model: any model with a head, in float32.
+        dest: the file, `*.onnx`, in a folder that is there. Weights of more than 2 GB go to a second file beside it.
+        text_length: tokens per text; default: `TEXT_LENGTH`, or what the model takes.
+
+    Raises:
+        ValueError: the model has no head or is not in float32, or a value is out of range.
+        FileNotFoundError: there is no folder for `dest`.
+        ImportError: the extra `onnx` is not installed.
+    """
+    require_onnx()
+    check_dest(dest)
+    if not isinstance(model, Head):
+        raise ValueError(f"{type(model).__name__} has no logits: export a model with a head")
+    if model.dtype != torch.float32:
+        raise ValueError(f"the model is in {model.dtype}: export it in float32, with model.float()")
+    inputs = random_inputs(model, TRACED_BATCH, checked_text_length(model, text_length))
+    batch = Dim("batch")
+    training = model.training
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                _Logits(model).eval(),
+                kwargs=inputs,
+                output_names=["logits"],
+                dynamic_shapes={name: {0: batch} for name in inputs},
+                custom_translation_table={torch.ops.aten.sort.stable: stable_sort},
+                dynamo=True,
+                verbose=False,
+            )
+    finally:
+        model.train(training)
+    assert program is not None, "`dynamo=True` gives one"
+    _drop_notes(program)
+    program.save(dest)
+
+
+def _drop_notes(program: torch.onnx.ONNXProgram) -> None:
+    """Take out the stack trace at each node: it holds paths of this machine."""
+    for node in program.model.graph.all_nodes():
+        node.metadata_props.clear()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what the exporter says of itself: its deprecated calls, that torchvision is not there, that all inputs
+    share one batch size, and what it does not optimise.
+    """
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.. is deprecated", FutureWarning)
+        warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
+    """`torch.sort(stable=True)` in ONNX, for which PyTorch's exporter has no rule: sorted values and their indices.
+
+    `TopK` of all values is stable: of equal ones, that with the lower index comes first.
+    """
+    from onnxscript import opset18
+
+    length = opset18.Gather(opset18.Shape(values), opset18.Constant(value_ints=[dim]))
+    return opset18.TopK(values, length, axis=dim, largest=int(descending), sorted=1)
+
+
+def check_dest(dest: str | Path) -> None:
+    """Raise if no ONNX file can be written there."""
+    path = Path(dest)
+    if path.suffix != ".onnx":
+        raise ValueError(f"DEST={str(dest)!r}: must be the name of a file that ends in .onnx")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"DEST={str(dest)!r}: there is no folder {path.parent}")
+
+
+def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) -> int:
+    """Tokens per text, the default for None; raises `ValueError` if the model does not take so many."""
+    longest = model.config.max_text_length
+    if text_length is None:
+        return min(TEXT_LENGTH, longest)
+    if not 1 <= text_length <= longest:
+        raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
+    return text_length
+
+
+class OnnxModel(nn.Module):
+    """An ONNX file that [`export_onnx`] wrote, run by onnxruntime on the CPU, with as many threads as torch uses.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str | Path):
+        super().__init__()
+        onnxruntime = require_onnx()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        # Threads that wait for work must not take the cores from what runs between two calls.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Logits, float32 (B, num_labels); the inputs are those that [`export_onnx`] lists."""
+        (logits,) = self.session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
+        return torch.from_numpy(logits)
+
+
+def quantize_onnx(path: str | Path, dest: str | Path) -> None:
+    """Write an ONNX file with linear layers in int8: the weights per channel, the activations as they come (dynamic).
+
+    Embeddings, convolutions, attention and the reduction stay in float32. Of the 8 bits of a weight 7 are used:
+    processors without VNNI instructions add products in 16 bits, and overflow with all 8.
+
+    Args:
+        path: a file that [`export_onnx`] wrote.
+        dest: the new file.
+    """
+    require_onnx()
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model = onnx.load(path)
+    # onnxruntime transposes weights and then trips over their old shapes, which no runtime needs.
+    model.graph.ClearField("value_info")
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else it warns that it is not
+    quantize_dynamic(
+        model,
+        dest,
+        op_types_to_quantize=list(LINEAR),
+        per_channel=True,
+        reduce_range=True,
+        weight_type=QuantType.QInt8,
+    )
