@@ -3,37 +3,126 @@
 import json
 
 import pytest
+import torch
+from tiny_models import FAMILIES
 from tiny_tasks import REDUCTION, save_tiny
 
-from pumer_hf.bench.run import bench_checkpoint
+from pumer_hf.bench import run
+from pumer_hf.bench.contenders import Settings, contender, stock_contender
+from pumer_hf.bench.measure import grow_batch
+from pumer_hf.bench.paper import paper_model
+from pumer_hf.bench.run import bench_checkpoint, bench_setting
 from pumer_hf.cli import main
+
+QUICK = Settings(batch_size=2, seconds=0.01)
+TINY = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 10,
+    "intermediate_size": 32,
+    "vocab_size": 50,
+}
 
 
 @pytest.mark.parametrize("task", ["vqa", "nlvr2", "snli_ve", "retrieval"])
 @pytest.mark.parametrize("backbone", ["vilt", "meter"])
 def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     checkpoint = save_tiny(tmp_path / "model", backbone, task)
-    lines = bench_checkpoint(checkpoint, batch_size=2, text_length=8, seconds=0.01, output=tmp_path / "out.json")
+    lines = bench_checkpoint(checkpoint, QUICK, text_length=8, output=tmp_path / "out.json")
     report = json.loads(lines[-1])
     assert json.loads((tmp_path / "out.json").read_text()) == report
-    assert report["throughput"]["batch_size"] == 2
+    names = ["unreduced", "stock", "reduced"] if backbone == "vilt" else ["unreduced", "reduced"]
+    assert report["throughput"]["batch_size"] == report["memory"]["batch_size"] == 2
+    for part in (report["throughput"], report["latency"], report["memory"]["inference"], report["memory"]["training"]):
+        assert [name for name in part if name in names] == names
+    assert report["latency"]["reduced"]["p50"] <= report["latency"]["reduced"]["p99"]
+    assert report["memory"]["training"]["reduced"] < report["memory"]["training"]["unreduced"]
     assert report["gflops"]["ratio"] > 1
+    if backbone == "vilt":
+        assert report["gflops"]["stock"] == pytest.approx(report["gflops"]["unreduced"], rel=0.01)
+    assert list(report["reduction_share"]) == ["reduced"]
+    assert 0 < report["reduction_share"]["reduced"] < 1
     first, last = report["tokens_per_layer"]["unreduced"], report["tokens_per_layer"]["reduced"]
     assert first[0][0] == 8  # as long as asked for
     assert len(set(map(tuple, first))) == 1
     assert sum(last[-1]) < sum(first[-1])
     assert report["reduction"]["layers"] == REDUCTION["layers"]
+    assert report["compiled"] == []
 
 
 def test_the_command_prints_a_table_and_a_line_of_json(tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "vilt", reduction=None)
     arguments = ["bench", checkpoint, "--batch-size", "1", "--seconds", "0.01", "--reduction", json.dumps(REDUCTION)]
-    assert main(arguments) == 0
+    assert main([*arguments, "--no-memory", "--dtype", "bfloat16", "--device", "cpu"]) == 0
     *table, last = capsys.readouterr().out.splitlines()
-    assert any("fewer" in line and line.startswith("GFLOPs") for line in table)
     report = json.loads(last)
-    pays = report["throughput"]["ratio"] >= 1
+    assert report["dtype"] == {"unreduced": "bfloat16", "stock": "float32", "reduced": "bfloat16"}
+    assert "memory" not in report
+    assert not any(line.startswith("peak MiB") for line in table)
+    assert any(line.startswith("ms at batch 1") for line in table)
+    pays = report["throughput"]["ratio"] >= 1 and report["latency"]["reduced"]["ratio"] >= 1
     assert any("does not pay" in line for line in table) != pays
+
+
+def test_reduction_that_does_not_pay_is_said():
+    def report(throughput, latency):
+        speeds = {"ratio": throughput, "regime": "forward", "batch_size": 4, "rounds": 5}
+        return {"throughput": speeds, "latency": {"reduced": {"ratio": latency}}}
+
+    def last(*ratios):
+        return run.notes(report(*ratios), QUICK)[-1]
+
+    assert "does not pay at batch 4 and batch 1:" in last(0.9, 0.8)
+    assert "does not pay at batch 1:" in last(1.2, 0.8)
+    assert "does not pay at batch 4:" in last(0.9, 1.1)
+    assert "does not pay" not in last(1.2, 1.1)
+
+
+def test_a_setting_of_the_paper(monkeypatch):
+    def small(backbone, task, **choices):
+        return paper_model(backbone, task, image_size=64, **choices, **TINY)
+
+    monkeypatch.setattr(run, "paper_model", small)
+    report = json.loads(bench_setting("vilt/vqav2", QUICK)[-1])
+    assert (report["setting"], report["text_length"]) == ("vilt/vqav2", 32)
+    assert report["reduction"]["layers"] == [2, 5, 8]
+    other = json.loads(bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9)[-1])
+    assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
+    with pytest.raises(ValueError, match="no preset for backbone='vilt', task='vqa': choose one of vilt/vqav2"):
+        bench_setting("vilt/vqa", QUICK)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+def test_a_compiled_contender_is_counted_eager(family):
+    settings = Settings(compile=True)
+    one = contender(FAMILIES[family].model(), 9, settings)
+    assert one.run is not one.eager
+    stock = stock_contender(one.eager, 9, settings)
+    assert (stock is None) == (family == "meter")
+    if stock is not None:
+        assert stock.run is stock.eager
+        with torch.inference_mode():
+            assert stock.eager(**stock.inputs(2)).logits.shape == one.eager(**one.inputs(2)).logits.shape
+
+
+def test_the_batch_grows_until_it_stops_paying():
+    def speeds(table, full=None):
+        def at(size):
+            if size == full:
+                raise torch.cuda.OutOfMemoryError
+            return table[size]
+
+        return at
+
+    rising = {8: {"a": 1.0, "b": 1.0}, 16: {"a": 1.0, "b": 1.5}, 32: {"a": 1.1, "b": 1.5}, 64: {"a": 1.1, "b": 1.5}}
+    assert grow_batch(speeds(rising)) == 32
+    assert grow_batch(speeds(rising), limit=16) == 16
+    assert grow_batch(speeds(rising, full=32)) == 16
+    assert grow_batch(speeds({8: {"a": 2.0}, 16: {"a": 1.9}})) == 8
+
+
+SCHEDULE = ["--reduction", json.dumps(REDUCTION)]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +130,30 @@ def test_the_command_prints_a_table_and_a_line_of_json(tmp_path, capsys):
     [
         ([], "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction"),
         (["-o", "no/such/out.json"], "-o no/such/out.json: there is no folder no/such"),
-        (["--reduction", json.dumps(REDUCTION), "--batch-size", "0"], "batch_size=0: must be at least 1"),
-        (["--reduction", json.dumps(REDUCTION), "--text-length", "999"], "text_length=999: must be at least 1 and at"),
+        ([*SCHEDULE, "--batch-size", "0"], "batch_size=0: must be at least 1"),
+        ([*SCHEDULE, "--batch-size", "many"], "--batch-size many: give a number of at least 1, or auto"),
+        ([*SCHEDULE, "--text-length", "999"], "text_length=999: must be at least 1 and at"),
+        ([*SCHEDULE, "--dtype", "int8"], "dtype='int8': choose one of float32, bfloat16, float16"),
+        ([*SCHEDULE, "--device", "tpu"], "device='tpu': choose cpu or cuda"),
+        ([*SCHEDULE, "--seconds", "0"], "seconds=0.0: must be above 0"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "vilt", reduction=None)
     assert main(["bench", checkpoint, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--setting", "vilt/cooking"], "no preset for backbone='vilt', task='cooking'"),
+        (["--table", "3"], "--table 3: choose one of 1, 2, 4, 7"),
+        (["--table", "7", "--text-length", "9"], "--table has its own schedules and texts"),
+    ],
+)
+def test_a_bad_setting_is_named(arguments, message, capsys):
+    assert main(["bench", *arguments]) == 2
     assert message in capsys.readouterr().err
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pumer_hf.bench.environment import environment
-from pumer_hf.bench.throughput import compare_throughput, interleaved_times
+from pumer_hf.bench.throughput import compare_latency, compare_throughput, interleaved_times
 
 
 class Sleeper(nn.Module):
@@ -57,3 +57,13 @@ def test_environment_says_versions_machine_and_command(monkeypatch):
     assert found["command"] == "train.py --seed 3"
     assert found["versions"]["torch"] == torch.__version__
     assert found["machine"]["torch_threads"] == torch.get_num_threads()
+
+
+def test_latency_in_percentiles():
+    models = {"slow": Sleeper(0.03), "fast": Sleeper(0.01)}
+    inputs = {name: {"x": torch.zeros(1, 2)} for name in models}
+    report = compare_latency(models, inputs, warmup=0, seconds=0.1)
+    assert report["rounds"] >= 5
+    assert report["slow"]["p50"] == pytest.approx(30, rel=0.3)
+    assert report["slow"]["p50"] <= report["slow"]["p90"] <= report["slow"]["p99"]
+    assert report["fast"]["ratio"] == pytest.approx(3, rel=0.3)

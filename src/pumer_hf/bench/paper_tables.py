@@ -101,7 +101,8 @@ def measure_group(group: Sequence[Row], settings: Settings, build: Builder) -> d
 
 def paper(row: Row) -> dict[str, Any]:
     """What the paper reports for a row."""
-    figures = {"throughput": row.throughput, "memory_saved": row.memory_saved, "gflops": row.gflops}
+    gflops = None if row.gflops is None else list(row.gflops)
+    figures = {"throughput": row.throughput, "memory_saved": row.memory_saved, "gflops": gflops}
     return {name: value for name, value in figures.items() if value is not None}
 
 

@@ -8,13 +8,11 @@ from typing import Any
 
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, UNREDUCED, load_checkpoint_model
-from .contenders import Contender, Settings, contender, random_inputs, stock_contender
+from .contenders import Contender, Settings, contender, stock_contender
 from .cost import format_table
 from .measure import measure, measure_rows
 from .paper import paper_model
 from .paper_tables import run_table
-
-__all__ = ["bench_checkpoint", "bench_model", "bench_setting", "bench_table", "random_inputs"]
 
 UNREDUCED_NAME, STOCK_NAME, REDUCED_NAME = "unreduced", "stock", "reduced"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..bench.run import random_inputs
+from ..bench.contenders import random_inputs
 from ..inputs import TEXT_LENGTH
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import Head

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..bench.contenders import random_inputs
 from ..bench.cost import format_table, speed_note
 from ..bench.environment import environment
-from ..bench.run import random_inputs
 from ..bench.throughput import compare_throughput
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model
