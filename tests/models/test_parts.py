@@ -36,11 +36,11 @@ def wide(family):
     """A model whose tokens are many enough for pieces: 17 x 17 image tokens of width 32."""
     if family == "vilt":
         return FAMILIES[family].model(
-            SCHEDULE, image_size=64, patch_size=4, hidden_size=32, intermediate_size=128, hidden_act="gelu"
+            SCHEDULE, image_size=64, patch_size=4, hidden_size=32, intermediate_size=512, hidden_act="gelu"
         )
-    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    vision = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
     return FAMILIES[family].model(
-        SCHEDULE, vision_config={**vision, "image_size": 64, "patch_size": 4}, hidden_size=32, intermediate_size=128
+        SCHEDULE, vision_config={**vision, "image_size": 64, "patch_size": 4}, hidden_size=32, intermediate_size=512
     )
 
 
