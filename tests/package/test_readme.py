@@ -85,10 +85,11 @@ def test_commands_are_understood(monkeypatch):
 def test_commands_about_the_demo_run(newcomer, capsys):
     exec(blocks("python")[1], {})  # makes the picture
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("pumer-hf ")]
-    # Checkpoints; data that one must download; a browser.
+    # Checkpoints; data that one must download; minutes; a browser.
     needs_more = (
         "pumer-hf convert",
         "pumer-hf measure my-model",
+        "pumer-hf bench --",  # full-size models
         "pumer-hf demo outputs/digit-scenes/student --teacher",
     )
     run = [command for command in commands if not command.startswith(needs_more)]

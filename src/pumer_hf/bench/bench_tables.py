@@ -1,0 +1,54 @@
+"""Markdown tables of what `pumer-hf bench` measured, rendered from its JSON files."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .paper import TABLES
+from .paper_tables import table_cells
+from .profiles import REGIMES
+
+
+def markdown(cells: Sequence[Sequence[str]]) -> str:
+    """A table, its header first."""
+    header, *rows = cells
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
+
+
+def machine_name(report: Mapping[str, Any]) -> str:
+    """On what a report was measured."""
+    machine = report["machine"]
+    return machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads")
+
+
+def report_name(report: Mapping[str, Any]) -> str:
+    """The setting or the checkpoint of a report, and whether the image tower merges too."""
+    name = report.get("setting", report.get("checkpoint"))
+    tower = report["reduction"].get("image_tower_merge_ratio")
+    return name if tower is None else f"{name} with `image_tower_merge_ratio` {tower}"
+
+
+def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A row per report of `pumer-hf bench` on a setting or a checkpoint: the reduced model beside itself unreduced."""
+    cells = [["", "batch", "throughput", "GFLOPs", "over stock", "latency at batch 1"]]
+    cells[0] += [*(f"memory, {regime}" for regime in REGIMES), "reduction's time", "machine"]
+    for report in reports:
+        throughput = report["throughput"]
+        first, *_, last = [name for name in report["gflops"] if name != "ratio"]
+        how = [report["dtype"][last], *(["compiled"] if last in report["compiled"] else [])]
+        row = [", ".join([report_name(report), *how]), str(throughput["batch_size"])]
+        row += [f"{throughput['ratio']:.2f}x", f"{report['gflops']['ratio']:.2f}x fewer"]
+        stock = throughput.get("stock")
+        row.append("" if stock is None else f"{throughput[last]['ratio'] / stock['ratio']:.2f}x")
+        row.append(f"{report['latency'][last]['ratio']:.2f}x" if "latency" in report else "")
+        for regime in REGIMES:
+            peaks = report["memory"][regime] if "memory" in report else None
+            row.append("" if peaks is None else f"{100 * peaks[last] / peaks[first]:.0f} %")
+        cells.append([*row, f"{100 * report['reduction_share'][last]:.1f} %", machine_name(report)])
+    return markdown(cells)
+
+
+def paper_table(report: Mapping[str, Any]) -> str:
+    """A table of PuMer as `pumer-hf bench --table` measured it, the paper's figures in brackets."""
+    number = report["table"]
+    title = f"PuMer, Table {number}, on {machine_name(report)}:\n\n"
+    return title + markdown(table_cells(TABLES[number], report["rows"]))
