@@ -10,6 +10,7 @@ from pumer_hf.bench.cost import measure_size
 from pumer_hf.study.methods import ABLATIONS
 from pumer_hf.study.speeds import (
     CAP,
+    MERGE_CAP,
     changed,
     closest,
     distinct_schedules,
@@ -65,6 +66,8 @@ def test_close_within_tolerance():
 def test_scaled_ratios_are_capped():
     assert scaled(SCHEDULE, 2) == {**SCHEDULE, "prune_ratio": [0.1, 0.8], "image_merge_ratio": 0.4}
     assert scaled(SCHEDULE, 3)["prune_ratio"] == [0.15, CAP]
+    assert scaled(SCHEDULE, 3)["image_merge_ratio"] == MERGE_CAP
+    assert with_factors(SCHEDULE, {"image_merge_ratio": 3})["image_merge_ratio"] == pytest.approx(0.6)  # as asked for
     assert scaled(SCHEDULE, 1) == SCHEDULE
     assert with_factors(SCHEDULE, {"prune_ratio": 0.0}) == {**SCHEDULE, "prune_ratio": [0.0, 0.0]}
 
@@ -74,7 +77,7 @@ def test_scales_go_from_nothing_to_the_cap():
     assert factors == sorted(factors)
     assert scaled(SCHEDULE, factors[0])["prune_ratio"][1] == pytest.approx(0.05)
     last = scaled(SCHEDULE, factors[-1])
-    assert {*last["prune_ratio"], last["image_merge_ratio"]} == {CAP}
+    assert ({*last["prune_ratio"]}, last["image_merge_ratio"]) == ({CAP}, MERGE_CAP)
     with pytest.raises(ValueError, match="no ratio above 0"):
         scales({"method": "pumer", "layers": [0], "prune_ratio": 0.0})
 

@@ -1,4 +1,4 @@
-"""Markdown tables of what `pumer-hf bench` measured, rendered from its JSON files."""
+"""Markdown tables of what `pumer-hf bench` and `pumer-hf measure` measured, rendered from their JSON files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -52,3 +52,18 @@ def paper_table(report: Mapping[str, Any]) -> str:
     number = report["table"]
     title = f"PuMer, Table {number}, on {machine_name(report)}:\n\n"
     return title + markdown(table_cells(TABLES[number], report["rows"]))
+
+
+def measures_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """A row per report of `pumer-hf measure`, by its name: what the last layer keeps, and how faithful that is; behind
+    each figure what random choices get.
+    """
+    cells = [["", "accuracy", "recall", "precision", "sufficiency", "comprehensiveness"]]
+    for name, report in reports.items():
+        last = report["layers"][-1]
+        row = [name, f"{report['accuracy']['reduced']:.2f} %" if "accuracy" in report else ""]
+        row += [f"{last[key]:.1f} % (random {last[f'random_{key}']:.1f} %)" for key in ("recall", "precision")]
+        for key in ("sufficiency", "comprehensiveness"):
+            row.append(f"{report[key]:.2f} (random {report[f'random_{key}']:.2f})" if key in report else "")
+        cells.append(row)
+    return markdown(cells)

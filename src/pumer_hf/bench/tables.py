@@ -5,8 +5,9 @@
 renews every table of a document. A table of recipes stands between `<!-- results: FILE.json [FILE.json ...] -->` and
 `<!-- /results -->`; what a document shows of the study, between `<!-- study: FOLDER DATA-BACKBONE -->` and
 `<!-- /study -->`; what `pumer-hf bench` measured, between `<!-- bench: FILE.json [FILE.json ...] -->` and
-`<!-- /bench -->`, and of `--table`, between `<!-- paper: FILE.json -->` and `<!-- /paper -->`. The paths are relative
-to the document.
+`<!-- /bench -->`, and of `--table`, between `<!-- paper: FILE.json -->` and `<!-- /paper -->`; what `pumer-hf measure`
+did, between `<!-- measures: FILE.json [FILE.json ...] -->` and `<!-- /measures -->`. The paths are relative to the
+document.
 """
 
 import json
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .bench_tables import bench_table, machine_name, markdown, paper_table
+from .bench_tables import bench_table, machine_name, markdown, measures_table, paper_table
 from .study_tables import study_section
 
 TABLE = re.compile(r"(?P<start><!-- results: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL)
@@ -25,6 +26,7 @@ STUDY = re.compile(
 )
 
 BENCH = re.compile(r"(?P<start><!-- bench: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /bench -->)", re.DOTALL)
+MEASURES = re.compile(r"(?P<start><!-- measures: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /measures -->)", re.DOTALL)
 PAPER = re.compile(r"(?P<start><!-- paper: (?P<file>\S+) -->\n).*?(?P<end><!-- /paper -->)", re.DOTALL)
 
 
@@ -68,6 +70,9 @@ def render(document: Path) -> str:
     def bench(match: re.Match[str]) -> str:
         return match["start"] + bench_table([*read(match["files"]).values()]) + match["end"]
 
+    def measures(match: re.Match[str]) -> str:
+        return match["start"] + measures_table(read(match["files"])) + match["end"]
+
     def paper(match: re.Match[str]) -> str:
         (report,) = read(match["file"]).values()
         return match["start"] + paper_table(report) + match["end"]
@@ -76,7 +81,8 @@ def render(document: Path) -> str:
         return match["start"] + study_section(document, match["folder"], match["group"]) + match["end"]
 
     text = document.read_text(encoding="utf-8")
-    for pattern, replacement in ((TABLE, table), (STUDY, study), (BENCH, bench), (PAPER, paper)):
+    parts = ((TABLE, table), (STUDY, study), (BENCH, bench), (MEASURES, measures), (PAPER, paper))
+    for pattern, replacement in parts:
         text = pattern.sub(replacement, text)
     return text
 

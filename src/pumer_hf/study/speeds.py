@@ -14,7 +14,10 @@ from ..reducers import METHODS
 from .methods import Variant
 
 CAP = 0.95
-"""No ratio is scaled above it."""
+"""No ratio is above it."""
+MERGE_CAP = 0.45
+"""No ratio of merging is scaled above it: a matching pairs half of the tokens at most, and close to that, tokens merge
+because they must, not because they are alike."""
 SCALES = 400
 """How many scales to try; far fewer differ, since tokens are whole."""
 
@@ -33,20 +36,25 @@ def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
     return [name for name in METHODS[schedule["method"]].config_class.ratios if name in schedule]
 
 
-def with_factors(schedule: Mapping[str, Any], factors: Mapping[str, float]) -> dict[str, Any]:
-    """A schedule with some ratios times a factor of at least 0, each capped at `CAP`."""
+def with_factors(
+    schedule: Mapping[str, Any], factors: Mapping[str, float], caps: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """A schedule with some ratios times a factor of at least 0, each capped at `CAP`, or as `caps` says by name."""
 
-    def times(value: Any, factor: float) -> Any:
+    def times(value: Any, factor: float, cap: float) -> Any:
         if isinstance(value, (list, tuple)):
-            return [times(item, factor) for item in value]
-        return round(min(factor * value, CAP), 4)
+            return [times(item, factor, cap) for item in value]
+        return round(min(factor * value, cap), 4)
 
-    return {**schedule, **{name: times(schedule[name], factor) for name, factor in factors.items()}}
+    own = {name: times(schedule[name], factor, (caps or {}).get(name, CAP)) for name, factor in factors.items()}
+    return {**schedule, **own}
 
 
 def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """A schedule with every ratio times `factor`, capped at `CAP`."""
-    return with_factors(schedule, dict.fromkeys(ratio_names(schedule), factor))
+    """A schedule with every ratio times `factor`, capped at `CAP`, those of merging at `MERGE_CAP`."""
+    names = ratio_names(schedule)
+    caps = {name: MERGE_CAP if "merge" in name else CAP for name in names}
+    return with_factors(schedule, dict.fromkeys(names, factor), caps)
 
 
 def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:

@@ -1,0 +1,64 @@
+from pumer_hf.bench.bench_tables import bench_table, measures_table, paper_table
+from pumer_hf.bench.paper import TABLES
+
+MACHINE = {"processor": "Some CPU", "torch_threads": 2}
+
+
+def test_a_row_of_a_benchmark():
+    report = {
+        "setting": "vilt/vqav2",
+        "reduction": {"method": "pumer"},
+        "dtype": {"unreduced": "float32", "stock": "float32", "reduced": "bfloat16"},
+        "compiled": ["unreduced", "reduced"],
+        "throughput": {
+            "ratio": 1.8,
+            "batch_size": 8,
+            "unreduced": {"ratio": 1.0},
+            "stock": {"ratio": 0.9},
+            "reduced": {"ratio": 1.8},
+        },
+        "latency": {"reduced": {"ratio": 1.5}},
+        "memory": {"inference": {"unreduced": 100, "reduced": 52}, "training": {"unreduced": 200, "reduced": 110}},
+        "gflops": {"ratio": 1.83, "unreduced": 16.0, "stock": 16.0, "reduced": 8.7},
+        "reduction_share": {"reduced": 0.018},
+        "machine": MACHINE,
+    }
+    assert bench_table([report]).splitlines()[2] == (
+        "| vilt/vqav2, bfloat16, compiled | 8 | 1.80x | 1.83x fewer | 2.00x | 1.50x | 52 % | 55 % | 1.8 % "
+        "| Some CPU, 2 threads |"
+    )
+    tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
+    less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
+    report |= less
+    del report["latency"], report["memory"], report["throughput"]["stock"]
+    assert bench_table([report]).splitlines()[2] == (
+        "| meter/vqav2 with `image_tower_merge_ratio` 0.08, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
+        "| Some GPU |"
+    )
+
+
+def test_a_table_of_the_paper():
+    rows = {
+        row.label: {"gflops": {"original": 92.04, "reduced": 64.94, "ratio": 1.417}, "paper": {}} for row in TABLES[7]
+    }
+    title, _, header, _, first, *_ = paper_table({"table": 7, "rows": rows, "machine": MACHINE}).splitlines()
+    assert title == "PuMer, Table 7, on Some CPU, 2 threads:"
+    assert header.startswith("| GFLOPs per example (paper) |")
+    assert first == "| meter/vqav2 | 92.0 (92) | 64.9 (64.7) | 1.42x (1.42x) |"
+
+
+def test_a_row_of_measures():
+    layer = {"precision": 20.0, "random_precision": 10.0, "recall": 95.8, "random_recall": 52.7}
+    report = {
+        "layers": [{**layer, "recall": 99.0}, layer],
+        "accuracy": {"reduced": 93.4},
+        "sufficiency": 0.4,
+        "random_sufficiency": 20.0,
+        "comprehensiveness": 50.0,
+        "random_comprehensiveness": 12.0,
+    }
+    assert measures_table({"some_method": report}).splitlines()[2] == (
+        "| some_method | 93.40 % | 95.8 % (random 52.7 %) | 20.0 % (random 10.0 %) | 0.40 (random 20.00) "
+        "| 50.00 (random 12.00) |"
+    )
+    assert measures_table({"alone": {"layers": [layer]}}).splitlines()[2].endswith("|  |  |")
