@@ -118,6 +118,8 @@ def test_links_lead_to_files():
 
 def test_tables_are_rendered_from_the_results():
     assert render(ROOT / "README.md") == README
+    benchmarks = ROOT / "benchmarks" / "results" / "bench" / "README.md"
+    assert render(benchmarks) == benchmarks.read_text(encoding="utf-8")
     assert "results.json" in README
 
 
