@@ -17,7 +17,7 @@ from ...reducers.tome import merge_similar, num_merges
 from ...tokens import Tokens
 from ..attention import attend, key_mask, mean_over_heads, split_heads
 from ..embeddings import sine_cosine_positions
-from ..parts import tokenwise
+from ..parts import reduction_region, tokenwise
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
@@ -47,7 +47,9 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
         length = states.shape[1]
         sizes = ops.group_sizes(source, length).float()
         attended, keys = self.attend(self.layer_norm1(states), sizes)
-        tokens, _ = merge_similar(Tokens(states + attended, sizes, source), keys, num_merges(merge_ratio, length))
+        states = states + attended
+        with reduction_region():
+            tokens, _ = merge_similar(Tokens(states, sizes, source), keys, num_merges(merge_ratio, length))
         return tokenwise(self.feed_forward, tokens.states, rows), tokens.source
 
     def feed_forward(self, states: Tensor) -> Tensor:
