@@ -412,7 +412,8 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
     assert recipe.model.backbone == backbone
     unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
-    assert (recipe.reduction or {"method": unreduced})["method"] == path.stem
+    schedule = recipe.reduction or {"method": unreduced}
+    assert schedule["method"] + ("_tower" if "image_tower_merge_ratio" in schedule else "") == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = FAMILIES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)

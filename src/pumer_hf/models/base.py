@@ -126,10 +126,11 @@ class PuMerPreTrainedModel(PreTrainedModel):
             num_image: image tokens that come into it.
 
         Returns:
-            A number of tokens of the batch. None for all: where nothing is reduced, where gradients need it all, in
-            compiled code, whose compiler plans the memory.
+            A number of tokens of the batch. None for all: where nothing is reduced, or by something that announces no
+            lengths, where gradients need it all, in compiled code, whose compiler plans the memory.
         """
-        if self.base_model.reducer is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        announces = isinstance(self.base_model.reducer, TokenReducer)
+        if not announces or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
 

@@ -171,7 +171,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             output_hidden_states = self.config.output_hidden_states
         padded = attention_mask is not None
         text, image = pair.text.states, pair.image.states
-        rows = self.rows_at_once(len(text), text.shape[1], image.shape[1])
+        rows = self.rows_at_once(text.shape[0], text.shape[1], image.shape[1])
         all_hidden_states, all_attentions, traces = [pair.joined()] if output_hidden_states else [], [], []
         for index, cross_layers in enumerate(self.pairs):
             reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None

@@ -143,7 +143,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        rows = self.rows_at_once(len(hidden_states), pair.text.mask.shape[1], pair.image.mask.shape[1])
+        rows = self.rows_at_once(hidden_states.shape[0], pair.text.mask.shape[1], pair.image.mask.shape[1])
         keys = key_mask(pair.joined_mask(), padded)
         all_hidden_states, all_attentions, traces = [hidden_states] if output_hidden_states else [], [], []
         for index, layer in enumerate(self.encoder.layer):
