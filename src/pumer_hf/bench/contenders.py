@@ -15,6 +15,7 @@ from transformers import (
     ViltModel,
 )
 
+from ..inputs import TEXT_LENGTH
 from ..models import vilt
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import num_images
@@ -74,18 +75,15 @@ class Contender:
     run: nn.Module
     """What is timed: the same, or compiled."""
     inputs_of: PuMerPreTrainedModel
-    """Our model that takes the same inputs."""
+    """Our model on that device that takes the same inputs."""
     text_length: int
     """Tokens per text; there is no padding."""
 
     def inputs(self, batch_size: int) -> dict[str, Tensor]:
         """A batch as its forward takes it."""
         inputs = random_inputs(self.inputs_of, batch_size, self.text_length)
-        return {name: self.cast(value).to(self.eager.device) for name, value in inputs.items()}
-
-    def cast(self, value: Tensor) -> Tensor:
-        """A float in the dtype of the model."""
-        return value.to(self.eager.dtype) if value.is_floating_point() else value
+        dtype = self.eager.dtype
+        return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender:
@@ -106,6 +104,16 @@ def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Set
     if settings.device == "cuda":
         stock = stock.to(DTYPES[settings.dtype])
     return Contender(stock, stock, model, text_length)
+
+
+def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) -> int:
+    """Tokens per text, the default for None; raises `ValueError` if the model does not take so many."""
+    longest = model.config.max_text_length
+    if text_length is None:
+        return min(TEXT_LENGTH, longest)
+    if not 1 <= text_length <= longest:
+        raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
+    return text_length
 
 
 def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:

@@ -46,7 +46,10 @@ def run_table(number: int, settings: Settings, build: Builder = paper_model) -> 
     lines = [format_table(table_cells(rows, measured)), f"Full-size models with random weights; {settings.dtype}."]
     if number != 7:
         lines.append("x: throughput of the original in the same run. Memory: peak of the activations that is saved.")
-        lines.append("The paper's figures are of other machines, its memory of one regime that it does not name.")
+        lines.append(
+            "The paper's figures are of other GPUs. Its memory stands beside that of a training step, as the code"
+        )
+        lines.append("released with it measures memory with gradients on.")
     return lines, report
 
 

@@ -1,17 +1,17 @@
 """`pumer-hf bench`: a model as it reduces, against itself unreduced and against stock transformers."""
 
 import copy
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, UNREDUCED, load_checkpoint_model
-from .contenders import Contender, Settings, contender, stock_contender
+from .contenders import Contender, Settings, checked_text_length, contender, stock_contender
 from .cost import format_table
 from .measure import measure, measure_rows
-from .paper import paper_model
+from .output import check_output, finish
+from .paper import TEXT_LENGTH, paper_model
 from .paper_tables import run_table
 
 UNREDUCED_NAME, STOCK_NAME, REDUCED_NAME = "unreduced", "stock", "reduced"
@@ -47,7 +47,6 @@ def bench_checkpoint(
     model = load_checkpoint_model(source, reduction)
     if model.reduction is None:
         raise ValueError(f"{source!r}: {UNREDUCED}")
-    text_length = min(40, model.config.max_text_length) if text_length is None else text_length
     return bench_model(model, {"checkpoint": source}, settings, text_length, output)
 
 
@@ -65,7 +64,7 @@ def bench_setting(
         setting: backbone and task, such as `"vilt/vqav2"`.
         settings: how to measure.
         reduction: another schedule than the paper's for this task.
-        text_length: tokens per text; default 32.
+        text_length: tokens per text; default: that of the paper's FLOPs.
         output: a JSON file for the results.
     """
     check_output(output)
@@ -73,7 +72,9 @@ def bench_setting(
     model = paper_model(backbone, task, **({} if reduction is SAVED else {"reduction": reduction}))
     if model.reduction is None:
         raise ValueError(f"{setting!r}: {UNREDUCED}")
-    return bench_model(model, {"setting": setting}, settings, 32 if text_length is None else text_length, output)
+    return bench_model(
+        model, {"setting": setting}, settings, TEXT_LENGTH if text_length is None else text_length, output
+    )
 
 
 def bench_table(number: int, settings: Settings, output: str | Path | None = None) -> list[str]:
@@ -87,13 +88,11 @@ def bench_model(
     model: PuMerPreTrainedModel,
     facts: dict[str, Any],
     settings: Settings,
-    text_length: int,
+    text_length: int | None,
     output: str | Path | None,
 ) -> list[str]:
     """Measure a model that reduces; `facts` say in the results which it is."""
-    longest = model.config.max_text_length
-    if not 1 <= text_length <= longest:
-        raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
+    text_length = checked_text_length(model, text_length)
     report = {**facts, "reduction": model.config.reduction, "text_length": text_length}
     report |= measure(contenders_of(model, text_length, settings), settings)
     return [format_table(measure_rows(report)), *notes(report, settings), finish(report, output)]
@@ -129,16 +128,3 @@ def notes(report: dict[str, Any], settings: Settings) -> Sequence[str]:
         where = " and ".join(slow)
         lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")
     return lines
-
-
-def check_output(output: str | Path | None) -> None:
-    """Raise `FileNotFoundError` before the work if there is no folder for the results."""
-    if output is not None and not Path(output).parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
-
-
-def finish(report: dict[str, Any], output: str | Path | None) -> str:
-    """The results as one line of JSON, also written to a file if there is one."""
-    if output is not None:
-        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return json.dumps(report)

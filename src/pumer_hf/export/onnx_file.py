@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from ..bench.contenders import random_inputs
-from ..inputs import TEXT_LENGTH
+from ..bench.contenders import checked_text_length, random_inputs
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import Head
 
@@ -143,16 +142,6 @@ def check_dest(dest: str | Path) -> None:
         raise ValueError(f"DEST={str(dest)!r}: must be the name of a file that ends in .onnx")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"DEST={str(dest)!r}: there is no folder {path.parent}")
-
-
-def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) -> int:
-    """Tokens per text, the default for None; raises `ValueError` if the model does not take so many."""
-    longest = model.config.max_text_length
-    if text_length is None:
-        return min(TEXT_LENGTH, longest)
-    if not 1 <= text_length <= longest:
-        raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
-    return text_length
 
 
 class OnnxModel(nn.Module):

@@ -1,6 +1,5 @@
 """`pumer-hf export`: a checkpoint as an ONNX file, checked against PyTorch and timed beside it."""
 
-import json
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -10,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bench.contenders import random_inputs
+from ..bench.contenders import checked_text_length, random_inputs
 from ..bench.cost import format_table, speed_note
 from ..bench.environment import environment
+from ..bench.output import check_output, finish
 from ..bench.throughput import compare_throughput
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model
-from .onnx_file import OnnxModel, check_dest, checked_text_length, export_onnx, quantize_onnx, require_onnx
+from .onnx_file import OnnxModel, check_dest, export_onnx, quantize_onnx, require_onnx
 
 CHECKED = 16
 """Examples on which a file is compared with PyTorch."""
@@ -67,8 +67,7 @@ def export_checkpoint(
     """
     onnxruntime, dest = require_onnx(), Path(dest)
     check_dest(dest)
-    if output is not None and not Path(output).parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
+    check_output(output)
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
     model = load_checkpoint_model(source, reduction).to("cpu").float()
@@ -79,9 +78,7 @@ def export_checkpoint(
     report |= environment()
     report["versions"]["onnxruntime"] = onnxruntime.__version__
     report["versions"] |= {package: version(package) for package in ("onnx", "onnxscript")}
-    if output is not None:
-        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return [*summary(report), json.dumps(report)]
+    return [*summary(report), finish(report, output)]
 
 
 def write_files(

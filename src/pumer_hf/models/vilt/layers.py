@@ -103,12 +103,12 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         self,
         hidden_states: Tensor,
         key_mask: Tensor | None,
-        reducer: TokenReducer | None = None,
-        layer: int = 0,
-        pair: TokenPair | None = None,
-        output_attentions: bool = False,
-        rows: int | None = None,
-    ) -> tuple[Tensor, Tensor | None, TokenPair | None, LayerTrace | None]:
+        reducer: TokenReducer | None,
+        layer: int,
+        pair: TokenPair,
+        output_attentions: bool,
+        rows: int | None,
+    ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
         """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
         trace. `rows` is how many tokens the feed-forward part takes at once.
 
@@ -125,15 +125,15 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         key_mask: Tensor | None,
         reducer: TokenReducer | None,
         layer: int,
-        pair: TokenPair | None,
+        pair: TokenPair,
         output_attentions: bool,
-    ) -> tuple[Tensor, Tensor | None, TokenPair | None, LayerTrace | None]:
+    ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
         """The attention with its residual, and the reduction."""
         attended, weights, query, key = self.attention(
             hidden_states, self.layernorm_before, key_mask, output_attentions
         )
         hidden_states = hidden_states + attended
-        if reducer is None or pair is None:
+        if reducer is None:
             return hidden_states, weights, pair, None
         num_text = pair.text.mask.shape[1]
         query = query[:, :, :num_text].contiguous()  # the rest may go

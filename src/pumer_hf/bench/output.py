@@ -1,0 +1,18 @@
+"""The results of a command as JSON: a line for the terminal, and a file if one is wanted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def check_output(output: str | Path | None) -> None:
+    """Raise `FileNotFoundError` before the work if there is no folder for the results."""
+    if output is not None and not Path(output).parent.is_dir():
+        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
+
+
+def finish(report: dict[str, Any], output: str | Path | None) -> str:
+    """The results as one line of JSON, also written to a file if there is one."""
+    if output is not None:
+        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return json.dumps(report)
