@@ -1,3 +1,4 @@
+import platform
 import time
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import nn
 
 from pumer_hf.bench.environment import environment
-from pumer_hf.bench.throughput import compare_latency, compare_throughput, interleaved_times
+from pumer_hf.bench.throughput import compare_latency, compare_throughput, interleaved_times, keep_freed_memory
 
 
 class Sleeper(nn.Module):
@@ -67,3 +68,16 @@ def test_latency_in_percentiles():
     assert report["slow"]["p50"] == pytest.approx(30, rel=0.3)
     assert report["slow"]["p50"] <= report["slow"]["p90"] <= report["slow"]["p99"]
     assert report["fast"]["ratio"] == pytest.approx(3, rel=0.3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere the allocator stays as it is")
+def test_freed_memory_is_kept():
+    resource = pytest.importorskip("resource")
+    keep_freed_memory()
+    torch.ones(10_000_000)  # 40 MB: some 10,000 pages each time, if it were given back
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(10_000_000)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 20_000

@@ -1,5 +1,7 @@
 """Forward throughput of several models, measured in one interleaved run."""
 
+import ctypes
+import platform
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -9,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of glibc's `mallopt`, by their names there."""
+
 
 def interleaved_times(
     calls: Mapping[str, Callable[[], Any]], *, warmup: int, seconds: float, on_cuda: bool = False
 ) -> dict[str, list[float]]:
-    """Time functions in turn, A B A B ..., so that a change of the machine's speed meets all alike.
+    """Time functions in turn, A B A B ..., so that a change of the machine's speed meets all alike. The process keeps
+    its memory from here on ([`keep_freed_memory`]).
 
     Args:
         calls: functions by name.
@@ -24,6 +30,7 @@ def interleaved_times(
     Returns:
         Seconds per call, in order of the rounds.
     """
+    keep_freed_memory()
     for _ in range(warmup):
         for call in calls.values():
             call()
@@ -33,6 +40,18 @@ def interleaved_times(
         for name, call in calls.items():
             times[name].append(cuda_seconds(call) if on_cuda else wall_seconds(call))
     return times
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what is freed for the next allocation, as torch's allocator does on a GPU; elsewhere do nothing.
+
+    Otherwise large tensors go back to the system and come again page by page, filled with zeros. That took up to a
+    third of the time of a small model at a large batch, as the system was minded from one minute to the next.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if mallopt is not None:
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def wall_seconds(call: Callable[[], Any]) -> float:

@@ -15,9 +15,9 @@ from .methods import Variant
 
 CAP = 0.95
 """No ratio is above it."""
-MERGE_CAP = 0.45
-"""No ratio of merging is scaled above it: a matching pairs half of the tokens at most, and close to that, tokens merge
-because they must, not because they are alike."""
+MERGE_CAP = 0.4
+"""No ratio of merging is scaled above it. A matching pairs half of the tokens at most, so this is four fifths of those
+that can merge; closer to all, tokens merge because they must, not because they are alike."""
 SCALES = 400
 """How many scales to try; far fewer differ, since tokens are whole."""
 
