@@ -32,7 +32,7 @@ def test_every_row_names_a_setting_and_a_figure():
     assert all(row.memory_saved is not None for row in (*TABLES[1], *TABLES[2]))
 
 
-@pytest.mark.parametrize("number", [1, 2, 4, 7])
+@pytest.mark.parametrize("number", [1, 2, pytest.param(4, marks=pytest.mark.slow), 7])
 def test_a_table_beside_the_paper(number):
     memory = number == 2
     lines, report = run_table(number, Settings(batch_size=1, seconds=0.01, memory=memory), small)

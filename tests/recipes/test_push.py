@@ -29,6 +29,7 @@ FLAGS = {
     "teacher_training": json.dumps({"max_steps": 2}),
     "benchmark_seconds": "0.1",
     "per_device_train_batch_size": "8",
+    "per_device_eval_batch_size": "8",
     "use_cpu": "true",
     "push_to_hub": "true",
     "hub_model_id": "user/tiny-student",

@@ -102,6 +102,7 @@ def train_a_step(tmp_path, monkeypatch, capsys):
             "output_dir": str(tmp_path / "run"),
             "max_steps": 2,
             "per_device_train_batch_size": 2,
+            "per_device_eval_batch_size": 4,
             "dataloader_num_workers": 0,
             "use_cpu": True,
             "report_to": "none",

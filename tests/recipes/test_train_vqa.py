@@ -31,6 +31,7 @@ COMMON = {
     "teacher_training": json.dumps({"max_steps": 2}),
     "benchmark_seconds": "0.2",
     "per_device_train_batch_size": "8",
+    "per_device_eval_batch_size": "8",
     "logging_steps": "1",
     "use_cpu": "true",
     "report_to": "none",

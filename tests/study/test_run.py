@@ -11,6 +11,7 @@ from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.study import cells as cells_module
 from pumer_hf.study import methods, store
 from pumer_hf.study import run as run_module
+from pumer_hf.study import speeds as speeds_module
 from pumer_hf.study.group import Study, load_group
 from pumer_hf.study.methods import MAIN, NONE, RESOLUTION, TRAINING_FREE, available
 from pumer_hf.study.plan import SETTINGS, Cell, Setting
@@ -76,7 +77,8 @@ def test_a_student_of_each_method(study, method):
 )
 def test_other_data_and_backbones(study, monkeypatch, data, backbone, method):
     flags = {"train_scenes": 8, "eval_scenes": 4, "teacher_training": {"max_steps": 1}, "use_cpu": True}
-    flags |= {"per_device_train_batch_size": 2, "config": {**CONFIGS[backbone], "num_hidden_layers": 6}}
+    flags |= {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 4}
+    flags |= {"config": {**CONFIGS[backbone], "num_hidden_layers": 6}}
     if data == "digit_scenes":
         flags["unknown_answers"] = "ignore"
     else:
@@ -159,7 +161,8 @@ def test_a_group_without_data_fails_as_a_whole(study, monkeypatch, tmp_path):
     assert "data/easy-vqa/train.jsonl" in result_of(study, cells[0])["error"]
 
 
-def test_out_of_reach_is_said_and_not_trained(study):
+def test_out_of_reach_is_said_and_not_trained(study, monkeypatch):
+    monkeypatch.setattr(speeds_module, "SCALES", 20)
     own = [cell("pumer", target=500.0), cell("pumer", target=500.0, variant="without_pruning")]
     assert run_study(study, own) == 0
     for result in (result_of(study, of) for of in own):
