@@ -249,9 +249,10 @@ def test_retrieval_and_two_images_run():
     assert [trace.image_index for trace in two(**inputs).reduction] == [0, 1]
 
 
-def test_compiles_without_graph_break_forward_and_backward():
+@pytest.mark.parametrize("reduction", [TOWER, pytest.param(EXTREME, marks=pytest.mark.slow)], ids=["small", "extreme"])
+def test_compiles_without_graph_break_forward_and_backward(reduction):
     torch.compiler.reset()
-    model, inputs = METER.model(TOWER).train(), meter_inputs()
+    model, inputs = METER.model(reduction).train(), meter_inputs()
     expected_loss, expected = loss_of(model, inputs), gradients(model, inputs)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(loss_of(compiled, inputs), expected_loss)
