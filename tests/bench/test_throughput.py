@@ -1,23 +1,34 @@
 import platform
-import time
+from itertools import cycle
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from pumer_hf.bench import throughput
 from pumer_hf.bench.environment import environment
 from pumer_hf.bench.throughput import compare_latency, compare_throughput, interleaved_times, keep_freed_memory
 
 
-class Sleeper(nn.Module):
-    def __init__(self, seconds):
-        super().__init__()
-        self.seconds = seconds
+@pytest.fixture
+def worker(monkeypatch):
+    """A model whose forward takes so many seconds, of a clock that only such models move."""
+    now = 0.0
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: now))
 
-    def forward(self, x):
-        assert torch.is_inference_mode_enabled()
-        time.sleep(self.seconds)
-        return x
+    class Worker(nn.Module):
+        def __init__(self, *seconds):
+            super().__init__()
+            self.seconds = cycle(seconds)
+
+        def forward(self, x):
+            nonlocal now
+            assert torch.is_inference_mode_enabled()
+            now += next(self.seconds)
+            return x
+
+    return Worker
 
 
 def test_calls_alternate():
@@ -27,15 +38,18 @@ def test_calls_alternate():
     assert [len(values) for values in times.values()] == [5, 5]
 
 
-def test_ratio_and_examples_per_second():
-    models = {"slow": Sleeper(0.03), "fast": Sleeper(0.01)}
-    report = compare_throughput(models, {"x": torch.zeros(4, 2)}, warmup=0, seconds=0.1)
-    assert report["batch_size"] == 4
-    assert report["rounds"] >= 5
-    assert report["slow"]["ratio"] == 1
-    assert report["fast"]["ratio"] == pytest.approx(3, rel=0.3)
-    assert report["slow"]["examples_per_second"] == pytest.approx(4 / 0.03, rel=0.3)
-    assert report["fast"]["slowest"] <= report["fast"]["examples_per_second"] <= report["fast"]["fastest"]
+def test_ratio_and_examples_per_second(worker):
+    models = {"slow": worker(3.0, 3.0, 6.0), "fast": worker(1.0, 1.0, 4.0)}
+    report = compare_throughput(models, {"x": torch.zeros(4, 2)}, warmup=0, seconds=30)
+    assert (report["batch_size"], report["rounds"]) == (4, 6)
+    slow, fast = (pytest.approx(values) for values in ((4 / 3, 4 / 6, 4 / 3), (4.0, 1.0, 4.0)))
+    assert [report["slow"][name] for name in ("examples_per_second", "slowest", "fastest")] == slow
+    assert [report["fast"][name] for name in ("examples_per_second", "slowest", "fastest")] == fast
+    assert (report["slow"]["ratio"], report["fast"]["ratio"]) == (1, pytest.approx(3))
+
+
+def test_at_least_five_rounds(worker):
+    assert compare_throughput({"one": worker(50.0)}, {"x": torch.zeros(4, 2)}, seconds=30)["rounds"] == 5
 
 
 def test_a_model_may_take_inputs_of_its_own():
@@ -60,14 +74,14 @@ def test_environment_says_versions_machine_and_command(monkeypatch):
     assert found["machine"]["torch_threads"] == torch.get_num_threads()
 
 
-def test_latency_in_percentiles():
-    models = {"slow": Sleeper(0.03), "fast": Sleeper(0.01)}
+def test_latency_in_percentiles(worker):
+    models = {"slow": worker(3.0), "fast": worker(*range(1, 12))}
     inputs = {name: {"x": torch.zeros(1, 2)} for name in models}
-    report = compare_latency(models, inputs, warmup=0, seconds=0.1)
-    assert report["rounds"] >= 5
-    assert report["slow"]["p50"] == pytest.approx(30, rel=0.3)
-    assert report["slow"]["p50"] <= report["slow"]["p90"] <= report["slow"]["p99"]
-    assert report["fast"]["ratio"] == pytest.approx(3, rel=0.3)
+    report = compare_latency(models, inputs, warmup=0, seconds=11 * 3 + sum(range(1, 12)) - 0.5)
+    assert report["rounds"] == 11
+    assert [report["slow"][name] for name in ("p50", "p90", "p99")] == pytest.approx([3000] * 3)
+    assert [report["fast"][name] for name in ("p50", "p90", "p99")] == pytest.approx([6000, 10000, 10900])
+    assert report["fast"]["ratio"] == pytest.approx(3 / 6)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere the allocator stays as it is")
