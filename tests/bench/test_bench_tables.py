@@ -1,4 +1,4 @@
-from pumer_hf.bench.bench_tables import bench_table, measures_table, paper_table
+from pumer_hf.bench.bench_tables import bench_table, measures_table, onnx_table, paper_table
 from pumer_hf.bench.paper import TABLES
 
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
@@ -45,6 +45,31 @@ def test_a_table_of_the_paper():
     assert title == "PuMer, Table 7, on Some CPU, 2 threads:"
     assert header.startswith("| GFLOPs per example (paper) |")
     assert first == "| meter/vqav2 | 92.0 (92) | 64.9 (64.7) | 1.42x (1.42x) |"
+
+
+def test_a_measured_table_of_the_paper_says_its_batches():
+    own = {"throughput": 1.5, "gflops_ratio": 1.8, "reduction_share": 0.02}
+    saved = [{"inference": 0.0, "training": 0.42}, {"inference": 0.004, "training": -0.03}]
+    rows = {
+        row.label: {**own, "batch_size": 2 + 6 * (index == 1), "memory_saved": saved[index % 2]}
+        for index, row in enumerate(TABLES[1])
+    }
+    title, _, _, _, first, second, *_ = paper_table({"table": 1, "rows": rows, "machine": MACHINE}).splitlines()
+    assert title == "PuMer, Table 1, on Some CPU, 2 threads, batch 2 to 8:"
+    assert first == "| meter/retrieval | 1.50x (1.81x) | 1.80x |  | 0 % | -42 % (-38 %) | 2.0 % |"
+    assert second == "| meter/vqav2 | 1.50x (1.82x) | 1.80x |  | 0 % | +3 % (-38 %) | 2.0 % |"
+
+
+def test_a_row_of_an_export():
+    speeds = {"pytorch_unreduced": 1.0, "onnxruntime_unreduced": 1.1, "pytorch": 1.8, "onnxruntime": 1.94}
+    report = {
+        "checkpoint": "outputs/vilt-vqav2",
+        "throughput": {"batch_size": 8, **{name: {"ratio": ratio} for name, ratio in speeds.items()}},
+        "machine": MACHINE,
+    }
+    assert onnx_table([report]).splitlines()[2] == (
+        "| vilt-vqav2 | 8 |  | 1.80x | 1.10x | 1.94x |  | Some CPU, 2 threads |"
+    )
 
 
 def test_a_row_of_measures():

@@ -23,8 +23,9 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     *lines, last = [line for line in printed if "real_accelerator" not in line]  # DeepSpeed's
     report = json.loads(last)
     assert json.loads(output.read_text()) == report
-    labels = [line.split("  ")[0] for line in lines[1:6]]
+    labels = [line.split("  ")[0] for line in lines[1:7]]
     assert labels == [
+        "stock transformers",
         "PyTorch, unreduced",
         "PyTorch",
         "onnxruntime, unreduced",

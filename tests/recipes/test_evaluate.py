@@ -1,12 +1,12 @@
 """`recipes/evaluate.py` on models that the recipes' own code made."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from in_process import run_here
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_tasks import CONFIGS
@@ -40,7 +40,7 @@ def checkpoint(folder, task, labels, reduction=REDUCTION):
 
 def run(*words):
     command = [sys.executable, str(SCRIPT), *map(str, words), "--use_cpu", "true", "--max_text_length", "16"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    return run_here(command, Path.cwd())
 
 
 def test_the_metric_of_a_split_is_printed_as_json(tmp_path):

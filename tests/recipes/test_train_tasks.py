@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import run_here
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from transformers import AutoTokenizer
@@ -52,7 +53,7 @@ def run(words, cwd):
 @pytest.mark.parametrize("task", METRICS)
 def test_a_run_distils_and_reports(task, tmp_path):
     folder = tmp_path / "run"
-    process = run(command(task, folder), tmp_path)
+    process = run_here(command(task, folder), tmp_path)
     assert process.returncode == 0, process.stderr
     results = json.loads((folder / "results.json").read_text())
     for name in ("teacher", "student"):
@@ -73,7 +74,7 @@ def test_a_run_distils_and_reports(task, tmp_path):
 def test_the_teacher_starts_from_what_was_pretrained(tmp_path):
     folder = tmp_path / "run"
     no_learning = '{"max_steps": 1, "learning_rate": 0, "classifier_learning_rate": 0}'
-    process = run(command("nlvr2", folder, teacher_training=no_learning, seed="3"), tmp_path)
+    process = run_here(command("nlvr2", folder, teacher_training=no_learning, seed="3"), tmp_path)
     assert process.returncode == 0, process.stderr
     pretrained, teacher = (load_file(folder / stage / "model.safetensors") for stage in ("pretraining", "teacher"))
     names = [name for name in pretrained if not name.startswith("classifier") and "token_type" not in name]
@@ -85,13 +86,13 @@ def test_the_teacher_starts_from_what_was_pretrained(tmp_path):
 
 def test_a_model_that_exists_is_not_pretrained(tmp_path):
     model = save_tiny_entailment_model(tmp_path / "model")
-    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="12"), tmp_path)
+    process = run_here(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="12"), tmp_path)
     assert process.returncode == 0, process.stderr
     assert not (tmp_path / "run" / "pretraining").exists()
 
 
 def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
-    process = run(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
+    process = run_here(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
     assert process.returncode != 0
     assert "training.cache_teacher_logits is set, but" in process.stderr.splitlines()[-1]
 
@@ -106,7 +107,7 @@ def save_tiny_entailment_model(folder):
 
 def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp_path):
     model = save_tiny_entailment_model(tmp_path / "model")
-    process = run(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="16"), tmp_path)
+    process = run_here(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="16"), tmp_path)
     assert process.returncode == 1
     assert "data.max_text_length=16: the model takes at most 12 tokens" in process.stderr
     assert "Traceback" not in process.stderr

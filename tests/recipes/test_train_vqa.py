@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import run_here
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -133,7 +134,7 @@ for folder in sys.argv[1:]:
 def test_a_second_run_into_the_same_folder_is_refused_in_one_line_that_names_it(digits):
     _, folder = digits
     before = (folder / "results.json").read_bytes()
-    process = run(command(folder, **SCENES), folder)
+    process = run_here(command(folder, **SCENES), folder)
     assert process.returncode != 0
     assert f"{folder} holds a run already" in process.stderr.splitlines()[-1]
     assert "--resume" in process.stderr
@@ -208,7 +209,7 @@ def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     ],
 )
 def test_an_unknown_flag_ends_the_run_with_the_nearest_right_one(flags, wrong, right, tmp_path):
-    process = run([sys.executable, str(SCRIPT), *flags], tmp_path)
+    process = run_here([sys.executable, str(SCRIPT), *flags], tmp_path)
     assert process.returncode != 0
     last = process.stderr.strip().splitlines()[-1]
     assert f"'{wrong}'" in last
