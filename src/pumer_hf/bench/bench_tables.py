@@ -1,6 +1,7 @@
 """Markdown tables of what `pumer-hf bench` and `pumer-hf measure` measured, rendered from their JSON files."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .paper import TABLES
@@ -50,8 +51,31 @@ def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:
 def paper_table(report: Mapping[str, Any]) -> str:
     """A table of PuMer as `pumer-hf bench --table` measured it, the paper's figures in brackets."""
     number = report["table"]
-    title = f"PuMer, Table {number}, on {machine_name(report)}:\n\n"
+    sizes = sorted({row["batch_size"] for row in report["rows"].values() if "batch_size" in row})
+    batch = f", batch {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else ""
+    title = f"PuMer, Table {number}, on {machine_name(report)}{batch}:\n\n"
     return title + markdown(table_cells(TABLES[number], report["rows"]))
+
+
+ONNX_COLUMNS = {
+    "stock": "stock transformers",
+    "pytorch": "PyTorch",
+    "onnxruntime_unreduced": "onnxruntime, unreduced",
+    "onnxruntime": "onnxruntime",
+    "int8": "int8",
+}
+"""The models of `pumer-hf export` beside the unreduced one in PyTorch."""
+
+
+def onnx_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """A row per report of `pumer-hf export` on a model that reduces: speeds over the unreduced model in PyTorch."""
+    cells = [["over PyTorch, unreduced", "batch", *ONNX_COLUMNS.values(), "machine"]]
+    for report in reports:
+        speeds = report["throughput"]
+        ratios = [f"{speeds[name]['ratio']:.2f}x" if name in speeds else "" for name in ONNX_COLUMNS]
+        name = Path(report["checkpoint"]).name
+        cells.append([name, str(speeds["batch_size"]), *ratios, machine_name(report)])
+    return markdown(cells)
 
 
 def measures_table(reports: Mapping[str, Mapping[str, Any]]) -> str:

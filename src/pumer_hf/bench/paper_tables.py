@@ -125,8 +125,14 @@ def table_cells(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> lis
         line = [row.label, f"{own['throughput']:.2f}x ({row.throughput:.2f}x)", f"{own['gflops_ratio']:.2f}x"]
         line.append(f"{own['throughput_over_stock']:.2f}x" if "throughput_over_stock" in own else "")
         for regime in REGIMES:
-            told = f" (-{100 * row.memory_saved:.0f} %)" if regime == "training" and row.memory_saved else ""
-            line.append(f"-{100 * own['memory_saved'][regime]:.0f} %{told}" if "memory_saved" in own else "")
+            told = f" ({change(row.memory_saved)})" if regime == "training" and row.memory_saved else ""
+            line.append(f"{change(own['memory_saved'][regime])}{told}" if "memory_saved" in own else "")
         share = own["reduction_share"]
         cells.append([*line, "" if share is None else f"{100 * share:.1f} %"])
     return cells
+
+
+def change(saved: float) -> str:
+    """By how much something grows of which a part is saved, such as `-45 %`."""
+    percent = round(-100 * saved)
+    return f"{percent:+d} %" if percent else "0 %"

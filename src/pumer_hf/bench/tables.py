@@ -2,32 +2,25 @@
 
     python -m pumer_hf.bench.tables README.md
 
-renews every table of a document. A table of recipes stands between `<!-- results: FILE.json [FILE.json ...] -->` and
-`<!-- /results -->`; what a document shows of the study, between `<!-- study: FOLDER DATA-BACKBONE -->` and
-`<!-- /study -->`; what `pumer-hf bench` measured, between `<!-- bench: FILE.json [FILE.json ...] -->` and
-`<!-- /bench -->`, and of `--table`, between `<!-- paper: FILE.json -->` and `<!-- /paper -->`; what `pumer-hf measure`
-did, between `<!-- measures: FILE.json [FILE.json ...] -->` and `<!-- /measures -->`. The paths are relative to the
-document.
+renews every table of a document. A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and
+`<!-- /KIND -->`, where KIND is `results` for what recipes write, `bench` for `pumer-hf bench`, `paper` for its
+`--table`, `onnx` for `pumer-hf export`, and `measures` for `pumer-hf measure`; what a document shows of the study,
+between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
 """
 
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .bench_tables import bench_table, machine_name, markdown, measures_table, paper_table
+from .bench_tables import bench_table, machine_name, markdown, measures_table, onnx_table, paper_table
 from .study_tables import study_section
 
-TABLE = re.compile(r"(?P<start><!-- results: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /results -->)", re.DOTALL)
-STUDY = re.compile(
-    r"(?P<start><!-- study: (?P<folder>\S+) (?P<group>\S+) -->\n).*?(?P<end><!-- /study -->)", re.DOTALL
+BLOCK = re.compile(
+    r"(?P<start><!-- (?P<kind>[a-z]+): (?P<names>[^>]+?) -->\n).*?(?P<end><!-- /(?P=kind) -->)", re.DOTALL
 )
-
-BENCH = re.compile(r"(?P<start><!-- bench: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /bench -->)", re.DOTALL)
-MEASURES = re.compile(r"(?P<start><!-- measures: (?P<files>[^>]+?) -->\n).*?(?P<end><!-- /measures -->)", re.DOTALL)
-PAPER = re.compile(r"(?P<start><!-- paper: (?P<file>\S+) -->\n).*?(?P<end><!-- /paper -->)", re.DOTALL)
 
 
 def headline(report: Mapping[str, Any]) -> str:
@@ -57,34 +50,31 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     return markdown(rows)
 
 
+BLOCKS: Mapping[str, Callable[[dict[str, dict[str, Any]]], str]] = {
+    "results": results_table,
+    "bench": lambda reports: bench_table([*reports.values()]),
+    "paper": lambda reports: "\n".join(map(paper_table, reports.values())),
+    "onnx": lambda reports: onnx_table([*reports.values()]),
+    "measures": measures_table,
+}
+"""What stands in a block of each kind, from its reports by name."""
+
+
 def render(document: Path) -> str:
     """The text of a document with its tables made anew."""
 
-    def read(names: str) -> dict[str, dict[str, Any]]:
-        files = [document.parent / name for name in names.split()]
-        return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    def block(match: re.Match[str]) -> str:
+        kind, names = match["kind"], match["names"].split()
+        if kind == "study":
+            own = study_section(document, *names)
+        elif kind in BLOCKS:
+            files = [document.parent / name for name in names]
+            own = BLOCKS[kind]({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+        else:
+            return match[0]
+        return match["start"] + own + match["end"]
 
-    def table(match: re.Match[str]) -> str:
-        return match["start"] + results_table(read(match["files"])) + match["end"]
-
-    def bench(match: re.Match[str]) -> str:
-        return match["start"] + bench_table([*read(match["files"]).values()]) + match["end"]
-
-    def measures(match: re.Match[str]) -> str:
-        return match["start"] + measures_table(read(match["files"])) + match["end"]
-
-    def paper(match: re.Match[str]) -> str:
-        (report,) = read(match["file"]).values()
-        return match["start"] + paper_table(report) + match["end"]
-
-    def study(match: re.Match[str]) -> str:
-        return match["start"] + study_section(document, match["folder"], match["group"]) + match["end"]
-
-    text = document.read_text(encoding="utf-8")
-    parts = ((TABLE, table), (STUDY, study), (BENCH, bench), (MEASURES, measures), (PAPER, paper))
-    for pattern, replacement in parts:
-        text = pattern.sub(replacement, text)
-    return text
+    return BLOCK.sub(block, document.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`pumer-hf export`: a checkpoint as an ONNX file, checked against PyTorch and timed beside it."""
 
+import copy
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..bench.contenders import checked_text_length, random_inputs
+from ..bench.contenders import Settings, checked_text_length, random_inputs, stock_contender
 from ..bench.cost import format_table, speed_note
 from ..bench.environment import environment
 from ..bench.output import check_output, finish
@@ -25,6 +26,7 @@ BATCH_SIZES = (1, 3, CHECKED)
 TOLERANCE = 1e-3
 """How far the logits of most examples may be from PyTorch's."""
 LABELS = {
+    "stock": "stock transformers",
     "pytorch_unreduced": "PyTorch, unreduced",
     "pytorch": "PyTorch",
     "onnxruntime_unreduced": "onnxruntime, unreduced",
@@ -45,7 +47,8 @@ def export_checkpoint(
     seconds: float = 10.0,
     output: str | Path | None = None,
 ) -> list[str]:
-    """Export a checkpoint, check the file, and time it beside PyTorch; and both unreduced, if the model reduces.
+    """Export a checkpoint, check the file, and time it beside PyTorch; both unreduced too, if the model reduces; and
+    what transformers has of it.
 
     Args:
         source: a folder, or an id on the Hub.
@@ -74,7 +77,7 @@ def export_checkpoint(
     text_length = checked_text_length(model, text_length)
     models, facts = write_files(model, dest, text_length, int8)
     report = {"checkpoint": source, "reduction": model.config.reduction, "text_length": text_length, **facts}
-    report["throughput"] = measure_speed(source, models, batch_size, text_length, seconds)
+    report["throughput"] = measure_speed(models, batch_size, text_length, seconds)
     report |= environment()
     report["versions"]["onnxruntime"] = onnxruntime.__version__
     report["versions"] |= {package: version(package) for package in ("onnx", "onnxscript")}
@@ -149,24 +152,30 @@ def require_same(path: Path, found: dict[str, Any]) -> None:
         )
 
 
-def measure_speed(
-    source: str, models: dict[str, nn.Module], batch_size: int, text_length: int, seconds: float
-) -> dict[str, Any]:
+def measure_speed(models: dict[str, nn.Module], batch_size: int, text_length: int, seconds: float) -> dict[str, Any]:
     """Throughput of `models` by name ([`compare_throughput`]), the first of which is PyTorch's; if it reduces tokens,
-    beside the unreduced model in PyTorch, the first then, and in onnxruntime.
+    beside the unreduced model in PyTorch, the first then, and in onnxruntime; and beside stock transformers.
     """
     model = models["pytorch"]
     assert isinstance(model, PuMerPreTrainedModel)
-    inputs = random_inputs(model, batch_size, text_length)
-    if model.reduction is None:
-        return compare_throughput(models, inputs, seconds=seconds)
-    full = load_checkpoint_model(source, None).to("cpu").float()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "unreduced.onnx"
-        export_onnx(full, path, text_length)
-        unreduced: dict[str, nn.Module] = {"pytorch_unreduced": full, "onnxruntime_unreduced": OnnxModel(path)}
-    own_inputs = dict.fromkeys(unreduced, random_inputs(full, batch_size, text_length))
-    return compare_throughput({**unreduced, **models}, inputs, own_inputs=own_inputs, seconds=seconds)
+    full = model
+    unreduced: dict[str, nn.Module] = {}
+    if model.reduction is not None:
+        full = copy.deepcopy(model)
+        full.set_reduction(None)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "unreduced.onnx"
+            export_onnx(full, path, text_length)
+            unreduced = {"pytorch_unreduced": full, "onnxruntime_unreduced": OnnxModel(path)}
+    stock = stock_contender(full, text_length, Settings())
+    others: dict[str, nn.Module] = {} if stock is None else {"stock": stock.run}
+    inputs, full_inputs = (random_inputs(one, batch_size, text_length) for one in (model, full))
+    return compare_throughput(
+        {**unreduced, **models, **others},
+        inputs,
+        own_inputs=dict.fromkeys([*unreduced, *others], full_inputs),
+        seconds=seconds,
+    )
 
 
 def describe_file(path: Path) -> dict[str, Any]:
