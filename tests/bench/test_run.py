@@ -6,9 +6,10 @@ import pytest
 import torch
 from tiny_models import FAMILIES
 from tiny_tasks import REDUCTION, save_tiny
+from torch import nn
 
 from pumer_hf.bench import run
-from pumer_hf.bench.contenders import Settings, contender, stock_contender
+from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender
 from pumer_hf.bench.measure import grow_batch
 from pumer_hf.bench.paper import paper_model
 from pumer_hf.bench.run import bench_checkpoint, bench_setting
@@ -90,6 +91,28 @@ def test_a_setting_of_the_paper(monkeypatch):
     assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
     with pytest.raises(ValueError, match="no preset for backbone='vilt', task='vqa': choose one of vilt/vqav2"):
         bench_setting("vilt/vqa", QUICK)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, in torch 2.13
+@torch.inference_mode()
+def test_no_model_of_many_runs_uncompiled(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 2)
+    torch._dynamo.reset()
+
+    class Layers(nn.Module):
+        def __init__(self, number):
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(number))
+
+        def forward(self, x):
+            assert torch.compiler.is_compiling()
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    for model in map(Layers, (1, 2, 3)):
+        run = compiled(model)
+        assert [run(torch.ones(size, 2)).shape for size in (3, 1)] == [(3, 2), (1, 2)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -51,7 +51,7 @@ def run(words, cwd):
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, check=False)
 
 
-def run_recipe(output_dir, **flags):
+def run_recipe(output_dir, run=run, **flags):
     process = run(command(output_dir, **flags), output_dir.parent)
     assert process.returncode == 0, process.stderr
     return process
@@ -190,7 +190,9 @@ def own_data(tmp_path):
 def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     folder = tmp_path / "run"
     files = {f"{split}_file": str(own_data / f"{split}.jsonl") for split in ("train", "validation", "test")}
-    run_recipe(folder, **files, image_dir=str(own_data / "pictures"), max_steps="2", cache_teacher_logits="true")
+    run_recipe(
+        folder, run_here, **files, image_dir=str(own_data / "pictures"), max_steps="2", cache_teacher_logits="true"
+    )
     results = results_in(folder)
     assert results["teacher"]["questions"] == results["student"]["questions"] == 3
     assert "accuracy_by_kind" not in results["student"]

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import run_here
 
 from pumer_hf.study import cells, command
 from pumer_hf.study.command import build_parser, selected, study_command
@@ -90,8 +91,9 @@ def test_a_plot_without_matplotlib_is_an_error_before_the_work(run, tmp_path, mo
     assert not (tmp_path / "w").exists()
 
 
-def test_help_teaches(capsys):
-    process = subprocess.run([sys.executable, str(SCRIPT), "--help"], capture_output=True, text=True, check=True)
+def test_help_teaches(tmp_path):
+    process = run_here([sys.executable, str(SCRIPT), "--help"], tmp_path)
+    assert process.returncode == 0
     for flag in ("--setting", "--only", "--list", "--render", "--jobs", "--minutes", "--teacher", "--retry-failed"):
         assert flag in process.stdout
     assert "python benchmarks/study.py --jobs 2" in process.stdout

@@ -29,6 +29,8 @@ STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
     vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
 }
 """What transformers has of our models."""
+COMPILATIONS = 64
+"""How often a class may be compiled, for all models and batch sizes of a benchmark. Beyond, it would be an error."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,14 @@ def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings)
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """A model compiled by `torch.compile` for inference, each batch size by itself.
+    """A model compiled by `torch.compile` for inference, whole, each batch size by itself.
 
     On a CPU with `freezing`: the weights are constants, packed beforehand as the matrix products want them.
     """
+    torch._dynamo.config.cache_size_limit = COMPILATIONS
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return torch.compile(model, dynamic=False, options={"freezing": True} if on_cpu else None)  # type: ignore
+    options: dict[str, Any] | None = {"freezing": True} if on_cpu else None
+    return torch.compile(model, fullgraph=True, dynamic=False, options=options)  # type: ignore[return-value]
 
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender | None:
