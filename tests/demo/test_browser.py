@@ -161,7 +161,7 @@ def test_upload_a_picture(browser, address, tmp_path):
 
     visitor.do(upload)
     width = visitor.page.evaluate("document.querySelector('#layers img').naturalWidth")
-    assert width > 3 * 1.4 * 336  # three panels of 6 x 9 patches
+    assert 3 * 336 < width < 3 * 1.4 * 336  # three panels of 9 x 9 patches: as in training, images become squares
     visitor.shoot("browser_uploaded")
 
 

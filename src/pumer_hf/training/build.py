@@ -16,6 +16,7 @@ from transformers import (
     ViltImageProcessorPil,
     ViltProcessor,
 )
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.task import Task
 from ..data.vqa import VQA
@@ -82,7 +83,11 @@ def load_model(source: str, reduction: dict[str, Any] | None, task: Task = VQA) 
     """A saved model of either family, with another reduction than it was saved with."""
     config, _ = PreTrainedConfig.get_config_dict(source)
     backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
-    return FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+    model = FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+    if is_deepspeed_zero3_enabled():
+        # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
+        model._weight_conversions = None
+    return model
 
 
 def resized_processor(processor: ProcessorMixin, image_size: int | None) -> ProcessorMixin:

@@ -115,15 +115,17 @@ def train_models(
         validation=data.validation,
         compute_metrics=task.metrics(data.validation, data.labels),
     )
-    stages = {name: stage_arguments(task, recipe, name) for name in ("teacher", "student")}
-    folders = {name: stage.output_dir for name, stage in stages.items()}
+    # Arguments are made when their stage begins: they reset the state of accelerate, which takes a plugin of DeepSpeed
+    # once; and before its model is loaded, which ZeRO-3 shares out.
     if recipe.model.teacher is None:
-        train(stages["teacher"], teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
+        args = stage_arguments(task, recipe, "teacher")
+        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
+        folders = {"teacher": args.output_dir}
     else:
-        folders["teacher"] = recipe.model.teacher
+        folders = {"teacher": recipe.model.teacher}
     if not recipe.has_student:
-        del folders["student"]
         return folders
+    args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     student = load_model(folders["teacher"], recipe.reduction, task)
     image_size = recipe.model.image_size
     if image_size is not None:
@@ -139,22 +141,21 @@ def train_models(
         teacher_collator=None if image_size is None else collator,
     )
     if recipe.training.reducer_training is not None:
-        student = train_reducer(task, recipe, student, train)
-    train(stages["student"], student)
-    return folders
+        train_reducer(args, student, train)
+        folder = args.output_dir
+        args = stage_arguments(task, recipe, "student")
+        student = load_model(folder, recipe.reduction, task)
+    train(args, student)
+    return {**folders, "student": args.output_dir}
 
 
-def train_reducer(
-    task: Task, recipe: Recipe, student: PuMerPreTrainedModel, train: Callable[..., None]
-) -> PuMerPreTrainedModel:
+def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, train: Callable[..., None]) -> None:
     """A first stage of the student, in which only what reduces tokens and the head learn (TiP, Appendix A.1), without
-    the continuity loss. Returns the student after it.
+    the continuity loss.
     """
-    args = stage_arguments(task, recipe, "reducer")
     args.push_to_hub = False  # the repository is the student's
     begin_reducer_stage(student)
     train(args, student)
-    return load_model(args.output_dir, recipe.reduction, task)
 
 
 def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
