@@ -1,5 +1,4 @@
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -61,11 +60,13 @@ def test_failures_are_done_again_when_asked(run, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_two_jobs_in_a_process_of_its_own(tmp_path):
-    words = [sys.executable, str(SCRIPT), "--setting", "tiny", "--jobs", "2", "--threads", "1"]
+    any_speed_will_do = "import runpy, sys; from pumer_hf.study import cells; cells.TOLERANCE = 1; del sys.argv[0]; "
+    script = any_speed_will_do + "runpy.run_path(sys.argv[0], run_name='__main__')"
+    words = [sys.executable, "-c", script, str(SCRIPT), "--setting", "tiny", "--jobs", "2", "--threads", "1"]
     words += ["--output", str(tmp_path / "results"), "--work", str(tmp_path / "work")]
     process = subprocess.run(words, capture_output=True, text=True, timeout=250, check=False, env=dict(os.environ))
     assert process.returncode == 0, process.stderr
-    assert re.search(r"2 cells: (2 done|1 done, 1 out of reach)\.", process.stdout)  # a tiny model's speed varies
+    assert "2 cells: 2 done." in process.stdout
     assert process.stdout.count("train_runtime") == 1  # the teacher's: what students print goes to their logs
 
 
