@@ -87,6 +87,11 @@ class Bench(Command):
             "--compile", action="store_true", help="compile our models; transformers' runs as it comes"
         )
         parser.add_argument(
+            "--matmul-precision",
+            default="highest",
+            help="highest, high or medium: torch's, of float32 products; default: %(default)s",
+        )
+        parser.add_argument(
             "--no-memory", action="store_true", help="leave the memory out, which takes training steps"
         )
         parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
@@ -104,6 +109,7 @@ class Bench(Command):
             device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
             dtype=args.dtype,
             compile=args.compile,
+            matmul_precision=args.matmul_precision,
             batch_size=None if args.batch_size == "auto" else int(args.batch_size),
             seconds=args.seconds,
             memory=not args.no_memory,

@@ -7,9 +7,10 @@ import torch
 from tiny_models import FAMILIES
 from tiny_tasks import REDUCTION, save_tiny
 from torch import nn
+from torch._inductor.utils import run_and_get_code
 
 from pumer_hf.bench import run
-from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender
+from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender, torch_settings
 from pumer_hf.bench.measure import grow_batch
 from pumer_hf.bench.paper import paper_model
 from pumer_hf.bench.run import bench_checkpoint, bench_setting
@@ -113,6 +114,21 @@ def test_no_model_of_many_runs_uncompiled(monkeypatch):
     for model in map(Layers, (1, 2, 3)):
         run = compiled(model)
         assert [run(torch.ones(size, 2)).shape for size in (3, 1)] == [(3, 2), (1, 2)]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+@pytest.mark.parametrize(("precision", "operator"), [("highest", "mkl._mkl_linear"), ("high", "_linear_pointwise")])
+@torch.inference_mode()
+def test_compiled_code_packs_the_weights(precision, operator):
+    torch._dynamo.reset()
+    before = torch.get_float32_matmul_precision()
+    linear = nn.Linear(16, 16).eval()
+    run, inputs = compiled(linear), torch.randn(5, 16)
+    with torch_settings(Settings(matmul_precision=precision)):
+        found, (code, *_) = run_and_get_code(run, inputs)
+    assert operator in code
+    assert torch.get_float32_matmul_precision() == before
+    torch.testing.assert_close(found, linear(inputs))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from tiny_models import FAMILIES, SCHEDULES, gradients, inputs_of, loss_of, schedule
 
+from pumer_hf.bench.contenders import random_inputs
+
 REDUCTIONS = {
     "none": None,
     **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},
@@ -34,3 +36,20 @@ def test_compiles_without_graph_break_forward_and_backward(family, name):
     torch.testing.assert_close(loss_of(compiled, inputs), expected_loss)
     for name, gradient in gradients(compiled, inputs).items():
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
+
+
+@torch.inference_mode()
+def test_compiled_code_is_for_one_text_length_and_any_batch():
+    torch.compiler.reset()
+    model, open_sizes = FAMILIES["vilt"].model(schedule("pumer", "small")).eval(), []
+
+    def backend(graph, inputs):
+        open_sizes.append({str(size) for size in inputs if isinstance(size, torch.SymInt)})
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for batch_size, length in [(2, 9), (2, 7), (3, 7), (5, 7)]:
+        inputs = random_inputs(model, batch_size, length)
+        torch.testing.assert_close(compiled(**inputs).logits, model(**inputs).logits)
+    # Were the length open, those of the layers behind would be expressions that took inductor ten minutes.
+    assert list(map(len, open_sizes)) == [0, 0, 1]

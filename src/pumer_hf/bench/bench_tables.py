@@ -36,6 +36,8 @@ def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:
         throughput = report["throughput"]
         first, *_, last = [name for name in report["gflops"] if name != "ratio"]
         how = [report["dtype"][last], *(["compiled"] if last in report["compiled"] else [])]
+        precision = report.get("matmul_precision", "highest")
+        how += [] if precision == "highest" else [f"`--matmul-precision {precision}`"]
         row = [", ".join([report_name(report), *how]), str(throughput["batch_size"])]
         row += [f"{throughput['ratio']:.2f}x", f"{report['gflops']['ratio']:.2f}x fewer"]
         stock = throughput.get("stock")

@@ -1,11 +1,13 @@
 """The models of a benchmark. Weights and inputs may be random: what a forward costs depends on shapes alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor_config
 from transformers import (
     PreTrainedModel,
     ViltConfig,
@@ -29,6 +31,8 @@ STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
     vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
 }
 """What transformers has of our models."""
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+"""As in `torch.set_float32_matmul_precision`."""
 COMPILATIONS = 64
 """How often a class may be compiled, for all models and batch sizes of a benchmark. Beyond, it would be an error."""
 
@@ -41,6 +45,8 @@ class Settings:
         device: `"cpu"` or `"cuda"`.
         dtype: of our models, one of `DTYPES`.
         compile: time our models compiled, see [`compiled`].
+        matmul_precision: of float32 products, one of `MATMUL_PRECISIONS`. In compiled code on a CPU, `"high"` takes
+            oneDNN's kernels instead of MKL's, which round to TF32 on processors that have it and are else as exact.
         batch_size: examples per forward; None to let it grow until it stops paying.
         seconds: how long to measure the throughput, and half of it the latency; at least five rounds.
         latency: measure the latency at batch 1.
@@ -50,6 +56,7 @@ class Settings:
     device: str = "cpu"
     dtype: str = "float32"
     compile: bool = False
+    matmul_precision: str = "highest"
     batch_size: int | None = 8
     seconds: float = 10.0
     latency: bool = True
@@ -62,6 +69,10 @@ class Settings:
             raise ValueError("device='cuda': torch finds no GPU here")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype={self.dtype!r}: choose one of {', '.join(DTYPES)}")
+        if self.matmul_precision not in MATMUL_PRECISIONS:
+            raise ValueError(
+                f"matmul_precision={self.matmul_precision!r}: choose one of {', '.join(MATMUL_PRECISIONS)}"
+            )
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: must be at least 1")
         if not self.seconds > 0:
@@ -97,12 +108,25 @@ def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings)
 def compiled(model: nn.Module) -> nn.Module:
     """A model compiled by `torch.compile` for inference, whole, each batch size by itself.
 
-    On a CPU with `freezing`: the weights are constants, packed beforehand as the matrix products want them.
+    It is compiled at its first call, which is to be made under [`torch_settings`].
     """
     torch._dynamo.config.cache_size_limit = COMPILATIONS
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    options: dict[str, Any] | None = {"freezing": True} if on_cpu else None
-    return torch.compile(model, fullgraph=True, dynamic=False, options=options)  # type: ignore[return-value]
+    return torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[return-value]
+
+
+@contextmanager
+def torch_settings(settings: Settings) -> Iterator[None]:
+    """What is set in torch as a whole while a benchmark runs: the precision of float32 products; and on a CPU that
+    compiled code freezes the weights, which packs them as its matrix products want them.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(settings.matmul_precision)
+    try:
+        # As an option of `torch.compile` it does nothing: the weights are inputs by then, not constants.
+        with inductor_config.patch(freezing=settings.device == "cpu"):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender | None:

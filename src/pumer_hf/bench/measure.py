@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ..models.base import PuMerPreTrainedModel
-from .contenders import Contender, Settings
+from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
 from .flops import count_flops
@@ -35,19 +35,23 @@ def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str
     """
     names = list(contenders)
     models = {name: one.run for name, one in contenders.items()}
-    batch_size = settings.batch_size or grow_batch(lambda size: speeds_at(contenders, size))
-    batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     examples = {name: one.inputs(1) for name, one in contenders.items()}
-    throughput = compare_throughput(models, batches[names[0]], own_inputs=batches, warmup=2, seconds=settings.seconds)
+    with torch_settings(settings):
+        batch_size = settings.batch_size or grow_batch(lambda size: speeds_at(contenders, size))
+        batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
+        first = batches[names[0]]
+        throughput = compare_throughput(models, first, own_inputs=batches, warmup=2, seconds=settings.seconds)
+        latency = {}
+        if settings.latency:
+            latency = {"latency": compare_latency(models, examples, warmup=2, seconds=settings.seconds / 2)}
     report: dict[str, Any] = {
         "device": settings.device,
         "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
+        "matmul_precision": settings.matmul_precision,
         "compiled": [name for name, one in contenders.items() if one.run is not one.eager],
         "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
     }
-    if settings.latency:
-        report["latency"] = compare_latency(models, examples, warmup=2, seconds=settings.seconds / 2)
-    report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
+    report |= latency | sizes({name: (one, examples[name]) for name, one in contenders.items()})
     report["reduction_share"] = {
         name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
     }

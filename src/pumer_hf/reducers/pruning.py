@@ -43,8 +43,8 @@ class PruningReducer(TokenReducer):
         """How much each image token is worth keeping, float (B, Lv); of any scale."""
 
     def num_keep(self, layer: int, num_image: int) -> int:
-        """How many of `num_image` image tokens `layer` keeps, [CLS] included. `round` is Python's (half to even)."""
-        return max(num_image - round(self.config.ratio("prune_ratio", layer) * num_image), NUM_PREFIX_TOKENS)
+        """How many of `num_image` image tokens `layer` keeps, [CLS] included."""
+        return max(num_image - ops.share(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)

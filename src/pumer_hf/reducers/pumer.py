@@ -77,12 +77,12 @@ class PuMerReducer(TokenReducer):
     def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:
         """How many image tokens `layer` keeps, how many of them it merges away, how many text tokens it merges away.
 
-        `round` is Python's (half to even). The image merge count is taken from the length *before* pruning, as only so
-        the FLOPs of Table 7 come out (pinned by `test_flops.py`).
+        The image merge count is taken from the length *before* pruning, as only so the FLOPs of Table 7 come out
+        (pinned by `test_flops.py`).
         """
-        num_keep = max(num_image - round(self.config.ratio("prune_ratio", layer) * num_image), 1)
-        image_merges = round(self.config.ratio("image_merge_ratio", layer) * num_image)
-        text_merges = round(self.config.ratio("text_merge_ratio", layer) * num_text)
+        num_keep = max(num_image - ops.share(self.config.ratio("prune_ratio", layer), num_image), 1)
+        image_merges = ops.share(self.config.ratio("image_merge_ratio", layer), num_image)
+        text_merges = ops.share(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:

@@ -65,8 +65,8 @@ class ToMeReducer(TokenReducer):
 
 
 def num_merges(ratio: float, length: int) -> int:
-    """How many of `length` tokens to merge away, the part `ratio` in [0, 1). `round` is Python's (half to even)."""
-    return min(round(ratio * length), ops.max_merges(length))
+    """How many of `length` tokens to merge away, the part `ratio` in [0, 1) if so many can."""
+    return min(ops.share(ratio, length), ops.max_merges(length))
 
 
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
