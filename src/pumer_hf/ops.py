@@ -8,8 +8,6 @@ merging decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both becom
 which compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`]).
 """
 
-from operator import index
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -49,15 +47,6 @@ def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_token
     order = ranked.argsort(dim=-1, descending=True, stable=True)[:, : num_keep - num_prefix_tokens]
     prefix = torch.arange(num_prefix_tokens, device=order.device).expand(order.shape[0], -1)
     return torch.cat([prefix, order + num_prefix_tokens], dim=1)
-
-
-def share(ratio: float, length: int) -> int:
-    """How many of `length` tokens the part `ratio` in [0, 1) is. `round` is Python's (half to even).
-
-    Compiled code is made for this very length (`index` sees to it): kept open, the lengths of the layers behind would
-    be expressions of it that take minutes to compile. The batch stays open.
-    """
-    return round(ratio * index(length))
 
 
 def max_merges(length: int) -> int:

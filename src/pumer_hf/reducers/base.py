@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, replace
+from operator import index
 from typing import Any, ClassVar
 
 from torch import nn
@@ -126,6 +127,15 @@ class TokenReducer(nn.Module, ABC):
     @abstractmethod
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
+
+
+def share(ratio: float, length: int) -> int:
+    """How many of `length` tokens the part `ratio` in [0, 1) is. `round` is Python's (half to even).
+
+    Compiled code is made for this very length (`index` sees to it): kept open, the lengths of the layers behind would
+    be expressions of it that take minutes to compile. The batch stays open.
+    """
+    return round(ratio * index(length))
 
 
 def _as_layers(layers: Any) -> tuple[int, ...]:

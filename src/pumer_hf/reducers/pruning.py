@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, TokenPair
-from .base import OwnStart, Ratios, ReductionConfig, TokenReducer
+from .base import OwnStart, Ratios, ReductionConfig, TokenReducer, share
 
 NUM_PREFIX_TOKENS = 1
 """Leading image tokens, [CLS], that are never pruned."""
@@ -44,7 +44,7 @@ class PruningReducer(TokenReducer):
 
     def num_keep(self, layer: int, num_image: int) -> int:
         """How many of `num_image` image tokens `layer` keeps, [CLS] included."""
-        return max(num_image - ops.share(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
+        return max(num_image - share(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
-from .base import Ratios, ReductionConfig, TokenReducer
+from .base import Ratios, ReductionConfig, TokenReducer, share
 
 SALIENCIES = ("mean_head", "first_head")
 
@@ -80,9 +80,9 @@ class PuMerReducer(TokenReducer):
         The image merge count is taken from the length *before* pruning, as only so the FLOPs of Table 7 come out
         (pinned by `test_flops.py`).
         """
-        num_keep = max(num_image - ops.share(self.config.ratio("prune_ratio", layer), num_image), 1)
-        image_merges = ops.share(self.config.ratio("image_merge_ratio", layer), num_image)
-        text_merges = ops.share(self.config.ratio("text_merge_ratio", layer), num_text)
+        num_keep = max(num_image - share(self.config.ratio("prune_ratio", layer), num_image), 1)
+        image_merges = share(self.config.ratio("image_merge_ratio", layer), num_image)
+        text_merges = share(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:

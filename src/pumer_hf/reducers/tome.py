@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
-from .base import Ratios, ReductionConfig, TokenReducer
+from .base import Ratios, ReductionConfig, TokenReducer, share
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class ToMeReducer(TokenReducer):
 
 def num_merges(ratio: float, length: int) -> int:
     """How many of `length` tokens to merge away, the part `ratio` in [0, 1) if so many can."""
-    return min(ops.share(ratio, length), ops.max_merges(length))
+    return min(share(ratio, length), ops.max_merges(length))
 
 
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
