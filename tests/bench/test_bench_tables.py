@@ -27,6 +27,11 @@ def test_a_row_of_a_benchmark():
         "| vilt/vqav2, bfloat16, compiled | 8 | 1.80x | 1.83x fewer | 2.00x | 1.50x | 52 % | 55 % | 1.8 % "
         "| Some CPU, 2 threads |"
     )
+    precise = bench_table([{**report, "matmul_precision": "highest"}, {**report, "matmul_precision": "high"}])
+    assert [line.split(" | ")[0] for line in precise.splitlines()[2:]] == [
+        "| vilt/vqav2, bfloat16, compiled",
+        "| vilt/vqav2, bfloat16, compiled, `--matmul-precision high`",
+    ]
     tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
     less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
     report |= less

@@ -116,6 +116,7 @@ def test_no_model_of_many_runs_uncompiled(monkeypatch):
         assert [run(torch.ones(size, 2)).shape for size in (3, 1)] == [(3, 2), (1, 2)]
 
 
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch was built without MKL")
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 @pytest.mark.parametrize(("precision", "operator"), [("highest", "mkl._mkl_linear"), ("high", "_linear_pointwise")])
 @torch.inference_mode()
@@ -173,6 +174,7 @@ SCHEDULE = ["--reduction", json.dumps(REDUCTION)]
         ([*SCHEDULE, "--batch-size", "many"], "--batch-size many: give a number of at least 1, or auto"),
         ([*SCHEDULE, "--text-length", "999"], "text_length=999: must be at least 1 and at"),
         ([*SCHEDULE, "--dtype", "int8"], "dtype='int8': choose one of float32, bfloat16, float16"),
+        ([*SCHEDULE, "--matmul-precision", "low"], "matmul_precision='low': choose one of highest, high, medium"),
         ([*SCHEDULE, "--device", "tpu"], "device='tpu': choose cpu or cuda"),
         ([*SCHEDULE, "--seconds", "0"], "seconds=0.0: must be above 0"),
     ],
