@@ -43,7 +43,7 @@ class PuMerViltTextEmbeddings(nn.Module):
 class PuMerViltPatchProjection(nn.Conv2d):
     """A convolution whose stride is its kernel, computed as the matrix product that it is.
 
-    On a CPU, the convolution takes two and a half times as long in compiled code (batch 8, 384 x 384 pixels).
+    On a CPU, the convolution takes much longer in compiled code.
     """
 
     def forward(self, input: Tensor) -> Tensor:
