@@ -154,10 +154,8 @@ def test_a_run_that_is_killed_at_random_moments_ends_like_one_that_is_not(task, 
     assert kills >= 2
     for stage in ("pretraining", "teacher", "student"):
         weights, expected = (load_file(path / stage / "model.safetensors") for path in (folder, tmp_path / "whole"))
-        for of_run in (
-            weights,
-            expected,
-        ):  # candidates share the bias: its gradient is rounding, Adam makes steps of it
+        # Candidates share the bias: its gradient is rounding, of which Adam makes steps.
+        for of_run in (weights, expected):
             of_run.pop("rank_output.bias", None)
         assert_close(weights, expected)
     results, expected = (json.loads((path / "results.json").read_text()) for path in (folder, tmp_path / "whole"))

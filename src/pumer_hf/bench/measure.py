@@ -33,17 +33,18 @@ def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str
         [`reduction_share`]). `throughput` and `gflops` also have `ratio`, the gain of the last over the first. Beside
         them what was set, and the [`environment`].
     """
+    with torch_settings(settings):
+        return {**measure_set(contenders, settings), **environment()}
+
+
+def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict[str, Any]:
+    """What [`measure`] gives but for the environment, with torch set already."""
     names = list(contenders)
     models = {name: one.run for name, one in contenders.items()}
+    batch_size = settings.batch_size or grow_batch(lambda size: speeds_at(contenders, size))
+    batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     examples = {name: one.inputs(1) for name, one in contenders.items()}
-    with torch_settings(settings):
-        batch_size = settings.batch_size or grow_batch(lambda size: speeds_at(contenders, size))
-        batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
-        first = batches[names[0]]
-        throughput = compare_throughput(models, first, own_inputs=batches, warmup=2, seconds=settings.seconds)
-        latency = {}
-        if settings.latency:
-            latency = {"latency": compare_latency(models, examples, warmup=2, seconds=settings.seconds / 2)}
+    throughput = compare_throughput(models, batches[names[0]], own_inputs=batches, warmup=2, seconds=settings.seconds)
     report: dict[str, Any] = {
         "device": settings.device,
         "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
@@ -51,7 +52,9 @@ def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str
         "compiled": [name for name, one in contenders.items() if one.run is not one.eager],
         "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
     }
-    report |= latency | sizes({name: (one, examples[name]) for name, one in contenders.items()})
+    if settings.latency:
+        report["latency"] = compare_latency(models, examples, warmup=2, seconds=settings.seconds / 2)
+    report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
     report["reduction_share"] = {
         name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
     }
@@ -61,7 +64,7 @@ def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str
             "batch_size": batch_size,
             **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES},
         }
-    return {**report, **environment()}
+    return report
 
 
 def reduces(model: Any) -> bool:
