@@ -1,4 +1,4 @@
-"""Embeddings of where a token is from: its place in the image, its modality."""
+"""Embeddings of patches, and of where a token is from: its place in the image, its modality."""
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,21 @@ def modality_embeddings(table: nn.Embedding, image_token_type_idx: int) -> tuple
     types = torch.arange(2, device=table.weight.device) * image_token_type_idx
     of_text, of_image = table(types).split(1)
     return of_text, of_image
+
+
+class PatchProjection(nn.Conv2d):
+    """A convolution whose stride is its kernel, computed as the matrix product that it is.
+
+    On a CPU, the convolution takes much longer in compiled code.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Patches (B, D, rows, columns) of pixels (B, C, height, width); those that fill no patch are left out."""
+        height, width = self.kernel_size
+        rows, columns = input.shape[2] // height, input.shape[3] // width
+        patches = input[:, :, : rows * height, : columns * width].unflatten(3, (columns, width))
+        patches = patches.unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5).flatten(3)
+        return F.linear(patches, self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 def patch_saliency(image_saliency: Tensor, grid: tuple[int, int]) -> Tensor:

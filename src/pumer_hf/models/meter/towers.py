@@ -16,7 +16,7 @@ from ... import ops
 from ...reducers.tome import merge_similar, num_merges
 from ...tokens import Tokens
 from ..attention import attend, key_mask, mean_over_heads, split_heads
-from ..embeddings import sine_cosine_positions
+from ..embeddings import PatchProjection, sine_cosine_positions
 from ..parts import reduction_region, tokenwise
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
@@ -91,8 +91,9 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
 
     Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
     tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
-    CLIP's: the last block is not there. Position embeddings of a model from scratch start as sines and cosines (CLIP:
-    normal), which small models need to learn where things are.
+    CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position
+    embeddings of a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn
+    where things are.
     """
 
     config: CLIPVisionConfig
@@ -103,6 +104,10 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
     def __init__(self, config: CLIPVisionConfig):
         super().__init__(config)
         self.embeddings = CLIPVisionEmbeddings(config)
+        patch_size = (config.patch_size, config.patch_size)
+        self.embeddings.patch_embedding = PatchProjection(
+            config.num_channels, config.hidden_size, patch_size, patch_size, bias=False
+        )
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = PuMerMeterVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

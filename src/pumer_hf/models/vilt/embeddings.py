@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..embeddings import modality_embeddings, patch_saliency
+from ..embeddings import PatchProjection, modality_embeddings, patch_saliency
 from .configuration import PuMerViltConfig
 
 
@@ -40,28 +40,13 @@ class PuMerViltTextEmbeddings(nn.Module):
         return self.dropout(self.LayerNorm(embeddings))
 
 
-class PuMerViltPatchProjection(nn.Conv2d):
-    """A convolution whose stride is its kernel, computed as the matrix product that it is.
-
-    On a CPU, the convolution takes much longer in compiled code.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Patches (B, D, rows, columns) of pixels (B, C, height, width); those that fill no patch are left out."""
-        height, width = self.kernel_size
-        rows, columns = input.shape[2] // height, input.shape[3] // width
-        patches = input[:, :, : rows * height, : columns * width].unflatten(3, (columns, width))
-        patches = patches.unflatten(2, (rows, height)).permute(0, 2, 4, 1, 3, 5).flatten(3)
-        return F.linear(patches, self.weight.flatten(1), self.bias).movedim(-1, 1)
-
-
 class PuMerViltPatchEmbeddings(nn.Module):
     """Linear projection of the patches."""
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
         patch_size = pair_of(config.patch_size)
-        self.projection = PuMerViltPatchProjection(config.num_channels, config.hidden_size, patch_size, patch_size)
+        self.projection = PatchProjection(config.num_channels, config.hidden_size, patch_size, patch_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.projection.in_channels:
