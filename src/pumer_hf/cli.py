@@ -92,6 +92,11 @@ class Bench(Command):
             help="highest, high or medium: torch's, of float32 products; default: %(default)s",
         )
         parser.add_argument(
+            "--pooled-only",
+            action="store_true",
+            help="set pooled_only in the config of our models: the last layer computes only what their heads read",
+        )
+        parser.add_argument(
             "--no-memory", action="store_true", help="leave the memory out, which takes training steps"
         )
         parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
@@ -113,10 +118,13 @@ class Bench(Command):
             batch_size=None if args.batch_size == "auto" else int(args.batch_size),
             seconds=args.seconds,
             memory=not args.no_memory,
+            pooled_only=args.pooled_only,
         )
         if args.table is not None:
-            if args.reduction is not None or args.text_length is not None:
-                raise ValueError("--table has its own schedules and texts: leave --reduction and --text-length out")
+            if args.reduction is not None or args.text_length is not None or args.pooled_only:
+                raise ValueError(
+                    "--table has its own models and texts: leave --reduction, --text-length and --pooled-only out"
+                )
             lines = bench_table(args.table, settings, args.output)
         else:
             choices = {"text_length": args.text_length, "output": args.output, **schedule(args)}

@@ -49,20 +49,26 @@ class PuMerConfig(PreTrainedConfig):
             types. None gives the unreduced model.
         semantics: `"paper"`, or `"release"` to compute token for token what the code released with PuMer does
             ([`reducers.release`]). Only for checkpoints that were trained with that code.
+        pooled_only: compute in the last layer only what `pooler_output` needs, the [CLS] of the text (METER: and that
+            of the image), which attends to all tokens as ever. What the heads give is the same, sooner; not in the
+            paper. `last_hidden_state` then has no other tokens. A last layer that reduces tokens computes all.
     """
 
-    validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics")
+    validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
     """Fields that `__post_init__` checks."""
     has_image_tower: ClassVar[bool] = False
     """Whether the image passes through layers of its own before it meets the text."""
 
     reduction: dict | None = None
     semantics: str = "paper"
+    pooled_only: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         if self.semantics not in SEMANTICS:
             raise ValueError(f"semantics={self.semantics!r}: choose one of {', '.join(SEMANTICS)}")
+        if not isinstance(self.pooled_only, bool):
+            raise ValueError(f"pooled_only={self.pooled_only!r}: must be True or False")
         self.reduction = self.checked(self.reduction)
 
     @property

@@ -32,6 +32,11 @@ def test_a_row_of_a_benchmark():
         "| vilt/vqav2, bfloat16, compiled",
         "| vilt/vqav2, bfloat16, compiled, `--matmul-precision high`",
     ]
+    pooled = bench_table([{**report, "pooled_only": ["unreduced", "reduced"]}, {**report, "pooled_only": []}])
+    assert [line.split(" | ")[0] for line in pooled.splitlines()[2:]] == [
+        "| vilt/vqav2, bfloat16, compiled, `pooled_only`",
+        "| vilt/vqav2, bfloat16, compiled",
+    ]
     tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
     less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
     report |= less

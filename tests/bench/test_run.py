@@ -69,7 +69,7 @@ def test_the_command_prints_a_table_and_a_line_of_json(tmp_path, capsys):
 def test_reduction_that_does_not_pay_is_said():
     def report(throughput, latency):
         speeds = {"ratio": throughput, "regime": "forward", "batch_size": 4, "rounds": 5}
-        return {"throughput": speeds, "latency": {"reduced": {"ratio": latency}}}
+        return {"throughput": speeds, "latency": {"reduced": {"ratio": latency}}, "pooled_only": []}
 
     def last(*ratios):
         return run.notes(report(*ratios), QUICK)[-1]
@@ -146,6 +146,35 @@ def test_a_compiled_contender_is_counted_eager(family):
             assert stock.eager(**stock.inputs(2)).logits.shape == one.eager(**one.inputs(2)).logits.shape
 
 
+def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", "vilt")
+    first_layer = json.dumps(
+        {**REDUCTION, "layers": [0], "prune_ratio": 0.1}
+    )  # a last layer that reduces computes all
+    arguments = [
+        "bench",
+        checkpoint,
+        "--reduction",
+        first_layer,
+        "--batch-size",
+        "2",
+        "--seconds",
+        "0.01",
+        "--no-memory",
+    ]
+    plain, pooled = [], []
+    for flags, result in (([], plain), (["--pooled-only"], pooled)):
+        assert main([*arguments, *flags]) == 0
+        result += capsys.readouterr().out.splitlines()
+    before, after = json.loads(plain[-1]), json.loads(pooled[-1])
+    assert (before["pooled_only"], after["pooled_only"]) == ([], ["unreduced", "reduced"])
+    for name in ("unreduced", "reduced"):
+        assert after["gflops"][name] < before["gflops"][name]
+    assert after["gflops"]["stock"] == before["gflops"]["stock"]
+    assert any(line.endswith(", pooled_only.") for line in pooled)
+    assert not any("pooled_only." in line for line in plain)
+
+
 def test_the_batch_grows_until_it_stops_paying():
     def speeds(table, full=None):
         def at(size):
@@ -190,7 +219,8 @@ def test_a_bad_argument_is_named(arguments, message, tmp_path, capsys):
     [
         (["--setting", "vilt/cooking"], "no preset for backbone='vilt', task='cooking'"),
         (["--table", "3"], "--table 3: choose one of 1, 2, 4, 7"),
-        (["--table", "7", "--text-length", "9"], "--table has its own schedules and texts"),
+        (["--table", "7", "--text-length", "9"], "--table has its own models and texts"),
+        (["--table", "1", "--pooled-only"], "leave --reduction, --text-length and --pooled-only out"),
     ],
 )
 def test_a_bad_setting_is_named(arguments, message, capsys):

@@ -99,6 +99,14 @@ def test_gradient_checkpointing_changes_nothing(family, reduction, reentrant):
         torch.testing.assert_close(found[name], gradient, msg=name)
 
 
+def test_computing_only_what_is_pooled_changes_nothing(family, reduction):
+    model, inputs = family.model(reduction), inputs_of(family)
+    expected = [model(**inputs).logits, gradients(model.train(), inputs)]
+    model.config.pooled_only = True
+    found = [model.eval()(**inputs).logits, gradients(model.train(), inputs)]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
 def test_same_seed_same_result(family, reduction):
     first, second = (family.model(reduction)(**inputs_of(family)).logits for _ in range(2))
     assert torch.equal(first, second)

@@ -38,6 +38,7 @@ def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:
         how = [report["dtype"][last], *(["compiled"] if last in report["compiled"] else [])]
         precision = report.get("matmul_precision", "highest")
         how += [] if precision == "highest" else [f"`--matmul-precision {precision}`"]
+        how += ["`pooled_only`"] if last in report.get("pooled_only", []) else []
         row = [", ".join([report_name(report), *how]), str(throughput["batch_size"])]
         row += [f"{throughput['ratio']:.2f}x", f"{report['gflops']['ratio']:.2f}x fewer"]
         stock = throughput.get("stock")

@@ -51,6 +51,7 @@ class Settings:
         seconds: how long to measure the throughput, and half of it the latency; at least five rounds.
         latency: measure the latency at batch 1.
         memory: measure the peak memory.
+        pooled_only: set `config.pooled_only` in our models, also in the unreduced one.
     """
 
     device: str = "cpu"
@@ -61,6 +62,7 @@ class Settings:
     seconds: float = 10.0
     latency: bool = True
     memory: bool = True
+    pooled_only: bool = False
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "cuda"):
@@ -102,6 +104,7 @@ class Contender:
 def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender:
     """One of our models as the settings want it."""
     model = model.to(device=settings.device, dtype=DTYPES[settings.dtype]).eval()
+    model.config.pooled_only |= settings.pooled_only
     return Contender(model, compiled(model) if settings.compile else model, model, text_length)
 
 

@@ -50,6 +50,7 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
         "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
         "matmul_precision": settings.matmul_precision,
         "compiled": [name for name, one in contenders.items() if one.run is not one.eager],
+        "pooled_only": [name for name, one in contenders.items() if getattr(one.eager.config, "pooled_only", False)],
         "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
     }
     if settings.latency:

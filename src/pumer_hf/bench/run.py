@@ -116,7 +116,8 @@ def notes(report: dict[str, Any], settings: Settings) -> Sequence[str]:
     lines = [
         f"Speed: {throughput['regime']}, batch {throughput['batch_size']}, {throughput['rounds']} interleaved rounds "
         f"on {settings.device}; {settings.dtype}, matrix products of {settings.matmul_precision} precision"
-        + (", compiled." if settings.compile else ".")
+        + (", compiled" if settings.compile else "")
+        + (", pooled_only." if report["pooled_only"] else ".")
     ]
     if STOCK_NAME in throughput:
         gain = throughput[REDUCED_NAME]["ratio"] / throughput[STOCK_NAME]["ratio"]

@@ -134,6 +134,14 @@ class PuMerPreTrainedModel(PreTrainedModel):
             return None
         return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
 
+    def num_queries(self, layer: int) -> int | None:
+        """How many tokens of each modality a layer computes, the first ones: with `config.pooled_only` the [CLS] alone
+        in the last layer; None for all.
+        """
+        last = layer == self.config.num_reducible_layers - 1
+        reduces = self.reduction is not None and layer in self.reduction.layers
+        return 1 if self.config.pooled_only and last and not reduces else None
+
     def part_of(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
         """Which part of the model a parameter belongs to; the parts can learn at different rates (PuMer, Table 5)."""
         _, in_backbone, name = f".{parameter_name}".partition(f".{self.base_model_prefix}.")

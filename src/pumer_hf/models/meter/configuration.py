@@ -35,6 +35,7 @@ class PuMerMeterConfig(PuMerConfig):
         num_images: images per example, for [`PuMerMeterForImagesAndTextClassification`]; -1 elsewhere.
         reduction: how tokens are reduced ([`PuMerConfig`]).
         semantics: `"paper"` or `"release"` ([`PuMerConfig`]).
+        pooled_only: compute in the last pair only what the heads need ([`PuMerConfig`]).
     """
 
     model_type = "pumer_meter"

@@ -103,10 +103,18 @@ class PuMerMeterCrossLayer(nn.Module):
         self.feed_forward = PuMerMeterFeedForward(config)
 
     def attend(
-        self, states: Tensor, mask: Tensor | None, other: Tensor, other_mask: Tensor | None, output_attentions: bool
+        self,
+        states: Tensor,
+        mask: Tensor | None,
+        other: Tensor,
+        other_mask: Tensor | None,
+        output_attentions: bool,
+        num_queries: int | None,
     ) -> tuple[Attended, Attended]:
-        """Self-attention and then cross-attention; what is left to do is `feed_forward`."""
-        within = self.self_attention(states, states, mask, output_attentions)
+        """Self-attention and then cross-attention of the first `num_queries` tokens, None for all; what is left to do
+        is `feed_forward`.
+        """
+        within = self.self_attention(states[:, :num_queries], states, mask, output_attentions)
         return within, self.cross_attention(within.states, other, other_mask, output_attentions)
 
 
@@ -136,6 +144,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         layer: int,
         output_attentions: bool,
         rows: int | None = None,
+        num_queries: int | None = None,
     ) -> tuple[Tensor, Tensor, PairAttentions, TokenPair, LayerTrace | None]:
         """
         Args:
@@ -148,6 +157,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
             layer: index of the pair.
             output_attentions: return the attention probabilities.
             rows: how many tokens a feed-forward part takes at once.
+            num_queries: without a reducer, how many tokens of each modality to compute, the first ones; None for all.
 
         Returns:
             Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
@@ -155,16 +165,21 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         # The image layer of published METER reads the text as it came into the pair: all of it, also where the pair
         # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
         other, other_mask = text, key_mask(pair.text.mask, padded)
-        pair, trace, of_text = self.attend_text(text, image, pair, padded, reducer, layer, output_attentions)
+        of_text_queries = None if self.sequential else num_queries  # there the image layer reads all of the new text
+        pair, trace, of_text = self.attend_text(
+            text, image, pair, padded, reducer, layer, output_attentions, of_text_queries
+        )
         text = self.text_layer.feed_forward(pair.text.states, rows)
         if self.sequential:
             other, other_mask = text, key_mask(pair.text.mask, padded)
         image_mask = key_mask(pair.image.mask, padded=False)
-        seen, answered = self.image_layer.attend(pair.image.states, image_mask, other, other_mask, output_attentions)
+        seen, answered = self.image_layer.attend(
+            pair.image.states, image_mask, other, other_mask, output_attentions, num_queries
+        )
         attentions = PairAttentions(*of_text, seen.weights, answered.weights)
         image = answered.states
         del seen, answered
-        return text, self.image_layer.feed_forward(image, rows), attentions, pair, trace
+        return text[:, :num_queries], self.image_layer.feed_forward(image, rows), attentions, pair, trace
 
     def attend_text(
         self,
@@ -175,12 +190,13 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         reducer: TokenReducer | None,
         layer: int,
         output_attentions: bool,
+        num_queries: int | None,
     ) -> tuple[TokenPair, LayerTrace | None, tuple[Tensor | None, Tensor | None]]:
         """The attention of the text layer, to itself and to the image, and the reduction: tokens with states, trace,
         attention probabilities.
         """
         text_mask, image_mask = key_mask(pair.text.mask, padded), key_mask(pair.image.mask, padded=False)
-        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions)
+        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions, num_queries)
         pair = TokenPair(replace(pair.text, states=across.states), replace(pair.image, states=image))
         trace = None
         if reducer is not None:

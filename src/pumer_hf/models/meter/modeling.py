@@ -150,7 +150,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
-            tokens; `pooler_output` (B, 2 * D) the text [CLS] and the image [CLS].
+            tokens, with `config.pooled_only` the [CLS] of each alone; `pooler_output` (B, 2 * D) the text [CLS] and
+            the image [CLS].
         """
         if pixel_mask is not None:
             raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
@@ -176,7 +177,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         for index, cross_layers in enumerate(self.pairs):
             reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
             text, image, attentions, pair, trace = cross_layers(
-                text, image, pair, padded, reducer, index, bool(output_attentions), rows
+                text, image, pair, padded, reducer, index, bool(output_attentions), rows, self.num_queries(index)
             )
             if trace is not None:
                 traces.append(trace)

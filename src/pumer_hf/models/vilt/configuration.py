@@ -8,7 +8,8 @@ from ...configuration import PuMerConfig
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
-    """[`ViltConfig`] plus `reduction` and `semantics` ([`PuMerConfig`]). Reads the `config.json` of a stock ViLT too.
+    """[`ViltConfig`] plus `reduction`, `semantics` and `pooled_only` ([`PuMerConfig`]). Reads the `config.json` of a
+    stock ViLT too.
 
     Args:
         text_layer_norm_eps: of the text embeddings; default: `layer_norm_eps`. Original ViLT has 1e-12 here and 1e-6

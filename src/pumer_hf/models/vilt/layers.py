@@ -33,23 +33,29 @@ class PuMerViltSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
 
     def forward(
-        self, hidden_states: Tensor, norm: nn.Module, key_mask: Tensor | None, output_attentions: bool
+        self,
+        hidden_states: Tensor,
+        norm: nn.Module,
+        key_mask: Tensor | None,
+        output_attentions: bool,
+        num_queries: int | None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Context (B, L, D), probabilities (B, H, L, L) or None, queries and keys (B, H, L, D / H).
+        """Context (B, Lq, D), probabilities (B, H, Lq, L) or None, queries (B, H, Lq, D / H), keys (B, H, L, D / H).
 
-        The `norm` of the states is taken here, so that its result need not outlive the projections.
+        The queries are the first `num_queries` tokens; None for all. The `norm` of the states is taken here, so that
+        its result need not outlive the projections.
         """
-        query, key, value = self.project(norm(hidden_states))
+        query, key, value = self.project(norm(hidden_states), num_queries)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = output_attentions or self.config._attn_implementation == "eager"
         release = self.config.semantics == "release"
         return *attend(query, key, value, key_mask, dropout, explicit, release), query, key
 
-    def project(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, H, L, D / H) of the states (B, L, D)."""
+    def project(self, states: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, Lq, D / H), keys and values (B, H, L, D / H) of the states (B, L, D)."""
         heads = self.config.num_attention_heads
         return (
-            split_heads(self.query(states), heads),
+            split_heads(self.query(states[:, :num_queries]), heads),
             split_heads(self.key(states), heads),
             split_heads(self.value(states), heads),
         )
@@ -76,9 +82,14 @@ class PuMerViltAttention(nn.Module):
         self.output = PuMerViltProjection(config.hidden_size, config.hidden_size, config.hidden_dropout_prob)
 
     def forward(
-        self, hidden_states: Tensor, norm: nn.Module, key_mask: Tensor | None, output_attentions: bool
+        self,
+        hidden_states: Tensor,
+        norm: nn.Module,
+        key_mask: Tensor | None,
+        output_attentions: bool,
+        num_queries: int | None,
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        context, weights, query, key = self.attention(hidden_states, norm, key_mask, output_attentions)
+        context, weights, query, key = self.attention(hidden_states, norm, key_mask, output_attentions, num_queries)
         return self.output(context), weights, query, key
 
 
@@ -108,14 +119,16 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         pair: TokenPair,
         output_attentions: bool,
         rows: int | None,
+        num_queries: int | None,
     ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
         """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
-        trace. `rows` is how many tokens the feed-forward part takes at once.
+        trace. `rows` is how many tokens the feed-forward part takes at once. Without a reducer, the first
+        `num_queries` tokens are computed; None for all.
 
         Of states, only `hidden_states` carries a gradient in and out: those in `pair` are ignored.
         """
         hidden_states, weights, pair, trace = self.attend(
-            hidden_states, key_mask, reducer, layer, pair, output_attentions
+            hidden_states, key_mask, reducer, layer, pair, output_attentions, num_queries
         )
         return tokenwise(self.feed_forward, hidden_states, rows), weights, pair, trace
 
@@ -127,12 +140,13 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         layer: int,
         pair: TokenPair,
         output_attentions: bool,
+        num_queries: int | None,
     ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
         """The attention with its residual, and the reduction."""
         attended, weights, query, key = self.attention(
-            hidden_states, self.layernorm_before, key_mask, output_attentions
+            hidden_states, self.layernorm_before, key_mask, output_attentions, num_queries
         )
-        hidden_states = hidden_states + attended
+        hidden_states = hidden_states[:, :num_queries] + attended
         if reducer is None:
             return hidden_states, weights, pair, None
         num_text = pair.text.mask.shape[1]

@@ -127,7 +127,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
                 is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
         Returns:
-            [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens.
+            [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens; with
+            `config.pooled_only` the text [CLS] alone.
         """
         padded = attention_mask is not None or pixel_mask is not None
         hidden_states, pair = self.embed(
@@ -149,7 +150,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         for index, layer in enumerate(self.encoder.layer):
             reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
             hidden_states, weights, pair, trace = layer(
-                hidden_states, keys, reducer, index, pair, bool(output_attentions), rows
+                hidden_states, keys, reducer, index, pair, bool(output_attentions), rows, self.num_queries(index)
             )
             pair = pair.with_states(hidden_states)
             if trace is not None:
