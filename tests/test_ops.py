@@ -131,7 +131,8 @@ def test_groups_are_plain_means_of_their_real_tokens(shape, data):
     # every group gets a token, the other tokens go anywhere or nowhere
     positions = torch.randint(-1, num_groups, (batch, length), generator=generator)
     positions[:, :num_groups] = torch.arange(num_groups)
-    merged = ops.group_weights(positions, mask, num_groups) @ states
+    weights = ops.group_weights(positions, mask, num_groups)
+    merged = ops.merge_groups(states, weights, positions, num_groups)
     sizes = ops.group_sizes(positions.masked_fill(~mask, -1), num_groups)
     for b in range(batch):
         for group in range(num_groups):

@@ -5,7 +5,7 @@ so no result has a data-dependent shape and all of them compile with `torch.comp
 
 A reduction is decided once and then applied to whatever the tokens carry. Pruning decides `keep` ([`keep_salient`]),
 merging decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both become *positions*, where each token goes,
-which compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`]).
+which compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`], [`merge_groups`]).
 """
 
 import torch
@@ -61,8 +61,7 @@ def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tup
 
     * token 0 is protected: it is never merged;
     * padding leaves first: an even padding token outranks every real pair, and a padding token is never the partner of
-    a
-      real one while a real partner exists.
+      a real one while a real partner exists.
 
     Args:
         metric: float `(batch, length, dim)`, compared by cosine.
@@ -118,10 +117,15 @@ def follow(first: Tensor, then: Tensor) -> Tensor:
     return then.gather(1, first.clamp(min=0)).masked_fill(first < 0, -1)
 
 
+def group_sums(values: Tensor, positions: Tensor, num_groups: int) -> Tensor:
+    """Sums (batch, num_groups) of `values` (batch, length); `positions` long (batch, length), -1 for no group."""
+    sums = torch.zeros((values.shape[0], num_groups), dtype=values.dtype, device=values.device)
+    return sums.scatter_add(1, positions.clamp(min=0), values.masked_fill(positions < 0, 0))
+
+
 def group_sizes(source: Tensor, num_groups: int) -> Tensor:
     """How many tokens each group holds, long `(batch, num_groups)`; `source` long `(batch, n)`, -1 for none."""
-    counts = torch.zeros((source.shape[0], num_groups), dtype=torch.long, device=source.device)
-    return counts.scatter_add(1, source.clamp(min=0), (source >= 0).long())
+    return group_sums(torch.ones_like(source), source, num_groups)
 
 
 def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
@@ -134,14 +138,53 @@ def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
         num_groups: tokens after the reduction.
 
     Returns:
-        float32 `(batch, num_groups, length)`. The weights of a group sum to 1.
+        float32 `(batch, length)`. The weights of a group sum to 1, those outside of all are 0.
     """
     group = positions.clamp(min=0)
-    weight = mask.float().masked_fill(positions < 0, 0.0)
-    total = torch.zeros((positions.shape[0], num_groups), device=positions.device).scatter_add(1, group, weight)
+    total = group_sums(mask.float(), positions, num_groups)
     only_padding = total == 0
-    weight = torch.where(only_padding.gather(1, group), 1.0, weight)
+    weight = torch.where(only_padding.gather(1, group), 1.0, mask.float())
     total = torch.where(only_padding, group_sizes(positions, num_groups), total)
-    weight = weight / total.gather(1, group)
+    return (weight / total.gather(1, group)).masked_fill(positions < 0, 0.0)
+
+
+def merge_groups(states: Tensor, weights: Tensor, positions: Tensor, num_groups: int) -> Tensor:
+    """The weighted sum of the states of each group.
+
+    Most groups hold one token. So the first token of each is gathered, and a product adds the rest, which are few.
+
+    Args:
+        states: float `(batch, length, dim)`.
+        weights: float `(batch, length)`, as from [`group_weights`].
+        positions: long `(batch, length)`, the group of each token, -1 for none; every group has one at least.
+        num_groups: tokens after the reduction.
+
+    Returns:
+        float `(batch, num_groups, dim)`, in the dtype of `states`.
+    """
+    first, rest = split_groups(positions, num_groups)
     groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
-    return torch.where(positions.unsqueeze(1) == groups, weight.unsqueeze(1), 0.0)
+    joins = positions.gather(1, rest).unsqueeze(1) == groups
+    rest_weights = torch.where(joins, weights.gather(1, rest).unsqueeze(1), 0.0).to(states.dtype)
+    merged = take_tokens(states, first).mul_(weights.gather(1, first).unsqueeze(-1).to(states.dtype))
+    return merged.baddbmm_(rest_weights, take_tokens(states, rest))
+
+
+def split_groups(positions: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
+    """The first token of each group, long `(batch, num_groups)`, and all others, long `(batch, length - num_groups)`,
+    in order. Every group has a token.
+    """
+    batch, length = positions.shape
+    index = torch.arange(length, device=positions.device).expand(batch, -1)
+    first = torch.full((batch, num_groups + 1), length - 1, device=positions.device)
+    group = positions.masked_fill(positions < 0, num_groups)  # those of no group have one of their own
+    first = first.scatter_reduce(1, group, index, "amin")[:, :num_groups]
+    is_first = torch.zeros_like(positions).scatter(1, first, 1)
+    return first, is_first.argsort(dim=1, stable=True)[:, : length - num_groups]
+
+
+def take_tokens(states: Tensor, index: Tensor) -> Tensor:
+    """Tokens `index`, long `(batch, n)`, of the states `(batch, length, dim)`: `(batch, n, dim)`."""
+    batch, length, dim = states.shape
+    rows = index + length * torch.arange(batch, device=index.device).unsqueeze(1)
+    return states.reshape(-1, dim).index_select(0, rows.flatten()).view(batch, -1, dim)  # `gather` is slower

@@ -69,15 +69,15 @@ class Tokens:
         weights = ops.group_weights(positions, self.mask, num_tokens)
         source = ops.follow(self.source, positions)
         if self.mask.is_floating_point():
-            mask = torch.where(weights > 0, self.mask.unsqueeze(1), 0.0).sum(dim=-1)
+            mask = ops.group_sums(self.mask, positions, num_tokens)
         else:
             mask = ops.group_sizes(source, num_tokens) > 0
         return replace(
             self,
-            states=weights.to(self.states.dtype) @ self.states,
+            states=ops.merge_groups(self.states, weights, positions, num_tokens),
             mask=mask,
             source=source,
-            prior=None if self.prior is None else (weights @ self.prior.float().unsqueeze(-1)).squeeze(-1),
+            prior=None if self.prior is None else ops.group_sums(weights * self.prior, positions, num_tokens),
         )
 
 

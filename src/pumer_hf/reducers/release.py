@@ -37,7 +37,7 @@ class ReleaseReducer(PuMerReducer):
         num_text, num_image = text_mask.shape[1], image_mask.shape[1]
         positions = trace.text_matching.positions(num_text)
         weights = ops.group_weights(positions, unmasked.text.mask, trace.num_text)
-        text = replace(reduced.text, mask=(weights @ text_mask.unsqueeze(-1)).squeeze(-1))
+        text = replace(reduced.text, mask=ops.group_sums(weights * text_mask, positions, trace.num_text))
         image = replace(reduced.image, mask=image_mask.new_ones(reduced.image.mask.shape))
         # The sum over all text tokens is divided by the number of real ones.
         trace = replace(trace, saliency=trace.saliency * num_text / text_mask.sum(dim=1, keepdim=True))

@@ -173,7 +173,7 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
         )
     if prior is not None:
         weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.bool), length)
-        prior = (weights @ prior.unsqueeze(-1)).squeeze(-1)
+        prior = ops.group_sums(weights * prior, source, length)
     return Tokens(states, mask, source, prior)
 
 
