@@ -131,6 +131,7 @@ def test_groups_are_plain_means_of_their_real_tokens(shape, data):
     # every group gets a token, the other tokens go anywhere or nowhere
     positions = torch.randint(-1, num_groups, (batch, length), generator=generator)
     positions[:, :num_groups] = torch.arange(num_groups)
+    positions = positions.gather(1, torch.rand(batch, length, generator=generator).argsort(dim=1))
     weights = ops.group_weights(positions, mask, num_groups)
     merged = ops.merge_groups(states, weights, positions, num_groups)
     sizes = ops.group_sizes(positions.masked_fill(~mask, -1), num_groups)
@@ -140,6 +141,24 @@ def test_groups_are_plain_means_of_their_real_tokens(shape, data):
             real = [i for i in members if mask[b, i]]
             torch.testing.assert_close(merged[b, group], states[b, real or members].mean(dim=0))
             assert sizes[b, group] == len(real)
+
+
+def test_merging_and_its_gradients_are_those_of_a_dense_product():
+    generator = torch.Generator().manual_seed(0)
+    positions = torch.tensor([[2, -1, 0, 2, 1, 0, 2], [-1, 1, 1, 0, -1, 2, -1]])
+    states = torch.randn(2, 7, 3, generator=generator).double().requires_grad_()
+    mask = torch.rand(2, 7, generator=generator).requires_grad_()
+    weights = ops.group_weights(positions, mask, 3)
+    merged = ops.merge_groups(states, weights, positions, 3)
+    dense = (positions.unsqueeze(1) == torch.arange(3).unsqueeze(1)) * weights.unsqueeze(1)
+    expected = dense.double() @ states
+    torch.testing.assert_close(merged, expected)
+    factor = torch.randn(merged.shape, generator=generator).double()
+    found, wanted = (
+        torch.autograd.grad((sums * factor).sum(), (states, mask), retain_graph=True) for sums in (merged, expected)
+    )
+    torch.testing.assert_close(found, wanted)
+    assert all(gradient.abs().sum() > 0 for gradient in found)
 
 
 @settings(deadline=None)

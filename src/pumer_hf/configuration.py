@@ -50,8 +50,8 @@ class PuMerConfig(PreTrainedConfig):
         semantics: `"paper"`, or `"release"` to compute token for token what the code released with PuMer does
             ([`reducers.release`]). Only for checkpoints that were trained with that code.
         pooled_only: compute in the last layer only what `pooler_output` needs, the [CLS] of the text (METER: and that
-            of the image), which attends to all tokens as ever. What the heads give is the same, sooner; not in the
-            paper. `last_hidden_state` then has no other tokens. A last layer that reduces tokens computes all.
+            of the image), which attends to all tokens as before. The logits of a head stay the same. Not in the paper.
+            `last_hidden_state` then has no other tokens. A last layer that reduces tokens computes all.
     """
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")

@@ -151,7 +151,7 @@ def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
 def merge_groups(states: Tensor, weights: Tensor, positions: Tensor, num_groups: int) -> Tensor:
     """The weighted sum of the states of each group.
 
-    Most groups hold one token. So the first token of each is gathered, and a product adds the rest, which are few.
+    Most groups hold one token. So the first token of each is gathered, and a product adds the rest.
 
     Args:
         states: float `(batch, length, dim)`.
@@ -163,10 +163,12 @@ def merge_groups(states: Tensor, weights: Tensor, positions: Tensor, num_groups:
         float `(batch, num_groups, dim)`, in the dtype of `states`.
     """
     first, rest = split_groups(positions, num_groups)
+    merged = take_tokens(states, first).mul_(weights.gather(1, first).unsqueeze(-1).to(states.dtype))
+    if rest.shape[1] == 0:
+        return merged
     groups = torch.arange(num_groups, device=positions.device).unsqueeze(1)
     joins = positions.gather(1, rest).unsqueeze(1) == groups
     rest_weights = torch.where(joins, weights.gather(1, rest).unsqueeze(1), 0.0).to(states.dtype)
-    merged = take_tokens(states, first).mul_(weights.gather(1, first).unsqueeze(-1).to(states.dtype))
     return merged.baddbmm_(rest_weights, take_tokens(states, rest))
 
 
@@ -176,9 +178,9 @@ def split_groups(positions: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """
     batch, length = positions.shape
     index = torch.arange(length, device=positions.device).expand(batch, -1)
-    first = torch.full((batch, num_groups + 1), length - 1, device=positions.device)
+    first = torch.full((batch, num_groups + 1), length - 1.0, device=positions.device)  # float: MPS has no other "amin"
     group = positions.masked_fill(positions < 0, num_groups)  # those of no group have one of their own
-    first = first.scatter_reduce(1, group, index, "amin")[:, :num_groups]
+    first = first.scatter_reduce(1, group, index.float(), "amin")[:, :num_groups].long()
     is_first = torch.zeros_like(positions).scatter(1, first, 1)
     return first, is_first.argsort(dim=1, stable=True)[:, : length - num_groups]
 
@@ -187,4 +189,4 @@ def take_tokens(states: Tensor, index: Tensor) -> Tensor:
     """Tokens `index`, long `(batch, n)`, of the states `(batch, length, dim)`: `(batch, n, dim)`."""
     batch, length, dim = states.shape
     rows = index + length * torch.arange(batch, device=index.device).unsqueeze(1)
-    return states.reshape(-1, dim).index_select(0, rows.flatten()).view(batch, -1, dim)  # `gather` is slower
+    return states.reshape(-1, dim).index_select(0, rows.flatten()).view(*index.shape, dim)  # `gather` is slower

@@ -64,7 +64,7 @@ class Tokens:
         that with the weights of a float mask, which then add up.
 
         Args:
-            positions: long (B, L), where each token goes, or -1 to drop it.
+            positions: long (B, L), where each token goes, or -1 to drop it. To every place goes at least one.
         """
         weights = ops.group_weights(positions, self.mask, num_tokens)
         source = ops.follow(self.source, positions)

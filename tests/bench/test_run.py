@@ -148,31 +148,22 @@ def test_a_compiled_contender_is_counted_eager(family):
 
 def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "vilt")
-    first_layer = json.dumps(
-        {**REDUCTION, "layers": [0], "prune_ratio": 0.1}
-    )  # a last layer that reduces computes all
-    arguments = [
-        "bench",
-        checkpoint,
-        "--reduction",
-        first_layer,
-        "--batch-size",
-        "2",
-        "--seconds",
-        "0.01",
-        "--no-memory",
-    ]
-    plain, pooled = [], []
-    for flags, result in (([], plain), (["--pooled-only"], pooled)):
-        assert main([*arguments, *flags]) == 0
-        result += capsys.readouterr().out.splitlines()
-    before, after = json.loads(plain[-1]), json.loads(pooled[-1])
-    assert (before["pooled_only"], after["pooled_only"]) == ([], ["unreduced", "reduced"])
+
+    def bench(*flags):
+        assert main(["bench", checkpoint, "--batch-size", "2", "--seconds", "0.01", "--no-memory", *flags]) == 0
+        *lines, last = capsys.readouterr().out.splitlines()
+        return json.loads(last), [line for line in lines if ", pooled_only: " in line]
+
+    first_layer = ["--reduction", json.dumps({**REDUCTION, "layers": [0], "prune_ratio": 0.1})]
+    (plain, said), (pooled, said_too) = bench(*first_layer), bench(*first_layer, "--pooled-only")
+    assert (plain["pooled_only"], said) == ([], [])
+    assert pooled["pooled_only"] == ["unreduced", "reduced"]
+    assert said_too[0].endswith(", pooled_only: unreduced, reduced.")
     for name in ("unreduced", "reduced"):
-        assert after["gflops"][name] < before["gflops"][name]
-    assert after["gflops"]["stock"] == before["gflops"]["stock"]
-    assert any(line.endswith(", pooled_only.") for line in pooled)
-    assert not any("pooled_only." in line for line in plain)
+        assert pooled["gflops"][name] < plain["gflops"][name]
+    assert pooled["gflops"]["stock"] == plain["gflops"]["stock"]
+    last_layer_reduces, _ = bench("--pooled-only")
+    assert last_layer_reduces["pooled_only"] == ["unreduced"]
 
 
 def test_the_batch_grows_until_it_stops_paying():

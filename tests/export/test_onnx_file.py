@@ -7,6 +7,7 @@ from torch import nn
 
 from pumer_hf.export.onnx_file import OnnxModel, export_onnx, quantize_onnx
 from pumer_hf.export.run import padded_inputs
+from pumer_hf.models.embeddings import PatchProjection
 
 onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
@@ -48,9 +49,10 @@ def test_a_file_computes_what_the_model_does_on_any_batch(family, head, reductio
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fields", [{"semantics": "release"}, {"pooled_only": True}])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_semantics_of_the_release(family, tmp_path):
-    model = new_model(family, reduction=schedule("pumer", "small"), semantics="release")
+def test_variants_of_the_config(family, fields, tmp_path):
+    model = new_model(family, reduction=schedule("pumer", "small"), **fields)
     export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
     inputs = padded_inputs(model, 3, NUM_TEXT)
     with torch.inference_mode():
@@ -66,7 +68,8 @@ def test_int8_is_in_every_linear_layer(family, tmp_path):
     export_onnx(model, path, NUM_TEXT)
     quantize_onnx(path, dest)
     operations = [node.op_type for node in onnx.load(dest).graph.node]
-    assert operations.count("MatMulInteger") == sum(isinstance(module, nn.Linear) for module in model.modules())
+    linear = sum(isinstance(module, (nn.Linear, PatchProjection)) for module in model.modules())
+    assert operations.count("MatMulInteger") == linear
     inputs = padded_inputs(model, 3, NUM_TEXT)
     exact, rough = OnnxModel(path)(**inputs), OnnxModel(dest)(**inputs)
     assert 0 < (rough - exact).abs().max() < 0.2 * exact.std()

@@ -50,7 +50,7 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
         "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
         "matmul_precision": settings.matmul_precision,
         "compiled": [name for name, one in contenders.items() if one.run is not one.eager],
-        "pooled_only": [name for name, one in contenders.items() if getattr(one.eager.config, "pooled_only", False)],
+        "pooled_only": [name for name, one in contenders.items() if pools_only(one.eager)],
         "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
     }
     if settings.latency:
@@ -71,6 +71,11 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
 def reduces(model: Any) -> bool:
     """Whether it is a model of ours that reduces tokens."""
     return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
+
+
+def pools_only(model: Any) -> bool:
+    """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
+    return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:

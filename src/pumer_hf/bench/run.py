@@ -117,7 +117,7 @@ def notes(report: dict[str, Any], settings: Settings) -> Sequence[str]:
         f"Speed: {throughput['regime']}, batch {throughput['batch_size']}, {throughput['rounds']} interleaved rounds "
         f"on {settings.device}; {settings.dtype}, matrix products of {settings.matmul_precision} precision"
         + (", compiled" if settings.compile else "")
-        + (", pooled_only." if report["pooled_only"] else ".")
+        + (f", pooled_only: {', '.join(report['pooled_only'])}." if report["pooled_only"] else ".")
     ]
     if STOCK_NAME in throughput:
         gain = throughput[REDUCED_NAME]["ratio"] / throughput[STOCK_NAME]["ratio"]

@@ -169,7 +169,7 @@ class OnnxModel(nn.Module):
 def quantize_onnx(path: str | Path, dest: str | Path) -> None:
     """Write an ONNX file with linear layers in int8: the weights per channel, the activations as they come (dynamic).
 
-    Word embeddings, METER's convolution, attention and the reduction stay in float32. Of the 8 bits of a weight 7 are
+    Word embeddings, attention and the reduction stay in float32. Of the 8 bits of a weight 7 are
     used: processors without VNNI instructions add products in 16 bits, and overflow with all 8.
 
     Args:

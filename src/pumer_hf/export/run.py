@@ -76,7 +76,8 @@ def export_checkpoint(
     model = load_checkpoint_model(source, reduction).to("cpu").float()
     text_length = checked_text_length(model, text_length)
     models, facts = write_files(model, dest, text_length, int8)
-    report = {"checkpoint": source, "reduction": model.config.reduction, "text_length": text_length, **facts}
+    report = {"checkpoint": source, "reduction": model.config.reduction, "pooled_only": model.config.pooled_only}
+    report |= {"text_length": text_length, **facts}
     report["throughput"] = measure_speed(models, batch_size, text_length, seconds)
     report |= environment()
     report["versions"]["onnxruntime"] = onnxruntime.__version__

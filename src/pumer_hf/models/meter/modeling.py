@@ -141,7 +141,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
             output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
             output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image: those that come into
-                the first pair, and those that leave each.
+                the first pair, and those that leave each; with `config.pooled_only` the [CLS] alone leave the last.
             text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
             image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
             image_source: long (B, 1 + P), what [`encode_image`] made too; None where the tower has merged nothing.

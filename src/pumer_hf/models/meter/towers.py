@@ -104,10 +104,7 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
     def __init__(self, config: CLIPVisionConfig):
         super().__init__(config)
         self.embeddings = CLIPVisionEmbeddings(config)
-        patch_size = (config.patch_size, config.patch_size)
-        self.embeddings.patch_embedding = PatchProjection(
-            config.num_channels, config.hidden_size, patch_size, patch_size, bias=False
-        )
+        self.embeddings.patch_embedding.__class__ = PatchProjection  # the same weights, drawn as before
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = PuMerMeterVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -121,8 +121,9 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
             output_attentions: return the attention probabilities (B, H, L, L) of each layer, L being the tokens that
-                come into it.
-            output_hidden_states: return the hidden states (B, L, D), embeddings first.
+                come into it; with `config.pooled_only` (B, H, 1, L) of the last.
+            output_hidden_states: return the hidden states (B, L, D), embeddings first; with `config.pooled_only` the
+                last are of the text [CLS] alone.
             image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
                 is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
