@@ -178,7 +178,8 @@ def split_groups(positions: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """
     batch, length = positions.shape
     index = torch.arange(length, device=positions.device).expand(batch, -1)
-    first = torch.full((batch, num_groups + 1), length - 1.0, device=positions.device)  # float: MPS has no other "amin"
+    # float, as MPS has no "amin" of integers
+    first = torch.full((batch, num_groups + 1), length - 1.0, device=positions.device)
     group = positions.masked_fill(positions < 0, num_groups)  # those of no group have one of their own
     first = first.scatter_reduce(1, group, index.float(), "amin")[:, :num_groups].long()
     is_first = torch.zeros_like(positions).scatter(1, first, 1)

@@ -68,7 +68,7 @@ def test_meter_matches_table_7(meter, task, num_images, paper, design, tokens):
     assert [(trace.num_text, trace.num_image) for trace in outputs.reduction] == tokens
 
 
-@pytest.mark.parametrize(("ratio", "gflops", "left"), [(0.0, 64.7, 577), (0.08, 41.2, 231)])
+@pytest.mark.parametrize(("ratio", "gflops", "left"), [(0.0, 64.7, 577), (0.08, 39.9, 231)])
 def test_merging_in_the_image_tower_goes_beyond_the_paper(ratio, gflops, left):
     with torch.device("meta"):
         model = PuMerMeterModel(
