@@ -180,6 +180,13 @@ def schedule(method: str, size: str) -> dict[str, Any]:
     return parse_reduction({"method": method, **SCHEDULES[method][size]}).to_dict()
 
 
+REDUCTIONS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},
+}
+"""All schedules by name."""
+
+
 def inputs_of(family):
     """Inputs with all that some method asks for."""
     saliency = torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(7))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import FAMILIES, NUM_TEXT, SCHEDULES, schedule
+from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, schedule
 from torch import nn
 
 from pumer_hf.export.onnx_file import OnnxModel, export_onnx, quantize_onnx
@@ -15,10 +15,6 @@ pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install 'pu
 HEADS = ("model_class", "entailment_class", "retrieval_class", "images_class")
 QUICK = {("vilt", "images_class", "none"), ("meter", "retrieval_class", "pumer-small")}
 """What `test_run.py` does not try."""
-REDUCTIONS = {
-    "none": None,
-    **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},
-}
 CASES = [
     pytest.param(family, head, reduction, id="-".join(case), marks=[] if case in QUICK else pytest.mark.slow)
     for family in FAMILIES

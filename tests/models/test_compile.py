@@ -6,14 +6,9 @@ import itertools
 
 import pytest
 import torch
-from tiny_models import FAMILIES, SCHEDULES, gradients, inputs_of, loss_of, schedule
+from tiny_models import FAMILIES, REDUCTIONS, gradients, inputs_of, loss_of, schedule
 
 from pumer_hf.bench.contenders import random_inputs
-
-REDUCTIONS = {
-    "none": None,
-    **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},
-}
 
 
 def is_quick(family, name):

@@ -4,21 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_models import FAMILIES, NUM_TEXT, SCHEDULES, gradients, inputs_of, schedule
+from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, SCHEDULES, gradients, inputs_of, schedule
 from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf.reducers import METHODS, build_reducer, parse_reduction
 from pumer_hf.reducers.pruning import LearnedPruningReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
-REDUCTIONS = [None, *(schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method])]
 pytestmark = [
     pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES),
-    pytest.mark.parametrize(
-        "reduction",
-        REDUCTIONS,
-        ids=["none", *(f"{method}-{size}" for method in SCHEDULES for size in SCHEDULES[method])],
-    ),
+    pytest.mark.parametrize("reduction", REDUCTIONS.values(), ids=REDUCTIONS),
 ]
 
 
