@@ -1,5 +1,5 @@
-"""Every method compiles in every family. What takes long is slow: most of the larger schedules, and METER with other
-methods than PuMer, since they are the same code as in ViLT.
+"""Every method compiles and exports in every family. What takes long is slow: most of the larger schedules, and METER
+with other methods than PuMer, since they are the same code as in ViLT.
 """
 
 import itertools
@@ -31,6 +31,14 @@ def test_compiles_without_graph_break_forward_and_backward(family, name):
     torch.testing.assert_close(loss_of(compiled, inputs), expected_loss)
     for name, gradient in gradients(compiled, inputs).items():
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("family", "name"), CASES)
+def test_exports(family, name):
+    family = FAMILIES[family]
+    model, inputs = family.model(REDUCTIONS[name]), inputs_of(family)
+    exported = torch.export.export(model, (), kwargs=inputs).module()
+    torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
 
 
 @torch.inference_mode()

@@ -136,12 +136,6 @@ def test_set_reduction_equals_loading_with_it(family, reduction):
     assert model.config.reduction == expected.config.reduction
 
 
-def test_exports(family, reduction):
-    model, inputs = family.model(reduction), inputs_of(family)
-    exported = torch.export.export(model, (), kwargs=inputs).module()
-    torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
-
-
 def padded_pair(width=6):
     """Tokens of three examples, the last ones of each padding; index 0 real."""
     generator = torch.Generator().manual_seed(3)
