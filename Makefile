@@ -9,13 +9,14 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-slow quality style
+.PHONY: help install install-dev demo test test-slow mutants quality style
 
 help:
 	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores);"
 	@echo "                 ARGS=--resume continues an interrupted run"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the slow tests too"
+	@echo "make mutants     change the core on purpose, a small thing at a time, and list what no unit test notices (hours)"
 	@echo "make quality     check style and types"
 	@echo "make style       format the code"
 	@echo "make install     only set up $(VENV)"
@@ -42,6 +43,12 @@ test: install-dev
 
 test-slow: install-dev
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"
+
+# Stop it when you like: the same command goes on.
+mutants: install-dev
+	$(PIP) --editable ".[digits,dev,mutants]"
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run
+	$(BIN)/mutmut results
 
 quality: install-dev
 	$(BIN)/ruff check .
