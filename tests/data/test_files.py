@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PILImage
 
-from pumer_hf.data.files import open_image, read_vqa_answers, read_vqa_files, read_vqa_questions
+from pumer_hf.data.files import read_vqa_answers, read_vqa_files, read_vqa_questions
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.images import open_image
 
 
 def png_bytes(size=(6, 4), colour=(200, 30, 10), mode="RGB"):
@@ -360,7 +361,8 @@ def test_the_collator_names_the_row_of_a_damaged_image(folder):
     write_image(folder / "b.png")
     rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
     (folder / "a.png").write_bytes(cut(png_bytes((64, 64))))
-    collator = VqaCollator(SimpleNamespace(), ["a cup", "yes"])
+    squares = SimpleNamespace(image_processor=SimpleNamespace(size={"shortest_edge": None}))
+    collator = VqaCollator(squares, ["a cup", "yes"])
     with pytest.raises(ValueError, match=r"train\.jsonl, line 2: cannot read the image .*a\.png"):
         collator(rows)
 

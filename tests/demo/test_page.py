@@ -1,8 +1,6 @@
 """The page: what its controls do, and how it is put together."""
 
-import gc
 import sys
-import warnings
 
 import pytest
 from PIL import Image
@@ -11,7 +9,7 @@ from tiny_tasks import save_tiny, tiny
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, costs, load_gradio
+from pumer_hf.demo.page import HINT, Handlers, costs
 from pumer_hf.demo.schedules import slider_values
 
 SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
@@ -69,16 +67,6 @@ def test_a_table_of_costs():
 def test_nothing_is_asked_without_image_and_text(image, text, handlers):
     assert handlers.answer(image, text, NOTHING, 1, 0.1, 0.1, 0.1) == (None, None, None, "", HINT, None)
     assert handlers.time(None, image, text, NOTHING, 1, 0.1, 0.1, 0.1) == HINT
-
-
-@pytest.fixture
-def gradio():
-    """Gradio, which leaves event loops open: they are collected here, so that no later test meets the warning."""
-    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'pumer-hf[demo]'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield load_gradio()
-        gc.collect()
 
 
 def test_the_page_is_put_together(gradio, tmp_path, monkeypatch):

@@ -7,9 +7,10 @@ from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
 from ..data.digit_scenes import CELL_SIZE, COLOURS, DIGITS, digit_scenes
-from ..data.files import find_image, json_field, open_image, read_objects
+from ..data.files import find_image, json_field, read_objects
 from ..data.scene_statements import hypothesis_scenes
 from ..explain.maps import patch_size
+from ..images import open_image
 from ..models.base import PuMerPreTrainedModel
 from ..models.meter import PuMerMeterForVisualEntailment
 from ..models.vilt import PuMerViltForVisualEntailment
