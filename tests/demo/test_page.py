@@ -63,6 +63,13 @@ def test_a_table_of_costs():
     assert "| reduced | 0.5 | 12.3 ms |" in alone
 
 
+def test_what_is_wrong_with_a_picture_is_shown(handlers, gradio, tmp_path):
+    Image.new("F", (48, 48), 200).save(tmp_path / "a.tif")
+    start = list(slider_values(handlers.asker.schedule).values())
+    with pytest.raises(gradio.Error, match=r"a\.tif: its values are in \[200, 200\]"):
+        handlers.answer(str(tmp_path / "a.tif"), QUESTION, NOTHING, 1, *start)
+
+
 @pytest.mark.parametrize(("image", "text"), [(None, QUESTION), (SCENE, None), (SCENE, "  ")])
 def test_nothing_is_asked_without_image_and_text(image, text, handlers):
     assert handlers.answer(image, text, NOTHING, 1, 0.1, 0.1, 0.1) == (None, None, None, "", HINT, None)
