@@ -169,8 +169,10 @@ def undecoded(dataset: Any) -> Any:
     from datasets import Image
 
     names = dataset.column_names
-    if names is not None and not {"image", "question"} <= set(names):
-        raise ValueError(f"{TASK} needs the columns image and question, the dataset has {names}")
+    if names is not None:
+        if not {"image", "question"} <= set(names):
+            raise ValueError(f"{TASK} needs the columns image and question, the dataset has {names}")
+        dataset = dataset.select_columns([name for name in names if name in ("image", "question", "origin")])
     is_image = dataset.features is not None and isinstance(dataset.features["image"], Image)
     return dataset.cast_column("image", Image(decode=False)) if is_image else dataset
 

@@ -54,7 +54,7 @@ def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
         rows = rows.select(range(0, len(rows), 3))
         return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]
     rows = digit_scenes("test", NUM_EXAMPLES, questions_per_scene=1, grid_size=grid_size)
-    return [(row["image"].convert("RGB"), row["question"]) for row in rows]
+    return [(open_image(row["image"]), row["question"]) for row in rows]
 
 
 def read_examples(folder: Path) -> list[Example]:
