@@ -48,11 +48,15 @@ def test_what_is_refused_is_named(image, text, message):
         encode_example(*tiny("vilt"), image, text)
 
 
-def test_an_image_that_is_too_long_for_its_shape_is_named():
+def test_an_image_that_is_too_long_for_its_shape_is_named(tmp_path, monkeypatch):
     model, processor = tiny("vilt")
-    long = Image.new("RGB", (2000, 3))
+    monkeypatch.chdir(tmp_path)
+    long = "long.png"
+    Image.new("RGB", (2000, 3)).save(long)
     assert encode_example(model, processor, long, QUESTION)["pixel_values"].shape == (1, 3, 48, 48)
-    with pytest.raises(ValueError, match=r"here: keep_aspect_ratio=True: an image of 2000 x 3 pixels .* \(8 pixels\)"):
+    with pytest.raises(
+        ValueError, match=r"here: keep_aspect_ratio=True: the image long\.png has 2000 x 3 pixels.* \(8\)"
+    ):
         encode_example(model, processor, long, QUESTION, keep_aspect_ratio=True, origin="here")
 
 

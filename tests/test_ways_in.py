@@ -19,7 +19,6 @@ from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.demo.asker import Asker
 from pumer_hf.demo.examples import find_examples
 from pumer_hf.demo.page import build_page
-from pumer_hf.explain.report import open_picture
 from pumer_hf.explain.run import encode
 from pumer_hf.explain.vqa_hat import read_map
 from pumer_hf.inputs import encode_example
@@ -109,7 +108,7 @@ WAYS = {
     "encode_example of an image": opened,
     "pipeline": pipeline,
     "pipeline of a dataset": dataset,
-    "explain": lambda path, *parts: encode(*parts, open_picture(str(path)), QUESTION),
+    "explain": lambda path, *parts: encode(*parts, str(path), QUESTION),
     "example of the page": page_example,
 }
 

@@ -45,7 +45,7 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
         with PILImage.open(_file(source)) as opened:
             return _upright_rgb(opened)
     except UNREADABLE as error:
-        raise ValueError(located(f"cannot read the image {_name(source)}: {error}", origin)) from error
+        raise ValueError(located(f"cannot read the image {image_name(source)}: {error}", origin)) from error
 
 
 def located(message: str, origin: str) -> str:
@@ -58,13 +58,13 @@ def _is_undecoded(source: Any) -> bool:
     return isinstance(source, Mapping) and any(source.get(name) is not None for name in ("bytes", "path"))
 
 
-def _name(source: ImageSource) -> str:
-    """What to call a picture in a message."""
+def image_name(source: ImageSource) -> str:
+    """What to call a picture in a message: its file, or else what it is."""
     if isinstance(source, PILImage.Image):
         return f"of mode {source.mode} and {source.width} x {source.height} pixels"
     if isinstance(source, np.ndarray):
         return f"of shape {source.shape} and dtype {source.dtype}"
-    name = str((source.get("path") if isinstance(source, Mapping) else source) or "")
+    name = str((source.get("path") if isinstance(source, Mapping) else source) or "in memory")
     return f"{name[:32]}..." if name.startswith("data:") else name
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
-from .images import ImageSource, located, open_image
+from .images import ImageSource, image_name, located, open_image
 from .models.base import PuMerPreTrainedModel
 from .models.heads import ImagesClassifierHead, RetrievalHead, num_images
 
@@ -49,7 +49,7 @@ def encode_example(
     if len(images) != num_images(model):
         raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")
     inputs = processor(
-        images=[ready_image(open_image(one, origin), processor, keep_aspect_ratio, origin) for one in images],
+        images=[ready_image(one, processor, keep_aspect_ratio, origin) for one in images],
         text=[text],
         padding="max_length",
         max_length=max_text_length or min(TEXT_LENGTH, model.config.max_text_length),
@@ -65,31 +65,33 @@ def encode_example(
 
 
 def ready_image(
-    image: PILImage.Image, processor: ProcessorMixin, keep_aspect_ratio: bool = False, origin: str = ""
+    source: ImageSource, processor: ProcessorMixin, keep_aspect_ratio: bool = False, origin: str = ""
 ) -> PILImage.Image:
-    """An RGB image as the processor is to get it: squeezed into a square, if nothing else makes a square.
+    """Open an image as the processor is to get it: squeezed into a square, if nothing else makes a square.
 
     Args:
-        image: from [`open_image`].
+        source: what [`open_image`] takes.
         processor: of the checkpoint. One that makes squares, by resizing (METER) or by cutting out the middle (METER
             as first published), gets the image as it is.
         keep_aspect_ratio: make no square.
         origin: where the image is from, for error messages.
 
     Raises:
-        ValueError: the image is so long that ViLT would see no patch of its shorter side.
+        ValueError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
     """
+    image = open_image(source, origin)
     if makes_squares(processor):
         return image
     side = processor.image_processor.size["shortest_edge"]
     if not keep_aspect_ratio:
         return image.resize((side, side), Resampling.BICUBIC)
     shorter, longer = sorted(image.size)
-    divisor, longest = processor.image_processor.size_divisor, int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * side)
-    if int(shorter * min(side / shorter, longest / longer) + 0.5) < divisor:
+    patch, longest = processor.image_processor.size_divisor, int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * side)
+    if int(shorter * min(side / shorter, longest / longer) + 0.5) < patch:
         message = (
-            f"keep_aspect_ratio=True: an image of {image.width} x {image.height} pixels has less than a patch "
-            f"({divisor} pixels) on its shorter side once its longer side fits into {longest}: cut it, or make squares"
+            f"keep_aspect_ratio=True: the image {image_name(source)} has {image.width} x {image.height} pixels: once "
+            f"its longer side fits into {longest}, the shorter one is less than a patch ({patch}); cut it, or make "
+            "squares"
         )
         raise ValueError(located(message, origin))
     return image

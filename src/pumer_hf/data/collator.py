@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
-from ..images import open_image
 from ..inputs import drop_full_mask, makes_squares, ready_image
 from .augment import rand_augment
 
@@ -85,10 +84,9 @@ class Collator:
         return batch
 
     def _opened(self, source: dict[str, Any], origin: str) -> PILImage.Image:
-        image = open_image(source, origin)
         if self.keep_aspect_ratio and makes_squares(self.processor):
             raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
-        image = ready_image(image, self.processor, self.keep_aspect_ratio, origin)
+        image = ready_image(source, self.processor, self.keep_aspect_ratio, origin)
         return rand_augment(image) if self.rand_augment else image
 
 

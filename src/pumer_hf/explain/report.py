@@ -40,11 +40,12 @@ def explain_checkpoint(
         Lines to print: the answer to each text, and what each layer left.
     """
     check_output(output)
-    pictures = [open_picture(name) for name in images]
+    for name in images:
+        open_picture(name)  # an unreadable one is an error before the model is loaded
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
-    rows, lines = zip(*(explain(model, processor, pictures, text, keep_aspect_ratio) for text in texts), strict=True)
+    rows, lines = zip(*(explain(model, processor, images, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"saved in {output}"]
 
