@@ -1,5 +1,6 @@
 """Maps of what a text is about."""
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -68,5 +69,7 @@ def test_a_segmentation_model_gives_maps(tmp_path):
     assert maps.shape == (2, 32, 32)
     assert 0 < maps.min() < maps.max() < 1
     assert grounder(images[:1], ["a bad cab"]).shape == (1, 32, 32)
+    grey = np.arange(2000, dtype=np.uint16).reshape(40, 50) % 256
+    torch.testing.assert_close(grounder([grey * 257], ["a"]), grounder([grey.astype(np.uint8)], ["a"]))
     with pytest.raises(ValueError, match="2 images and 1 texts"):
         grounder(images, ["a"])

@@ -7,6 +7,8 @@ import threading
 import pytest
 import tiny_models
 import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
@@ -101,8 +103,63 @@ def test_paths_and_urls(vqa, picture, tmp_path):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path))
     with server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        assert vqa(f"http://127.0.0.1:{server.server_address[1]}/picture.png", TEXTS[0]) == expected
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        assert vqa(f"{address}/picture.png", TEXTS[0]) == expected
+        with pytest.raises(ValueError, match=rf"cannot read the image {address}/gone\.png: .*404"):
+            vqa(f"{address}/gone.png", TEXTS[0])
         server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def files(picture, tmp_path_factory):
+    """Two pictures as files, one stored turned, and what is seen in it."""
+    folder = tmp_path_factory.mktemp("files")
+    picture.save(folder / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.rotate(90, expand=True).save(folder / "b.png", exif=exif)
+    return [str(folder / "a.png"), str(folder / "b.png")]
+
+
+def rows_of(files, feature=None):
+    features = Features({"image": feature or ImageFeature(), "question": Value("string"), "more": Value("int64")})
+    return Dataset.from_dict({"image": files, "question": TEXTS, "more": [1, 2]}, features=features)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_datasets(vqa, picture, files, batch_size):
+    expected = vqa(picture, TEXTS, batch_size=batch_size)
+    for feature in (ImageFeature(), ImageFeature(decode=False), Value("string")):
+        assert list(vqa(rows_of(files, feature), batch_size=batch_size)) == expected
+    assert list(vqa(rows_of(files).to_iterable_dataset(), batch_size=batch_size)) == expected
+    rows = rows_of(files)
+    assert vqa(rows["image"], rows["question"], batch_size=batch_size) == expected
+
+
+def test_a_dataset_without_its_columns_is_refused(vqa, files):
+    with pytest.raises(ValueError, match=r"needs the columns image and question, .* has \['image', 'text', 'more'\]"):
+        vqa(rows_of(files).rename_column("question", "text"))
+
+
+def test_pictures_that_are_broken_are_named_with_their_place(vqa, files, tmp_path):
+    (tmp_path / "cut.png").write_bytes(b"no picture")
+    names = [files[0], str(tmp_path / "cut.png")]
+    inputs = {
+        "dataset": rows_of(names),
+        "stream": rows_of(names).to_iterable_dataset(),
+        "list": [{"image": name, "question": TEXTS[0]} for name in names],
+        "generator": ({"image": name, "question": TEXTS[0]} for name in names),
+    }
+    for kind, examples in inputs.items():
+        with pytest.raises(ValueError, match=r"example 1: cannot read the image .*cut\.png") as error:
+            list(vqa(examples))
+        assert "no picture" not in str(error.value), kind
+    with pytest.raises(ValueError, match=r"example 1: cannot read the image .*cut\.png"):
+        vqa(names, TEXTS[0])
+    with pytest.raises(ValueError, match=r"^cannot read the image .*cut\.png"):
+        vqa(names[1], TEXTS[0])
+    with pytest.raises(ValueError, match=r"row 9: cannot read the image .*cut\.png"):
+        vqa({"image": names[1], "question": TEXTS[0], "origin": "row 9"})
 
 
 def test_keeping_the_shape_of_images(picture):

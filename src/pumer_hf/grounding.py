@@ -5,10 +5,11 @@ segmentation model.
 from collections.abc import Sequence
 
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoProcessor, CLIPSegForImageSegmentation, ProcessorMixin
+
+from .images import ImageSource, open_image
 
 SIDE = 24
 """Rows and columns of a map from boxes."""
@@ -66,11 +67,14 @@ class Grounder:
         return cls(CLIPSegForImageSegmentation.from_pretrained(name), AutoProcessor.from_pretrained(name))
 
     @torch.no_grad()
-    def __call__(self, images: Sequence[PILImage.Image], texts: Sequence[str]) -> Tensor:
-        """Maps float (B, rows, columns) in [0, 1], one for each image and its text."""
+    def __call__(self, images: Sequence[ImageSource], texts: Sequence[str]) -> Tensor:
+        """Maps float (B, rows, columns) in [0, 1], one for each image and its text.
+
+        A map is of the whole image. For a model whose processor cuts out the middle, give the images cut like that.
+        """
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts: give as many of both")
-        images = [image.convert("RGB") for image in images]
-        inputs = self.processor(images=images, text=list(texts), padding=True, truncation=True, return_tensors="pt")
+        opened = [open_image(image, f"image {index}") for index, image in enumerate(images)]
+        inputs = self.processor(images=opened, text=list(texts), padding=True, truncation=True, return_tensors="pt")
         logits = self.model(**inputs.to(self.model.device)).logits
         return F.sigmoid(logits.float()).view(len(images), *logits.shape[-2:])

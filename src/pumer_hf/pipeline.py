@@ -1,25 +1,26 @@
 """`pipeline("pumer-vqa")`: questions about images. transformers 5 has no pipeline for them any more."""
 
+from collections.abc import Sequence
+from types import GeneratorType
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import AutoModelForVisualQuestionAnswering, Pipeline
-from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .inputs import encode_example
 
 TASK = "pumer-vqa"
 HEAD = "ForQuestionAnswering"
-URL_TIMEOUT = 30.0  # seconds
 
 
 class PuMerVqaPipeline(Pipeline):
     """Answers questions about images: `pipeline("pumer-vqa", model=...)(image=..., question=..., top_k=5)`.
 
-    Images are PIL images, paths or URLs. They become squares and questions are padded to one length, as in the
-    recipes; so an answer does not depend on what else is in its batch. With `keep_aspect_ratio=True` images keep their
-    shape (not METER, which always makes squares), and a batch holds one.
+    Images are PIL images, numpy arrays, paths or URLs ([`open_image`]). They become squares and questions are padded
+    to one length, as in the recipes; so an answer does not depend on what else is in its batch. With
+    `keep_aspect_ratio=True` images keep their shape (not METER, which always makes squares), and a batch holds one.
     """
 
     _load_processor = True
@@ -62,19 +63,23 @@ class PuMerVqaPipeline(Pipeline):
             {} if top_k is None else {"top_k": top_k},
         )
 
-    def __call__(self, image: Any, question: str | list[str] | None = None, **kwargs: Any) -> Any:
+    def __call__(self, image: Any, question: str | Sequence[str] | None = None, **kwargs: Any) -> Any:
         """Answer questions.
 
         Args:
-            image: a PIL image, a path or a URL; or a list of them. Without `question`: a dict with `image` and
-                `question`, a list of such dicts, or a dataset or generator of them.
+            image: a PIL image, a numpy array, a path or a URL; or a list of them. Without `question`: a dict with
+                `image` and `question`, a list of such dicts, or a dataset (of `datasets` or torch) or generator of
+                them.
             question: one for all images, or as many as images; one image goes with many questions.
             **kwargs: `top_k` answers, default 5; `max_text_length` in tokens, default 40 or what the model takes;
                 `keep_aspect_ratio`; `batch_size` and `num_workers`, as in every pipeline.
 
         Returns:
-            For one question, a list of `{"score": probability, "answer": text}`, the best first; else a list of such
-            lists.
+            For one question, a list of `{"score": probability, "answer": text}`, the best first; for a list, a list of
+            such lists; for a dataset or generator, an iterator over them.
+
+        Raises:
+            ValueError: an argument is wrong, or an image cannot be read; the message names the image and its place.
         """
         keep_aspect_ratio = {**self._preprocess_params, **kwargs}.get("keep_aspect_ratio")
         if keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
@@ -82,13 +87,14 @@ class PuMerVqaPipeline(Pipeline):
         inputs = image if question is None else self._pairs(image, question)
         if isinstance(inputs, list) and not inputs:
             return []
-        return super().__call__(inputs, **kwargs)
+        return super().__call__(with_origins(inputs), **kwargs)
 
     @staticmethod
-    def _pairs(image: Any, question: str | list[str]) -> Any:
-        if not isinstance(image, list) and isinstance(question, str):
+    def _pairs(image: Any, question: str | Sequence[str]) -> Any:
+        several = isinstance(image, Sequence) and not isinstance(image, str)  # also a column of `datasets`
+        if not several and isinstance(question, str):
             return {"image": image, "question": question}
-        images = image if isinstance(image, list) else [image] * len(question)
+        images = image if several else [image] * len(question)
         questions = [question] * len(images) if isinstance(question, str) else question
         if len(images) != len(questions):
             raise ValueError(
@@ -106,9 +112,14 @@ class PuMerVqaPipeline(Pipeline):
             )
         if not isinstance(example["question"], str) or not example["question"].strip():
             raise ValueError(f"question={example['question']!r}: must be a text")
-        image = load_image(example["image"], timeout=URL_TIMEOUT)
         return encode_example(
-            self.model, self.processor, image, example["question"], max_text_length, keep_aspect_ratio
+            self.model,
+            self.processor,
+            example["image"],
+            example["question"],
+            max_text_length,
+            keep_aspect_ratio,
+            example.get("origin", ""),
         )
 
     def _forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,6 +133,53 @@ class PuMerVqaPipeline(Pipeline):
             {"score": score, "answer": names[index]}
             for score, index in zip(scores.tolist(), indices.tolist(), strict=True)
         ]
+
+
+class Rows(torch.utils.data.Dataset):
+    """A dataset of `datasets`, as transformers' pipelines take it: each row with its place."""
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return with_origin(self.dataset[index], index)
+
+
+def with_origins(inputs: Any) -> Any:
+    """The inputs of the pipeline, each example with its place, for error messages."""
+    if isinstance(inputs, list):
+        return [with_origin(example, index) for index, example in enumerate(inputs)]
+    if not isinstance(inputs, (GeneratorType, dict)):
+        from datasets import Dataset, IterableDataset
+
+        if isinstance(inputs, Dataset):
+            return Rows(undecoded(inputs))
+        if isinstance(inputs, IterableDataset):
+            inputs = (row for row in undecoded(inputs))
+    if isinstance(inputs, GeneratorType):
+        return (with_origin(example, index) for index, example in enumerate(inputs))
+    return inputs
+
+
+def undecoded(dataset: Any) -> Any:
+    """A dataset of `datasets` that gives its images as files, which the pipeline opens itself."""
+    from datasets import Image
+
+    names = dataset.column_names
+    if names is not None:
+        if not {"image", "question"} <= set(names):
+            raise ValueError(f"{TASK} needs the columns image and question, the dataset has {names}")
+        dataset = dataset.select_columns([name for name in names if name in ("image", "question", "origin")])
+    is_image = dataset.features is not None and isinstance(dataset.features["image"], Image)
+    return dataset.cast_column("image", Image(decode=False)) if is_image else dataset
+
+
+def with_origin(example: Any, index: int) -> Any:
+    """An example with its place, unless it says where it is from."""
+    return {"origin": f"example {index}", **example} if isinstance(example, dict) else example
 
 
 def register() -> None:

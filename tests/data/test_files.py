@@ -6,8 +6,9 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PILImage
 
-from pumer_hf.data.files import open_image, read_vqa_answers, read_vqa_files, read_vqa_questions
+from pumer_hf.data.files import read_vqa_answers, read_vqa_files, read_vqa_questions
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.images import open_image
 
 
 def png_bytes(size=(6, 4), colour=(200, 30, 10), mode="RGB"):
@@ -260,6 +261,89 @@ def test_files_without_a_number_are_no_vqa_v2_images(vqa, folder):
     assert len(read_vqa_files(vqa([vqa_question()], [vqa_annotation()]), vqa.image_dir)) == 1
 
 
+def test_only_pictures_are_vqa_v2_images(vqa, folder):
+    images = folder / "images"
+    (images / "._COCO_train2014_000000000009.jpg").write_bytes(b"what macOS leaves")
+    (images / "features_000000000009.npy").write_bytes(b"no picture")
+    (images / "COCO_train2014_000000000009.jpg.txt").write_text("a caption")
+    (images / ".cache").mkdir()
+    write_image(images / ".cache" / "9.png")
+    (images / "thumbs_9").mkdir()
+    (images / "thumbs_9.png").mkdir()
+    row = read_vqa_files(vqa([vqa_question()], [vqa_annotation()]), vqa.image_dir)[0]
+    assert row["image"]["path"] == str(images / "COCO_train2014_000000000009.jpg")
+
+
+def test_two_images_with_the_number_of_a_question_are_an_error_that_names_both(vqa, folder):
+    first = folder / "images" / "COCO_train2014_000000000009.jpg"
+    second = write_image(folder / "images" / "mask_000000000009.png")
+    files = vqa([vqa_question(image_id=25), vqa_question(11)], [vqa_annotation(), vqa_annotation(11)])
+    with pytest.raises(ValueError, match=r"q\.json, question 1: .* both have the number 9") as error:
+        read_vqa_files(files, vqa.image_dir)
+    assert str(first) in str(error.value)
+    assert str(second) in str(error.value)
+    assert len(read_vqa_files(vqa([vqa_question(image_id=25)], [vqa_annotation()]), vqa.image_dir)) == 1
+
+
+def test_vqa_v2_images_may_be_in_subfolders(vqa, folder):
+    path = write_image(folder / "images" / "val2014" / "COCO_val2014_000000000042.JPG")
+    write_image(folder / "elsewhere" / "43.png")
+    (folder / "images" / "linked").symlink_to(folder / "elsewhere")
+    files = vqa([vqa_question(image_id=42), vqa_question(image_id=43)], [vqa_annotation()])
+    paths = [image["path"] for image in read_vqa_files(files, vqa.image_dir)["image"]]
+    assert paths == [str(path), str(folder / "images" / "linked" / "43.png")]
+
+
+# what is not there, and what is half there
+
+
+def test_rows_without_their_image_can_be_left_out(vqa, folder):
+    files = vqa([vqa_question(), vqa_question(11, image_id=90)], [vqa_annotation(), vqa_annotation(11)])
+    skipped = []
+    assert read_vqa_files(files, vqa.image_dir, skipped)["image"][0]["path"].endswith("09.jpg")
+    assert skipped == [f"{files[0]}, question 1"]
+    lines = write_lines(folder / "train.jsonl", good_row(image="gone.png"), good_row(question="is it?"))
+    skipped = []
+    assert read_vqa_files([lines], skipped=skipped)["question"][:] == ["is it?"]
+    assert skipped == [f"{lines}, line 1"]
+
+
+def test_if_all_images_are_missing_the_error_names_one(folder):
+    path = write_lines(folder / "train.jsonl", *[good_row(image="gone.png")] * 2)
+    with pytest.raises(ValueError, match=r"missing_images='skip'.* 2 .*line 2: there is no image .*gone\.png"):
+        read_vqa_files([path], skipped=[])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"question": "is it \ud83d?"},
+        {"answer": "\udc00"},
+        {"answers": ["yes", "\udc00"]},
+        {"image": "\ud83d.png"},
+    ],
+)
+def test_half_a_character_is_named_with_its_line(folder, changes):
+    path = write_lines(folder / "train.jsonl", good_row(), good_row(**changes))
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .* half a character, '\\ud"):
+        read_vqa_files([path])
+
+
+def test_half_a_character_in_a_vqa_v2_file_is_named_with_its_row(vqa):
+    files = vqa([vqa_question(), vqa_question(question="\ud83d")], [vqa_annotation()])
+    with pytest.raises(ValueError, match=r"q\.json, question 1: the field 'question' holds half a character"):
+        read_vqa_files(files, vqa.image_dir)
+    files = vqa([vqa_question()], [vqa_annotation(answers=("a", "\ud83d"))])
+    with pytest.raises(ValueError, match=r"a\.json, annotation 0: the field 'answer' holds half a character"):
+        read_vqa_files(files, vqa.image_dir)
+
+
+def test_a_whole_character_in_two_halves_survives(folder):
+    path = folder / "train.jsonl"
+    path.write_text(json.dumps(good_row(question="\U0001f600?")))  # json writes \ud83d\ude00
+    assert read_vqa_files([str(path)])["question"][0] == "\U0001f600?"
+
+
 def test_vqa_v2_files_need_an_image_dir_that_exists(vqa):
     files = vqa([vqa_question()], [vqa_annotation()])
     with pytest.raises(ValueError, match=r"q\.json: VQA v2 files need image_dir"):
@@ -360,7 +444,8 @@ def test_the_collator_names_the_row_of_a_damaged_image(folder):
     write_image(folder / "b.png")
     rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
     (folder / "a.png").write_bytes(cut(png_bytes((64, 64))))
-    collator = VqaCollator(SimpleNamespace(), ["a cup", "yes"])
+    squares = SimpleNamespace(image_processor=SimpleNamespace(size={"shortest_edge": None}))
+    collator = VqaCollator(squares, ["a cup", "yes"])
     with pytest.raises(ValueError, match=r"train\.jsonl, line 2: cannot read the image .*a\.png"):
         collator(rows)
 

@@ -169,6 +169,77 @@ def test_nlvr2_metrics_group_the_rows_by_sentence():
         compute(EvalPrediction(predictions=logits[:3], label_ids=np.array([1, 1, 1])))
 
 
+# images that are missing
+
+
+def nlvr2_files(write):
+    write("dev-1-0-img0.png", RED)
+    write("dev-1-0-img1.png", GREEN)
+    write("dev-2-0-img0.png", RED)  # without its second image
+    return write("dev.json", [nlvr2_row("dev-1-0-0"), nlvr2_row("dev-2-0-0"), nlvr2_row("dev-3-0-0")])
+
+
+def snli_ve_files(write):
+    write("1.jpg", RED)
+    row = {"gold_label": "neutral", "sentence2": "it barks"}
+    return write("dev.jsonl", [{**row, "pairID": f"{number}.jpg#0r1n"} for number in (1, 2, 3)])
+
+
+def caption_files(write):
+    write("1.jpg", RED)
+    write("4.jpg", RED)
+    rows = [{"image": f"{number}.jpg", "captions": [f"caption {number}"]} for number in (1, 2, 3, 4)]
+    return write("dev.jsonl", rows)
+
+
+def vqa_files(write):
+    write("1.jpg", RED)
+    row = {"question": "is it?", "answers": ["yes", "no"]}
+    return write("dev.jsonl", [{**row, "image": f"{number}.jpg"} for number in (1, 2, 3)])
+
+
+FILES = {"nlvr2": nlvr2_files, "snli_ve": snli_ve_files, "retrieval": caption_files, "vqa": vqa_files}
+
+
+@pytest.mark.parametrize("task", [NLVR2, SNLI_VE, RETRIEVAL, VQA], ids=lambda task: task.name)
+def test_rows_without_their_images_are_left_out_and_counted(task, write):
+    file = FILES[task.name](write)
+    files = {"train_file": [file], "validation_file": [file]}
+    with pytest.raises(FileNotFoundError, match="line 2: there is no image"):
+        task.load(task.arguments(**files), None)
+    data = task.load(task.arguments(**files, missing_images="skip"), None)
+    assert data.missing_images == {"train": 2, "validation": 2, "test": 2}
+    kept = [f"{file}, line 1", f"{file}, line 4"] if task is RETRIEVAL else [f"{file}, line 1"]
+    assert data.train["origin"][:] == data.test["origin"][:] == kept
+    images = [name for name in ("image", "left", "right") if name in data.train.column_names]
+    assert all(colour_of(data.train[0][name]) in (RED, GREEN) for name in images)
+
+
+def test_nothing_is_counted_unless_it_is_asked_for(write):
+    file = write("dev.jsonl", [{"image": "1.jpg", "question": "is it?", "answers": ["yes", "no"]}])
+    write("1.jpg", RED)
+    assert VQA.load(VQA.arguments(train_file=[file], validation_file=[file]), None).missing_images == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_file": ["a"], "validation_file": ["a"], "missing_images": "drop"}, "data.missing_images='drop'"),
+        ({"missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
+        ({"dataset": "some/set", "missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
+    ],
+)
+def test_wrong_arguments_about_missing_images(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SnliVeDataArguments(**arguments)
+
+
+def test_an_image_that_a_dataset_lacks_is_named_with_its_row(processor):
+    row = {"image": None, "hypothesis": "a", "label": "yes", "origin": "some/set, train, row 7"}
+    with pytest.raises(ValueError, match="some/set, train, row 7: an image must be .*, got nothing"):
+        SnliVeCollator(processor, ("yes", "no"))([row])
+
+
 # SNLI-VE
 
 

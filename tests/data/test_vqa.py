@@ -304,6 +304,28 @@ def test_images_of_the_same_shape_need_no_mask(processor):
     assert batch["pixel_values"].shape == (2, 3, 32, 48)
 
 
+@pytest.mark.parametrize("size", [(2000, 3), (3, 2000)])
+def test_an_image_that_is_too_long_for_its_shape_is_named_with_its_row(processor, size):
+    rows = [row(), {**row(size), "origin": "train.jsonl, line 7"}]
+    assert VqaCollator(processor, ["yes", "no"])(rows)["pixel_values"].shape == (2, 3, 32, 32)
+    expected = f"train.jsonl, line 7: keep_aspect_ratio=True: the image .*has {size[0]} x {size[1]} pixels"
+    with pytest.raises(ValueError, match=expected):
+        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+
+
+@pytest.mark.parametrize("length", range(120, 170, 7))
+def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length):
+    image = np.zeros((20, length, 3), dtype=np.uint8)
+    collator = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)
+    try:
+        processor.image_processor([image])
+    except ValueError:
+        with pytest.raises(ValueError, match=f"the image in memory has {length} x 20 pixels"):
+            collator([row((length, 20))])
+    else:
+        assert collator([row((length, 20))])["pixel_values"].shape[2] == 8
+
+
 @pytest.fixture(scope="module")
 def meter_processor():
     tower = {

@@ -1,8 +1,6 @@
 """The page: what its controls do, and how it is put together."""
 
-import gc
 import sys
-import warnings
 
 import pytest
 from PIL import Image
@@ -11,7 +9,7 @@ from tiny_tasks import save_tiny, tiny
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, costs, load_gradio
+from pumer_hf.demo.page import HINT, Handlers, costs
 from pumer_hf.demo.schedules import slider_values
 
 SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
@@ -65,20 +63,17 @@ def test_a_table_of_costs():
     assert "| reduced | 0.5 | 12.3 ms |" in alone
 
 
+def test_what_is_wrong_with_a_picture_is_shown(handlers, gradio, tmp_path):
+    Image.new("F", (48, 48), 200).save(tmp_path / "a.tif")
+    start = list(slider_values(handlers.asker.schedule).values())
+    with pytest.raises(gradio.Error, match=r"a\.tif: its values are in \[200, 200\]"):
+        handlers.answer(str(tmp_path / "a.tif"), QUESTION, NOTHING, 1, *start)
+
+
 @pytest.mark.parametrize(("image", "text"), [(None, QUESTION), (SCENE, None), (SCENE, "  ")])
 def test_nothing_is_asked_without_image_and_text(image, text, handlers):
     assert handlers.answer(image, text, NOTHING, 1, 0.1, 0.1, 0.1) == (None, None, None, "", HINT, None)
     assert handlers.time(None, image, text, NOTHING, 1, 0.1, 0.1, 0.1) == HINT
-
-
-@pytest.fixture
-def gradio():
-    """Gradio, which leaves event loops open: they are collected here, so that no later test meets the warning."""
-    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'pumer-hf[demo]'")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield load_gradio()
-        gc.collect()
 
 
 def test_the_page_is_put_together(gradio, tmp_path, monkeypatch):

@@ -56,7 +56,9 @@ def test_a_space_with_own_examples_and_requirement(tmp_path, monkeypatch):
     checkpoint = save_tiny(tmp_path / "student", "meter")
     own = tmp_path / "own"
     own.mkdir()
-    Image.new("RGB", (30, 20), (9, 8, 7)).save(own / "a.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (20, 30), (9, 8, 7)).save(own / "a.png", exif=turned)
     (own / "secret.txt").write_text("not an example")
     (own / "examples.jsonl").write_text(json.dumps({"image": "a.png", "text": "wo?"}))
     dest = tmp_path / "space"

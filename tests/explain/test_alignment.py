@@ -129,6 +129,13 @@ def test_attention_by_hand():
     assert marked(region_from_attention(attention / 255, (8, 16), (4, 4), 0.19)) == [".x..", "x..."]
 
 
+def test_attention_outside_of_what_is_seen_counts_for_the_maximum():
+    attention = torch.zeros(4, 8)
+    attention[0, 0], attention[1, 3], attention[3, 5] = 100, 30, 10
+    assert marked(region_from_attention(attention, (4, 4), (2, 2), part=(2, 0, 6, 4))) == ["x.", ".."]
+    assert marked(region_from_attention(attention, (8, 16), (4, 4), part=(-4, -2, 12, 6))) == [".x..", "...."]
+
+
 def test_nobody_looked_anywhere():
     assert not region_from_attention(torch.zeros(4, 4), (8, 8), (2, 2)).any()
 

@@ -52,6 +52,13 @@ def test_two_images(scene, tmp_path, capsys):
     assert "1 images are given, but" in capsys.readouterr().err
 
 
+def test_a_picture_that_is_too_long_is_named(tmp_path, capsys):
+    Image.new("RGB", (2000, 3)).save(tmp_path / "long.png")
+    arguments = [save_tiny(tmp_path / "model", "vilt"), str(tmp_path / "long.png"), "what?"]
+    assert main(["explain", *arguments, "-o", str(tmp_path / "out.png"), "--keep-aspect-ratio"]) == 2
+    assert f"the image {tmp_path / 'long.png'} has 2000 x 3 pixels" in capsys.readouterr().err
+
+
 def test_a_score(scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "meter", "retrieval")
     assert main(["explain", checkpoint, scene, "a two", "-o", str(tmp_path / "out.png")]) == 0

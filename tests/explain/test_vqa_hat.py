@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_tasks import tiny
 from tiny_vqa_hat import save_vqa_hat, write_map
+from transformers import CLIPImageProcessorPil
 
 from pumer_hf.explain.batches import vqa_hat_batches
 from pumer_hf.explain.vqa_hat import find_maps, read_map, read_vqa_hat
@@ -66,6 +67,23 @@ def test_batches(backbone, hat):
     assert torch.equal(first.labels, expected)
     without = read_vqa_hat(**hat).remove_columns("answers")
     assert next(vqa_hat_batches(model, processor, without)).labels is None
+
+
+def test_where_the_processor_cuts_the_middle_so_do_the_maps(hat):
+    model, processor = tiny("meter")
+    square = {"height": 48, "width": 48}
+    processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=square)
+    first, second = vqa_hat_batches(model, processor, read_vqa_hat(**hat), batch_size=1)
+    assert first.inputs["pixel_values"].shape == (1, 3, 48, 48)
+    assert first.regions[0, 0].tolist() == [[True] * 3 + [False] * 3] * 6  # pixels 10 to 19 of the middle 10 to 29
+    assert first.regions[0, 1].tolist() == [[True] * 6] * 3 + [[False] * 6] * 3
+    assert not second.regions.any()  # the last pixel is cut off
+
+
+def test_hidden_files_and_folders_are_no_maps(hat, tmp_path):
+    (tmp_path / "maps" / "._10_1.png").write_bytes(b"what macOS leaves")
+    (tmp_path / "maps" / "99_1.png").mkdir()
+    assert set(find_maps(hat["maps"])) == {10, 11}
 
 
 def damage(tmp_path, kind):

@@ -1,5 +1,6 @@
 """METER: towers, cross-layers, processor. What families share is in `test_families.py` and `test_contract.py`."""
 
+import copy
 import io
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoProcessor,
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPVisionModel,
     RobertaForMaskedLM,
@@ -358,6 +360,15 @@ def test_the_collator_leaves_resizing_to_the_processor(teacher):
     assert model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
         VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+
+
+def test_a_processor_that_cuts_the_middle_keeps_no_aspect_ratio(teacher):
+    processor = copy.deepcopy(teacher[1])
+    square = {"height": 16, "width": 16}
+    processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
+    row = {"image": {"path": None, "bytes": png_bytes(50, 20)}, "question": "?", "answers": ["no"], "origin": "here"}
+    with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
+        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row])
 
 
 def png_bytes(width, height):

@@ -74,6 +74,22 @@ def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkey
     assert all(torch.equal(value, expected[name]) for name, value in seen["model"].state_dict().items())
 
 
+def test_rows_without_their_image_are_counted_beside_the_metric(tmp_path, monkeypatch, capsys):
+    folder = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    Image.new("RGB", (48, 48), "red").save(tmp_path / "a.png")
+    rows = [{"image": name, "question": "is it?", "answer": "yes"} for name in ("a.png", "gone.png", "gone.png")]
+    path = tmp_path / "validation.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(evaluation, "evaluate", lambda task, args, model, data, collator: {"rows": len(data.test)})
+    monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
+    flags = ["--train_file", str(path), "--validation_file", str(path), "--missing_images", "skip"]
+    flags += ["--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
+    default = SCRIPT.parent / "vilt" / "digit_scenes" / "pumer.yaml"
+    evaluation.evaluate_recipe("", default, ["vqa", "--model", str(folder), *flags])
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (report["rows"], report["missing_images"]) == (1, 2)
+
+
 def questions_in(folder):
     Image.new("RGB", (48, 48), "red").save(folder / "COCO_test2015_000000000042.jpg")
     questions = [{"question_id": number, "image_id": 42, "question": "how many sevens?"} for number in (7, 3)]

@@ -182,7 +182,8 @@ def own_data(tmp_path):
         {"image": f"{name}.png", "question": "is this red?", "answers": ["yes" if name == "red" else "no"] * 3}
         for name in colours
     ]
-    for split, part in (("train", rows), ("validation", rows[:2]), ("test", rows[2:5])):
+    gone = {"image": "gone.png", "question": "what colour is this?", "answer": "red"}
+    for split, part in (("train", [*rows, gone]), ("validation", rows[:2]), ("test", [gone, gone, *rows[2:5]])):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     return tmp_path
 
@@ -190,10 +191,11 @@ def own_data(tmp_path):
 def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     folder = tmp_path / "run"
     files = {f"{split}_file": str(own_data / f"{split}.jsonl") for split in ("train", "validation", "test")}
-    run_recipe(
-        folder, run_here, **files, image_dir=str(own_data / "pictures"), max_steps="2", cache_teacher_logits="true"
-    )
+    flags = {"image_dir": str(own_data / "pictures"), "missing_images": "skip", "cache_teacher_logits": "true"}
+    process = run_recipe(folder, run_here, **files, **flags, max_steps="2")
     results = results_in(folder)
+    assert results["missing_images"] == {"train": 1, "validation": 0, "test": 2}
+    assert "Rows left out since an image is missing: train 1, test 2." in process.stdout
     assert results["teacher"]["questions"] == results["student"]["questions"] == 3
     assert "accuracy_by_kind" not in results["student"]
     # the test asks: what colour is this (blue); is this red (yes); is this red (no)

@@ -1,12 +1,15 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from transformers import CLIPImageProcessorPil
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.training.build import build_teacher, load_model, teacher_labels
+from pumer_hf.training.build import build_teacher, load_model, resized_processor, teacher_labels
 from pumer_hf.training.recipe import ModelArguments
 
 TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
@@ -57,3 +60,19 @@ def test_nlvr2_from_a_checkpoint_gives_the_second_image_the_embedding_of_the_fir
     assert torch.equal(after, torch.stack([before[0], before[1], before[1]]))
     for other, value in model.base_model.named_parameters():
         assert other == name or torch.equal(dict(pair.base_model.named_parameters())[other], value), other
+
+
+@pytest.mark.parametrize(("shortest", "cut"), [(48, 48), (64, 48)])
+def test_a_smaller_student_sees_the_same_middle(shortest, cut):
+    _, processor = build("meter", VQA)
+    square = {"height": cut, "width": cut}
+    processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": shortest}, crop_size=square)
+    ramp = np.tile(np.arange(0, 240, dtype=np.uint8), (80, 1))  # grey says where: 240 x 80 pixels
+    image = Image.fromarray(np.stack([ramp] * 3, axis=2))
+    whole, half = (
+        made.image_processor([image], return_tensors="pt")["pixel_values"][0, 0]
+        for made in (processor, resized_processor(processor, cut // 2))
+    )
+    assert half.shape == (cut // 2, cut // 2)
+    torch.testing.assert_close(half, whole.view(cut // 2, 2, cut // 2, 2).mean(dim=(1, 3)), atol=0.03, rtol=0)
+    assert processor.image_processor.size["shortest_edge"] == shortest  # not changed

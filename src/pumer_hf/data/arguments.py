@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 SPLITS = ("train", "validation", "test")
 
@@ -43,6 +43,13 @@ class DataArguments:
         default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
     )
     image_dir: str | None = field(default=None, metadata={"help": "Folder of the images."})
+    missing_images: Literal["error", "skip"] = field(
+        default="error",
+        metadata={
+            "help": "What to do with a row of a file whose image is not there: stop, or leave it out of training and "
+            "evaluation; results.json counts such rows."
+        },
+    )
     max_text_length: int = field(default=40, metadata={"help": "Tokens to which each text is padded or cut."})
     keep_aspect_ratio: bool = field(
         default=False,
@@ -75,6 +82,10 @@ class DataArguments:
             raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
         if self.train_file is None and self.image_dir is not None:
             raise ValueError("data.image_dir is given, but no train_file and validation_file")
+        if self.missing_images not in ("error", "skip"):
+            raise ValueError(f"data.missing_images={self.missing_images!r}: choose 'error' or 'skip'")
+        if self.train_file is None and self.missing_images == "skip":
+            raise ValueError("data.missing_images='skip' is given, but no train_file and validation_file")
 
     def _check_dataset(self) -> None:
         if self.dataset is not None and self.train_file is not None:

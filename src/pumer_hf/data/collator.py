@@ -10,9 +10,8 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
-from ..inputs import drop_full_mask, squared
+from ..inputs import drop_full_mask, makes_squares, ready_image
 from .augment import rand_augment
-from .files import open_image
 
 
 @dataclass
@@ -60,11 +59,10 @@ class Collator:
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         texts, images = [self.texts(row) for row in rows], [self.images(row) for row in rows]
         num_texts = None if isinstance(texts[0], str) else len(texts[0])
-        num_images = None if isinstance(images[0], dict) else len(images[0])
+        num_images = len(images[0]) if isinstance(images[0], list) else None
         origins = [row["origin"] for row in rows for _ in range(num_images or 1)]
-        opened = [open_image(image, origin) for image, origin in zip(_flat(images), origins, strict=True)]
         encoded = self.processor(
-            images=[self._prepared(image) for image in opened],
+            images=[self._opened(image, origin) for image, origin in zip(_flat(images), origins, strict=True)],
             text=_flat(texts),
             padding="max_length",
             max_length=self.max_text_length,
@@ -85,11 +83,10 @@ class Collator:
             batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
         return batch
 
-    def _prepared(self, image: PILImage.Image) -> PILImage.Image:
-        if not self.keep_aspect_ratio:
-            image = squared(image, self.processor)
-        elif self.processor.image_processor.size["shortest_edge"] is None:
+    def _opened(self, source: dict[str, Any], origin: str) -> PILImage.Image:
+        if self.keep_aspect_ratio and makes_squares(self.processor):
             raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
+        image = ready_image(source, self.processor, self.keep_aspect_ratio, origin)
         return rand_augment(image) if self.rand_augment else image
 
 

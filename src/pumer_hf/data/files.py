@@ -1,14 +1,21 @@
 """Reading the data that users bring: the official files of the tasks, and plain JSONL. Errors name file and row."""
 
-import io
 import json
+import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
-from PIL import Image as PILImage
+
+from ..inputs import check_unicode
+
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+"""How the names of pictures end, where a file is found by its number."""
+FindImage = Callable[[str], dict[str, Any]]
+"""From the origin of a row to its undecoded image; raises `FileNotFoundError` if that is missing."""
 
 FEATURES = Features(
     {
@@ -29,7 +36,7 @@ QUESTION_FEATURES = Features(
 )
 
 
-def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
+def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list[str] | None = None) -> Dataset:
     """Read one split.
 
     Args:
@@ -37,7 +44,9 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
             or `answers` (a list, one per annotator); or the two official VQA v2 `.json` files, questions and
             annotations.
         image_dir: folder of the images; for JSONL, image paths are relative to it (default: the folder of the file).
-            VQA v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`).
+            VQA v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`), there
+            and in subfolders.
+        skipped: as of [`to_dataset`].
 
     Returns:
         A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error
@@ -45,7 +54,8 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
 
     Raises:
         FileNotFoundError: a file or an image is missing.
-        ValueError: a file is empty, not JSON, or lacks a field; the message names file, row and field.
+        ValueError: a file is empty, not JSON, or lacks a field, or two images have the number of a question; the
+            message names file, row and field.
     """
     paths = existing_files(files)
     if len(paths) == 1 and paths[0].suffix != ".json":
@@ -56,7 +66,7 @@ def read_vqa_files(files: list[str], image_dir: str | None = None) -> Dataset:
         rows = _read_vqa_v2(paths, Path(image_dir))
     else:
         raise ValueError(f"{', '.join(files)}: give one .jsonl file, or VQA v2's two .json files")
-    return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question")
+    return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question", skipped)
 
 
 def read_vqa_questions(file: str, image_dir: str, question_ids: Collection[int] | None = None) -> Dataset:
@@ -92,11 +102,34 @@ def existing_files(files: list[str]) -> list[Path]:
     return paths
 
 
-def to_dataset(rows: Iterable[dict[str, Any]], features: Features, empty: str) -> Dataset:
-    """A dataset of rows; raises `ValueError` with the message `empty` if there are none."""
+def to_dataset(
+    rows: Iterable[dict[str, Any]], features: Features, empty: str, skipped: list[str] | None = None
+) -> Dataset:
+    """A dataset of rows.
+
+    Args:
+        rows: values by column; an image is a [`FindImage`].
+        features: of the dataset.
+        empty: the message if there are no rows.
+        skipped: a list, to which the origins of rows are added whose image is missing: they are left out. None: such a
+            row is an error.
+
+    Raises:
+        ValueError: there are no rows, or all are left out.
+        FileNotFoundError: an image is missing, and there is no list for it.
+    """
     columns: dict[str, list] = {name: [] for name in features}
     for row in rows:
-        for name, value in row.items():
+        origin = row["origin"]
+        try:
+            values = {name: value(origin) if callable(value) else value for name, value in row.items()}
+        except FileNotFoundError as error:
+            if skipped is None:
+                raise
+            skipped.append(origin)
+            empty = f"data.missing_images='skip' leaves out all rows, {len(skipped)} of them: {error}"
+            continue
+        for name, value in values.items():
             columns[name].append(value)
     if not columns["origin"]:
         raise ValueError(empty)
@@ -115,6 +148,11 @@ def read_objects(files: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
                 yield json_object(line, origin), origin
 
 
+def image_in(folder: Path, *names: str) -> FindImage:
+    """What finds the first of several names in a folder ([`find_image`])."""
+    return partial(find_image, folder, names)
+
+
 def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any]:
     """The first of several names that is a file in `folder`, as an undecoded `datasets` image."""
     for name in names:
@@ -123,23 +161,15 @@ def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any
     raise FileNotFoundError(f"{origin}: there is no image {folder / names[0]}")
 
 
-def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
-    """Decode an undecoded `datasets` image to RGB; an error names the image and the row `origin` that asked for it."""
-    source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
-    try:
-        with PILImage.open(source) as opened:
-            return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # what Pillow raises
-        raise ValueError(f"{origin}: cannot read the image {image['path'] or ''}: {error}") from error
-
-
 def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
     for row, origin in read_objects([str(path)]):
         answers = row["answers"] if "answers" in row else [json_field(row, "answer", str, origin)]
         if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
             raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
+        for answer in answers:
+            check_unicode(answer, f"{origin}: an answer")
         yield {
-            "image": find_image(image_dir, [json_field(row, "image", str, origin)], origin),
+            "image": image_in(image_dir, json_field(row, "image", str, origin)),
             "question": json_field(row, "question", str, origin),
             "answers": answers,
             "origin": origin,
@@ -184,31 +214,49 @@ def _questions(
     path: Path, questions: list[Any], image_dir: Path, question_ids: Collection[int] | None = None
 ) -> Iterator[dict[str, Any]]:
     """Rows of VQA v2's questions, without answers: all, or those with certain ids."""
-    images = _images_by_number(image_dir)
+    images = images_by_number(image_dir)
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
         question_id, image_id = (json_field(question, name, int, origin) for name in ("question_id", "image_id"))
         if question_ids is not None and question_id not in question_ids:
             continue
-        if image_id not in images:
-            raise FileNotFoundError(f"{origin}: {image_dir} has no image with the number {image_id}")
         yield {
-            "image": {"path": str(images[image_id]), "bytes": None},
+            "image": partial(_numbered_image, images.get(image_id, []), image_dir, image_id),
             "question": json_field(question, "question", str, origin),
             "question_id": question_id,
             "origin": origin,
         }
 
 
-def _images_by_number(image_dir: Path) -> dict[int, Path]:
+def images_by_number(image_dir: Path) -> dict[int, list[Path]]:
+    """The pictures in a folder and its subfolders by the number at the end of their names; hidden files do not count.
+
+    Raises `FileNotFoundError` if there is no such folder.
+    """
     if not image_dir.is_dir():
         raise FileNotFoundError(f"image_dir={image_dir}: there is no such folder")
-    images = {}
-    for path in image_dir.iterdir():
-        number = re.search(r"(\d+)$", path.stem)
-        if number:
-            images[int(number[1])] = path
+    images: dict[int, list[Path]] = {}
+    for folder, subfolders, names in os.walk(image_dir, followlinks=True):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)
+            number = re.search(r"(\d+)$", stem)
+            if number and ending.lower() in PICTURES and not name.startswith("."):
+                images.setdefault(int(number[1]), []).append(Path(folder, name))
     return images
+
+
+def _numbered_image(found: Sequence[Path], image_dir: Path, image_id: int, origin: str) -> dict[str, Any]:
+    """The one image with a number, undecoded."""
+    if not found:
+        raise FileNotFoundError(
+            f"{origin}: {image_dir} has no image with the number {image_id}, nor have its subfolders"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{origin}: {found[0]} and {found[1]} both have the number {image_id}: leave one of them in {image_dir}"
+        )
+    return {"path": str(found[0]), "bytes": None}
 
 
 def json_object(text: bytes, origin: str) -> dict[str, Any]:
@@ -227,4 +275,7 @@ def json_field(row: Any, name: str, kind: type, origin: str) -> Any:
     if not isinstance(row, dict) or not isinstance(row.get(name), kind):
         found = f"got {row[name]!r}" if isinstance(row, dict) and name in row else "it is missing"
         raise ValueError(f"{origin}: the field '{name}' must be a {kind.__name__}, but {found}")
+    for text in row[name] if kind is list else [row[name]]:
+        if isinstance(text, str):
+            check_unicode(text, f"{origin}: the field '{name}'")
     return row[name]

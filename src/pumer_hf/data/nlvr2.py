@@ -1,7 +1,7 @@
 """NLVR2 (https://arxiv.org/abs/1811.00491): is a sentence true of two images?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ..metrics.classification import accuracy_score, consistency_score
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines
 from .collator import ClassCollator
-from .files import find_image, json_field, read_objects, to_dataset
+from .files import image_in, json_field, read_objects, to_dataset
 from .hub import truth
 from .scene_statements import NLVR2_FEATURES, TRUTH, statement_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -33,24 +33,24 @@ class Nlvr2DataArguments(DataArguments):
 def load_nlvr2(args: Nlvr2DataArguments, labels: Sequence[str] | None = None) -> TaskData:
     """Load the three splits, with the columns `left`, `right`, `sentence`, `label` and `identifier`."""
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
-    splits = load_splits(
+    data = load_splits(
         args,
         read=read_nlvr2,
         scenes=lambda split, number: statement_scenes(split, number, **scene),
         columns={"left": None, "right": None, "sentence": None, "label": truth, "identifier": None},
     )
-    return TaskData(**splits, labels=check_labels(labels, TRUTH))
+    return replace(data, labels=check_labels(labels, TRUTH))
 
 
-def read_nlvr2(files: list[str], image_dir: str | None, split: str) -> Dataset:
+def read_nlvr2(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
     """Read one of NLVR2's files (`dev.json`).
 
     Its images are found by the identifier of a row, `dev-850-0-0` -> `dev-850-0-img0.png` and `dev-850-0-img1.png`, in
     `image_dir` (default: the folder of the file), in its subfolder `dev`, or, for training, in `train/DIRECTORY`. Own
-    data may name both in a field `images` instead.
+    data may name both in a field `images` instead. `skipped`: as of [`to_dataset`].
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
-    return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no sentence")
+    return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no sentence", skipped)
 
 
 def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
@@ -63,8 +63,8 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{origin}: the field 'label' must be True or False, got {row['label']!r}")
         left, right = _image_names(row, identifier, origin)
         yield {
-            "left": find_image(folder, left, origin),
-            "right": find_image(folder, right, origin),
+            "left": image_in(folder, *left),
+            "right": image_in(folder, *right),
             "sentence": json_field(row, "sentence", str, origin),
             "label": label,
             "identifier": identifier,

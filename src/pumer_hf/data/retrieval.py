@@ -12,9 +12,9 @@ from datasets import Dataset
 from torch import Generator, Tensor
 from transformers import EvalPrediction, ProcessorMixin
 
-from .arguments import DataArguments
+from .arguments import SPLITS, DataArguments
 from .collator import Collator
-from .files import existing_files, find_image, json_field, json_object, read_objects, to_dataset
+from .files import existing_files, image_in, json_field, json_object, read_objects, to_dataset
 from .hub import strings
 from .scene_statements import CAPTION_FEATURES as FEATURES
 from .scene_statements import caption_scenes
@@ -48,28 +48,29 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
     the others a row per image.
     """
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
-    splits = load_splits(
+    data = load_splits(
         args,
         read=read_captions,
         scenes=lambda split, number: caption_scenes(split, number, **scene),
         columns={"image": None, "captions": strings},
     )
-    for split, dataset in splits.items():
-        if len(dataset) < 2:
-            raise ValueError(f"the {split} data hold {len(dataset)} images: retrieval needs at least two")
-    counts = [len(captions) for captions in splits["train"]["captions"]]
-    train = splits["train"].select([row for row, count in enumerate(counts) for _ in range(count)])
-    return TaskData(train, splits["validation"], splits["test"])
+    for split in SPLITS:
+        number = len(getattr(data, split))
+        if number < 2:
+            raise ValueError(f"the {split} data hold {number} images: retrieval needs at least two")
+    counts = [len(captions) for captions in data.train["captions"]]
+    train = data.train.select([row for row, count in enumerate(counts) for _ in range(count)])
+    return replace(data, train=train)
 
 
-def read_captions(files: list[str], image_dir: str | None, split: str) -> Dataset:
+def read_captions(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
     """Read a split of Karpathy's file (one .json), or a .jsonl file with `image` and `captions` in each line.
 
-    Images are in `image_dir` (default: the folder of the file).
+    Images are in `image_dir` (default: the folder of the file). `skipped`: as of [`to_dataset`].
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
     rows = _karpathy(files[0], folder, split) if files[0].endswith(".json") else _lines(files, folder)
-    return to_dataset(rows, FEATURES, f"{files[0]}: the file holds no image of the {split} split")
+    return to_dataset(rows, FEATURES, f"{files[0]}: the file holds no image of the {split} split", skipped)
 
 
 def _karpathy(file: str, folder: Path, split: str) -> Iterator[dict[str, Any]]:
@@ -92,7 +93,7 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"{origin}: give at least one caption, each a string, got {json.dumps(captions)}")
     name = json_field(row, image, str, origin)
-    return {"image": find_image(folder, [name], origin), "captions": captions, "origin": origin}
+    return {"image": image_in(folder, name), "captions": captions, "origin": origin}
 
 
 @dataclass

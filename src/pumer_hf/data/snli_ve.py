@@ -1,7 +1,7 @@
 """SNLI-VE (https://arxiv.org/abs/1901.06706): does an image entail a hypothesis, contradict it, or leave it open?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from transformers import ProcessorMixin
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines, class_metrics
 from .collator import ClassCollator
-from .files import find_image, json_field, read_objects, to_dataset
+from .files import image_in, json_field, read_objects, to_dataset
 from .hub import class_name
 from .scene_statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
 from .task import Task, TaskData, load_splits
@@ -32,24 +32,26 @@ class SnliVeDataArguments(DataArguments):
 def load_snli_ve(args: SnliVeDataArguments, labels: Sequence[str] | None = None) -> TaskData:
     """Load the three splits, with the columns `image`, `hypothesis` and `label`."""
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
-    splits = load_splits(
+    data = load_splits(
         args,
         read=read_snli_ve,
         scenes=lambda split, number: hypothesis_scenes(split, number, **scene),
         columns={"image": None, "hypothesis": None, "label": class_name},
     )
-    return TaskData(**splits, labels=check_labels(labels, ENTAILMENT))
+    return replace(data, labels=check_labels(labels, ENTAILMENT))
 
 
-def read_snli_ve(files: list[str], image_dir: str | None, split: str) -> Dataset:
+def read_snli_ve(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
     """Read one of SNLI-VE's files (`snli_ve_dev.jsonl`).
 
     The hypothesis is `sentence2`, the label `gold_label`; rows without consensus (`-`) are left out. The image is the
     beginning of `pairID` (`4705552913.jpg#2r1n`), in `image_dir` (default: the folder of the file). Own data may name
-    it in a field `image` instead.
+    it in a field `image` instead. `skipped`: as of [`to_dataset`].
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
-    return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no hypothesis with a label")
+    return to_dataset(
+        _rows(files, folder), FEATURES, f"{files[0]}: the file holds no hypothesis with a label", skipped
+    )
 
 
 def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
@@ -64,7 +66,7 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
         else:
             name = json_field(row, "pairID", str, origin).split("#")[0]
         yield {
-            "image": find_image(folder, [name], origin),
+            "image": image_in(folder, name),
             "hypothesis": json_field(row, "sentence2", str, origin),
             "label": label,
             "origin": origin,

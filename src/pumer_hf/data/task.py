@@ -25,6 +25,8 @@ class TaskData:
     test: Dataset
     labels: tuple[str, ...] = ()
     """The classes in the order of the logits; none for retrieval."""
+    missing_images: Mapping[str, int] = field(default_factory=dict)
+    """For each split that was read from files with `missing_images="skip"`: how many of its rows were left out."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +57,21 @@ class Task:
 
 def load_splits(
     args: DataArguments,
-    read: Callable[[list[str], str | None, str], Dataset],
+    read: Callable[[list[str], str | None, str, list[str] | None], Dataset],
     scenes: Callable[[str, int], Dataset],
     columns: Mapping[str, Callable[[Any, Any], Any] | None],
-) -> dict[str, Any]:
-    """The splits by name, from where `args` says; `"test"` is the validation split unless it is given.
+) -> TaskData:
+    """The splits, from where `args` says; `test` is the validation split unless it is given. No labels yet.
 
     Args:
         args: the `data` block.
-        read: reads files; arguments: the files, the folder of the images and the name of the split.
+        read: reads files; arguments: the files, the folder of the images, the name of the split, and a list for the
+            origins of the rows that are left out since an image is missing (None: that is an error).
         scenes: makes digit scenes; arguments: the split and how many.
         columns: what a Hub dataset must have, see [`load_hub_split`].
     """
     splits: dict[str, Any] = {}
+    missing: dict[str, int] = {}
     for split in SPLITS:
         if args.dataset is not None:
             if args.split_name(split) is not None:
@@ -75,9 +79,14 @@ def load_splits(
         elif args.train_file is None:
             splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
         elif files := args.files(split):
-            splits[split] = read(files, args.image_dir, split)
-    splits.setdefault("test", splits["validation"])
-    return splits
+            skipped: list[str] | None = [] if args.missing_images == "skip" else None
+            splits[split] = read(files, args.image_dir, split, skipped)
+            if skipped is not None:
+                missing[split] = len(skipped)
+    if "test" not in splits:
+        splits["test"] = splits["validation"]
+        missing |= {"test": missing["validation"]} if missing else {}
+    return TaskData(**splits, missing_images=missing)
 
 
 def check_rows(prediction: EvalPrediction, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, row_scores
 from ..metrics.vqa_accuracy import vqa_accuracy
-from .arguments import DataArguments
+from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .digit_scenes import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .files import read_vqa_files
@@ -74,21 +74,22 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
         args: where from.
         labels: the answers of a model that exists already; default: the answers in the training data.
     """
-    splits = load_splits(
+    data = load_splits(
         args,
-        read=lambda files, image_dir, split: read_vqa_files(files, image_dir),
+        read=lambda files, image_dir, split, skipped: read_vqa_files(files, image_dir, skipped),
         scenes=lambda split, number: scene_questions(args, split, number),
         columns={"image": None, "question": None, "answers": strings},
     )
     if labels is None:
         if args.streaming:
             raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
-        labels = answer_labels(splits["train"]["answers"], args.min_answer_count)
-    for split, dataset in splits.items():
+        labels = answer_labels(data.train["answers"], args.min_answer_count)
+    splits = {}
+    for split in SPLITS:
         if split == "train" and args.streaming:
             continue  # a streamed row without a known answer trains towards "none of these"
-        splits[split] = drop_unknown(dataset, labels, args.unknown_answers, drop=split == "train")
-    return TaskData(**splits, labels=tuple(labels))
+        splits[split] = drop_unknown(getattr(data, split), labels, args.unknown_answers, drop=split == "train")
+    return replace(data, **splits, labels=tuple(labels))
 
 
 def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:

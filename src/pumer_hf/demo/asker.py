@@ -18,6 +18,7 @@ from ..bench.flops import count_flops
 from ..bench.throughput import interleaved_times
 from ..explain.pictures import draw_traces
 from ..explain.run import encode, probabilities
+from ..images import ImageSource
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import ClassifierHead
 from ..models.loading import UNREDUCED, load_checkpoint
@@ -112,11 +113,11 @@ class Asker:
         """Batches to time; the most telling one last."""
         return [1, 8, 64] if self.model.num_parameters() < SMALL else [8, 1]
 
-    def ask(self, image: PILImage.Image, text: str, reduction: dict[str, Any], compare: str = NOTHING) -> Reply:
+    def ask(self, image: ImageSource, text: str, reduction: dict[str, Any], compare: str = NOTHING) -> Reply:
         """Answer a text about an image.
 
         Args:
-            image: of any size.
+            image: what [`open_image`] takes, of any size.
             text: a question or a hypothesis.
             reduction: the schedule.
             compare: one of `comparisons`.
@@ -144,7 +145,7 @@ class Asker:
 
     @torch.inference_mode()
     def measure(
-        self, image: PILImage.Image, text: str, reduction: dict[str, Any], compare: str = NOTHING, batch_size: int = 1
+        self, image: ImageSource, text: str, reduction: dict[str, Any], compare: str = NOTHING, batch_size: int = 1
     ) -> Times | None:
         """Time the forward on a batch of copies of the example; arguments otherwise as of [`ask`].
 

@@ -7,9 +7,10 @@ from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
 from ..data.digit_scenes import CELL_SIZE, COLOURS, DIGITS, digit_scenes
-from ..data.files import find_image, json_field, open_image, read_objects
+from ..data.files import find_image, json_field, read_objects
 from ..data.scene_statements import hypothesis_scenes
 from ..explain.maps import patch_size
+from ..images import open_image
 from ..models.base import PuMerPreTrainedModel
 from ..models.meter import PuMerMeterForVisualEntailment
 from ..models.vilt import PuMerViltForVisualEntailment
@@ -53,7 +54,7 @@ def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
         rows = rows.select(range(0, len(rows), 3))
         return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]
     rows = digit_scenes("test", NUM_EXAMPLES, questions_per_scene=1, grid_size=grid_size)
-    return [(row["image"].convert("RGB"), row["question"]) for row in rows]
+    return [(open_image(row["image"]), row["question"]) for row in rows]
 
 
 def read_examples(folder: Path) -> list[Example]:

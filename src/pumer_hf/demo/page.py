@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image as PILImage
-
+from ..images import ImageSource
 from ..reducers import METHODS
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
@@ -97,8 +96,8 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 picture = gr.Image(
-                    image, type="pil", format="png", label="Image", height=280, sources=["upload", "clipboard"],
-                    elem_id="image",
+                    image, type="filepath", image_mode=None, format="png", label="Image", height=280,
+                    sources=["upload", "clipboard"], elem_id="image",
                 )  # fmt: skip
                 question = gr.Textbox(text, label=text_label(asker), max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
@@ -159,19 +158,25 @@ class Handlers:
         self.asker = asker
 
     def answer(
-        self, image: PILImage.Image | None, text: str | None, compare: str, batch_size: int, *values: float
+        self, image: ImageSource | None, text: str | None, compare: str, batch_size: int, *values: float
     ) -> tuple[Any, ...]:
-        """Answers of both models, the picture, the schedule, and the costs that need no measuring."""
+        """Answers of both models, the picture, the schedule, and the costs that need no measuring.
+
+        What is wrong with the image or the text is a `gradio.Error`, which the page shows.
+        """
         if image is None or not (text or "").strip():
             return None, None, None, "", HINT, None
-        reply = self.asker.ask(image, str(text), self.schedule(values), compare)
+        try:
+            reply = self.asker.ask(image, str(text), self.schedule(values), compare)
+        except ValueError as error:
+            raise load_gradio().Error(str(error)) from error
         gflops = (reply.gflops, reply.full_gflops)
         return reply.answers, reply.full_answers, reply.picture, self.layers(values), costs(gflops), gflops
 
     def time(
         self,
         gflops: Gflops | None,
-        image: PILImage.Image | None,
+        image: ImageSource | None,
         text: str | None,
         compare: str,
         batch_size: int,

@@ -127,6 +127,7 @@ def region_from_attention(
     image_size: tuple[int, int],
     patch_size: tuple[int, int],
     threshold: float = ATTENTION_THRESHOLD,
+    part: tuple[float, float, float, float] | None = None,
 ) -> Tensor:
     """The patches that a human looked at (TiP, Appendix A.3).
 
@@ -138,6 +139,8 @@ def region_from_attention(
         image_size: height and width of the model's image in pixels.
         patch_size: height and width of a patch in pixels.
         threshold: in (0, 1].
+        part: the part of the map that the model sees ([`seen_part`]): left, top, right and bottom edge in pixels of
+            the map. Default: all of it.
 
     Returns:
         bool (rows, columns).
@@ -148,5 +151,9 @@ def region_from_attention(
         raise ValueError(f"attention of shape {tuple(attention.shape)}: must be (h, w), with no value below 0")
     values = attention.double()
     attended = (values > 0) & (values >= threshold * values.max())
+    if part is not None:
+        left, top, right, bottom = (round(edge) for edge in part)
+        height, width = attended.shape
+        attended = F.pad(attended, (-left, right - width, -top, bottom - height))  # also where that cuts
     pixels = F.interpolate(attended.float()[None, None], size=image_size, mode="nearest-exact")
     return F.max_pool2d(pixels, patch_size)[0, 0] > 0

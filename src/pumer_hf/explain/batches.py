@@ -10,6 +10,7 @@ from transformers import ProcessorMixin
 
 from ..data.digit_scenes import CELL_SIZE
 from ..data.vqa import VqaCollator, VqaDataArguments, drop_unknown, scene_questions
+from ..inputs import seen_part
 from ..models.base import PuMerPreTrainedModel
 from .alignment import region_from_attention, region_from_cells
 from .maps import patch_size
@@ -62,7 +63,14 @@ def vqa_hat_batches(
     """
 
     def regions(row: dict[str, Any], image_size: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-        return torch.stack([region_from_attention(read_map(path), image_size, patch) for path in row["maps"]])
+        maps = [read_map(path) for path in row["maps"]]
+        parts = [seen_part((attention.shape[1], attention.shape[0]), processor) for attention in maps]
+        return torch.stack(
+            [
+                region_from_attention(attention, image_size, patch, part=part)
+                for attention, part in zip(maps, parts, strict=True)
+            ]
+        )
 
     return measured_batches(model, processor, rows, regions, batch_size)
 
@@ -74,7 +82,7 @@ def measured_batches(
     regions_of: Callable[[dict[str, Any], tuple[int, int], tuple[int, int]], Tensor],
     batch_size: int,
 ) -> Iterator[MeasuredBatch]:
-    """Batches of VQA rows, whose images become squares.
+    """Batches of VQA rows, whose images become squares, squeezed or cut as the processor does.
 
     Args:
         model: one that answers questions.

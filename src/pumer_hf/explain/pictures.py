@@ -11,6 +11,7 @@ from PIL.Image import Resampling
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..images import ImageSource
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import num_images
 from ..tokens import LayerTrace
@@ -34,7 +35,7 @@ Palette = Mapping[int, tuple[int, int, int]]
 def draw_layers(
     model: PuMerPreTrainedModel,
     processor: ProcessorMixin,
-    image: PILImage.Image | Sequence[PILImage.Image],
+    image: ImageSource | Sequence[ImageSource],
     text: str,
     max_columns: int | None = None,
     keep_aspect_ratio: bool = False,
@@ -46,7 +47,7 @@ def draw_layers(
     Args:
         model: of either family, with any head.
         processor: of the checkpoint.
-        image: of any size; a list where the model takes several (NLVR2): one row each.
+        image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2): one row each.
         text: a question, a hypothesis, a caption or a statement.
         max_columns: panels per row; default: all in one.
         keep_aspect_ratio: for a ViLT that was trained so; else images become squares.

@@ -8,6 +8,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..images import ImageSource, open_image
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, UNREDUCED, load_checkpoint
 from ..tokens import LayerTrace
@@ -39,11 +40,12 @@ def explain_checkpoint(
         Lines to print: the answer to each text, and what each layer left.
     """
     check_output(output)
-    pictures = [open_picture(name) for name in images]
+    for name in images:
+        open_picture(name)  # an unreadable one is an error before the model is loaded
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
-    rows, lines = zip(*(explain(model, processor, pictures, text, keep_aspect_ratio) for text in texts), strict=True)
+    rows, lines = zip(*(explain(model, processor, images, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"saved in {output}"]
 
@@ -51,7 +53,7 @@ def explain_checkpoint(
 def explain(
     model: PuMerPreTrainedModel,
     processor: ProcessorMixin,
-    images: Sequence[PILImage.Image],
+    images: Sequence[ImageSource],
     text: str,
     keep_aspect_ratio: bool = False,
 ) -> tuple[PILImage.Image, list[str]]:
@@ -96,14 +98,10 @@ def report(
 
 
 def open_picture(name: str) -> PILImage.Image:
-    """The picture in a file; raises `ValueError` or `OSError` that names it."""
+    """The picture in a file ([`open_image`]); raises `ValueError` or `OSError` that names it."""
     if not Path(name).is_file():
         raise FileNotFoundError(f"{name}: there is no such image")
-    try:
-        with PILImage.open(name) as opened:
-            return opened.convert("RGB")
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # what Pillow raises
-        raise ValueError(f"{name}: cannot read the image: {error}") from error
+    return open_image(name)
 
 
 def check_output(output: str) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..images import ImageSource
 from ..inputs import encode_example
 from ..models import meter, vilt
 from ..models.base import PuMerPreTrainedModel
@@ -17,7 +17,7 @@ from ..models.heads import RetrievalHead
 def encode(
     model: PuMerPreTrainedModel,
     processor: ProcessorMixin,
-    image: PILImage.Image | Sequence[PILImage.Image],
+    image: ImageSource | Sequence[ImageSource],
     text: str,
     keep_aspect_ratio: bool = False,
 ) -> dict[str, Tensor]:

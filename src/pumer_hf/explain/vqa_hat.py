@@ -9,7 +9,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from ..data.files import open_image, read_vqa_answers, read_vqa_questions
+from ..data.files import read_vqa_answers, read_vqa_questions
+from ..images import open_image
 
 NAME = re.compile(r"(\d+)_([1-9]\d*)")
 
@@ -56,7 +57,9 @@ def find_maps(folder: str) -> Mapping[int, list[Path]]:
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of attention maps")
     maps: dict[int, dict[int, Path]] = {}
-    for path in sorted(Path(folder).glob("*.png")):
+    for path in sorted(Path(folder).glob("[!.]*.png")):
+        if path.is_dir():
+            continue
         name = NAME.fullmatch(path.stem)
         if name is None:
             raise ValueError(f"{path}: the name of a map must be <question_id>_<annotator>.png, annotators from 1")

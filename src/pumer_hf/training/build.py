@@ -95,9 +95,14 @@ def resized_processor(processor: ProcessorMixin, image_size: int | None) -> Proc
     if image_size is None:
         return processor
     resized = copy.deepcopy(processor)
-    names = ("height", "width") if processor.image_processor.size["shortest_edge"] is None else ("shortest_edge",)
-    size_class = type(processor.image_processor.size)  # not a dict: a name that it lacks is None
-    resized.image_processor.size = size_class(**dict.fromkeys(names, image_size))
+    old, new = processor.image_processor, resized.image_processor
+    crops = bool(old.do_center_crop)
+    side = old.crop_size["height"] if crops else old.size["shortest_edge"] or old.size["height"]
+    names = [name for name in ("shortest_edge", "height", "width") if old.size[name] is not None]
+    size_class = type(old.size)  # not a dict: a name that it lacks is None
+    new.size = size_class(**{name: round(old.size[name] * image_size / side) for name in names})
+    if crops:
+        new.crop_size = size_class(height=image_size, width=image_size)
     return resized
 
 

@@ -52,6 +52,8 @@ def evaluate_recipe(description: str, default: Path, arguments: Sequence[str] | 
         data = task.load(without_training_data(recipe.data), labels)
         data = replace(data, test=getattr(data, args.split))
     report = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
+    if args.split in data.missing_images:
+        report["missing_images"] = data.missing_images[args.split]
     if recipe.training.process_index == 0:
         print(json.dumps({"model": args.model, "task": task.name, "split": args.split, **report}))
 

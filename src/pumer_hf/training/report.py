@@ -21,4 +21,6 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     table = format_table(rows + cost_rows(report, names))
     baselines = ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in report["baselines"].items())
     notes = [f"Baselines that see no image: {baselines}."] if baselines else []
+    missing = [f"{split} {number}" for split, number in report.get("missing_images", {}).items() if number]
+    notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
     return "\n".join([table, *notes, speed_note(report)])

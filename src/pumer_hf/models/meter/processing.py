@@ -1,4 +1,4 @@
-"""`PuMerMeterProcessor`: RoBERTa's tokenizer and CLIP's image processor, with METER's square resize."""
+"""`PuMerMeterProcessor`: RoBERTa's tokenizer and CLIP's image processor, with METER's squares."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,11 @@ from ... import remote_code
 
 
 class PuMerMeterProcessor(ProcessorMixin):
-    """Texts and images -> `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size)."""
+    """Texts and images -> `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size).
+
+    The square is the whole image, squeezed. A converted checkpoint of METER's authors has a processor that cuts the
+    square out of the middle.
+    """
 
     def __init__(
         self,

@@ -1,0 +1,126 @@
+"""Opening pictures. Every way in uses [`open_image`], so that a file gives the same pixels everywhere."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from PIL import Image as PILImage
+from PIL import ImageOps
+
+ImageSource = PILImage.Image | np.ndarray | str | Path | Mapping[str, Any]
+"""A PIL image; an array (height, width) or (height, width, channels); a path or a URL; or an undecoded image of
+`datasets`: `bytes`, or where they are None `path`, which may lie in an archive (`zip://a.png::train.zip`)."""
+URL_TIMEOUT = 30.0  # seconds
+UNREADABLE = (OSError, SyntaxError, ValueError, BadZipFile, PILImage.DecompressionBombError)
+"""What Pillow and archives raise."""
+
+
+def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
+    """Read a picture as people see it: upright, in RGB with 8 bits per channel.
+
+    The picture is turned as its EXIF orientation says. Transparent parts become white, as on a web page and in the
+    image processors of transformers. Of 16 bits the upper 8 are taken; 32-bit integers must be 16-bit values, and
+    floats must be in [0, 1].
+
+    Args:
+        source: what to open.
+        origin: who asked for the picture (file and row), for error messages.
+
+    Raises:
+        ValueError: the picture cannot be read, or its values have an unknown range. The message names it and
+            `origin`.
+    """
+    if not isinstance(source, (PILImage.Image, np.ndarray, str, Path)) and not _is_undecoded(source):
+        found = "nothing" if source is None else f"{type(source).__name__}"
+        raise ValueError(located(f"an image must be a PIL image, a numpy array, a path or a URL, got {found}", origin))
+    try:
+        if isinstance(source, PILImage.Image):
+            return _upright_rgb(source)
+        if isinstance(source, np.ndarray):
+            return _upright_rgb(_from_array(source))
+        with PILImage.open(_file(source)) as opened:
+            return _upright_rgb(opened)
+    except UNREADABLE as error:
+        raise ValueError(located(f"cannot read the image {image_name(source)}: {error}", origin)) from error
+
+
+def located(message: str, origin: str) -> str:
+    """A message after where it is about, if that is known."""
+    return f"{origin}: {message}" if origin else message
+
+
+def _is_undecoded(source: Any) -> bool:
+    """Whether this is an undecoded image of `datasets` that has a path or bytes."""
+    return isinstance(source, Mapping) and any(source.get(name) is not None for name in ("bytes", "path"))
+
+
+def image_name(source: ImageSource) -> str:
+    """What to call a picture in a message: its file, or else what it is."""
+    if isinstance(source, PILImage.Image):
+        return f"of mode {source.mode} and {source.width} x {source.height} pixels"
+    if isinstance(source, np.ndarray):
+        return f"of shape {source.shape} and dtype {source.dtype}"
+    name = str((source.get("path") if isinstance(source, Mapping) else source) or "in memory")
+    return f"{name[:32]}..." if name.startswith("data:") else name
+
+
+def _from_array(array: np.ndarray) -> PILImage.Image:
+    try:
+        return PILImage.fromarray(array)
+    except TypeError as error:
+        raise ValueError("give an array of uint8 (height, width, 3), or a PIL image") from error
+
+
+def _file(source: str | Path | Mapping[str, Any]) -> Path | io.BytesIO:
+    """What Pillow opens: a local path, or the bytes of something else."""
+    if isinstance(source, Mapping):
+        if source.get("bytes") is not None:
+            return io.BytesIO(source["bytes"])
+        source = source["path"]
+    name = str(source)
+    if name.startswith("data:"):
+        return io.BytesIO(base64.b64decode(name.partition(";base64,")[2], validate=True))
+    if "::" not in name and name.startswith(("http://", "https://")):
+        return io.BytesIO(_download(name))
+    if "://" in name:
+        from datasets.utils.file_utils import xopen  # a second of imports, which few pictures need
+
+        with xopen(name, "rb") as remote:
+            return io.BytesIO(remote.read())
+    return Path(name)
+
+
+def _download(url: str) -> bytes:
+    import httpx  # as transformers does
+
+    try:
+        return httpx.get(url, timeout=URL_TIMEOUT, follow_redirects=True).raise_for_status().content
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise OSError(str(error) or type(error).__name__) from error
+
+
+def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = _in_8_bits(image)
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = PILImage.alpha_composite(PILImage.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _in_8_bits(image: PILImage.Image) -> PILImage.Image:
+    """A grey image of mode `F`, `I` or `I;16` in mode `L`."""
+    values = np.asarray(image)
+    lowest, highest = values.min(), values.max()
+    if image.mode == "F":
+        if not (lowest >= 0 and highest <= 1):  # also if one is not a number
+            raise ValueError(f"its values are in [{lowest:g}, {highest:g}]: scale them to [0, 1] or to 8 bits")
+        return PILImage.fromarray((values * 255).round().astype(np.uint8))
+    if image.mode == "I" and not ((lowest >= 0 and 255 < highest <= 65535) or lowest == highest == 0):
+        raise ValueError(f"its values are in [{lowest}, {highest}], so white is unknown: scale them to 8 or 16 bits")
+    return PILImage.fromarray((values >> 8).astype(np.uint8))
