@@ -3,11 +3,12 @@
 import io
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
+from datasets import ClassLabel, Dataset, Image, IterableDataset, List, Value
 from PIL import Image as PILImage
 
 from pumer_hf.data.arguments import DataArguments
-from pumer_hf.data.hub import class_name, load_hub_split, strings, truth
+from pumer_hf.data.columns import class_name, image_of, text_of
+from pumer_hf.data.hub import load_hub_split
 from pumer_hf.data.nlvr2 import Nlvr2DataArguments, load_nlvr2
 from pumer_hf.data.retrieval import RetrievalDataArguments, load_retrieval
 from pumer_hf.data.snli_ve import SnliVeDataArguments, load_snli_ve
@@ -18,25 +19,6 @@ def png(colour=(200, 0, 0)):
     buffer = io.BytesIO()
     PILImage.new("RGB", (4, 4), colour).save(buffer, format="PNG")
     return {"bytes": buffer.getvalue(), "path": None}
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """Write splits as parquet files; returns what goes for the id of the dataset."""
-
-    def write(features=None, **splits):
-        for name, columns in splits.items():
-            (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
-            dataset = Dataset.from_dict(columns, features=features and Features(features))
-            dataset.to_parquet(tmp_path / "hub" / "data" / f"{name}-00000-of-00001.parquet")
-        return str(tmp_path / "hub")
-
-    return write
 
 
 VQA_FEATURES = {
@@ -147,26 +129,6 @@ def test_retrieval_with_a_split_column(hub):
         load_retrieval(RetrievalDataArguments(**{**arguments, "split_column": "part"}))
 
 
-def test_labels_and_strings_come_in_many_forms():
-    bools = ClassLabel(names=["False", "True"])
-    assert [truth(value, Value("string")) for value in ("True", "false", 1, 0, True, "1")] == [
-        "True",
-        "False",
-        "True",
-        "False",
-        "True",
-        "True",
-    ]
-    assert truth(0, bools) == "False"
-    with pytest.raises(ValueError, match="the label 'maybe' is neither true nor false"):
-        truth("maybe", Value("string"))
-    assert class_name("neutral", Value("large_string")) == "neutral"
-    with pytest.raises(ValueError, match="the labels are numbers"):
-        class_name(1, Value("int64"))
-    for value in ("a", ["a"], [{"answer": "a"}], {"answer": ["a"]}):
-        assert strings(value, None) == ["a"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,6 +149,6 @@ def test_a_split_that_the_metrics_need_is_never_streamed(hub):
     rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
     features = {"image": Image(), "hypothesis": Value("string"), "label": Value("string")}
     arguments = DataArguments(dataset=hub(features, train=rows, validation=rows), streaming=True)
-    columns = {"image": None, "hypothesis": None, "label": class_name}
+    columns = {"label": class_name, "hypothesis": text_of, "image": image_of}
     assert isinstance(load_hub_split(arguments, "train", columns), IterableDataset)
     assert isinstance(load_hub_split(arguments, "validation", columns), Dataset)

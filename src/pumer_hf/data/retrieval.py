@@ -14,8 +14,8 @@ from transformers import EvalPrediction, ProcessorMixin
 
 from .arguments import DataArguments
 from .collator import Collator
+from .columns import captions_of, image_of
 from .files import existing_files, find_image, json_field, json_object, read_objects, to_dataset
-from .hub import strings
 from .scene_statements import CAPTION_FEATURES as FEATURES
 from .scene_statements import caption_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -52,7 +52,7 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
         args,
         read=read_captions,
         scenes=lambda split, number: caption_scenes(split, number, **scene),
-        columns={"image": None, "captions": strings},
+        columns={"captions": captions_of, "image": image_of},
     )
     for split, dataset in splits.items():
         if len(dataset) < 2:
@@ -92,7 +92,7 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"{origin}: give at least one caption, each a string, got {json.dumps(captions)}")
     name = json_field(row, image, str, origin)
-    return {"image": find_image(folder, [name], origin), "captions": captions, "origin": origin}
+    return {"image": find_image(folder, [name], origin), "captions": captions_of, "origin": origin}
 
 
 @dataclass

@@ -10,6 +10,7 @@ from transformers import EvalPrediction, ProcessorMixin
 
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
+from .columns import Convert
 from .hub import load_hub_split
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
@@ -57,7 +58,7 @@ def load_splits(
     args: DataArguments,
     read: Callable[[list[str], str | None, str], Dataset],
     scenes: Callable[[str, int], Dataset],
-    columns: Mapping[str, Callable[[Any, Any], Any] | None],
+    columns: Mapping[str, Convert],
 ) -> dict[str, Any]:
     """The splits by name, from where `args` says; `"test"` is the validation split unless it is given.
 
