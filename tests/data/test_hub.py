@@ -1,9 +1,15 @@
 """Hub datasets, as folders of parquet files: `load_dataset` reads either in the same way."""
 
 import io
+import sys
+from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, Image, IterableDataset, List, Value
+from datasets.exceptions import DatasetNotFoundError
+from httpx import Request, Response
+from huggingface_hub.errors import RevisionNotFoundError
+from in_process import run_here
 from PIL import Image as PILImage
 
 from pumer_hf.data.arguments import DataArguments
@@ -21,6 +27,7 @@ def png(colour=(200, 0, 0)):
     return {"bytes": buffer.getvalue(), "path": None}
 
 
+COLUMNS = {"label": class_name, "hypothesis": text_of, "image": image_of}
 VQA_FEATURES = {
     "picture": Image(),
     "question": Value("string"),
@@ -149,6 +156,102 @@ def test_a_split_that_the_metrics_need_is_never_streamed(hub):
     rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
     features = {"image": Image(), "hypothesis": Value("string"), "label": Value("string")}
     arguments = DataArguments(dataset=hub(features, train=rows, validation=rows), streaming=True)
-    columns = {"label": class_name, "hypothesis": text_of, "image": image_of}
-    assert isinstance(load_hub_split(arguments, "train", columns), IterableDataset)
-    assert isinstance(load_hub_split(arguments, "validation", columns), Dataset)
+    assert isinstance(load_hub_split(arguments, "train", COLUMNS), IterableDataset)
+    assert isinstance(load_hub_split(arguments, "validation", COLUMNS), Dataset)
+
+
+# What cannot be loaded
+
+
+def test_a_dataset_that_is_not_there_is_named():
+    with pytest.raises(
+        ValueError, match=r"data\.dataset='no/such': not a folder here, and not reachable on the Hub: .*id"
+    ):
+        load_hub_split(DataArguments(dataset="no/such"), "train", COLUMNS)
+    with pytest.raises(ValueError, match=r"data\.dataset=''"):
+        load_hub_split(DataArguments(dataset=""), "train", COLUMNS)
+    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': not a folder here"):
+        load_hub_split(DataArguments(dataset="/no/such/folder"), "train", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "doesn't contain any data files"),
+        ({"hub.py": "x = 1"}, "scripts are no longer supported"),
+        ({"train.parquet": "none"}, "cannot be read: .*footer"),
+        ({"train.jsonl": "{"}, "(cannot be read: .*JSON|columns are not known)"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_without_a_dataset_is_named(files, message, streaming, tmp_path, hub):
+    (tmp_path / "hub").mkdir()
+    for name, content in files.items():
+        (tmp_path / "hub" / name).write_text(content)
+    with pytest.raises(ValueError, match=f"^data.dataset='{tmp_path / 'hub'}': [^\n]*{message}[^\n]*$"):
+        load_hub_split(DataArguments(dataset=str(tmp_path / "hub"), streaming=streaming), "train", COLUMNS)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_wrong_split_configuration_or_revision_is_named_beside_those_that_are_there(hub, streaming):
+    rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
+    source = hub(train=rows, dev=rows)
+    for name, value, message in (
+        ("train_split", "training", r"\['train', 'dev'\]"),
+        ("dataset_config", "en", r"\['default'\]"),
+        ("dataset_revision", "v2", "a folder here"),
+    ):
+        arguments = DataArguments(**{"dataset": source, "streaming": streaming, name: value})
+        with pytest.raises(ValueError, match=f"^data.{name}='{value}': [^\n]*{message}"):
+            load_hub_split(arguments, "train", COLUMNS)
+
+
+def test_a_configuration_that_is_missing_is_asked_for(hub, tmp_path):
+    source = hub()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "a.csv").write_text("label\nneutral\n")
+    configs = "\n".join(f"- config_name: {name}\n  data_files: a.csv" for name in ("de", "en"))
+    (tmp_path / "hub" / "README.md").write_text(f"---\nconfigs:\n{configs}\n---\n")
+    with pytest.raises(ValueError, match=r"^data.dataset_config=None: [^\n]*\['de', 'en'\][^\n]*$"):
+        load_hub_split(DataArguments(dataset=source), "train", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DatasetNotFoundError("Revision 'v2' doesn't exist"), "data.dataset_revision='v2': Revision 'v2'"),
+        (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "data.dataset='a/b': .* gated"),
+        (
+            RuntimeError("Dataset scripts are no longer supported"),
+            "data.dataset='a/b': .*scripts.*data.dataset_revision='refs/convert/parquet'",
+        ),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub (ConnectTimeout)"), "data.dataset='a/b': .*ConnectTimeout"),
+    ],
+)
+def test_what_the_hub_says_is_passed_on_with_the_argument(error, message, monkeypatch):
+    def load(*args, **kwargs):
+        cause = (
+            RevisionNotFoundError("404", response=Response(404, request=Request("GET", "http://hub")))
+            if "Revision" in str(error)
+            else None
+        )
+        raise error from cause
+
+    monkeypatch.setattr("pumer_hf.data.hub.load_dataset_builder", load)
+    with pytest.raises(ValueError, match=message):
+        load_hub_split(DataArguments(dataset="a/b", dataset_revision="v2"), "train", COLUMNS)
+
+
+def test_one_column_cannot_be_two(hub):
+    rows = {"image": [png()], "sentence": ["a"], "label": ["True"], "identifier": ["dev-1-0-0"]}
+    arguments = Nlvr2DataArguments(dataset=hub(train=rows), columns={"left": "image", "right": "image"})
+    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\] would be two"):
+        load_nlvr2(arguments)
+
+
+def test_a_recipe_ends_with_one_line(tmp_path):
+    script = Path(__file__).parents[2] / "recipes" / "train_snli_ve.py"
+    process = run_here([sys.executable, str(script), "--dataset", "no/such", "--output_dir", "out"], tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    assert "data.dataset='no/such': not a folder here" in process.stderr

@@ -73,7 +73,9 @@ def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Conver
     streaming = args.streaming and split == "train"
     dataset = _load(args, split, streaming)
     if dataset.features is None:
-        raise ValueError(f"data.streaming: the columns of {args.dataset} are not known before they are read")
+        raise ValueError(
+            f"data.dataset={args.dataset!r}: its columns are not known before it is read: do not stream it"
+        )
     folder = args.image_dir or (args.dataset if Path(str(args.dataset)).is_dir() else None)
     reader = Reader(
         columns, _sources(args, dataset, columns), dataset.features, None if folder is None else Path(folder)
@@ -232,6 +234,8 @@ def _builder(args: DataArguments) -> Any:
         raise ValueError(
             f"data.dataset_revision={args.dataset_revision!r}: {dataset} is a folder here, without revisions"
         )
+    if not dataset.strip():
+        raise ValueError(f"data.dataset={dataset!r}: give a folder of data files, or the id of a dataset")
     try:
         return load_dataset_builder(dataset, name=args.dataset_config, revision=args.dataset_revision)
     except (ConnectionError, FileNotFoundError, HfHubHTTPError, HFValidationError) as error:
@@ -242,11 +246,8 @@ def _builder(args: DataArguments) -> Any:
             _line(f"data.dataset={dataset!r}: {problem}{error} (give a folder of data files, or the id of a dataset)")
         ) from error
     except RuntimeError as error:  # a loading script
-        raise ValueError(
-            _line(
-                f"data.dataset={dataset!r}: {error} (data.dataset_revision='refs/convert/parquet' may have its data)"
-            )
-        ) from error
+        way_out = "" if is_folder else " (data.dataset_revision='refs/convert/parquet' may have its data)"
+        raise ValueError(_line(f"data.dataset={dataset!r}: {error}{way_out}")) from error
     except ValueError as error:
         raise ValueError(_line(f"data.dataset_config={args.dataset_config!r}: {dataset}: {error}")) from error
 
