@@ -1,6 +1,7 @@
 """Hub datasets, as folders of parquet files: `load_dataset` reads either in the same way."""
 
 import io
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image as PILImage
 
 from pumer_hf.data.arguments import DataArguments
 from pumer_hf.data.columns import class_name, image_of, text_of
+from pumer_hf.data.files import open_image
 from pumer_hf.data.hub import load_hub_split
 from pumer_hf.data.nlvr2 import Nlvr2DataArguments, load_nlvr2
 from pumer_hf.data.retrieval import RetrievalDataArguments, load_retrieval
@@ -255,3 +257,32 @@ def test_a_recipe_ends_with_one_line(tmp_path):
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
     assert "data.dataset='no/such': not a folder here" in process.stderr
+
+
+# Folders of images
+
+METADATA = '{"file_name": "a.png", "hypothesis": "a dog", "label": "neutral"}\n'
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_folder_of_images(zipped, streaming, hub, tmp_path):
+    root = tmp_path / "hub"
+    for split in ("train", "validation"):
+        (root / split).mkdir(parents=True)
+        (root / split / "a.png").write_bytes(png((0, 200, 0))["bytes"])
+        (root / split / "metadata.jsonl").write_text(METADATA)
+        if zipped:
+            shutil.make_archive(str(root / split), "zip", root / split)
+            shutil.rmtree(root / split)
+    labels = ["neutral", "entailment", "contradiction"]
+    data = load_snli_ve(SnliVeDataArguments(dataset=str(root), streaming=streaming), labels)
+    for split, dataset in (("train", data.train), ("validation", data.validation)):
+        (row,) = dataset
+        image = row.pop("image")
+        assert image == {
+            "bytes": None,
+            "path": f"zip://a.png::{root}/{split}.zip" if zipped else f"{root}/{split}/a.png",
+        }
+        assert open_image(image, "row").getpixel((0, 0)) == (0, 200, 0)
+        assert row == {"hypothesis": "a dog", "label": "neutral", "origin": f"{root}, {split}, row 0"}

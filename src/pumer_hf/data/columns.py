@@ -86,13 +86,13 @@ def image_of(value: Any, feature: Any) -> dict[str, Any]:
     return {"path": value.get("path"), "bytes": value.get("bytes")}
 
 
-def located(image: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+def in_folder(image: dict[str, Any], folder: Path | None) -> dict[str, Any]:
     """An undecoded image whose path, if it is a file, was looked up in `folder`.
 
-    Paths with a protocol (`zip://a.png::train.zip`) stay as they are.
+    Paths with a protocol (`zip://a.png::train.zip`) and data URIs stay as they are.
     """
     path = image["path"]
-    if image["bytes"] is not None or "://" in path:
+    if image["bytes"] is not None or "://" in path or path.startswith("data:"):
         return image
     file = Path(path) if folder is None else folder / path
     if not file.is_file():

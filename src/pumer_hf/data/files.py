@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, Features, Image, List, Value
+from datasets.utils.file_utils import xopen
 from PIL import Image as PILImage
 
 FEATURES = Features(
@@ -125,9 +126,12 @@ def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any
 
 def open_image(image: dict[str, Any], origin: str) -> PILImage.Image:
     """Decode an undecoded `datasets` image to RGB; an error names the image and the row `origin` that asked for it."""
-    source = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
+    path, content = image["path"], image["bytes"]
     try:
-        with PILImage.open(source) as opened:
+        if content is None and "://" in path:  # in an archive, zip://a.png::train.zip, or on another machine
+            with xopen(path, "rb") as file:
+                content = file.read()
+        with PILImage.open(path if content is None else io.BytesIO(content)) as opened:
             return opened.convert("RGB")
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:  # what Pillow raises
         raise ValueError(f"{origin}: cannot read the image {image['path'] or ''}: {error}") from error

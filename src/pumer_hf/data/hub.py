@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RevisionNo
 from transformers.utils import logging
 
 from .arguments import DataArguments
-from .columns import Convert, Several, image_of, is_undecoded_image, located, plain
+from .columns import Convert, Several, image_of, in_folder, is_undecoded_image, plain
 
 SHUFFLE_BUFFER = 1000
 IMAGE = Image(decode=False)
@@ -38,7 +38,7 @@ class Reader:
         source = self.sources[name]
         try:
             found = self.converts[name](value, self.features[source])
-            return located(found, self.folder) if self.converts[name] is image_of else found
+            return in_folder(found, self.folder) if self.converts[name] is image_of else found
         except ValueError as error:
             raise ValueError(f"{origin}: the column {source!r} {error}") from error
 
