@@ -306,3 +306,13 @@ def test_only_rows_of_the_split_are_checked(hub):
     features = {"image": Image(), "captions": STRING, "part": ClassLabel(names=["train", "rest"])}
     args = RetrievalDataArguments(dataset=hub(features, every=rows), split_column="part", validation_split="train")
     assert load_retrieval(args).train["origin"][:] == [f"{args.dataset}, train, row {row}" for row in (0, 2)]
+
+
+def test_the_rows_of_several_files_are_all_streamed():
+    features = Features({"theirs": STRING, "picture": Image()})
+    columns = {"theirs": [str(number) for number in range(6)], "picture": [undecoded()] * 6}
+    stream = Dataset.from_dict(columns, features=features).to_iterable_dataset(num_shards=3)
+    reader = Reader({"ours": text_of, "image": image_of}, {"ours": "theirs", "image": "picture"}, features, None)
+    rows = list(stream_rows(stream, reader, "train"))
+    assert sorted(row["ours"] for row in rows) == columns["theirs"]
+    assert all(row["origin"].startswith("train, streamed row ") for row in rows)  # not a row of the dataset

@@ -14,7 +14,8 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
 
     dataset: str | None = field(
-        default=None, metadata={"help": "A Hub dataset (its id), or a local folder of parquet files."}
+        default=None,
+        metadata={"help": "A Hub dataset (its id), or a local folder of parquet files or of images, zipped or not."},
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
     dataset_revision: str | None = field(
@@ -42,7 +43,9 @@ class DataArguments:
     test_file: list[str] | None = field(
         default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
     )
-    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images."})
+    image_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the images of files, or of a dataset whose images are paths."}
+    )
     max_text_length: int = field(default=40, metadata={"help": "Tokens to which each text is padded or cut."})
     keep_aspect_ratio: bool = field(
         default=False,

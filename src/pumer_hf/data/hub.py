@@ -211,7 +211,7 @@ def _load(args: DataArguments, split: str, streaming: bool) -> Any:
     if not streaming:
         try:
             builder.download_and_prepare()
-        except (DatasetsError, ConnectionError, ValueError) as error:
+        except (DatasetsError, ConnectionError, FileNotFoundError, HfHubHTTPError, ValueError) as error:
             raise _unreadable(args, error) from error
     try:
         dataset = builder.as_streaming_dataset(split=name) if streaming else builder.as_dataset(split=name)
@@ -223,6 +223,7 @@ def _load(args: DataArguments, split: str, streaming: bool) -> Any:
 
 
 def _unreadable(args: DataArguments, error: Exception) -> ValueError:
+    """What to raise for a dataset that is there."""
     cause = "" if error.__cause__ is None else f" {error.__cause__}"
     return ValueError(_line(f"data.dataset={args.dataset!r}: cannot be read: {error}{cause}"))
 

@@ -25,8 +25,8 @@ del FEATURES["kind"]
 class Nlvr2DataArguments(DataArguments):
     """The `data` block of an NLVR2 recipe. Files: NLVR2's .json, with one object per line.
 
-    Columns of a Hub dataset: `left`, `right`, `sentence`, `label` and `identifier` (`dev-850-0-0`: the sentence is
-    told by all parts but the third).
+    Columns of a Hub dataset: `left`, `right`, `sentence`, `label` (a name or a number) and `identifier`
+    (`dev-850-0-0`: the sentence is told by all parts but the third).
     """
 
 

@@ -28,7 +28,7 @@ class RetrievalDataArguments(DataArguments):
     """The `data` block of a retrieval recipe. Files: Karpathy's `dataset_flickr30k.json`, the same for all splits, or
     .jsonl with `image` and `captions`.
 
-    Columns of a Hub dataset: `image` and `captions`.
+    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]).
     """
 
     num_negatives: int = field(
@@ -92,7 +92,7 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
     if not captions or not all(isinstance(caption, str) for caption in captions):
         raise ValueError(f"{origin}: give at least one caption, each a string, got {json.dumps(captions)}")
     name = json_field(row, image, str, origin)
-    return {"image": find_image(folder, [name], origin), "captions": captions_of, "origin": origin}
+    return {"image": find_image(folder, [name], origin), "captions": captions, "origin": origin}
 
 
 @dataclass

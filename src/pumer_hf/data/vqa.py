@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 class VqaDataArguments(DataArguments):
     """The `data` block of a VQA recipe. Files: one .jsonl, or VQA v2's two .json (questions and annotations).
 
-    Columns of a Hub dataset: `image`, `question` and `answers`.
+    Columns of a Hub dataset: `image`, `question` and `answers` ([`answers_of`]).
     """
 
     min_answer_count: int = field(

@@ -98,8 +98,12 @@ def check_streaming(recipe: Recipe) -> None:
         return
     if not recipe.model.teacher and not recipe.model.checkpoint:
         raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
-    names = {"teacher": recipe.model.teacher is None, "student": recipe.has_student}
-    for name in (name for name, is_trained in names.items() if is_trained):
+    stages = {
+        "teacher": recipe.model.teacher is None,
+        "reducer": recipe.training.reducer_training is not None,
+        "student": recipe.has_student,
+    }
+    for name in (name for name, is_trained in stages.items() if is_trained):
         steps = recipe.stage(name).max_steps
         if steps <= 0:
             raise ValueError(
