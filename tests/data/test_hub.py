@@ -1,17 +1,26 @@
 """Hub datasets, as folders of parquet files: `load_dataset` reads either in the same way."""
 
 import io
+import shutil
+import sys
+from pathlib import Path
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, List, Value
+from datasets import ClassLabel, Dataset, Image, IterableDataset, List, Value
+from datasets.exceptions import DatasetNotFoundError
+from httpx import Request, Response
+from huggingface_hub.errors import RevisionNotFoundError
+from in_process import run_here
 from PIL import Image as PILImage
 
 from pumer_hf.data.arguments import DataArguments
-from pumer_hf.data.hub import class_name, load_hub_split, strings, truth
+from pumer_hf.data.columns import class_name, image_of, text_of
+from pumer_hf.data.hub import load_hub_split
 from pumer_hf.data.nlvr2 import Nlvr2DataArguments, load_nlvr2
 from pumer_hf.data.retrieval import RetrievalDataArguments, load_retrieval
 from pumer_hf.data.snli_ve import SnliVeDataArguments, load_snli_ve
 from pumer_hf.data.vqa import VqaDataArguments, load_vqa
+from pumer_hf.images import open_image
 
 
 def png(colour=(200, 0, 0)):
@@ -20,25 +29,7 @@ def png(colour=(200, 0, 0)):
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """Write splits as parquet files; returns what goes for the id of the dataset."""
-
-    def write(features=None, **splits):
-        for name, columns in splits.items():
-            (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
-            dataset = Dataset.from_dict(columns, features=features and Features(features))
-            dataset.to_parquet(tmp_path / "hub" / "data" / f"{name}-00000-of-00001.parquet")
-        return str(tmp_path / "hub")
-
-    return write
-
-
+COLUMNS = {"label": class_name, "hypothesis": text_of, "image": image_of}
 VQA_FEATURES = {
     "picture": Image(),
     "question": Value("string"),
@@ -147,26 +138,6 @@ def test_retrieval_with_a_split_column(hub):
         load_retrieval(RetrievalDataArguments(**{**arguments, "split_column": "part"}))
 
 
-def test_labels_and_strings_come_in_many_forms():
-    bools = ClassLabel(names=["False", "True"])
-    assert [truth(value, Value("string")) for value in ("True", "false", 1, 0, True, "1")] == [
-        "True",
-        "False",
-        "True",
-        "False",
-        "True",
-        "True",
-    ]
-    assert truth(0, bools) == "False"
-    with pytest.raises(ValueError, match="the label 'maybe' is neither true nor false"):
-        truth("maybe", Value("string"))
-    assert class_name("neutral", Value("large_string")) == "neutral"
-    with pytest.raises(ValueError, match="the labels are numbers"):
-        class_name(1, Value("int64"))
-    for value in ("a", ["a"], [{"answer": "a"}], {"answer": ["a"]}):
-        assert strings(value, None) == ["a"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -187,6 +158,131 @@ def test_a_split_that_the_metrics_need_is_never_streamed(hub):
     rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
     features = {"image": Image(), "hypothesis": Value("string"), "label": Value("string")}
     arguments = DataArguments(dataset=hub(features, train=rows, validation=rows), streaming=True)
-    columns = {"image": None, "hypothesis": None, "label": class_name}
-    assert isinstance(load_hub_split(arguments, "train", columns), IterableDataset)
-    assert isinstance(load_hub_split(arguments, "validation", columns), Dataset)
+    assert isinstance(load_hub_split(arguments, "train", COLUMNS), IterableDataset)
+    assert isinstance(load_hub_split(arguments, "validation", COLUMNS), Dataset)
+
+
+# What cannot be loaded
+
+
+def test_a_dataset_that_is_not_there_is_named():
+    with pytest.raises(
+        ValueError, match=r"data\.dataset='no/such': not a folder here, and not reachable on the Hub: .*id"
+    ):
+        load_hub_split(DataArguments(dataset="no/such"), "train", COLUMNS)
+    with pytest.raises(ValueError, match=r"data\.dataset=''"):
+        load_hub_split(DataArguments(dataset=""), "train", COLUMNS)
+    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': not a folder here"):
+        load_hub_split(DataArguments(dataset="/no/such/folder"), "train", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "doesn't contain any data files"),
+        ({"hub.py": "x = 1"}, "scripts are no longer supported"),
+        ({"train.parquet": "none"}, "cannot be read: .*footer"),
+        ({"train.jsonl": "{"}, "(cannot be read: .*JSON|columns are not known)"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_folder_without_a_dataset_is_named(files, message, streaming, tmp_path, hub):
+    (tmp_path / "hub").mkdir()
+    for name, content in files.items():
+        (tmp_path / "hub" / name).write_text(content)
+    with pytest.raises(ValueError, match=f"^data.dataset='{tmp_path / 'hub'}': [^\n]*{message}[^\n]*$"):
+        load_hub_split(DataArguments(dataset=str(tmp_path / "hub"), streaming=streaming), "train", COLUMNS)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_wrong_split_configuration_or_revision_is_named_beside_those_that_are_there(hub, streaming):
+    rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
+    source = hub(train=rows, dev=rows)
+    for name, value, message in (
+        ("train_split", "training", r"\['train', 'dev'\]"),
+        ("dataset_config", "en", r"\['default'\]"),
+        ("dataset_revision", "v2", "a folder here"),
+    ):
+        arguments = DataArguments(**{"dataset": source, "streaming": streaming, name: value})
+        with pytest.raises(ValueError, match=f"^data.{name}='{value}': [^\n]*{message}"):
+            load_hub_split(arguments, "train", COLUMNS)
+
+
+def test_a_configuration_that_is_missing_is_asked_for(hub, tmp_path):
+    source = hub()
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "a.csv").write_text("label\nneutral\n")
+    configs = "\n".join(f"- config_name: {name}\n  data_files: a.csv" for name in ("de", "en"))
+    (tmp_path / "hub" / "README.md").write_text(f"---\nconfigs:\n{configs}\n---\n")
+    with pytest.raises(ValueError, match=r"^data.dataset_config=None: [^\n]*\['de', 'en'\][^\n]*$"):
+        load_hub_split(DataArguments(dataset=source), "train", COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (DatasetNotFoundError("Revision 'v2' doesn't exist"), "data.dataset_revision='v2': Revision 'v2'"),
+        (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "data.dataset='a/b': .* gated"),
+        (
+            RuntimeError("Dataset scripts are no longer supported"),
+            "data.dataset='a/b': .*scripts.*data.dataset_revision='refs/convert/parquet'",
+        ),
+        (ConnectionError("Couldn't reach 'a/b' on the Hub (ConnectTimeout)"), "data.dataset='a/b': .*ConnectTimeout"),
+    ],
+)
+def test_what_the_hub_says_is_passed_on_with_the_argument(error, message, monkeypatch):
+    def load(*args, **kwargs):
+        cause = (
+            RevisionNotFoundError("404", response=Response(404, request=Request("GET", "http://hub")))
+            if "Revision" in str(error)
+            else None
+        )
+        raise error from cause
+
+    monkeypatch.setattr("pumer_hf.data.hub.load_dataset_builder", load)
+    with pytest.raises(ValueError, match=message):
+        load_hub_split(DataArguments(dataset="a/b", dataset_revision="v2"), "train", COLUMNS)
+
+
+def test_one_column_cannot_be_two(hub):
+    rows = {"image": [png()], "sentence": ["a"], "label": ["True"], "identifier": ["dev-1-0-0"]}
+    arguments = Nlvr2DataArguments(dataset=hub(train=rows), columns={"left": "image", "right": "image"})
+    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\] would be two"):
+        load_nlvr2(arguments)
+
+
+def test_a_recipe_ends_with_one_line(tmp_path):
+    script = Path(__file__).parents[2] / "recipes" / "train_snli_ve.py"
+    process = run_here([sys.executable, str(script), "--dataset", "no/such", "--output_dir", "out"], tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.count("\n") == 1
+    assert "data.dataset='no/such': not a folder here" in process.stderr
+
+
+# Folders of images
+
+METADATA = '{"file_name": "a.png", "hypothesis": "a dog", "label": "neutral"}\n'
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_folder_of_images(zipped, streaming, hub, tmp_path):
+    root = tmp_path / "hub"
+    for split in ("train", "validation"):
+        (root / split).mkdir(parents=True)
+        (root / split / "a.png").write_bytes(png((0, 200, 0))["bytes"])
+        (root / split / "metadata.jsonl").write_text(METADATA)
+        if zipped:
+            shutil.make_archive(str(root / split), "zip", root / split)
+            shutil.rmtree(root / split)
+    labels = ["neutral", "entailment", "contradiction"]
+    data = load_snli_ve(SnliVeDataArguments(dataset=str(root), streaming=streaming), labels)
+    for split, dataset in (("train", data.train), ("validation", data.validation)):
+        (row,) = dataset
+        image = row.pop("image")
+        assert image == {
+            "bytes": None,
+            "path": f"zip://a.png::{root}/{split}.zip" if zipped else f"{root}/{split}/a.png",
+        }
+        assert open_image(image, "row").getpixel((0, 0)) == (0, 200, 0)
+        assert row == {"hypothesis": "a dog", "label": "neutral", "origin": f"{root}, {split}, row 0"}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import TrainerCallback, default_data_collator
 
 from pumer_hf import (
@@ -140,6 +140,28 @@ def test_tokens_are_logged_where_the_trainer_removes_a_column_that_the_model_doe
     columns = {name: [row[name].tolist() for row in rows] for name in rows[0]}
     dataset = Dataset.from_dict({**columns, "question_id": [1, 2, 3, 4]})
     assert len(token_logs(train(make_model(), dataset))) == 1
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_of_a_stream_a_given_example_is_measured_or_else_its_first_row(given, make_model, make_rows, make_args):
+    rows, models, opened = make_rows(8), [], []
+
+    def read():
+        opened.append(True)
+        yield from rows
+
+    for log_tokens in (True, False):
+        models.append(make_model())
+        stream = IterableDataset.from_generator(read).shuffle(seed=0, buffer_size=3)
+        opened.clear()
+        trainer = DistillationTrainer(models[-1], args=make_args(max_steps=3), train_dataset=stream)
+        if log_tokens:
+            trainer.add_callback(TokenReductionCallback(trainer, rows[0] if given else None))
+        trainer.train()
+        assert len(opened) == (2 if log_tokens and not given else 1)
+        assert len(token_logs(trainer)) == log_tokens
+    for name, value in models[0].state_dict().items():
+        assert torch.equal(value, models[1].state_dict()[name]), name
 
 
 def test_logging_tokens_leaves_the_training_as_it_is(make_model, make_rows, train):

@@ -14,7 +14,8 @@ class DataArguments:
     _argument_group_name: ClassVar[str] = "data"
 
     dataset: str | None = field(
-        default=None, metadata={"help": "A Hub dataset (its id), or a local folder of parquet files."}
+        default=None,
+        metadata={"help": "A Hub dataset (its id), or a local folder of parquet files or of images, zipped or not."},
     )
     dataset_config: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
     dataset_revision: str | None = field(
@@ -42,7 +43,9 @@ class DataArguments:
     test_file: list[str] | None = field(
         default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
     )
-    image_dir: str | None = field(default=None, metadata={"help": "Folder of the images."})
+    image_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the images of files, or of a dataset whose images are paths."}
+    )
     missing_images: Literal["error", "skip"] = field(
         default="error",
         metadata={
@@ -80,8 +83,8 @@ class DataArguments:
         if (self.train_file is None) != (self.validation_file is None):
             missing = "validation_file" if self.validation_file is None else "train_file"
             raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
-        if self.train_file is None and self.image_dir is not None:
-            raise ValueError("data.image_dir is given, but no train_file and validation_file")
+        if self.train_file is None and self.dataset is None and self.image_dir is not None:
+            raise ValueError("data.image_dir is given, but no dataset, and no train_file and validation_file")
         if self.missing_images not in ("error", "skip"):
             raise ValueError(f"data.missing_images={self.missing_images!r}: choose 'error' or 'skip'")
         if self.train_file is None and self.missing_images == "skip":

@@ -12,8 +12,8 @@ from ..metrics.classification import accuracy_score, consistency_score
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines
 from .collator import ClassCollator
+from .columns import image_of, text_of, truth
 from .files import image_in, json_field, read_objects, to_dataset
-from .hub import truth
 from .scene_statements import NLVR2_FEATURES, TRUTH, statement_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
@@ -25,8 +25,8 @@ del FEATURES["kind"]
 class Nlvr2DataArguments(DataArguments):
     """The `data` block of an NLVR2 recipe. Files: NLVR2's .json, with one object per line.
 
-    Columns of a Hub dataset: `left`, `right`, `sentence`, `label` and `identifier` (`dev-850-0-0`: the sentence is
-    told by all parts but the third).
+    Columns of a Hub dataset: `left`, `right`, `sentence`, `label` (a name or a number) and `identifier`
+    (`dev-850-0-0`: the sentence is told by all parts but the third).
     """
 
 
@@ -37,7 +37,13 @@ def load_nlvr2(args: Nlvr2DataArguments, labels: Sequence[str] | None = None) ->
         args,
         read=read_nlvr2,
         scenes=lambda split, number: statement_scenes(split, number, **scene),
-        columns={"left": None, "right": None, "sentence": None, "label": truth, "identifier": None},
+        columns={
+            "label": truth,
+            "sentence": text_of,
+            "identifier": identifier_of,
+            "left": image_of,
+            "right": image_of,
+        },
     )
     return replace(data, labels=check_labels(labels, TRUTH))
 
@@ -56,7 +62,7 @@ def read_nlvr2(files: list[str], image_dir: str | None, split: str, skipped: lis
 def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
     for row, origin in read_objects(files):
         identifier = json_field(row, "identifier", str, origin)
-        if identifier.count("-") != 3:
+        if not is_identifier(identifier):
             raise ValueError(f"{origin}: the field 'identifier' must be like dev-850-0-0, got {identifier!r}")
         label = json_field(row, "label", str, origin).capitalize()
         if label not in TRUTH:
@@ -84,6 +90,18 @@ def _image_names(row: dict[str, Any], identifier: str, origin: str) -> list[list
     if "directory" in row:
         folders = [f"{folder}{row['directory']}/" for folder in reversed(folders)] + folders
     return [[f"{folder}{pair}-img{index}.png" for folder in folders] for index in range(2)]
+
+
+def is_identifier(value: Any) -> bool:
+    """Whether a value has the four parts of NLVR2's identifiers (`dev-850-0-0`), which tell its sentences apart."""
+    return isinstance(value, str) and value.count("-") == 3
+
+
+def identifier_of(value: Any, feature: Any) -> str:
+    """The identifier in a column of a Hub dataset."""
+    if not is_identifier(value):
+        raise ValueError(f"must hold identifiers like dev-850-0-0, which tell sentences apart, got {value!r}")
+    return value
 
 
 def sentence_of(identifier: str) -> str:

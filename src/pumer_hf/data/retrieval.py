@@ -14,8 +14,8 @@ from transformers import EvalPrediction, ProcessorMixin
 
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
+from .columns import captions_of, image_of
 from .files import existing_files, image_in, json_field, json_object, read_objects, to_dataset
-from .hub import strings
 from .scene_statements import CAPTION_FEATURES as FEATURES
 from .scene_statements import caption_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
@@ -28,7 +28,7 @@ class RetrievalDataArguments(DataArguments):
     """The `data` block of a retrieval recipe. Files: Karpathy's `dataset_flickr30k.json`, the same for all splits, or
     .jsonl with `image` and `captions`.
 
-    Columns of a Hub dataset: `image` and `captions`.
+    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]).
     """
 
     num_negatives: int = field(
@@ -52,7 +52,7 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
         args,
         read=read_captions,
         scenes=lambda split, number: caption_scenes(split, number, **scene),
-        columns={"image": None, "captions": strings},
+        columns={"captions": captions_of, "image": image_of},
     )
     for split in SPLITS:
         number = len(getattr(data, split))

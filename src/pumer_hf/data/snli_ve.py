@@ -11,8 +11,9 @@ from transformers import ProcessorMixin
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines, class_metrics
 from .collator import ClassCollator
+from .columns import class_name, image_of, text_of
 from .files import image_in, json_field, read_objects, to_dataset
-from .hub import class_name
+from .hub import log_unlabelled
 from .scene_statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
 from .task import Task, TaskData, load_splits
 
@@ -36,7 +37,7 @@ def load_snli_ve(args: SnliVeDataArguments, labels: Sequence[str] | None = None)
         args,
         read=read_snli_ve,
         scenes=lambda split, number: hypothesis_scenes(split, number, **scene),
-        columns={"image": None, "hypothesis": None, "label": class_name},
+        columns={"label": entailment, "hypothesis": text_of, "image": image_of},
     )
     return replace(data, labels=check_labels(labels, ENTAILMENT))
 
@@ -54,10 +55,23 @@ def read_snli_ve(files: list[str], image_dir: str | None, split: str, skipped: l
     )
 
 
+def entailment(value: Any, feature: Any) -> str | None:
+    """The label in a column of a Hub dataset; None if there is none."""
+    name = class_name(value, feature)
+    if name is None:
+        return None
+    if name.strip().lower() not in ENTAILMENT:
+        raise ValueError(f"must hold one of {list(ENTAILMENT)}, got {name!r}")
+    return name.strip().lower()
+
+
 def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
+    total, unlabelled = 0, []
     for row, origin in read_objects(files):
+        total += 1
         label = json_field(row, "gold_label", str, origin)
         if label == NO_CONSENSUS:
+            unlabelled.append(origin)
             continue
         if label not in ENTAILMENT:
             raise ValueError(f"{origin}: the field 'gold_label' must be one of {list(ENTAILMENT)}, got {label!r}")
@@ -71,6 +85,8 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
             "label": label,
             "origin": origin,
         }
+    if unlabelled:
+        log_unlabelled(len(unlabelled), total, unlabelled[0])
 
 
 class SnliVeCollator(ClassCollator):

@@ -10,6 +10,7 @@ from transformers import EvalPrediction, ProcessorMixin
 
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
+from .columns import Convert
 from .hub import load_hub_split
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
@@ -59,7 +60,7 @@ def load_splits(
     args: DataArguments,
     read: Callable[[list[str], str | None, str, list[str] | None], Dataset],
     scenes: Callable[[str, int], Dataset],
-    columns: Mapping[str, Callable[[Any, Any], Any] | None],
+    columns: Mapping[str, Convert],
 ) -> TaskData:
     """The splits, from where `args` says; `test` is the validation split unless it is given. No labels yet.
 

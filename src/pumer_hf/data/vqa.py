@@ -15,9 +15,9 @@ from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, r
 from ..metrics.vqa_accuracy import vqa_accuracy
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
+from .columns import answers_of, image_of, text_of
 from .digit_scenes import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .files import read_vqa_files
-from .hub import strings
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)
@@ -27,7 +27,7 @@ logger = logging.get_logger(__name__)
 class VqaDataArguments(DataArguments):
     """The `data` block of a VQA recipe. Files: one .jsonl, or VQA v2's two .json (questions and annotations).
 
-    Columns of a Hub dataset: `image`, `question` and `answers`.
+    Columns of a Hub dataset: `image`, `question` and `answers` ([`answers_of`]).
     """
 
     min_answer_count: int = field(
@@ -78,7 +78,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
         args,
         read=lambda files, image_dir, split, skipped: read_vqa_files(files, image_dir, skipped),
         scenes=lambda split, number: scene_questions(args, split, number),
-        columns={"image": None, "question": None, "answers": strings},
+        columns={"answers": answers_of, "question": text_of, "image": image_of},
     )
     if labels is None:
         if args.streaming:
@@ -155,12 +155,14 @@ class VqaCollator(Collator):
         return row["question"]
 
     def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
-        return torch.stack([self.target(row["answers"]) for row in rows]) if "answers" in rows[0] else None
+        if "answers" not in rows[0]:
+            return None
+        return torch.stack([self.target(row["answers"], row.get("answer_weights")) for row in rows])
 
-    def target(self, answers: Sequence[str]) -> Tensor:
+    def target(self, answers: Sequence[str], weights: Sequence[float] | None = None) -> Tensor:
         """Soft target float (num_labels,) in [0, 1]."""
         target = torch.zeros(len(self.labels))
-        for answer, score in answer_scores(answers).items():
+        for answer, score in answer_scores(answers, weights).items():
             if answer in self.index:
                 target[self.index[answer]] = score
         return target
@@ -171,7 +173,7 @@ def vqa_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
     question has at least four annotators. In percent.
     """
     answers = dataset["answers"][:]
-    official = min(map(len, answers)) >= 4
+    official = "answer_weights" not in dataset.column_names and min(map(len, answers)) >= 4
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits, targets = check_rows(prediction, len(answers))

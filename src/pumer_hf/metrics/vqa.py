@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,22 @@ def normalize_answer(answer: str) -> str:
     return answer.strip().lower()
 
 
-def answer_scores(answers: Sequence[str]) -> dict[str, float]:
+def answer_scores(answers: Sequence[str], weights: Sequence[float] | None = None) -> dict[str, float]:
     """Soft target of each answer: the VQA accuracy that it would score, in [0, 1].
 
     Averaged over the choices of all annotators but one, an answer counts fully if three of them gave it
     (https://arxiv.org/abs/1505.00468). For ten annotators that is 0.3, 0.6, 0.9 and 1 for one, two, three and more.
     With fewer than four annotators it is the part that gave the answer.
+
+    Args:
+        answers: one per annotator.
+        weights: the targets of `answers`, in [0, 1], where the data give them instead of what each annotator said.
     """
+    if weights is not None:
+        given: dict[str, float] = {}
+        for answer, weight in zip(map(normalize_answer, answers), weights, strict=True):
+            given[answer] = min(given.get(answer, 0.0) + weight, 1.0)
+        return given
     number = len(answers)
     scores = {}
     for answer, count in Counter(map(normalize_answer, answers)).items():
@@ -80,8 +90,9 @@ def language_baselines(train: Dataset, test: Dataset) -> dict[str, float]:
     """
 
     def scored(dataset: Dataset) -> list[tuple[str, dict[str, float]]]:
-        pairs = zip(dataset["question"], dataset["answers"], strict=True)
-        return [(question, answer_scores(answers)) for question, answers in pairs]
+        weights = dataset["answer_weights"] if "answer_weights" in dataset.column_names else repeat(None, len(dataset))
+        rows = zip(dataset["question"], dataset["answers"], weights, strict=True)
+        return [(question, answer_scores(answers, given)) for question, answers, given in rows]
 
     majority, question_only = text_baselines(scored(train), scored(test))
     return {"majority": majority, "question_only": question_only}

@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..bench.flops import count_flops
@@ -16,12 +17,22 @@ class TokenReductionCallback(TrainerCallback):
     `trainer.add_callback(TokenReductionCallback(trainer))`.
 
     Args:
-        trainer: the trainer, whose data collator turns the first training example into model inputs.
+        trainer: the trainer, whose data collator turns the example into model inputs.
+        example: a row for the data collator. Default: the first training example; of a streamed dataset, that takes
+            opening it a second time.
     """
 
-    def __init__(self, trainer: Trainer):
+    def __init__(self, trainer: Trainer, example: Any = None):
         self.trainer = trainer
+        self.example = example
         self.logged: Any = ()  # no schedule yet
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.example is None:
+            dataset = self.trainer.train_dataset
+            self.example = next(iter(dataset)) if isinstance(dataset, IterableDataset) else dataset[0]
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -34,7 +45,7 @@ class TokenReductionCallback(TrainerCallback):
         if schedule == self.logged:
             return
         self.logged = schedule
-        inputs = self.trainer.data_collator([self.trainer.train_dataset[0]])
+        inputs = self.trainer.data_collator([self.example])
         names = inspect.signature(model.forward).parameters
         inputs = {name: value for name, value in inputs.items() if name in names}
         flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))

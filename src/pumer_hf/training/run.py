@@ -46,6 +46,7 @@ def run_recipe(task: Task, default: Path) -> None:
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
         check_new_run(recipe.training)
+        check_streaming(recipe)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
     if recipe.training.device.type == "cpu":
@@ -92,12 +93,30 @@ def run_recipe(task: Task, default: Path) -> None:
         push_with_results(task, recipe, folders)
 
 
+def check_streaming(recipe: Recipe) -> None:
+    """Raise `ValueError` if the training data are streamed, but something has to be known of all of them before."""
+    if not recipe.data.streaming:
+        return
+    if not recipe.model.teacher and not recipe.model.checkpoint:
+        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
+    stages = {
+        "teacher": recipe.model.teacher is None,
+        "reducer": recipe.training.reducer_training is not None,
+        "student": recipe.has_student,
+    }
+    for name in (name for name, is_trained in stages.items() if is_trained):
+        steps = recipe.stage(name).max_steps
+        if steps <= 0:
+            raise ValueError(
+                f"training.max_steps={steps} of the stage {name}: with data.streaming, give a number of steps, since "
+                "the number of rows is not known"
+            )
+
+
 def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
     """The texts that a model from scratch takes its vocabulary from; none if there is a model already."""
     if recipe.model.teacher or recipe.model.checkpoint:
         return []
-    if recipe.data.streaming:
-        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
     return list(task.texts(data.train))
 
 

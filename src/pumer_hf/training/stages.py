@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
 from transformers.utils import logging
@@ -28,7 +28,7 @@ def train_stage(
     args: RecipeTrainingArguments,
     model: PreTrainedModel,
     *,
-    train: Dataset,
+    train: Dataset | IterableDataset,
     validation: Dataset,
     collator: Callable,
     processor: ProcessorMixin,
@@ -76,7 +76,9 @@ def train_stage(
     if model.reduction is not None:
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
-        trainer.add_callback(TokenReductionCallback(trainer))
+        # A streamed dataset would be opened a second time for its first row.
+        example = validation[0] if isinstance(train, IterableDataset) else None
+        trainer.add_callback(TokenReductionCallback(trainer, example))
     checkpoint = last_complete_checkpoint(folder) if args.resume else None
     state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME))
     if state is not None and state.global_step >= state.max_steps:  # all that is left is to save the result
