@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -71,24 +72,55 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
-    if args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     if model.reduction is not None:
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         trainer.add_callback(TokenReductionCallback(trainer))
-    checkpoint = last_complete_checkpoint(folder) if args.resume else None
-    state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME))
-    if state is not None and state.global_step >= state.max_steps:  # all that is left is to save the result
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = state
-    else:
-        if checkpoint is not None:
-            fit_checkpoint(checkpoint, trainer.accelerator)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    run_training(trainer, last_complete_checkpoint(folder) if args.resume else None)
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
+
+
+def run_training(trainer: DistillationTrainer, checkpoint: Path | None) -> None:
+    """Train from the beginning, or do what is left after a checkpoint: nothing, if training had ended there."""
+    args = cast(RecipeTrainingArguments, trainer.args)
+    stopper = EarlyStoppingCallback(args.early_stopping_patience)
+    if args.early_stopping_patience:
+        trainer.add_callback(stopper)
+    if checkpoint is None:
+        trainer.train()
+        return
+    state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+    saved = state.stateful_callbacks.get(type(stopper).__name__, {})
+    # Not by `restore_callback_states_from_checkpoint`, which would bring back the patience of then too.
+    waited = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    stopper.early_stopping_patience_counter = waited
+    stopped_early = 0 < args.early_stopping_patience <= waited
+    if state.global_step < state.max_steps and not stopped_early:
+        fit_checkpoint(checkpoint, trainer.accelerator)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+        return
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        checkpoint = best_checkpoint(state, checkpoint.parent)
+    trainer._load_from_checkpoint(str(checkpoint))
+    trainer.state = state
+
+
+def best_checkpoint(state: TrainerState, folder: Path) -> Path:
+    """The best checkpoint of a stage, which `state` learns is in `folder`: that may have been moved meanwhile.
+
+    Raises:
+        ValueError: it is not there, or not whole.
+    """
+    best = folder / Path(str(state.best_model_checkpoint)).name
+    if not is_complete(best):
+        raise ValueError(
+            f"{best} is not there or not whole, and it is the best model of its stage: bring it back, leave "
+            "load_best_model_at_end out to take the last one, or choose another --output_dir"
+        )
+    state.best_model_checkpoint = str(best)
+    return best
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
