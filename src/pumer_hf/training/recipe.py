@@ -17,6 +17,10 @@ from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
 
 
+STAGES = ("pretraining", "teacher", "reducer", "student")
+"""What a run trains, in order, each in a folder of its own; most runs leave some out."""
+
+
 @dataclass
 class ModelArguments:
     """The `model` block of a recipe."""
@@ -129,9 +133,7 @@ class Recipe:
         return self.reduction is not None or self.model.image_size is not None
 
     def stage(self, name: str) -> RecipeTrainingArguments:
-        """The training arguments of a stage, `"pretraining"`, `"teacher"`, `"reducer"` or `"student"`, with a folder
-        of its own.
-        """
+        """The training arguments of one of the stages, with a folder of its own."""
         changes = {
             "pretraining": self.training.pretraining,
             "teacher": self.training.teacher_training,
@@ -167,7 +169,7 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
-    for name in ("pretraining", "teacher", "reducer"):
+    for name in STAGES[:-1]:
         recipe.stage(name)  # so that a wrong value is found now
     return recipe
 

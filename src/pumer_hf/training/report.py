@@ -1,5 +1,9 @@
 """Teacher against student: what reduction costs in accuracy and wins in speed, as a table."""
 
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..bench.cost import cost_rows, format_table, speed_note
@@ -22,3 +26,10 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     baselines = ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in report["baselines"].items())
     notes = [f"Baselines that see no image: {baselines}."] if baselines else []
     return "\n".join([table, *notes, speed_note(report)])
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all: who is killed meanwhile leaves the file that was there."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
