@@ -32,7 +32,7 @@ from .pairs import evaluate_retrieval
 from .parameters import begin_reducer_stage
 from .placement import whole_models
 from .pretraining import pretrain
-from .recipe import STAGES, Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
+from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
 from .record import begin_stage, made_from, without_student
 from .report import format_report, write_json
 from .stages import check_new_run, predict, train_stage
@@ -51,6 +51,7 @@ def run_recipe(task: Task, default: Path) -> None:
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
         open_output_folder(recipe.training)
+        check_reporters(recipe.training)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
