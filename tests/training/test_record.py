@@ -50,7 +50,13 @@ def train(tmp_path):
             lines = [json.dumps({"image": f"{i}.png", "question": q, "answer": a}) for i, q, a in own]
             (folder / f"{split}.jsonl").write_text("\n".join(lines))
             files[f"{split}_file"] = [str(folder / f"{split}.jsonl")]
-        values = {"output_dir": str(tmp_path / "run"), "report_to": "none", "use_cpu": True, "resume": resume, **training}
+        values = {
+            "output_dir": str(tmp_path / "run"),
+            "report_to": "none",
+            "use_cpu": True,
+            "resume": resume,
+            **training,
+        }
         recipe = Recipe(
             ModelArguments(config=CONFIGS["vilt"], **(model or {})),
             reduction,

@@ -92,7 +92,7 @@ def test_the_output_folder_is_made_before_the_work(args_for, tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/run", "file/run/deeper"])
 def test_an_output_folder_that_cannot_be_made_is_named(name, resume, args_for, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=f"training.output_dir='{tmp_path / name}'"):
+    with pytest.raises(ValueError, match=f"training.output_dir: nothing can be written to {tmp_path / name} "):
         open_output_folder(args_for(tmp_path / name, resume=resume))
 
 
@@ -101,10 +101,10 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(there, args_for, tm
     def refuse(**kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("pumer_hf.training.run.TemporaryFile", refuse)
+    monkeypatch.setattr("pumer_hf.training.report.TemporaryFile", refuse)
     if there:
         (tmp_path / "run").mkdir()
-    with pytest.raises(ValueError, match=rf"training.output_dir='{tmp_path / 'run'}'.*Read-only"):
+    with pytest.raises(ValueError, match=rf"training.output_dir: .*{tmp_path / 'run'} \(Read-only"):
         open_output_folder(args_for(tmp_path / "run"))
 
 

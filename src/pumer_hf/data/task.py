@@ -59,7 +59,8 @@ def load_splits(
     scenes: Callable[[str, int], Dataset],
     columns: Mapping[str, Callable[[Any, Any], Any] | None],
 ) -> dict[str, Any]:
-    """The splits by name, from where `args` says; `"test"` is the validation split unless it is given.
+    """The splits by name, from where `args` says; `"test"` is the validation split unless it is given, and all three
+    are the same if `args.only` names one.
 
     Args:
         args: the `data` block.
@@ -68,14 +69,15 @@ def load_splits(
         columns: what a Hub dataset must have, see [`load_hub_split`].
     """
     splits: dict[str, Any] = {}
-    for split in SPLITS:
+    for split in args.needed_splits:
         if args.dataset is not None:
-            if args.split_name(split) is not None:
-                splits[split] = load_hub_split(args, split, columns)
-        elif args.train_file is None:
+            splits[split] = load_hub_split(args, split, columns)
+        elif args.has_files:
+            splits[split] = read(args.files(split) or [], args.image_dir, split)
+        else:
             splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
-        elif files := args.files(split):
-            splits[split] = read(files, args.image_dir, split)
+    if args.only is not None:
+        return {split: next(iter(splits.values())) for split in SPLITS}
     splits.setdefault("test", splits["validation"])
     return splits
 

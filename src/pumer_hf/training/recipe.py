@@ -20,7 +20,6 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
 
-
 STAGES = ("pretraining", "teacher", "reducer", "student")
 """What a run trains, in order, each in a folder of its own; most runs leave some out."""
 

@@ -3,8 +3,9 @@
 The record of a run is `stages.json` in its output folder. Without it, or without the entry of a stage, a resumed run
 compares what the saved model can tell: its labels and its vocabulary.
 
-What may change from start to resume: the training arguments (number of steps, batch size, number of processes, learning
-rate, logging, reports, saving, the Hub), where the data are ([`PLACES`]), the pictures themselves, and the test data.
+What may change from start to resume: the training arguments (number of steps, batch size, number of processes,
+learning rate, logging, reports, saving, the Hub), where the data are ([`PLACES`]), the pictures themselves, and the
+test data.
 """
 
 import hashlib
@@ -115,7 +116,7 @@ def recorded_training(folder: str | Path) -> dict[str, Any] | None:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two records, by name, with both values; fields that neither has a value for are the same."""
+    """What differs between two records, by name, with both values. A field that is not there counts as null."""
     if isinstance(then.get("labels"), list) and then["labels"] != now["labels"]:
         named = [_label_difference(then["labels"], now["labels"])]
     else:

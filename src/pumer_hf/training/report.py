@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ..bench.cost import cost_rows, format_table, speed_note
@@ -28,8 +28,18 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     return "\n".join([table, *notes, speed_note(report)])
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole or not at all: who is killed meanwhile leaves the file that was there."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
     os.replace(part, path)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Make a folder and try whether files can be written there; raises `ValueError` with the flag that names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{flag}: nothing can be written to {folder} ({error.strerror}): choose another") from error

@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from accelerate import PartialState
@@ -34,7 +33,7 @@ from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
 from .record import begin_stage, made_from, without_student
-from .report import format_report, write_json
+from .report import check_writable, format_report, write_json
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
@@ -77,18 +76,9 @@ def open_output_folder(args: RecipeTrainingArguments) -> None:
         ValueError: it cannot be made, or not be written to.
     """
     folder = Path(args.output_dir)
-    try:
-        check_new_run(args)
-        PartialState().wait_for_everyone()  # until all have looked, the folder stays as it was
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise ValueError(
-            f"training.output_dir={args.output_dir!r}: nothing can be written there ({error.strerror}): choose another"
-        ) from error
+    check_new_run(args)
+    PartialState().wait_for_everyone()  # until all have looked, the folder stays as it was
+    check_writable(folder, "training.output_dir")
     if args.resume and not any((folder / name).is_dir() for name in STAGES):
         logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
 

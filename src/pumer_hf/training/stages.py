@@ -141,7 +141,7 @@ def is_complete(folder: Path) -> bool:
 def check_new_run(args: RecipeTrainingArguments) -> None:
     """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
     folder = Path(args.output_dir)
-    if folder.exists() and any(folder.iterdir()) and not args.resume:
+    if folder.is_dir() and any(folder.iterdir()) and not args.resume:
         raise FileExistsError(
             f"{folder} holds a run already: continue it with --resume, or choose another --output_dir"
         )

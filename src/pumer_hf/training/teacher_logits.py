@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset, Image, concatenate_datasets
 from datasets.fingerprint import Hasher
@@ -70,8 +69,8 @@ def image_files(dataset: Dataset) -> list[tuple[str, int, int]]:
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
             column = dataset.data.column(name)  # of all rows, also of those that a selection leaves out
-            in_files = pc.is_null(pc.struct_field(column, "bytes"))
-            named = pc.unique(pc.struct_field(column, "path").filter(in_files)).to_pylist()
+            parts = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
+            named = parts["path"].filter(parts["bytes"].is_null()).unique().to_pylist()
             paths.update(path.split("::")[-1] for path in named if path is not None)
     local = sorted(path for path in paths if "://" not in path)
     status = [(path, Path(path).stat()) for path in local]
