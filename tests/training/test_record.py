@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_tasks import CONFIGS, REDUCTION
 
 from pumer_hf.data.vqa import VQA, VqaDataArguments
@@ -143,6 +144,32 @@ def test_a_student_is_compared_with_its_reduction_and_its_images(change, message
     refused = refusal(train, **change)
     assert message in refused
     assert "run/student was made from" in refused
+
+
+def test_a_student_does_not_go_on_with_another_teacher(train, stages, tmp_path):
+    folder = train(reduction=REDUCTION)
+    weights = load_file(folder / "teacher" / "model.safetensors")
+    weights["classifier.3.bias"] += 1
+    save_file(weights, folder / "teacher" / "model.safetensors", {"format": "pt"})
+    assert "teacher was " in refusal(train, reduction=REDUCTION)
+
+
+def test_a_teacher_that_was_moved_is_the_same(train, stages, tmp_path):
+    teacher = train(output_dir=str(tmp_path / "first")) and tmp_path / "first" / "teacher"
+    train(reduction=REDUCTION, model={"teacher": str(teacher)})
+    shutil.move(teacher, tmp_path / "moved")
+    train(reduction=REDUCTION, model={"teacher": str(tmp_path / "moved")}, resume=True)
+    assert stages.trained == ["teacher", "student", "student"]
+    assert "model.teacher was" in refusal(train, reduction=REDUCTION)  # and none is another
+
+
+def test_a_stage_that_cannot_go_on_ends_with_a_message(train, stages):
+    stages.whole = False
+    folder = train()
+    state = {"global_step": 3, "max_steps": 3, "best_model_checkpoint": "run/teacher/checkpoint-2"}
+    (folder / "teacher" / "checkpoint-1" / "trainer_state.json").write_text(json.dumps(state))
+    best = {"load_best_model_at_end": True, "eval_strategy": "steps", "save_strategy": "steps"}
+    assert f"{folder / 'teacher' / 'checkpoint-2'} is not there" in refusal(train, **best)
 
 
 def test_another_student_begins_where_there_is_none(train, stages):

@@ -10,7 +10,6 @@ test data.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..hub.trainer import training_facts
 from ..reducers import parse_reduction
 from .recipe import Recipe, RecipeTrainingArguments
 from .report import write_json
-from .stages import is_complete, last_complete_checkpoint
+from .stages import is_complete, last_complete_checkpoint, resume_point
 
 logger = logging.get_logger(__name__)
 
@@ -45,7 +44,7 @@ def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict
     schedule = parse_reduction(recipe.reduction)
     model = asdict(recipe.model)
     for name in ("checkpoint", "teacher"):
-        model[name] = model[name] and os.path.normpath(model[name])
+        model[name] = model[name] and weights_of(model[name])
     record = {
         "labels": list(data.labels),
         "vocabulary": _vocabulary(processor),
@@ -64,6 +63,19 @@ def without_student(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**record, "model": model, "reduction": None}
 
 
+def weights_of(source: str) -> str:
+    """What tells the weights of a model from others: a hash of the files in a folder, or an id on the Hub."""
+    if not Path(source).is_dir():
+        return source
+    digest = hashlib.sha256()
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        for path in sorted(Path(source).glob(pattern)):
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return f"weights {digest.hexdigest()[:12]}"
+
+
 def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> None:
     """Write what a stage is made from, or, if it goes on with what its folder holds, compare it with what is there.
 
@@ -72,7 +84,7 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
         record: what it would be made from now ([`made_from`]).
 
     Raises:
-        ValueError: the folder holds something that was made from other data or another model.
+        ValueError: the folder holds something that was made from other data or another model, or cannot go on.
     """
     folder = Path(args.output_dir)
     path = folder.parent / RECORD_NAME
@@ -84,6 +96,8 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
             folder.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {**known, folder.name: now})
         return
+    if saved != folder:
+        resume_point(args)
     then = known.get(folder.name)
     if then is None:
         logger.warning_once(

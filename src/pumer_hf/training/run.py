@@ -32,7 +32,7 @@ from .parameters import begin_reducer_stage
 from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
-from .record import begin_stage, made_from, without_student
+from .record import begin_stage, made_from, weights_of, without_student
 from .report import check_writable, format_report, write_json
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
@@ -168,6 +168,7 @@ def train_models(
         folders = {"teacher": recipe.model.teacher}
     if not recipe.has_student:
         return folders
+    record["teacher"] = weights_of(folders["teacher"])
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     with exit_on_user_error():
         begin_stage(args, record)

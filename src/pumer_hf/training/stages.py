@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -45,12 +45,14 @@ def train_stage(
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
+        ValueError: of [`resume_point`].
     """
     folder = Path(args.output_dir)
     check_new_run(args)
     if is_complete(folder):
         logger.warning("%s is complete: this stage is skipped", folder)
         return
+    point = resume_point(args)
     if teacher is not None and (args.cache_teacher_logits or teacher_collator is not None):
         with args.main_process_first(desc="teacher logits"):
             train = add_teacher_logits(
@@ -76,51 +78,72 @@ def train_stage(
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         trainer.add_callback(TokenReductionCallback(trainer))
-    run_training(trainer, last_complete_checkpoint(folder) if args.resume else None)
+    run_training(trainer, point, args.early_stopping_patience)
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
 
 
-def run_training(trainer: DistillationTrainer, checkpoint: Path | None) -> None:
-    """Train from the beginning, or do what is left after a checkpoint: nothing, if training had ended there."""
-    args = cast(RecipeTrainingArguments, trainer.args)
-    stopper = EarlyStoppingCallback(args.early_stopping_patience)
-    if args.early_stopping_patience:
-        trainer.add_callback(stopper)
-    if checkpoint is None:
-        trainer.train()
-        return
-    state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
-    saved = state.stateful_callbacks.get(type(stopper).__name__, {})
-    # Not by `restore_callback_states_from_checkpoint`, which would bring back the patience of then too.
-    waited = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
-    stopper.early_stopping_patience_counter = waited
-    stopped_early = 0 < args.early_stopping_patience <= waited
-    if state.global_step < state.max_steps and not stopped_early:
-        fit_checkpoint(checkpoint, trainer.accelerator)
-        trainer.train(resume_from_checkpoint=str(checkpoint))
-        return
-    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-        checkpoint = best_checkpoint(state, checkpoint.parent)
-    trainer._load_from_checkpoint(str(checkpoint))
-    trainer.state = state
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where an interrupted stage goes on."""
+
+    checkpoint: Path
+    """What to load: the last checkpoint, or, if training had ended there, the best one if that is asked for."""
+    state: TrainerState
+    """Of the last checkpoint."""
+    ended: bool
+    """Whether training had ended there, after all steps or by an early stop: all that is left is to save the model."""
+    patience_used: int
+    """Evaluations since the best metric."""
 
 
-def best_checkpoint(state: TrainerState, folder: Path) -> Path:
-    """The best checkpoint of a stage, which `state` learns is in `folder`: that may have been moved meanwhile.
+def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
+    """Where a stage goes on; None if it begins anew.
 
     Raises:
-        ValueError: it is not there, or not whole.
+        ValueError: training had ended, and the checkpoint of the best model is not there or not whole.
     """
-    best = folder / Path(str(state.best_model_checkpoint)).name
-    if not is_complete(best):
-        raise ValueError(
-            f"{best} is not there or not whole, and it is the best model of its stage: bring it back, leave "
-            "load_best_model_at_end out to take the last one, or choose another --output_dir"
-        )
-    state.best_model_checkpoint = str(best)
-    return best
+    folder = Path(args.output_dir)
+    checkpoint = last_complete_checkpoint(folder) if args.resume else None
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+    stopper = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, {})
+    used = stopper.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    ended = state.global_step >= state.max_steps or 0 < args.early_stopping_patience <= used
+    if ended and args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        checkpoint = folder / Path(state.best_model_checkpoint).name  # the folder may have been moved meanwhile
+        if not is_complete(checkpoint):
+            raise ValueError(
+                f"{checkpoint} is not there or not whole, and it has the best model of its stage: bring it back, "
+                "leave load_best_model_at_end out to take the last one, or choose another --output_dir"
+            )
+        state.best_model_checkpoint = str(checkpoint)
+    return ResumePoint(checkpoint, state, ended, used)
+
+
+def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patience: int) -> None:
+    """Train from the beginning, or do what is left.
+
+    Args:
+        trainer: of the stage.
+        point: where the stage goes on, if it does.
+        patience: stop after so many evaluations without a better metric; 0: never.
+    """
+    if patience:
+        stopper = EarlyStoppingCallback(patience)
+        # Not by `restore_callback_states_from_checkpoint`, which would bring back the patience of then too.
+        stopper.early_stopping_patience_counter = 0 if point is None else point.patience_used
+        trainer.add_callback(stopper)
+    if point is None:
+        trainer.train()
+    elif point.ended:
+        trainer._load_from_checkpoint(str(point.checkpoint))
+        trainer.state = point.state
+    else:
+        fit_checkpoint(point.checkpoint, trainer.accelerator)
+        trainer.train(resume_from_checkpoint=str(point.checkpoint))
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
