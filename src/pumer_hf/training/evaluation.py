@@ -118,5 +118,5 @@ def write_submission(
             {"question_id": number, "answer": answer}
             for number, answer in zip(rows["question_id"], answers, strict=True)
         ]
-        write_json(path, results)
+        write_json(path, results, indent=None)
         print(f"{len(results)} answers written to {path}")

@@ -47,12 +47,12 @@ def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict
         model[name] = model[name] and weights_of(model[name])
     record = {
         "labels": list(data.labels),
-        "vocabulary": _vocabulary(processor),
+        "model": model,
+        "reduction": schedule and schedule.to_dict(),
+        "data": {name: value for name, value in asdict(recipe.data).items() if name not in PLACES},
         "train": _rows(data.train, recipe),
         "validation": _rows(data.validation, recipe),
-        "model": model,
-        "data": {name: value for name, value in asdict(recipe.data).items() if name not in PLACES},
-        "reduction": schedule and schedule.to_dict(),
+        "vocabulary": _vocabulary(processor),
     }
     return json.loads(json.dumps(record))
 
@@ -137,6 +137,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         named = []
     before, after = (dict(_flat({**record, "labels": None})) for record in (then, now))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    counted = {f"{name.rpartition('.')[0]}.hash" for name in names if not name.endswith(".hash")}
+    names = [name for name in names if name not in counted]  # another number of rows says more than their hash
     return named + [f"{name} was {_short(before.get(name))} and is {_short(after.get(name))}" for name in names]
 
 

@@ -28,10 +28,10 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     return "\n".join([table, *notes, speed_note(report)])
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole or not at all: who is killed meanwhile leaves the file that was there."""
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all: a run that is killed meanwhile leaves the file that was there."""
     part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
     os.replace(part, path)
 
 

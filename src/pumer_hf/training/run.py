@@ -50,7 +50,8 @@ def run_recipe(task: Task, default: Path) -> None:
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
         open_output_folder(recipe.training)
-        check_reporters(recipe.training)
+        for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
+            check_reporters(args)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
