@@ -13,4 +13,4 @@ from pathlib import Path
 from pumer_hf.training.evaluation import evaluate_recipe
 
 if __name__ == "__main__":
-    evaluate_recipe(__doc__ or "", default=Path(__file__).parent / "vilt" / "digit_scenes" / "pumer.yaml")
+    evaluate_recipe(__doc__ or "", recipes=Path(__file__).parent / "vilt")

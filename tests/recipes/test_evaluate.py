@@ -6,17 +6,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as DatasetImage
 from in_process import run_here
 from PIL import Image
 from safetensors.torch import load_file
 from tiny_tasks import CONFIGS
 from transformers import set_seed
 
+from pumer_hf.data.arguments import only_split
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
-from pumer_hf.data.vqa import VQA
+from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training import evaluation
 from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.training.recipe import ModelArguments, read_blocks
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
 REDUCTION = {
@@ -38,9 +43,12 @@ def checkpoint(folder, task, labels, reduction=REDUCTION):
     return folder
 
 
+COMMON = ("--use_cpu", "true", "--max_text_length", "16")
+
+
 def run(*words):
-    command = [sys.executable, str(SCRIPT), *map(str, words), "--use_cpu", "true", "--max_text_length", "16"]
-    return run_here(command, Path.cwd())
+    task, *flags = map(str, words)
+    return run_here([sys.executable, str(SCRIPT), task, *COMMON, *flags], Path.cwd())
 
 
 def test_the_metric_of_a_split_is_printed_as_json(tmp_path):
@@ -66,8 +74,7 @@ def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkey
     )
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--eval_scenes", "2", "--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
-    default = SCRIPT.parent / "vilt" / "digit_scenes_snli_ve" / "pumer.yaml"
-    evaluation.evaluate_recipe("", default, ["snli_ve", "--model", str(folder), *flags])
+    evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["snli_ve", "--model", str(folder), *flags])
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "snli_ve"
     expected = load_file(folder / "model.safetensors")
     assert any(".reducer." in name for name in expected)
@@ -82,10 +89,9 @@ def test_rows_without_their_image_are_counted_beside_the_metric(tmp_path, monkey
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.setattr(evaluation, "evaluate", lambda task, args, model, data, collator: {"rows": len(data.test)})
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
-    flags = ["--train_file", str(path), "--validation_file", str(path), "--missing_images", "skip"]
+    flags = ["--validation_file", str(path), "--missing_images", "skip"]
     flags += ["--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
-    default = SCRIPT.parent / "vilt" / "digit_scenes" / "pumer.yaml"
-    evaluation.evaluate_recipe("", default, ["vqa", "--model", str(folder), *flags])
+    evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["vqa", "--model", str(folder), *flags])
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (report["rows"], report["missing_images"]) == (1, 2)
 
@@ -101,7 +107,7 @@ def test_answers_are_written_as_the_leaderboard_takes_them(tmp_path):
     model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
     submission = tmp_path / "new" / "answers.json"
     words = ("vqa", "--model", model, "--questions", questions_in(tmp_path), "--submission", submission)
-    process = run(*words, "--image_dir", tmp_path, "--train_file", "x.jsonl", "--validation_file", "x.jsonl")
+    process = run(*words, "--image_dir", tmp_path)
     assert process.returncode == 0, process.stderr
     answers = json.loads(submission.read_text(encoding="utf-8"))
     assert [answer["question_id"] for answer in answers] == [7, 3]
@@ -113,11 +119,132 @@ def test_answers_are_written_as_the_leaderboard_takes_them(tmp_path):
     [
         (["nlvr2", "--questions", "q.json"], "--questions is for the task vqa"),
         (["vqa", "--submission", "a.json"], "--submission needs --questions"),
+        (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions needs --image_dir"),
         (["vqa", "--evaluation_scenes", "3"], "--evaluation_scenes"),
+        (["vqa", "--image_dir", "pictures"], "--image_dir is given, but no file"),
+        (["vqa", "--max_text_length", "41"], "data.max_text_length=41: the model takes at most 40 tokens"),
+        (["vqa", "--train_file", "a.jsonl"], "data.test_file or data.validation_file"),
+        (["vqa", "--test_file", "a.jsonl", "--split", "validation"], "data.validation_file"),
+        (["snli_ve"], "PuMerViltForQuestionAnswering, but the task snli_ve needs"),
+        (["vqa", "--model", "nowhere"], "--model='nowhere'"),
     ],
 )
 def test_what_the_user_can_mend_is_a_message(words, message, tmp_path):
-    process = run(*words, "--model", checkpoint(tmp_path / "model", VQA, ["yes", "no"]))
+    process = run(words[0], "--model", checkpoint(tmp_path / "model", VQA, ["yes", "no"]), *words[1:])
     assert process.returncode != 0
-    assert message in process.stderr
+    assert message in process.stderr.splitlines()[-1]
     assert "Traceback" not in process.stderr
+
+
+def test_a_submission_that_cannot_be_written_is_named_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "write_submission", lambda *args: pytest.fail("it began"))
+    (tmp_path / "file").write_text("")
+    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    words = ("vqa", "--model", model, "--questions", questions_in(tmp_path), "--image_dir", tmp_path)
+    process = run(*words, "--submission", tmp_path / "file" / "answers.json")
+    assert process.returncode != 0
+    assert f"--submission: nothing can be written to {tmp_path / 'file'}" in process.stderr.splitlines()[-1]
+
+
+# No split is needed but the one that is evaluated
+
+
+@pytest.fixture
+def evaluated(monkeypatch, capsys):
+    """Runs the script, and gives the rows that it evaluates, and the length of their texts."""
+
+    def run(task, model, *words):
+        seen = {}
+
+        def evaluate(task, args, model, data, collator):
+            seen.update(rows=list(data.test), length=collator.max_text_length)
+            return {}
+
+        monkeypatch.setattr(evaluation, "evaluate", evaluate)
+        monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
+        flags = [task.name, "--model", str(model), "--use_cpu", "true", *map(str, words)]
+        evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", flags)
+        capsys.readouterr()
+        return seen
+
+    return run
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_retrieval_on_digit_scenes_is_evaluated(split, tmp_path):
+    model = checkpoint(tmp_path / "model", RETRIEVAL, [])
+    process = run(
+        "retrieval", "--model", model, "--eval_scenes", 3, "--output_dir", tmp_path / "out", "--split", split
+    )
+    assert process.returncode == 0, process.stderr
+    report = json.loads(process.stdout.splitlines()[-1])
+    assert report["images"] == 3
+    assert 0 <= report["mean_recall"] <= 100
+
+
+@pytest.mark.parametrize("task", [NLVR2, SNLI_VE, RETRIEVAL], ids=lambda task: task.name)
+def test_digit_scenes_are_those_of_the_recipe_that_trains_on_them(task, tmp_path, evaluated):
+    labels = {"nlvr2": ["False", "True"], "snli_ve": ["entailment", "neutral", "contradiction"]}.get(task.name, [])
+    seen = evaluated(task, checkpoint(tmp_path / "model", task, labels), "--eval_scenes", "2")
+    block = read_blocks(SCRIPT.parent / "vilt" / f"digit_scenes_{task.name}" / "pumer.yaml", task.arguments)["data"]
+    args = task.arguments(**{**block, "eval_scenes": 2, "train_scenes": 2})
+    assert seen["rows"] == list(task.load(args, None).test)
+
+
+def lines_in(path, answers):
+    Image.new("RGB", (8, 8), "red").save(path.parent / "red.png")
+    rows = [{"image": "red.png", "question": "is it red?", "answer": answer} for answer in answers]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "split", "answers"),
+    [
+        (["test"], "test", ["no"]),
+        (["validation"], "test", ["yes", "yes"]),
+        (["validation", "test"], "test", ["no"]),
+        (["validation", "test"], "validation", ["yes", "yes"]),
+    ],
+)
+def test_files_need_no_training_data(given, split, answers, tmp_path, evaluated):
+    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    files = {"validation": ["yes", "yes"], "test": ["no"]}
+    words = [word for name in given for word in (f"--{name}_file", lines_in(tmp_path / f"{name}.jsonl", files[name]))]
+    seen = evaluated(VQA, model, *words, "--split", split)
+    assert [row["answers"] for row in seen["rows"]] == [[answer] for answer in answers]
+    assert seen["length"] == 32  # of the task, as no recipe says it
+
+
+@pytest.mark.parametrize(("flags", "row"), [([], 0), (["--test_split", "held_out"], 1)])
+def test_a_data_set_needs_no_training_split(flags, row, tmp_path, evaluated):
+    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    image = {"bytes": (tmp_path / "red.png").read_bytes(), "path": None}
+    for split, answer in (("validation", "yes"), ("held_out", "no")):
+        columns = {"image": [image], "question": ["is it red?"], "answers": [[answer]]}
+        dataset = Dataset.from_dict(columns).cast_column("image", DatasetImage(decode=False))
+        dataset.to_parquet(tmp_path / "data" / f"{split}.parquet")
+    card = "configs:\n- config_name: default\n  data_files:\n"
+    for split in ("validation", "held_out"):
+        card += f"  - split: {split}\n    path: {split}.parquet\n"
+    (tmp_path / "data" / "README.md").write_text(f"---\n{card}---\n")
+    seen = evaluated(VQA, model, "--dataset", tmp_path / "data", *flags)
+    assert [found["answers"] for found in seen["rows"]] == [[["yes"], ["no"]][row]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "split", "needed"),
+    [
+        ({}, "test", ("test",)),
+        ({}, "validation", ("validation",)),
+        ({"dataset": "user/data"}, "test", ("validation",)),
+        ({"dataset": "user/data", "test_split": "held_out"}, "test", ("test",)),
+        ({"test_file": ["t.jsonl"]}, "test", ("test",)),
+        ({"validation_file": ["v.jsonl"]}, "test", ("validation",)),
+        ({"validation_file": ["v.jsonl"], "test_file": ["t.jsonl"]}, "validation", ("validation",)),
+    ],
+)
+def test_one_split_is_loaded(arguments, split, needed):
+    assert only_split(VqaDataArguments, split)(**arguments).needed_splits == needed

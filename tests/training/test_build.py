@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.training.build import build_teacher, load_model, resized_processor, teacher_labels
+from pumer_hf.training.build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from pumer_hf.training.recipe import ModelArguments
 
 TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
@@ -76,3 +78,78 @@ def test_a_smaller_student_sees_the_same_middle(shortest, cut):
     assert half.shape == (cut // 2, cut // 2)
     torch.testing.assert_close(half, whole.view(cut // 2, 2, cut // 2, 2).mean(dim=(1, 3)), atol=0.03, rtol=0)
     assert processor.image_processor.size["shortest_edge"] == shortest  # not changed
+
+
+# What is no model for the task
+
+
+def broken(folder, kind):
+    """A folder of a saved model in which something is wrong."""
+    task = RETRIEVAL if kind == "another head" else VQA
+    for part in build("meter" if kind == "another backbone" else "vilt", task):
+        part.save_pretrained(folder)
+    weights = folder / "model.safetensors"
+    if kind == "no weights":
+        weights.unlink()
+    elif kind == "weights cut short":
+        weights.write_bytes(weights.read_bytes()[:2000])
+    elif kind == "no config":
+        (folder / "config.json").unlink()
+    elif kind == "config cut short":
+        (folder / "config.json").write_text('{"model_type": ')
+    elif kind == "another kind of model":
+        (folder / "config.json").write_text('{"model_type": "bert", "architectures": ["BertModel"]}')
+    elif kind == "no processor":
+        for path in folder.iterdir():
+            if path.name not in ("config.json", weights.name):
+                path.unlink()
+    return str(folder)
+
+
+WRONG = {
+    "no weights": "this folder cannot be read .*model.safetensors",
+    "weights cut short": "this folder cannot be read",
+    "no config": "has no config.json",
+    "config cut short": "config.json",
+    "another kind of model": "model_type='bert'",
+    "another head": "PuMerViltForImageAndTextRetrieval, but the task vqa needs .* ForQuestionAnswering",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_folder_that_holds_no_model_for_the_task_is_named_with_its_flag(kind, tmp_path):
+    source = broken(tmp_path, kind)
+    with pytest.raises(ValueError, match=f"--model='{source}'.*{WRONG[kind]}") as error:
+        load_model(source, None, VQA, flag="--model")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("source", ["nowhere/model", "./nowhere", "no such name", "a/b/c"])
+@pytest.mark.parametrize("field", ["teacher", "checkpoint"])
+def test_a_model_that_is_nowhere_is_named_with_its_field(field, source):
+    args = ModelArguments(**{field: source})
+    for check in (lambda: check_sources(args, VQA), lambda: build_teacher(args, ("a", "b"), [], 12)):
+        with pytest.raises(ValueError, match=f"model.{field}='{source}': neither a folder here nor") as error:
+            check()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "kind", "message"),
+    [
+        ("teacher", "another head", "model.teacher=.*PuMerViltForImageAndTextRetrieval"),
+        ("checkpoint", "another head", None),  # it gets the head of the task
+        ("teacher", "another backbone", "model.backbone='vilt': model.teacher=.* meter"),
+        ("checkpoint", "another backbone", "model.backbone='vilt': model.checkpoint=.* meter"),
+    ],
+)
+def test_the_models_of_a_recipe_must_fit_it(field, kind, message, tmp_path):
+    args = ModelArguments(**{field: broken(tmp_path, kind)})
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        check_sources(args, VQA)
+
+
+def test_a_model_without_its_processor_is_named(tmp_path):
+    source = broken(tmp_path, "no processor")
+    with pytest.raises(ValueError, match=f"model.teacher='{source}': this folder cannot be read"):
+        build_teacher(ModelArguments(teacher=source), ("a", "b", "c"), [], 12)

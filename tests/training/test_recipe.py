@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from pumer_hf import preset
 from pumer_hf.data.nlvr2 import Nlvr2DataArguments
@@ -367,12 +368,36 @@ def test_a_wrong_value_of_teacher_training_is_found_before_anything_runs(error_o
 # ending the program
 
 
-@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, ImportError])
-def test_an_error_of_the_user_ends_the_program_with_a_message(monkeypatch, kind):
+@pytest.fixture
+def without_launcher(monkeypatch):
     monkeypatch.setattr("sys.argv", ["recipes/train_vqa.py"])
+    for name in ("TORCHELASTIC_ERROR_FILE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, PermissionError, ImportError])
+def test_an_error_of_the_user_ends_the_program_with_a_message(kind, without_launcher):
     with pytest.raises(SystemExit) as error, exit_on_user_error():
         raise kind("the answer is missing")
     assert error.value.code == "train_vqa.py: error: the answer is missing"
+
+
+def test_under_accelerate_launch_the_message_tells_of_the_traceback_that_follows(without_launcher, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    with pytest.raises(SystemExit) as error, exit_on_user_error():
+        raise ValueError("the answer is missing")
+    first, second = error.value.code.splitlines()
+    assert first == "train_vqa.py: error: the answer is missing"
+    assert "accelerate launch --quiet" in second
+
+
+def test_a_launcher_of_several_processes_gets_the_message_for_its_last_lines(without_launcher, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    with pytest.raises(SystemExit), exit_on_user_error():
+        raise ValueError("the answer is missing")
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=1, error_file=str(tmp_path / "error.json"))
+    last = str(ChildFailedError("train_vqa.py", {0: failure})).strip().splitlines()[-2]
+    assert last.endswith("train_vqa.py: error: the answer is missing")
 
 
 def test_an_error_of_the_program_keeps_its_traceback():

@@ -1,5 +1,8 @@
 """What a recipe refuses before it trains, and students with smaller images."""
 
+import errno
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -8,15 +11,17 @@ from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training.build import resized_processor
-from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments
-from pumer_hf.training.run import check_image_size, check_method
+from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
+from pumer_hf.training.report import write_json
+from pumer_hf.training.run import check_image_size, check_method, check_recipe, open_output_folder
 
 SCENES = VqaDataArguments(train_scenes=8, eval_scenes=4, unknown_answers="ignore")
 TIP = {"method": "tip", "layers": [1], "prune_ratio": 0.5}
 
 
 def recipe_of(tmp_path, reduction=None, data=None, model=None, **training):
-    args = RecipeTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", **training)
+    values = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", **training}
+    args = RecipeTrainingArguments(**values)
     return Recipe(ModelArguments(**(model or {})), reduction, VqaDataArguments(**(data or {})), args, {})
 
 
@@ -68,3 +73,95 @@ def test_a_model_learns_to_take_smaller_images(backbone, tmp_path):
     loaded = type(model).from_pretrained(tmp_path).eval()
     torch.testing.assert_close(loaded(**batch).logits, outputs.logits)
     assert loaded.config.image_size == 24
+
+
+# The output folder, before the work
+
+
+@pytest.fixture
+def args_for():
+    return lambda folder, **values: RecipeTrainingArguments(output_dir=str(folder), use_cpu=True, **values)
+
+
+def test_the_output_folder_is_made_before_the_work(args_for, tmp_path):
+    open_output_folder(args_for(tmp_path / "new" / "run"))
+    assert list((tmp_path / "new" / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("name", ["file", "file/run", "file/run/deeper"])
+def test_an_output_folder_that_cannot_be_made_is_named(name, resume, args_for, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=f"training.output_dir: nothing can be written to {tmp_path / name} "):
+        open_output_folder(args_for(tmp_path / name, resume=resume))
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_output_folder_that_cannot_be_written_to_is_named(there, args_for, tmp_path, monkeypatch):
+    def refuse(**kwargs):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("pumer_hf.training.report.TemporaryFile", refuse)
+    if there:
+        (tmp_path / "run").mkdir()
+    with pytest.raises(ValueError, match=rf"training.output_dir: .*{tmp_path / 'run'} \(Read-only"):
+        open_output_folder(args_for(tmp_path / "run"))
+
+
+def test_a_folder_with_a_run_is_refused_without_resume(args_for, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(FileExistsError, match=f"{tmp_path} holds a run already.*--resume"):
+        open_output_folder(args_for(tmp_path))
+    open_output_folder(args_for(tmp_path, resume=True))
+
+
+@pytest.mark.parametrize(("name", "warnings"), [("notes", 1), ("teacher", 0)])
+def test_resuming_where_there_is_no_run_is_said(name, warnings, args_for, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("pumer_hf.training.run.logger.warning", lambda message, *values: told.append(message % values))
+    (tmp_path / name).mkdir()
+    open_output_folder(args_for(tmp_path, resume=True))
+    assert len(told) == warnings
+    assert all(str(tmp_path) in message for message in told)
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    write_json(path, {"accuracy": 1.5})
+
+    def fail(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pumer_hf.training.report.os.replace", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"accuracy": 2.5})
+    assert json.loads(path.read_text()) == {"accuracy": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("model", "training", "message"),
+    [
+        ({}, {"cache_teacher_logits": True}, "training.cache_teacher_logits needs the teacher's logits of all rows"),
+        ({"image_size": 24}, {}, "model.image_size needs the teacher's logits of all rows"),
+    ],
+)
+def test_logits_that_are_computed_before_do_not_go_with_streaming(model, training, message, tmp_path):
+    teacher, processor = tiny("vilt", reduction=None)
+    recipe = recipe_of(tmp_path, model=model, data={"dataset": "user/data", "streaming": True}, **training)
+    with pytest.raises(ValueError, match=message):
+        check_recipe(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
+
+
+# Reporters
+
+
+def test_a_reporter_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"training.report_to='wandbb': did you mean wandb\?"):
+        recipe_of(tmp_path, report_to="wandbb")
+
+
+def test_a_reporter_that_is_not_installed_is_named_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("pumer_hf.training.recipe.get_available_reporting_integrations", lambda: ["tensorboard"])
+    check_reporters(recipe_of(tmp_path, report_to="tensorboard").training)
+    with pytest.raises(ImportError, match="training.report_to='wandb'.*pip install wandb"):
+        check_reporters(recipe_of(tmp_path, report_to="wandb").training)

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as PILImage
 
-from pumer_hf.training.teacher_logits import add_teacher_logits
+from pumer_hf.images import open_image
+from pumer_hf.training.teacher_logits import add_teacher_logits, image_files
 
 
 def collate(rows):
@@ -191,3 +194,69 @@ def test_the_column_is_float32_and_stays_on_disk(counted_teacher, make_dataset, 
     result = add_teacher_logits(make_dataset(4), counted_teacher().model, collate, cache_dir=tmp_path)
     assert result.features["teacher_logits"].feature.dtype == "float32"
     assert [file for file in result.cache_files if Path(file["filename"]).parent == tmp_path]
+
+
+# Pictures in files, which the rows only name
+
+
+@pytest.fixture
+def pictures(make_rows, tmp_path):
+    """Three rows that name pictures of one colour each, and their collator, which takes brightness for pixels."""
+
+    def collate_pictures(rows):
+        values = [np.asarray(open_image(row["image"], row["origin"])).mean() / 255 for row in rows]
+        pixels = torch.tensor(values, dtype=torch.float32).reshape(-1, 1, 1, 1).expand(-1, 3, 32, 32)
+        texts = make_rows(3)
+        return {
+            "input_ids": torch.stack([texts[int(row["origin"])]["input_ids"] for row in rows]),
+            "attention_mask": torch.stack([texts[int(row["origin"])]["attention_mask"] for row in rows]),
+            "pixel_values": pixels,
+        }
+
+    (tmp_path / "pictures").mkdir()
+    paths = [tmp_path / "pictures" / f"{index}.bmp" for index in range(3)]
+    for index, path in enumerate(paths):
+        PILImage.new("RGB", (4, 4), (50 * index, 0, 0)).save(path)
+    columns = {"image": [{"path": str(path), "bytes": None} for path in paths], "origin": ["0", "1", "2"]}
+    features = Features({"image": Image(decode=False), "origin": Value("string")})
+    return paths, Dataset.from_dict(columns, features=features), collate_pictures
+
+
+def test_a_picture_replaced_under_its_name_is_not_answered_from_the_cache(pictures, counted_teacher, tmp_path):
+    paths, dataset, collator = pictures
+    first = add_teacher_logits(dataset, counted_teacher().model, collator, cache_dir=tmp_path / "cache")
+    size = paths[2].stat().st_size
+    PILImage.new("RGB", (4, 4), (255, 255, 255)).save(paths[2])
+    assert paths[2].stat().st_size == size
+    changed = counted_teacher()
+    second = add_teacher_logits(dataset, changed.model, collator, cache_dir=tmp_path / "cache")
+    assert changed.batches
+    assert torch.equal(column(first)[:2], column(second)[:2])
+    with torch.no_grad():
+        expected = changed.model(**collator(list(dataset))).logits
+    torch.testing.assert_close(column(second), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_that_stay_are_answered_from_the_cache(pictures, counted_teacher, tmp_path):
+    _, dataset, collator = pictures
+    add_teacher_logits(dataset, counted_teacher().model, collator, cache_dir=tmp_path / "cache")
+    again = counted_teacher()
+    add_teacher_logits(dataset, again.model, collator, cache_dir=tmp_path / "cache")
+    assert not again.batches
+
+
+def test_image_files_are_those_that_rows_name(pictures, tmp_path):
+    paths, dataset, _ = pictures
+    files = image_files(dataset)
+    assert [path for path, *_ in files] == [str(path) for path in paths]
+    assert [size for _, size, _ in files] == [path.stat().st_size for path in paths]
+    (tmp_path / "train.zip").write_bytes(b"some archive")
+    embedded, zipped = {"path": "0.bmp", "bytes": b"x"}, {"path": f"zip://0.bmp::{tmp_path}/train.zip", "bytes": None}
+    remote = {"path": "hf://datasets/user/data@main/0.bmp", "bytes": None}
+    images = Dataset.from_dict(
+        {"left": [embedded, remote], "right": [zipped, zipped]},
+        features=Features({"left": Image(decode=False), "right": Image(decode=False)}),
+    )
+    ((path, size, _),) = image_files(images)  # an archive counts as a file; what is in the table or elsewhere does not
+    assert (path, size) == (f"{tmp_path}/train.zip", 12)
+    assert image_files(Dataset.from_dict({"text": ["a"]})) == []

@@ -12,6 +12,8 @@ class DataArguments:
     """Where the data come from: a Hub dataset (`dataset`), files (`train_file`), or, without either, digit scenes."""
 
     _argument_group_name: ClassVar[str] = "data"
+    only: ClassVar[str | None] = None
+    """The one split to load, `"validation"` or `"test"`, in the place of all three ([`only_split`]); None: all."""
 
     dataset: str | None = field(
         default=None,
@@ -78,6 +80,15 @@ class DataArguments:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, list) and value):
                 raise ValueError(f"data.{name}={value!r}: give a list of one or two files")
+        if self.missing_images not in ("error", "skip"):
+            raise ValueError(f"data.missing_images={self.missing_images!r}: choose 'error' or 'skip'")
+        if not self.has_files and self.missing_images == "skip":
+            raise ValueError("data.missing_images='skip' is given, but no train_file and validation_file")
+        if self.only is not None:
+            if self.has_files and not any(map(self.files, self.needed_splits)):
+                fields = "test_file or data.validation_file" if self.only == "test" else "validation_file"
+                raise ValueError(f"the {self.only} split is to be evaluated: give data.{fields}")
+            return
         if self.train_file is None and self.test_file is not None:
             raise ValueError("data.test_file is given, but no train_file and validation_file")
         if (self.train_file is None) != (self.validation_file is None):
@@ -85,14 +96,11 @@ class DataArguments:
             raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
         if self.train_file is None and self.dataset is None and self.image_dir is not None:
             raise ValueError("data.image_dir is given, but no dataset, and no train_file and validation_file")
-        if self.missing_images not in ("error", "skip"):
-            raise ValueError(f"data.missing_images={self.missing_images!r}: choose 'error' or 'skip'")
-        if self.train_file is None and self.missing_images == "skip":
-            raise ValueError("data.missing_images='skip' is given, but no train_file and validation_file")
 
     def _check_dataset(self) -> None:
-        if self.dataset is not None and self.train_file is not None:
-            raise ValueError("data.dataset and data.train_file are both given: choose one")
+        if self.dataset is not None and self.has_files:
+            given = next(split for split in SPLITS if self.files(split))
+            raise ValueError(f"data.dataset and data.{given}_file are both given: choose one")
         for name in ("columns", "split_column", "streaming", "dataset_config", "dataset_revision"):
             if self.dataset is None and getattr(self, name):
                 raise ValueError(f"data.{name} is given, but no dataset")
@@ -106,6 +114,22 @@ class DataArguments:
         if self.columns is not None and not isinstance(self.columns, dict):
             raise ValueError(f"data.columns={self.columns!r}: must map our column names to the dataset's")
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the data are in files."""
+        return any(self.files(split) for split in SPLITS)
+
+    @property
+    def needed_splits(self) -> tuple[str, ...]:
+        """The splits to load. The test split is the validation split, unless it is given or made of digit scenes."""
+        if self.dataset is not None:
+            has_test = self.test_split is not None
+        else:
+            has_test = self.test_file is not None or not self.has_files
+        if self.only is None:
+            return SPLITS if has_test else SPLITS[:2]
+        return ("validation",) if self.only == "test" and not has_test else (self.only,)
+
     def files(self, split: str) -> list[str] | None:
         """The files of a split, `"train"`, `"validation"` or `"test"`."""
         return {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
@@ -113,3 +137,8 @@ class DataArguments:
     def split_name(self, split: str) -> str | None:
         """What the dataset calls a split."""
         return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}[split]
+
+
+def only_split(arguments: type[DataArguments], split: str) -> type[DataArguments]:
+    """A `data` block that needs only one split: `"validation"` or `"test"`."""
+    return type(arguments.__name__, (arguments,), {"only": split, "__doc__": arguments.__doc__})

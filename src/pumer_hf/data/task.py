@@ -62,7 +62,8 @@ def load_splits(
     scenes: Callable[[str, int], Dataset],
     columns: Mapping[str, Convert],
 ) -> TaskData:
-    """The splits, from where `args` says; `test` is the validation split unless it is given. No labels yet.
+    """The splits, from where `args` says; `test` is the validation split unless it is given, and all three are the
+    same if `args.only` names one. No labels yet.
 
     Args:
         args: the `data` block.
@@ -73,17 +74,20 @@ def load_splits(
     """
     splits: dict[str, Any] = {}
     missing: dict[str, int] = {}
-    for split in SPLITS:
+    for split in args.needed_splits:
         if args.dataset is not None:
-            if args.split_name(split) is not None:
-                splits[split] = load_hub_split(args, split, columns)
-        elif args.train_file is None:
-            splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
-        elif files := args.files(split):
+            splits[split] = load_hub_split(args, split, columns)
+        elif args.has_files:
             skipped: list[str] | None = [] if args.missing_images == "skip" else None
-            splits[split] = read(files, args.image_dir, split, skipped)
+            splits[split] = read(args.files(split) or [], args.image_dir, split, skipped)
             if skipped is not None:
                 missing[split] = len(skipped)
+        else:
+            splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
+    if args.only is not None:
+        (loaded,) = splits
+        splits |= dict.fromkeys(SPLITS, splits[loaded])
+        missing |= dict.fromkeys(SPLITS, missing[loaded]) if missing else {}
     if "test" not in splits:
         splits["test"] = splits["validation"]
         missing |= {"test": missing["validation"]} if missing else {}

@@ -3,10 +3,13 @@
 import copy
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoProcessor,
     BertTokenizer,
@@ -27,11 +30,61 @@ from ..models.vilt import PuMerViltConfig
 from .recipe import ModelArguments
 
 
+@contextmanager
+def naming(flag: str, source: str) -> Iterator[None]:
+    """Say which checkpoint cannot be read, and which flag names it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        where = "this folder cannot be read" if Path(source).is_dir() else "neither a folder here nor found on the Hub"
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{flag}={source!r}: {where} ({reason}): give another folder or Hub id") from error
+
+
+def saved_config(flag: str, source: str, task: Task | None = None) -> tuple[str, dict[str, Any]]:
+    """The backbone and the config of a saved model.
+
+    Args:
+        flag: what names the model, for messages: `"model.teacher"`.
+        source: a folder or an id on the Hub.
+        task: the model must have its head; None: it may have any.
+
+    Raises:
+        ValueError: there is no such model, or it is of another kind.
+    """
+    with naming(flag, source):
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    if not config:
+        raise ValueError(f"{flag}={source!r}: it has no config.json: give a folder that save_pretrained made")
+    backbone = str(config.get("model_type")).removeprefix("pumer_")
+    if backbone not in FAMILIES:
+        raise ValueError(
+            f"{flag}={source!r}: model_type={config.get('model_type')!r} in its config.json is neither ViLT nor METER"
+        )
+    name = (config.get("architectures") or ["unknown"])[0]
+    if task is not None and not name.endswith(task.head):
+        raise ValueError(
+            f"{flag}={source!r}: its class is {name}, but the task {task.name} needs a trained model with the head "
+            f"{task.head}"
+        )
+    return backbone, config
+
+
+def check_sources(args: ModelArguments, task: Task) -> None:
+    """Raise `ValueError` if the teacher or the checkpoint of a recipe cannot be used; reads their configs only."""
+    for name, source, needed in (("teacher", args.teacher, task), ("checkpoint", args.checkpoint, None)):
+        if source is not None:
+            backbone, _ = saved_config(f"model.{name}", source, needed)
+            if backbone != args.backbone:
+                raise ValueError(f"model.backbone={args.backbone!r}: model.{name}={source!r} is a model of {backbone}")
+
+
 def teacher_labels(args: ModelArguments) -> list[str] | None:
     """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
     if args.teacher is None:
         return None
-    names = FAMILIES[args.backbone].config_class.from_pretrained(args.teacher).id2label
+    with naming("model.teacher", args.teacher):
+        names = FAMILIES[args.backbone].config_class.from_pretrained(args.teacher).id2label
     return [names[index] for index in range(len(names))]
 
 
@@ -58,10 +111,11 @@ def build_teacher(
     source = args.teacher or args.checkpoint
     if source is not None:
         overrides = {} if args.teacher else {**names, "ignore_mismatched_sizes": True}
-        model = backbone.heads[task.head].from_pretrained(source, reduction=None, **overrides)
-        if not args.teacher and "modality_type_vocab_size" in task.model_config:
-            copy_modality_types(model, backbone.base_class.from_pretrained(source, reduction=None))
-        return model, AutoProcessor.from_pretrained(source)
+        with naming("model.teacher" if args.teacher else "model.checkpoint", source):
+            model = backbone.heads[task.head].from_pretrained(source, reduction=None, **overrides)
+            if not args.teacher and "modality_type_vocab_size" in task.model_config:
+                copy_modality_types(model, backbone.base_class.from_pretrained(source, reduction=None))
+            return model, AutoProcessor.from_pretrained(source)
     config = backbone.config_class(**{**cast(dict, args.config or {}), **names})
     processor = NEW_PROCESSORS[args.backbone](config, args, texts, max_text_length)
     return backbone.heads[task.head](config), processor
@@ -79,11 +133,23 @@ def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrained
             weights[name][len(value) :] = value[-1]
 
 
-def load_model(source: str, reduction: dict[str, Any] | None, task: Task = VQA) -> PuMerPreTrainedModel:
-    """A saved model of either family, with another reduction than it was saved with."""
-    config, _ = PreTrainedConfig.get_config_dict(source)
-    backbone = "meter" if config["model_type"] == PuMerMeterConfig.model_type else "vilt"
-    model = FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+def load_model(
+    source: str, reduction: dict[str, Any] | None, task: Task = VQA, *, flag: str = "model"
+) -> PuMerPreTrainedModel:
+    """A model of either family that was trained for a task, with another reduction than it was saved with.
+
+    Args:
+        source: a folder or an id on the Hub.
+        reduction: the schedule, or None.
+        task: which the model must have the head of.
+        flag: what names the model, for messages.
+
+    Raises:
+        ValueError: there is no such model, or it has another head.
+    """
+    backbone, _ = saved_config(flag, str(source), task)
+    with naming(flag, str(source)):
+        model = FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
     if is_deepspeed_zero3_enabled():
         # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
         model._weight_conversions = None

@@ -19,6 +19,7 @@ from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import parse_reduction
 from .recipe import Recipe, parse_recipe
+from .record import recorded_training
 
 TASKS: dict[str, Task] = {task.name: task for task in (VQA, NLVR2, SNLI_VE, RETRIEVAL)}
 DATASETS = {
@@ -98,8 +99,9 @@ def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folde
     for role, folder in folders.items():
         if folder == recipe.model.teacher:
             continue
-        name = run if role == "student" else f"{run}-{role}"
-        recipe_card(task, recipe, role, report, name=name).save(folder)
+        card = recipe_card(task, recipe, role, report, name=run if role == "student" else f"{run}-{role}")
+        card.training = recorded_training(folder) or card.training  # of a finished stage, that of then
+        card.save(folder)
 
 
 def recipe_file_card(path: Path, results: Path | None = None, name: str | None = None) -> PuMerCard:

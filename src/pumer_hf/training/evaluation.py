@@ -3,45 +3,48 @@
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoProcessor
 
-from ..configuration import PuMerConfig
-from ..data.arguments import DataArguments
+from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
-from ..data.task import TaskData
+from ..data.task import Task, TaskData
 from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
-from .build import load_model
-from .cards import TASKS
+from ..models.families import FAMILIES
+from .build import load_model, naming, saved_config
+from .cards import RECIPE_NAME, TASKS
 from .recipe import Recipe, exit_on_user_error, parse_recipe
-from .run import evaluate
+from .report import check_writable, write_json
+from .run import check_text_length, evaluate
 from .stages import predict
 from .threads import use_available_cores
 
 
-def evaluate_recipe(description: str, default: Path, arguments: Sequence[str] | None = None) -> None:
+def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | None = None) -> None:
     """The main function of the script.
 
     Args:
         description: for `--help`.
-        default: the recipe file to use when the command line names none.
+        recipes: the folder with the recipe files to use when the command line names none, `<DIGIT_SCENES>/pumer.yaml`.
         arguments: the command line; default `sys.argv[1:]`.
     """
     args, rest = build_parser(description).parse_known_args(arguments)
     task = TASKS[args.task]
     with exit_on_user_error():
-        recipe = parse_recipe(task.arguments, default, [*([args.recipe] if args.recipe else []), *rest])
-        if args.questions and (task is not VQA or not args.submission or not recipe.data.image_dir):
+        if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
-        if args.submission and not args.questions:
-            raise ValueError("--submission needs --questions, the official file with the questions to answer")
-        saved = PuMerConfig.get_config_dict(args.model)[0].get("reduction")
-        model = load_model(args.model, None if args.unreduced else saved, task)
-        processor = AutoProcessor.from_pretrained(args.model)
+        backbone, config = saved_config("--model", args.model, task)
+        words = [args.recipe] if args.recipe else ["--max_text_length", str(text_length(task, backbone, config))]
+        data_class = only_split(task.arguments, args.split)
+        recipe = parse_recipe(data_class, recipes / DIGIT_SCENES[args.task] / RECIPE_NAME, [*words, *rest])
+        check_files(args, recipe.data)
+        model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
+        check_text_length(recipe.data.max_text_length, model)
+        with naming("--model", args.model):
+            processor = AutoProcessor.from_pretrained(args.model)
         model = model.to(recipe.training.device)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":
@@ -49,33 +52,54 @@ def evaluate_recipe(description: str, default: Path, arguments: Sequence[str] | 
         if args.questions:
             write_submission(recipe, model, processor, labels, args.questions, Path(args.submission))
             return
-        data = task.load(without_training_data(recipe.data), labels)
-        data = replace(data, test=getattr(data, args.split))
-    report = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
+        data = task.load(recipe.data, labels)
+        report = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
     if args.split in data.missing_images:
         report["missing_images"] = data.missing_images[args.split]
     if recipe.training.process_index == 0:
         print(json.dumps({"model": args.model, "task": task.name, "split": args.split, **report}))
 
 
+DIGIT_SCENES = {
+    "vqa": "digit_scenes",
+    "nlvr2": "digit_scenes_nlvr2",
+    "snli_ve": "digit_scenes_snli_ve",
+    "retrieval": "digit_scenes_retrieval",
+}
+"""The folder of each task's recipe on digit scenes."""
+
+
+def text_length(task: Task, backbone: str, config: dict[str, Any]) -> int:
+    """The length in tokens of the texts if no recipe says it: that of the task, or what the model takes if less."""
+    longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
+    return min(task.arguments().max_text_length, longest)
+
+
+def check_files(args: argparse.Namespace, data: DataArguments) -> None:
+    """Raise `ValueError` for flags about files that do not go together, or a submission that cannot be written."""
+    if args.submission and not args.questions:
+        raise ValueError("--submission needs --questions, the official file with the questions to answer")
+    if args.questions and not data.image_dir:
+        raise ValueError("--questions needs --image_dir, the folder of their images")
+    if data.image_dir and not args.questions and data.dataset is None and not data.has_files:
+        raise ValueError("--image_dir is given, but no file that says what to ask about the images")
+    if args.submission:
+        check_writable(Path(args.submission).parent, "--submission")
+
+
 def build_parser(description: str) -> argparse.ArgumentParser:
     """The arguments of the script itself; all others are those of a recipe."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("recipe", nargs="?", metavar="RECIPE.yaml", help="for its data block; default: digit scenes")
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE.yaml", help="for its data block; default: the task's on digit scenes"
+    )
     parser.add_argument("--model", required=True, help="a trained model: folder or Hub id")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--unreduced", action="store_true", help="switch off the reduction that the model has")
     parser.add_argument("--questions", metavar="JSON", help="VQA v2's official questions of a split without answers")
     parser.add_argument("--submission", metavar="JSON", help="where to write the answers for the leaderboard")
     return parser
-
-
-def without_training_data(args: Any) -> DataArguments:
-    """The data arguments with as little training data as they allow: evaluation does not use them."""
-    if args.dataset is not None:
-        return replace(args, train_split=args.validation_split, streaming=False)
-    return replace(args, train_file=args.validation_file, train_scenes=1)
 
 
 def write_submission(
@@ -96,6 +120,5 @@ def write_submission(
             {"question_id": number, "answer": answer}
             for number, answer in zip(rows["question_id"], answers, strict=True)
         ]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results), encoding="utf-8")
+        write_json(path, results, indent=None)
         print(f"{len(results)} answers written to {path}")

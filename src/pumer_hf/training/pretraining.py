@@ -9,7 +9,8 @@ from transformers.utils import logging
 from ..data.arguments import DataArguments
 from ..data.vqa import VQA, VqaDataArguments
 from .build import build_teacher
-from .recipe import ModelArguments, Recipe
+from .recipe import ModelArguments, Recipe, exit_on_user_error
+from .record import begin_stage, made_from, without_student
 from .stages import train_stage
 
 logger = logging.get_logger(__name__)
@@ -45,6 +46,8 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
     texts = [*texts, *VQA.texts(data.train)]
     set_seed(args.seed)
     model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
+    with exit_on_user_error():
+        begin_stage(args, without_student(made_from(replace(recipe, data=questions), data, processor)))
     train_stage(
         args,
         model,

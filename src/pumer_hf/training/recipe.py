@@ -1,20 +1,27 @@
 """Recipes: a yaml file with the blocks `model`, `reduction`, `data` and `training`, and flags that override it."""
 
 import json
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, cast, get_args, get_type_hints
+from typing import Any, ClassVar, NoReturn, cast, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
+
+STAGES = ("pretraining", "teacher", "reducer", "student")
+"""What a run trains, in order, each in a folder of its own; most runs leave some out."""
 
 
 @dataclass
@@ -110,6 +117,10 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
         if self.reduction_warmup_steps < 0:
             raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+        for name in self.report_to or ():
+            if name not in INTEGRATION_TO_CALLBACK:
+                nearest = _nearest(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])
+                raise ValueError(f"training.report_to={name!r}: did you mean {nearest}?")
 
 
 @dataclass(frozen=True)
@@ -129,9 +140,7 @@ class Recipe:
         return self.reduction is not None or self.model.image_size is not None
 
     def stage(self, name: str) -> RecipeTrainingArguments:
-        """The training arguments of a stage, `"pretraining"`, `"teacher"`, `"reducer"` or `"student"`, with a folder
-        of its own.
-        """
+        """The training arguments of one of the stages, with a folder of its own."""
         changes = {
             "pretraining": self.training.pretraining,
             "teacher": self.training.teacher_training,
@@ -167,9 +176,19 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
-    for name in ("pretraining", "teacher", "reducer"):
+    for name in STAGES[:-1]:
         recipe.stage(name)  # so that a wrong value is found now
     return recipe
+
+
+def check_reporters(args: RecipeTrainingArguments) -> None:
+    """Raise `ImportError` if a reporter of these arguments is not installed."""
+    installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}  # it does not look for these two
+    for name in args.report_to or ():
+        if name not in installed:
+            raise ImportError(
+                f"training.report_to={name!r}: its package is not installed: pip install {name}, or set it to none"
+            )
 
 
 @contextmanager
@@ -177,8 +196,22 @@ def exit_on_user_error() -> Iterator[None]:
     """End the program with a message, not a traceback, if a file or a value that the user gave is wrong."""
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError, ImportError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+    except (ValueError, OSError, ImportError) as error:
+        _end(f"{Path(sys.argv[0]).name}: error: {error}")
+
+
+def _end(message: str) -> NoReturn:
+    """End the program with status 1 and a message, which has to be found among what a launcher prints after it.
+
+    Launchers of several processes show in their last lines what an error file holds. `accelerate launch` of a single
+    process prints a traceback of its own, which no exit status but 0 prevents, so the message tells of it.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file is not None:
+        Path(error_file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
+    elif "ACCELERATE_MIXED_PRECISION" in os.environ:  # only the launcher sets it
+        message += "\n(The launcher's own traceback says no more; `accelerate launch --quiet` leaves it out.)"
+    sys.exit(message)
 
 
 def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:

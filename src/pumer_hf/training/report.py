@@ -1,5 +1,9 @@
 """Teacher against student: what reduction costs in accuracy and wins in speed, as a table."""
 
+import json
+import os
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from ..bench.cost import cost_rows, format_table, speed_note
@@ -24,3 +28,20 @@ def format_report(report: dict[str, Any], names: list[str]) -> str:
     missing = [f"{split} {number}" for split, number in report.get("missing_images", {}).items() if number]
     notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
     return "\n".join([table, *notes, speed_note(report)])
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all: a run that is killed meanwhile leaves the file that was there."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Make a folder and try whether files can be written there; raises `ValueError` with the flag that names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{flag}: nothing can be written to {folder} ({error.strerror}): choose another") from error

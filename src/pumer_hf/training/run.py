@@ -1,6 +1,5 @@
 """What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
 
-import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -8,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
 
 from ..bench.cost import cost_report
 from ..data.collator import Collator
@@ -24,16 +25,19 @@ from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
 from ..reducers.pruning import LearnedPruningReducer
 from ..reducers.tip import TipReductionConfig
-from .build import build_teacher, load_model, resized_processor, teacher_labels
+from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
 from .parameters import begin_reducer_stage
 from .placement import whole_models
 from .pretraining import pretrain
-from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_recipe
-from .report import format_report
+from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
+from .record import begin_stage, made_from, weights_of, without_student
+from .report import check_writable, format_report, write_json
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
+
+logger = logging.get_logger(__name__)
 
 
 def run_recipe(task: Task, default: Path) -> None:
@@ -45,8 +49,11 @@ def run_recipe(task: Task, default: Path) -> None:
     """
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
-        check_new_run(recipe.training)
+        open_output_folder(recipe.training)
+        for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
+            check_reporters(args)
         check_streaming(recipe)
+        check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
     if recipe.training.device.type == "cpu":
@@ -54,23 +61,57 @@ def run_recipe(task: Task, default: Path) -> None:
 
     model = pretrain(recipe, texts)
     set_seed(recipe.training.seed)
-    teacher, processor = build_teacher(model, data.labels, texts, recipe.data.max_text_length, task)
-    collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
     with exit_on_user_error():
-        teacher.config.checked(recipe.reduction)  # before hours of training, not after
-        if recipe.data.max_text_length > teacher.config.max_text_length:
-            raise ValueError(
-                f"data.max_text_length={recipe.data.max_text_length}: the model takes at most "
-                f"{teacher.config.max_text_length} tokens"
-            )
-        if recipe.training.cache_teacher_logits and collator.is_random:
-            raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
-        check_image_size(recipe, teacher, collator)
-        check_method(recipe, teacher, collator)
+        teacher, processor = build_teacher(model, data.labels, texts, recipe.data.max_text_length, task)
+        collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
+        check_recipe(recipe, teacher, collator)
     folders = train_models(task, recipe, data, teacher, collator, eval_collator)
-
-    reductions = {"teacher": None, "student": recipe.reduction}
     collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
+    report_results(task, recipe, data, folders, collators)
+
+
+def open_output_folder(args: RecipeTrainingArguments) -> None:
+    """Make the folder of a run and try whether files can be written there, before there is any work to lose.
+
+    Raises:
+        FileExistsError: it holds a run that `args.resume` does not ask to continue.
+        ValueError: it cannot be made, or not be written to.
+    """
+    folder = Path(args.output_dir)
+    check_new_run(args)
+    PartialState().wait_for_everyone()  # until all have looked, the folder stays as it was
+    check_writable(folder, "training.output_dir")
+    if args.resume and not any((folder / name).is_dir() for name in STAGES):
+        logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
+
+
+def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` for what does not fit together, before hours of training."""
+    teacher.config.checked(recipe.reduction)
+    check_text_length(recipe.data.max_text_length, teacher)
+    computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
+    if recipe.training.cache_teacher_logits and collator.is_random:
+        raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
+    if computed_before and recipe.data.streaming:
+        name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
+        raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+    check_image_size(recipe, teacher, collator)
+    check_method(recipe, teacher, collator)
+
+
+def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if a model does not take texts of this length."""
+    if length > model.config.max_text_length:
+        raise ValueError(
+            f"data.max_text_length={length}: the model takes at most {model.config.max_text_length} tokens"
+        )
+
+
+def report_results(
+    task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
+) -> None:
+    """Evaluate and measure the models of a run, and write, print and push what comes out."""
+    reductions = {"teacher": None, "student": recipe.reduction}
     with whole_models(recipe.training):
         models = {
             name: load_model(folder, reductions[name], task).to(recipe.training.device)
@@ -85,7 +126,7 @@ def run_recipe(task: Task, default: Path) -> None:
         report |= {"missing_images": dict(data.missing_images)} if data.missing_images else {}
         report["baselines"] = {} if recipe.data.streaming else task.baselines(data.train, data.test)
         results = Path(recipe.training.output_dir) / "results.json"
-        results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_json(results, report)
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")
         if recipe.reduction is not None:
             draw_example(models["student"], collators["student"], data.test[0], folders["student"])
@@ -129,6 +170,7 @@ def train_models(
     eval_collator: Collator,
 ) -> dict[str, str]:
     """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
+    record = made_from(recipe, data, collator.processor)
     train = partial(
         train_stage,
         train=data.train,
@@ -139,13 +181,18 @@ def train_models(
     # once; and before its model is loaded, which ZeRO-3 shares out.
     if recipe.model.teacher is None:
         args = stage_arguments(task, recipe, "teacher")
+        with exit_on_user_error():
+            begin_stage(args, without_student(record))
         train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
         folders = {"teacher": args.output_dir}
     else:
         folders = {"teacher": recipe.model.teacher}
     if not recipe.has_student:
         return folders
+    record["teacher"] = weights_of(folders["teacher"])
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
+    with exit_on_user_error():
+        begin_stage(args, record)
     student = load_model(folders["teacher"], recipe.reduction, task)
     image_size = recipe.model.image_size
     if image_size is not None:
@@ -164,6 +211,8 @@ def train_models(
         train_reducer(args, student, train)
         folder = args.output_dir
         args = stage_arguments(task, recipe, "student")
+        with exit_on_user_error():
+            begin_stage(args, record)
         student = load_model(folder, recipe.reduction, task)
     train(args, student)
     return {**folders, "student": args.output_dir}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,14 @@ def train_stage(
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
+        ValueError: of [`resume_point`].
     """
     folder = Path(args.output_dir)
     check_new_run(args)
     if is_complete(folder):
         logger.warning("%s is complete: this stage is skipped", folder)
         return
+    point = resume_point(args)
     if teacher is not None and (args.cache_teacher_logits or teacher_collator is not None):
         with args.main_process_first(desc="teacher logits"):
             train = add_teacher_logits(
@@ -71,26 +74,78 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
-    if args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
     if model.reduction is not None:
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         # A streamed dataset would be opened a second time for its first row.
         example = validation[0] if isinstance(train, IterableDataset) else None
         trainer.add_callback(TokenReductionCallback(trainer, example))
-    checkpoint = last_complete_checkpoint(folder) if args.resume else None
-    state = None if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME))
-    if state is not None and state.global_step >= state.max_steps:  # all that is left is to save the result
-        trainer._load_from_checkpoint(str(checkpoint))
-        trainer.state = state
-    else:
-        if checkpoint is not None:
-            fit_checkpoint(checkpoint, trainer.accelerator)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    run_training(trainer, point, args.early_stopping_patience)
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where an interrupted stage goes on."""
+
+    checkpoint: Path
+    """What to load: the last checkpoint, or, if training had ended there, the best one if that is asked for."""
+    state: TrainerState
+    """Of the last checkpoint."""
+    ended: bool
+    """Whether training had ended there, after all steps or by an early stop: all that is left is to save the model."""
+    patience_used: int
+    """Evaluations since the best metric."""
+
+
+def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
+    """Where a stage goes on; None if it begins anew.
+
+    Raises:
+        ValueError: training had ended, and the checkpoint of the best model is not there or not whole.
+    """
+    folder = Path(args.output_dir)
+    checkpoint = last_complete_checkpoint(folder) if args.resume else None
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+    stopper = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, {})
+    used = stopper.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    ended = state.global_step >= state.max_steps or 0 < args.early_stopping_patience <= used
+    if ended and args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        checkpoint = folder / Path(state.best_model_checkpoint).name  # the folder may have been moved meanwhile
+        if not is_complete(checkpoint):
+            raise ValueError(
+                f"{checkpoint} is not there or not whole, and it has the best model of its stage: bring it back, "
+                "leave load_best_model_at_end out to take the last one, or choose another --output_dir"
+            )
+        state.best_model_checkpoint = str(checkpoint)
+    return ResumePoint(checkpoint, state, ended, used)
+
+
+def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patience: int) -> None:
+    """Train from the beginning, or do what is left.
+
+    Args:
+        trainer: of the stage.
+        point: where the stage goes on, if it does.
+        patience: stop after so many evaluations without a better metric; 0: never.
+    """
+    if patience:
+        stopper = EarlyStoppingCallback(patience)
+        # Not by `restore_callback_states_from_checkpoint`, which would bring back the patience of then too.
+        stopper.early_stopping_patience_counter = 0 if point is None else point.patience_used
+        trainer.add_callback(stopper)
+    if point is None:
+        trainer.train()
+    elif point.ended:
+        trainer._load_from_checkpoint(str(point.checkpoint))
+        trainer.state = point.state
+    else:
+        fit_checkpoint(point.checkpoint, trainer.accelerator)
+        trainer.train(resume_from_checkpoint=str(point.checkpoint))
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
@@ -111,7 +166,7 @@ def is_complete(folder: Path) -> bool:
 def check_new_run(args: RecipeTrainingArguments) -> None:
     """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
     folder = Path(args.output_dir)
-    if folder.exists() and any(folder.iterdir()) and not args.resume:
+    if folder.is_dir() and any(folder.iterdir()) and not args.resume:
         raise FileExistsError(
             f"{folder} holds a run already: continue it with --resume, or choose another --output_dir"
         )

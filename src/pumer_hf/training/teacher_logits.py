@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Image, concatenate_datasets
 from datasets.fingerprint import Hasher
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,8 +21,9 @@ def add_teacher_logits(
 ) -> Dataset:
     """Add the column `teacher_logits` float (C,), with a progress bar, and keep it on disk.
 
-    A later call with the same data and the same teacher reads it from there. Of use where the collator makes the same
-    inputs of a row each time, so not with random augmentation.
+    A later call with the same data and the same teacher reads it from there: the same rows in the same order, and
+    pictures in files ([`image_files`]) of the same size and time. Of use where the collator makes the same inputs of a
+    row each time, so not with random augmentation.
 
     Args:
         dataset: rows that `collator` understands.
@@ -42,7 +43,8 @@ def add_teacher_logits(
 
     weights = {name: value.cpu().float().numpy() for name, value in teacher.state_dict().items()}
     sample = {name: value.numpy() for name, value in collator([dataset[0]]).items()}
-    fingerprint = Hasher.hash((dataset._fingerprint, teacher.config.to_json_string(), weights, sample))
+    data = dataset._fingerprint, image_files(dataset)
+    fingerprint = Hasher.hash((data, teacher.config.to_json_string(), weights, sample))
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
     column = dataset.map(
         logits_of,
@@ -55,3 +57,21 @@ def add_teacher_logits(
         desc="Teacher logits",
     )
     return concatenate_datasets([dataset, column], axis=1)
+
+
+def image_files(dataset: Dataset) -> list[tuple[str, int, int]]:
+    """Path, size in bytes and time of change in ns of each file that the table names in a column of images.
+
+    Of an image in an archive (`zip://a.png::train.zip`) it is the archive. Images whose bytes are in the table, and
+    those on another machine, are left out.
+    """
+    paths: set[str] = set()
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Image):
+            column = dataset.data.column(name)  # of all rows, also of those that a selection leaves out
+            parts = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
+            named = parts["path"].filter(parts["bytes"].is_null()).unique().to_pylist()
+            paths.update(path.split("::")[-1] for path in named if path is not None)
+    local = sorted(path for path in paths if "://" not in path)
+    status = [(path, Path(path).stat()) for path in local]
+    return [(path, found.st_size, found.st_mtime_ns) for path, found in status]

@@ -1,0 +1,208 @@
+"""What the stages of a run were made from: written when a stage begins, compared when it is resumed.
+
+The record of a run is `stages.json` in its output folder. Without it, or without the entry of a stage, a resumed run
+compares what the saved model can tell: its labels and its vocabulary.
+
+What may change from start to resume: the training arguments (number of steps, batch size, number of processes,
+learning rate, logging, reports, saving, the Hub), where the data are ([`PLACES`]), the pictures themselves, and the
+test data.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Image
+from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
+from transformers.utils import logging
+
+from ..data.files import json_object
+from ..data.task import TaskData
+from ..hub.trainer import training_facts
+from ..reducers import parse_reduction
+from .recipe import Recipe, RecipeTrainingArguments
+from .report import write_json
+from .stages import is_complete, last_complete_checkpoint, resume_point
+
+logger = logging.get_logger(__name__)
+
+RECORD_NAME = "stages.json"
+PLACES = (
+    *("dataset", "dataset_config", "dataset_revision", "columns", "split_column", "streaming"),
+    *("train_split", "validation_split", "test_split", "train_file", "validation_file", "test_file", "image_dir"),
+    "missing_images",
+)
+"""Fields of the `data` block that say where the rows are. They may change, as the rows themselves are compared."""
+MAX_NAMED = 5
+"""How many differences an error names."""
+
+
+def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict[str, Any]:
+    """What the student of a recipe is made from, as plain JSON types."""
+    schedule = parse_reduction(recipe.reduction)
+    model = asdict(recipe.model)
+    for name in ("checkpoint", "teacher"):
+        model[name] = model[name] and weights_of(model[name])
+    record = {
+        "labels": list(data.labels),
+        "model": model,
+        "reduction": schedule and schedule.to_dict(),
+        "data": {name: value for name, value in asdict(recipe.data).items() if name not in PLACES},
+        "train": _rows(data.train, recipe),
+        "validation": _rows(data.validation, recipe),
+        "vocabulary": _vocabulary(processor),
+    }
+    return json.loads(json.dumps(record))
+
+
+def without_student(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a teacher is made from: neither the reduction nor the size of the student's images."""
+    model = {name: value for name, value in record["model"].items() if name != "image_size"}
+    return {**record, "model": model, "reduction": None}
+
+
+def weights_of(source: str) -> str:
+    """What tells the weights of a model from others: a hash of the files in a folder, or an id on the Hub."""
+    if not Path(source).is_dir():
+        return source
+    digest = hashlib.sha256()
+    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+        for path in sorted(Path(source).glob(pattern)):
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+    return f"weights {digest.hexdigest()[:12]}"
+
+
+def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> None:
+    """Write what a stage is made from, or, if it goes on with what its folder holds, compare it with what is there.
+
+    Args:
+        args: of the stage.
+        record: what it would be made from now ([`made_from`]).
+
+    Raises:
+        ValueError: the folder holds something that was made from other data or another model, or cannot go on.
+    """
+    folder = Path(args.output_dir)
+    path = folder.parent / RECORD_NAME
+    known = json_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    now = {**record, "training": json.loads(json.dumps(training_facts(args)))}
+    saved = folder if is_complete(folder) else last_complete_checkpoint(folder)
+    if saved is None or not args.resume:
+        if args.should_save:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {**known, folder.name: now})
+        return
+    if saved != folder:
+        resume_point(args)
+    then = known.get(folder.name)
+    if then is None:
+        logger.warning_once(
+            f"{path} does not say what the stages were made from, as that of an older version: of the data, only the "
+            "labels and the vocabulary are compared"
+        )
+        then = _saved(saved, now)
+        now = {name: now[name] for name in then}  # and so nothing of the training arguments
+    changed = differences(_without_training(then), _without_training(now))
+    if changed:
+        teacher = f", with --teacher {folder}" if folder.name == "teacher" and saved == folder else ""
+        raise ValueError(
+            f"{folder} was made from something else than --resume would go on with: {_listed(changed)}; give it the "
+            f"data and the flags of then, or begin anew in another --output_dir{teacher}"
+        )
+    changed = differences({"training": then.get("training")}, {"training": now.get("training")})
+    if changed and saved == folder:
+        logger.warning("%s is complete, so it stays as it is: %s", folder, _listed(changed))
+    elif changed:
+        logger.warning("%s goes on with other training arguments: %s", folder, _listed(changed))
+        if args.should_save:
+            write_json(path, {**known, folder.name: now})
+
+
+def recorded_training(folder: str | Path) -> dict[str, Any] | None:
+    """The training arguments of the stage in a folder, as its card shows them; None if no record tells."""
+    path = Path(folder).parent / RECORD_NAME
+    known = json_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    return known.get(Path(folder).name, {}).get("training")
+
+
+def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two records, by name, with both values. A field that is not there counts as null."""
+    if isinstance(then.get("labels"), list) and then["labels"] != now["labels"]:
+        named = [_label_difference(then["labels"], now["labels"])]
+    else:
+        named = []
+    before, after = (dict(_flat({**record, "labels": None})) for record in (then, now))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    counted = {f"{name.rpartition('.')[0]}.hash" for name in names if not name.endswith(".hash")}
+    names = [name for name in names if name not in counted]  # another number of rows says more than their hash
+    return named + [f"{name} was {_short(before.get(name))} and is {_short(after.get(name))}" for name in names]
+
+
+def _label_difference(then: Sequence[str], now: Sequence[str]) -> str:
+    index = next((i for i, pair in enumerate(zip(then, now, strict=False)) if pair[0] != pair[1]), None)
+    if index is None:
+        return f"the labels were {len(then)} and are {len(now)}"
+    first = f"label {index} was {then[index]!r} and is {now[index]!r}"
+    return first if len(then) == len(now) else f"{first}, of {len(then)} labels then and {len(now)} now"
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields of nested dicts, `("model.config.hidden_size", 16)`."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:80]}..."
+
+
+def _listed(changed: Sequence[str]) -> str:
+    more = f", and {len(changed) - MAX_NAMED} more" if len(changed) > MAX_NAMED else ""
+    return ", ".join(changed[:MAX_NAMED]) + more
+
+
+def _without_training(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name != "training"}
+
+
+def _saved(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:
+    """What a saved model tells of what it was made from: its labels, if the task has any, and its vocabulary."""
+    names = PreTrainedConfig.get_config_dict(str(folder))[0].get("id2label", {})
+    labels = [names[index] for index in sorted(names, key=int)] if now["labels"] else []
+    return {"labels": labels, "vocabulary": _vocabulary(AutoProcessor.from_pretrained(folder))}
+
+
+def _vocabulary(processor: Any) -> dict[str, Any]:
+    """How many tokens there are, and a hash of them."""
+    tokens = sorted(processor.tokenizer.get_vocab().items())
+    return {"tokens": len(tokens), "hash": _hash([json.dumps(tokens)])}
+
+
+def _rows(dataset: Any, recipe: Recipe) -> dict[str, Any]:
+    """How many rows there are, and a hash of all but their pictures, in order; of streamed rows, where they are."""
+    if not isinstance(dataset, Dataset):
+        places = ("dataset", "dataset_config", "dataset_revision", "train_split")
+        return {name: getattr(recipe.data, name) for name in places}
+    names = [
+        name
+        for name, feature in dataset.features.items()
+        if name != "origin" and not isinstance(feature, Image)  # `origin` names the file, which may have moved
+    ]
+    batches = dataset.select_columns(names).iter(batch_size=1000)
+    return {"rows": len(dataset), "hash": _hash(json.dumps(batch, sort_keys=True, default=str) for batch in batches)}
+
+
+def _hash(texts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode())
+    return digest.hexdigest()[:12]
