@@ -95,7 +95,7 @@ def slow_score(prediction, answers, version):
         kept = []
         for mark in text:
             beside_blank = mark + " " in text or " " + mark in text
-            if mark in ";/[]\"{}()=+\\_-><@`,?!":
+            if mark in ';/[]"{}()=+\\_-><@`,?!':
                 kept.append("" if beside_blank or re.search("[0-9],[0-9]", text) else " ")
             else:
                 kept.append(mark)
