@@ -20,6 +20,7 @@ from pumer_hf.data.retrieval import (
     ranking_metrics,
 )
 from pumer_hf.data.snli_ve import SNLI_VE, SnliVeCollator, SnliVeDataArguments, load_snli_ve
+from pumer_hf.data.task import TaskData
 from pumer_hf.data.vqa import VQA, vqa_metrics
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments
@@ -212,14 +213,14 @@ def test_a_label_that_the_model_does_not_have_is_named(processor):
 
 def test_baselines_of_balanced_scenes_are_chance():
     data = load_snli_ve(SnliVeDataArguments(train_scenes=30, eval_scenes=10))
-    baselines = SNLI_VE.baselines(data.train, data.test)
+    baselines = SNLI_VE.baselines(data)
     assert baselines["majority"] == baselines["text_only"] == pytest.approx(100 / 3)
 
 
 def test_baselines_know_what_a_text_usually_means():
     train = Dataset.from_dict({"hypothesis": ["a", "a", "b"], "label": ["neutral", "neutral", "entailment"]})
     test = Dataset.from_dict({"hypothesis": ["b", "c", "a", "b"], "label": ["entailment", "neutral", "neutral", "x"]})
-    assert SNLI_VE.baselines(train, test) == {"majority": 50, "text_only": 75}
+    assert SNLI_VE.baselines(TaskData(train, test, test)) == {"majority": 50, "text_only": 75}
 
 
 # retrieval
@@ -395,7 +396,7 @@ def test_digit_scenes_of_every_task_go_through_its_collator_into_its_model(task)
         assert torch.isfinite(outputs.loss)
         assert outputs.logits.shape[0] == 4
         assert (batch["input_ids"] != processor.tokenizer.unk_token_id).all()
-    assert isinstance(task.baselines(data.train, data.test), dict)
+    assert isinstance(task.baselines(data), dict)
 
 
 def test_text_lengths_are_those_of_the_paper():

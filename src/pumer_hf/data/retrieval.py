@@ -133,12 +133,12 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
 class RetrievalCollator(Collator):
     """An image -> one of its captions and `num_negatives` captions of other images, in this order.
 
-    A caption that another image has too is no negative of either, see [`normalize_caption`].
+    A caption that several images have, see [`normalize_caption`], is a negative of none of them.
 
-    The texts (`input_ids` and what the tokenizer gives beside it) are long (B, 1 + num_negatives, max_text_length), `labels` long (B,) are 0: the
-    model scores each candidate by itself, so that their order tells it nothing. In training the captions are drawn
-    anew each time, by torch's generator. In evaluation they are the first caption of the image, and negatives that
-    depend on the row alone. Without negatives there are plain pairs, and no labels.
+    `input_ids` and what else the tokenizer gives are long (B, 1 + num_negatives, max_text_length), `labels` long (B,)
+    are 0: the model scores each candidate by itself, so that their order tells it nothing. In training the captions
+    are drawn anew each time, by torch's generator. In evaluation they are the first caption of the image, and
+    negatives that depend on the row alone. Without negatives there are plain pairs, and no labels.
     """
 
     captions: Sequence[Sequence[str]] = ()
@@ -227,5 +227,5 @@ RETRIEVAL = Task(
     collator=_collator,
     metrics=ranking_metrics,
     texts=_texts,
-    baselines=lambda train, test: {},
+    baselines=lambda data: {},
 )

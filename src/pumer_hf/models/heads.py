@@ -18,7 +18,7 @@ from .outputs import PuMerClassifierOutput, joint_output, single_output
 
 
 class LogitsLinear(nn.Linear):
-    """The last layer of every head: it computes and returns float32, whatever the dtype of the weights and of autocast.
+    """The last layer of every head: it computes and returns float32, whatever the weights and autocast are in.
 
     In bfloat16 different inputs often get the same logit: a quarter of the scores of retrieval tie, and so do the two
     best of 3,129 answers in some percent of the questions.

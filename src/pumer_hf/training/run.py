@@ -81,7 +81,7 @@ def run_recipe(task: Task, default: Path) -> None:
     if recipe.training.process_index == 0:
         batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
         report |= cost_report(models, batches["teacher"], recipe.training.benchmark_seconds, batches)
-        report["baselines"] = {} if recipe.data.streaming else task.baselines(data.train, data.test)
+        report["baselines"] = {} if recipe.data.streaming else task.baselines(data)
         results = Path(recipe.training.output_dir) / "results.json"
         results.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")
