@@ -12,6 +12,7 @@ from pumer_hf.metrics.vqa import (
     accuracy,
     accuracy_report,
     answer_scores,
+    consensus,
     example_scores,
     language_baselines,
     normalize_answer,
@@ -60,6 +61,18 @@ def test_an_answer_counts_as_the_label_that_it_equals_exactly_or_else_normalised
     answers = ["YES ", "Yes.", "two", "Two!", "2", "T-shirt", "shirt"]
     assert [vocabulary.index(answer) for answer in answers] == [0, 0, 2, 1, 1, 3, None]
     assert vocabulary.named(answers) == ["Yes", "Yes", "two", "2", "2", "t shirt", "shirt"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["cup", "two", "2", "cup", "Two."], "2"),
+        (["mug", "the cup", "mug", "cup"], "mug"),  # as many say either, and this is said first
+        (["a", "?", "b"], ""),
+    ],
+)
+def test_the_consensus_is_what_most_say_once_normalised(answers, expected):
+    assert consensus(answers) == expected
 
 
 def test_row_scores_are_the_targets_of_the_most_likely_answers():

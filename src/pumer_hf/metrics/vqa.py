@@ -48,7 +48,10 @@ class AnswerVocabulary:
 
 def consensus(answers: Sequence[str]) -> str:
     """What most annotators of a question say once their answers are normalised; of several, what is said first."""
-    return Counter(map(normalize, answers)).most_common(1)[0][0]
+    counts: Counter[str] = Counter()
+    for answer, number in Counter(answers).items():
+        counts[normalize(answer)] += number
+    return counts.most_common(1)[0][0]
 
 
 def answer_scores(answers: Sequence[str]) -> dict[str, float]:
