@@ -11,7 +11,7 @@ from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, 
 
 from .images import ImageSource, image_name, located, open_image
 from .models.base import PuMerPreTrainedModel
-from .models.heads import ImagesClassifierHead, RetrievalHead, num_images
+from .models.heads import ImagesClassifierHead, num_images
 
 TEXT_LENGTH = 40
 """Tokens that a text is padded to, if the model takes so many: what the recipes and the paper use at most. RoBERTa's
@@ -57,8 +57,6 @@ def encode_example(
         return_tensors="pt",
     )
     drop_full_mask(inputs)
-    if isinstance(model, RetrievalHead):
-        inputs.pop("token_type_ids", None)  # all 0, and not an input of this head
     if isinstance(model, ImagesClassifierHead):
         inputs |= {name: value.unsqueeze(0) for name, value in inputs.items() if name.startswith("pixel")}
     return dict(inputs)

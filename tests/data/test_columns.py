@@ -303,7 +303,7 @@ def test_identifiers_that_do_not_tell_sentences_apart_are_named(hub):
 
 
 def test_only_rows_of_the_split_are_checked(hub):
-    rows = {"image": [undecoded(), None, undecoded()], "captions": ["a", None, "b"], "part": [0, 1, 0]}
+    rows = {"image": [undecoded(), None, undecoded("blue")], "captions": ["a", None, "b"], "part": [0, 1, 0]}
     features = {"image": Image(), "captions": STRING, "part": ClassLabel(names=["train", "rest"])}
     args = RetrievalDataArguments(dataset=hub(features, every=rows), split_column="part", validation_split="train")
     assert load_retrieval(args).train["origin"][:] == [f"{args.dataset}, train, row {row}" for row in (0, 2)]

@@ -196,10 +196,22 @@ def test_vqa_v2_questions_find_their_answers_and_images(vqa, order):
             "image": {"path": image.format(number), "bytes": None},
             "question": question,
             "answers": answers,
+            "consensus": None,
             "origin": f"{files[0]}, question {row}",
         }
         for row, (number, question, answers) in enumerate(rows)
     ]
+
+
+def test_vqa_v2_files_say_what_most_annotators_answer(vqa):
+    said = {**vqa_annotation(11), "multiple_choice_answer": "mug"}
+    files = vqa([vqa_question(10), vqa_question(11)], [said, vqa_annotation(10)])
+    assert read_vqa_files(files, vqa.image_dir)["consensus"][:] == [None, "mug"]
+    files = vqa([vqa_question()], [{**vqa_annotation(), "multiple_choice_answer": 2}])
+    with pytest.raises(
+        ValueError, match=r"a\.json, annotation 0: .*'multiple_choice_answer' must be a str, but got 2"
+    ):
+        read_vqa_files(files, vqa.image_dir)
 
 
 @pytest.mark.parametrize(

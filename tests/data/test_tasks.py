@@ -15,10 +15,12 @@ from pumer_hf.data.retrieval import (
     RETRIEVAL,
     RetrievalCollator,
     RetrievalDataArguments,
+    group_by_image,
     load_retrieval,
     ranking_metrics,
 )
 from pumer_hf.data.snli_ve import SNLI_VE, SnliVeCollator, SnliVeDataArguments, load_snli_ve
+from pumer_hf.data.task import TaskData
 from pumer_hf.data.vqa import VQA, vqa_metrics
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments
@@ -282,14 +284,14 @@ def test_a_label_that_the_model_does_not_have_is_named(processor):
 
 def test_baselines_of_balanced_scenes_are_chance():
     data = load_snli_ve(SnliVeDataArguments(train_scenes=30, eval_scenes=10))
-    baselines = SNLI_VE.baselines(data.train, data.test)
+    baselines = SNLI_VE.baselines(data)
     assert baselines["majority"] == baselines["text_only"] == pytest.approx(100 / 3)
 
 
 def test_baselines_know_what_a_text_usually_means():
     train = Dataset.from_dict({"hypothesis": ["a", "a", "b"], "label": ["neutral", "neutral", "entailment"]})
     test = Dataset.from_dict({"hypothesis": ["b", "c", "a", "b"], "label": ["entailment", "neutral", "neutral", "x"]})
-    assert SNLI_VE.baselines(train, test) == {"majority": 50, "text_only": 75}
+    assert SNLI_VE.baselines(TaskData(train, test, test)) == {"majority": 50, "text_only": 75}
 
 
 # retrieval
@@ -313,13 +315,56 @@ def test_karpathys_file_has_all_splits(write, tmp_path):
 
 def test_captions_of_own_data_are_lines(write):
     write("a.png", RED)
-    rows = [{"image": "a.png", "captions": ["one", "two"]}, {"image": "a.png", "captions": ["three"]}]
+    write("b.png", BLUE)
+    rows = [{"image": "a.png", "captions": ["one", "two"]}, {"image": "b.png", "captions": "three"}]
     file = write("own.jsonl", rows)
     data = load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
     assert data.test["captions"][:] == [["one", "two"], ["three"]]
-    bad = write("bad.jsonl", [{"image": "a.png", "captions": []}])
-    with pytest.raises(ValueError, match="bad.jsonl, line 1: give at least one caption"):
-        load_retrieval(RetrievalDataArguments(train_file=[bad], validation_file=[file]))
+    for captions in ([], 3, [3]):
+        bad = write("bad.jsonl", [{"image": "a.png", "captions": captions}])
+        with pytest.raises(ValueError, match="bad.jsonl, line 1: .*caption"):
+            load_retrieval(RetrievalDataArguments(train_file=[bad], validation_file=[file]))
+
+
+def test_lines_of_one_image_are_taken_together(write, tmp_path):
+    write("a.png", RED)
+    write("b.png", BLUE)
+    (tmp_path / "link.png").symlink_to("a.png")
+    names = ["a.png", "b.png", "./a.png", "sub/../b.png", "link.png"]
+    (tmp_path / "sub").mkdir()
+    file = write("own.jsonl", [{"image": name, "captions": f"caption {n}"} for n, name in enumerate(names)])
+    data = load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
+    own = [["caption 0", "caption 2", "caption 4"], ["caption 1", "caption 3"]]
+    assert data.test["captions"][:] == own
+    assert data.test["origin"][:] == [f"{file}, line 1", f"{file}, line 2"]
+    assert [colour_of(image) for image in data.test["image"]] == [RED, BLUE]
+    assert data.train["captions"][:] == [own[0]] * 3 + [own[1]] * 2
+
+
+def test_images_of_a_karpathy_file_are_taken_together(write):
+    write("a.jpg", RED)
+    write("b.jpg", BLUE)
+    names = ["a.jpg", "b.jpg", "a.jpg"]
+    images = [{"filename": name, "split": "val", "sentences": [{"raw": f"{n}"}]} for n, name in enumerate(names)]
+    file = write("own.json", {"images": [*images, *({**image, "split": "train"} for image in images)]})
+    data = load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
+    assert data.test["captions"][:] == [["0", "2"], ["1"]]
+
+
+def test_images_of_a_hub_dataset_are_the_same_by_their_bytes():
+    rows = [
+        {"image": {**undecoded(colour), "path": path}, "captions": [path], "origin": path}
+        for colour, path in [(RED, "1.png"), (BLUE, "1.png"), (RED, "2.png")]
+    ]
+    dataset = group_by_image(Dataset.from_list(rows))
+    assert dataset["captions"][:] == [["1.png", "2.png"], ["1.png"]]
+
+
+def test_fewer_than_two_images_are_an_error(write):
+    write("a.png", RED)
+    file = write("own.jsonl", [{"image": "a.png", "captions": f"caption {n}"} for n in range(3)])
+    with pytest.raises(ValueError, match="the train data hold 1 images"):
+        load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
 
 
 CAPTIONS = [[f"is it {word}?", f"it is {word}?"] for word in ("red", "blue", "green", "one", "two", "three")]
@@ -337,8 +382,8 @@ def read(processor, ids):
 def test_retrieval_batches_have_the_right_caption_first_and_others_after_it(processor, training):
     collator = RetrievalCollator(processor, max_text_length=16, captions=CAPTIONS, num_negatives=7, training=training)
     batch = collator([retrieval_row(number) for number in range(4)])
-    assert batch.keys() == {"input_ids", "attention_mask", "pixel_values", "labels"}
-    assert batch["input_ids"].shape == batch["attention_mask"].shape == (4, 8, 16)
+    assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels"}
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (4, 8, 16)
     assert batch["pixel_values"].shape == (4, 3, 32, 32)
     assert batch["labels"].tolist() == [0] * 4
     for own, candidates in zip(CAPTIONS, batch["input_ids"], strict=False):
@@ -378,14 +423,24 @@ def test_too_few_captions_are_drawn_again_and_none_are_an_error(processor):
 
 def test_speed_is_measured_on_pairs(processor):
     batch = RetrievalCollator(processor, captions=CAPTIONS, training=True).for_benchmark()([retrieval_row()])
-    assert batch.keys() == {"input_ids", "attention_mask", "pixel_values"}
+    assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}
     assert batch["input_ids"].ndim == 2
 
 
-def test_a_ranking_with_a_tie_is_wrong():
+def test_a_caption_is_no_negative_of_an_image_that_has_it(processor):
+    captions = [["A dog.", "it barks"], ["a  dog.", "it sleeps"], ["a cat"]]
+    collator = RetrievalCollator(processor, captions=captions, num_negatives=3)
+    assert set(collator.texts({"captions": captions[0], "origin": "a"})[1:]) == {"it sleeps", "a cat"}
+    assert set(collator.texts({"captions": captions[1], "origin": "b"})[1:]) == {"it barks", "a cat"}
+    with pytest.raises(ValueError, match="all images have the same captions"):
+        RetrievalCollator(processor, captions=[["A dog"], ["a dog "]]).texts({"captions": ["a dog"], "origin": "c"})
+
+
+def test_equal_scores_of_a_ranking_count_as_in_random_order():
     compute = ranking_metrics(Dataset.from_dict({"captions": [["a"]] * 4}), ())
     scores = np.array([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
-    assert compute(EvalPrediction(predictions=scores, label_ids=np.zeros(4))) == {"accuracy": 25}
+    result = compute(EvalPrediction(predictions=scores, label_ids=np.zeros(4)))
+    assert result == {"accuracy": pytest.approx(100 * (1 + 1 / 2 + 1 / 3) / 4)}
 
 
 @pytest.mark.parametrize(
@@ -412,7 +467,7 @@ def test_digit_scenes_of_every_task_go_through_its_collator_into_its_model(task)
         assert torch.isfinite(outputs.loss)
         assert outputs.logits.shape[0] == 4
         assert (batch["input_ids"] != processor.tokenizer.unk_token_id).all()
-    assert isinstance(task.baselines(data.train, data.test), dict)
+    assert isinstance(task.baselines(data), dict)
 
 
 def test_text_lengths_are_those_of_the_paper():

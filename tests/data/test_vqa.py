@@ -7,7 +7,14 @@ import torch
 from datasets import Dataset
 from PIL import Image as PILImage
 
-from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, drop_unknown, load_vqa
+from pumer_hf.data.vqa import (
+    VqaCollator,
+    VqaDataArguments,
+    answer_labels,
+    counted_answers,
+    drop_unknown,
+    load_vqa,
+)
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments
 
@@ -46,13 +53,70 @@ def test_fewer_than_two_labels_are_an_error(min_count, left):
         answer_labels([["a"], ["a"], ["a"], ["b"]], min_count)
 
 
+def test_vqa_v2_counts_the_consensus_of_training_and_validation():
+    # The annotators say "two" and "t-shirt" more often than "2" and "t shirt", but that is the same.
+    train = rows(["two", "2", "two"], ["t-shirt", "t shirt"], ["no", "yes"], said=["2", "t-shirt", "Yes"])
+    validation = rows(["2"], ["T-shirt."], ["a"], ["?"], said=["two", None, "a", None])
+    counted = counted_answers(train, validation, "auto")
+    assert counted == [["2"], ["t shirt"], ["yes"], ["2"], ["t shirt"], [""], [""]]
+    assert answer_labels(counted, 2) == ("", "2", "t shirt")
+    assert answer_labels(counted_answers(train, validation, "annotators"), 1) == (
+        *("two", "2", "no", "t shirt", "t-shirt", "yes"),
+    )
+
+
+def test_questions_of_four_annotators_have_a_consensus():
+    four = rows(["one", "1", "2", "2"], ["the cup", "cup", "mug", "jar"])
+    assert counted_answers(four, four, "auto") == 2 * [["1"], ["cup"]]
+    few = rows(["one", "1", "2"], ["the cup", "cup", "mug", "jar"])
+    assert counted_answers(few, few, "auto") == few["answers"][:]
+    assert counted_answers(few, four, "consensus") == 2 * [["1"], ["cup"]]
+
+
+def test_the_consensus_of_answers_with_weights_is_the_one_of_the_highest():
+    weighted = rows(["cup", "Two", "mug", "jar"]).add_column("answer_weights", [[0.3, 1.0, 0.6, 0.3]])
+    assert counted_answers(weighted, weighted, "consensus") == 2 * [["2"]]
+    assert counted_answers(weighted, weighted, "auto") == weighted["answers"][:]
+
+
+def test_labels_of_vqa_v2_files_are_those_of_the_field(tmp_path):
+    """The official files, in small: read, counted over both splits, and looked up as they were counted."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "COCO_train2014_000000000009.jpg").write_bytes(png_bytes(picture(8, 8)))
+    files = {}
+    for split, spoken in {"train": ["two", "no"], "validation": ["2", "two", "no", "rare"]}.items():
+        questions = [{"question_id": n, "image_id": 9, "question": "what?"} for n in range(len(spoken))]
+        annotations = [
+            {
+                "question_id": n,
+                "multiple_choice_answer": answer,
+                "answers": [{"answer": answer, "answer_id": m} for m in range(6)] + 4 * [{"answer": f"other {n}"}],
+            }
+            for n, answer in enumerate(spoken)
+        ]
+        files[split] = [str(tmp_path / f"{split}_{name}.json") for name in ("questions", "annotations")]
+        for path, content in zip(files[split], ({"questions": questions}, {"annotations": annotations}), strict=True):
+            with open(path, "w") as file:
+                json.dump(content, file)
+    arguments = {f"{split}_file": paths for split, paths in files.items()}
+    arguments |= {"image_dir": str(tmp_path / "images"), "min_answer_count": 2, "unknown_answers": "ignore"}
+    data = load_vqa(VqaDataArguments(**arguments))
+    assert data.labels == ("2", "no")
+    assert len(data.train) == 2  # "two" is known
+    collator = VqaCollator(None, data.labels)
+    assert [collator.target(answers).tolist() for answers in data.validation["answers"]] == [
+        *([1, 0], [1, 0], [0, 1], [0, 0]),
+    ]
+    raw = load_vqa(VqaDataArguments(**{**arguments, "min_answer_count": 6}, answer_counting="annotators"))
+    assert raw.labels == ("no", "two")
+
+
 # rows without a known answer
 
 
-def rows(*answers):
-    return Dataset.from_dict(
-        {"answers": list(answers), "origin": [f"f, line {n}" for n in range(1, len(answers) + 1)]}
-    )
+def rows(*answers, said=None):
+    columns = {"answers": list(answers), "origin": [f"f, line {n}" for n in range(1, len(answers) + 1)]}
+    return Dataset.from_dict(columns if said is None else {**columns, "consensus": said})
 
 
 @pytest.mark.parametrize("policy", ["error", "ignore"])
@@ -89,6 +153,12 @@ def test_the_labels_of_a_finetuned_model_may_have_capital_letters():
     assert len(drop_unknown(dataset, ["Yes", "No"], "error", drop=True)) == 2
 
 
+def test_a_row_is_known_if_its_answer_is_a_label_once_normalised():
+    dataset = rows(["two"], ["T-Shirt!"], ["the dog"], ["three"])
+    kept = drop_unknown(dataset, ["2", "t shirt", "dog"], "ignore", drop=True)
+    assert kept["answers"][:] == [["two"], ["T-Shirt!"], ["the dog"]]
+
+
 # the arguments
 
 
@@ -102,6 +172,7 @@ def test_the_labels_of_a_finetuned_model_may_have_capital_letters():
         ({"train_file": "a.jsonl", "validation_file": "b.jsonl"}, "data.train_file='a.jsonl'"),
         ({"train_file": [], "validation_file": []}, r"data.train_file=\[\]"),
         ({"unknown_answers": "drop"}, "data.unknown_answers='drop': choose 'error' or 'ignore'"),
+        ({"answer_counting": "all"}, "data.answer_counting='all': choose 'auto', 'consensus' or 'annotators'"),
         ({"min_answer_count": 0}, "data.min_answer_count=0: must be at least 1"),
         ({"max_text_length": 2}, "data.max_text_length=2: must be at least 3"),
     ],
@@ -376,6 +447,21 @@ def test_labels_are_soft_targets(processor, answers, target):
 
 def test_labels_with_capital_letters_are_matched(processor):
     assert VqaCollator(processor, ["Yes", "No"]).target(["no"]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "target"),
+    [
+        (["2", "two"], [0.9, 0.9]),  # apart, as raw counting wants them
+        (["2", "cup"], [1.0, 0.6]),
+        (["Two.", "the cup"], [1.0, 0.6]),  # of a vocabulary made elsewhere
+        (["a", ""], [0, 0.6]),
+        (["a", "b"], [0.0, 0.0]),  # "?" is no letter
+    ],
+)
+def test_answers_count_as_labels_normalised_in_the_same_way(labels, target):
+    answers = ["2", "2", "2", "two", "Two", "two ", "a cup", "cup", "?", "!"]
+    torch.testing.assert_close(VqaCollator(None, labels).target(answers), torch.tensor(target))
 
 
 def test_rows_without_answers_have_no_labels(processor):

@@ -11,6 +11,7 @@ from torch import nn
 from pumer_hf.cli import main
 from pumer_hf.export.run import difference, require_same
 from pumer_hf.models.embeddings import PatchProjection
+from pumer_hf.models.heads import LogitsLinear
 
 onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
@@ -42,7 +43,7 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     assert exact["same_argmax"] == 1
     assert int8["median"] > exact["median"]
     operations = [node.op_type for node in onnx.load(tmp_path / "out.int8.onnx").graph.node]
-    linear = sum(type(module) in (nn.Linear, PatchProjection) for module in tiny("vilt")[0].modules())
+    linear = sum(type(module) in (nn.Linear, LogitsLinear, PatchProjection) for module in tiny("vilt")[0].modules())
     assert operations.count("MatMulInteger") == linear
     assert report["throughput"]["batch_size"] == 2
     assert report["text_length"] == 8

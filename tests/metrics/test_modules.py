@@ -24,10 +24,13 @@ def test_nlvr2():
 
 
 def test_retrieval_recall():
-    result = load_metric("retrieval_recall").compute(predictions=[[1.0, 0.0], [1.0, 0.0]], references=[0, 1])
+    metric, scores = load_metric("retrieval_recall"), [[1.0, 0.0], [1.0, 0.0]]
+    result = metric.compute(predictions=scores, references=[0, 1])
     assert result["text_to_image_recall@1"] == 50
-    assert result["image_to_text_recall@1"] == 0  # caption 0 ties with caption 1
+    assert result["image_to_text_recall@1"] == 50  # caption 0 ties with caption 1
     assert result["text_to_image_recall@5"] == 100
+    same = metric.compute(predictions=scores, references=[0, 1], captions=["a dog", "a dog"])
+    assert same["mean_recall"] == 100
 
 
 def test_accuracy():

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction
 
 from pumer_hf.metrics.vqa import (
+    AnswerVocabulary,
     accuracy,
     accuracy_report,
     answer_scores,
+    consensus,
     example_scores,
     language_baselines,
     normalize_answer,
@@ -52,6 +54,25 @@ def test_four_annotators_or_more_are_averaged_over_all_choices_of_all_but_one(an
 def test_case_and_white_space_do_not_count():
     assert normalize_answer(" A Cup\n") == "a cup"
     assert answer_scores(["Cup", " cup", "CUP "]) == {"cup": 1}
+
+
+def test_an_answer_counts_as_the_label_that_it_equals_exactly_or_else_normalised():
+    vocabulary = AnswerVocabulary(["Yes", "2", "two", "t shirt", "yes"])
+    answers = ["YES ", "Yes.", "two", "Two!", "2", "T-shirt", "shirt"]
+    assert [vocabulary.index(answer) for answer in answers] == [0, 0, 2, 1, 1, 3, None]
+    assert vocabulary.named(answers) == ["Yes", "Yes", "two", "2", "2", "t shirt", "shirt"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        (["cup", "two", "2", "cup", "Two."], "2"),
+        (["mug", "the cup", "mug", "cup"], "mug"),  # as many say either, and this is said first
+        (["a", "?", "b"], ""),
+    ],
+)
+def test_the_consensus_is_what_most_say_once_normalised(answers, expected):
+    assert consensus(answers) == expected
 
 
 def test_row_scores_are_the_targets_of_the_most_likely_answers():
@@ -117,6 +138,17 @@ def test_language_baselines_weigh_the_answers_to_a_question_by_their_score():
     # "no" is an answer to "a?" twice, but counts 1/3 + 1/3; "yes" counts 1.
     train = questions(("a?", ["no", "1", "2"]), ("a?", ["no", "3", "4"]), ("a?", ["yes"]), ("b?", ["no"]))
     assert language_baselines(train, questions(("a?", ["yes"]))) == {"majority": 0, "question_only": 100}
+
+
+def test_language_baselines_count_answers_as_the_labels_of_the_model():
+    train = questions(("a?", ["two"]), ("a?", ["2"]), ("a?", ["yes"]), ("b?", ["yes"]), ("b?", ["2."]))
+    test = questions(("a?", ["Two"]), ("b?", ["2"]), ("b?", ["yes"]))
+    assert language_baselines(train, test, ["2", "yes"]) == {
+        "majority": pytest.approx(200 / 3),
+        "question_only": pytest.approx(200 / 3),
+    }
+    # apart if the model has both as labels
+    assert language_baselines(train, test, ["2", "two", "yes"])["majority"] == pytest.approx(100 / 3)
 
 
 def test_language_baselines_break_ties_by_alphabet():

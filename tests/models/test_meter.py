@@ -248,7 +248,7 @@ def test_from_pretrained_checks_co_attention(tmp_path):
     [
         ({"input_ids": None}, "either input_ids or inputs_embeds"),
         ({"pixel_values": None}, "give pixel_values"),
-        ({"pixel_mask": torch.ones(3, 16, 16)}, "METER takes square images without padding"),
+        ({"pixel_mask": torch.zeros(3, 16, 16)}, "METER takes square images without padding"),
         ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, but 2 images"),
         ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"shape \(3, 3, 16, 20\): expected \(batch, 3, 16, 16\)"),
         ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),

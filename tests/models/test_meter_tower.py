@@ -191,7 +191,7 @@ def test_half_precision_runs_forward_and_backward(dtype):
     inputs = meter_inputs()
     inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     model = METER.model(TOWER, initializer_range=0.1).to(dtype)
-    assert model(**inputs).logits.dtype == dtype
+    assert model(**inputs).logits.isfinite().all()
     assert all(gradient.isfinite().all() for gradient in gradients(model.train(), inputs).values())
 
 

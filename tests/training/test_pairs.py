@@ -7,9 +7,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from pumer_hf.data.nlvr2 import NLVR2
-from pumer_hf.data.retrieval import RETRIEVAL, RetrievalDataArguments
+from pumer_hf.data.retrieval import RETRIEVAL, RetrievalDataArguments, group_by_image
 from pumer_hf.metrics.retrieval import recall_at_k
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.pairs import evaluate_retrieval, score_all_pairs
@@ -144,27 +145,57 @@ def test_the_cost_is_said_before_and_progress_is_shown(training_args, capsys):
     )
 
 
+class Oracle(torch.nn.Module):
+    """Scores a pair by whether the image has that caption."""
+
+    def __init__(self, rows, collator):
+        super().__init__()
+        self.shown = [collator.for_benchmark()([row])["pixel_values"] for row in rows]
+        self.own = [{tuple(collator.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows]
+
+    def forward(self, input_ids, attention_mask, pixel_values, **others):
+        image = next(number for number, pixels in enumerate(self.shown) if torch.equal(pixels, pixel_values))
+        texts = [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids[0], attention_mask[0], strict=True)]
+        scores = torch.tensor([[float(text in self.own[image]) for text in texts]])
+        return type("Output", (), {"logits": scores})
+
+
 def test_recall_is_whole_where_the_model_knows(training_args):
-    """A model that scores a pair by whether the caption is the image's: the owners reach recall_at_k in order."""
+    """The owners reach recall_at_k in order."""
     _, data, collator = prepare(RETRIEVAL, eval_scenes=4)
-    own = {
-        tuple(collator.processor.tokenizer(caption).input_ids): number
-        for number, captions in enumerate(data.test["captions"])
-        for caption in captions
-    }
-    shown = [collator.for_benchmark()([row])["pixel_values"] for row in data.test]
-
-    class Oracle(torch.nn.Module):
-        def forward(self, input_ids, attention_mask, pixel_values):
-            image = next(number for number, pixels in enumerate(shown) if torch.equal(pixels, pixel_values))
-            texts = [
-                tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids[0], attention_mask[0], strict=True)
-            ]
-            scores = torch.tensor([[float(own[text] == image) for text in texts]])
-            return type("Output", (), {"logits": scores})
-
-    report = evaluate_retrieval(training_args, Oracle(), data.test, collator)
+    report = evaluate_retrieval(training_args, Oracle(data.test, collator), data.test, collator)
     assert report["mean_recall"] == 100
+
+
+def test_recall_is_whole_where_a_dataset_has_a_row_for_each_caption(training_args):
+    _, data, collator = prepare(RETRIEVAL, eval_scenes=12)
+    rows = [{**row, "captions": [caption]} for row in data.test for caption in row["captions"]]
+    dataset = group_by_image(Dataset.from_list(rows, features=data.test.features))
+    report = evaluate_retrieval(training_args, Oracle(dataset, collator), dataset, collator)
+    assert (report["images"], report["captions"]) == (12, 24)
+    assert report["mean_recall"] == 100
+
+
+def test_recall_is_whole_where_images_share_a_caption(training_args):
+    _, data, collator = prepare(RETRIEVAL, eval_scenes=12)
+    shared = data.test[0]["captions"][0]
+    dataset = data.test.map(lambda row: {"captions": [row["captions"][0], shared]})
+    report = evaluate_retrieval(training_args, Oracle(dataset, collator), dataset, collator)
+    assert report["mean_recall"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_scores_under_bf16_do_not_tie(backbone, tmp_path):
+    args = RecipeTrainingArguments(
+        output_dir=str(tmp_path), per_device_eval_batch_size=32, use_cpu=True, bf16=True, report_to="none"
+    )
+    args.disable_tqdm = True
+    model, data, collator = prepare(RETRIEVAL, backbone, eval_scenes=12)
+    scores = score_all_pairs(args, model, data.test, collator)
+    assert scores.dtype == np.float32
+    assert scores.shape == (24, 12)
+    different = 12 * len({caption for captions in data.test["captions"] for caption in captions})
+    assert len(np.unique(scores)) > 0.98 * different
 
 
 def test_negatives_default_to_fifteen():

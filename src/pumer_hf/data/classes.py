@@ -7,7 +7,7 @@ from transformers import EvalPrediction
 
 from ..metrics.classification import accuracy_score
 from ..metrics.vqa import text_baselines
-from .task import Metrics, check_rows
+from .task import Metrics, TaskData, check_rows
 
 
 def check_labels(labels: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
@@ -29,17 +29,17 @@ def class_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
     return compute
 
 
-def class_baselines(text_column: str) -> Callable[[Dataset, Dataset], dict[str, float]]:
+def class_baselines(text_column: str) -> Callable[[TaskData], dict[str, float]]:
     """Accuracy, in percent, of always giving the most frequent label: of all (`majority`), of the same text
     (`text_only`).
     """
 
-    def baselines(train: Dataset, test: Dataset) -> dict[str, float]:
+    def baselines(data: TaskData) -> dict[str, float]:
         def scored(dataset: Dataset) -> list[tuple[str, dict[str, float]]]:
             pairs = zip(dataset[text_column], dataset["label"], strict=True)
             return [(text, {label.lower(): 1.0}) for text, label in pairs]
 
-        majority, text_only = text_baselines(scored(train), scored(test))
+        majority, text_only = text_baselines(scored(data.train), scored(data.test))
         return {"majority": majority, "text_only": text_only}
 
     return baselines

@@ -26,6 +26,8 @@ FEATURES = Features(
     }
 )
 
+VQA_V2_FEATURES = Features({**FEATURES, "consensus": Value("string")})
+
 QUESTION_FEATURES = Features(
     {
         "image": Image(decode=False),
@@ -50,7 +52,7 @@ def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list
 
     Returns:
         A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error
-        messages).
+        messages); and from VQA v2's files `consensus`, their `multiple_choice_answer`, None in a row without.
 
     Raises:
         FileNotFoundError: a file or an image is missing.
@@ -58,15 +60,16 @@ def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list
             message names file, row and field.
     """
     paths = existing_files(files)
+    features = FEATURES
     if len(paths) == 1 and paths[0].suffix != ".json":
         rows = _read_jsonl(paths[0], Path(image_dir) if image_dir else paths[0].parent)
     elif len(paths) == 2:
         if image_dir is None:
             raise ValueError(f"{paths[0]}: VQA v2 files need image_dir, the folder of their images")
-        rows = _read_vqa_v2(paths, Path(image_dir))
+        rows, features = _read_vqa_v2(paths, Path(image_dir)), VQA_V2_FEATURES
     else:
         raise ValueError(f"{', '.join(files)}: give one .jsonl file, or VQA v2's two .json files")
-    return to_dataset(rows, FEATURES, f"{paths[0]}: the file holds no question", skipped)
+    return to_dataset(rows, features, f"{paths[0]}: the file holds no question", skipped)
 
 
 def read_vqa_questions(file: str, image_dir: str, question_ids: Collection[int] | None = None) -> Dataset:
@@ -191,11 +194,12 @@ def _read_vqa_v2(paths: list[Path], image_dir: Path) -> Iterator[dict[str, Any]]
     if not questions:
         raise ValueError(f"{path}: the file holds no question")
     answers = _answers(annotations_path, annotations)
+    consensus = _consensus(annotations_path, annotations)
     for row in _questions(path, questions, image_dir):
         question_id = row.pop("question_id")
         if question_id not in answers:
             raise ValueError(f"{row['origin']}: {annotations_path} has no annotation for question_id {question_id}")
-        yield {**row, "answers": answers[question_id]}
+        yield {**row, "answers": answers[question_id], "consensus": consensus.get(question_id)}
 
 
 def _answers(path: Path, annotations: list[Any]) -> dict[int, list[str]]:
@@ -208,6 +212,16 @@ def _answers(path: Path, annotations: list[Any]) -> dict[int, list[str]]:
             raise ValueError(f"{origin}: 'answers' must be a list of at least one answer")
         answers[json_field(annotation, "question_id", int, origin)] = given
     return answers
+
+
+def _consensus(path: Path, annotations: list[Any]) -> dict[int, str]:
+    """What VQA v2's annotations call the `multiple_choice_answer`, by question_id, where they have one."""
+    name = "multiple_choice_answer"
+    return {
+        annotation["question_id"]: json_field(annotation, name, str, f"{path}, annotation {number}")
+        for number, annotation in enumerate(annotations)
+        if name in annotation
+    }
 
 
 def _questions(

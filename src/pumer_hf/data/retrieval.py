@@ -1,17 +1,21 @@
 """Retrieval of images and captions (Flickr30k): which of several captions is an image's own?"""
 
+import hashlib
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Generator, Tensor
 from transformers import EvalPrediction, ProcessorMixin
 
+from ..metrics.retrieval import hit_chances, normalize_caption
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import captions_of, image_of
@@ -26,9 +30,9 @@ KARPATHY_SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test"
 @dataclass
 class RetrievalDataArguments(DataArguments):
     """The `data` block of a retrieval recipe. Files: Karpathy's `dataset_flickr30k.json`, the same for all splits, or
-    .jsonl with `image` and `captions`.
+    .jsonl with `image` and `captions`, a list or one string.
 
-    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]).
+    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]). Rows of the same image are taken together.
     """
 
     num_negatives: int = field(
@@ -44,8 +48,8 @@ class RetrievalDataArguments(DataArguments):
 
 
 def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = None) -> TaskData:
-    """Load the three splits, with the columns `image` and `captions`. Training has a row for each caption of an image,
-    the others a row per image.
+    """Load the three splits, with the columns `image` and `captions`: those of all rows with the image
+    ([`group_by_image`]). Training has a row for each caption of an image, the others a row per image.
     """
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
     data = load_splits(
@@ -54,6 +58,7 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
         scenes=lambda split, number: caption_scenes(split, number, **scene),
         columns={"captions": captions_of, "image": image_of},
     )
+    data = replace(data, **{split: group_by_image(getattr(data, split)) for split in SPLITS})
     for split in SPLITS:
         number = len(getattr(data, split))
         if number < 2:
@@ -63,8 +68,35 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
     return replace(data, train=train)
 
 
+def group_by_image(dataset: Dataset) -> Dataset:
+    """One row per image, in the order of their first rows; its `captions` are those of all rows with that image.
+
+    Images are the same if they are the same file, or have the same bytes where a dataset holds those.
+    """
+    own: dict[str, list[str]] = {}
+    first: list[int] = []
+    for row, (image, captions) in enumerate(zip(dataset["image"], dataset["captions"], strict=True)):
+        name = _image_name(image)
+        if name not in own:
+            own[name] = []
+            first.append(row)
+        own[name].extend(captions)
+    if len(first) == len(dataset):
+        return dataset
+    grouped = dataset.select(first).remove_columns("captions")
+    return grouped.add_column("captions", list(own.values()))
+
+
+def _image_name(image: dict[str, Any]) -> str:
+    """What tells images apart."""
+    if image["bytes"] is not None:
+        return hashlib.sha256(image["bytes"]).hexdigest()
+    return os.path.realpath(image["path"])
+
+
 def read_captions(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
-    """Read a split of Karpathy's file (one .json), or a .jsonl file with `image` and `captions` in each line.
+    """Read a split of Karpathy's file (one .json), or a .jsonl file with `image` and `captions` in each line: a list,
+    or one string. Several lines may have the same image.
 
     Images are in `image_dir` (default: the folder of the file). `skipped`: as of [`to_dataset`].
     """
@@ -86,7 +118,9 @@ def _karpathy(file: str, folder: Path, split: str) -> Iterator[dict[str, Any]]:
 
 def _lines(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
     for row, origin in read_objects(files):
-        yield _row(row, "image", json_field(row, "captions", list, origin), folder, origin)
+        given = row.get("captions")
+        captions = [given] if isinstance(given, str) else json_field(row, "captions", list, origin)
+        yield _row(row, "image", captions, folder, origin)
 
 
 def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, origin: str) -> dict[str, Any]:
@@ -100,10 +134,12 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
 class RetrievalCollator(Collator):
     """An image -> one of its captions and `num_negatives` captions of other images, in this order.
 
-    `input_ids` and `attention_mask` are long (B, 1 + num_negatives, max_text_length), `labels` long (B,) are 0: the
-    model scores each candidate by itself, so that their order tells it nothing. In training the captions are drawn
-    anew each time, by torch's generator. In evaluation they are the first caption of the image, and negatives that
-    depend on the row alone. Without negatives there are plain pairs, and no labels.
+    A caption that several images have, see [`normalize_caption`], is a negative of none of them.
+
+    `input_ids` and what else the tokenizer gives are long (B, 1 + num_negatives, max_text_length), `labels` long (B,)
+    are 0: the model scores each candidate by itself, so that their order tells it nothing. In training the captions
+    are drawn anew each time, by torch's generator. In evaluation they are the first caption of the image, and
+    negatives that depend on the row alone. Without negatives there are plain pairs, and no labels.
     """
 
     captions: Sequence[Sequence[str]] = ()
@@ -112,8 +148,9 @@ class RetrievalCollator(Collator):
     training: bool = False
 
     def __post_init__(self) -> None:
-        self.known = {caption for own in self.captions for caption in own}
-        self.pool = sorted(self.known)
+        texts = {normalize_caption(caption): caption for own in self.captions for caption in own}
+        self.pool = sorted(texts.items(), key=lambda item: item[1])
+        self.known = set(texts)
 
     @property
     def is_random(self) -> bool:
@@ -128,35 +165,37 @@ class RetrievalCollator(Collator):
             return own[0]
         generator = None if self.training else Generator().manual_seed(zlib.crc32(row["origin"].encode()))
         positive = own[int(torch.randint(len(own), (), generator=generator))] if self.training else own[0]
-        return [positive, *self.negatives(set(own), generator)]
+        return [positive, *self.negatives({normalize_caption(caption) for caption in own}, generator)]
 
     def negatives(self, own: set[str], generator: Generator | None) -> list[str]:
-        """Captions of other images, all different unless there are too few; `own` are those of the image."""
+        """Captions of other images, all different unless there are too few; `own` are those of the image,
+        normalised.
+        """
         others = len(self.pool) - len(self.known & own)
         if not others:
             raise ValueError("data: all images have the same captions, so there are no negatives")
         drawn: list[str] = []
         while len(drawn) < self.num_negatives:
-            caption = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]
-            if caption not in own and (caption not in drawn or len(drawn) >= others):
+            name, caption = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]
+            if name not in own and (caption not in drawn or len(drawn) >= others):
                 drawn.append(caption)
         return drawn
 
     def labels_of(self, rows: Sequence[dict[str, Any]]) -> Tensor | None:
         return torch.zeros(len(rows), dtype=torch.long) if self.num_negatives else None
 
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
-        batch = super().__call__(rows)
-        batch.pop("token_type_ids", None)  # all 0, and the head does not take them
-        return batch
-
 
 def ranking_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
-    """`accuracy` in percent: images whose own caption scores higher than all the negatives. A tie is wrong."""
+    """`accuracy` in percent: images whose own caption scores higher than all the negatives.
+
+    Equal scores count as if they were in random order: a caption that ties with one negative is right by half.
+    """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         scores, _ = check_rows(prediction, len(dataset))
-        return {"accuracy": 100 * float((scores[:, 0] > scores[:, 1:].max(axis=1)).mean())}
+        is_own = np.zeros(scores.shape, dtype=bool)
+        is_own[:, 0] = True
+        return {"accuracy": 100 * float(hit_chances(scores, is_own, 1).mean())}
 
     return compute
 
@@ -189,5 +228,5 @@ RETRIEVAL = Task(
     collator=_collator,
     metrics=ranking_metrics,
     texts=_texts,
-    baselines=lambda train, test: {},
+    baselines=lambda data: {},
 )

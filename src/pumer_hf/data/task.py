@@ -48,8 +48,8 @@ class Task:
     in the order of its rows ([`check_rows`])."""
     texts: Callable[[Dataset], Sequence[str]]
     """All texts of a dataset, from which a model from scratch gets its vocabulary."""
-    baselines: Callable[[Dataset, Dataset], dict[str, float]]
-    """From training and test data: what is scored without looking at images."""
+    baselines: Callable[[TaskData], dict[str, float]]
+    """What is scored on the test data without looking at images."""
     best_metric: str = "accuracy"
     """For `metric_for_best_model`."""
     model_config: Mapping[str, Any] = field(default_factory=dict)

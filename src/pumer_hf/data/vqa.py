@@ -5,14 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from datasets import Dataset, Image
 from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin
 from transformers.utils import logging
 
-from ..metrics.vqa import answer_scores, language_baselines, normalize_answer, row_scores
-from ..metrics.vqa_accuracy import vqa_accuracy
+from ..metrics.vqa import (
+    AnswerVocabulary,
+    answer_scores,
+    consensus,
+    language_baselines,
+    normalize_answer,
+    row_scores,
+)
+from ..metrics.vqa_accuracy import normalize, vqa_accuracy
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
@@ -31,7 +39,19 @@ class VqaDataArguments(DataArguments):
     """
 
     min_answer_count: int = field(
-        default=1, metadata={"help": "Answers given at least this often in training become labels (VQA v2: 9)."}
+        default=1,
+        metadata={
+            "help": "Answers that count at least this often become labels (VQA v2: 9, which leaves the usual 3,129)."
+        },
+    )
+    answer_counting: Literal["auto", "consensus", "annotators"] = field(
+        default="auto",
+        metadata={
+            "help": "Which answers min_answer_count counts. consensus: one per question of training and validation "
+            "data, multiple_choice_answer in VQA v2's files, else the most frequent one, normalised as in the "
+            "official evaluation ('two' is '2'). annotators: all answers in the training data, as they are but for "
+            "case. auto: consensus for VQA v2's files and where each question has at least four annotators."
+        },
     )
     unknown_answers: Literal["error", "ignore"] = field(
         default="error",
@@ -61,6 +81,10 @@ class VqaDataArguments(DataArguments):
             raise ValueError(f"data.question_kinds={self.question_kinds}: choose among {list(QUESTIONS)}")
         if self.unknown_answers not in ("error", "ignore"):
             raise ValueError(f"data.unknown_answers={self.unknown_answers!r}: choose 'error' or 'ignore'")
+        if self.answer_counting not in ("auto", "consensus", "annotators"):
+            raise ValueError(
+                f"data.answer_counting={self.answer_counting!r}: choose 'auto', 'consensus' or 'annotators'"
+            )
         if self.image_saliency and self.rand_augment:
             raise ValueError("data.image_saliency does not go with data.rand_augment, which moves things about")
         if self.min_answer_count < 1:
@@ -72,7 +96,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
 
     Args:
         args: where from.
-        labels: the answers of a model that exists already; default: the answers in the training data.
+        labels: the answers of a model that exists already; default: those that [`counted_answers`] finds often enough.
     """
     data = load_splits(
         args,
@@ -83,7 +107,8 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
     if labels is None:
         if args.streaming:
             raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
-        labels = answer_labels(data.train["answers"], args.min_answer_count)
+        counted = counted_answers(data.train, data.validation, args.answer_counting)
+        labels = answer_labels(counted, args.min_answer_count)
     splits = {}
     for split in SPLITS:
         if split == "train" and args.streaming:
@@ -112,6 +137,30 @@ def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Data
     return scenes.add_column("answers", answers).add_column("origin", origins).add_column("boxes", boxes)
 
 
+def counted_answers(train: Dataset, validation: Dataset, how: str) -> list[list[str]]:
+    """The answers of each question that decide on the labels; `how` is `data.answer_counting`.
+
+    The column `consensus`, if there is one, holds what VQA v2's files call `multiple_choice_answer`. Answers that come
+    with `answer_weights` are not those of annotators: the consensus is the one of the highest weight.
+    """
+    weighted = "answer_weights" in train.column_names
+    if how == "auto":
+        several = "consensus" in train.column_names or (not weighted and min(map(len, train["answers"])) >= 4)
+        how = "consensus" if several else "annotators"
+    if how == "annotators":
+        return train["answers"][:]
+    counted = []
+    for split in (train, validation):
+        if weighted:
+            rows = zip(split["answers"], split["answer_weights"], strict=True)
+            given = [answers[int(np.argmax(weights))] for answers, weights in rows]
+        else:
+            given = split["consensus"] if "consensus" in split.column_names else [None] * len(split)
+        for said, answers in zip(given, split["answers"], strict=True):
+            counted.append([consensus(answers) if said is None else normalize(said)])
+    return counted
+
+
 def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ...]:
     """The answers given at least `min_count` times, the most frequent first, ties in alphabetical order."""
     counts = Counter(normalize_answer(answer) for given in answers for answer in given)
@@ -123,9 +172,9 @@ def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ..
 
 def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: bool) -> Dataset:
     """Treat rows none of whose answers is a label: an error, or (`policy="ignore"`) drop them if `drop`."""
-    known = {normalize_answer(label) for label in labels}
+    known = AnswerVocabulary(labels)
     answers = dataset["answers"]
-    keep = [i for i, given in enumerate(answers) if any(normalize_answer(answer) in known for answer in given)]
+    keep = [i for i, given in enumerate(answers) if any(known.index(answer) is not None for answer in given)]
     unknown = sorted(set(range(len(dataset))) - set(keep))
     if not unknown:
         return dataset
@@ -149,7 +198,7 @@ class VqaCollator(Collator):
     max_text_length: int = 32
 
     def __post_init__(self) -> None:
-        self.index = {normalize_answer(label): number for number, label in enumerate(self.labels)}
+        self.vocabulary = AnswerVocabulary(self.labels)
 
     def texts(self, row: dict[str, Any]) -> str:
         return row["question"]
@@ -160,11 +209,12 @@ class VqaCollator(Collator):
         return torch.stack([self.target(row["answers"], row.get("answer_weights")) for row in rows])
 
     def target(self, answers: Sequence[str], weights: Sequence[float] | None = None) -> Tensor:
-        """Soft target float (num_labels,) in [0, 1]."""
+        """Soft target float (num_labels,) in [0, 1]; [`AnswerVocabulary`] says which label an answer counts as."""
         target = torch.zeros(len(self.labels))
-        for answer, score in answer_scores(answers, weights).items():
-            if answer in self.index:
-                target[self.index[answer]] = score
+        for answer, score in answer_scores(self.vocabulary.named(answers), weights).items():
+            number = self.vocabulary.index(answer)
+            if number is not None:
+                target[number] = score
         return target
 
 
@@ -199,5 +249,5 @@ VQA = Task(
     collator=_collator,
     metrics=vqa_metrics,
     texts=lambda dataset: dataset["question"][:],
-    baselines=language_baselines,
+    baselines=lambda data: language_baselines(data.train, data.test, data.labels),
 )

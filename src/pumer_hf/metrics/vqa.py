@@ -9,10 +9,50 @@ import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction
 
+from .vqa_accuracy import normalize
+
 
 def normalize_answer(answer: str) -> str:
     """Answers count as equal whatever their case and surrounding white space."""
     return answer.strip().lower()
+
+
+class AnswerVocabulary:
+    """The labels of a model, and which of them an answer counts as.
+
+    It is the label that the answer equals but for case and surrounding white space; else the first label that it
+    equals once both are normalised as in the official evaluation ([`normalize`]): "two" counts as "2", unless "two" is
+    a label of its own.
+    """
+
+    def __init__(self, labels: Sequence[str]):
+        self.labels = tuple(labels)
+        self._exact: dict[str, int] = {}
+        self._normalized: dict[str, int] = {}
+        for number, label in enumerate(self.labels):
+            self._exact.setdefault(normalize_answer(label), number)
+            if normalize(label) or not label.strip():  # "?" is not the same as the letter "a", which is an article too
+                self._normalized.setdefault(normalize(label), number)
+
+    def index(self, answer: str) -> int | None:
+        """The number of the label that an answer counts as; None if there is none."""
+        number = self._exact.get(normalize_answer(answer))
+        return self._normalized.get(normalize(answer)) if number is None else number
+
+    def named(self, answers: Sequence[str]) -> list[str]:
+        """The label that each answer counts as, or the answer itself if there is none."""
+        numbers = [self.index(answer) for answer in answers]
+        return [
+            answer if number is None else self.labels[number] for answer, number in zip(answers, numbers, strict=True)
+        ]
+
+
+def consensus(answers: Sequence[str]) -> str:
+    """What most annotators of a question say once their answers are normalised; of several, what is said first."""
+    counts: Counter[str] = Counter()
+    for answer, number in Counter(answers).items():
+        counts[normalize(answer)] += number
+    return counts.most_common(1)[0][0]
 
 
 def answer_scores(answers: Sequence[str], weights: Sequence[float] | None = None) -> dict[str, float]:
@@ -52,7 +92,10 @@ def accuracy(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Score of each row, float (N,) in [0, 1], from logits (N, num_labels) and soft targets (N, num_labels)."""
+    """Score of each row, float (N,) in [0, 1], from logits (N, num_labels) and soft targets (N, num_labels).
+
+    Of equal logits the first counts; those of the heads are float32, so that few are.
+    """
     return np.take_along_axis(targets, logits.argmax(-1)[:, None], axis=1)[:, 0]
 
 
@@ -81,18 +124,24 @@ def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -
     return report
 
 
-def language_baselines(train: Dataset, test: Dataset) -> dict[str, float]:
+def language_baselines(train: Dataset, test: Dataset, labels: Sequence[str] = ()) -> dict[str, float]:
     """Accuracy on `test`, in percent, of two answerers that see no image.
+
+    Args:
+        train: rows with `question` and `answers`.
+        test: the same.
+        labels: those of the model. Answers that count as the same label are the same ([`AnswerVocabulary`]).
 
     Returns:
         `majority`: always the most frequent training answer; `question_only`: the most frequent training answer to the
         same question (the majority answer, if it was never asked).
     """
+    vocabulary = AnswerVocabulary(labels)
 
     def scored(dataset: Dataset) -> list[tuple[str, dict[str, float]]]:
         weights = dataset["answer_weights"] if "answer_weights" in dataset.column_names else repeat(None, len(dataset))
         rows = zip(dataset["question"], dataset["answers"], weights, strict=True)
-        return [(question, answer_scores(answers, given)) for question, answers, given in rows]
+        return [(question, answer_scores(vocabulary.named(answers), given)) for question, answers, given in rows]
 
     majority, question_only = text_baselines(scored(train), scored(test))
     return {"majority": majority, "question_only": question_only}

@@ -50,14 +50,17 @@ def vqa_score(prediction: str, answers: Sequence[str], version: Version = "2021"
     that gave it, at most 1.
 
     The versions differ in what they compare. `"2017"`, the code published with VQA v2, normalises the prediction
-    fully, but of the annotators' answers only the punctuation, and that only where they disagree. `"2021"`, the code
-    of the later challenges, normalises both fully where the annotators disagree, and neither where they agree.
+    fully, but of the annotators' answers only the punctuation, and that only where they disagree. It leaves blanks at
+    their ends, so an answer that has one matches no prediction. `"2021"`, the code of the later challenges, takes such
+    blanks off both, and normalises both fully where the annotators disagree, and neither where they agree.
     """
     if version not in VERSIONS:
         raise ValueError(f"version={version!r}: choose one of {list(VERSIONS)}")
     if len(answers) < 4:
         raise ValueError(f"answers={list(answers)}: VQA accuracy needs at least four annotators (VQA v2 has ten)")
-    prediction, answers = _strip(prediction), [_strip(answer) for answer in answers]
+    prediction = _strip(prediction)
+    if version == "2021":
+        answers = [_strip(answer) for answer in answers]
     disagree = len(set(answers)) > 1
     if disagree:
         clean = normalize_punctuation if version == "2017" else normalize
@@ -77,14 +80,14 @@ def normalize(answer: str) -> str:
 def normalize_punctuation(answer: str) -> str:
     """Without full stops, except in numbers; other marks vanish next to a space, else they turn into one.
 
-    In an answer with a comma between digits all marks vanish.
+    In an answer with a comma between digits all marks vanish. Full stops after the 32nd stay.
     """
     comma_in_number = re.search(r"\d,\d", answer)
     cleaned = answer
     for mark in PUNCTUATION:
         vanishes = comma_in_number or f"{mark} " in answer or f" {mark}" in answer
         cleaned = cleaned.replace(mark, "" if vanishes else " ")
-    return re.sub(r"\.(?!\d)", "", cleaned)
+    return re.sub(r"\.(?!\d)", "", cleaned, count=32)  # the official code gives a flag in place of this count
 
 
 def _strip(answer: str) -> str:

@@ -21,24 +21,25 @@ from .recipe import RecipeTrainingArguments
 def evaluate_retrieval(
     args: RecipeTrainingArguments, model: nn.Module, dataset: Dataset, collator: RetrievalCollator
 ) -> dict[str, Any]:
-    """Recall@1, 5 and 10 both ways, in percent, and how many images and captions there were."""
-    owners = [image for image, captions in enumerate(dataset["captions"]) for _ in captions]
+    """Recall@1, 5 and 10 both ways, in percent ([`recall_at_k`]), and how many images and captions there were."""
+    pairs = [(image, caption) for image, captions in enumerate(dataset["captions"]) for caption in captions]
+    owners, captions = zip(*pairs, strict=True)
     scores = score_all_pairs(args, model, dataset, collator)
-    return {**recall_at_k(scores, owners), "images": len(dataset), "captions": len(owners)}
+    return {**recall_at_k(scores, owners, captions=captions), "images": len(dataset), "captions": len(captions)}
 
 
 @torch.inference_mode()
 def score_all_pairs(
     args: RecipeTrainingArguments, model: nn.Module, dataset: Dataset, collator: RetrievalCollator
 ) -> np.ndarray:
-    """Scores float (num_captions, num_images), the same on every process; the captions are in order of the images.
+    """Scores float32 (num_captions, num_images), the same on every process; the captions are in order of the images.
 
     Each process takes every n-th image, and scores it with `args.per_device_eval_batch_size` captions at a time. METER
     encodes each caption and each image once. Before that, the first process prints what it will cost.
     """
     texts = tokenize_captions(dataset, collator)
     num_texts, num_images = len(texts["input_ids"]), len(dataset)
-    pairs = replace(collator, num_negatives=0, training=False)
+    pairs = replace(collator, num_negatives=0, training=False, rand_augment=False)
     model.eval()
     if isinstance(model, PuMerMeterForImageAndTextRetrieval):
         texts = encode_captions(args, model, texts)
@@ -78,12 +79,13 @@ def encode_captions(
 
 
 def tokenize_captions(dataset: Dataset, collator: RetrievalCollator) -> dict[str, Tensor]:
-    """All captions, image after image: `input_ids` and `attention_mask` long (num_captions, max_text_length)."""
+    """All captions, image after image: what the tokenizer gives, long (num_captions, max_text_length)."""
     captions = [caption for own in dataset["captions"] for caption in own]
-    encoded = collator.processor.tokenizer(
-        captions, padding="max_length", max_length=collator.max_text_length, truncation=True, return_tensors="pt"
+    return dict(
+        collator.processor.tokenizer(
+            captions, padding="max_length", max_length=collator.max_text_length, truncation=True, return_tensors="pt"
+        )
     )
-    return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
 def cost_estimate(
@@ -108,12 +110,12 @@ def cost_estimate(
 def _forward(
     args: RecipeTrainingArguments, model: nn.Module, texts: dict[str, Tensor], image: dict[str, Tensor], block: slice
 ) -> Tensor:
-    """Scores float (K,) of one image with a block of K captions."""
+    """Scores float32 (K,) of one image with a block of K captions."""
     captions = {name: value[block].to(args.device) for name, value in texts.items()}
     with args.autocast():
         if isinstance(model, PuMerMeterForImageAndTextRetrieval):
             number = len(captions["text_embeds"])
             images = {name: value.expand(number, *value.shape[1:]) for name, value in image.items()}
-            return model.score_encoded(**captions, **images).float()
+            return model.score_encoded(**captions, **images)
         candidates = {name: value.unsqueeze(0) for name, value in captions.items()}
-        return model(**candidates, **image).logits[0].float()
+        return model(**candidates, **image).logits[0]

@@ -124,7 +124,7 @@ def report_results(
         batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
         report |= cost_report(models, batches["teacher"], recipe.training.benchmark_seconds, batches)
         report |= {"missing_images": dict(data.missing_images)} if data.missing_images else {}
-        report["baselines"] = {} if recipe.data.streaming else task.baselines(data.train, data.test)
+        report["baselines"] = {} if recipe.data.streaming else task.baselines(data)
         results = Path(recipe.training.output_dir) / "results.json"
         write_json(results, report)
         print(format_report(report, list(models)), f"Written to {results}", sep="\n")

@@ -7,17 +7,20 @@ from pumer_hf.metrics.retrieval import recall_at_k
 
 
 class RetrievalRecall(evaluate.Metric):
-    """`compute(predictions, references)` with one entry per caption; see [`recall_at_k`]."""
+    """`compute(predictions, references, captions=None)` with one entry per caption; see [`recall_at_k`]."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description="Recall@1, 5 and 10 of text-to-image and image-to-text retrieval, in percent.",
             citation="",
-            inputs_description="predictions: each caption's scores with all images; references: which is its own",
+            inputs_description="predictions: each caption's scores with all images; references: which is its own; "
+            "captions: their texts, of which one may belong to several images",
             features=datasets.Features(
                 {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
             ),
         )
 
-    def _compute(self, predictions: list[list[float]], references: list[int]) -> dict[str, float]:
-        return recall_at_k(predictions, references)
+    def _compute(
+        self, predictions: list[list[float]], references: list[int], captions: list[str] | None = None
+    ) -> dict[str, float]:
+        return recall_at_k(predictions, references, captions=captions)

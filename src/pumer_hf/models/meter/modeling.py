@@ -136,7 +136,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
             token_type_ids: long (B, Lt), RoBERTa's segment ids; default all 0, the only one that roberta-base has.
             pixel_values: float (B, 3, image_size, image_size).
-            pixel_mask: must be None: METER sees square images without padding.
+            pixel_mask: (B, image_size, image_size), all 1 if given: METER sees square images without padding.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
             output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
@@ -153,8 +153,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             tokens, with `config.pooled_only` the [CLS] of each alone; `pooler_output` (B, 2 * D) the text [CLS] and
             the image [CLS].
         """
-        if pixel_mask is not None:
-            raise ValueError("pixel_mask is given, but METER takes square images without padding: leave it out")
+        if pixel_mask is not None and not pixel_mask.all():
+            raise ValueError("pixel_mask has zeros, but METER takes square images without padding: resize the images")
         pair = self.embed(
             input_ids,
             attention_mask,
@@ -310,7 +310,7 @@ class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHea
     def score_encoded(
         self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, image_source: Tensor | None = None
     ) -> Tensor:
-        """Scores float (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`],
+        """Scores float32 (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`],
         [`PuMerMeterModel.encode_image`]), which spares the towers where each text meets many images.
         """
         outputs = self.base_model(
