@@ -34,6 +34,7 @@ from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_r
 from .report import format_report
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
+from .trainer import check_label_smoothing
 
 
 def run_recipe(task: Task, default: Path) -> None:
@@ -174,6 +175,7 @@ def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Co
 
 def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
+    check_label_smoothing(recipe.training, teacher)
     schedule = parse_reduction(recipe.reduction)
     learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
     if recipe.training.reducer_training is not None and not learns:
