@@ -1,6 +1,7 @@
 """Which files of a folder a stranger needs, and whether they are all there."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from .. import remote_code
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
+from .sources import without_path_keys
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -32,6 +34,7 @@ PUBLISHED = (
     "LICENSE*",
 )
 """What is pushed of a folder. Checkpoints, optimizer states and pickles are not."""
+CONFIGS = {"config.json", PROCESSOR, "preprocessor_config.json", "tokenizer_config.json"}
 STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
 """Weights in a repository that a push replaces: left there, they could be loaded in place of the new ones."""
 
@@ -71,6 +74,7 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     }
     if remote_code.FILE_NAME not in published or "auto_map" not in config:
         published |= _with_remote_code(folder, config)
+    published |= _without_origins(published)
     published |= card_files(folder, repo_id)
     return FolderFiles(dict(sorted(published.items())), tuple(name for name in names if name not in published))
 
@@ -134,6 +138,17 @@ def _with_remote_code(folder: Path, config: dict[str, Any]) -> dict[str, Path | 
     if processor.get("processor_class") == "PuMerMeterProcessor":
         reference = f"{remote_code.MODULE}.{processor['processor_class']}"
         made[PROCESSOR] = _json(processor | {"auto_map": {"AutoProcessor": reference}})
+    return made
+
+
+def _without_origins(published: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """The config files that say from which folder of this machine something was loaded, without that."""
+    made: dict[str, Path | bytes] = {}
+    for name in CONFIGS & published.keys():
+        content = published[name]
+        config = json.loads(content if isinstance(content, bytes) else content.read_text(encoding="utf-8"))
+        if config != without_path_keys(config):
+            made[name] = _json(without_path_keys(config))
     return made
 
 

@@ -15,6 +15,7 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
+from ..hub.sources import may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import parse_reduction
@@ -70,7 +71,9 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
     """What the `data` block says about the data, and which split the results are of."""
     facts: dict[str, Any]
     if args.dataset is not None:
-        facts = {"name": args.dataset, "id": args.dataset, "split": args.test_split or args.validation_split}
+        name = public_name(args.dataset)
+        facts = {"name": DATASETS.get(name, name), "id": args.dataset if may_be_hub_id(args.dataset) else None}
+        facts |= {"split": args.test_split or args.validation_split}
         facts |= {"config": args.dataset_config, "revision": args.dataset_revision}
     elif args.train_file is not None:
         path = Path(args.train_file[0])
