@@ -117,7 +117,7 @@ class PuMerConfig(PreTrainedConfig):
         super().save_pretrained(save_directory, **kwargs)
 
     def to_diff_dict(self) -> dict[str, Any]:
-        # What is saved does not say from which folder a tower was loaded; of the model itself, transformers sees to it.
+        # What is saved does not say from which folder a tower was loaded. Of the model, transformers leaves it out.
         values = super().to_diff_dict()
         for part in self.sub_configs:
             values.get(part, {}).pop("_name_or_path", None)

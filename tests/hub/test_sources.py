@@ -19,7 +19,18 @@ from pumer_hf.training.cards import recipe_card
 from pumer_hf.training.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("outputs/teacher", "checkpoints/meter", "./a/b", "/a/b", "a/b/c", "../a", "~/a/b", "a b/c", r"C:\a\b", r"a\b")
+FOLDERS = (
+    "outputs/teacher",
+    "checkpoints/meter",
+    "./a/b",
+    "/a/b",
+    "a/b/c",
+    "../a",
+    "~/a/b",
+    "a b/c",
+    r"C:\a\b",
+    r"a\b",
+)
 
 
 @pytest.fixture

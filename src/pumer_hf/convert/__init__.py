@@ -1,7 +1,5 @@
 """Converters: from original ViLT and METER, from the checkpoints released with PuMer, and from stock ViLT."""
 
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import reduce
@@ -12,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..configuration import PuMerConfig
+from ..folders import whole_folder
 from ..models.base import PuMerPreTrainedModel
 from ..models.meter import PuMerMeterConfig
 from .families import FAMILIES, METADATA, Family, resize_meter
@@ -225,16 +224,7 @@ def processor_plan(
 
 def save(model: PuMerPreTrainedModel, processor: ProcessorMixin | None, dest: Path) -> None:
     """Write the folder `dest` whole or not at all."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = dest.with_name(f".{dest.name}.{os.getpid()}")
-    unfinished.mkdir()
-    try:
-        model.save_pretrained(unfinished)
+    with whole_folder(dest) as folder:
+        model.save_pretrained(folder)
         if processor is not None:
-            processor.save_pretrained(unfinished)
-        if dest.exists():
-            dest.rmdir()
-        unfinished.rename(dest)
-    finally:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+            processor.save_pretrained(folder)

@@ -122,13 +122,14 @@ class PuMerCard:
         """The same facts for everybody: a folder is no id on the Hub, and of the paths of this machine there are only
         the last parts.
         """
-        names = {name: getattr(self, name) for name in ("base_model", "teacher", "recipe")}
         report = without_paths(self.report)
         if report.get("command"):
             report["command"] = public_command(self.report["command"])
         return replace(
             self,
-            **{name: public_name(value) if value else None for name, value in names.items()},
+            base_model=public_name(self.base_model) if self.base_model else None,
+            teacher=public_name(self.teacher) if self.teacher else None,
+            recipe=public_name(self.recipe) if self.recipe else None,
             dataset=None if self.dataset is None else published_dataset(self.dataset),
             training=without_paths(self.training),
             report=report,

@@ -1,7 +1,7 @@
 """Which files of a folder a stranger needs, and whether they are all there."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -58,6 +58,13 @@ class FolderFiles:
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
     """Whether a file name fits one of the patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def remove_stale_weights(folder: Path, written: Collection[str]) -> None:
+    """Remove the weights in a folder, if it is there, that are not among those just `written`."""
+    for path in folder.glob("*"):
+        if matches(path.name, STALE) and path.name not in written:
+            path.unlink()
 
 
 def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
