@@ -5,6 +5,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from huggingface_hub import CommitInfo
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 from transformers import AutoModelForVisualQuestionAnswering, Pipeline
 from transformers.image_utils import load_image
@@ -12,7 +13,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 from .folders import whole_folder
 from .hub.files import remove_stale_weights
-from .hub.push import push_folder
+from .hub.push import clear_errors, push_folder
 from .inputs import encode_example
 
 TASK = "pumer-vqa"
@@ -156,8 +157,10 @@ class PuMerVqaPipeline(Pipeline):
         Returns:
             The commit.
         """
+        with clear_errors(repo_id):
+            validate_repo_id(repo_id)
         with TemporaryDirectory() as parent:
-            folder = Path(parent, repo_id.split("/")[-1] or "model")  # its name heads the card
+            folder = Path(parent, repo_id.split("/")[-1])  # its name heads the card
             self.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
             return push_folder(folder, repo_id, **kwargs)
 

@@ -8,7 +8,7 @@ import pumer_hf
 ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
-    ("ops", "remote_code", "grounding", "folders"),
+    ("ops", "remote_code", "grounding", "folders", "reading"),
     ("tokens",),
     ("reducers",),
     ("configuration",),

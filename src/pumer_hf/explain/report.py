@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..models.base import PuMerPreTrainedModel
-from ..models.loading import SAVED, UNREDUCED, load_checkpoint
+from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from ..tokens import LayerTrace
 from .maps import merged_words
 from .panels import stack, titled
@@ -42,7 +42,7 @@ def explain_checkpoint(
     pictures = [open_picture(name) for name in images]
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
-        raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
+        raise unreduced_error(model, checkpoint)
     rows, lines = zip(*(explain(model, processor, pictures, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"saved in {output}"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..reading import read_json, read_object
 from ..reducers import METHODS
 from .sources import is_hub_id, may_be_hub_id, public_command, public_name, without_paths
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
@@ -90,10 +91,7 @@ class PuMerCard:
             raise FileNotFoundError(
                 f"{path} is missing: a recipe writes it, and so does `pumer-hf card FOLDER --recipe`"
             )
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from error
+        facts = read_json(path)
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(facts) - set(known)) if isinstance(facts, dict) else ["(no object)"]
         if unknown or "name" not in facts or "backbone" not in facts:
@@ -107,12 +105,17 @@ class PuMerCard:
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
         """What the config of a saved model says; nothing is known about its training."""
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        config = read_object(Path(folder) / "config.json")
+        backbone = str(config.get("model_type")).removeprefix("pumer_")
+        if backbone not in BACKBONES:
+            raise ValueError(
+                f"{folder}/config.json: model_type={config.get('model_type')!r} is neither ViLT nor METER"
+            )
         architecture = (config.get("architectures") or [""])[0]
         reduction = config.get("reduction")
         return cls(
             name=Path(folder).resolve().name,
-            backbone=config["model_type"].removeprefix("pumer_"),
+            backbone=backbone,
             task=task_of(architecture),
             role="teacher" if reduction is None else "student",
             reduction=reduction,

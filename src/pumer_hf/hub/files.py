@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import remote_code
+from ..reading import check_model_files, read_json, read_object
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
 from .sources import without_path_keys
 
@@ -108,12 +109,13 @@ def check_folder(folder: Path) -> dict[str, Any]:
         )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}/config.json is missing: give a folder that `save_pretrained` wrote")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_model_files(folder)
+    config = read_object(folder / "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"{folder}/config.json: model_type={kind!r} is no PuMer model: `pumer-hf convert` makes one")
     if (folder / INDEX).is_file():
-        weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_object(folder / INDEX)["weight_map"]
         missing = sorted(name for name in set(weight_map.values()) if not (folder / name).is_file())
         if missing:
             raise FileNotFoundError(f"{folder}: {', '.join(missing)} is missing, which {INDEX} names: save it anew")
@@ -141,7 +143,7 @@ def _with_remote_code(folder: Path, config: dict[str, Any]) -> dict[str, Path | 
         remote_code.FILE_NAME: remote_code.source().encode(),
         "config.json": _json(config),
     }
-    processor = json.loads((folder / PROCESSOR).read_text(encoding="utf-8"))
+    processor = read_json(folder / PROCESSOR)
     if processor.get("processor_class") == "PuMerMeterProcessor":
         reference = f"{remote_code.MODULE}.{processor['processor_class']}"
         made[PROCESSOR] = _json(processor | {"auto_map": {"AutoProcessor": reference}})
@@ -153,7 +155,7 @@ def _without_origins(published: Mapping[str, Path | bytes]) -> dict[str, Path | 
     made: dict[str, Path | bytes] = {}
     for name in CONFIGS & published.keys():
         content = published[name]
-        config = json.loads(content if isinstance(content, bytes) else content.read_text(encoding="utf-8"))
+        config = json.loads(content) if isinstance(content, bytes) else read_json(content)
         if config != without_path_keys(config):
             made[name] = _json(without_path_keys(config))
     return made

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
 
@@ -29,6 +31,13 @@ class DistillationTrainingArguments(TrainingArguments):
     def __post_init__(self) -> None:
         self._refuse_what_has_no_effect()
         super().__post_init__()
+        if self.push_to_hub and self.hub_model_id is not None:
+            try:
+                validate_repo_id(self.hub_model_id)
+            except HFValidationError as error:
+                raise ValueError(
+                    f"hub_model_id={self.hub_model_id!r}: no name that the Hub allows: {error}"
+                ) from error
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         if self.alpha < 0:

@@ -1,6 +1,5 @@
 """Recipes: a yaml file with the blocks `model`, `reduction`, `data` and `training`, and flags that override it."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from typing import Any, ClassVar, cast, get_args, get_type_hints
 import yaml
 from transformers import HfArgumentParser
 
+from ..reading import parse_json
 from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
 
@@ -284,12 +284,9 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def _as_dict(name: str, value: dict | str | None) -> dict | None:
-    """A dict field that a flag gives as JSON."""
+    """A dict field that a flag gives as JSON, or as a file with it."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}={value!r}: not valid JSON: {error}") from error
+        value = parse_json(value, name)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name}={value!r}: must be a JSON object")
     return value
