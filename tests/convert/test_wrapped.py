@@ -9,6 +9,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import convert_checkpoint
 from pumer_hf.cli import main
+from pumer_hf.convert.keys import unwrapped
 from pumer_hf.models.loading import load_checkpoint_model
 
 ANSWERS = [f"answer {index}" for index in range(tiny.LABELS)]
@@ -20,17 +21,20 @@ MAKERS = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod.", "net."])
-def test_wrapped_weights_are_unwrapped(wrapper, kind, tmp_path):
+@pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "net."])
+def test_wrapped_weights_are_unwrapped(wrapper, kind):
     weights = MAKERS[kind]()
-    source = tiny.save_lightning(tmp_path / "a.ckpt", {f"{wrapper}{name}": value for name, value in weights.items()})
-    plain = tiny.save_lightning(tmp_path / "b.ckpt", weights)
-    found, expected = (
-        load_checkpoint_model(str(convert_checkpoint(path, tmp_path / f"out-{path.stem}"))).state_dict()
-        for path in (source, plain)
-    )
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    found = unwrapped({f"{wrapper}{name}": value for name, value in weights.items()})
+    assert found.keys() == weights.keys()
+    assert all(value is weights[name] for name, value in found.items())
+
+
+def test_a_checkpoint_of_a_wrapped_model(tmp_path):
+    weights = MAKERS["original_vilt"]()
+    source = tiny.save_lightning(tmp_path / "a.ckpt", {f"module.{name}": value for name, value in weights.items()})
+    model = load_checkpoint_model(str(convert_checkpoint(source, tmp_path / "out")))
+    assert torch.equal(model.classifier[3].weight, weights["vqa_classifier.3.weight"])
+    assert torch.equal(model.vilt.embeddings.cls_token, weights["transformer.cls_token"])
 
 
 @pytest.mark.parametrize("container", ["model", "module", "model_state_dict"])

@@ -133,6 +133,7 @@ def test_label_smoothing_is_refused_beside_a_loss_that_would_ignore_it(make_mode
         ({"label_names": ["answers"]}, r"label_names=\['answers'\].*labels"),
         ({"average_tokens_across_devices": False}, "average_tokens_across_devices=False"),
         ({"use_liger_kernel": True}, "use_liger_kernel=True"),
+        ({"push_to_hub": True, "hub_model_id": "bad name"}, "hub_model_id='bad name'"),
         ({"parallelism_config": ParallelismConfig(sp_backend="deepspeed", sp_size=2)}, "sp_size=2"),
         ({"parallelism_config": ParallelismConfig(cp_size=2)}, "cp_size=2"),
     ],
