@@ -51,3 +51,9 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "it").write_text("a file")
     with pytest.raises(ValueError, match="it is a file: give a folder"), whole_folder(tmp_path / "it"):
         pass
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file/it: nothing can be written there"), whole_folder(tmp_path / "file" / "it"):
+        pass

@@ -16,13 +16,16 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
 
     Raises:
         ValueError: `destination` is a file.
+        OSError: nothing can be written there.
     """
     destination = Path(destination).absolute()
     if destination.exists() and not destination.is_dir():
         raise ValueError(f"{destination} is a file: give a folder")
-    destination.parent.mkdir(parents=True, exist_ok=True)
     unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")  # on the same disk
-    unfinished.mkdir()
+    try:
+        unfinished.mkdir(parents=True)
+    except OSError as error:
+        raise OSError(f"{destination}: nothing can be written there: {error.strerror}") from error
     try:
         yield unfinished
         if destination.is_dir():

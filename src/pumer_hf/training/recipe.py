@@ -38,7 +38,8 @@ class ModelArguments:
         },
     )
     config: dict | str | None = field(
-        default=None, metadata={"help": "Model config fields (JSON) of a teacher that starts from scratch."}
+        default=None,
+        metadata={"help": "Model config fields (JSON, or a file with it) of a teacher that starts from scratch."},
     )
     image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
     image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
@@ -61,20 +62,23 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default="outputs/vqa", metadata={"help": "Folder for the teacher, the student and results.json."}
     )
     teacher_training: dict | str | None = field(
-        default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
+        default=None,
+        metadata={"help": "Training arguments (JSON, or a file with it) that are different in the teacher stage."},
     )
     reducer_training: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON) that are different in a first stage of the student, in which only the "
-            "parts that reduce tokens and the classifier learn, without TiP's continuity loss. Default: no such stage."
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage of the student, "
+            "in which only the parts that reduce tokens and the classifier learn, without TiP's continuity loss. "
+            "Default: no such stage."
         },
     )
     pretraining: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON) that are different in a first stage, in which a model from scratch "
-            "learns to answer questions about digit scenes; for recipes on digit scenes. Default: no such stage."
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a model "
+            "from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: no such "
+            "stage."
         },
     )
     early_stopping_patience: int = field(
