@@ -76,9 +76,9 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     pretraining: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a model "
-            "from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: no such "
-            "stage."
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a "
+            "model from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: "
+            "no such stage."
         },
     )
     early_stopping_patience: int = field(
