@@ -17,7 +17,7 @@ from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.sources import may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
-from ..reading import read_json
+from ..reading import read_object
 from ..reducers import parse_reduction
 from .recipe import Recipe, parse_recipe
 
@@ -123,7 +123,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     if script is None or script[1] not in TASKS:
         raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
     task = TASKS[script[1]]
-    report = {} if results is None else read_json(results)
+    report = {} if results is None else read_object(results)
     recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")

@@ -34,7 +34,7 @@ from .recipe import Recipe, RecipeTrainingArguments, exit_on_user_error, parse_r
 from .report import format_report
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
-from .trainer import check_label_smoothing
+from .trainer import check_devices, check_label_smoothing
 
 
 def run_recipe(task: Task, default: Path) -> None:
@@ -46,6 +46,7 @@ def run_recipe(task: Task, default: Path) -> None:
     """
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
+        check_devices(recipe.training)
         check_new_run(recipe.training)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)

@@ -75,11 +75,7 @@ class DistillationTrainer(HubTrainer):
         """Raise `ValueError` for an argument that would have no effect."""
         if not isinstance(self.args, DistillationTrainingArguments):
             raise ValueError(f"args={type(self.args).__name__}(...): give DistillationTrainingArguments")
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"one process cannot train on {self.args.n_gpu} GPUs: start one for each with `accelerate launch`, or "
-                "choose one GPU with CUDA_VISIBLE_DEVICES"
-            )
+        check_devices(self.args)
         smoothing = self.args.label_smoothing_factor
         if smoothing and self.task_loss_func is not None:
             raise ValueError(f"label_smoothing_factor={smoothing}: compute_loss_func does not see it; set it to 0")
@@ -213,6 +209,15 @@ def check_teacher(teacher: PreTrainedModel, model: PreTrainedModel) -> None:
             f"teacher and model must have the same labels in the same order, but teacher.config.id2label has "
             f"{len(teacher.config.id2label)} entries and model.config.id2label has {len(model.config.id2label)}, or "
             "they differ in order"
+        )
+
+
+def check_devices(args: TrainingArguments) -> None:
+    """Raise `ValueError` if one process would train on several GPUs, which gives a loss for each of them."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"one process cannot train on {args.n_gpu} GPUs: start one for each with `accelerate launch`, or choose one "
+            "GPU with CUDA_VISIBLE_DEVICES"
         )
 
 
