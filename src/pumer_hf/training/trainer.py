@@ -216,8 +216,8 @@ def check_devices(args: TrainingArguments) -> None:
     """Raise `ValueError` if one process would train on several GPUs, which gives a loss for each of them."""
     if args.n_gpu > 1:
         raise ValueError(
-            f"one process cannot train on {args.n_gpu} GPUs: start one for each with `accelerate launch`, or choose one "
-            "GPU with CUDA_VISIBLE_DEVICES"
+            f"one process cannot train on {args.n_gpu} GPUs: start one for each with `accelerate launch`, or choose "
+            "one GPU with CUDA_VISIBLE_DEVICES"
         )
 
 
