@@ -49,7 +49,7 @@ def test_convert(as_file, released, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--task", "ve"], "task='ve': the checkpoint has no head for it"),
-        (["--config", "{"], "--config is not JSON"),
+        (["--config", "{"], "--config='{': not valid JSON"),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--processor", "no/such"], "processor='no/such' does not load"),
     ],

@@ -1,12 +1,15 @@
 """The command `pumer-hf`; also `python -m pumer_hf.cli`. A subcommand is a class below and a line in `COMMANDS`."""
 
 import argparse
-import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
+
+from .reading import parse_json
+
+SCHEDULE = "another schedule than the checkpoint's: JSON, or a file with it; null: none"
 
 
 class Command(ABC):
@@ -44,6 +47,9 @@ class Convert(Command):
         processor.add_argument("--processor", metavar="P", help="folder or Hub id of a tokenizer or processor")
         processor.add_argument("--no-processor", action="store_true", help="save the model alone")
         parser.add_argument("--config", metavar="JSON", help="fields of our config: JSON, or a file with it")
+        parser.add_argument(
+            "--fill-labels", action="store_true", help="name labels LABEL_<index> that a file of labels lacks"
+        )
 
     def run(self, args: argparse.Namespace) -> None:
         from .convert import convert_checkpoint
@@ -55,7 +61,8 @@ class Convert(Command):
             task=args.task,
             image_size=args.image_size,
             processor=False if args.no_processor else args.processor,
-            config=parse_json(args.config),
+            config=None if args.config is None else parse_json(args.config, "--config"),
+            fill_labels=args.fill_labels,
         )
         print(f"saved in {dest}")
 
@@ -74,7 +81,7 @@ class Bench(Command):
             "--setting", metavar="BACKBONE/TASK", help="a full-size model with random weights, such as vilt/vqav2"
         )
         what.add_argument("--table", type=int, metavar="N", help="a table of PuMer's paper: 1, 2, 4 or 7")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the model's")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument(
             "--batch-size", default="8", metavar="N", help="or auto: grown until it stops paying; default: %(default)s"
         )
@@ -145,7 +152,7 @@ class Export(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
         parser.add_argument("dest", metavar="DEST.onnx", help="the file to make; it takes batches of any size")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--int8", action="store_true", help="write DEST.int8.onnx too, with linear layers in int8")
         parser.add_argument(
             "--text-length", type=int, metavar="N", help="tokens per text, fixed in the file; default: at most 40"
@@ -177,7 +184,7 @@ class Explain(Command):
         parser.add_argument("texts", metavar="TEXT", nargs="+", help="a question or another text; one row for each")
         parser.add_argument("-o", "--output", metavar="OUT", default="explained.png", help="default: %(default)s")
         parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument(
             "--keep-aspect-ratio", action="store_true", help="for a ViLT that was trained so; default: squares"
         )
@@ -199,7 +206,7 @@ class Measure(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model for questions")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--scenes", type=int, metavar="N", help="digit scenes to measure on; default: 200")
         parser.add_argument("--vqa-hat", metavar="MAPS", help="folder of VQA-HAT's attention maps, instead of scenes")
         parser.add_argument("--questions", metavar="JSON", help="VQA v1's official questions of the maps")
@@ -240,7 +247,7 @@ class Demo(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
         parser.add_argument("--teacher", metavar="FULL", help="an unreduced model to compare it with")
-        parser.add_argument("--reduction", metavar="JSON", help="another schedule than the checkpoint's")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--examples", metavar="FOLDER", help="with examples.jsonl: lines with image and text")
         parser.add_argument("--host", help="address to serve on, such as 0.0.0.0; default: this machine alone")
         parser.add_argument("--port", type=int, help="default: the first free one from 7860")
@@ -328,11 +335,10 @@ class Push(Command):
         parser.add_argument("--dry-run", action="store_true", help="list the files and push nothing")
 
     def run(self, args: argparse.Namespace) -> None:
-        from .hub.files import published_files
-        from .hub.push import push_folder
+        from .hub.push import files_to_push, push_folder
 
         if args.dry_run:
-            print(published_files(args.folder, args.repo).listing())
+            print(files_to_push(args.folder, args.repo).listing())
             return
         commit = push_folder(
             args.folder,
@@ -351,16 +357,6 @@ COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Export(), Explain(), Measur
 def schedule(args: argparse.Namespace) -> dict[str, Any]:
     """`--reduction` as a keyword argument; none if it is not given."""
     return {} if args.reduction is None else {"reduction": parse_json(args.reduction, "--reduction")}
-
-
-def parse_json(text: str | None, flag: str = "--config") -> Any:
-    """`text` as JSON if it is an object, else as it is: the name of a file."""
-    if text is None or not text.lstrip().startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{flag} is not JSON: {error}") from error
 
 
 def build_parser() -> argparse.ArgumentParser:

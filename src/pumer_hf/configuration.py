@@ -116,6 +116,13 @@ class PuMerConfig(PreTrainedConfig):
         remote_code.write_remote_code(save_directory)
         super().save_pretrained(save_directory, **kwargs)
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        # What is saved does not say from which folder a tower was loaded. Of the model, transformers leaves it out.
+        values = super().to_diff_dict()
+        for part in self.sub_configs:
+            values.get(part, {}).pop("_name_or_path", None)
+        return values
+
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Does nothing: transformers would copy our source file, which is a part of a package, beside the model."""

@@ -1,14 +1,21 @@
 """`pipeline("pumer-vqa")`: questions about images. transformers 5 has no pipeline for them any more."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import GeneratorType
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
+from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
 from transformers import AutoModelForVisualQuestionAnswering, Pipeline
 from transformers.pipelines import PIPELINE_REGISTRY
 
+from .folders import whole_folder
+from .hub.files import remove_stale_weights
+from .hub.push import clear_errors, push_folder
 from .inputs import encode_example
 
 TASK = "pumer-vqa"
@@ -133,6 +140,40 @@ class PuMerVqaPipeline(Pipeline):
             {"score": score, "answer": names[index]}
             for score, index in zip(scores.tolist(), indices.tolist(), strict=True)
         ]
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save model and processor, both or neither.
+
+        Weights that were in the folder before are replaced; other files stay.
+
+        Args:
+            save_directory: the folder, which is made if there is none.
+            **kwargs: those of the model's `save_pretrained`, such as `max_shard_size`.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError("push_to_hub=True: call push_to_hub(repo_id) of the pipeline, which pushes both at once")
+        with whole_folder(save_directory) as folder:
+            self.model.save_pretrained(folder, **kwargs)
+            self.processor.save_pretrained(folder)
+            remove_stale_weights(Path(save_directory), {path.name for path in folder.iterdir()})
+
+    def push_to_hub(self, repo_id: str, *, max_shard_size: str | None = None, **kwargs: Any) -> CommitInfo:
+        """Push model, processor and a model card, in one commit.
+
+        Args:
+            repo_id: `"user/name"`, or `"name"` in the namespace of the token. Made if it does not exist.
+            max_shard_size: most bytes of a file with weights, such as `"5GB"`.
+            **kwargs: those of [`push_folder`]: `private`, `revision`, `create_pr`, `commit_message`, `token`.
+
+        Returns:
+            The commit.
+        """
+        with clear_errors(repo_id):
+            validate_repo_id(repo_id)
+        with TemporaryDirectory() as parent:
+            folder = Path(parent, repo_id.split("/")[-1])  # its name heads the card
+            self.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
+            return push_folder(folder, repo_id, **kwargs)
 
 
 class Rows(torch.utils.data.Dataset):

@@ -91,7 +91,7 @@ class Malicious:
         return os.mkdir, (self.trace,)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04garbage", b"PK\x03\x04garbage", bytes(range(256))])
+@pytest.mark.parametrize("content", [b"hello", b"\x80\x04garbage", bytes(range(256))])
 def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
     source = tmp_path / "model.bin"
     source.write_bytes(content)
@@ -116,6 +116,25 @@ def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(form, tmp_path)
     if form != "pickle":
         assert "mkdir" in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.ckpt"]
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old"])
+@pytest.mark.parametrize("part", [0.0, 0.2, 0.5, 0.9, 0.999])
+def test_a_download_that_broke_off(part, zipped, tmp_path):
+    source = tmp_path / "model.ckpt"
+    torch.save({"state_dict": tiny.original_vilt("vqa_classifier")}, source, _use_new_zipfile_serialization=zipped)
+    content = source.read_bytes()
+    source.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match=r"model.ckpt is refused: it is cut short \([\d,]+ bytes\)"):
+        convert_checkpoint(source, tmp_path / "out")
+
+
+def test_weights_of_a_folder_that_are_cut_short(tmp_path):
+    tiny.save_released(tmp_path / "in", "vilt", ["vqa_classifier"])
+    weights = tmp_path / "in" / "pytorch_model.bin"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"pytorch_model.bin is refused: it is cut short"):
+        convert_checkpoint(tmp_path / "in", tmp_path / "out")
 
 
 def test_a_malicious_release_is_refused(tmp_path):
@@ -177,7 +196,10 @@ def test_the_kind_can_be_forced(tmp_path):
         ({"image_size": 33}, "image_size=33 is not a multiple of the patch size 8"),
         ({"config": {"co_attention": "parallel"}}, "config.co_attention is no field of PuMerViltConfig"),
         ({"config": {"hidden_size": 24, "num_attention_heads": 2}}, "of a wrong shape"),
-        ({"config": {"id2label": {1: "yes"}}}, "labels have the indices"),
+        ({"config": {"id2label": {1: "yes"}}}, r"config.id2label: no label has the index 0: .*fill_labels"),
+        ({"config": {"id2label": {"yes": 1}}}, "config.id2label: 'yes' is no index"),
+        ({"image_size": -8}, "image_size=-8"),
+        ({"image_size": 0}, "image_size=0"),
         ({"config": [1]}, r"config=\[1\]: give a dict"),
     ],
 )

@@ -158,7 +158,7 @@ def test_answers_of_vqa_beside_the_weights(form, tmp_path):
     config = load(convert_checkpoint(tmp_path / "in", tmp_path / "out")).config
     assert config.id2label == dict(enumerate(answers))
     (tmp_path / "in" / "vqa2_label2ans.json").write_text(json.dumps(answers[1:]))
-    with pytest.raises(ValueError, match="vqa2_label2ans.json has 6 answers, but the checkpoint 7"):
+    with pytest.raises(ValueError, match="vqa2_label2ans.json has 6 labels, but the checkpoint 7"):
         convert_checkpoint(tmp_path / "in", tmp_path / "out2")
 
 

@@ -1,5 +1,6 @@
 """The page: what its controls do, and how it is put together."""
 
+import socket
 import sys
 
 import pytest
@@ -102,3 +103,27 @@ def test_without_gradio_the_error_says_what_to_install(tmp_path, monkeypatch, ca
     captured = capsys.readouterr()
     assert "pumer-hf demo: error: the page needs Gradio: pip install 'pumer-hf[demo]'" in captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--port", "99999"], "--port 99999: must be in [1, 65535]"),
+        (["--port", "0"], "--port 0: must be in [1, 65535]"),
+        (["--port", "-1"], "--port -1: must be in [1, 65535]"),
+        (["--host", "not a host"], "--host not a host: cannot serve there"),
+        (["--host", "192.0.2.1", "--port", "7999"], "--host 192.0.2.1 --port 7999: cannot serve there"),
+    ],
+)
+def test_an_address_where_nothing_can_be_served_is_refused_before_the_work(flags, message, gradio, capsys):
+    assert main(["demo", "no/such/model", *flags]) == 2
+    captured = capsys.readouterr()
+    assert f"pumer-hf demo: error: {message}" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_port_in_use_is_refused(gradio, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        assert main(["demo", "no/such/model", "--port", port]) == 2
+    assert f"--port {port}: cannot serve there: Address already in use" in capsys.readouterr().err

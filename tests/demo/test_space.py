@@ -92,6 +92,10 @@ def test_models_on_the_hub_stay_there(tmp_path, monkeypatch):
         (["--export-space", "."], "--export-space .: it exists and is not empty"),
         (["--export-space", "new", "--examples", "nowhere"], "there is no such file"),
         (["--requirement", "it"], "--requirement is for --export-space"),
+        *(
+            (["--export-space", "new", "--requirement", path], f"--requirement {path}: a Space has no files")
+            for path in ("./it.whl", "/a/it.whl", "pumer-hf @ file:///a/it.whl", "-e it")
+        ),
     ],
 )
 def test_errors(flags, message, tmp_path, monkeypatch, capsys):
@@ -101,3 +105,11 @@ def test_errors(flags, message, tmp_path, monkeypatch, capsys):
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "new").exists()
+
+
+def test_after_an_error_there_is_no_half_a_space(tmp_path, monkeypatch):
+    checkpoint = save_tiny(tmp_path / "student", "vilt")
+    monkeypatch.setattr(space, "readme", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        space.export_space(checkpoint, str(tmp_path / "space"))
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]

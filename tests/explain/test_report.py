@@ -84,7 +84,9 @@ def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
         ({"checkpoint": "."}, "'.' has no config.json"),
         ({"output": "out.txt"}, "-o out.txt: the ending must be that of a picture"),
         ({"output": "nowhere/out.png"}, "there is no folder nowhere"),
-        ({"reduction": "{"}, "--reduction is not JSON"),
+        ({"reduction": "{"}, "--reduction='{': not valid JSON"),
+        ({"reduction": "nowhere.json"}, "--reduction='nowhere.json': neither JSON nor a file"),
+        ({"reduction": "null"}, "model: the model reduces no tokens"),
         ({"reduction": '{"method": "magic"}'}, "reduction.method='magic': choose one of"),
     ],
 )

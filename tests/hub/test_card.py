@@ -11,7 +11,6 @@ from PIL import Image
 
 from pumer_hf import PuMerCard
 from pumer_hf.cli import main
-from pumer_hf.hub.card import is_hub_id
 from pumer_hf.models.meter import PuMerMeterProcessor
 from pumer_hf.training.build import build_bert_tokenizer, build_roberta_tokenizer
 from pumer_hf.training.cards import command_flags
@@ -194,11 +193,6 @@ def test_wrong_facts(content, message, tmp_path, capsys):
     assert main(["card", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "README.md").exists()
-
-
-def test_what_is_a_hub_id():
-    assert is_hub_id("dandelin/vilt-b32-mlm")
-    assert not any(map(is_hub_id, (None, "", "outputs/teacher", "checkpoints/meter", "./a/b", "/a/b", "a/b/c", "a")))
 
 
 def test_flags_of_a_command_without_quotes():

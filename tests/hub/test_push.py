@@ -172,6 +172,16 @@ def test_a_name_that_is_not_allowed(hub, folder, capsys, name, message):
     assert hub.repos == {}
 
 
+@pytest.mark.parametrize("name", ["bad name", "user/not allowed", "user/-x-", "a/b/c", "user/..", ""])
+def test_a_dry_run_refuses_a_name_that_a_push_refuses(hub, folder, capsys, name):
+    for flags in (["--dry-run"], []):
+        assert main(["push", str(folder), name, *flags]) == 2
+        captured = capsys.readouterr()
+        assert f"repo={name!r} is not a name that the Hub allows" in captured.err
+        assert captured.out == ""
+    assert hub.requests == []
+
+
 def test_private_is_not_made_public(hub, folder):
     push_folder(folder, NAME)
     with pytest.raises(PushError, match="user/tiny exists and is public"):

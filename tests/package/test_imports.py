@@ -8,16 +8,16 @@ import pumer_hf
 ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
-    ("ops", "remote_code", "images"),
+    ("ops", "remote_code", "images", "folders", "reading"),
     ("tokens", "grounding"),
     ("reducers",),
     ("configuration",),
     ("models",),
     ("metrics", "inputs"),
-    ("data", "bench", "convert", "pipeline"),
+    ("data", "bench", "convert"),
     ("explain", "export"),
     ("hub",),
-    ("training", "demo"),
+    ("training", "demo", "pipeline"),
     ("study",),
     ("cli",),
 ]

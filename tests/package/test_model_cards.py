@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pumer_hf.hub.card import PuMerCard
+from pumer_hf.hub.sources import public_command
 from pumer_hf.training.cards import recipe_file_card
 
 ROOT = Path(__file__).parents[2]
@@ -34,4 +35,5 @@ def test_a_card_says_what_recipe_and_results_say(name, monkeypatch):
     untrained = "**This model has not been trained.**" in card.render()
     assert untrained == (name not in MEASURED)
     if not untrained:
-        assert facts["report"] == json.loads(MEASURED[name].read_text(encoding="utf-8"))
+        report = json.loads(MEASURED[name].read_text(encoding="utf-8"))
+        assert facts["report"] == {**report, "command": public_command(report["command"])}

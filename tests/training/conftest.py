@@ -115,7 +115,7 @@ class Recorder(TrainerCallback):
 def run_training(make_args):
     """Train `model` and return the trainer, which has `gradients`, a dict by name for each step."""
 
-    def run(model, rows, *, teacher=None, callbacks=(), resume=None, eval_dataset=None, **arguments):
+    def run(model, rows, *, teacher=None, callbacks=(), resume=None, eval_dataset=None, loss_func=None, **arguments):
         recorder = Recorder()
         trainer = DistillationTrainer(
             model,
@@ -123,6 +123,7 @@ def run_training(make_args):
             args=make_args(**arguments),
             train_dataset=rows,
             eval_dataset=eval_dataset,
+            compute_loss_func=loss_func,
             callbacks=[recorder, *callbacks],
         )
         trainer.gradients = recorder.gradients

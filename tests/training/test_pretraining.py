@@ -47,11 +47,13 @@ def recipe(tmp_path):
 
 
 def test_the_stage_is_about_the_scenes_of_the_task(recipe, stages, tmp_path):
-    block = pretraining.pretrain(recipe(push_to_hub="true", hub_model_id="user/name"), ["there is a walrus"])
+    flags = {"push_to_hub": "true", "hub_model_id": "user/name", "label_smoothing_factor": "0.1"}
+    block = pretraining.pretrain(recipe(**flags), ["there is a walrus"])
     assert (block.checkpoint, block.config) == (str(tmp_path / "run" / "pretraining"), None)
     ((args, model, rest),) = stages
     assert (args.output_dir, args.max_steps, args.learning_rate) == (block.checkpoint, 7, 0.5)
     assert not args.push_to_hub
+    assert args.label_smoothing_factor == 0  # questions have soft targets
     assert model.reduction is None
     assert set(rest["train"]["kind"]) == set(pretraining.QUESTION_KINDS)
     assert len(rest["train"]) == 24

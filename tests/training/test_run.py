@@ -31,6 +31,7 @@ def recipe_of(tmp_path, reduction=None, data=None, model=None, **training):
         ({"reduction": REDUCTION, "reducer_training": {}}, "training.reducer_training is for a method that learns"),
         ({"reduction": TIP, "reduction_warmup_steps": 5}, "training.reduction_warmup_steps is not for a method that"),
         ({"reduction": {**TIP, "method": "grounded"}}, "'grounded' needs data.image_saliency"),
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1: .* PuMerViltForQuestionAnswering"),
         ({"model": {"image_size": 20}}, "model.image_size=20: must be a multiple of the patch size, 8"),
         ({"model": {"image_size": 0}}, "model.image_size=0: must be a multiple of the patch size, 8"),
     ],

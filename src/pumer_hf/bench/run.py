@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..models.base import PuMerPreTrainedModel
-from ..models.loading import SAVED, UNREDUCED, load_checkpoint_model
+from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
 from .contenders import Contender, Settings, checked_text_length, contender, stock_contender
 from .cost import format_table
 from .measure import measure, measure_rows
@@ -46,7 +46,7 @@ def bench_checkpoint(
     check_output(output)
     model = load_checkpoint_model(source, reduction)
     if model.reduction is None:
-        raise ValueError(f"{source!r}: {UNREDUCED}")
+        raise unreduced_error(model, source)
     return bench_model(model, {"checkpoint": source}, settings, text_length, output)
 
 
@@ -71,7 +71,7 @@ def bench_setting(
     backbone, _, task = setting.partition("/")
     model = paper_model(backbone, task, **({} if reduction is SAVED else {"reduction": reduction}))
     if model.reduction is None:
-        raise ValueError(f"{setting!r}: {UNREDUCED}")
+        raise unreduced_error(model, setting)
     return bench_model(
         model, {"setting": setting}, settings, TEXT_LENGTH if text_length is None else text_length, output
     )

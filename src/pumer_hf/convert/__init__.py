@@ -1,9 +1,7 @@
 """Converters: from original ViLT and METER, from the checkpoints released with PuMer, and from stock ViLT."""
 
-import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,14 @@ import torch
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..configuration import PuMerConfig
+from ..folders import whole_folder
 from ..models.base import PuMerPreTrainedModel
 from ..models.meter import PuMerMeterConfig
+from ..reading import read_json
 from .families import FAMILIES, METADATA, Family, resize_meter
-from .keys import LAYOUTS, Renamed, detect_kind, mismatch
+from .keys import LAYOUTS, Renamed, detect_kind, mismatch, unwrapped
 from .processors import ProcessorPlan, make_processor
-from .sources import Checkpoint, read_checkpoint, read_json
+from .sources import Checkpoint, read_checkpoint
 from .tasks import choose_task, label_names, ordered_labels, parse_task
 
 __all__ = ["convert_checkpoint"]
@@ -32,6 +32,7 @@ def convert_checkpoint(
     image_size: int | None = None,
     processor: Any = None,
     config: PreTrainedConfig | Mapping[str, Any] | str | Path | None = None,
+    fill_labels: bool = False,
 ) -> Path:
     """Turn a checkpoint of another format into a folder that the Auto classes and our own classes load.
 
@@ -54,6 +55,8 @@ def convert_checkpoint(
             checkpoint, else the one that it names. False: none.
         config: fields of [`PuMerViltConfig`] or [`PuMerMeterConfig`] that the checkpoint does not tell, such as
             `{"id2label": {0: "yes", 1: "no"}}`: a dict, with dicts in it for the towers, a config, or a JSON file.
+        fill_labels: name a label `LABEL_<index>` where a file of labels has none for its index, as `vqa_dict.json` of
+            ViLT for 125; default: such a gap is an error.
 
     Returns:
         `dest`.
@@ -64,8 +67,11 @@ def convert_checkpoint(
     destination = Path(dest).expanduser()
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise ValueError(f"dest={str(dest)!r} exists and is not empty: choose another folder")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size={image_size}: must be a number of pixels, a multiple of the patch size")
     asked, overrides = parse_task(task), parse_overrides(config)
     checkpoint = read_checkpoint(source)
+    checkpoint = replace(checkpoint, weights=unwrapped(checkpoint.weights))
     chosen_kind = (kind or detect_kind(list(checkpoint.weights))).replace("-", "_")
     if chosen_kind not in LAYOUTS:
         raise ValueError(f"kind={kind!r}: choose one of {', '.join(LAYOUTS)}")
@@ -74,6 +80,9 @@ def convert_checkpoint(
     family = FAMILIES[renamed.layout.family]
     if task == "nlvr2":
         add_second_image(renamed, family)
+    labels = label_names(task, renamed, checkpoint, overrides.get("id2label"), fill_labels)
+    if labels is not None:
+        overrides["id2label"] = labels
     model = build_model(checkpoint, renamed, family, task, image_size, overrides)
     plan = processor_plan(checkpoint, renamed, family, task, image_size, model.config)
     save(model, make_processor(processor, plan), destination)
@@ -123,13 +132,10 @@ def build_config(
 ) -> PuMerConfig:
     """The config that the checkpoint tells, with the overrides of the user."""
     values = family.values(renamed, checkpoint.config, task)
-    labels = label_names(task, renamed.heads.get(task, {}), checkpoint, renamed.layout.origin == "stock")
-    if labels is not None:
-        values["id2label"] = dict(enumerate(labels))
     refuse_unknown(overrides, values, family.config_class)
     values = merged(values, overrides)
     if "id2label" in values:
-        names = ordered_labels(values["id2label"])
+        names = ordered_labels(values["id2label"], "id2label")
         values["id2label"] = dict(enumerate(names))
         values["label2id"] = {name: index for index, name in enumerate(names)}
     if renamed.layout.family == "meter" and image_size is not None:
@@ -225,16 +231,7 @@ def processor_plan(
 
 def save(model: PuMerPreTrainedModel, processor: ProcessorMixin | None, dest: Path) -> None:
     """Write the folder `dest` whole or not at all."""
-    dest.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = dest.with_name(f".{dest.name}.{os.getpid()}")
-    unfinished.mkdir()
-    try:
-        model.save_pretrained(unfinished)
+    with whole_folder(dest) as folder:
+        model.save_pretrained(folder)
         if processor is not None:
-            processor.save_pretrained(unfinished)
-        if dest.exists():
-            dest.rmdir()
-        unfinished.rename(dest)
-    finally:
-        if unfinished.exists():
-            shutil.rmtree(unfinished)
+            processor.save_pretrained(folder)

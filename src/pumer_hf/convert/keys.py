@@ -217,6 +217,34 @@ def detect_kind(names: list[str]) -> str:
     )
 
 
+def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without what a wrapper of the model (DDP, `torch.compile`, a trainer) put before all of their names:
+    `module.`, `_orig_mod.`, `model.` or another one.
+
+    Raises:
+        ValueError: it is before some names only; the message names it.
+    """
+    by_prefix = sorted(LAYOUTS.values(), key=lambda layout: not layout.prefix)
+    starts = dict.fromkeys(
+        start for layout in by_prefix for start in (layout.prefix + layout.signature, layout.signature)
+    )
+    if any(name.startswith(tuple(starts)) for name in weights):
+        return dict(weights)
+    for start in starts:
+        known = next((name for name in weights if f".{start}" in name), None)
+        if known is None:
+            continue
+        wrapper = known[: known.index(f".{start}") + 1]
+        others = [name for name in weights if not name.startswith(wrapper)]
+        if others:
+            raise ValueError(
+                f"the weight {known} is under {wrapper!r}, but {others[0]} is not: give a file with the weights under "
+                f"{wrapper!r} alone"
+            )
+        return {name.removeprefix(wrapper): value for name, value in weights.items()}
+    return dict(weights)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One line of a table, with its prefix."""

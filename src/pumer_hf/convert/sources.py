@@ -1,7 +1,6 @@
 """Reading checkpoints: a Lightning file, a state dict, a folder, or a model on the Hub. Runs no pickled code."""
 
 import argparse
-import json
 import pickle
 import warnings
 from collections import OrderedDict
@@ -12,9 +11,10 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+
+from ..reading import check_not_cut_short, check_safetensors, cut_short, one_line, read_object
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -22,6 +22,8 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+CONTAINERS = ("model", "module", "model_state_dict")
+"""Where trainers put the state dict beside their own state."""
 
 
 class _Inert:
@@ -76,7 +78,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
     if not path.is_dir():
         path = download(str(source))
     config_file = path / "config.json"
-    config = read_json(config_file) if config_file.is_file() else {}
+    config = read_object(config_file) if config_file.is_file() else {}
     return Checkpoint(str(source), folder_weights(path), config, path)
 
 
@@ -87,16 +89,8 @@ def download(repo_id: str) -> Path:
         return Path(snapshot_download(repo_id, allow_patterns=patterns))
     except (OSError, HFValidationError) as error:
         raise ValueError(
-            f"source={repo_id!r} is neither a file, nor a folder, nor a model on the Hub: {error}"
+            f"source={repo_id!r} is neither a file, nor a folder, nor a model on the Hub: {one_line(error)}"
         ) from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not a JSON file: {error}") from error
 
 
 def folder_weights(folder: Path) -> dict[str, Tensor]:
@@ -112,7 +106,7 @@ def folder_weights(folder: Path) -> dict[str, Tensor]:
 
 def shard_files(index: Path) -> list[Path]:
     """The files that a shard index names, each beside it."""
-    weight_map = read_json(index).get("weight_map", {})
+    weight_map = read_object(index).get("weight_map", {})
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
@@ -127,16 +121,17 @@ def load_weights_file(path: Path) -> dict[str, Any]:
         ValueError: the file is broken, or it wants to run code or to make objects that [`ALLOWED`] does not list.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        check_safetensors(path)
+        return load_file(path)
+    check_not_cut_short(path)
     allowed: list[Any] = [(stand_in, name) for name, stand_in in ALLOWED.items()]
     try:
         with torch.serialization.safe_globals(allowed), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, ValueError) as error:  # what garbage raises
+        if isinstance(error, EOFError) or "unexpected EOF" in str(error):
+            raise cut_short(path) from error
         raise ValueError(
             f"{path} is refused: it is no PyTorch checkpoint, or it holds more than tensors and plain data, which "
             f"could run code on this machine. {unsafe_part(str(error))}"
@@ -154,9 +149,10 @@ def unsafe_part(message: str) -> str:
 
 
 def split_lightning(content: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and config of a Lightning file, or of a plain state dict, which has no config."""
+    """Weights and config of a Lightning file, or of a state dict, plain or in another dict, which has no config."""
     if "state_dict" not in content:
-        return checked_tensors(content, path), {}
+        inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
+        return checked_tensors(inner, path), {}
     parameters = content.get("hyper_parameters") or {}
     if isinstance(parameters, argparse.Namespace):
         parameters = vars(parameters)

@@ -1,12 +1,13 @@
 """Tasks: their names, which one a checkpoint is for, its head and its labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
 
+from ..reading import read_json
 from .keys import CLASSIFIER, Renamed
-from .sources import Checkpoint, read_json
+from .sources import Checkpoint
 
 TASKS = ("pretrain", "vqa", "nlvr2", "ve", "retrieval")
 ALIASES = {
@@ -24,7 +25,8 @@ ARCHITECTURES = {
     "ForVisualEntailment": "ve",
     "ForImageAndTextRetrieval": "retrieval",
 }
-LABEL_FILES = ("vqa2_label2ans.json", "vilt_label2ans.json", "label2ans.json")
+LABEL_FILES = ("vqa2_label2ans.json", "vilt_label2ans.json", "label2ans.json", "vqa_dict.json")
+"""The answers of VQA, by the names that PuMer and ViLT (`vqa_dict.json`) give their file."""
 # Both in METER's and in PuMer's data preparation.
 LABELS = {"nlvr2": ["False", "True"], "ve": ["contradiction", "neutral", "entailment"]}
 
@@ -83,37 +85,72 @@ def name_stock_head(asked: str | None, renamed: Renamed, config: Mapping[str, An
     renamed.heads[task] = head
 
 
-def label_names(task: str, head: Mapping[str, Tensor], checkpoint: Checkpoint, is_stock: bool) -> list[str] | None:
+def label_names(
+    task: str, renamed: Renamed, checkpoint: Checkpoint, given: Any = None, fill: bool = False
+) -> list[str] | None:
     """The names of the labels in the order of the logits; None for a model without labels.
 
-    The original and released checkpoints do not hold the answers of VQA. They are read from a file beside the weights
-    ([`LABEL_FILES`]: a list, or a dict from indices), or else named `LABEL_0`, `LABEL_1`, ...
+    They are those `given`, a list or a dict from indices; else those in the config of a stock checkpoint. The original
+    and released checkpoints do not hold the answers of VQA: they are read from a file beside the weights
+    ([`LABEL_FILES`]), or else named `LABEL_0`, `LABEL_1`, ... With `fill`, a label that has no name is named so, too.
     """
+    head = renamed.heads.get(task, {})
     sizes = [value.shape[0] for name, value in head.items() if name.startswith(f"{CLASSIFIER}.3.")]
-    if not sizes:
+    size = sizes[0] if sizes else None
+    if given is not None:
+        return ordered_labels(given, "config.id2label", size if fill else None)
+    if size is None:
         return None
-    size = sizes[0]
-    if is_stock and len(checkpoint.config.get("id2label") or ()) == size:
-        return ordered_labels(checkpoint.config["id2label"])
-    if task == "vqa":
-        for name in LABEL_FILES:
-            path = checkpoint.folder / name
-            if path.is_file():
-                labels = ordered_labels(read_json(path))
-                if len(labels) != size:
-                    raise ValueError(f"{path} has {len(labels)} answers, but the checkpoint {size}: move it away?")
-                return labels
+    default = [f"LABEL_{index}" for index in range(size)]
+    for source, labels in known_labels(task, renamed, checkpoint):
+        names = ordered_labels(labels, source, size if fill else None)
+        if len(names) != size:
+            way_out = "give others in config="
+            if len(names) < size and isinstance(labels, dict):
+                way_out += ", or name those that are missing LABEL_<index> with --fill-labels (fill_labels=True)"
+            raise ValueError(f"{source} has {len(names)} labels, but the checkpoint {size}: {way_out}")
+        return names
     known = LABELS.get(task, [])
-    return known if len(known) == size else [f"LABEL_{index}" for index in range(size)]
+    return known if len(known) == size else default
 
 
-def ordered_labels(labels: Any) -> list[str]:
-    """Labels as a list, from a list or from a dict from indices, which are strings in JSON."""
+def known_labels(task: str, renamed: Renamed, checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
+    """Where the labels of a checkpoint are named, and what is there."""
+    own = checkpoint.config.get("id2label") or {}
+    if renamed.layout.origin == "stock" and any(str(name) != f"LABEL_{index}" for index, name in own.items()):
+        yield "id2label of config.json", own
+    for name in LABEL_FILES if task == "vqa" else ():
+        if (checkpoint.folder / name).is_file():
+            yield str(checkpoint.folder / name), read_json(checkpoint.folder / name)
+
+
+def ordered_labels(labels: Any, name: str, size: int | None = None) -> list[str]:
+    """Labels as a list, from a list or from a dict from indices, which are strings in JSON.
+
+    Args:
+        labels: the list or dict.
+        name: where they are from, for errors.
+        size: how many there are; an index below it that has no label gets the name `LABEL_<index>`. None: each index
+            must have one.
+
+    Raises:
+        ValueError: there are gaps, or what is no index; the message names the first.
+    """
     if isinstance(labels, list):
         return [str(label) for label in labels]
     if not isinstance(labels, dict):
-        raise ValueError(f"labels are a list, or a dict from indices, not {type(labels).__name__}")
+        raise ValueError(f"{name}: labels are a list, or a dict from indices, not {type(labels).__name__}")
+    no_index = next((index for index in labels if not str(index).isdecimal()), None)
+    if no_index is not None:
+        raise ValueError(f"{name}: {no_index!r} is no index: labels are a list, or a dict from indices")
     by_index = {int(index): str(label) for index, label in labels.items()}
-    if sorted(by_index) != list(range(len(by_index))):
-        raise ValueError(f"labels have the indices {sorted(by_index)[:5]}...: they should count from 0 without gaps")
+    if size is not None:
+        by_index = {**{index: f"LABEL_{index}" for index in range(size)}, **by_index}
+    missing = [index for index in range(max(by_index, default=-1) + 1) if index not in by_index]
+    if missing:
+        shown = ", ".join(map(str, missing[:5])) + (", ..." if len(missing) > 5 else "")
+        raise ValueError(
+            f"{name}: no label has the index {shown}: add it, or name such a label LABEL_{missing[0]} with "
+            "--fill-labels (fill_labels=True)"
+        )
     return [by_index[index] for index in range(len(by_index))]

@@ -1,8 +1,9 @@
 """The `data` block of a recipe: the fields that all tasks share."""
 
-import json
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
+
+from ..reading import parse_json
 
 SPLITS = ("train", "validation", "test")
 
@@ -24,7 +25,8 @@ class DataArguments:
         default=None, metadata={"help": "Its revision; a dataset with a loading script has refs/convert/parquet."}
     )
     columns: dict | str | None = field(
-        default=None, metadata={"help": "JSON: our column name -> the dataset's, where they differ."}
+        default=None,
+        metadata={"help": "JSON, or a file with it: our column name -> the dataset's, where they differ."},
     )
     split_column: str | None = field(
         default=None,
@@ -107,10 +109,7 @@ class DataArguments:
         if self.streaming and self.split_column:
             raise ValueError("data.streaming does not go with data.split_column: give a dataset that has splits")
         if isinstance(self.columns, str):
-            try:
-                self.columns = json.loads(self.columns)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"data.columns={self.columns!r}: not valid JSON: {error}") from error
+            self.columns = parse_json(self.columns, "data.columns")
         if self.columns is not None and not isinstance(self.columns, dict):
             raise ValueError(f"data.columns={self.columns!r}: must map our column names to the dataset's")
 

@@ -21,7 +21,7 @@ from ..explain.run import encode, probabilities
 from ..images import ImageSource
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import ClassifierHead
-from ..models.loading import UNREDUCED, load_checkpoint
+from ..models.loading import load_checkpoint, unreduced_error
 from ..reducers import ReductionConfig
 from ..tokens import LayerTrace
 
@@ -83,7 +83,7 @@ class Asker:
                 "`pumer-hf explain` takes all"
             )
         if model.reduction is None:
-            raise ValueError(UNREDUCED)
+            raise unreduced_error(model)
         if model.base_model.reducer.uses_prior:
             raise ValueError(f"reduction.method={model.reduction.method!r} needs a map for each text: try another")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):

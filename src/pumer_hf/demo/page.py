@@ -1,6 +1,7 @@
 """The page, in Gradio."""
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +63,23 @@ def launch(
         **reduction: `reduction=`, another schedule than the checkpoint's.
     """
     load_gradio()
+    check_address(host, port)
     asker = Asker.load(checkpoint, teacher, **reduction)
     name = name or display_name(checkpoint)
     page = build_page(asker, name, find_examples(examples, asker.model, asker.processor))
     page.launch(server_name=host, server_port=port, share=share, **appearance(asker))
+
+
+def check_address(host: str | None, port: int | None) -> None:
+    """Raise `ValueError` if the page cannot be served there; else Gradio would fail, or wait, once all is loaded."""
+    if port is not None and not 1 <= port <= 65535:
+        raise ValueError(f"--port {port}: must be in [1, 65535]")
+    try:
+        family = socket.getaddrinfo(host or "127.0.0.1", port)[0][0]
+        socket.create_server((host or "127.0.0.1", port or 0), family=family).close()
+    except OSError as error:
+        place = " ".join(f"--{name} {value}" for name, value in (("host", host), ("port", port)) if value is not None)
+        raise ValueError(f"{place}: cannot serve there: {error.strerror}; choose another") from error
 
 
 def display_name(checkpoint: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from ..folders import whole_folder
 from ..models.loading import load_checkpoint
 from .asker import Asker
 from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
@@ -53,32 +54,39 @@ def export_space(
         requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: this version on PyPI.
         **reduction: `reduction=`, another schedule than the checkpoint's; saved with a copied model, else in `app.py`.
     """
-    space = Path(folder)
-    if space.exists() and (not space.is_dir() or any(space.iterdir())):
+    if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
         raise ValueError(f"--export-space {folder}: it exists and is not empty: choose another folder")
+    check_requirement(requirement)
     gradio = gradio_version()
     asker = Asker.load(checkpoint, teacher, **reduction)
     find_examples(examples, asker.model, asker.processor)  # before anything is written
     scenes = examples == DIGIT_SCENES or (examples is None and knows_only_digit_scenes(asker.model, asker.processor))
-    space.mkdir(parents=True, exist_ok=True)
-    arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
-    if Path(checkpoint).is_dir():
-        arguments["name"] = display_name(checkpoint)
-    if teacher is not None:
-        arguments["teacher"] = copied(teacher, space / "teacher", reduction=None)
-    if scenes:
-        arguments["examples"] = DIGIT_SCENES
-    elif examples is not None:
-        arguments["examples"] = copied_examples(Path(examples), space / "examples")
-    if not Path(checkpoint).is_dir():
-        arguments |= reduction
-    text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    (space / "app.py").write_text(APP.format(arguments=text), encoding="utf-8")
-    requirement = requirement or f"{PACKAGE}{'[digits]' if scenes else ''}=={version(PACKAGE)}"
-    (space / "requirements.txt").write_text(f"{requirement}\n", encoding="utf-8")
-    ids = [name for name in (checkpoint, teacher) if name is not None and not Path(name).is_dir()]
-    (space / "README.md").write_text(readme(display_name(checkpoint), gradio, ids), encoding="utf-8")
-    return space
+    with whole_folder(folder) as space:
+        arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
+        if Path(checkpoint).is_dir():
+            arguments["name"] = display_name(checkpoint)
+        if teacher is not None:
+            arguments["teacher"] = copied(teacher, space / "teacher", reduction=None)
+        if scenes:
+            arguments["examples"] = DIGIT_SCENES
+        elif examples is not None:
+            arguments["examples"] = copied_examples(Path(examples), space / "examples")
+        if not Path(checkpoint).is_dir():
+            arguments |= reduction
+        text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+        (space / "app.py").write_text(APP.format(arguments=text), encoding="utf-8")
+        requirement = requirement or f"{PACKAGE}{'[digits]' if scenes else ''}=={version(PACKAGE)}"
+        (space / "requirements.txt").write_text(f"{requirement}\n", encoding="utf-8")
+        ids = [name for name in (checkpoint, teacher) if name is not None and not Path(name).is_dir()]
+        (space / "README.md").write_text(readme(display_name(checkpoint), gradio, ids), encoding="utf-8")
+    return Path(folder)
+
+
+def check_requirement(requirement: str | None) -> None:
+    """Raise `ValueError` if pip would look on this machine."""
+    text = requirement or ""
+    if text.startswith(("-", ".", "/", "~")) or "file:" in text or ("/" in text and Path(text).exists()):
+        raise ValueError(f"--requirement {text}: a Space has no files of this machine: give a version, or a URL")
 
 
 def gradio_version() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..models.loading import SAVED, UNREDUCED, load_checkpoint
+from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from .batches import BATCH_SIZE, scene_batches, vqa_hat_batches
 from .measures import measure_explanations, measures_table
 
@@ -45,7 +45,7 @@ def measure_checkpoint(
         raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
     model, processor = load_checkpoint(source, reduction)
     if model.reduction is None:
-        raise ValueError(f"{source!r}: {UNREDUCED}")
+        raise unreduced_error(model, source)
     if vqa_hat is None:
         data, batches = "digit scenes", scene_batches(model, processor, scenes, batch_size)
     else:

@@ -10,7 +10,7 @@ from transformers import ProcessorMixin
 
 from ..images import ImageSource, open_image
 from ..models.base import PuMerPreTrainedModel
-from ..models.loading import SAVED, UNREDUCED, load_checkpoint
+from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from ..tokens import LayerTrace
 from .maps import merged_words
 from .panels import stack, titled
@@ -44,7 +44,7 @@ def explain_checkpoint(
         open_picture(name)  # an unreadable one is an error before the model is loaded
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
-        raise ValueError(f"{checkpoint!r}: {UNREDUCED}")
+        raise unreduced_error(model, checkpoint)
     rows, lines = zip(*(explain(model, processor, images, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"saved in {output}"]

@@ -1,18 +1,21 @@
 """`PuMerCard`: what is known about a checkpoint, and its rendering as a model card.
 
 A card is `README.md` and, beside it, `results.json` with these facts: the one renders from the other, so no number in
-a card is typed by hand. What is unknown is left out.
+a card is typed by hand. What is unknown is left out. Both are published, so they name folders and files of this
+machine by the last part of their paths ([`PuMerCard.published`]).
 """
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..reading import read_json, read_object
 from ..reducers import METHODS
+from .sources import is_hub_id, may_be_hub_id, public_command, public_name, without_paths
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
@@ -34,8 +37,6 @@ TASKS = {
     "retrieval": ("image-text-retrieval", "image-text retrieval"),
 }
 BACKBONES = {"vilt": "ViLT", "meter": "METER"}
-LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
-"""Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
 
 
 @dataclass
@@ -61,7 +62,8 @@ class PuMerCard:
     teacher: str | None = None
     """What it was distilled from: an id on the Hub, or a folder."""
     dataset: dict[str, Any] | None = None
-    """`name`, and as known `id` (on the Hub), `config`, `revision`, `split` (of the results), and other fields."""
+    """`name`, and as known `id` (on the Hub, or a folder), `config`, `revision`, `split` (of the results), and other
+    fields."""
     reduction: dict[str, Any] | None = None
     """The schedule, as `config.reduction` holds it."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -89,10 +91,7 @@ class PuMerCard:
             raise FileNotFoundError(
                 f"{path} is missing: a recipe writes it, and so does `pumer-hf card FOLDER --recipe`"
             )
-        try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: not valid JSON: {error}") from error
+        facts = read_json(path)
         known = [item.name for item in fields(cls)]
         unknown = sorted(set(facts) - set(known)) if isinstance(facts, dict) else ["(no object)"]
         if unknown or "name" not in facts or "backbone" not in facts:
@@ -106,21 +105,44 @@ class PuMerCard:
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
         """What the config of a saved model says; nothing is known about its training."""
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        config = read_object(Path(folder) / "config.json")
+        backbone = str(config.get("model_type")).removeprefix("pumer_")
+        if backbone not in BACKBONES:
+            raise ValueError(
+                f"{folder}/config.json: model_type={config.get('model_type')!r} is neither ViLT nor METER"
+            )
         architecture = (config.get("architectures") or [""])[0]
         reduction = config.get("reduction")
         return cls(
             name=Path(folder).resolve().name,
-            backbone=config["model_type"].removeprefix("pumer_"),
+            backbone=backbone,
             task=task_of(architecture),
             role="teacher" if reduction is None else "student",
             reduction=reduction,
         )
 
+    def published(self) -> "PuMerCard":
+        """The same facts for everybody: a folder is no id on the Hub, and of the paths of this machine there are only
+        the last parts.
+        """
+        report = without_paths(self.report)
+        if report.get("command"):
+            report["command"] = public_command(self.report["command"])
+        return replace(
+            self,
+            base_model=public_name(self.base_model) if self.base_model else None,
+            teacher=public_name(self.teacher) if self.teacher else None,
+            recipe=public_name(self.recipe) if self.recipe else None,
+            dataset=None if self.dataset is None else published_dataset(self.dataset),
+            training=without_paths(self.training),
+            report=report,
+        )
+
     @property
     def facts(self) -> dict[str, Any]:
-        """All that is known, as plain JSON types."""
-        return {name: value for name, value in asdict(self).items() if value is not None and value != {}}
+        """All that is known and may be published, as plain JSON types."""
+        values = asdict(self.published())
+        return {name: value for name, value in values.items() if value is not None and value != {}}
 
     @property
     def is_trained(self) -> bool:
@@ -151,22 +173,22 @@ class PuMerCard:
 
     def render(self, has_picture: bool = False) -> str:
         """The card: metadata for the Hub, and text."""
-        task = TASKS[self.task][1] if self.task else None
+        shown = self.published()
         card = ModelCard.from_template(
-            self.metadata(),
+            shown.metadata(),
             template_path=str(TEMPLATE),
-            card=self,
+            card=shown,
             has_picture=has_picture,
             picture=PICTURE_NAME,
-            backbone_name=BACKBONES[self.backbone],
-            task_text=task,
-            method=METHODS[self.reduction["method"]] if self.reduction else None,
-            reduction_json=json.dumps(self.reduction, indent=2),
-            results_table=results_table(self.report, self.role, self.unit),
-            tokens_table=tokens_table(self.report, self.role),
-            training_table=training_table(self.training),
-            baselines=self._baselines(),
-            sources=self._sources(),
+            backbone_name=BACKBONES[shown.backbone],
+            task_text=TASKS[shown.task][1] if shown.task else None,
+            method=METHODS[shown.reduction["method"]] if shown.reduction else None,
+            reduction_json=json.dumps(shown.reduction, indent=2),
+            results_table=results_table(shown.report, shown.role, shown.unit),
+            tokens_table=tokens_table(shown.report, shown.role),
+            training_table=training_table(shown.training),
+            baselines=shown._baselines(),
+            sources=shown._sources(),
         )
         return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -243,11 +265,14 @@ def task_of(architecture: str) -> str | None:
     return next((task for end, task in HEADS.items() if architecture.endswith(end)), None)
 
 
-def is_hub_id(source: str | None) -> bool:
-    """Whether this names a repository on the Hub rather than a folder."""
-    if not source:
-        return False
-    return bool(re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)) and source.split("/")[0] not in LOCAL_FOLDERS
+def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
+    """The `dataset` of a card for everybody: without an `id` that is a folder."""
+    facts = without_paths(dataset)
+    source = dataset.get("id")
+    if source and not may_be_hub_id(source):
+        del facts["id"]
+        facts["name"] = public_name(source) if dataset.get("name") in (None, source) else facts["name"]
+    return facts
 
 
 def link(source: str | None) -> str:

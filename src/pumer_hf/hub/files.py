@@ -1,13 +1,16 @@
 """Which files of a folder a stranger needs, and whether they are all there."""
 
 import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from .. import remote_code
+from ..reading import check_model_files, read_json, read_object
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
+from .sources import without_path_keys
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -32,6 +35,7 @@ PUBLISHED = (
     "LICENSE*",
 )
 """What is pushed of a folder. Checkpoints, optimizer states and pickles are not."""
+CONFIGS = {"config.json", PROCESSOR, "preprocessor_config.json", "tokenizer_config.json"}
 STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
 """Weights in a repository that a push replaces: left there, they could be loaded in place of the new ones."""
 
@@ -57,6 +61,13 @@ def matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
+def remove_stale_weights(folder: Path, written: Collection[str]) -> None:
+    """Remove the weights in a folder, if it is there, that are not among those just `written`."""
+    for path in folder.glob("*"):
+        if matches(path.name, STALE) and path.name not in written:
+            path.unlink()
+
+
 def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     """What to push of a folder that `save_pretrained` wrote, complete with remote code and card.
 
@@ -71,6 +82,7 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     }
     if remote_code.FILE_NAME not in published or "auto_map" not in config:
         published |= _with_remote_code(folder, config)
+    published |= _without_origins(published)
     published |= card_files(folder, repo_id)
     return FolderFiles(dict(sorted(published.items())), tuple(name for name in names if name not in published))
 
@@ -97,12 +109,13 @@ def check_folder(folder: Path) -> dict[str, Any]:
         )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder}/config.json is missing: give a folder that `save_pretrained` wrote")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    check_model_files(folder)
+    config = read_object(folder / "config.json")
     kind = config.get("model_type")
     if kind not in FAMILIES:
         raise ValueError(f"{folder}/config.json: model_type={kind!r} is no PuMer model: `pumer-hf convert` makes one")
     if (folder / INDEX).is_file():
-        weight_map = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        weight_map = read_object(folder / INDEX)["weight_map"]
         missing = sorted(name for name in set(weight_map.values()) if not (folder / name).is_file())
         if missing:
             raise FileNotFoundError(f"{folder}: {', '.join(missing)} is missing, which {INDEX} names: save it anew")
@@ -130,10 +143,21 @@ def _with_remote_code(folder: Path, config: dict[str, Any]) -> dict[str, Path | 
         remote_code.FILE_NAME: remote_code.source().encode(),
         "config.json": _json(config),
     }
-    processor = json.loads((folder / PROCESSOR).read_text(encoding="utf-8"))
+    processor = read_json(folder / PROCESSOR)
     if processor.get("processor_class") == "PuMerMeterProcessor":
         reference = f"{remote_code.MODULE}.{processor['processor_class']}"
         made[PROCESSOR] = _json(processor | {"auto_map": {"AutoProcessor": reference}})
+    return made
+
+
+def _without_origins(published: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
+    """The config files that say from which folder of this machine something was loaded, without that."""
+    made: dict[str, Path | bytes] = {}
+    for name in CONFIGS & published.keys():
+        content = published[name]
+        config = json.loads(content) if isinstance(content, bytes) else read_json(content)
+        if config != without_path_keys(config):
+            made[name] = _json(without_path_keys(config))
     return made
 
 

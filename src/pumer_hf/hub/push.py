@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
+from huggingface_hub.utils import validate_repo_id
 
 from .files import STALE, FolderFiles, matches, published_files
 
@@ -57,6 +58,18 @@ def _advice(status: int) -> str:
     return "the push failed"
 
 
+def files_to_push(folder: str | Path, repo_id: str) -> FolderFiles:
+    """What a push of a folder to a repository would publish; asks nobody.
+
+    Raises:
+        ValueError, FileNotFoundError: the folder does not hold a whole PuMer model.
+        PushError: the Hub allows no repository of this name.
+    """
+    with clear_errors(repo_id):
+        validate_repo_id(repo_id)
+    return published_files(folder, repo_id)
+
+
 def push_folder(
     folder: str | Path,
     repo_id: str,
@@ -88,7 +101,7 @@ def push_folder(
         ValueError, FileNotFoundError: the folder does not hold a whole PuMer model.
         PushError: the Hub refused or failed, and confirmed no commit.
     """
-    files = published_files(folder, repo_id)  # before anything is created
+    files = files_to_push(folder, repo_id)  # before anything is created
     api = HfApi(token=token)
     with clear_errors(repo_id):
         repo_id = _prepare_repo(api, repo_id, private=private, revision=revision, create_pr=create_pr)

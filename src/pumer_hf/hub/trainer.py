@@ -105,7 +105,7 @@ class HubTrainer(Trainer):
     hub_model_id: str | None
     push_in_progress: PushInProgress | None
 
-    def __init__(self, model: Any, **kwargs: Any):
+    def __init__(self, model: Any = None, **kwargs: Any):
         super().__init__(model, **kwargs)
         self.add_callback(ModelCardCallback(self))
 

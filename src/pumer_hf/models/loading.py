@@ -1,32 +1,63 @@
 """A saved model and its processor, whatever head it has."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 
+from ..configuration import PRESETS
+from ..reading import check_model_files, one_line
 from . import meter, vilt
 from .base import PuMerPreTrainedModel
 
 SAVED = "saved"
 """`reduction` of [`load_checkpoint`]: as the checkpoint says."""
-UNREDUCED = (
-    "the model reduces no tokens (config.reduction is None): give a schedule, such as --reduction "
-    '\'{"method": "pumer", "layers": [2, 5, 8], "prune_ratio": 0.1, "image_merge_ratio": 0.3, '
-    '"text_merge_ratio": 0.2}\''
-)
-"""The error of commands that need a reduction."""
+PRESET_OF = {
+    "ForImagesAndTextClassification": "nlvr2",
+    "ForVisualEntailment": "snli_ve",
+    "ForImageAndTextRetrieval": "retrieval",
+}
+"""How a model class ends -> the task of the paper's schedule for it; of others `vqav2`."""
+
+
+def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
+    """The paper's schedule for a model of this family and head, on the layers that this one has.
+
+    In a model of another depth than the family's default, the layers are those at the same part of the depth.
+    """
+    task = next((task for end, task in PRESET_OF.items() if type(model).__name__.endswith(end)), "vqav2")
+    schedule = PRESETS[model.config.model_type.removeprefix("pumer_"), task]
+    depth, usual = model.config.num_reducible_layers, type(model.config)().num_reducible_layers
+    layers = sorted({layer * depth // usual for layer in schedule.layers})
+    return replace(schedule, layers=tuple(layers)).to_dict()
+
+
+def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> ValueError:
+    """The error of commands that need a reduction, with one that fits the model.
+
+    Args:
+        model: which reduces no tokens.
+        source: what the user calls it; default: where it was loaded from, else its class.
+    """
+    return ValueError(
+        f"{source or model.name_or_path or type(model).__name__}: the model reduces no tokens (config.reduction is "
+        f"None): give a schedule, such as --reduction '{json.dumps(fitting_schedule(model))}'"
+    )
 
 
 def load_checkpoint(source: str, reduction: Any = SAVED) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
     """A saved model and its processor; see [`load_checkpoint_model`]."""
     model = load_checkpoint_model(source, reduction)
     with _naming(source, "processor"):
-        return model, AutoProcessor.from_pretrained(source)
+        # Code of the checkpoint is never asked for: all that it could hold is in this package.
+        return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
 
 
 def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTrainedModel:
@@ -38,15 +69,38 @@ def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTraine
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is none of ours.
+        ValueError: there is no such checkpoint, or it is none of ours, or a file of it is broken or cut short.
     """
     overrides = {} if isinstance(reduction, str) and reduction == SAVED else {"reduction": reduction}
+    if Path(source).is_dir():
+        check_model_files(Path(source))
     with _naming(source, "model"):
         config, _ = PreTrainedConfig.get_config_dict(source)
         if not config:
             raise ValueError(f"{source!r} has no config.json: give a folder that save_pretrained made, or a Hub id")
-        model = model_class(config, source).from_pretrained(source, **overrides)
+        model, found = model_class(config, source).from_pretrained(
+            source, **overrides, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    check_loaded(found, source)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+def check_loaded(found: dict[str, Any], source: str) -> None:
+    """Raise `ValueError` if weights are missing, or do not have the shapes that the config says.
+
+    Args:
+        found: what `from_pretrained(..., output_loading_info=True)` returns beside the model.
+        source: the checkpoint.
+    """
+    # What a method learns is not in a checkpoint that was trained without it.
+    missing = sorted(name for name in found["missing_keys"] if "reducer." not in name)
+    problems = {"without": missing, "of another shape:": sorted(str(item[0]) for item in found["mismatched_keys"])}
+    for problem, names in problems.items():
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(
+                f"{source!r}: the weights do not fit its config.json, they are {problem} {', '.join(names[:3])}{more}"
+            )
 
 
 @contextmanager
@@ -56,7 +110,11 @@ def _naming(source: str, part: str) -> Iterator[None]:
         yield
     except (OSError, HFValidationError) as error:
         where = "in this folder" if Path(source).is_dir() else "here or on the Hub"
-        raise ValueError(f"{source!r}: there is no {part} {where}: {error}") from error
+        raise ValueError(f"{source!r}: there is no {part} {where}: {one_line(error)}") from error
+    except StrictDataclassError as error:
+        raise ValueError(f"{source!r}: its config.json is wrong: {one_line(error)}") from error
+    except SafetensorError as error:  # of the Hub: files of a folder are checked before
+        raise ValueError(f"{source!r}: its weights are broken or cut short, download them again: {error}") from error
 
 
 def model_class(config: dict[str, Any], source: str) -> type[PuMerPreTrainedModel]:

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import TrainingArguments
 
 
@@ -27,7 +29,15 @@ class DistillationTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        self._refuse_what_has_no_effect()
         super().__post_init__()
+        if self.push_to_hub and self.hub_model_id is not None:
+            try:
+                validate_repo_id(self.hub_model_id)
+            except HFValidationError as error:
+                raise ValueError(
+                    f"hub_model_id={self.hub_model_id!r}: no name that the Hub allows: {error}"
+                ) from error
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
         if self.alpha < 0:
@@ -37,6 +47,26 @@ class DistillationTrainingArguments(TrainingArguments):
         for name in ("cross_modal_learning_rate", "classifier_learning_rate"):
             if getattr(self, name) is not None and getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
+
+    def _refuse_what_has_no_effect(self) -> None:
+        """Raise `ValueError` for an argument of `Trainer` that the loss of [`DistillationTrainer`] does not know."""
+        if self.label_names not in (None, ["labels"]):
+            raise ValueError(f"label_names={self.label_names}: the labels of a batch are under 'labels'; leave it out")
+        if not self.average_tokens_across_devices:
+            raise ValueError(
+                "average_tokens_across_devices=False: the loss of a step is the mean over its examples on all "
+                "devices; leave it out"
+            )
+        if self.use_liger_kernel:
+            raise ValueError("use_liger_kernel=True: Liger has no kernels for these models; leave it out")
+        if self.parallelism_config is not None:
+            sizes = {name: vars(self.parallelism_config).get(name, 1) for name in ("sp_size", "cp_size")}
+            for name, size in sizes.items():
+                if size > 1:
+                    raise ValueError(
+                        f"parallelism_config has {name}={size}: a sequence whose tokens are reduced cannot be shared "
+                        "out over devices; leave it out"
+                    )
 
     def autocast(self) -> torch.autocast:
         """The mixed precision of these arguments or of `accelerate launch`, for what runs outside of a Trainer."""

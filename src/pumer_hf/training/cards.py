@@ -1,6 +1,5 @@
 """Model cards of recipes: of the models that a run has trained, and of those that the recipe files define."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,10 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
+from ..hub.sources import may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
+from ..reading import read_object
 from ..reducers import parse_reduction
 from .recipe import Recipe, parse_recipe
 from .record import recorded_training
@@ -71,7 +72,9 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
     """What the `data` block says about the data, and which split the results are of."""
     facts: dict[str, Any]
     if args.dataset is not None:
-        facts = {"name": args.dataset, "id": args.dataset, "split": args.test_split or args.validation_split}
+        name = public_name(args.dataset)
+        facts = {"name": DATASETS.get(name, name), "id": args.dataset if may_be_hub_id(args.dataset) else None}
+        facts |= {"split": args.test_split or args.validation_split}
         facts |= {"config": args.dataset_config, "revision": args.dataset_revision}
     elif args.train_file is not None:
         path = Path(args.train_file[0])
@@ -122,7 +125,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     if script is None or script[1] not in TASKS:
         raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
     task = TASKS[script[1]]
-    report = {} if results is None else json.loads(results.read_text(encoding="utf-8"))
+    report = {} if results is None else read_object(results)
     recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")

@@ -1,7 +1,7 @@
 """What comes before the teacher where the task is too hard to learn from scratch in minutes: reading digit scenes."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from transformers import set_seed
 from transformers.utils import logging
@@ -41,6 +41,8 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         return recipe.model
     args = recipe.stage("pretraining")
     args.push_to_hub = False  # the repository is the student's
+    # The task's labels may be classes, but those of questions are not.
+    args.label_smoothing_factor = cast(dict, recipe.training.pretraining).get("label_smoothing_factor", 0.0)
     questions = question_arguments(recipe.data)
     data = VQA.load(questions, None)
     texts = [*texts, *VQA.texts(data.train)]

@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from ..reading import parse_json
 from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
 
@@ -45,7 +46,8 @@ class ModelArguments:
         },
     )
     config: dict | str | None = field(
-        default=None, metadata={"help": "Model config fields (JSON) of a teacher that starts from scratch."}
+        default=None,
+        metadata={"help": "Model config fields (JSON, or a file with it) of a teacher that starts from scratch."},
     )
     image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
     image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
@@ -68,20 +70,23 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default="outputs/vqa", metadata={"help": "Folder for the teacher, the student and results.json."}
     )
     teacher_training: dict | str | None = field(
-        default=None, metadata={"help": "Training arguments (JSON) that are different in the teacher stage."}
+        default=None,
+        metadata={"help": "Training arguments (JSON, or a file with it) that are different in the teacher stage."},
     )
     reducer_training: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON) that are different in a first stage of the student, in which only the "
-            "parts that reduce tokens and the classifier learn, without TiP's continuity loss. Default: no such stage."
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage of the student, "
+            "in which only the parts that reduce tokens and the classifier learn, without TiP's continuity loss. "
+            "Default: no such stage."
         },
     )
     pretraining: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON) that are different in a first stage, in which a model from scratch "
-            "learns to answer questions about digit scenes; for recipes on digit scenes. Default: no such stage."
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a "
+            "model from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: "
+            "no such stage."
         },
     )
     early_stopping_patience: int = field(
@@ -317,12 +322,9 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def _as_dict(name: str, value: dict | str | None) -> dict | None:
-    """A dict field that a flag gives as JSON."""
+    """A dict field that a flag gives as JSON, or as a file with it."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{name}={value!r}: not valid JSON: {error}") from error
+        value = parse_json(value, name)
     if value is not None and not isinstance(value, dict):
         raise ValueError(f"{name}={value!r}: must be a JSON object")
     return value

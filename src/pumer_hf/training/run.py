@@ -36,6 +36,7 @@ from .record import begin_stage, made_from, weights_of, without_student
 from .report import check_writable, format_report, write_json
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
+from .trainer import check_devices, check_label_smoothing
 
 logger = logging.get_logger(__name__)
 
@@ -49,6 +50,7 @@ def run_recipe(task: Task, default: Path) -> None:
     """
     with exit_on_user_error():
         recipe = parse_recipe(task.arguments, default=default)
+        check_devices(recipe.training)
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
             check_reporters(args)
@@ -243,6 +245,7 @@ def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Co
 
 def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
+    check_label_smoothing(recipe.training, teacher)
     schedule = parse_reduction(recipe.reduction)
     learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
     if recipe.training.reducer_training is not None and not learns:

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 from ..hub.trainer import HubTrainer
+from ..models.base import PuMerPreTrainedModel, unwrapped
+from ..models.heads import ClassifierHead, soft_target_loss
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .losses import distillation_loss, total_loss
@@ -29,12 +31,17 @@ class DistillationTrainer(HubTrainer):
             dataset, the task loss stands alone.
         args: [`DistillationTrainingArguments`].
         eval_collator: data collator of evaluation and prediction; default: that of training.
+        compute_loss_func: takes the place of the model's own loss, with the arguments that `Trainer` gives it:
+            `(outputs, labels, num_items_in_batch=n)`. It returns the sum of its loss over the batch, divided by `n`.
+            `n` is the number of examples of the step, in all of its batches and processes; in evaluation, that of the
+            batch. The distillation loss is added to it.
 
-    The other arguments are those of `Trainer`. Batches may hold `teacher_logits` float (B, C)
-    ([`add_teacher_logits`]), which then take the teacher's place.
+    The other arguments are those of `Trainer`; `args.label_smoothing_factor` is for labels that are classes. Batches
+    may hold `teacher_logits` float (B, C) ([`add_teacher_logits`]), which then take the teacher's place.
     """
 
     args: DistillationTrainingArguments
+    teacher: nn.Module | None
     data_collator: Callable[[list], dict[str, Tensor]]
     _signature_columns: list[str] | None
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
@@ -43,31 +50,47 @@ class DistillationTrainer(HubTrainer):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | None = None,
         *,
         teacher: PreTrainedModel | None = None,
         eval_collator: Callable[[list], dict[str, Tensor]] | None = None,
+        compute_loss_func: Callable[..., Tensor] | None = None,
         **kwargs: Any,
     ):
+        self.teacher = teacher  # `model_init`, which `Trainer` calls, compares its model with it
+        # Not the attribute of `Trainer`: with that one set, some versions do not divide by the accumulation steps.
+        self.task_loss_func = compute_loss_func
         super().__init__(model, **kwargs)
-        if not isinstance(self.args, DistillationTrainingArguments):
-            raise ValueError("args must be DistillationTrainingArguments")
+        self._check_arguments(kwargs)
         self.model_accepts_loss_kwargs = False
         self.eval_collator = eval_collator
-        self.teacher = None if teacher is None else self._prepare_teacher(teacher)
+        if teacher is not None:
+            check_teacher(teacher, self.model)
+            teacher.requires_grad_(False).eval()
+            self.teacher = place_teacher(teacher, self.accelerator, self.args.shard_teacher)
         self._term_sums: dict[str, Tensor] = {}
         self._steps_since_log = 0
 
-    def _prepare_teacher(self, teacher: PreTrainedModel) -> nn.Module:
-        if teacher is self.model:
-            raise ValueError("teacher and model are the same object: load the teacher a second time")
-        if teacher.config.id2label != self.model.config.id2label:
-            raise ValueError(
-                f"teacher and model must have the same labels in the same order, but teacher.config.id2label has "
-                f"{len(teacher.config.id2label)} entries and model.config.id2label has "
-                f"{len(self.model.config.id2label)}, or they differ in order"
-            )
-        return place_teacher(teacher.requires_grad_(False).eval(), self.accelerator, self.args.shard_teacher)
+    def _check_arguments(self, given: dict[str, Any]) -> None:
+        """Raise `ValueError` for an argument that would have no effect."""
+        if not isinstance(self.args, DistillationTrainingArguments):
+            raise ValueError(f"args={type(self.args).__name__}(...): give DistillationTrainingArguments")
+        check_devices(self.args)
+        smoothing = self.args.label_smoothing_factor
+        if smoothing and self.task_loss_func is not None:
+            raise ValueError(f"label_smoothing_factor={smoothing}: compute_loss_func does not see it; set it to 0")
+        check_label_smoothing(self.args, unwrapped(self.model))
+        optimizers = ("optimizers", (None, None)), ("optimizer_cls_and_kwargs", None)
+        for name, default in optimizers:
+            for rate in ("cross_modal_learning_rate", "classifier_learning_rate"):
+                if given.get(name, default) != default and getattr(self.args, rate) is not None:
+                    raise ValueError(f"{rate}={getattr(self.args, rate)}: has no effect beside {name}=; leave out one")
+
+    def call_model_init(self, trial: Any = None) -> PreTrainedModel:
+        model = super().call_model_init(trial)
+        if self.teacher is not None:
+            check_teacher(self.accelerator.unwrap_model(self.teacher), model)
+        return model
 
     def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.optimizer_cls_and_kwargs is None:
@@ -123,11 +146,14 @@ class DistillationTrainer(HubTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         inputs = dict(inputs)
+        size = _batch_size(inputs)
         teacher_logits = inputs.pop("teacher_logits", None)
+        labels = inputs.get("labels")
+        if self.task_loss_func is not None:
+            inputs.pop("labels", None)  # they need not be those of the model
         outputs = model(**inputs)
-        if outputs.loss is None:
-            raise ValueError("the batch has no labels: the data collator must return them under 'labels'")
-        terms = {"task_loss": outputs.loss}
+        num_items = num_items_in_batch if model.training else None  # of a whole step; None: this batch stands alone
+        terms = {"task_loss": self._task_loss(outputs, labels, size, size if num_items is None else num_items)}
         if model.training:
             if teacher_logits is None and self.teacher is not None:
                 teacher_logits = self._logits_of(self.teacher, inputs)
@@ -135,13 +161,21 @@ class DistillationTrainer(HubTrainer):
                 terms["distillation_loss"] = distillation_loss(outputs.logits, teacher_logits, self.args.temperature)
             terms |= auxiliary_losses(outputs.reduction)
         loss = total_loss(terms, self.args.alpha)
-        if num_items_in_batch is not None:
+        if num_items is not None:
             # From the mean over this batch to its share in the mean over the step. The Trainer divides by the number
             # of accumulation steps, and averages over processes.
-            share = _batch_size(inputs) * self.accelerator.num_processes / num_items_in_batch
+            share = size * self.accelerator.num_processes / num_items
             self._add_terms(terms, share)
             loss = loss * share * self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
+
+    def _task_loss(self, outputs: Any, labels: Tensor | None, size: int, num_items: Tensor | int) -> Tensor:
+        """The mean of the task loss over a batch of `size` examples; `num_items` is what its step holds."""
+        if self.task_loss_func is not None:
+            return self.task_loss_func(outputs, labels, num_items_in_batch=num_items) * (num_items / size)
+        if outputs.loss is None:
+            raise ValueError("the batch has no labels: the data collator must return them under 'labels'")
+        return outputs.loss if self.label_smoother is None else self.label_smoother(outputs, labels)
 
     @torch.no_grad()
     def _logits_of(self, teacher: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
@@ -164,6 +198,36 @@ class DistillationTrainer(HubTrainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs = {name: value for name, value in inputs.items() if name != "teacher_logits"}
         return super().prediction_step(model, inputs, *args, **kwargs)
+
+
+def check_teacher(teacher: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Raise `ValueError` unless `teacher` is another model with the same labels."""
+    if teacher is model:
+        raise ValueError("teacher and model are the same object: load the teacher a second time")
+    if teacher.config.id2label != model.config.id2label:
+        raise ValueError(
+            f"teacher and model must have the same labels in the same order, but teacher.config.id2label has "
+            f"{len(teacher.config.id2label)} entries and model.config.id2label has {len(model.config.id2label)}, or "
+            "they differ in order"
+        )
+
+
+def check_devices(args: TrainingArguments) -> None:
+    """Raise `ValueError` if one process would train on several GPUs, which gives a loss for each of them."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"one process cannot train on {args.n_gpu} GPUs: start one for each with `accelerate launch`, or choose "
+            "one GPU with CUDA_VISIBLE_DEVICES"
+        )
+
+
+def check_label_smoothing(args: TrainingArguments, model: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if labels are to be smoothed that are no classes."""
+    if args.label_smoothing_factor and isinstance(model, ClassifierHead) and model.criterion is soft_target_loss:
+        raise ValueError(
+            f"label_smoothing_factor={args.label_smoothing_factor}: it is for labels that are classes, but those of "
+            f"{type(model).__name__} say how right each answer is; set it to 0"
+        )
 
 
 def auxiliary_losses(reduction: tuple[LayerTrace, ...] | None) -> dict[str, Tensor]:

@@ -1,0 +1,83 @@
+"""What may be said in public about where a model and its data come from: ids on the Hub, and no path of a machine."""
+
+import json
+import os
+import re
+from pathlib import PureWindowsPath
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
+"""Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
+RECIPES = "recipes"
+"""The folder of this repository whose paths may be told."""
+PATH_KEYS = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file")
+"""Where config files say from where something was loaded."""
+
+
+def may_be_hub_id(source: str) -> bool:
+    """Whether this can be the id of a repository on the Hub, perhaps without a namespace, and is nothing on this
+    machine, which would be read first.
+    """
+    try:
+        validate_repo_id(source)
+    except HFValidationError:
+        return False
+    return source.split("/")[0] not in LOCAL_FOLDERS and not os.path.exists(source)
+
+
+def is_hub_id(source: str | None) -> bool:
+    """Whether this is the id `namespace/name` of a repository on the Hub rather than a folder."""
+    return bool(source) and "/" in str(source) and may_be_hub_id(str(source))
+
+
+def public_name(source: str) -> str:
+    """An id on the Hub as it is; of a path only its last part, except in the folder of recipes."""
+    parts = [part for part in re.split(r"[\\/]+", source) if part]
+    if is_hub_id(source) or not parts or parts[0] == RECIPES:
+        return source
+    return parts[-1]
+
+
+def without_paths(value: Any) -> Any:
+    """A value of JSON types in which each string that is an absolute path is replaced by its last part."""
+    if isinstance(value, dict):
+        return {name: without_paths(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths(item) for item in value]
+    return public_name(value) if isinstance(value, str) and is_absolute(value) else value
+
+
+def is_absolute(text: str) -> bool:
+    """Whether this is an absolute path, of any system, or one from a home folder."""
+    return text.startswith(("/", "~", "file:")) or PureWindowsPath(text).is_absolute()
+
+
+def public_command(command: str) -> str:
+    """A command line, joined by spaces, that names files and folders by their last part."""
+    return re.sub(r"(^|\s)(--?[\w-]+[\s=])?(\{.*?\}(?=\s--|$)|\S+)", _public_argument, command)
+
+
+def _public_argument(found: re.Match[str]) -> str:
+    before, flag, value = found[1], found[2] or "", found[3]
+    if value.startswith("{"):
+        return f"{before}{flag}{_public_json(value)}"
+    is_url = "://" in value and not value.startswith("file:")
+    return f"{before}{flag}{value if is_url else public_name(value)}"
+
+
+def _public_json(text: str) -> str:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return text if value == without_paths(value) else json.dumps(without_paths(value))
+
+
+def without_path_keys(config: Any) -> Any:
+    """A config as JSON holds it, without the fields that say from where something was loaded."""
+    if isinstance(config, dict):
+        return {name: without_path_keys(value) for name, value in config.items() if name not in PATH_KEYS}
+    return [without_path_keys(value) for value in config] if isinstance(config, list) else config

@@ -1,0 +1,102 @@
+"""Saving and pushing `pipeline("pumer-vqa")`: model and processor, both or neither."""
+
+import json
+
+import pytest
+import tiny_tasks
+from hub_server import TOKEN, HubServer
+from huggingface_hub import constants
+from PIL import Image
+from transformers import pipeline
+
+FILES = {
+    "config.json",
+    "model.safetensors",
+    "modeling_pumer.py",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+}
+QUESTION = "what digit is red?"
+
+
+@pytest.fixture(params=["vilt", "meter"])
+def vqa(request):
+    model, processor = tiny_tasks.tiny(request.param)
+    return pipeline("pumer-vqa", model=model, processor=processor)
+
+
+@pytest.fixture
+def picture():
+    return Image.effect_noise((48, 48), 90).convert("RGB")
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_saved_pipeline_gives_the_same_answers(vqa, picture, tmp_path):
+    vqa.save_pretrained(tmp_path / "saved")
+    assert names(tmp_path / "saved") == FILES
+    config = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert "custom_pipelines" not in config
+    again = pipeline("pumer-vqa", model=str(tmp_path / "saved"))
+    assert again(picture, QUESTION) == vqa(picture, QUESTION)
+
+
+@pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
+def test_no_weights_of_another_model_stay_beside_those_saved(vqa, picture, tmp_path):
+    expected = vqa(picture, QUESTION)
+    tiny_tasks.save_tiny(tmp_path, "vilt", seed=1)
+    (tmp_path / "notes.md").write_text("mine")
+    vqa.save_pretrained(tmp_path, max_shard_size="10KB")
+    assert {"notes.md", "model.safetensors.index.json"} < names(tmp_path)
+    assert "model.safetensors" not in names(tmp_path)
+    assert pipeline("pumer-vqa", model=str(tmp_path))(picture, QUESTION) == expected
+    vqa.save_pretrained(tmp_path)
+    assert names(tmp_path) == FILES | {"notes.md"}
+
+
+@pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
+@pytest.mark.parametrize("before", [False, True], ids=["new", "over another"])
+def test_after_an_error_nothing_half_written_stays(vqa, before, tmp_path, monkeypatch):
+    folder = tmp_path / "saved"
+    if before:
+        tiny_tasks.save_tiny(folder, "vilt", seed=1)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()} if before else {}
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(type(vqa.processor), "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        vqa.save_pretrained(folder)
+    assert [path.name for path in tmp_path.iterdir()] == (["saved"] if before else [])
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == files if before else not folder.exists()
+
+
+@pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
+def test_what_cannot_be_saved(vqa, tmp_path):
+    with pytest.raises(ValueError, match=r"push_to_hub=True: call push_to_hub\(repo_id\)"):
+        vqa.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file is a file: give a folder"):
+        vqa.save_pretrained(tmp_path / "file")
+    assert names(tmp_path) == {"file"}
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+@pytest.mark.parametrize("vqa", ["meter"], indirect=True)
+def test_a_push_is_one_commit_with_a_card(vqa, monkeypatch):
+    with HubServer() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        vqa.push_to_hub("user/tiny", private=True, commit_message="Mine")
+        repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
+    assert repo.private
+    assert repo.titles == ["initial commit", "Mine"]
+    assert set(files) == FILES | {".gitattributes", "README.md", "results.json"}
+    assert "# tiny" in files["README.md"].decode().splitlines()
+    assert 'model="user/tiny"' in files["README.md"].decode()
