@@ -38,7 +38,6 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
 
     config: PuMerMeterConfig
     base_model_prefix = "meter"
-    main_input_name = "pixel_values"
     release_reducer = MeterReleaseReducer
     cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
     _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", *PuMerMeterVisionModel._no_split_modules]
@@ -79,7 +78,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         return model
 
     @torch.no_grad()
-    def resize_images(self, image_size: int) -> None:
+    def _resize_images(self, image_size: int) -> None:
         self.config.vision_config.image_size = image_size
         self.config.image_size = image_size  # checks it
         tower = self.base_model.vision_model
@@ -175,10 +174,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         rows = self.rows_at_once(text.shape[0], text.shape[1], image.shape[1])
         all_hidden_states, all_attentions, traces = [pair.joined()] if output_hidden_states else [], [], []
         for index, cross_layers in enumerate(self.pairs):
-            reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
-            text, image, attentions, pair, trace = cross_layers(
-                text, image, pair, padded, reducer, index, bool(output_attentions), rows, self.num_queries(index)
-            )
+            plan = self.plan(index, bool(output_attentions), rows)
+            text, image, attentions, pair, trace = cross_layers(text, image, pair, padded, plan)
             if trace is not None:
                 traces.append(trace)
             all_attentions.append(attentions)
@@ -278,7 +275,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """The tokens that come into the first pair, from encoded texts and images."""
         if text.shape[0] != image.shape[0]:
             raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
-        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
         side = self.config.image_size // self.config.vision_config.patch_size
         prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))

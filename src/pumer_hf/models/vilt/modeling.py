@@ -46,7 +46,6 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
 
     config: PuMerViltConfig
     base_model_prefix = "vilt"
-    main_input_name = "pixel_values"
     cross_modal_modules = ("encoder", "layernorm", "pooler", "reducer")
     _no_split_modules: ClassVar[list[str]] = ["PuMerViltEmbeddings", "PuMerViltLayer"]
 
@@ -60,7 +59,7 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
             init.copy_(module.position_embeddings, positions.unsqueeze(0))
 
     @torch.no_grad()
-    def resize_images(self, image_size: int) -> None:
+    def _resize_images(self, image_size: int) -> None:
         embeddings = self.base_model.embeddings
         height, width = pair_of(self.config.patch_size)
         if image_size < 1 or image_size % height or image_size % width:
@@ -149,10 +148,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         keys = key_mask(pair.joined_mask(), padded)
         all_hidden_states, all_attentions, traces = [hidden_states] if output_hidden_states else [], [], []
         for index, layer in enumerate(self.encoder.layer):
-            reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
-            hidden_states, weights, pair, trace = layer(
-                hidden_states, keys, reducer, index, pair, bool(output_attentions), rows, self.num_queries(index)
-            )
+            plan = self.plan(index, bool(output_attentions), rows)
+            hidden_states, weights, pair, trace = layer(hidden_states, keys, pair, plan)
             pair = pair.with_states(hidden_states)
             if trace is not None:
                 keys = key_mask(pair.joined_mask(), padded)
