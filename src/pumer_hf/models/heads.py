@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 from transformers.utils.generic import can_return_tuple
 
 from .base import PuMerPreTrainedModel
-from .outputs import PuMerClassifierOutput, joint_output, single_output
+from .outputs import ChosenStates, PuMerClassifierOutput, joint_output, single_output
 
 
 def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> nn.Sequential:
@@ -150,7 +150,7 @@ class ClassifierHead(Head):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """Inputs as in the `forward` of the backbone; `labels` as `criterion` takes them.
@@ -194,7 +194,7 @@ class RetrievalHead(Head):
         pixel_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """
@@ -251,7 +251,7 @@ class ImagesClassifierHead(Head):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """Inputs as in the `forward` of the backbone, but `pixel_values` (B, num_images, 3, h, w), `pixel_mask`

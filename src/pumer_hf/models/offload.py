@@ -1,6 +1,7 @@
 """Weights that accelerate keeps on the CPU or on a disk, and brings for the time of each module's forward."""
 
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from accelerate.utils import align_module_device, has_offloaded_params
@@ -16,7 +17,8 @@ def execution_device(module: nn.Module) -> torch.device:
     """Where the offloaded parts of a module compute; the meta device for a module whose weights nobody brings."""
     for part in module.modules():
         if has_offloaded_params(part):
-            return torch.device(part._hf_hook.execution_device)
+            hook: Any = part._hf_hook
+            return torch.device(hook.execution_device)
     return torch.device("meta")
 
 

@@ -14,18 +14,8 @@ from ..parts import reduction_region, tokenwise
 from ..plan import LayerPlan
 from .configuration import PuMerMeterConfig
 
-
-class PairAttentions(NamedTuple):
-    """Attention probabilities of a pair of cross-layers, float (B, H, queries, keys), where they were computed."""
-
-    text: Tensor | None
-    """Text to text."""
-    text_to_image: Tensor | None
-    """Text to image: where the pair reduces tokens, its saliency is the mean of this (Eq. 1)."""
-    image: Tensor | None
-    """Image to image, after the reduction of the pair."""
-    image_to_text: Tensor | None
-    """Image, after the reduction of the pair, to text."""
+PairAttentions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""Attention probabilities of a pair, float (B, H, queries, keys), where asked for; in the order of [`ATTENTIONS`]."""
 
 
 class Attended(NamedTuple):
@@ -160,7 +150,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         seen, answered = self.image_layer.attend(
             pair.image.states, image_mask, other, other_mask, plan.output_attentions, plan.num_queries
         )
-        attentions = PairAttentions(*of_text, seen.weights, answered.weights)
+        attentions = (*of_text, seen.weights, answered.weights)
         image = answered.states
         del seen, answered
         return text[:, : plan.num_queries], self.image_layer.feed_forward(image, plan.rows), attentions, pair, trace
