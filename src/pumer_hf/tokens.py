@@ -115,6 +115,9 @@ class Evidence:
     """float (B, Lt, D / H): the keys of the text tokens, averaged over the heads."""
     image_keys: Tensor
     """float (B, Lv, D / H): the keys of the image tokens, averaged over the heads."""
+    dtype: torch.dtype = torch.float32
+    """Of the queries and keys from which all this was computed, in float32. What differs by less than the precision of
+    this type is equal: it depends on the attention kernel."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 import torch
-from tiny_models import FAMILIES, schedule
+from tiny_models import FAMILIES, schedule, text_inputs
 
 from pumer_hf.models.outputs import ATTENTIONS
 
@@ -60,3 +60,22 @@ def test_several_images_have_a_tuple_each(family):
         assert [len(of_image) for of_image in outputs[name]] == [4 + (name == "hidden_states")] * 2
     assert outputs.hidden_states[1][1] is None
     assert ("cross_attentions" in outputs) == (family is FAMILIES["meter"])
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_half_precision_picks_the_same_tokens_with_every_kernel(family, dtype):
+    """A model that attends to all tokens alike: their saliencies all but tie."""
+    same = []
+    for seed in range(4):
+        pixel_values = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).to(dtype)
+        inputs = {**text_inputs(torch.Generator().manual_seed(seed)), "pixel_values": pixel_values}
+        alike = {"initializer_range": 0.02, "layer_norm_eps": 1.0, "image_size": 32}
+        model = family.model({**schedule("pumer", "small"), "layers": [1, 2]}, seed=seed, **alike).to(dtype)
+        traces = []
+        for kernel in ("sdpa", "eager"):
+            model.set_attn_implementation(kernel)
+            traces.append(model(**inputs).reduction)
+        same.extend((one.keep == other.keep).all(dim=1) for one, other in zip(*traces, strict=True))
+    assert torch.cat(same).float().mean() > 0.9

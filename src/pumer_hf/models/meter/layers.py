@@ -184,4 +184,4 @@ def collect_evidence(
     text_to_image = None
     if with_attention:
         text_to_image = attention_weights(across.query.float(), across.key.float(), image_mask, release)
-    return Evidence(text_to_image, text_keys=mean_over_heads(within.key), image_keys=mean_over_heads(across.key))
+    return Evidence(text_to_image, mean_over_heads(within.key), mean_over_heads(across.key), across.key.dtype)

@@ -141,4 +141,4 @@ def collect_evidence(
     if with_attention:
         text_to_image = attention_weights(text_query.float(), key.float(), key_mask, release)[..., num_text:]
     mean_key = mean_over_heads(key)
-    return Evidence(text_to_image, text_keys=mean_key[:, :num_text], image_keys=mean_key[:, num_text:])
+    return Evidence(text_to_image, mean_key[:, :num_text], mean_key[:, num_text:], key.dtype)
