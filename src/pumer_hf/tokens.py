@@ -7,8 +7,8 @@ makes new ones.
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.export
 from torch import Tensor
-from torch.utils import _pytree
 
 from . import ops
 
@@ -149,4 +149,5 @@ class LayerTrace:
 
 
 for _cls in (Matching, Tokens, TokenPair, Evidence, LayerTrace):
-    _pytree.register_dataclass(_cls)  # so that torch.compile, torch.export and FSDP see the tensors inside
+    # so that torch.compile, torch.export (with its files) and FSDP see the tensors inside
+    torch.export.register_dataclass(_cls, serialized_type_name=f"pumer_hf.{_cls.__name__}")
