@@ -194,3 +194,36 @@ def test_matching_is_the_same_in_half_precision_inputs_of_equal_value():
         strict=True,
     ):
         assert torch.equal(half, full)
+
+
+LONG = 201
+"""Tokens enough for a sort that is not stable to change the order of equal ones."""
+
+
+def long_mask():
+    return random_mask(2, LONG, torch.Generator().manual_seed(0))
+
+
+def test_equal_saliencies_keep_their_order():
+    saliency = torch.randint(0, 3, (2, LONG), generator=torch.Generator().manual_seed(1)).float()
+    found = ops.keep_salient(saliency, long_mask(), 150)
+    assert found.tolist() == [slow_keep(*example, 150, 1) for example in zip(saliency, long_mask(), strict=True)]
+
+
+def test_equal_similarities_merge_in_order_after_the_padding():
+    kinds = torch.randint(0, 3, (2, LONG), generator=torch.Generator().manual_seed(1))
+    metric = torch.nn.functional.one_hot(kinds).float()  # each token has partners like itself
+    src, _, unm = ops.bipartite_soft_matching(metric, long_mask(), 60)
+    for mask, merged, rest in zip(long_mask(), src.tolist(), unm.tolist(), strict=True):
+        even = range(1, LONG // 2 + 1)
+        ordered = [i for i in even if not mask[2 * i]] + [i for i in even if mask[2 * i]]
+        assert merged == ordered[:60]
+        assert rest == [0, *sorted(ordered[60:])]
+
+
+def test_the_other_tokens_of_the_groups_keep_their_order():
+    positions = torch.randint(-1, 3, (2, LONG), generator=torch.Generator().manual_seed(1))
+    first, rest = ops.split_groups(positions, 3)
+    for of_token, firsts, others in zip(positions.tolist(), first.tolist(), rest.tolist(), strict=True):
+        assert firsts == [of_token.index(group) for group in range(3)]
+        assert others == [token for token in range(LONG) if token not in firsts]

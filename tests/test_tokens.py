@@ -5,7 +5,7 @@ import torch
 from torch.utils import _pytree
 
 from pumer_hf import ops
-from pumer_hf.tokens import LayerTrace, Matching, TokenPair, Tokens
+from pumer_hf.tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
 
 
 def example_tokens():
@@ -62,3 +62,11 @@ def test_a_trace_is_a_pytree_of_its_tensors():
     assert isinstance(moved, LayerTrace)
     assert torch.equal(moved.image_matching.src, matching.src)
     assert moved.num_image == 6
+
+
+def test_an_exported_program_with_traces_can_be_written_to_a_file():
+    tokens = example_tokens()
+    trace = LayerTrace(0, 5, 6, tokens.source, tokens.source)
+    for value in (trace, TokenPair(tokens, tokens), Evidence(None, tokens.states, tokens.states)):
+        structure = _pytree.tree_structure(value)
+        assert _pytree.treespec_loads(_pytree.treespec_dumps(structure)) == structure

@@ -7,8 +7,8 @@ makes new ones.
 from dataclasses import dataclass, field, replace
 
 import torch
+import torch.export
 from torch import Tensor
-from torch.utils import _pytree
 
 from . import ops
 
@@ -115,6 +115,9 @@ class Evidence:
     """float (B, Lt, D / H): the keys of the text tokens, averaged over the heads."""
     image_keys: Tensor
     """float (B, Lv, D / H): the keys of the image tokens, averaged over the heads."""
+    dtype: torch.dtype = torch.float32
+    """Of the queries and keys from which all this was computed, in float32. What differs by less than the precision of
+    this type is equal: it depends on the attention kernel."""
 
 
 @dataclass(frozen=True)
@@ -146,4 +149,5 @@ class LayerTrace:
 
 
 for _cls in (Matching, Tokens, TokenPair, Evidence, LayerTrace):
-    _pytree.register_dataclass(_cls)  # so that torch.compile, torch.export and FSDP see the tensors inside
+    # so that torch.compile, torch.export (with its files) and FSDP see the tensors inside
+    torch.export.register_dataclass(_cls, serialized_type_name=f"pumer_hf.{_cls.__name__}")

@@ -31,6 +31,7 @@ from pumer_hf import (
 )
 from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.models.meter.towers import resize_position_embeddings
+from pumer_hf.models.outputs import ATTENTIONS
 from pumer_hf.training.build import build_teacher, load_model, teacher_labels
 from pumer_hf.training.parameters import decays
 from pumer_hf.training.recipe import ModelArguments
@@ -171,7 +172,7 @@ def test_saliency_is_the_text_to_image_attention_of_the_pair():
     outputs = model(**inputs, output_attentions=True)
     weight = inputs["attention_mask"][:, None, :, None]
     real = inputs["attention_mask"].sum(dim=1, keepdim=True)
-    expected = (outputs.attentions[1].text_to_image * weight).sum(dim=(1, 2)) / (2 * real)
+    expected = (outputs.cross_attentions[1] * weight).sum(dim=(1, 2)) / (2 * real)
     torch.testing.assert_close(outputs.reduction[0].saliency, expected)
     torch.testing.assert_close(expected.sum(dim=1), torch.ones(3))
 
@@ -180,16 +181,39 @@ def test_attentions_have_the_lengths_of_their_pairs():
     model = FAMILIES["meter"].model(schedule("pumer", "small"))
     outputs = model(**meter_inputs(), output_attentions=True)
     lengths = [(9, 17), *model.output_lengths(9, 17)]
-    for index, attentions in enumerate(outputs.attentions):
+    for index in range(4):
         (text, image), (_, new_image) = lengths[index : index + 2]
-        assert attentions.text.shape == (3, 2, text, text)
-        assert attentions.text_to_image.shape == (3, 2, text, image)
-        assert attentions.image.shape == (3, 2, new_image, new_image)
-        assert attentions.image_to_text.shape == (3, 2, new_image, text)
-    for probabilities in outputs.attentions[0]:
-        torch.testing.assert_close(probabilities.sum(dim=-1), torch.ones(probabilities.shape[:-1]))
-    padding = outputs.attentions[0].image_to_text[2, :, :, REAL_TEXT[2] :]
-    assert not padding.any()
+        assert outputs.attentions[index].shape == (3, 2, text, text)
+        assert outputs.cross_attentions[index].shape == (3, 2, text, image)
+        assert outputs.image_attentions[index].shape == (3, 2, new_image, new_image)
+        assert outputs.image_cross_attentions[index].shape == (3, 2, new_image, text)
+    for name in ATTENTIONS:
+        assert len(outputs[name]) == 4
+        torch.testing.assert_close(outputs[name][0].sum(dim=-1), torch.ones(outputs[name][0].shape[:-1]))
+        assert name not in model(**meter_inputs())
+    assert not outputs.image_cross_attentions[0][2, :, :, REAL_TEXT[2] :].any()
+
+
+def test_each_kind_of_attention_is_that_of_its_name():
+
+    model = FAMILIES["meter"].model()
+    layers = model.meter.pairs[0]
+    parts = {
+        "attentions": layers.text_layer.self_attention,
+        "cross_attentions": layers.text_layer.cross_attention,
+        "image_attentions": layers.image_layer.self_attention,
+        "image_cross_attentions": layers.image_layer.cross_attention,
+    }
+    for silent, part in parts.items():
+        for each in parts.values():
+            torch.nn.init.eye_(each.value.weight)
+        torch.nn.init.zeros_(part.value.weight)
+        outputs = model(**meter_inputs(), output_attentions=True)
+        kept = {name: outputs[name][0] for name in parts}
+        for probabilities in kept.values():
+            probabilities.retain_grad()
+        outputs.logits.sum().backward()
+        assert [name for name, probabilities in kept.items() if not probabilities.grad.any()] == [silent]
 
 
 def test_the_pooler_reads_the_cls_of_both():

@@ -183,6 +183,15 @@ def test_even_sample_spreads_over_the_real_patches():
     assert kept.sum(dim=1).tolist() == [4, 3]
 
 
+def test_even_sample_of_many_patches_stays_in_raster_order():
+    mask = torch.rand(2, 400, generator=torch.Generator().manual_seed(0)) < 0.6
+    sampled, kept = even_sample(mask, 300)
+    for real, index, is_real in zip(mask, sampled.tolist(), kept, strict=True):
+        in_order = real.nonzero().flatten().tolist()
+        assert index[: len(in_order)] == in_order
+        assert is_real.sum() == len(in_order) < 300
+
+
 def test_max_image_length_limits_the_tokens():
     model = PuMerViltModel(vilt_config(max_image_length=6)).eval()
     assert model(**vilt_inputs()).last_hidden_state.shape[1] == 9 + 1 + 6

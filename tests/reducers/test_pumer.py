@@ -74,3 +74,33 @@ def test_one_step_by_hand():
     assert pair.text.mask.tolist() == [[True, True, False]]
     assert trace.text_source.tolist() == [[0, 1, 1, -1]]
     assert trace.layer == 2
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, [0, 3, 2]), (torch.bfloat16, [0, 1, 2])])
+def test_saliencies_tie_that_differ_by_less_than_the_precision_of_what_they_come_from(dtype, kept):
+    saliency = torch.tensor([0.25, 0.25, 0.25 * (1 + 1e-4), 0.25 * (1 + 2e-4)])
+    tokens = Tokens.initial(torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool))
+    evidence = Evidence(saliency.expand(1, 1, 4, -1), tokens.states, tokens.states, dtype)
+    _, trace = PuMerReducer(PuMerReductionConfig((0,), 0.25, 0.0, 0.0), 2)(0, TokenPair(tokens, tokens), evidence)
+    assert trace.keep.tolist() == [kept]
+    assert trace.saliency.dtype == torch.float32
+
+
+def test_image_padding_leaves_first_wherever_it_was():
+    # [CLS] and patches 0 to 5. In the first image patch 1 is padding, and pruned; in the second patches 1 to 3 are,
+    # of which two stay. Kept are then [CLS], 0, 2, 3, 4, 5, and [CLS], 0, 4, 5 and the padding 1, 2.
+    mask = torch.ones(2, 7, dtype=torch.bool)
+    mask[0, 2] = mask[1, 2:5] = False
+    saliency = torch.tensor([0.0, 0.9, 1.0, 0.8, 0.7, 0.6, 0.5]).expand(2, 1, 1, -1)
+    # In the first image patch 4 is most like patch 5; in the second patch 4 is like patch 0, but padding leaves first.
+    keys = torch.eye(7)[torch.tensor([[0, 1, 2, 3, 4, 5, 5], [0, 1, 2, 2, 2, 1, 3]])]
+    image = Tokens.initial(torch.arange(7.0).view(1, 7, 1).expand(2, -1, -1), mask)
+    text = Tokens.initial(torch.zeros(2, 1, 1), torch.ones(2, 1, dtype=torch.bool))
+    reducer = PuMerReducer(PuMerReductionConfig((0,), 0.15, 0.15, 0.0), 1)
+
+    pair, trace = reducer(0, TokenPair(text, image), Evidence(saliency, torch.zeros(2, 1, 7), keys))
+
+    assert trace.keep.tolist() == [[0, 1, 3, 4, 5, 6], [0, 1, 5, 6, 2, 3]]
+    assert trace.image_source.tolist() == [[0, 2, -1, 1, 3, 4, 4], [0, 2, -1, -1, -1, 1, 3]]
+    assert pair.image.states[0].flatten().tolist() == [0.0, 3.0, 1.0, 4.0, 5.5]
+    assert pair.image.mask.tolist() == [[True] * 5, [True, True, True, True, False]]

@@ -1,6 +1,6 @@
 """What both model families share: the reducer in the model, and changing it after loading."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +12,9 @@ from ..reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduc
 from ..reducers.base import OwnStart
 from ..reducers.pumer import PuMerReductionConfig
 from ..reducers.release import ReleaseReducer
+from .offload import execution_device, is_offloaded, loaded_state_dict
 from .parts import MIN_ROWS
+from .plan import LayerPlan
 
 logger = logging.get_logger(__name__)
 
@@ -39,6 +41,12 @@ class PuMerPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, OwnStart):
             module.reset()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs belong: where the weights are, or with offloaded ones where they are brought."""
+        device = super().device
+        return execution_device(self) if device.type == "meta" else device
 
     def make_reducer(self, reduction: ReductionConfig | dict[str, Any] | None) -> TokenReducer | None:
         """The module that carries out `reduction`, checked; None for None."""
@@ -74,7 +82,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
             backbone.reducer.config = schedule  # keeps what a method has learned
             return
         if backbone.reducer is not None:
-            self._learned |= backbone.reducer.state_dict()
+            self._learned |= loaded_state_dict(backbone.reducer)
         backbone.reducer = self.make_reducer(schedule)
         if schedule is None or backbone.reducer is None:
             return
@@ -104,6 +112,15 @@ class PuMerPreTrainedModel(PreTrainedModel):
         Args:
             image_size: side in pixels, a multiple of the patch size.
         """
+        if is_offloaded(self):
+            raise ValueError(
+                f"image_size={image_size}: the weights are offloaded: load the model without, resize it, save it, and "
+                "load it again"
+            )
+        self._resize_images(image_size)
+
+    def _resize_images(self, image_size: int) -> None:
+        """What `resize_images` does in a family."""
         raise NotImplementedError
 
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
@@ -133,6 +150,13 @@ class PuMerPreTrainedModel(PreTrainedModel):
         if not announces or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
         return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
+
+    def plan(self, layer: int, output_attentions: bool, rows: int | None) -> LayerPlan:
+        """What a layer has to do; `rows` as from [`rows_at_once`]."""
+        reducer = self.base_model.reducer
+        if reducer is None or layer not in reducer.config.layers:
+            return LayerPlan(output_attentions=output_attentions, rows=rows, num_queries=self.num_queries(layer))
+        return LayerPlan(partial(reducer, layer), reducer.uses_attention, output_attentions, rows)
 
     def num_queries(self, layer: int) -> int | None:
         """How many tokens of each modality a layer computes, the first ones: with `config.pooled_only` the [CLS] alone

@@ -5,9 +5,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def modality_embeddings(table: nn.Embedding, image_token_type_idx: int) -> tuple[Tensor, Tensor]:
-    """The embedding of all text tokens and that of all image tokens, each float (1, D)."""
-    types = torch.arange(2, device=table.weight.device) * image_token_type_idx
+def modality_embeddings(table: nn.Embedding, image_token_type_idx: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The embedding of all text tokens and that of all image tokens, each float (1, D).
+
+    Args:
+        table: the embeddings. Its weight may be elsewhere until its `forward`, where it is offloaded.
+        image_token_type_idx: row of the image; that of the text is 0.
+        device: where the tokens are.
+    """
+    types = torch.arange(2, device=device) * image_token_type_idx
     of_text, of_image = table(types).split(1)
     return of_text, of_image
 

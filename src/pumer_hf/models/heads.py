@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .base import PuMerPreTrainedModel
-from .outputs import PuMerClassifierOutput, joint_output, single_output
+from .outputs import ChosenStates, PuMerClassifierOutput, joint_output, single_output
 
 
 class LogitsLinear(nn.Linear):
@@ -173,7 +173,7 @@ class ClassifierHead(Head):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """Inputs as in the `forward` of the backbone; `labels` as `criterion` takes them.
@@ -219,7 +219,7 @@ class RetrievalHead(Head):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """
@@ -279,7 +279,7 @@ class ImagesClassifierHead(Head):
         inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
         """Inputs as in the `forward` of the backbone, but `pixel_values` (B, num_images, 3, h, w), `pixel_mask`

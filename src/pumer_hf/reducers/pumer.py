@@ -99,6 +99,9 @@ class PuMerReducer(TokenReducer):
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
         saliency = ops.text_saliency(self.heads(evidence.text_to_image), pair.text.mask)
+        # Rounded once, so that tokens of equal saliency tie, and keep their order, with every attention kernel
+        # (pinned by `test_half_precision_picks_the_same_tokens_with_every_kernel`).
+        saliency = saliency.to(evidence.dtype).float()
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, self.num_prefix_tokens)
         kept_mask = pair.image.mask.gather(1, keep)
         kept_keys = evidence.image_keys.gather(1, keep.unsqueeze(-1).expand(-1, -1, evidence.image_keys.shape[-1]))

@@ -39,7 +39,14 @@ class PuMerMeterConfig(PuMerConfig):
     """
 
     model_type = "pumer_meter"
-    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "reduction"]
+    keys_to_ignore_at_inference: ClassVar = [
+        "hidden_states",
+        "attentions",
+        "cross_attentions",
+        "image_attentions",
+        "image_cross_attentions",
+        "reduction",
+    ]
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
     validated_fields: ClassVar[tuple[str, ...]] = (*PuMerConfig.validated_fields, "co_attention", "image_size")
     has_image_tower: ClassVar[bool] = True

@@ -8,24 +8,14 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..attention import attend, attention_weights, key_mask, mean_over_heads, split_heads
 from ..parts import reduction_region, tokenwise
+from ..plan import LayerPlan
 from .configuration import PuMerMeterConfig
 
-
-class PairAttentions(NamedTuple):
-    """Attention probabilities of a pair of cross-layers, float (B, H, queries, keys), where they were computed."""
-
-    text: Tensor | None
-    """Text to text."""
-    text_to_image: Tensor | None
-    """Text to image: where the pair reduces tokens, its saliency is the mean of this (Eq. 1)."""
-    image: Tensor | None
-    """Image to image, after the reduction of the pair."""
-    image_to_text: Tensor | None
-    """Image, after the reduction of the pair, to text."""
+PairAttentions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""Attention probabilities of a pair, float (B, H, queries, keys), where asked for; in the order of [`ATTENTIONS`]."""
 
 
 class Attended(NamedTuple):
@@ -135,16 +125,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         self.image_layer = PuMerMeterCrossLayer(config)
 
     def forward(
-        self,
-        text: Tensor,
-        image: Tensor,
-        pair: TokenPair,
-        padded: bool,
-        reducer: TokenReducer | None,
-        layer: int,
-        output_attentions: bool,
-        rows: int | None = None,
-        num_queries: int | None = None,
+        self, text: Tensor, image: Tensor, pair: TokenPair, padded: bool, plan: LayerPlan
     ) -> tuple[Tensor, Tensor, PairAttentions, TokenPair, LayerTrace | None]:
         """
         Args:
@@ -153,11 +134,7 @@ class PuMerMeterPair(GradientCheckpointingLayer):
             pair: the same tokens, for their masks and sources. Its states are ignored: gradients pass through `text`
                 and `image` only.
             padded: whether some text token may be padding. Image tokens never are.
-            reducer: reduces the tokens in this pair, if given.
-            layer: index of the pair.
-            output_attentions: return the attention probabilities.
-            rows: how many tokens a feed-forward part takes at once.
-            num_queries: without a reducer, how many tokens of each modality to compute, the first ones; None for all.
+            plan: what to do.
 
         Returns:
             Text and image states, attentions, the tokens that leave, and the trace of a reduction or None.
@@ -165,45 +142,37 @@ class PuMerMeterPair(GradientCheckpointingLayer):
         # The image layer of published METER reads the text as it came into the pair: all of it, also where the pair
         # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
         other, other_mask = text, key_mask(pair.text.mask, padded)
-        of_text_queries = None if self.sequential else num_queries  # there the image layer reads all of the new text
-        pair, trace, of_text = self.attend_text(
-            text, image, pair, padded, reducer, layer, output_attentions, of_text_queries
-        )
-        text = self.text_layer.feed_forward(pair.text.states, rows)
+        pair, trace, of_text = self.attend_text(text, image, pair, padded, plan)
+        text = self.text_layer.feed_forward(pair.text.states, plan.rows)
         if self.sequential:
             other, other_mask = text, key_mask(pair.text.mask, padded)
         image_mask = key_mask(pair.image.mask, padded=False)
         seen, answered = self.image_layer.attend(
-            pair.image.states, image_mask, other, other_mask, output_attentions, num_queries
+            pair.image.states, image_mask, other, other_mask, plan.output_attentions, plan.num_queries
         )
-        attentions = PairAttentions(*of_text, seen.weights, answered.weights)
+        attentions = (*of_text, seen.weights, answered.weights)
         image = answered.states
         del seen, answered
-        return text[:, :num_queries], self.image_layer.feed_forward(image, rows), attentions, pair, trace
+        return text[:, : plan.num_queries], self.image_layer.feed_forward(image, plan.rows), attentions, pair, trace
 
     def attend_text(
-        self,
-        text: Tensor,
-        image: Tensor,
-        pair: TokenPair,
-        padded: bool,
-        reducer: TokenReducer | None,
-        layer: int,
-        output_attentions: bool,
-        num_queries: int | None,
+        self, text: Tensor, image: Tensor, pair: TokenPair, padded: bool, plan: LayerPlan
     ) -> tuple[TokenPair, LayerTrace | None, tuple[Tensor | None, Tensor | None]]:
         """The attention of the text layer, to itself and to the image, and the reduction: tokens with states, trace,
         attention probabilities.
         """
         text_mask, image_mask = key_mask(pair.text.mask, padded), key_mask(pair.image.mask, padded=False)
-        within, across = self.text_layer.attend(text, text_mask, image, image_mask, output_attentions, num_queries)
+        num_queries = None if self.sequential else plan.num_queries  # there the image layer reads all of the new text
+        within, across = self.text_layer.attend(
+            text, text_mask, image, image_mask, plan.output_attentions, num_queries
+        )
         pair = TokenPair(replace(pair.text, states=across.states), replace(pair.image, states=image))
         trace = None
-        if reducer is not None:
+        if plan.reduce is not None:
             release = self.config.semantics == "release"
             with reduction_region():
-                evidence = collect_evidence(within, across, image_mask, reducer.uses_attention, release)
-                pair, trace = reducer(layer, pair, evidence)
+                evidence = collect_evidence(within, across, image_mask, plan.with_attention, release)
+                pair, trace = plan.reduce(pair, evidence)
         return pair, trace, (within.weights, across.weights)
 
 
@@ -215,4 +184,4 @@ def collect_evidence(
     text_to_image = None
     if with_attention:
         text_to_image = attention_weights(across.query.float(), across.key.float(), image_mask, release)
-    return Evidence(text_to_image, text_keys=mean_over_heads(within.key), image_keys=mean_over_heads(across.key))
+    return Evidence(text_to_image, mean_over_heads(within.key), mean_over_heads(across.key), across.key.dtype)

@@ -14,7 +14,7 @@ from ...tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
-from ..outputs import PuMerModelOutput
+from ..outputs import ATTENTIONS, ChosenStates, PuMerModelOutput, chosen_states
 from ..release import with_float_masks
 from .configuration import PuMerMeterConfig
 from .layers import PuMerMeterPair
@@ -33,12 +33,23 @@ class PuMerMeterPooler(nn.Module):
         return torch.tanh(self.dense(states[:, 0]))
 
 
+def passed_on(text: Tensor, image: Tensor, joined: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The states float (B, Lt, D) and (B, Lv, D), and if `joined` both in one tensor (B, Lt + Lv, D), else None.
+
+    The next pair then reads parts of that tensor, so that it has a gradient.
+    """
+    if not joined:
+        return text, image, None
+    both = torch.cat([text, image], dim=1)
+    text, image = both.split([text.shape[1], image.shape[1]], dim=1)
+    return text, image, both
+
+
 class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
     """Base of the METER models."""
 
     config: PuMerMeterConfig
     base_model_prefix = "meter"
-    main_input_name = "pixel_values"
     release_reducer = MeterReleaseReducer
     cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
     _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", *PuMerMeterVisionModel._no_split_modules]
@@ -79,7 +90,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         return model
 
     @torch.no_grad()
-    def resize_images(self, image_size: int) -> None:
+    def _resize_images(self, image_size: int) -> None:
         self.config.vision_config.image_size = image_size
         self.config.image_size = image_size  # checks it
         tower = self.base_model.vision_model
@@ -124,7 +135,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         text_embeds: Tensor | None = None,
         image_embeds: Tensor | None = None,
         image_saliency: Tensor | None = None,
@@ -139,9 +150,10 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             pixel_mask: (B, image_size, image_size), all 1 if given: METER sees square images without padding.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
-            output_attentions: return the attention probabilities of each pair, as [`PairAttentions`].
-            output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image: those that come into
-                the first pair, and those that leave each; with `config.pooled_only` the [CLS] alone leave the last.
+            output_attentions: return the attention probabilities of each pair, of four kinds ([`PuMerModelOutput`]).
+            output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image, or those at some
+                indices: those that come into the first pair, and those that leave each; with `config.pooled_only` the
+                [CLS] alone leave the last.
             text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
             image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
             image_source: long (B, 1 + P), what [`encode_image`] made too; None where the tower has merged nothing.
@@ -170,26 +182,27 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        chosen = chosen_states(output_hidden_states, 1 + len(self.pairs))
         padded = attention_mask is not None
         text, image = pair.text.states, pair.image.states
         rows = self.rows_at_once(text.shape[0], text.shape[1], image.shape[1])
-        all_hidden_states, all_attentions, traces = [pair.joined()] if output_hidden_states else [], [], []
+        text, image, joined = passed_on(text, image, chosen is not None and 0 in chosen)
+        all_hidden_states, all_attentions, traces = [joined], [], []
         for index, cross_layers in enumerate(self.pairs):
-            reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
-            text, image, attentions, pair, trace = cross_layers(
-                text, image, pair, padded, reducer, index, bool(output_attentions), rows, self.num_queries(index)
-            )
+            plan = self.plan(index, bool(output_attentions), rows)
+            text, image, attentions, pair, trace = cross_layers(text, image, pair, padded, plan)
             if trace is not None:
                 traces.append(trace)
             all_attentions.append(attentions)
-            if output_hidden_states:
-                all_hidden_states.append(torch.cat([text, image], dim=1))
+            text, image, joined = passed_on(text, image, chosen is not None and index + 1 in chosen)
+            all_hidden_states.append(joined)
+        attentions = dict(zip(ATTENTIONS, zip(*all_attentions, strict=True), strict=True)) if output_attentions else {}
         return PuMerModelOutput(
             last_hidden_state=torch.cat([text, image], dim=1),
             pooler_output=torch.cat([self.text_pooler(text), self.image_pooler(image)], dim=-1),
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
-            attentions=tuple(all_attentions) if output_attentions else None,
+            hidden_states=None if chosen is None else tuple(all_hidden_states),
             reduction=tuple(traces),
+            **attentions,
         )
 
     def embed(
@@ -278,7 +291,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """The tokens that come into the first pair, from encoded texts and images."""
         if text.shape[0] != image.shape[0]:
             raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
-        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
         side = self.config.image_size // self.config.vision_config.patch_size
         prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))

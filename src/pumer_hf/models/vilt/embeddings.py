@@ -115,7 +115,7 @@ class PuMerViltEmbeddings(nn.Module):
         # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
         text = self.text_embeddings(inputs_embeds, token_type_ids)
         image, image_mask, saliency, grid = self.embed_image(pixel_values, pixel_mask, image_saliency)
-        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx)
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
         return text + of_text, image + of_image, image_mask, saliency, grid
 
     def embed_image(

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ...reducers import TokenReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..attention import attend, attention_weights, mean_over_heads, split_heads
 from ..parts import reduction_region, tokenwise
+from ..plan import LayerPlan
 from .configuration import PuMerViltConfig
 
 
@@ -32,33 +32,26 @@ class PuMerViltSelfAttention(nn.Module):
         self.key = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
 
-    def forward(
-        self,
-        hidden_states: Tensor,
-        norm: nn.Module,
-        key_mask: Tensor | None,
-        output_attentions: bool,
-        num_queries: int | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """Context (B, Lq, D), probabilities (B, H, Lq, L) or None, queries (B, H, Lq, D / H), keys (B, H, L, D / H).
+    def forward(self, hidden_states: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, Lq, D / H), keys and values (B, H, L, D / H) of the states (B, L, D).
 
-        The queries are the first `num_queries` tokens; None for all. The `norm` of the states is taken here, so that
-        its result need not outlive the projections.
+        The queries are the first `num_queries` tokens; None for all.
         """
-        query, key, value = self.project(norm(hidden_states), num_queries)
+        heads = self.config.num_attention_heads
+        return (
+            split_heads(self.query(hidden_states[:, :num_queries]), heads),
+            split_heads(self.key(hidden_states), heads),
+            split_heads(self.value(hidden_states), heads),
+        )
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, output_attentions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Context (B, Lq, D), and the probabilities (B, H, Lq, L) where they are computed."""
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = output_attentions or self.config._attn_implementation == "eager"
         release = self.config.semantics == "release"
-        return *attend(query, key, value, key_mask, dropout, explicit, release), query, key
-
-    def project(self, states: Tensor, num_queries: int | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, H, Lq, D / H), keys and values (B, H, L, D / H) of the states (B, L, D)."""
-        heads = self.config.num_attention_heads
-        return (
-            split_heads(self.query(states[:, :num_queries]), heads),
-            split_heads(self.key(states), heads),
-            split_heads(self.value(states), heads),
-        )
+        return attend(query, key, value, key_mask, dropout, explicit, release)
 
 
 class PuMerViltProjection(nn.Module):
@@ -74,23 +67,15 @@ class PuMerViltProjection(nn.Module):
 
 
 class PuMerViltAttention(nn.Module):
-    """Self-attention and its output projection."""
+    """Self-attention and its output projection.
+
+    Modifications: it only holds them; the layer runs them, as nothing but the layer need then keep what came in.
+    """
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
         self.attention = PuMerViltSelfAttention(config)
         self.output = PuMerViltProjection(config.hidden_size, config.hidden_size, config.hidden_dropout_prob)
-
-    def forward(
-        self,
-        hidden_states: Tensor,
-        norm: nn.Module,
-        key_mask: Tensor | None,
-        output_attentions: bool,
-        num_queries: int | None,
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        context, weights, query, key = self.attention(hidden_states, norm, key_mask, output_attentions, num_queries)
-        return self.output(context), weights, query, key
 
 
 class PuMerViltLayer(GradientCheckpointingLayer):
@@ -111,52 +96,35 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(
-        self,
-        hidden_states: Tensor,
-        key_mask: Tensor | None,
-        reducer: TokenReducer | None,
-        layer: int,
-        pair: TokenPair,
-        output_attentions: bool,
-        rows: int | None,
-        num_queries: int | None,
+        self, hidden_states: Tensor, key_mask: Tensor | None, pair: TokenPair, plan: LayerPlan
     ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
-        """New hidden states, attention probabilities or None; and where a `reducer` acts, the reduced pair and its
-        trace. `rows` is how many tokens the feed-forward part takes at once. Without a reducer, the first
-        `num_queries` tokens are computed; None for all.
+        """New hidden states, attention probabilities or None; and where the `plan` says so, the reduced pair and its
+        trace.
 
         Of states, only `hidden_states` carries a gradient in and out: those in `pair` are ignored.
         """
-        hidden_states, weights, pair, trace = self.attend(
-            hidden_states, key_mask, reducer, layer, pair, output_attentions, num_queries
-        )
-        return tokenwise(self.feed_forward, hidden_states, rows), weights, pair, trace
+        hidden_states, weights, pair, trace = self.attend(hidden_states, key_mask, pair, plan)
+        return tokenwise(self.feed_forward, hidden_states, plan.rows), weights, pair, trace
 
     def attend(
-        self,
-        hidden_states: Tensor,
-        key_mask: Tensor | None,
-        reducer: TokenReducer | None,
-        layer: int,
-        pair: TokenPair,
-        output_attentions: bool,
-        num_queries: int | None,
+        self, hidden_states: Tensor, key_mask: Tensor | None, pair: TokenPair, plan: LayerPlan
     ) -> tuple[Tensor, Tensor | None, TokenPair, LayerTrace | None]:
         """The attention with its residual, and the reduction."""
-        attended, weights, query, key = self.attention(
-            hidden_states, self.layernorm_before, key_mask, output_attentions, num_queries
-        )
-        hidden_states = hidden_states[:, :num_queries] + attended
-        if reducer is None:
+        parts = self.attention
+        query, key, value = parts.attention(self.layernorm_before(hidden_states), plan.num_queries)
+        attended, weights = parts.attention.attend(query, key, value, key_mask, plan.output_attentions)
+        del value
+        hidden_states = hidden_states[:, : plan.num_queries] + parts.output(attended)
+        del attended
+        if plan.reduce is None:
             return hidden_states, weights, pair, None
         num_text = pair.text.mask.shape[1]
         query = query[:, :, :num_text].contiguous()  # the rest may go
-        del attended
         release = self.config.semantics == "release"
         with reduction_region():
-            evidence = collect_evidence(query, key, key_mask, reducer.uses_attention, release)
+            evidence = collect_evidence(query, key, key_mask, plan.with_attention, release)
             del query, key
-            pair, trace = reducer(layer, pair.with_states(hidden_states), evidence)
+            pair, trace = plan.reduce(pair.with_states(hidden_states), evidence)
             return pair.joined(), weights, pair, trace
 
     def feed_forward(self, states: Tensor) -> Tensor:
@@ -173,4 +141,4 @@ def collect_evidence(
     if with_attention:
         text_to_image = attention_weights(text_query.float(), key.float(), key_mask, release)[..., num_text:]
     mean_key = mean_over_heads(key)
-    return Evidence(text_to_image, text_keys=mean_key[:, :num_text], image_keys=mean_key[:, num_text:])
+    return Evidence(text_to_image, mean_key[:, :num_text], mean_key[:, num_text:], key.dtype)

@@ -12,7 +12,7 @@ from ..attention import key_mask
 from ..base import PuMerPreTrainedModel
 from ..embeddings import sine_cosine_positions
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
-from ..outputs import PuMerModelOutput
+from ..outputs import ChosenStates, PuMerModelOutput, chosen_states
 from ..release import with_float_masks
 from .configuration import PuMerViltConfig
 from .embeddings import PuMerViltEmbeddings, pair_of
@@ -46,7 +46,6 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
 
     config: PuMerViltConfig
     base_model_prefix = "vilt"
-    main_input_name = "pixel_values"
     cross_modal_modules = ("encoder", "layernorm", "pooler", "reducer")
     _no_split_modules: ClassVar[list[str]] = ["PuMerViltEmbeddings", "PuMerViltLayer"]
 
@@ -60,7 +59,7 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
             init.copy_(module.position_embeddings, positions.unsqueeze(0))
 
     @torch.no_grad()
-    def resize_images(self, image_size: int) -> None:
+    def _resize_images(self, image_size: int) -> None:
         embeddings = self.base_model.embeddings
         height, width = pair_of(self.config.patch_size)
         if image_size < 1 or image_size % height or image_size % width:
@@ -108,7 +107,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         inputs_embeds: Tensor | None = None,
         image_token_type_idx: int = 1,
         output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
+        output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerModelOutput:
         """
@@ -122,8 +121,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
             output_attentions: return the attention probabilities (B, H, L, L) of each layer, L being the tokens that
                 come into it; with `config.pooled_only` (B, H, 1, L) of the last.
-            output_hidden_states: return the hidden states (B, L, D), embeddings first; with `config.pooled_only` the
-                last are of the text [CLS] alone.
+            output_hidden_states: return the hidden states (B, L, D), embeddings first, or those at some indices; with
+                `config.pooled_only` the last are of the text [CLS] alone.
             image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
                 is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
@@ -145,26 +144,24 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
+        chosen = chosen_states(output_hidden_states, 1 + len(self.encoder.layer))
         rows = self.rows_at_once(hidden_states.shape[0], pair.text.mask.shape[1], pair.image.mask.shape[1])
         keys = key_mask(pair.joined_mask(), padded)
-        all_hidden_states, all_attentions, traces = [hidden_states] if output_hidden_states else [], [], []
+        all_hidden_states, all_attentions, traces = [hidden_states if chosen and 0 in chosen else None], [], []
         for index, layer in enumerate(self.encoder.layer):
-            reducer = self.reducer if self.reducer is not None and index in self.reducer.config.layers else None
-            hidden_states, weights, pair, trace = layer(
-                hidden_states, keys, reducer, index, pair, bool(output_attentions), rows, self.num_queries(index)
-            )
+            plan = self.plan(index, bool(output_attentions), rows)
+            hidden_states, weights, pair, trace = layer(hidden_states, keys, pair, plan)
             pair = pair.with_states(hidden_states)
             if trace is not None:
                 keys = key_mask(pair.joined_mask(), padded)
                 traces.append(trace)
-            if output_hidden_states:
-                all_hidden_states.append(hidden_states)
+            all_hidden_states.append(hidden_states if chosen and index + 1 in chosen else None)
             all_attentions.append(weights)
         last = self.layernorm(hidden_states)
         return PuMerModelOutput(
             last_hidden_state=last,
             pooler_output=self.pooler(last),
-            hidden_states=tuple(all_hidden_states) if output_hidden_states else None,
+            hidden_states=None if chosen is None else tuple(all_hidden_states),
             attentions=tuple(all_attentions) if output_attentions else None,
             reduction=tuple(traces),
         )
