@@ -1,3 +1,4 @@
+import json
 from contextlib import nullcontext
 
 import numpy as np
@@ -107,8 +108,8 @@ def broken(folder, kind):
 
 
 WRONG = {
-    "no weights": "this folder cannot be read .*model.safetensors",
-    "weights cut short": "this folder cannot be read",
+    "no weights": "there is no model in this folder.*model.safetensors",
+    "weights cut short": "model.safetensors .*cut short",
     "no config": "has no config.json",
     "config cut short": "config.json",
     "another kind of model": "model_type='bert'",
@@ -119,7 +120,7 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_folder_that_holds_no_model_for_the_task_is_named_with_its_flag(kind, tmp_path):
     source = broken(tmp_path, kind)
-    with pytest.raises(ValueError, match=f"--model='{source}'.*{WRONG[kind]}") as error:
+    with pytest.raises(ValueError, match=f"{source}.*{WRONG[kind]}") as error:
         load_model(source, None, VQA, flag="--model")
     assert "\n" not in str(error.value)
 
@@ -129,7 +130,9 @@ def test_a_folder_that_holds_no_model_for_the_task_is_named_with_its_flag(kind, 
 def test_a_model_that_is_nowhere_is_named_with_its_field(field, source):
     args = ModelArguments(**{field: source})
     for check in (lambda: check_sources(args, VQA), lambda: build_teacher(args, ("a", "b"), [], 12)):
-        with pytest.raises(ValueError, match=f"model.{field}='{source}': neither a folder here nor") as error:
+        with pytest.raises(
+            ValueError, match=f"model.{field}='{source}': there is no model here or on the Hub"
+        ) as error:
             check()
         assert "\n" not in str(error.value)
 
@@ -149,7 +152,16 @@ def test_the_models_of_a_recipe_must_fit_it(field, kind, message, tmp_path):
         check_sources(args, VQA)
 
 
+def test_weights_that_do_not_fit_the_config_are_no_random_start(tmp_path):
+    for part in build("vilt", VQA):
+        part.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
+    with pytest.raises(ValueError, match=r"model.teacher=.*do not fit its config.json, they are without vilt.encoder"):
+        build_teacher(ModelArguments(teacher=str(tmp_path)), ("a", "b", "c"), [], 12)
+
+
 def test_a_model_without_its_processor_is_named(tmp_path):
     source = broken(tmp_path, "no processor")
-    with pytest.raises(ValueError, match=f"model.teacher='{source}': this folder cannot be read"):
+    with pytest.raises(ValueError, match=f"model.teacher='{source}': there is no processor in this folder"):
         build_teacher(ModelArguments(teacher=source), ("a", "b", "c"), [], 12)

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..configuration import PRESETS
 from ..reading import check_model_files, one_line
@@ -55,7 +56,7 @@ def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> V
 def load_checkpoint(source: str, reduction: Any = SAVED) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
     """A saved model and its processor; see [`load_checkpoint_model`]."""
     model = load_checkpoint_model(source, reduction)
-    with _naming(source, "processor"):
+    with naming(repr(source), source, "processor"):
         # Code of the checkpoint is never asked for: all that it could hold is in this package.
         return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
 
@@ -72,25 +73,60 @@ def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTraine
         ValueError: there is no such checkpoint, or it is none of ours, or a file of it is broken or cut short.
     """
     overrides = {} if isinstance(reduction, str) and reduction == SAVED else {"reduction": reduction}
-    if Path(source).is_dir():
-        check_model_files(Path(source))
-    with _naming(source, "model"):
-        config, _ = PreTrainedConfig.get_config_dict(source)
-        if not config:
-            raise ValueError(f"{source!r} has no config.json: give a folder that save_pretrained made, or a Hub id")
-        model, found = model_class(config, source).from_pretrained(
-            source, **overrides, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    check_loaded(found, source)
+    model = load_whole(model_class(saved_config(source), source), source, **overrides)
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
-def check_loaded(found: dict[str, Any], source: str) -> None:
+def saved_config(source: str, name: str | None = None) -> dict[str, Any]:
+    """What the `config.json` of a saved model holds; the other files of a folder are looked at too.
+
+    Args:
+        source: a folder, or an id on the Hub.
+        name: what to call it in messages, such as `"model.teacher='x'"`; default: the source.
+
+    Raises:
+        ValueError: there is no such model, or a file of it is broken or cut short.
+    """
+    name = name or repr(source)
+    if Path(source).is_dir():
+        check_model_files(Path(source))
+    with naming(name, source, "model"):
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    if not config:
+        raise ValueError(f"{name} has no config.json: give a folder that save_pretrained made, or a Hub id")
+    return config
+
+
+def load_whole(
+    model_class: type[PuMerPreTrainedModel], source: str, name: str | None = None, **overrides: Any
+) -> PuMerPreTrainedModel:
+    """A model with the weights of a checkpoint, which holds all of them.
+
+    Args:
+        model_class: what to make.
+        source: a folder, or an id on the Hub.
+        name: as of [`saved_config`].
+        **overrides: fields of the config.
+
+    Raises:
+        ValueError: weights are missing, or do not have the shapes that the config says.
+    """
+    name = name or repr(source)
+    with naming(name, source, "model"):
+        # ZeRO-3 shares the weights out, so that none has its shape.
+        model, found = model_class.from_pretrained(
+            source, **overrides, output_loading_info=True, ignore_mismatched_sizes=not is_deepspeed_zero3_enabled()
+        )
+    check_loaded(found, name)
+    return model
+
+
+def check_loaded(found: dict[str, Any], name: str) -> None:
     """Raise `ValueError` if weights are missing, or do not have the shapes that the config says.
 
     Args:
         found: what `from_pretrained(..., output_loading_info=True)` returns beside the model.
-        source: the checkpoint.
+        name: of the checkpoint, for the message.
     """
     # What a method learns is not in a checkpoint that was trained without it.
     missing = sorted(name for name in found["missing_keys"] if "reducer." not in name)
@@ -99,22 +135,30 @@ def check_loaded(found: dict[str, Any], source: str) -> None:
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise ValueError(
-                f"{source!r}: the weights do not fit its config.json, they are {problem} {', '.join(names[:3])}{more}"
+                f"{name}: the weights do not fit its config.json, they are {problem} {', '.join(names[:3])}{more}"
             )
 
 
 @contextmanager
-def _naming(source: str, part: str) -> Iterator[None]:
-    """Say which checkpoint lacks what."""
+def naming(name: str, source: str, part: str) -> Iterator[None]:
+    """Say which checkpoint lacks what.
+
+    Args:
+        name: what to call the checkpoint in messages.
+        source: where it is.
+        part: `"model"` or `"processor"`, which is read.
+    """
     try:
         yield
     except (OSError, HFValidationError) as error:
         where = "in this folder" if Path(source).is_dir() else "here or on the Hub"
-        raise ValueError(f"{source!r}: there is no {part} {where}: {one_line(error)}") from error
+        raise ValueError(
+            f"{name}: there is no {part} {where}, give another folder or Hub id: {one_line(error)}"
+        ) from error
     except StrictDataclassError as error:
-        raise ValueError(f"{source!r}: its config.json is wrong: {one_line(error)}") from error
+        raise ValueError(f"{name}: its config.json is wrong: {one_line(error)}") from error
     except SafetensorError as error:  # of the Hub: files of a folder are checked before
-        raise ValueError(f"{source!r}: its weights are broken or cut short, download them again: {error}") from error
+        raise ValueError(f"{name}: its weights are broken or cut short, download them again: {error}") from error
 
 
 def model_class(config: dict[str, Any], source: str) -> type[PuMerPreTrainedModel]:

@@ -3,17 +3,13 @@
 import copy
 import string
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoProcessor,
     BertTokenizer,
-    PreTrainedConfig,
     ProcessorMixin,
     RobertaTokenizer,
     ViltImageProcessorPil,
@@ -25,23 +21,13 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
+from ..models.loading import load_whole, naming, saved_config
 from ..models.meter import PuMerMeterConfig, PuMerMeterProcessor
 from ..models.vilt import PuMerViltConfig
 from .recipe import ModelArguments
 
 
-@contextmanager
-def naming(flag: str, source: str) -> Iterator[None]:
-    """Say which checkpoint cannot be read, and which flag names it."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        where = "this folder cannot be read" if Path(source).is_dir() else "neither a folder here nor found on the Hub"
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{flag}={source!r}: {where} ({reason}): give another folder or Hub id") from error
-
-
-def saved_config(flag: str, source: str, task: Task | None = None) -> tuple[str, dict[str, Any]]:
+def trained_backbone(flag: str, source: str, task: Task | None = None) -> tuple[str, dict[str, Any]]:
     """The backbone and the config of a saved model.
 
     Args:
@@ -52,10 +38,7 @@ def saved_config(flag: str, source: str, task: Task | None = None) -> tuple[str,
     Raises:
         ValueError: there is no such model, or it is of another kind.
     """
-    with naming(flag, source):
-        config, _ = PreTrainedConfig.get_config_dict(source)
-    if not config:
-        raise ValueError(f"{flag}={source!r}: it has no config.json: give a folder that save_pretrained made")
+    config = saved_config(source, f"{flag}={source!r}")
     backbone = str(config.get("model_type")).removeprefix("pumer_")
     if backbone not in FAMILIES:
         raise ValueError(
@@ -74,7 +57,7 @@ def check_sources(args: ModelArguments, task: Task) -> None:
     """Raise `ValueError` if the teacher or the checkpoint of a recipe cannot be used; reads their configs only."""
     for name, source, needed in (("teacher", args.teacher, task), ("checkpoint", args.checkpoint, None)):
         if source is not None:
-            backbone, _ = saved_config(f"model.{name}", source, needed)
+            backbone, _ = trained_backbone(f"model.{name}", source, needed)
             if backbone != args.backbone:
                 raise ValueError(f"model.backbone={args.backbone!r}: model.{name}={source!r} is a model of {backbone}")
 
@@ -83,7 +66,7 @@ def teacher_labels(args: ModelArguments) -> list[str] | None:
     """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
     if args.teacher is None:
         return None
-    with naming("model.teacher", args.teacher):
+    with naming(f"model.teacher={args.teacher!r}", args.teacher, "model"):
         names = FAMILIES[args.backbone].config_class.from_pretrained(args.teacher).id2label
     return [names[index] for index in range(len(names))]
 
@@ -108,17 +91,26 @@ def build_teacher(
     names: dict[str, Any] = dict(task.model_config)
     if labels:
         names |= {"id2label": dict(enumerate(labels)), "label2id": {name: index for index, name in enumerate(labels)}}
-    source = args.teacher or args.checkpoint
-    if source is not None:
-        overrides = {} if args.teacher else {**names, "ignore_mismatched_sizes": True}
-        with naming("model.teacher" if args.teacher else "model.checkpoint", source):
-            model = backbone.heads[task.head].from_pretrained(source, reduction=None, **overrides)
-            if not args.teacher and "modality_type_vocab_size" in task.model_config:
-                copy_modality_types(model, backbone.base_class.from_pretrained(source, reduction=None))
-            return model, AutoProcessor.from_pretrained(source)
+    head = backbone.heads[task.head]
+    if args.teacher is not None:
+        model = load_model(args.teacher, None, task, flag="model.teacher")
+        return model, load_processor("model.teacher", args.teacher)
+    if args.checkpoint is not None:
+        name = f"model.checkpoint={args.checkpoint!r}"
+        with naming(name, args.checkpoint, "model"):
+            model = head.from_pretrained(args.checkpoint, reduction=None, **names, ignore_mismatched_sizes=True)
+        if "modality_type_vocab_size" in task.model_config:
+            copy_modality_types(model, load_whole(backbone.base_class, args.checkpoint, name, reduction=None))
+        return model, load_processor("model.checkpoint", args.checkpoint)
     config = backbone.config_class(**{**cast(dict, args.config or {}), **names})
     processor = NEW_PROCESSORS[args.backbone](config, args, texts, max_text_length)
-    return backbone.heads[task.head](config), processor
+    return head(config), processor
+
+
+def load_processor(flag: str, source: str) -> ProcessorMixin:
+    """The processor of a saved model; `flag` as of [`trained_backbone`]."""
+    with naming(f"{flag}={source!r}", source, "processor"):
+        return AutoProcessor.from_pretrained(source, trust_remote_code=False)
 
 
 @torch.no_grad()
@@ -147,9 +139,8 @@ def load_model(
     Raises:
         ValueError: there is no such model, or it has another head.
     """
-    backbone, _ = saved_config(flag, str(source), task)
-    with naming(flag, str(source)):
-        model = FAMILIES[backbone].heads[task.head].from_pretrained(source, reduction=reduction)
+    backbone, _ = trained_backbone(flag, source, task)
+    model = load_whole(FAMILIES[backbone].heads[task.head], source, f"{flag}={source!r}", reduction=reduction)
     if is_deepspeed_zero3_enabled():
         # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
         model._weight_conversions = None

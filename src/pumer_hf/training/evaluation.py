@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoProcessor
-
 from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.vqa import VQA
 from ..models.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
-from .build import load_model, naming, saved_config
+from .build import load_model, load_processor, trained_backbone
 from .cards import RECIPE_NAME, TASKS
 from .recipe import Recipe, exit_on_user_error, parse_recipe
 from .report import check_writable, write_json
@@ -36,15 +34,14 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
     with exit_on_user_error():
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
-        backbone, config = saved_config("--model", args.model, task)
+        backbone, config = trained_backbone("--model", args.model, task)
         words = [args.recipe] if args.recipe else ["--max_text_length", str(text_length(task, backbone, config))]
         data_class = only_split(task.arguments, args.split)
         recipe = parse_recipe(data_class, recipes / DIGIT_SCENES[args.task] / RECIPE_NAME, [*words, *rest])
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
         check_text_length(recipe.data.max_text_length, model)
-        with naming("--model", args.model):
-            processor = AutoProcessor.from_pretrained(args.model)
+        processor = load_processor("--model", args.model)
         model = model.to(recipe.training.device)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":
