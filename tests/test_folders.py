@@ -57,3 +57,12 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file/it: nothing can be written there"), whole_folder(tmp_path / "file" / "it"):
         pass
+
+
+def test_a_folder_that_is_there_may_be_a_link_to_another_disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with whole_folder(tmp_path / "link") as folder:
+        assert folder.parent == tmp_path / "disk"  # what is moved stays on one disk
+        (folder / "a").write_text("1")
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]

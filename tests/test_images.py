@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pumer_hf.images import open_image
 
@@ -177,3 +177,31 @@ def test_errors_name_the_picture_and_its_row(source, message, tmp_path, monkeypa
         archive.writestr("a.png", encoded(Image.fromarray(PIXELS)))
     with pytest.raises(ValueError, match=message):
         open_image(source, "row 7")
+
+
+def test_a_turned_picture_with_a_broken_entry_beside_it_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    block = bytearray(exif.tobytes())
+    # a second entry, XResolution, of an undefined type
+    start = block.index(b"MM") if b"MM" in block else block.index(b"II")
+    order = "big" if block[start : start + 2] == b"MM" else "little"
+    directory = start + 8
+    entry = (0x011A).to_bytes(2, order) + (7).to_bytes(2, order) + (4).to_bytes(4, order) + b"abcd"
+    block[directory : directory + 2] = (2).to_bytes(2, order)
+    block[directory + 14 : directory + 14] = entry
+    Image.new("RGB", (20, 40), "red").save(tmp_path / "a.jpg", exif=bytes(block))
+    assert open_image(tmp_path / "a.jpg").size == (40, 20)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data:UserWarning")
+def test_an_orientation_that_cannot_be_read_is_upright(tmp_path):
+    Image.new("RGB", (20, 40)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01")
+    assert open_image(tmp_path / "a.jpg").size == (20, 40)
+
+
+def test_a_data_url_may_come_in_lines():
+    buffer = io.BytesIO()
+    Image.new("RGB", (30, 30), "blue").save(buffer, format="BMP")
+    url = "data:image/bmp;base64," + base64.encodebytes(buffer.getvalue()).decode()
+    assert open_image(url).getpixel((0, 0)) == (0, 0, 255)

@@ -11,17 +11,19 @@ from pathlib import Path
 def whole_folder(destination: str | Path) -> Iterator[Path]:
     """Give a folder to write into, and move what is in it to `destination` at the end.
 
-    After an error, `destination` is as it was before. Files that are there already stay, unless one of the same name
-    is written.
+    After an error in what writes, `destination` is as it was before. Files that are there already stay, unless one of
+    the same name is written.
 
     Raises:
         ValueError: `destination` is a file.
         OSError: nothing can be written there.
     """
-    destination = Path(destination).absolute()
+    destination = Path(destination).resolve()
     if destination.exists() and not destination.is_dir():
         raise ValueError(f"{destination} is a file: give a folder")
-    unfinished = destination.with_name(f".{destination.name}.{os.getpid()}")  # on the same disk
+    name = f".{destination.name}.{os.getpid()}"
+    # On the same disk: a folder that is there may be one of its own.
+    unfinished = destination / name if destination.is_dir() else destination.with_name(name)
     try:
         unfinished.mkdir(parents=True)
     except OSError as error:

@@ -2,19 +2,31 @@
 
 import base64
 import io
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from PIL import ExifTags
 from PIL import Image as PILImage
-from PIL import ImageOps
+from PIL.Image import Transpose
 
 ImageSource = PILImage.Image | np.ndarray | str | Path | Mapping[str, Any]
-"""A PIL image; an array (height, width) or (height, width, channels); a path or a URL; or an undecoded image of
+"""A PIL image; an array uint8 (height, width) or (height, width, 3 or 4); a path or a URL; or an undecoded image of
 `datasets`: `bytes`, or where they are None `path`, which may lie in an archive (`zip://a.png::train.zip`)."""
 URL_TIMEOUT = 30.0  # seconds
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+"""What makes a picture upright, by its EXIF orientation."""
 UNREADABLE = (OSError, SyntaxError, ValueError, BadZipFile, PILImage.DecompressionBombError)
 """What Pillow and archives raise."""
 
@@ -22,9 +34,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, BadZipFile, PILImage.Decompressi
 def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
     """Read a picture as people see it: upright, in RGB with 8 bits per channel.
 
-    The picture is turned as its EXIF orientation says. Transparent parts become white, as on a web page and in the
-    image processors of transformers. Of 16 bits the upper 8 are taken; 32-bit integers must be 16-bit values, and
-    floats must be in [0, 1].
+    The picture is turned as its EXIF orientation says, if that can be read. Transparent parts become white, as on a
+    web page and in the image processors of transformers, but not in grey of 16 bits. Of 16 bits the upper 8 are taken;
+    32-bit integers must be 16-bit values, and floats must be in [0, 1].
 
     Args:
         source: what to open.
@@ -83,7 +95,8 @@ def _file(source: str | Path | Mapping[str, Any]) -> Path | io.BytesIO:
         source = source["path"]
     name = str(source)
     if name.startswith("data:"):
-        return io.BytesIO(base64.b64decode(name.partition(";base64,")[2], validate=True))
+        content = "".join(name.partition(";base64,")[2].split())  # it may come in lines
+        return io.BytesIO(base64.b64decode(content, validate=True))
     if "::" not in name and name.startswith(("http://", "https://")):
         return io.BytesIO(_download(name))
     if "://" in name:
@@ -104,13 +117,28 @@ def _download(url: str) -> bytes:
 
 
 def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
-    image = ImageOps.exif_transpose(image)
+    image.load()  # Pillow turns a TIFF as it loads it, and drops the tag
+    turn = TURNS.get(_orientation(image))
+    if turn is not None:
+        kept = {name: value for name, value in image.info.items() if name == "transparency"}
+        image = image.transpose(turn)
+        image.info = kept  # whoever opens the result does not turn it again
     if image.mode == "F" or image.mode.startswith("I"):
         image = _in_8_bits(image)
     elif image.has_transparency_data:
         image = image.convert("RGBA")
         image = PILImage.alpha_composite(PILImage.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _orientation(image: PILImage.Image) -> Any:
+    """The EXIF orientation; None if there is none. Not by `ImageOps.exif_transpose`, which also writes the block anew,
+    and fails where another entry is broken.
+    """
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error):  # what Pillow raises for a broken block
+        return None
 
 
 def _in_8_bits(image: PILImage.Image) -> PILImage.Image:

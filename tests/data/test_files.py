@@ -6,7 +6,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image as PILImage
 
-from pumer_hf.data.files import read_vqa_answers, read_vqa_files, read_vqa_questions
+from pumer_hf.data.files import (
+    _numbered_image,
+    images_by_number,
+    read_vqa_answers,
+    read_vqa_files,
+    read_vqa_questions,
+)
 from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.images import open_image
 
@@ -469,3 +475,16 @@ def test_images_are_decoded_to_rgb(tmp_path, mode, colour, rgb):
     for image in ({"path": None, "bytes": png}, {"path": str(tmp_path / "a.png"), "bytes": None}):
         opened = open_image(image, "row")
         assert (opened.mode, opened.size, opened.getpixel((5, 3))) == ("RGB", (6, 4), rgb)
+
+
+def test_a_link_does_not_count_a_picture_twice(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x_9.png").write_bytes(b"")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    (tmp_path / "y_9.png").symlink_to(tmp_path / "a" / "x_9.png")
+    found = images_by_number(tmp_path)[9]
+    assert _numbered_image(found, tmp_path, 9, "row")["path"] in {
+        str(tmp_path / "y_9.png"),
+        str(tmp_path / "a/x_9.png"),
+    }

@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from pumer_hf import push_folder
 from pumer_hf.cli import main
 from pumer_hf.hub.card import PuMerCard
+from pumer_hf.hub.files import published_files
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.meter import PuMerMeterProcessor
 from pumer_hf.training.build import build_roberta_tokenizer
@@ -212,3 +213,15 @@ def test_other_models_and_missing_shards_are_refused(folder, model):
     (folder / "config.json").write_text('{"model_type": "vilt"}')
     with pytest.raises(ValueError, match="model_type='vilt' is no PuMer model: `pumer-hf convert` makes one"):
         push_folder(Path(folder), NAME)
+
+
+def test_a_card_of_an_older_version_that_names_a_path_is_not_pushed(folder):
+    PuMerCard.from_checkpoint(folder).save(folder)
+    facts = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**facts, "teacher": "/home/me/secret/teacher"}))
+    (folder / "README.md").write_text("Teacher: `/home/me/secret/teacher`\n")
+    with pytest.raises(ValueError, match=r"README.md names /home/me/secret/teacher.*pumer-hf card"):
+        published_files(folder, NAME)
+    (folder / "README.md").write_text("Mine.\n")
+    published = published_files(folder, NAME).published
+    assert json.loads(published["results.json"])["teacher"] == "teacher"

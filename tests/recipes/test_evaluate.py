@@ -216,6 +216,20 @@ def test_files_need_no_training_data(given, split, answers, tmp_path, evaluated)
     assert seen["length"] == 32  # of the task, as no recipe says it
 
 
+def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evaluated):
+    model = checkpoint(tmp_path / "run" / "student", VQA, ["yes", "no"])
+    words = ["--validation_file", lines_in(tmp_path / "validation.jsonl", ["yes"])]
+    record = {"student": {"data": {"max_text_length": 12, "keep_aspect_ratio": False}}}
+    (tmp_path / "run" / "stages.json").write_text(json.dumps(record))
+    assert evaluated(VQA, model, *words)["length"] == 12
+    assert evaluated(VQA, model, *words, "--max_text_length", 9)["length"] == 9
+
+
+def test_texts_of_digit_scenes_are_as_long_as_in_their_recipe(tmp_path, evaluated):
+    model = checkpoint(tmp_path / "model", RETRIEVAL, [])  # it takes 40 tokens
+    assert evaluated(RETRIEVAL, model, "--eval_scenes", 2)["length"] == 16
+
+
 @pytest.mark.parametrize(("flags", "row"), [([], 0), (["--test_split", "held_out"], 1)])
 def test_a_data_set_needs_no_training_split(flags, row, tmp_path, evaluated):
     model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])

@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -14,7 +15,7 @@ from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training import run
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments
-from pumer_hf.training.record import RECORD_NAME, differences, recorded_training
+from pumer_hf.training.record import RECORD_NAME, _rows, begin_stage, differences, recorded
 
 ROWS = [("red", "what colour is it?", "red"), ("blue", "what colour is it?", "blue"), ("red", "is it red?", "yes")]
 
@@ -210,14 +211,14 @@ def test_a_record_that_is_not_whole_is_named(train, stages):
 def test_the_record_tells_what_a_finished_stage_was_trained_with(train, stages):
     folder = train(learning_rate=0.25)
     train(learning_rate=0.5, resume=True)
-    assert recorded_training(folder / "teacher")["learning_rate"] == 0.25
+    assert recorded(folder / "teacher", "training")["learning_rate"] == 0.25
 
 
 def test_the_record_of_an_unfinished_stage_follows(train, stages):
     stages.whole = False
     folder = train(learning_rate=0.25)
     train(learning_rate=0.5, resume=True)
-    assert recorded_training(folder / "teacher")["learning_rate"] == 0.5
+    assert recorded(folder / "teacher", "training")["learning_rate"] == 0.5
 
 
 def test_labels_that_differ_are_counted():
@@ -225,3 +226,27 @@ def test_labels_that_differ_are_counted():
     assert differences(then, {"labels": ["a", "b", "c"]}) == ["the labels were 2 and are 3"]
     assert differences(then, {"labels": ["b", "a"]}) == ["label 0 was 'a' and is 'b'"]
     assert differences(then, {"labels": ["a", "b"]}) == []
+
+
+def test_a_stream_is_the_same_wherever_its_folder_is_named_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows").mkdir()
+    named = ["rows", str(tmp_path / "rows"), "other"]
+    first, same, other = (_rows(iter(()), SimpleNamespace(data=VqaDataArguments(dataset=name))) for name in named)
+    assert first == same != other
+    assert differences({"train": first}, {"train": {"rows": 3, "hash": "x"}}) == []  # now loaded as a whole
+    assert differences({"train": first}, {"train": other}) == [
+        f'train.streamed was {json.dumps(first["streamed"])} and is "other"'
+    ]
+
+
+def test_a_stage_that_had_ended_keeps_its_record(tmp_path):
+    """More steps than it was killed after do not train it on."""
+    folder = tmp_path / "student"
+    (folder / "checkpoint-4").mkdir(parents=True)
+    (folder / "checkpoint-4" / "trainer_state.json").write_text(json.dumps({"global_step": 4, "max_steps": 4}))
+    record = {"labels": [], "train": {}}
+    (tmp_path / RECORD_NAME).write_text(json.dumps({"student": {**record, "training": {"max_steps": 4}}}))
+    args = RecipeTrainingArguments(output_dir=str(folder), resume=True, max_steps=8, use_cpu=True)
+    begin_stage(args, record)
+    assert recorded(folder, "training") == {"max_steps": 4}

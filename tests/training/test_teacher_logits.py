@@ -253,8 +253,9 @@ def test_image_files_are_those_that_rows_name(pictures, tmp_path):
     (tmp_path / "train.zip").write_bytes(b"some archive")
     embedded, zipped = {"path": "0.bmp", "bytes": b"x"}, {"path": f"zip://0.bmp::{tmp_path}/train.zip", "bytes": None}
     remote = {"path": "hf://datasets/user/data@main/0.bmp", "bytes": None}
+    written = {"path": "data:image/bmp;base64,AAAA", "bytes": None}
     images = Dataset.from_dict(
-        {"left": [embedded, remote], "right": [zipped, zipped]},
+        {"left": [embedded, remote], "right": [zipped, written]},
         features=Features({"left": Image(decode=False), "right": Image(decode=False)}),
     )
     ((path, size, _),) = image_files(images)  # an archive counts as a file; what is in the table or elsewhere does not

@@ -2,13 +2,17 @@
 
 import os
 import platform
+import re
 import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+SECRET_FLAGS = ("--hub_token", "--hub-token", "--push_to_hub_token", "--token")
+"""Flags whose values no report repeats."""
 PACKAGES = ("pumer-hf", "torch", "transformers", "accelerate", "datasets", "deepspeed")
 
 
@@ -30,7 +34,17 @@ def environment() -> dict[str, Any]:
         machine["gpu"] = torch.cuda.get_device_name()
         machine["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
         machine["cuda"] = torch.version.cuda
-    return {"versions": versions, "machine": machine, "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])}
+    return {"versions": versions, "machine": machine, "command": command_line(sys.argv)}
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command, joined by spaces, without the folder of its program and without tokens of the Hub."""
+    program, *flags = words
+    told = [
+        "..." if before in SECRET_FLAGS else re.sub(rf"^({'|'.join(SECRET_FLAGS)})=.*", r"\1=...", flag)
+        for before, flag in zip([program, *flags], flags)
+    ]
+    return " ".join([Path(program).name, *told])
 
 
 def _processor() -> str:

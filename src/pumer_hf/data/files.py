@@ -250,7 +250,12 @@ def images_by_number(image_dir: Path) -> dict[int, list[Path]]:
     if not image_dir.is_dir():
         raise FileNotFoundError(f"image_dir={image_dir}: there is no such folder")
     images: dict[int, list[Path]] = {}
+    seen: set[str] = set()  # a link may lead to a folder a second time
     for folder, subfolders, names in os.walk(image_dir, followlinks=True):
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             stem, ending = os.path.splitext(name)
@@ -266,7 +271,7 @@ def _numbered_image(found: Sequence[Path], image_dir: Path, image_id: int, origi
         raise FileNotFoundError(
             f"{origin}: {image_dir} has no image with the number {image_id}, nor have its subfolders"
         )
-    if len(found) > 1:
+    if len({os.path.realpath(path) for path in found}) > 1:
         raise ValueError(
             f"{origin}: {found[0]} and {found[1]} both have the number {image_id}: leave one of them in {image_dir}"
         )

@@ -49,8 +49,9 @@ class VqaDataArguments(DataArguments):
         metadata={
             "help": "Which answers min_answer_count counts. consensus: one per question of training and validation "
             "data, multiple_choice_answer in VQA v2's files, else the most frequent one, normalised as in the "
-            "official evaluation ('two' is '2'). annotators: all answers in the training data, as they are but for "
-            "case. auto: consensus for VQA v2's files and where each question has at least four annotators."
+            "official evaluation ('two' is '2', and 'a' is the empty answer, which is among the usual labels). "
+            "annotators: all answers in the training data, as they are but for case. auto: consensus for VQA v2's "
+            "files and where each question has at least four annotators."
         },
     )
     unknown_answers: Literal["error", "ignore"] = field(

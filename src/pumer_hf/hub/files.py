@@ -1,6 +1,7 @@
 """Which files of a folder a stranger needs, and whether they are all there."""
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -10,7 +11,7 @@ from typing import Any
 from .. import remote_code
 from ..reading import check_model_files, read_json, read_object
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
-from .sources import without_path_keys
+from .sources import is_absolute, without_path_keys
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"
@@ -88,16 +89,34 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
 
 
 def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
-    """The card to push, whose examples name the repository; nothing if somebody has edited the card of the folder."""
+    """The card to push, whose examples name the repository; of one that somebody has edited, only its facts.
+
+    Raises:
+        ValueError: a card that is pushed as it is names a path of this machine.
+    """
     written = (folder / CARD_NAME).read_text(encoding="utf-8") if (folder / CARD_NAME).is_file() else None
     has_facts = (folder / FACTS_NAME).is_file()
     if written is not None and not has_facts:
         return {}
     card = PuMerCard.load(folder) if has_facts else PuMerCard.from_checkpoint(folder)
     if written not in (None, card.files(folder)[CARD_NAME]):
-        return {}
+        check_no_paths(folder / CARD_NAME, str(written), read_object(folder / FACTS_NAME))
+        return {FACTS_NAME: card.files(folder)[FACTS_NAME].encode()}
     card.repo_id = repo_id
     return {name: text.encode() for name, text in card.files(folder).items()}
+
+
+def check_no_paths(path: Path, text: str, facts: Any) -> None:
+    """Raise `ValueError` if a card, which somebody has edited or an older version has written, holds a path of this
+    machine that the `facts` beside it hold.
+    """
+    words = re.split(r'[\s"\'`=]+', json.dumps(facts, ensure_ascii=False))
+    told = next((word for word in words if len(word) > 1 and is_absolute(word) and word in text), None)
+    if told is not None:
+        raise ValueError(
+            f"{path} names {told}, a path of this machine: take it out, or write the card anew with "
+            f"`pumer-hf card {path.parent}`"
+        )
 
 
 def check_folder(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..models.base import PuMerPreTrainedModel
 from ..reading import read_object
 from ..reducers import parse_reduction
 from .recipe import Recipe, parse_recipe
-from .record import recorded_training
+from .record import recorded
 
 TASKS: dict[str, Task] = {task.name: task for task in (VQA, NLVR2, SNLI_VE, RETRIEVAL)}
 DATASETS = {
@@ -103,7 +103,7 @@ def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folde
         if folder == recipe.model.teacher:
             continue
         card = recipe_card(task, recipe, role, report, name=run if role == "student" else f"{run}-{role}")
-        card.training = recorded_training(folder) or card.training  # of a finished stage, that of then
+        card.training = recorded(folder, "training") or card.training  # of a finished stage, that of then
         card.save(folder)
 
 

@@ -15,6 +15,7 @@ from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
 from .cards import RECIPE_NAME, TASKS
 from .recipe import Recipe, exit_on_user_error, parse_recipe
+from .record import recorded
 from .report import check_writable, write_json
 from .run import check_text_length, evaluate
 from .stages import predict
@@ -35,9 +36,12 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        words = [args.recipe] if args.recipe else ["--max_text_length", str(text_length(task, backbone, config))]
-        data_class = only_split(task.arguments, args.split)
-        recipe = parse_recipe(data_class, recipes / DIGIT_SCENES[args.task] / RECIPE_NAME, [*words, *rest])
+        data_class, default = only_split(task.arguments, args.split), recipes / DIGIT_SCENES[args.task] / RECIPE_NAME
+        recipe = parse_recipe(data_class, default, [*([args.recipe] if args.recipe else []), *rest])
+        if not args.recipe:
+            longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
+            flags = input_flags(args.model, task, recipe.data, longest)
+            recipe = parse_recipe(data_class, default, [*flags, *rest])
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
         check_text_length(recipe.data.max_text_length, model)
@@ -54,7 +58,9 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
     if args.split in data.missing_images:
         report["missing_images"] = data.missing_images[args.split]
     if recipe.training.process_index == 0:
-        print(json.dumps({"model": args.model, "task": task.name, "split": args.split, **report}))
+        length = recipe.data.max_text_length
+        facts = {"model": args.model, "task": task.name, "split": args.split, "max_text_length": length}
+        print(json.dumps({**facts, **report}))
 
 
 DIGIT_SCENES = {
@@ -66,10 +72,25 @@ DIGIT_SCENES = {
 """The folder of each task's recipe on digit scenes."""
 
 
-def text_length(task: Task, backbone: str, config: dict[str, Any]) -> int:
-    """The length in tokens of the texts if no recipe says it: that of the task, or what the model takes if less."""
-    longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
-    return min(task.arguments().max_text_length, longest)
+def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
+    """Flags that say how the inputs of a model are made, where no recipe does.
+
+    They are as in the run that trained the model, if that lies in its folder. Else digit scenes are read as the
+    task's recipe says, and other data as the task does by default; texts are no longer than the model takes.
+
+    Args:
+        model: a folder, or an id on the Hub.
+        task: the task.
+        data: the block of the task's recipe on digit scenes, with the flags of the user.
+        longest: tokens that the model takes.
+    """
+    trained = recorded(model, "data")
+    if trained is not None:
+        names = ("max_text_length", "keep_aspect_ratio")
+        return [word for name in names for word in (f"--{name}", str(trained[name]).lower())]
+    own = data.dataset is not None or data.has_files or data.image_dir is not None
+    length = task.arguments().max_text_length if own else data.max_text_length
+    return ["--max_text_length", str(min(length, longest))]
 
 
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:

@@ -10,6 +10,7 @@ test data.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -97,8 +98,8 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
             folder.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, {**known, folder.name: now})
         return
-    if saved != folder:
-        resume_point(args)
+    point = None if saved == folder else resume_point(args)
+    ended = point is None or point.ended
     then = known.get(folder.name)
     if then is None:
         logger.warning_once(
@@ -115,19 +116,19 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
             f"data and the flags of then, or begin anew in another --output_dir{teacher}"
         )
     changed = differences({"training": then.get("training")}, {"training": now.get("training")})
-    if changed and saved == folder:
-        logger.warning("%s is complete, so it stays as it is: %s", folder, _listed(changed))
+    if changed and ended:
+        logger.warning("%s has trained to its end, so it stays as it is: %s", folder, _listed(changed))
     elif changed:
         logger.warning("%s goes on with other training arguments: %s", folder, _listed(changed))
         if args.should_save:
             write_json(path, {**known, folder.name: now})
 
 
-def recorded_training(folder: str | Path) -> dict[str, Any] | None:
-    """The training arguments of the stage in a folder, as its card shows them; None if no record tells."""
+def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
+    """A block of what the stage in a folder was made from, such as `"training"`; None if no record tells."""
     path = Path(folder).parent / RECORD_NAME
     known = json_object(path.read_bytes(), str(path)) if path.is_file() else {}
-    return known.get(Path(folder).name, {}).get("training")
+    return known.get(Path(folder).name, {}).get(block)
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -136,7 +137,10 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         named = [_label_difference(then["labels"], now["labels"])]
     else:
         named = []
-    before, after = (dict(_flat({**record, "labels": None})) for record in (then, now))
+    left_out = {"labels": None}
+    if ("streamed" in then.get("train", {})) != ("streamed" in now.get("train", {})):
+        left_out["train"] = None  # rows and the place of a stream cannot be compared
+    before, after = (dict(_flat({**record, **left_out})) for record in (then, now))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     counted = {f"{name.rpartition('.')[0]}.hash" for name in names if not name.endswith(".hash")}
     names = [name for name in names if name not in counted]  # another number of rows says more than their hash
@@ -190,8 +194,10 @@ def _vocabulary(processor: Any) -> dict[str, Any]:
 def _rows(dataset: Any, recipe: Recipe) -> dict[str, Any]:
     """How many rows there are, and a hash of all but their pictures, in order; of streamed rows, where they are."""
     if not isinstance(dataset, Dataset):
-        places = ("dataset", "dataset_config", "dataset_revision", "train_split")
-        return {name: getattr(recipe.data, name) for name in places}
+        args = recipe.data
+        place = os.path.realpath(args.dataset) if Path(args.dataset).is_dir() else args.dataset
+        fields = ("dataset_config", "dataset_revision", "train_split", "columns")
+        return {"streamed": place, **{name: getattr(args, name) for name in fields}}
     names = [
         name
         for name, feature in dataset.features.items()

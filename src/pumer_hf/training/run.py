@@ -245,7 +245,8 @@ def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Co
 
 def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
-    check_label_smoothing(recipe.training, teacher)
+    for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
+        check_label_smoothing(args, teacher)
     schedule = parse_reduction(recipe.reduction)
     learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
     if recipe.training.reducer_training is not None and not learns:

@@ -62,8 +62,8 @@ def add_teacher_logits(
 def image_files(dataset: Dataset) -> list[tuple[str, int, int]]:
     """Path, size in bytes and time of change in ns of each file that the table names in a column of images.
 
-    Of an image in an archive (`zip://a.png::train.zip`) it is the archive. Images whose bytes are in the table, and
-    those on another machine, are left out.
+    Of an image in an archive (`zip://a.png::train.zip`) it is the archive. Images whose bytes are in the table
+    (also as a `data:` URL), and those on another machine, are left out.
     """
     paths: set[str] = set()
     for name, feature in dataset.features.items():
@@ -72,6 +72,6 @@ def image_files(dataset: Dataset) -> list[tuple[str, int, int]]:
             parts = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
             named = parts["path"].filter(parts["bytes"].is_null()).unique().to_pylist()
             paths.update(path.split("::")[-1] for path in named if path is not None)
-    local = sorted(path for path in paths if "://" not in path)
+    local = sorted(path for path in paths if "://" not in path and not path.startswith("data:"))
     status = [(path, Path(path).stat()) for path in local]
     return [(path, found.st_size, found.st_mtime_ns) for path, found in status]
