@@ -1,8 +1,12 @@
 """Folders are written whole or not at all."""
 
-import pytest
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from pumer_hf.folders import whole_folder
+import pytest
+from safetensors import SafetensorError
+
+from pumer_hf.folders import check_file, whole_folder
 
 
 def names(folder):
@@ -59,10 +63,38 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
         pass
 
 
-def test_a_folder_that_is_there_may_be_a_link_to_another_disk(tmp_path):
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "disk")
-    with whole_folder(tmp_path / "link") as folder:
-        assert folder.parent == tmp_path / "disk"  # what is moved stays on one disk
-        (folder / "a").write_text("1")
-    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["a"]
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="there is no second disk to try")
+def test_a_folder_that_is_there_may_be_on_another_disk(tmp_path):
+    with TemporaryDirectory(dir="/dev/shm") as other:
+        (tmp_path / "link").symlink_to(other)
+        with whole_folder(tmp_path / "link") as folder:
+            (folder / "a").write_text("1")
+        assert names(Path(other)) == ["a"]
+    made = f"pumer-hf-test-{tmp_path.parent.name}-{tmp_path.name}"
+    try:
+        with whole_folder("/dev/shm") as folder:
+            (folder / made).write_text("1")
+        assert Path("/dev/shm", made).read_text() == "1"
+        assert not folder.exists()
+    finally:
+        Path("/dev/shm", made).unlink(missing_ok=True)
+
+
+def test_a_disk_that_is_full_is_named_with_its_folder(tmp_path):
+    place = tmp_path / "a"
+    with pytest.raises(OSError, match=f"{place}: the weights cannot be written"), whole_folder(place):
+        raise SafetensorError("I/O error: No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_cannot_be_written_is_named_with_its_flag(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_file(tmp_path / "new.json", "-o")
+    for path, message in (
+        (tmp_path, "-o .*: it is a folder"),
+        (tmp_path / "no" / "a.json", "-o .*: there is no folder"),
+        ("/proc/a.json", "-o /proc/a.json: nothing can be written"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            check_file(path, "-o")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
 
-from pumer_hf.images import open_image
+from pumer_hf.images import DataError, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
 GREY = PIXELS[:, :, 0]
@@ -205,3 +205,11 @@ def test_a_data_url_may_come_in_lines():
     Image.new("RGB", (30, 30), "blue").save(buffer, format="BMP")
     url = "data:image/bmp;base64," + base64.encodebytes(buffer.getvalue()).decode()
     assert open_image(url).getpixel((0, 0)) == (0, 0, 255)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_16_bits_of_which_8_are_used_are_refused(mode):
+    values = np.full((4, 4), 200, dtype=np.uint16 if mode == "I;16" else np.int32)
+    with pytest.raises(DataError, match=r"a.png, row 3: .*\[200, 200\].* white is unknown"):
+        open_image(Image.fromarray(values), "a.png, row 3")
+    assert open_image(Image.fromarray(0 * values)).getpixel((0, 0)) == (0, 0, 0)

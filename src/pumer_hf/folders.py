@@ -5,6 +5,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from safetensors import SafetensorError
 
 
 @contextmanager
@@ -22,8 +25,9 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
     if destination.exists() and not destination.is_dir():
         raise ValueError(f"{destination} is a file: give a folder")
     name = f".{destination.name}.{os.getpid()}"
-    # On the same disk: a folder that is there may be one of its own.
-    unfinished = destination / name if destination.is_dir() else destination.with_name(name)
+    unfinished = destination.with_name(name)
+    if destination.is_dir() and destination.stat().st_dev != destination.parent.stat().st_dev:
+        unfinished = destination / name  # on the disk of the folder, which is one of its own
     try:
         unfinished.mkdir(parents=True)
     except OSError as error:
@@ -35,6 +39,28 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
                 path.replace(destination / path.name)
         else:
             unfinished.rename(destination)
+    except SafetensorError as error:  # such as of a disk that is full
+        raise OSError(f"{destination}: the weights cannot be written there: {error}") from error
     finally:
         if unfinished.exists():
             shutil.rmtree(unfinished)
+
+
+def check_writable(folder: Path, flag: str) -> None:
+    """Make a folder and try whether files can be written there; raises `ValueError` with the flag that names it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ValueError(f"{flag}: nothing can be written to {folder} ({error.strerror}): choose another") from error
+
+
+def check_file(path: str | Path, flag: str) -> None:
+    """Raise `ValueError` or `FileNotFoundError`, with the flag that names it, if a file cannot be written."""
+    folder = Path(path).parent
+    if Path(path).is_dir():
+        raise ValueError(f"{flag} {path}: it is a folder, give the name of a file")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{flag} {path}: there is no folder {folder}")
+    check_writable(folder, f"{flag} {path}")

@@ -13,6 +13,11 @@ from PIL import ExifTags
 from PIL import Image as PILImage
 from PIL.Image import Transpose
 
+
+class DataError(ValueError):
+    """An example of the user cannot be used; the message says which and why."""
+
+
 ImageSource = PILImage.Image | np.ndarray | str | Path | Mapping[str, Any]
 """A PIL image; an array uint8 (height, width) or (height, width, 3 or 4); a path or a URL; or an undecoded image of
 `datasets`: `bytes`, or where they are None `path`, which may lie in an archive (`zip://a.png::train.zip`)."""
@@ -43,12 +48,12 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
         origin: who asked for the picture (file and row), for error messages.
 
     Raises:
-        ValueError: the picture cannot be read, or its values have an unknown range. The message names it and
+        DataError: the picture cannot be read, or its values have an unknown range. The message names it and
             `origin`.
     """
     if not isinstance(source, (PILImage.Image, np.ndarray, str, Path)) and not _is_undecoded(source):
         found = "nothing" if source is None else f"{type(source).__name__}"
-        raise ValueError(located(f"an image must be a PIL image, a numpy array, a path or a URL, got {found}", origin))
+        raise DataError(located(f"an image must be a PIL image, a numpy array, a path or a URL, got {found}", origin))
     try:
         if isinstance(source, PILImage.Image):
             return _upright_rgb(source)
@@ -57,7 +62,7 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
         with PILImage.open(_file(source)) as opened:
             return _upright_rgb(opened)
     except UNREADABLE as error:
-        raise ValueError(located(f"cannot read the image {image_name(source)}: {error}", origin)) from error
+        raise DataError(located(f"cannot read the image {image_name(source)}: {error}", origin)) from error
 
 
 def located(message: str, origin: str) -> str:
@@ -120,9 +125,10 @@ def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
     image.load()  # Pillow turns a TIFF as it loads it, and drops the tag
     turn = TURNS.get(_orientation(image))
     if turn is not None:
-        kept = {name: value for name, value in image.info.items() if name == "transparency"}
+        transparency = image.info.get("transparency")
         image = image.transpose(turn)
-        image.info = kept  # whoever opens the result does not turn it again
+        # without the tag, so that whoever opens the result does not turn it again
+        image.info = {} if transparency is None else {"transparency": transparency}
     if image.mode == "F" or image.mode.startswith("I"):
         image = _in_8_bits(image)
     elif image.has_transparency_data:
@@ -149,6 +155,6 @@ def _in_8_bits(image: PILImage.Image) -> PILImage.Image:
         if not (lowest >= 0 and highest <= 1):  # also if one is not a number
             raise ValueError(f"its values are in [{lowest:g}, {highest:g}]: scale them to [0, 1] or to 8 bits")
         return PILImage.fromarray((values * 255).round().astype(np.uint8))
-    if image.mode == "I" and not ((lowest >= 0 and 255 < highest <= 65535) or lowest == highest == 0):
+    if not ((lowest >= 0 and 255 < highest <= 65535) or lowest == highest == 0):
         raise ValueError(f"its values are in [{lowest}, {highest}], so white is unknown: scale them to 8 or 16 bits")
     return PILImage.fromarray((values >> 8).astype(np.uint8))

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
-from .images import ImageSource, image_name, located, open_image
+from .images import DataError, ImageSource, image_name, located, open_image
 from .models.base import PuMerPreTrainedModel
 from .models.heads import ImagesClassifierHead, num_images
 
@@ -35,7 +35,7 @@ def encode_example(
         image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2).
         text: a question, a hypothesis, a caption or a statement; one that is too long is cut.
         max_text_length: tokens that the text is padded to; default: `TEXT_LENGTH`, or what the model takes.
-        keep_aspect_ratio: else images become squares; METER always makes squares.
+        keep_aspect_ratio: else images become squares; METER always makes squares, and refuses it.
         origin: where the example is from, for error messages.
 
     Raises:
@@ -75,10 +75,13 @@ def ready_image(
         origin: where the image is from, for error messages.
 
     Raises:
-        ValueError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
+        DataError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
+        ValueError: the aspect ratio is to be kept, but the processor makes squares.
     """
     image = open_image(source, origin)
     if makes_squares(processor):
+        if keep_aspect_ratio:
+            raise ValueError("keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
         return image
     side = processor.image_processor.size["shortest_edge"]
     if not keep_aspect_ratio:
@@ -91,7 +94,7 @@ def ready_image(
             f"its longer side fits into {longest}, the shorter one is less than a patch ({patch}); cut it, or make "
             "squares"
         )
-        raise ValueError(located(message, origin))
+        raise DataError(located(message, origin))
     return image
 
 

@@ -98,6 +98,8 @@ class PuMerVqaPipeline(Pipeline):
 
     @staticmethod
     def _pairs(image: Any, question: str | Sequence[str]) -> Any:
+        if not isinstance(question, Sequence):
+            raise ValueError(f"question={question!r}: must be a text, or a list of texts")
         several = isinstance(image, Sequence) and not isinstance(image, str)  # also a column of `datasets`
         if not several and isinstance(question, str):
             return {"image": image, "question": question}

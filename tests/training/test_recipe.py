@@ -11,6 +11,7 @@ from pumer_hf.data.nlvr2 import Nlvr2DataArguments
 from pumer_hf.data.retrieval import RetrievalDataArguments
 from pumer_hf.data.snli_ve import SnliVeDataArguments
 from pumer_hf.data.vqa import VqaDataArguments
+from pumer_hf.images import DataError
 from pumer_hf.models.families import FAMILIES
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.training.recipe import exit_on_user_error, parse_recipe, read_blocks
@@ -454,3 +455,15 @@ def test_recipes_of_the_paper_reduce_as_its_table_6_says(path):
         assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
     assert recipe.data.max_text_length == (32 if task == "vqav2" else 40)
     assert recipe.data.rand_augment
+
+
+OF_A_WORKER = "Caught DataError in DataLoader worker process 0.\nTraceback ...\npumer_hf.images.DataError: "
+
+
+@pytest.mark.parametrize("before", ["", OF_A_WORKER], ids=["here", "in a worker"])
+def test_an_example_that_cannot_be_used_ends_the_work_with_a_line(before):
+    with pytest.raises(SystemExit) as end, exit_on_user_error((DataError,)):
+        raise DataError(f"{before}a.jsonl, line 5: cannot read the image")
+    assert str(end.value.code).endswith("error: a.jsonl, line 5: cannot read the image")
+    with pytest.raises(ValueError, match="a mistake of ours"), exit_on_user_error((DataError,)):
+        raise ValueError("a mistake of ours")

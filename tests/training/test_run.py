@@ -102,7 +102,7 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(there, args_for, tm
     def refuse(**kwargs):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("pumer_hf.training.report.TemporaryFile", refuse)
+    monkeypatch.setattr("pumer_hf.folders.TemporaryFile", refuse)
     if there:
         (tmp_path / "run").mkdir()
     with pytest.raises(ValueError, match=rf"training.output_dir: .*{tmp_path / 'run'} \(Read-only"):

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..folders import check_file
+
 
 def check_output(output: str | Path | None) -> None:
-    """Raise `FileNotFoundError` before the work if there is no folder for the results."""
-    if output is not None and not Path(output).parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
+    """Raise `ValueError` or `FileNotFoundError` before the work if the results cannot be written."""
+    if output is not None:
+        check_file(output, "-o")
 
 
 def finish(report: dict[str, Any], output: str | Path | None) -> str:

@@ -144,7 +144,7 @@ def build_config(
         heads = values.get(part, {}) if part else values
         if "num_attention_heads" in heads and heads["num_attention_heads"] is None:
             name = f"{part}.num_attention_heads".lstrip(".")
-            raise ValueError(f"the checkpoint does not tell {name}: give it in config=")
+            raise ValueError(f"the checkpoint does not tell {name}: give it in config= (--config)")
     return family.config_class(**values)
 
 

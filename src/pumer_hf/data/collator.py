@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
-from ..inputs import drop_full_mask, makes_squares, ready_image
+from ..inputs import drop_full_mask, ready_image
 from .augment import rand_augment
 
 
@@ -84,8 +84,6 @@ class Collator:
         return batch
 
     def _opened(self, source: dict[str, Any], origin: str) -> PILImage.Image:
-        if self.keep_aspect_ratio and makes_squares(self.processor):
-            raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
         image = ready_image(source, self.processor, self.keep_aspect_ratio, origin)
         return rand_augment(image) if self.rand_augment else image
 

@@ -26,7 +26,7 @@ class Several(dict[str, Any]):
 def text_of(value: Any, feature: Any) -> str:
     """A text; a list may hold it alone."""
     value = _single(plain(value, feature))
-    if not isinstance(value, str):
+    if not isinstance(value, str) or not value.strip():
         raise ValueError(f"must hold text, got {reprlib.repr(value)}")
     return value
 

@@ -167,13 +167,16 @@ def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any
 def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
     for row, origin in read_objects([str(path)]):
         answers = row["answers"] if "answers" in row else [json_field(row, "answer", str, origin)]
-        if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
-            raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
+        texts = isinstance(answers, list) and all(isinstance(item, str) and item.strip() for item in answers)
+        if not texts or not answers:
+            raise ValueError(
+                f"{origin}: 'answers' must be a list of at least one string, none of them blank, got {answers!r}"
+            )
         for answer in answers:
             check_unicode(answer, f"{origin}: an answer")
         yield {
             "image": image_in(image_dir, json_field(row, "image", str, origin)),
-            "question": json_field(row, "question", str, origin),
+            "question": json_text(row, "question", origin),
             "answers": answers,
             "origin": origin,
         }
@@ -236,7 +239,7 @@ def _questions(
             continue
         yield {
             "image": partial(_numbered_image, images.get(image_id, []), image_dir, image_id),
-            "question": json_field(question, "question", str, origin),
+            "question": json_text(question, "question", origin),
             "question_id": question_id,
             "origin": origin,
         }
@@ -287,6 +290,14 @@ def json_object(text: bytes, origin: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{origin}: expected a JSON object, got {type(value).__name__}")
     return value
+
+
+def json_text(row: Any, name: str, origin: str) -> str:
+    """A field of a JSON object that holds text, not only blanks."""
+    text = json_field(row, name, str, origin)
+    if not text.strip():
+        raise ValueError(f"{origin}: the field '{name}' must hold text, got {text!r}")
+    return text
 
 
 def json_field(row: Any, name: str, kind: type, origin: str) -> Any:

@@ -13,7 +13,7 @@ from .arguments import DataArguments
 from .classes import check_labels, class_baselines
 from .collator import ClassCollator
 from .columns import image_of, text_of, truth
-from .files import image_in, json_field, read_objects, to_dataset
+from .files import image_in, json_field, json_text, read_objects, to_dataset
 from .scene_statements import NLVR2_FEATURES, TRUTH, statement_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
@@ -71,7 +71,7 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
         yield {
             "left": image_in(folder, *left),
             "right": image_in(folder, *right),
-            "sentence": json_field(row, "sentence", str, origin),
+            "sentence": json_text(row, "sentence", origin),
             "label": label,
             "identifier": identifier,
             "origin": origin,

@@ -15,6 +15,7 @@ from datasets import Dataset
 from torch import Generator, Tensor
 from transformers import EvalPrediction, ProcessorMixin
 
+from ..images import DataError
 from ..metrics.retrieval import hit_chances, normalize_caption
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
@@ -124,8 +125,8 @@ def _lines(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, origin: str) -> dict[str, Any]:
-    if not captions or not all(isinstance(caption, str) for caption in captions):
-        raise ValueError(f"{origin}: give at least one caption, each a string, got {json.dumps(captions)}")
+    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise ValueError(f"{origin}: give at least one caption, each a string with text, got {json.dumps(captions)}")
     name = json_field(row, image, str, origin)
     return {"image": image_in(folder, name), "captions": captions, "origin": origin}
 
@@ -173,7 +174,7 @@ class RetrievalCollator(Collator):
         """
         others = len(self.pool) - len(self.known & own)
         if not others:
-            raise ValueError("data: all images have the same captions, so there are no negatives")
+            raise DataError("data: all images have the same captions, so there are no negatives")
         drawn: list[str] = []
         while len(drawn) < self.num_negatives:
             name, caption = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]

@@ -12,7 +12,7 @@ from .arguments import DataArguments
 from .classes import check_labels, class_baselines, class_metrics
 from .collator import ClassCollator
 from .columns import class_name, image_of, text_of
-from .files import image_in, json_field, read_objects, to_dataset
+from .files import image_in, json_field, json_text, read_objects, to_dataset
 from .hub import log_unlabelled
 from .scene_statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
 from .task import Task, TaskData, load_splits
@@ -81,7 +81,7 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
             name = json_field(row, "pairID", str, origin).split("#")[0]
         yield {
             "image": image_in(folder, name),
-            "hypothesis": json_field(row, "sentence2", str, origin),
+            "hypothesis": json_text(row, "sentence2", origin),
             "label": label,
             "origin": origin,
         }

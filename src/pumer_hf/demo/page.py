@@ -183,7 +183,8 @@ class Handlers:
         try:
             reply = self.asker.ask(image, str(text), self.schedule(values), compare)
         except ValueError as error:
-            raise load_gradio().Error(str(error)) from error
+            message = str(error).replace(str(image), Path(str(image)).name)  # visitors need not know where it lies
+            raise load_gradio().Error(message) from error
         gflops = (reply.gflops, reply.full_gflops)
         return reply.answers, reply.full_answers, reply.picture, self.layers(values), costs(gflops), gflops
 

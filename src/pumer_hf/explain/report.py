@@ -8,6 +8,7 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..folders import check_file
 from ..images import ImageSource, open_image
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
@@ -109,5 +110,4 @@ def check_output(output: str) -> None:
     path = Path(output)
     if path.suffix.lower() not in PILImage.registered_extensions():
         raise ValueError(f"-o {output}: the ending must be that of a picture, such as .png")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: there is no folder {path.parent}")
+    check_file(output, "-o")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from ..bench.contenders import checked_text_length, random_inputs
+from ..folders import check_file
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import Head
 
@@ -140,8 +141,7 @@ def check_dest(dest: str | Path) -> None:
     path = Path(dest)
     if path.suffix != ".onnx":
         raise ValueError(f"DEST={str(dest)!r}: must be the name of a file that ends in .onnx")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"DEST={str(dest)!r}: there is no folder {path.parent}")
+    check_file(path, "DEST")
 
 
 class OnnxModel(nn.Module):

@@ -17,6 +17,7 @@ from transformers import HfArgumentParser
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from ..images import DataError
 from ..reading import parse_json
 from ..reducers import METHODS, parse_reduction
 from .arguments import DistillationTrainingArguments
@@ -196,13 +197,23 @@ def check_reporters(args: RecipeTrainingArguments) -> None:
             )
 
 
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""What is raised where files and values of the user are checked."""
+
+
 @contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """End the program with a message, not a traceback, if a file or a value that the user gave is wrong."""
+def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
+    """End the program with a message, not a traceback, if a file or a value that the user gave is wrong.
+
+    Args:
+        kinds: the exceptions that say so. In the work itself it is [`DataError`] alone.
+    """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
-        _end(f"{Path(sys.argv[0]).name}: error: {error}")
+    except kinds as error:
+        # A worker of a data loader hands an exception on with its traceback; the message is at the end.
+        message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
+        _end(f"{Path(sys.argv[0]).name}: error: {message.strip()}")
 
 
 def _end(message: str) -> NoReturn:

@@ -3,7 +3,6 @@
 import json
 import os
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from ..bench.cost import cost_rows, format_table, speed_note
@@ -35,13 +34,3 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
     os.replace(part, path)
-
-
-def check_writable(folder: Path, flag: str) -> None:
-    """Make a folder and try whether files can be written there; raises `ValueError` with the flag that names it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ValueError(f"{flag}: nothing can be written to {folder} ({error.strerror}): choose another") from error

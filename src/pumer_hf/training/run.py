@@ -19,7 +19,9 @@ from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
 from ..data.vqa import VqaDataArguments
 from ..explain.maps import patch_size
+from ..folders import check_writable
 from ..hub.push import push_folder
+from ..images import DataError
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
@@ -33,7 +35,7 @@ from .placement import whole_models
 from .pretraining import pretrain
 from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
 from .record import begin_stage, made_from, weights_of, without_student
-from .report import check_writable, format_report, write_json
+from .report import format_report, write_json
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 from .trainer import check_devices, check_label_smoothing
@@ -67,9 +69,10 @@ def run_recipe(task: Task, default: Path) -> None:
         teacher, processor = build_teacher(model, data.labels, texts, recipe.data.max_text_length, task)
         collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
         check_recipe(recipe, teacher, collator)
-    folders = train_models(task, recipe, data, teacher, collator, eval_collator)
-    collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
-    report_results(task, recipe, data, folders, collators)
+    with exit_on_user_error((DataError,)):
+        folders = train_models(task, recipe, data, teacher, collator, eval_collator)
+        collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
+        report_results(task, recipe, data, folders, collators)
 
 
 def open_output_folder(args: RecipeTrainingArguments) -> None:
