@@ -10,13 +10,26 @@ from torch.nn import functional as F
 from two_processes import contrast_of_a_share
 
 from pumer_hf.reducers import build_reducer, parse_reduction, pruning
-from pumer_hf.reducers.dynamicvit import ratio_loss
+from pumer_hf.reducers.dynamicvit import Predictor, ratio_loss
 from pumer_hf.reducers.tip_losses import continuity_loss, contrastive_loss, sparsity_loss
+from pumer_hf.tokens import TokenPair, Tokens
 
 LEARNED = {
     "tip": {"method": "tip", "layers": [1, 2], "prune_ratio": 0.4},
     "dynamicvit": {"method": "dynamicvit", "layers": [1, 2], "prune_ratio": 0.4},
 }
+
+
+def pair_of(width):
+    """Three text tokens, and a [CLS] with four patches; in the second example the last ones are padding."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(length, num_padding, grid=None):
+        mask = torch.ones(2, length, dtype=torch.bool)
+        mask[1, length - num_padding :] = False
+        return Tokens.initial(torch.randn(2, length, width, generator=generator), mask, grid=grid)
+
+    return TokenPair(tokens(3, 1), tokens(5, 2, (2, 2)))
 
 
 @pytest.mark.parametrize("method", LEARNED)
@@ -99,6 +112,27 @@ def test_another_schedule_keeps_what_was_learned_if_its_layers_are_the_same(capl
         model.set_reduction(LEARNED["tip"])
 
 
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_reducer_goes_on_where_the_same_parts_learn(method):
+    schedule = LEARNED[method]
+    reducer = build_reducer(parse_reduction(schedule), 8)
+
+    def fits(**change):
+        return reducer.fits(parse_reduction({**schedule, **change}))
+
+    assert fits()
+    assert fits(prune_ratio=0.1)
+    assert not fits(layers=[1, 3])
+    assert not any(reducer.fits(parse_reduction(other)) for name, other in LEARNED.items() if name != method)
+    if method == "tip":
+        assert fits(contrastive_weight=0.5)  # still one
+        assert not fits(contrastive_weight=0)
+        assert not fits(pruner="linear")
+        without = build_reducer(parse_reduction({**schedule, "contrastive_weight": 0}), 8)
+        assert without.fits(without.config)
+        assert not without.fits(reducer.config)
+
+
 def test_what_was_learned_comes_back():
     model = FAMILIES["meter"].model(LEARNED["tip"])
     weights = copy.deepcopy(model.state_dict())
@@ -176,6 +210,41 @@ def test_ratio_loss():
     mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
     assert ratio_loss(drawn, mask, 0.5).item() == pytest.approx(0.0)
     assert ratio_loss(drawn, mask, 0.75).item() == pytest.approx(0.0625)
+    one = torch.tensor([[False, False, False, True]])  # an example with one token to decide about
+    assert ratio_loss(drawn[1:], one, 0.75).item() == pytest.approx(0.0625)
+    assert ratio_loss(drawn[1:], torch.zeros_like(one), 0.75).item() == pytest.approx(0.5625)
+
+
+def test_the_loss_of_dynamicvit_is_weighted_and_knows_the_ratio_of_its_layer():
+    schedule = {**LEARNED["dynamicvit"], "prune_ratio": [0.75, 0.5], "ratio_weight": 3.0}
+    reducer, pair = build_reducer(parse_reduction(schedule), 4), pair_of(4)
+    drawn = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
+    for layer, kept in ((1, 0.25), (2, 0.5)):
+        losses = reducer.losses(layer, pair, torch.zeros(2, 5, 2), drawn)
+        expected = 3 * ((3 / 4 - kept) ** 2 + (1 / 2 - kept) ** 2) / 2  # of 4 patches, and of 2
+        assert {name: loss.item() for name, loss in losses.items()} == {"ratio_loss": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("width", [1, 7, 8])
+def test_the_predictor_of_dynamicvit_is_that_of_its_paper(width):
+    predictor = Predictor(width, 0.4)
+    norm, first = predictor.local[:2]
+    second, third, last = predictor.decide[0], predictor.decide[2], predictor.decide[4]
+    hidden, quarter = max(width // 2, 1), max(width // 4, 1)
+    shapes = [tuple(layer.weight.shape) for layer in (norm, first, second, third, last)]
+    assert shapes == [(width,), (width, width), (hidden, width), (quarter, hidden), (2, quarter)]
+    generator = torch.Generator().manual_seed(0)
+    states, weight = torch.randn(2, 5, width, generator=generator), torch.rand(2, 5, generator=generator)
+    found = predictor(states, weight)
+    num_local = width - width // 2
+    for example in range(2):
+        features = [F.gelu(first(norm(token))) for token in states[example]]
+        whole = sum(part * one[num_local:] for part, one in zip(weight[example], features, strict=True))
+        for place, one in enumerate(features):
+            joined = torch.cat([one[:num_local], whole / weight[example].sum()])
+            expected = last(F.gelu(third(F.gelu(second(joined)))))
+            torch.testing.assert_close(found[example, place], expected)
+    assert predictor.bfloat16()(states.bfloat16(), weight).dtype == torch.bfloat16
 
 
 def test_a_pruner_of_dynamicvit_sees_the_whole_image():
@@ -214,6 +283,7 @@ def test_the_attention_pruners_read_the_attention():
     [
         ({"pruner": "big"}, "reduction.pruner='big': choose one of mlp, linear"),
         ({"sparsity_weight": -1}, "reduction.sparsity_weight=-1: must be a number of at least 0"),
+        ({"continuity_weight": float("inf")}, "reduction.continuity_weight=inf: must be a number"),
         ({"contrastive_weight": "1"}, "reduction.contrastive_weight='1': must be a number"),
         ({"method": "dynamicvit", "ratio_weight": True}, "reduction.ratio_weight=True: must be a number"),
         ({"method": "random", "seed": 1.5}, "reduction.seed=1.5: must be an integer"),

@@ -49,6 +49,18 @@ def test_counts(num_image, prune_ratio, merge_ratio, expected):
     assert reducer.counts(0, 8, num_image) == (*expected, 0)
 
 
+def test_each_layer_has_its_own_ratios():
+    reducer = PuMerReducer(PuMerReductionConfig((1, 3), (0.1, 0.5), (0.2, 0.3), (0.2, 0.4)), 8)
+    assert reducer.output_lengths(1, 10, 20) == (8, 18 - 4)
+    assert reducer.output_lengths(3, 10, 20) == (6, 10 - 4)  # 6 merges are asked for, (10 - 1) // 2 can be
+
+
+def test_a_reducer_goes_on_with_any_schedule_of_its_method():
+    reducer = PuMerReducer(PuMerReductionConfig((1, 3), 0.1, 0.2, 0.2), 8)
+    assert reducer.fits(PuMerReductionConfig((0,), 0.3, 0.0, 0.1))
+    assert not reducer.fits(parse_reduction({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
+
+
 def test_one_step_by_hand():
     # Image tokens: [CLS] and patches 0 to 5. Saliency says 5 > 1 > 3 > 0 > 4 > 2; patch 2 and 4 go.
     saliency = torch.tensor([0.0, 0.4, 0.8, 0.1, 0.6, 0.2, 0.9])

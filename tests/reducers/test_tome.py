@@ -42,6 +42,17 @@ def test_a_token_is_the_mean_of_all_that_it_holds_and_its_mask_says_how_many():
     assert (trace.num_text, trace.num_image) == (after.text.mask.shape[1], after.image.mask.shape[1])
 
 
+def test_each_layer_merges_by_its_own_ratio():
+    schedule = {"method": "tome", "layers": [1, 3], "merge_ratio": [0.2, 0.4]}
+    reducer = build_reducer(parse_reduction(schedule), 4)
+    pair = pair_of(num_text=10, num_image=21)
+    evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
+    for layer, expected in ((1, (8, 17)), (3, (6, 13))):
+        assert reducer.output_lengths(layer, 10, 21) == expected
+        after, _ = reducer(layer, pair, evidence)
+        assert (after.text.mask.shape[1], after.image.mask.shape[1]) == expected
+
+
 def test_attention_to_a_merged_token_is_that_to_its_parts():
     generator = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(1, 2, length, 4, generator=generator) for length in (3, 5, 5))
