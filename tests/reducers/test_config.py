@@ -73,6 +73,7 @@ def test_merging_in_the_image_tower_is_one_number_off_by_default():
         ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
         ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: a ratio must be a number in \[0, 1\)"),
         ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: give one number"),
+        ({"saliency": "last_head"}, "reduction.saliency='last_head': choose one of mean_head, first_head"),
         ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio has 1 values for 2 layers"),
         ({"layers": []}, r"reduction.layers=\[\]: give a list with at least one layer"),
         ({"layers": 2}, "reduction.layers=2: give a list"),

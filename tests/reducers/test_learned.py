@@ -11,13 +11,15 @@ from two_processes import contrast_of_a_share
 
 from pumer_hf.reducers import build_reducer, parse_reduction, pruning
 from pumer_hf.reducers.dynamicvit import Predictor, ratio_loss
+from pumer_hf.reducers.pruning import KeepLogits, learnable
 from pumer_hf.reducers.tip_losses import continuity_loss, contrastive_loss, sparsity_loss
-from pumer_hf.tokens import TokenPair, Tokens
+from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 LEARNED = {
     "tip": {"method": "tip", "layers": [1, 2], "prune_ratio": 0.4},
     "dynamicvit": {"method": "dynamicvit", "layers": [1, 2], "prune_ratio": 0.4},
 }
+LOSSES = {"tip": {"sparsity_loss", "contrastive_loss", "continuity_loss"}, "dynamicvit": {"ratio_loss"}}
 
 
 def pair_of(width):
@@ -53,6 +55,38 @@ def test_a_masked_token_is_as_good_as_a_removed_one(family, method, monkeypatch)
     for trace, other in zip(masked.reduction, removed.reduction, strict=True):
         assert trace.num_image == family.num_image
         assert torch.equal(trace.image_source >= 0, other.image_source >= 0)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize(("keep_logit", "alive"), [(50.0, [0, 1, 2, 3, 4]), (-50.0, [0, -1, -1, -1, -1])])
+def test_in_training_a_draw_decides_which_tokens_have_weight(method, keep_logit, alive):
+    reducer, pair = build_reducer(parse_reduction({**LEARNED[method], "layers": [1, 3]}), 4).train(), pair_of(4)
+    with torch.no_grad():
+        for layer in reducer.modules():
+            if isinstance(layer, KeepLogits):
+                layer.bias.copy_(torch.tensor([keep_logit, 0.0]))
+    reduced, trace = reducer(3, pair, Evidence(None, pair.text.states, pair.image.states))
+    padded = [-1 if place > 2 else place for place in alive]
+    assert trace.image_source.tolist() == [alive, padded]
+    assert reduced.image.mask.tolist() == [[float(place >= 0) for place in places] for places in (alive, padded)]
+    assert (trace.layer, trace.num_text, trace.num_image, trace.keep) == (3, 3, 5, None)
+    assert trace.text_source is pair.text.source
+    assert trace.saliency.flatten().tolist() == pytest.approx([float(keep_logit > 0)] * 10, abs=1e-6)
+    assert not trace.saliency.requires_grad
+    assert set(trace.losses) == LOSSES[method]
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_draw_is_all_or_nothing(method):
+    reducer, pair = build_reducer(parse_reduction(LEARNED[method]), 4).train(), pair_of(4)
+    torch.manual_seed(0)
+    masks = [reducer(1, pair, Evidence(None, pair.text.states, pair.image.states))[0].image.mask for _ in range(9)]
+    assert set(torch.stack(masks)[:, 0, 1:].flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(("prune_ratio", "expected"), [(0.0, 0.999), (0.2, 0.8), (0.9, 0.1)])
+def test_the_last_layer_of_a_pruner_starts_with_the_wanted_part(prune_ratio, expected):
+    assert KeepLogits(4, prune_ratio).bias.softmax(0)[0].item() == pytest.approx(expected, abs=1e-4)
 
 
 @pytest.mark.parametrize("method", LEARNED)
@@ -162,6 +196,13 @@ def test_sparsity_loss():
     mask = torch.tensor([[True, True, False], [True, False, False]])
     assert sparsity_loss(probabilities, mask, 0.5).item() == pytest.approx((0 + 0.16 + 0.25) / 3)
     assert sparsity_loss(probabilities, torch.zeros_like(mask), 0.5) == 0
+    one = torch.tensor([[False, True, False], [False, False, False]])
+    assert sparsity_loss(probabilities, one, 0.5).item() == pytest.approx(0.16)
+
+
+def test_a_layer_decides_about_the_patches_that_are_still_there():
+    assert learnable(torch.tensor([[True, True, False, True]])).tolist() == [[False, True, False, True]]
+    assert learnable(torch.tensor([[1.0, 0.0, 0.5, 1.0]])).tolist() == [[False, False, True, True]]
 
 
 def test_continuity_loss_equals_a_loop():

@@ -31,6 +31,17 @@ def test_scrambled_numbers_are_even_and_depend_on_all():
         assert abs(torch.corrcoef(torch.stack([values, scramble(torch.arange(20_000), layer, seed)]))[0, 1]) < 0.03
 
 
+def test_a_seed_means_the_same_on_every_machine_and_in_every_version():
+    def number(place, layer, seed):  # in the exact integers of Python
+        value = ((place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D) % 2**32
+        value = (value ^ value >> 16) * 0x85EBCA6B % 2**32
+        value = (value ^ value >> 16) * 0xC2B2AE35 % 2**32
+        return (value ^ value >> 16) % 2**24 / 2**24
+
+    for layer, seed in ((0, 0), (5, 1), (11, 2**31)):
+        assert scramble(torch.arange(600), layer, seed).tolist() == [number(place, layer, seed) for place in range(600)]
+
+
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_random_pruning_has_a_seed_in_eval_mode_and_draws_in_training(family):
     model, inputs = family.model(RANDOM), family.inputs()

@@ -86,6 +86,10 @@ def test_one_step_by_hand():
     assert pair.text.mask.tolist() == [[True, True, False]]
     assert trace.text_source.tolist() == [[0, 1, 1, -1]]
     assert trace.layer == 2
+    # as indices of the halves of the kept tokens: 0 is the second of the even ones, and 5 the first of the odd ones
+    image, words = trace.image_matching, trace.text_matching
+    assert (image.src.tolist(), image.dst.tolist(), image.unm.tolist()) == ([[2]], [[0]], [[0, 1]])
+    assert (words.src.tolist(), words.dst.tolist(), words.unm.tolist()) == ([[1]], [[0]], [[0]])
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, [0, 3, 2]), (torch.bfloat16, [0, 1, 2])])
@@ -96,6 +100,17 @@ def test_saliencies_tie_that_differ_by_less_than_the_precision_of_what_they_come
     _, trace = PuMerReducer(PuMerReductionConfig((0,), 0.25, 0.0, 0.0), 2)(0, TokenPair(tokens, tokens), evidence)
     assert trace.keep.tolist() == [kept]
     assert trace.saliency.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("heads", "expected"), [("mean_head", [0.3, 0.6, 0.3]), ("first_head", [0.2, 0.1, 0.9])])
+def test_saliency_is_of_all_heads_or_of_the_first(heads, expected):
+    attention = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.8, 0.0], [0.4, 0.9, 0.0]]).view(1, 3, 1, 3).expand(-1, -1, 2, -1)
+    tokens = [Tokens.initial(torch.zeros(1, length, 2), torch.ones(1, length, dtype=torch.bool)) for length in (2, 3)]
+    config = PuMerReductionConfig((0,), 0.3, 0.0, 0.0, saliency=heads)
+    evidence = Evidence(attention, *(one.states for one in tokens))
+    _, trace = PuMerReducer(config, 2)(0, TokenPair(*tokens), evidence)
+    torch.testing.assert_close(trace.saliency, torch.tensor([expected]))
+    assert trace.keep.tolist() == [[0, 1 if heads == "mean_head" else 2]]
 
 
 def test_image_padding_leaves_first_wherever_it_was():
