@@ -1,6 +1,7 @@
 """The methods that learn where to prune: their masks, their losses, and that they do not collapse."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from torch import multiprocessing
 from torch.nn import functional as F
 from two_processes import contrast_of_a_share
 
-from pumer_hf.reducers import build_reducer, parse_reduction, pruning
+from pumer_hf.reducers import build_reducer, parse_reduction, pruning, tip_losses
 from pumer_hf.reducers.dynamicvit import Predictor, ratio_loss
 from pumer_hf.reducers.pruning import KeepLogits, learnable
+from pumer_hf.reducers.tip import Contrast, new_pruner, weighted_mean
 from pumer_hf.reducers.tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
@@ -232,6 +234,21 @@ def test_contrastive_loss():
     assert contrastive_loss(text, image, torch.tensor(0.5)).item() == pytest.approx(expected / 3, rel=1e-5)
 
 
+def test_a_process_finds_the_texts_of_its_images_among_those_of_all(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    text, image = (torch.randn(6, 3, generator=generator) for _ in range(2))
+    temperature = torch.tensor(0.5)
+    whole = (image @ text.T / temperature).log_softmax(dim=-1).diagonal()
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    for rank in range(3):
+        own = text[2 * rank : 2 * rank + 2]
+        shares = {id(own): tuple(text.split(2))}
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        monkeypatch.setattr(tip_losses, "all_gather", lambda part, shares=shares: shares[id(part)])
+        found = contrastive_loss(own, image[2 * rank : 2 * rank + 2], temperature)
+        torch.testing.assert_close(found, -whole[2 * rank : 2 * rank + 2].mean())
+
+
 def test_the_contrast_is_with_the_texts_of_all_processes(tmp_path):
     generator = torch.Generator().manual_seed(0)
     text, image = (torch.randn(4, 3, generator=generator, requires_grad=True) for _ in range(2))
@@ -305,11 +322,82 @@ def test_a_pruner_of_dynamicvit_sees_the_whole_image():
 
 def test_continuity_needs_a_grid():
     model = FAMILIES["vilt"].model(LEARNED["tip"], max_image_length=6).train()
-    with pytest.raises(ValueError, match="continuity_weight: config.max_image_length leaves patches out"):
+    message = "continuity_weight: config.max_image_length leaves patches out.* continuity_weight=0 or max_image_length=-1"
+    with pytest.raises(ValueError, match=message):
         model(**FAMILIES["vilt"].inputs())
     FAMILIES["vilt"].model({**LEARNED["tip"], "continuity_weight": 0}, max_image_length=6).train()(
         **FAMILIES["vilt"].inputs()
     )
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_the_pruner_of_tip_is_that_of_its_paper(width):
+    half, quarter = max(width // 2, 1), max(width // 4, 1)
+    norm, *layers = new_pruner("mlp", width, 0.3)
+    assert isinstance(norm, torch.nn.LayerNorm)
+    assert [type(layer) for layer in layers] == [*[torch.nn.Linear, torch.nn.GELU] * 3, KeepLogits]
+    sizes = [width, width, half, quarter, 2]
+    assert [layer.weight.shape for layer in layers[::2]] == [(out, size) for size, out in zip(sizes, sizes[1:])]
+    assert layers[-1].bias.softmax(0)[0].item() == pytest.approx(0.7)
+    assert new_pruner("linear", width, 0.3).weight.shape == (2, width)
+    assert new_pruner("first_attention", width, 0.3).weight.shape == (2, 1)
+
+
+def test_the_contrast_of_tip_is_of_the_directions_of_the_projections():
+    generator = torch.Generator().manual_seed(0)
+    contrast = Contrast(4)
+    texts, images = (torch.randn(3, 4, generator=generator) for _ in range(2))
+    expected = 0.0
+    for row, image in enumerate(images):
+        likeness = [F.cosine_similarity(contrast.image(image), contrast.text(text), dim=0).item() for text in texts]
+        scores = torch.tensor(likeness) / 0.07  # its temperature, as it starts
+        expected += (scores.logsumexp(0) - scores[row]).item() / 3
+    assert contrast(texts, images).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_losses_of_tip_are_weighted_and_know_the_ratio_of_their_layer():
+    weights = {"sparsity_weight": 2.0, "contrastive_weight": 0.5, "continuity_weight": 5.0}
+    reducer = build_reducer(parse_reduction({**LEARNED["tip"], "prune_ratio": [0.75, 0.5], **weights}), 4)
+    pair = pair_of(4)
+    keep = torch.tensor([[0.9, 0.8, 0.6, 0.1, 0.4], [0.9, 0.7, 0.2, 0.5, 0.5]])  # of [CLS] and the patches
+    drawn = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0, 0.0]])
+    texts = torch.stack([pair.text.states[0].mean(0), pair.text.states[1, :2].mean(0)])
+    images = torch.stack([pair.image.states[0, [0, 1, 3]].mean(0), pair.image.states[1, [0, 2]].mean(0)])
+    patches = torch.tensor([0.8, 0.6, 0.1, 0.4, 0.7, 0.2])  # those that are there
+    edges = torch.tensor([0.8 - 0.6, 0.8 - 0.1, 0.8 - 0.4, 0.6 - 0.1, 0.6 - 0.4, 0.1 - 0.4, 0.7 - 0.2])
+    for layer, kept in ((1, 0.25), (2, 0.5)):
+        losses = reducer.losses(layer, pair, torch.stack([keep, 1 - keep], dim=-1).log(), drawn)
+        expected = {
+            "sparsity_loss": 2 * (patches - kept).square().mean(),
+            "contrastive_loss": 0.5 * reducer.contrasts[str(layer)](texts, images),
+            "continuity_loss": 5 * edges.square().mean(),
+        }
+        torch.testing.assert_close(losses, expected)
+
+
+@pytest.mark.parametrize(("pruner", "heads"), [("mean_attention", [0, 1, 2]), ("first_attention", [0])])
+def test_an_attention_pruner_reads_what_the_text_pays_each_patch(pruner, heads):
+    reducer = build_reducer(parse_reduction({**LEARNED["tip"], "pruner": pruner}), 4)
+    with torch.no_grad():
+        reducer.pruners["2"].weight.copy_(torch.tensor([[2.0], [-1.0]]))
+        reducer.pruners["2"].bias.copy_(torch.tensor([0.5, 0.25]))
+    pair = pair_of(4)
+    attention = torch.rand(2, 3, 3, 5, generator=torch.Generator().manual_seed(0))
+    evidence = Evidence(attention, pair.text.states, pair.image.states)
+    found = reducer.log_probabilities(2, pair, evidence)
+    for example, (num_words, num_left) in enumerate(((3, 5), (2, 3))):  # without the padding
+        share = attention[example, heads, :num_words].mean(dim=(0, 1)) * num_left
+        expected = torch.stack([2 * share + 0.5, 0.25 - share], dim=-1).log_softmax(-1)
+        torch.testing.assert_close(found[example], expected)
+    half = replace(pair, image=replace(pair.image, states=pair.image.states.bfloat16()))
+    found = reducer.bfloat16().log_probabilities(2, half, evidence)
+    assert found.dtype == torch.float32
+
+
+def test_a_weighted_mean_is_of_one_example_and_keeps_the_dtype():
+    states, weight = torch.tensor([[[1.0], [4]], [[6], [8]]]), torch.tensor([[1.0, 3.0], [2.0, 0.0]])
+    assert weighted_mean(states, weight).tolist() == [[3.25], [6.0]]
+    assert weighted_mean(states.bfloat16(), weight).tolist() == [[3.25], [6.0]]
 
 
 def test_the_attention_pruners_read_the_attention():

@@ -1,10 +1,13 @@
 """ToMe: sizes, weighted means and proportional attention."""
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
 from pumer_hf.models.attention import attend, weighted_softmax
 from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers.tome import merge_similar
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 
@@ -49,8 +52,23 @@ def test_each_layer_merges_by_its_own_ratio():
     evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
     for layer, expected in ((1, (8, 17)), (3, (6, 13))):
         assert reducer.output_lengths(layer, 10, 21) == expected
-        after, _ = reducer(layer, pair, evidence)
+        after, trace = reducer(layer, pair, evidence)
         assert (after.text.mask.shape[1], after.image.mask.shape[1]) == expected
+        assert (trace.layer, trace.num_text, trace.num_image) == (layer, *expected)
+        assert trace.text_source is after.text.source
+        assert trace.image_source is after.image.source
+        moves = trace.text_matching.positions(10), trace.image_matching.positions(21)
+        for before, tokens, positions in zip((pair.text, pair.image), (after.text, after.image), moves, strict=True):
+            assert torch.equal(tokens.source, positions.masked_fill(~before.mask, -1))
+
+
+def test_padding_leaves_first_and_what_weighs_something_is_none():
+    states, keys = torch.zeros(1, 6, 1), torch.tensor([[[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]])
+    tokens = Tokens.initial(states, torch.tensor([[True, True, True, False, False, False]]))
+    weighed = replace(tokens, mask=torch.tensor([[2.0, 0.5, 1.0, 0.0, 0.0, 0.0]]))
+    for one in (tokens, weighed):
+        _, matching = merge_similar(one, keys, 1)
+        assert (2 * matching.src).tolist() == [[4]]  # although 2 is like 1
 
 
 def test_attention_to_a_merged_token_is_that_to_its_parts():
