@@ -17,7 +17,7 @@ GOOD = {
 def test_a_dict_round_trips_through_json():
     config = parse_reduction(GOOD)
     assert config == PuMerReductionConfig((1, 3), 0.1, (0.3, 0.5), 0.0)
-    assert config.to_dict() == {**GOOD, "text_merge_ratio": 0.0, "saliency": "mean_head"}  # lists, as JSON has no tuples
+    assert config.to_dict() == {**GOOD, "text_merge_ratio": 0.0, "saliency": "mean_head"}  # lists, no tuples
     assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
 
 

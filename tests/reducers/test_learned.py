@@ -322,7 +322,7 @@ def test_a_pruner_of_dynamicvit_sees_the_whole_image():
 
 def test_continuity_needs_a_grid():
     model = FAMILIES["vilt"].model(LEARNED["tip"], max_image_length=6).train()
-    message = "continuity_weight: config.max_image_length leaves patches out.* continuity_weight=0 or max_image_length=-1"
+    message = "continuity_weight: config.max_image_length leaves.* continuity_weight=0 or max_image_length=-1"
     with pytest.raises(ValueError, match=message):
         model(**FAMILIES["vilt"].inputs())
     FAMILIES["vilt"].model({**LEARNED["tip"], "continuity_weight": 0}, max_image_length=6).train()(
@@ -336,8 +336,8 @@ def test_the_pruner_of_tip_is_that_of_its_paper(width):
     norm, *layers = new_pruner("mlp", width, 0.3)
     assert isinstance(norm, torch.nn.LayerNorm)
     assert [type(layer) for layer in layers] == [*[torch.nn.Linear, torch.nn.GELU] * 3, KeepLogits]
-    sizes = [width, width, half, quarter, 2]
-    assert [layer.weight.shape for layer in layers[::2]] == [(out, size) for size, out in zip(sizes, sizes[1:])]
+    shapes = [(width, width), (half, width), (quarter, half), (2, quarter)]
+    assert [layer.weight.shape for layer in layers[::2]] == shapes
     assert layers[-1].bias.softmax(0)[0].item() == pytest.approx(0.7)
     assert new_pruner("linear", width, 0.3).weight.shape == (2, width)
     assert new_pruner("first_attention", width, 0.3).weight.shape == (2, 1)

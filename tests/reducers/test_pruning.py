@@ -39,7 +39,8 @@ def test_a_seed_means_the_same_on_every_machine_and_in_every_version():
         return (value ^ value >> 16) % 2**24 / 2**24
 
     for layer, seed in ((0, 0), (5, 1), (11, 2**31)):
-        assert scramble(torch.arange(600), layer, seed).tolist() == [number(place, layer, seed) for place in range(600)]
+        expected = [number(place, layer, seed) for place in range(600)]
+        assert scramble(torch.arange(600), layer, seed).tolist() == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

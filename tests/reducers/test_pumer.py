@@ -104,7 +104,8 @@ def test_saliencies_tie_that_differ_by_less_than_the_precision_of_what_they_come
 
 @pytest.mark.parametrize(("heads", "expected"), [("mean_head", [0.3, 0.6, 0.3]), ("first_head", [0.2, 0.1, 0.9])])
 def test_saliency_is_of_all_heads_or_of_the_first(heads, expected):
-    attention = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.8, 0.0], [0.4, 0.9, 0.0]]).view(1, 3, 1, 3).expand(-1, -1, 2, -1)
+    of_heads = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.8, 0.0], [0.4, 0.9, 0.0]])
+    attention = of_heads.view(1, 3, 1, 3).expand(-1, -1, 2, -1)
     tokens = [Tokens.initial(torch.zeros(1, length, 2), torch.ones(1, length, dtype=torch.bool)) for length in (2, 3)]
     config = PuMerReductionConfig((0,), 0.3, 0.0, 0.0, saliency=heads)
     evidence = Evidence(attention, *(one.states for one in tokens))
