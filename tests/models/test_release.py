@@ -191,7 +191,8 @@ def test_one_released_step_by_hand(reducer):
     # Kept are 1, 3, 2 and the [CLS] 0. Of the even half, 1 and 2, the second merges into 3.
     assert trace.keep.tolist() == [[1, 3, 2, 0]]
     assert reduced.image.states.flatten().tolist() == [10.0, 25.0, 0.0]
-    assert reduced.image.mask.tolist() == [[1.0, 1.0, 1.0]]
+    assert torch.equal(reduced.image.mask, torch.ones(1, 3))
+    assert reduced.image.mask.dtype == reduced.text.mask.dtype == torch.float32
     assert reduced.image.source.tolist() == trace.image_source.tolist() == [[2, 0, 1, 1, -1]]
     # Text: 0 and 4 stay, 1 stays, 2 merges with the padding 3 and weighs half.
     assert reduced.text.states.flatten().tolist() == [1.0, 16.0, 2.0, 6.0]

@@ -45,9 +45,9 @@ def test_scaled_ratios():
 
 
 def test_a_schedule_must_fit_the_depth_of_the_model():
-    config = parse_reduction(GOOD)
+    config = parse_reduction({"method": "tome", "layers": [0, 1, 3], "merge_ratio": 0.1})
     config.validate_depth(4)
-    with pytest.raises(ValueError, match=r"reduction.layers=\[1, 3\] names layer 3, .* layers 0 to 2"):
+    with pytest.raises(ValueError, match=r"reduction.layers=\[0, 1, 3\] names layer 3, .* layers 0 to 2"):
         config.validate_depth(3)
 
 

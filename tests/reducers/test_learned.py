@@ -269,7 +269,7 @@ def test_ratio_loss():
     assert ratio_loss(drawn, mask, 0.5).item() == pytest.approx(0.0)
     assert ratio_loss(drawn, mask, 0.75).item() == pytest.approx(0.0625)
     one = torch.tensor([[False, False, False, True]])  # an example with one token to decide about
-    assert ratio_loss(drawn[1:], one, 0.75).item() == pytest.approx(0.0625)
+    assert ratio_loss(drawn[1:], one, 0.5).item() == pytest.approx(0.25)
     assert ratio_loss(drawn[1:], torch.zeros_like(one), 0.75).item() == pytest.approx(0.5625)
 
 
