@@ -143,6 +143,16 @@ def test_groups_are_plain_means_of_their_real_tokens(shape, data):
             assert sizes[b, group] == len(real)
 
 
+def test_weights_of_a_group_sum_to_1_and_outside_of_all_are_0():
+    positions = torch.tensor([[0, 1, 1, -1, 2, 2, -1], [2, 0, -1, 1, 0, 1, 0]])
+    mask = torch.tensor([[2.0, 1.0, 3.0, 5.0, 0.0, 0.0, 0.0], [4.0, 0.0, 1.0, 0.5, 2.0, 1.5, 2.0]])
+    weights = ops.group_weights(positions, mask, 3)
+    assert weights.tolist() == [[1.0, 0.25, 0.75, 0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.25, 0.5, 0.75, 0.5]]
+    plain = ops.group_weights(positions, mask > 0, 3)
+    assert plain.tolist() == [[1.0, 0.5, 0.5, 0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5]]
+    assert weights.dtype == plain.dtype == torch.float32
+
+
 def test_merging_and_its_gradients_are_those_of_a_dense_product():
     generator = torch.Generator().manual_seed(0)
     positions = torch.tensor([[2, -1, 0, 2, 1, 0, 2], [-1, 1, 1, 0, -1, 2, -1]])

@@ -12,6 +12,7 @@ from pumer_hf.models import meter, vilt
 from pumer_hf.models.meter import PuMerMeterConfig
 from pumer_hf.models.vilt import PuMerViltConfig
 from pumer_hf.reducers import parse_reduction
+from pumer_hf.tokens import TokenPair, Tokens
 
 NUM_LABELS = 5
 VOCAB_SIZE = 40
@@ -207,3 +208,15 @@ def gradients(model, inputs):
     model.zero_grad()
     loss_of(model, inputs).backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def token_pair(width):
+    """Three text tokens, and a [CLS] with four patches; in the second example the last ones are padding."""
+    generator = torch.Generator().manual_seed(0)
+
+    def tokens(length, num_padding, grid=None):
+        mask = torch.ones(2, length, dtype=torch.bool)
+        mask[1, length - num_padding :] = False
+        return Tokens.initial(torch.randn(2, length, width, generator=generator), mask, grid=grid)
+
+    return TokenPair(tokens(3, 1), tokens(5, 2, (2, 2)))

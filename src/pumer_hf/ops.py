@@ -106,7 +106,7 @@ def merge_positions(src: Tensor, dst: Tensor, unm: Tensor, length: int) -> Tenso
     even = torch.zeros((batch, num_unm + src.shape[1]), dtype=torch.long, device=src.device)
     even = even.scatter(1, unm, torch.arange(num_unm, device=src.device).expand(batch, -1))
     even = even.scatter(1, src, dst + num_unm)
-    odd = torch.arange(num_unm, num_unm + length // 2, device=src.device).expand(batch, -1)
+    odd = torch.arange(num_unm, num_unm + length // 2, device=src.device)
     positions = torch.empty((batch, length), dtype=torch.long, device=src.device)
     positions[:, ::2], positions[:, 1::2] = even, odd
     return positions

@@ -51,7 +51,7 @@ class Tokens:
         cls, states: Tensor, mask: Tensor, prior: Tensor | None = None, grid: tuple[int, int] | None = None
     ) -> "Tokens":
         """Tokens that nothing has reduced yet: each real one holds itself."""
-        positions = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
+        positions = torch.arange(states.shape[1], device=states.device)
         return cls(states, mask, positions.masked_fill(~mask, -1), prior, grid)
 
     @property

@@ -13,8 +13,10 @@ from torch.nn import functional as F
 from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf.convert import convert_checkpoint
+from pumer_hf.models.release import with_float_masks
 from pumer_hf.reducers.pumer import PuMerReductionConfig
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
+from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -169,6 +171,44 @@ class TestReleaseIsAModelLikeAnyOther:
     def test_an_unknown_semantics_is_an_error(self, family):
         with pytest.raises(ValueError, match="semantics='papre': choose one of paper, release"):
             family.config(semantics="papre")
+
+
+def one_example(num_image):
+    """Three real text tokens and two of padding; the third one and the first of padding have equal keys."""
+    text = Tokens.initial(torch.tensor([[[1.0], [2], [4], [8], [16]]]), torch.tensor([[True] * 3 + [False] * 2]))
+    image = Tokens.initial(10 * torch.arange(float(num_image)).view(1, -1, 1), torch.ones(1, num_image).bool())
+    attention = torch.tensor([0.1, 0.4, 0.2, 0.3, 0.0]).expand(1, 1, 5, -1)  # the [CLS] of the image is the fourth
+    text_keys = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1], [-1, 0]]])
+    image_keys = torch.tensor([[[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 0]]])
+    return with_float_masks(TokenPair(text, image)), Evidence(attention, text_keys, image_keys)
+
+
+@pytest.mark.parametrize("reducer", [ReleaseReducer, MeterReleaseReducer])
+def test_one_released_step_by_hand(reducer):
+    pair, evidence = one_example(5)
+    reduced, trace = reducer(PuMerReductionConfig((2,), 0.2, 0.2, 0.2), 8)(2, pair, evidence)
+    torch.testing.assert_close(trace.saliency, torch.tensor([[0.1, 0.4, 0.2, 0.3, 0.0]]) * 5 / 3)
+    # Kept are 1, 3, 2 and the [CLS] 0. Of the even half, 1 and 2, the second merges into 3.
+    assert trace.keep.tolist() == [[1, 3, 2, 0]]
+    assert reduced.image.states.flatten().tolist() == [10.0, 25.0, 0.0]
+    assert torch.equal(reduced.image.mask, torch.ones(1, 3))
+    assert reduced.image.mask.dtype == reduced.text.mask.dtype == torch.float32
+    assert reduced.image.source.tolist() == trace.image_source.tolist() == [[2, 0, 1, 1, -1]]
+    # Text: 0 and 4 stay, 1 stays, 2 merges with the padding 3 and weighs half.
+    assert reduced.text.states.flatten().tolist() == [1.0, 16.0, 2.0, 6.0]
+    assert reduced.text.mask.tolist() == [[1.0, 0.0, 1.0, 0.5]]
+    assert trace.text_source.tolist() == [[0, 2, 3, -1, -1]]
+
+
+@pytest.mark.parametrize(("reducer", "num_text"), [(ReleaseReducer, 5), (MeterReleaseReducer, 4)])
+def test_a_released_step_that_prunes_nothing_leaves_the_image_as_it_is(reducer, num_text):
+    pair, evidence = one_example(5)
+    reduced, trace = reducer(PuMerReductionConfig((0,), 0.05, 0.0, 0.2), 8)(0, pair, evidence)
+    assert reduced.image is pair.image
+    assert (trace.num_text, trace.num_image) == (num_text, 5)
+    assert (trace.keep, trace.image_matching) == (None, None)
+    assert trace.image_source.tolist() == [[0, 1, 2, 3, 4]]
+    assert reduced.text.states.shape[1] == num_text
 
 
 def test_without_image_merging_the_released_meter_prunes_nothing():

@@ -17,6 +17,7 @@ GOOD = {
 def test_a_dict_round_trips_through_json():
     config = parse_reduction(GOOD)
     assert config == PuMerReductionConfig((1, 3), 0.1, (0.3, 0.5), 0.0)
+    assert config.to_dict() == {**GOOD, "text_merge_ratio": 0.0, "saliency": "mean_head"}  # lists, no tuples
     assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -36,8 +37,18 @@ def test_scaled_ratios():
     assert scaled.layers == (1, 3)
     assert scaled.image_merge_ratio == (0.15, 0.25)
     assert scaled.prune_ratio == (0.05, 0.05)
-    with pytest.raises(ValueError, match=r"factor=1.5: must be in \[0, 1\]"):
-        parse_reduction(GOOD).scaled(1.5)
+    assert parse_reduction(GOOD).scaled(0).image_merge_ratio == (0.0, 0.0)
+    assert parse_reduction(GOOD).scaled(1).image_merge_ratio == (0.3, 0.5)
+    for factor in (-0.1, 1.5):
+        with pytest.raises(ValueError, match=rf"factor={factor}: must be in \[0, 1\]"):
+            parse_reduction(GOOD).scaled(factor)
+
+
+def test_a_schedule_must_fit_the_depth_of_the_model():
+    config = parse_reduction({"method": "tome", "layers": [0, 1, 3], "merge_ratio": 0.1})
+    config.validate_depth(4)
+    with pytest.raises(ValueError, match=r"reduction.layers=\[0, 1, 3\] names layer 3, .* layers 0 to 2"):
+        config.validate_depth(3)
 
 
 def test_merging_in_the_image_tower_is_one_number_off_by_default():
@@ -62,6 +73,7 @@ def test_merging_in_the_image_tower_is_one_number_off_by_default():
         ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
         ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: a ratio must be a number in \[0, 1\)"),
         ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: give one number"),
+        ({"saliency": "last_head"}, "reduction.saliency='last_head': choose one of mean_head, first_head"),
         ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio has 1 values for 2 layers"),
         ({"layers": []}, r"reduction.layers=\[\]: give a list with at least one layer"),
         ({"layers": 2}, "reduction.layers=2: give a list"),
@@ -76,7 +88,17 @@ def test_a_bad_value_is_named(change, message):
         parse_reduction({**GOOD, **change})
 
 
+def test_the_nearest_name_is_proposed_or_all_where_none_is_near():
+    tip = {"method": "tip", "layers": [1], "prune_ratio": 0.1}
+    with pytest.raises(ValueError, match=r"contrastive_weigth is not .* did you mean contrastive_weight\?"):
+        parse_reduction({**tip, "contrastive_weigth": 1})
+    with pytest.raises(ValueError, match="reduction.xyz is not .* layers or prune_ratio or pruner or"):
+        parse_reduction({**tip, "xyz": 1})
+
+
 def test_a_missing_field_is_named():
+    with pytest.raises(ValueError, match="reduction.method=None: choose one of"):
+        parse_reduction({"layers": [1]})
     with pytest.raises(ValueError, match="lacks prune_ratio, text_merge_ratio"):
         parse_reduction({"method": "pumer", "layers": [1], "image_merge_ratio": 0.1})
 

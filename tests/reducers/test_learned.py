@@ -1,22 +1,20 @@
-"""The methods that learn where to prune: their masks, their losses, and that they do not collapse."""
+"""The methods that learn where to prune: what they do in training and in eval mode, and that they do not collapse."""
 
 import copy
 
 import pytest
 import torch
-from tiny_models import FAMILIES, NUM_LABELS, schedule
-from torch import multiprocessing
-from torch.nn import functional as F
-from two_processes import contrast_of_a_share
+from tiny_models import FAMILIES, NUM_LABELS, schedule, token_pair
 
 from pumer_hf.reducers import build_reducer, parse_reduction, pruning
-from pumer_hf.reducers.dynamicvit import ratio_loss
-from pumer_hf.reducers.tip_losses import continuity_loss, contrastive_loss, sparsity_loss
+from pumer_hf.reducers.pruning import KeepLogits
+from pumer_hf.tokens import Evidence
 
 LEARNED = {
     "tip": {"method": "tip", "layers": [1, 2], "prune_ratio": 0.4},
     "dynamicvit": {"method": "dynamicvit", "layers": [1, 2], "prune_ratio": 0.4},
 }
+LOSSES = {"tip": {"sparsity_loss", "contrastive_loss", "continuity_loss"}, "dynamicvit": {"ratio_loss"}}
 
 
 @pytest.mark.parametrize("method", LEARNED)
@@ -40,6 +38,33 @@ def test_a_masked_token_is_as_good_as_a_removed_one(family, method, monkeypatch)
     for trace, other in zip(masked.reduction, removed.reduction, strict=True):
         assert trace.num_image == family.num_image
         assert torch.equal(trace.image_source >= 0, other.image_source >= 0)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+@pytest.mark.parametrize(("keep_logit", "alive"), [(50.0, [0, 1, 2, 3, 4]), (-50.0, [0, -1, -1, -1, -1])])
+def test_in_training_a_draw_decides_which_tokens_have_weight(method, keep_logit, alive):
+    reducer, pair = build_reducer(parse_reduction({**LEARNED[method], "layers": [1, 3]}), 4).train(), token_pair(4)
+    with torch.no_grad():
+        for layer in reducer.modules():
+            if isinstance(layer, KeepLogits):
+                layer.bias.copy_(torch.tensor([keep_logit, 0.0]))
+    reduced, trace = reducer(3, pair, Evidence(None, pair.text.states, pair.image.states))
+    padded = [-1 if place > 2 else place for place in alive]
+    assert trace.image_source.tolist() == [alive, padded]
+    assert reduced.image.mask.tolist() == [[float(place >= 0) for place in places] for places in (alive, padded)]
+    assert (trace.layer, trace.num_text, trace.num_image, trace.keep) == (3, 3, 5, None)
+    assert trace.text_source is pair.text.source
+    assert trace.saliency.flatten().tolist() == pytest.approx([float(keep_logit > 0)] * 10, abs=1e-6)
+    assert not trace.saliency.requires_grad
+    assert set(trace.losses) == LOSSES[method]
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_draw_is_all_or_nothing(method):
+    reducer, pair = build_reducer(parse_reduction(LEARNED[method]), 4).train(), token_pair(4)
+    torch.manual_seed(0)
+    masks = [reducer(1, pair, Evidence(None, pair.text.states, pair.image.states))[0].image.mask for _ in range(9)]
+    assert set(torch.stack(masks)[:, 0, 1:].flatten().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("method", LEARNED)
@@ -99,6 +124,27 @@ def test_another_schedule_keeps_what_was_learned_if_its_layers_are_the_same(capl
         model.set_reduction(LEARNED["tip"])
 
 
+@pytest.mark.parametrize("method", LEARNED)
+def test_a_reducer_goes_on_where_the_same_parts_learn(method):
+    schedule = LEARNED[method]
+    reducer = build_reducer(parse_reduction(schedule), 8)
+
+    def fits(**change):
+        return reducer.fits(parse_reduction({**schedule, **change}))
+
+    assert fits()
+    assert fits(prune_ratio=0.1)
+    assert not fits(layers=[1, 3])
+    assert not any(reducer.fits(parse_reduction(other)) for name, other in LEARNED.items() if name != method)
+    if method == "tip":
+        assert fits(contrastive_weight=0.5)  # still one
+        assert not fits(contrastive_weight=0)
+        assert not fits(pruner="linear")
+        without = build_reducer(parse_reduction({**schedule, "contrastive_weight": 0}), 8)
+        assert without.fits(without.config)
+        assert not without.fits(reducer.config)
+
+
 def test_what_was_learned_comes_back():
     model = FAMILIES["meter"].model(LEARNED["tip"])
     weights = copy.deepcopy(model.state_dict())
@@ -123,90 +169,14 @@ def test_a_new_pruner_keeps_about_what_the_schedule_says(pruner):
         assert all(value.std() < 0.1 for value in matrices)
 
 
-def test_sparsity_loss():
-    probabilities = torch.tensor([[0.5, 0.9, 0.1], [1.0, 0.5, 0.5]])
-    mask = torch.tensor([[True, True, False], [True, False, False]])
-    assert sparsity_loss(probabilities, mask, 0.5).item() == pytest.approx((0 + 0.16 + 0.25) / 3)
-    assert sparsity_loss(probabilities, torch.zeros_like(mask), 0.5) == 0
-
-
-def test_continuity_loss_equals_a_loop():
-    generator = torch.Generator().manual_seed(0)
-    rows, columns = 4, 5
-    values = torch.rand(2, rows * columns, generator=generator)
-    mask = torch.rand(2, rows * columns, generator=generator) < 0.7
-    squares = []
-    for example in range(2):
-        for place in range(rows * columns):
-            for other in range(rows * columns):
-                (y, x), (v, u) = divmod(place, columns), divmod(other, columns)
-                if place != other and max(abs(y - v), abs(x - u)) == 1 and mask[example, [place, other]].all():
-                    squares.append((values[example, place] - values[example, other]).item() ** 2)
-    found = continuity_loss(values, mask, (rows, columns)).item()
-    assert found == pytest.approx(sum(squares) / len(squares), rel=1e-5)
-    assert continuity_loss(torch.ones(1, 20), torch.ones(1, 20, dtype=torch.bool), (4, 5)) == 0
-
-
-def test_contrastive_loss():
-    text = F.normalize(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), dim=-1)
-    image = F.normalize(torch.tensor([[1.0, 0.1], [0.2, 1.0], [-1.0, 1.0]]), dim=-1)
-    expected = 0.0
-    for row in range(3):
-        scores = [float(image[row] @ text[other]) / 0.5 for other in range(3)]
-        expected -= scores[row] - torch.tensor(scores).logsumexp(0).item()
-    assert contrastive_loss(text, image, torch.tensor(0.5)).item() == pytest.approx(expected / 3, rel=1e-5)
-
-
-def test_the_contrast_is_with_the_texts_of_all_processes(tmp_path):
-    generator = torch.Generator().manual_seed(0)
-    text, image = (torch.randn(4, 3, generator=generator, requires_grad=True) for _ in range(2))
-    expected = contrastive_loss(text, image, torch.tensor(0.5))
-    expected.backward()
-    torch.save((text.detach(), image.detach()), tmp_path / "inputs.pt")
-    multiprocessing.spawn(contrast_of_a_share, (str(tmp_path),), nprocs=2)
-    shares = [torch.load(tmp_path / f"share-{rank}.pt") for rank in range(2)]
-    losses, of_text, of_image = zip(*shares, strict=True)
-    assert sum(losses) / 2 == pytest.approx(expected.item(), rel=1e-5)
-    torch.testing.assert_close(torch.cat(of_text) / 2, text.grad)  # DDP takes the mean over the processes
-    torch.testing.assert_close(torch.cat(of_image) / 2, image.grad)
-
-
-def test_ratio_loss():
-    drawn = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]])
-    mask = torch.tensor([[True, True, True, True], [True, True, False, False]])
-    assert ratio_loss(drawn, mask, 0.5).item() == pytest.approx(0.0)
-    assert ratio_loss(drawn, mask, 0.75).item() == pytest.approx(0.0625)
-
-
-def test_a_pruner_of_dynamicvit_sees_the_whole_image():
-    reducer = build_reducer(parse_reduction(LEARNED["dynamicvit"]), 8)
-    predictor = reducer.pruners["1"]
-    states = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
-    weight = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
-    logits = predictor(states, weight)
-    assert logits.shape == (1, 5, 2)
-    changed = states.clone()
-    changed[0, 3] = states[0, 2]
-    assert not torch.allclose(predictor(changed, weight)[0, 0], logits[0, 0])
-    padding = states.clone()
-    padding[0, 4] = states[0, 2]
-    torch.testing.assert_close(predictor(padding, weight)[0, :4], logits[0, :4])
-
-
 def test_continuity_needs_a_grid():
     model = FAMILIES["vilt"].model(LEARNED["tip"], max_image_length=6).train()
-    with pytest.raises(ValueError, match="continuity_weight: config.max_image_length leaves patches out"):
+    message = "continuity_weight: config.max_image_length leaves.* continuity_weight=0 or max_image_length=-1"
+    with pytest.raises(ValueError, match=message):
         model(**FAMILIES["vilt"].inputs())
     FAMILIES["vilt"].model({**LEARNED["tip"], "continuity_weight": 0}, max_image_length=6).train()(
         **FAMILIES["vilt"].inputs()
     )
-
-
-def test_the_attention_pruners_read_the_attention():
-    for pruner in ("mean_attention", "first_attention"):
-        reducer = build_reducer(parse_reduction({**LEARNED["tip"], "pruner": pruner}), 8)
-        assert reducer.uses_attention
-    assert not build_reducer(parse_reduction(LEARNED["tip"]), 8).uses_attention
 
 
 @pytest.mark.parametrize(
@@ -214,6 +184,7 @@ def test_the_attention_pruners_read_the_attention():
     [
         ({"pruner": "big"}, "reduction.pruner='big': choose one of mlp, linear"),
         ({"sparsity_weight": -1}, "reduction.sparsity_weight=-1: must be a number of at least 0"),
+        ({"continuity_weight": float("inf")}, "reduction.continuity_weight=inf: must be a number"),
         ({"contrastive_weight": "1"}, "reduction.contrastive_weight='1': must be a number"),
         ({"method": "dynamicvit", "ratio_weight": True}, "reduction.ratio_weight=True: must be a number"),
         ({"method": "random", "seed": 1.5}, "reduction.seed=1.5: must be an integer"),

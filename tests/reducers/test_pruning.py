@@ -16,6 +16,11 @@ def kept_patches(trace):
     return trace.image_source[:, 1:] >= 0
 
 
+def test_each_layer_prunes_by_its_own_ratio():
+    reducer = build_reducer(parse_reduction({**GROUNDED, "prune_ratio": [0.25, 0.5]}), 2)
+    assert [reducer.output_lengths(layer, 9, 20) for layer in (1, 2)] == [(9, 15), (9, 10)]
+
+
 def test_scrambled_numbers_are_even_and_depend_on_all():
     values = scramble(torch.arange(20_000), 3, 0)
     assert 0 <= values.min() < 0.001 < 0.999 < values.max() < 1
@@ -24,6 +29,18 @@ def test_scrambled_numbers_are_even_and_depend_on_all():
     assert abs(pair) < 0.03
     for layer, seed in ((4, 0), (3, 1)):
         assert abs(torch.corrcoef(torch.stack([values, scramble(torch.arange(20_000), layer, seed)]))[0, 1]) < 0.03
+
+
+def test_a_seed_means_the_same_on_every_machine_and_in_every_version():
+    def number(place, layer, seed):  # in the exact integers of Python
+        value = ((place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D) % 2**32
+        value = (value ^ value >> 16) * 0x85EBCA6B % 2**32
+        value = (value ^ value >> 16) * 0xC2B2AE35 % 2**32
+        return (value ^ value >> 16) % 2**24 / 2**24
+
+    for layer, seed in ((0, 0), (5, 1), (11, 2**31)):
+        expected = [number(place, layer, seed) for place in range(600)]
+        assert scramble(torch.arange(600), layer, seed).tolist() == expected
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -57,7 +74,7 @@ def test_grounded_pruning_keeps_what_the_map_says(family):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_grounded_pruning_needs_a_map(family):
     model = family.model(GROUNDED)
-    with pytest.raises(ValueError, match="give image_saliency, float"):
+    with pytest.raises(ValueError, match=r"give image_saliency, float .* pumer_hf.grounding .* data.image_saliency"):
         model(**family.inputs())
     with pytest.raises(ValueError, match=r"image_saliency has shape \(3, 1, 4, 4\)"):
         model(**family.inputs(), image_saliency=torch.zeros(3, 1, 4, 4))
@@ -83,7 +100,11 @@ def test_the_map_follows_the_tokens():
     prior = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.7]])
     states, mask = torch.zeros(1, 5, 2), torch.ones(1, 5, dtype=torch.bool)
     pair = TokenPair(Tokens.initial(states, mask), Tokens.initial(states, mask, prior))
-    reducer = build_reducer(parse_reduction({"method": "grounded", "layers": [0], "prune_ratio": 0.4}), 2)
-    reduced, trace = reducer(0, pair, Evidence(None, states, states))
+    reducer = build_reducer(parse_reduction({"method": "grounded", "layers": [3], "prune_ratio": 0.4}), 2)
+    reduced, trace = reducer(3, pair, Evidence(None, states, states))
     assert trace.keep.tolist() == [[0, 2, 4]]
+    assert (trace.layer, trace.num_text, trace.num_image, trace.losses) == (3, 5, 3, {})
+    assert trace.text_source.tolist() == [[0, 1, 2, 3, 4]]
+    assert trace.image_source.tolist() == [[0, -1, 1, -1, 2]]
+    assert torch.equal(trace.saliency, prior)
     torch.testing.assert_close(reduced.image.prior, torch.tensor([[0.5, 0.9, 0.7]]))

@@ -49,6 +49,18 @@ def test_counts(num_image, prune_ratio, merge_ratio, expected):
     assert reducer.counts(0, 8, num_image) == (*expected, 0)
 
 
+def test_each_layer_has_its_own_ratios():
+    reducer = PuMerReducer(PuMerReductionConfig((1, 3), (0.1, 0.5), (0.2, 0.3), (0.2, 0.4)), 8)
+    assert reducer.output_lengths(1, 10, 20) == (8, 18 - 4)
+    assert reducer.output_lengths(3, 10, 20) == (6, 10 - 4)  # 6 merges are asked for, (10 - 1) // 2 can be
+
+
+def test_a_reducer_goes_on_with_any_schedule_of_its_method():
+    reducer = PuMerReducer(PuMerReductionConfig((1, 3), 0.1, 0.2, 0.2), 8)
+    assert reducer.fits(PuMerReductionConfig((0,), 0.3, 0.0, 0.1))
+    assert not reducer.fits(parse_reduction({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
+
+
 def test_one_step_by_hand():
     # Image tokens: [CLS] and patches 0 to 5. Saliency says 5 > 1 > 3 > 0 > 4 > 2; patch 2 and 4 go.
     saliency = torch.tensor([0.0, 0.4, 0.8, 0.1, 0.6, 0.2, 0.9])
@@ -74,6 +86,10 @@ def test_one_step_by_hand():
     assert pair.text.mask.tolist() == [[True, True, False]]
     assert trace.text_source.tolist() == [[0, 1, 1, -1]]
     assert trace.layer == 2
+    # as indices of the halves of the kept tokens: 0 is the second of the even ones, and 5 the first of the odd ones
+    image, words = trace.image_matching, trace.text_matching
+    assert (image.src.tolist(), image.dst.tolist(), image.unm.tolist()) == ([[2]], [[0]], [[0, 1]])
+    assert (words.src.tolist(), words.dst.tolist(), words.unm.tolist()) == ([[1]], [[0]], [[0]])
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, [0, 3, 2]), (torch.bfloat16, [0, 1, 2])])
@@ -84,6 +100,18 @@ def test_saliencies_tie_that_differ_by_less_than_the_precision_of_what_they_come
     _, trace = PuMerReducer(PuMerReductionConfig((0,), 0.25, 0.0, 0.0), 2)(0, TokenPair(tokens, tokens), evidence)
     assert trace.keep.tolist() == [kept]
     assert trace.saliency.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("heads", "expected"), [("mean_head", [0.3, 0.6, 0.3]), ("first_head", [0.2, 0.1, 0.9])])
+def test_saliency_is_of_all_heads_or_of_the_first(heads, expected):
+    of_heads = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.8, 0.0], [0.4, 0.9, 0.0]])
+    attention = of_heads.view(1, 3, 1, 3).expand(-1, -1, 2, -1)
+    tokens = [Tokens.initial(torch.zeros(1, length, 2), torch.ones(1, length, dtype=torch.bool)) for length in (2, 3)]
+    config = PuMerReductionConfig((0,), 0.3, 0.0, 0.0, saliency=heads)
+    evidence = Evidence(attention, *(one.states for one in tokens))
+    _, trace = PuMerReducer(config, 2)(0, TokenPair(*tokens), evidence)
+    torch.testing.assert_close(trace.saliency, torch.tensor([expected]))
+    assert trace.keep.tolist() == [[0, 1 if heads == "mean_head" else 2]]
 
 
 def test_image_padding_leaves_first_wherever_it_was():

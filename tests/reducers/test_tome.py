@@ -1,10 +1,13 @@
 """ToMe: sizes, weighted means and proportional attention."""
 
+from dataclasses import replace
+
 import torch
 from torch.nn import functional as F
 
 from pumer_hf.models.attention import attend, weighted_softmax
 from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers.tome import merge_similar
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 
@@ -40,6 +43,32 @@ def test_a_token_is_the_mean_of_all_that_it_holds_and_its_mask_says_how_many():
                     expected = first.states[example, held].mean(dim=0)
                     torch.testing.assert_close(tokens.states[example, token], expected)
     assert (trace.num_text, trace.num_image) == (after.text.mask.shape[1], after.image.mask.shape[1])
+
+
+def test_each_layer_merges_by_its_own_ratio():
+    schedule = {"method": "tome", "layers": [1, 3], "merge_ratio": [0.2, 0.4]}
+    reducer = build_reducer(parse_reduction(schedule), 4)
+    pair = pair_of(num_text=10, num_image=21)
+    evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
+    for layer, expected in ((1, (8, 17)), (3, (6, 13))):
+        assert reducer.output_lengths(layer, 10, 21) == expected
+        after, trace = reducer(layer, pair, evidence)
+        assert (after.text.mask.shape[1], after.image.mask.shape[1]) == expected
+        assert (trace.layer, trace.num_text, trace.num_image) == (layer, *expected)
+        assert trace.text_source is after.text.source
+        assert trace.image_source is after.image.source
+        moves = trace.text_matching.positions(10), trace.image_matching.positions(21)
+        for before, tokens, positions in zip((pair.text, pair.image), (after.text, after.image), moves, strict=True):
+            assert torch.equal(tokens.source, positions.masked_fill(~before.mask, -1))
+
+
+def test_padding_leaves_first_and_what_weighs_something_is_none():
+    states, keys = torch.zeros(1, 6, 1), torch.tensor([[[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]])
+    tokens = Tokens.initial(states, torch.tensor([[True, True, True, False, False, False]]))
+    weighed = replace(tokens, mask=torch.tensor([[2.0, 0.5, 1.0, 0.0, 0.0, 0.0]]))
+    for one in (tokens, weighed):
+        _, matching = merge_similar(one, keys, 1)
+        assert (2 * matching.src).tolist() == [[4]]  # although 2 is like 1
 
 
 def test_attention_to_a_merged_token_is_that_to_its_parts():

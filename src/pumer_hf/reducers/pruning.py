@@ -94,7 +94,7 @@ class KeepLogits(nn.Linear, OwnStart):
         self.reset()
 
     def reset(self) -> None:
-        init.copy_(self.bias, torch.tensor([math.log(self.odds), 0.0]).to(self.bias))
+        init.copy_(self.bias, torch.tensor([math.log(self.odds), 0.0]))
 
 
 class LearnedPruningReducer(PruningReducer):

@@ -47,7 +47,7 @@ class RandomReducer(PruningReducer):
 
 def scramble(place: Tensor, layer: int, seed: int) -> Tensor:
     """Numbers that look random, float32 in [0, 1), one for each of `place` long (L,). Not drawn, so that it compiles
-    and exports: the bits of an integer, mixed (the finisher of MurmurHash3, in 32 bits).
+    and exports: the bits of an integer, mixed with the factors of the finisher of MurmurHash3, in 32 bits.
     """
     value = (place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D
     for factor in (0x85EBCA6B, 0xC2B2AE35):
