@@ -379,7 +379,7 @@ def test_the_loss_of_a_batch_is_its_share_of_the_step_over_all_processes(
     assert evaluated.item() == pytest.approx(mean, rel=1e-5)
 
 
-def test_a_step_counts_the_examples_of_all_processes_and_a_log_averages_over_them(
+def test_a_step_counts_the_examples_of_every_process_and_a_log_averages_over_them(
     make_model, make_rows, make_args, monkeypatch
 ):
     model, rows = make_model(), make_rows(2)
