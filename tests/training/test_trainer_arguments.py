@@ -211,6 +211,14 @@ def test_predictions_leave_out_the_outputs_that_are_named(make_model, make_rows,
     np.testing.assert_array_equal(trainer.predict(rows).predictions, logits)  # as the config says
 
 
+def test_a_checkpoint_to_resume_from_can_be_given_either_way(make_model, make_rows, make_args):
+    trainer = DistillationTrainer(make_model(), args=make_args(), train_dataset=make_rows(4))
+    with pytest.raises(ValueError, match="missing-checkpoint"):
+        trainer.train("missing-checkpoint")
+    with pytest.raises(ValueError, match="missing-checkpoint"):
+        trainer.train(resume_from_checkpoint="missing-checkpoint")
+
+
 def test_a_log_has_the_speed_since_the_start_that_it_is_given(make_model, make_args):
     trainer = DistillationTrainer(make_model(), args=make_args(include_num_input_tokens_seen="all"))
     trainer._initial_num_input_tokens_seen = 0
