@@ -93,6 +93,21 @@ def test_compute_loss_func_is_the_loss_of_evaluation_too(make_model, make_rows, 
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_compute_loss_func_sees_how_many_examples_the_step_or_the_batch_of_an_evaluation_has(
+    make_model, make_rows, train
+):
+    seen = []
+
+    def counted(outputs, labels, num_items_in_batch):
+        seen.append((len(labels), int(num_items_in_batch)))
+        return squared_error(outputs, labels, num_items_in_batch)
+
+    trainer = train(make_model(), make_rows(5), loss_func=counted)
+    assert seen == [(2, 5), (2, 5), (1, 5)]
+    trainer.evaluate(make_rows(3))
+    assert seen[3:] == [(2, 2), (1, 1)]
+
+
 def test_compute_loss_func_may_do_without_labels(make_model, make_rows, train):
     rows = [{name: value for name, value in row.items() if name != "labels"} for row in make_rows(4)]
     batch = default_data_collator(rows)
