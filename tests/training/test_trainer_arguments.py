@@ -183,6 +183,8 @@ def test_labels_is_a_label_name(make_args):
 
 def test_one_process_with_several_gpus_is_refused(make_model, make_args):
     args = make_args()
+    args._n_gpu = 1
+    DistillationTrainer(make_model(), args=args)
     args._n_gpu = 2
     with pytest.raises(ValueError, match=r"2 GPUs.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         DistillationTrainer(make_model(), args=args)
