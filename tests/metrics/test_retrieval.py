@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pumer_hf.metrics.retrieval import recall_at_k
+from pumer_hf.metrics.retrieval import normalize_caption, recall_at_k
 
 
 def slow_recall(scores, owners, captions, k):
@@ -79,7 +79,12 @@ def test_a_caption_that_two_images_have_is_right_for_both():
     scores, owners = [[0.1, 0.9, 0.0], [0.1, 0.9, 0.0], [0.0, 0.0, 0.9]], [0, 1, 2]
     captions = ["A dog", "a  dog ", "a cat"]
     assert recall_at_k(scores, owners, (1,), captions)["mean_recall"] == 100
-    assert recall_at_k(scores, owners, (1,))["text_to_image_recall@1"] == pytest.approx(200 / 3)
+    for distinct in (None, ["a dog", "a brown dog", "a cat"]):
+        assert recall_at_k(scores, owners, (1,), distinct)["text_to_image_recall@1"] == pytest.approx(200 / 3)
+
+
+def test_case_and_white_space_of_captions_do_not_count():
+    assert normalize_caption(" A  Dog\n") == "a dog"
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,19 @@ def test_an_answer_counts_as_the_label_that_it_equals_exactly_or_else_normalised
     assert vocabulary.named(answers) == ["Yes", "Yes", "two", "2", "2", "t shirt", "shirt"]
 
 
+def test_given_weights_of_equal_answers_are_added_up_to_one_at_most():
+    scores = answer_scores(["Cup", "mug", " cup", "jar", "JAR"], [0.25, 0.3, 0.5, 0.6, 0.9])
+    assert scores == {"cup": 0.75, "mug": 0.3, "jar": 1.0}
+    with pytest.raises(ValueError):
+        answer_scores(["cup", "mug"], [0.5])
+
+
+def test_an_article_as_a_label_is_not_what_mere_punctuation_counts_as():
+    assert AnswerVocabulary(["a", "yes"]).index("?") is None
+    assert AnswerVocabulary(["a", " ", "yes"]).index("?") == 1  # a label for those who say nothing
+    assert AnswerVocabulary(["t-shirt", "t shirt"]).index("t/shirt") == 0  # of several labels, the first
+
+
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
@@ -151,6 +164,17 @@ def test_language_baselines_count_answers_as_the_labels_of_the_model():
     assert language_baselines(train, test, ["2", "two", "yes"])["majority"] == pytest.approx(100 / 3)
 
 
+def test_language_baselines_take_the_weights_that_the_data_give():
+    train = questions(("a?", ["yes", "no"]), ("b?", ["no", "red"])).add_column(
+        "answer_weights", [[1.0, 0.3], [0.6, 0.9]]
+    )
+    test = questions(("a?", ["yes", "no"]), ("b?", ["red", "no"])).add_column(
+        "answer_weights", [[0.5, 0.2], [0.7, 0.1]]
+    )
+    # overall "yes" has 1.0, "no" 0.9 and "red" 0.9; for "b?" it is "red"
+    assert language_baselines(train, test) == {"majority": pytest.approx(25), "question_only": pytest.approx(60)}
+
+
 def test_language_baselines_break_ties_by_alphabet():
     train = questions(("a?", ["yes"]), ("a?", ["no"]))
     test = questions(("a?", ["no"]), ("b?", ["no"]))
@@ -158,6 +182,6 @@ def test_language_baselines_break_ties_by_alphabet():
 
 
 def test_example_scores_of_soft_targets_and_of_classes():
-    logits = np.array([[0.0, 2.0], [1.0, 0.0]])
-    assert example_scores(logits, np.array([[0.3, 0.6], [0.9, 0.0]])).tolist() == [0.6, 0.9]
+    logits = np.array([[0.0, 2.0, -1.0], [1.0, 0.0, 0.5]])
+    assert example_scores(logits, np.array([[0.3, 0.6, 1.0], [0.9, 0.0, 0.3]])).tolist() == [0.6, 0.9]
     assert example_scores(logits, np.array([1, 1])).tolist() == [1.0, 0.0]

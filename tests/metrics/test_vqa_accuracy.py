@@ -28,6 +28,8 @@ GOLDEN = [
     ("Yes", ten(10, "Yes"), 100, 0),
     ("st louis", ten(10, "st. louis"), 0, 0),
     ("yes\n", ten(10, " yes\t"), 100, 0),  # blanks at an end: 2017 takes them off the prediction alone
+    ("red\nblue", ten(10, "red blue"), 100, 100),  # within an answer they turn into spaces
+    ("red\tblue", ten(10, "red\nblue"), 100, 0),
     ("yes ", ten(10, "yes"), 100, 100),
     ("yes", ten(6, "yes ", "yes"), 100, 100),  # 2017: they disagree, and four wrote it without the blank
     ("yes", ten(8, "yes ", "yes"), 100, 60),
@@ -49,6 +51,14 @@ def test_golden(prediction, answers, score_2021, score_2017):
     assert 100 * vqa_score(prediction, answers, "2017") == pytest.approx(score_2017)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_four_annotators_are_enough(version):
+    # without one of the two that said it: a third; without one of the others: two thirds
+    assert vqa_score("cup", ["cup", "cup", "mug", "jar"], version) == pytest.approx(
+        (1 / 3 + 1 / 3 + 2 / 3 + 2 / 3) / 4
+    )
+
+
 def test_the_default_is_2021():
     assert vqa_score("Yes", ten(10, "yes")) == 0
     assert vqa_accuracy(["Yes"], [ten(10, "yes")]) == 0
@@ -68,6 +78,8 @@ def test_accuracy_is_the_mean_in_percent(version):
         ("left/right", "left right"),
         ("left / right", "left right"),
         ("(left)right", "left right"),
+        ("x/y /z", "xy z"),  # a mark that is next to a space once vanishes throughout
+        ("x/y/ z", "xy z"),
         ("1,000-2,000", "10002000"),  # a comma in a number makes all marks vanish
         ("a.m.", "am"),
         ("2.5", "2.5"),

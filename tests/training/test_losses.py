@@ -99,6 +99,11 @@ def test_total_loss_leaves_missing_terms_out():
     assert total_loss({"task_loss": task, "ratio_loss": distillation}, alpha=4.0).item() == 5.0
 
 
+def test_total_loss_is_infinite_with_an_infinite_term():
+    terms = {"task_loss": torch.tensor(math.inf), "distillation_loss": torch.tensor(1.0)}
+    assert total_loss(terms, alpha=0.5).item() == math.inf
+
+
 def test_total_loss_sends_a_gradient_to_every_term_and_leaves_the_terms_alone():
     terms = {name: torch.tensor(2.0, requires_grad=True) for name in ("task_loss", "distillation_loss", "ratio_loss")}
     total_loss(terms, alpha=0.5).backward()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import TrainerCallback, TrainingArguments, default_data_collator
@@ -360,6 +361,51 @@ def test_a_step_weighs_every_example_alike_whatever_the_batch_it_came_in(
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_loss_of_a_batch_is_its_share_of_the_step_over_all_processes(
+    processes, make_model, make_rows, make_args, monkeypatch
+):
+    model, rows = make_model(), make_rows(2)
+    trainer = DistillationTrainer(model, args=make_args())
+    monkeypatch.setattr(Accelerator, "num_processes", processes)
+    trainer.current_gradient_accumulation_steps = 3
+    mean = loss_by_hand(model, rows).item()
+    # of 8 examples these are 2; the Trainer divides by the steps, and averages over the processes
+    loss = trainer.compute_loss(model.train(), batch_of(rows), num_items_in_batch=torch.tensor(8.0))
+    assert loss.item() == pytest.approx(mean * 2 / 8 * 3 * processes, rel=1e-5)
+    # without a step, or in evaluation, the batch stands alone
+    assert trainer.compute_loss(model, batch_of(rows)).item() == pytest.approx(mean, rel=1e-5)
+    evaluated = trainer.compute_loss(model.eval(), batch_of(rows), num_items_in_batch=torch.tensor(8.0))
+    assert evaluated.item() == pytest.approx(mean, rel=1e-5)
+
+
+def test_a_step_counts_the_examples_of_every_process_and_a_log_averages_over_them(
+    make_model, make_rows, make_args, monkeypatch
+):
+    model, rows = make_model(), make_rows(2)
+    task = loss_by_hand(model, rows).item()
+    trainer = DistillationTrainer(model, args=make_args())
+
+    def reduce(accelerator, tensor, reduction="mean"):
+        """As if there were a second process, with 6 examples and the value 6."""
+        return {"sum": tensor + 6, "mean": (tensor + 6) / 2}[reduction]
+
+    monkeypatch.setattr(Accelerator, "reduce", reduce)
+    trainer.current_gradient_accumulation_steps = 1
+    batches, number = trainer.get_batch_samples(iter([batch_of(rows)]), 1, torch.device("cpu"))
+    assert number.item() == 8
+    trainer.compute_loss(model.train(), batches[0], num_items_in_batch=number)
+    trainer.log({"loss": 1.0})
+    assert trainer.state.log_history[-1]["task_loss"] == pytest.approx((task * 2 / 8 + 6) / 2, rel=1e-5)
+
+
+def test_examples_are_counted_by_their_labels_and_on_the_device_that_is_asked_for(make_model, make_args):
+    trainer = DistillationTrainer(make_model(), args=make_args())
+    batches = [{"pixel_values": torch.zeros(6, 3), "labels": torch.zeros(3, 4)}, {"labels": torch.zeros(1, 4)}]
+    assert trainer.get_batch_samples(iter(batches), 2, torch.device("cpu"))[1].item() == 4
+    assert trainer.get_batch_samples(iter(batches), 2, torch.device("meta"))[1].device.type == "meta"
+
+
 # Teacher logits in the dataset
 
 
@@ -479,7 +525,7 @@ def test_a_teacher_with_other_labels_is_an_error(names, make_model, make_teacher
 
 
 def test_plain_training_arguments_are_an_error(make_model, make_args):
-    with pytest.raises(ValueError, match="DistillationTrainingArguments"):
+    with pytest.raises(ValueError, match=r"args=TrainingArguments\(.*DistillationTrainingArguments"):
         DistillationTrainer(make_model(), args=make_args(TrainingArguments))
 
 

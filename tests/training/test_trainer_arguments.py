@@ -1,7 +1,9 @@
 """Every argument that `Trainer.compute_loss` reads has its effect, or is an error that names it."""
 
 import copy
+import time
 
+import numpy as np
 import pytest
 import torch
 from accelerate import ParallelismConfig
@@ -29,6 +31,10 @@ def logits_of(model, rows):
     batch = default_data_collator(rows)
     labels = batch.pop("labels")
     return model(**batch).logits, labels
+
+
+def parameters_of(optimizer):
+    return {parameter for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def squared_error(outputs, labels, num_items_in_batch=None):
@@ -87,6 +93,21 @@ def test_compute_loss_func_is_the_loss_of_evaluation_too(make_model, make_rows, 
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_compute_loss_func_sees_how_many_examples_the_step_or_the_batch_of_an_evaluation_has(
+    make_model, make_rows, train
+):
+    seen = []
+
+    def counted(outputs, labels, num_items_in_batch):
+        seen.append((len(labels), int(num_items_in_batch)))
+        return squared_error(outputs, labels, num_items_in_batch)
+
+    trainer = train(make_model(), make_rows(5), loss_func=counted)
+    assert seen == [(2, 5), (2, 5), (1, 5)]
+    trainer.evaluate(make_rows(3))
+    assert seen[3:] == [(2, 2), (1, 1)]
+
+
 def test_compute_loss_func_may_do_without_labels(make_model, make_rows, train):
     rows = [{name: value for name, value in row.items() if name != "labels"} for row in make_rows(4)]
     batch = default_data_collator(rows)
@@ -99,6 +120,19 @@ def test_compute_loss_func_may_do_without_labels(make_model, make_rows, train):
     trainer = train(model, rows, loss_func=confidence)
     expected = model(**batch).logits.square().sum() / 4
     assert trainer.state.log_history[0]["task_loss"] == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_compute_loss_func_sees_labels_that_the_model_has_no_use_for(make_model, make_rows, train):
+    model, rows = make_model(), make_rows(4)
+    ratings = [{**row, "labels": torch.tensor(index / 2)} for index, row in enumerate(rows)]  # the model wants (B, 4)
+
+    def rating_error(outputs, labels, num_items_in_batch):
+        return (outputs.logits.mean(-1) - labels).square().sum() / num_items_in_batch
+
+    trainer = train(model, ratings, loss_func=rating_error)
+    logits, labels = logits_of(model, ratings)
+    expected = (logits.mean(-1) - labels).square().mean().item()
+    assert trainer.state.log_history[0]["task_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("task", CLASSES)
@@ -114,7 +148,7 @@ def test_label_smoothing_is_that_of_the_paper(task, make_model, make_rows, make_
 
 
 def test_label_smoothing_is_refused_where_labels_are_soft_already(make_model, make_args):
-    with pytest.raises(ValueError, match="label_smoothing_factor=0.1"):
+    with pytest.raises(ValueError, match=r"label_smoothing_factor=0.1.*PuMerViltForQuestionAnswering"):
         DistillationTrainer(make_model(), args=make_args(label_smoothing_factor=0.1))
 
 
@@ -149,8 +183,10 @@ def test_labels_is_a_label_name(make_args):
 
 def test_one_process_with_several_gpus_is_refused(make_model, make_args):
     args = make_args()
+    args._n_gpu = 1
+    DistillationTrainer(make_model(), args=args)
     args._n_gpu = 2
-    with pytest.raises(ValueError, match=r"2 GPUs.*accelerate launch"):
+    with pytest.raises(ValueError, match=r"2 GPUs.*accelerate launch.*CUDA_VISIBLE_DEVICES"):
         DistillationTrainer(make_model(), args=args)
 
 
@@ -163,6 +199,83 @@ def test_a_rate_of_a_part_is_refused_beside_an_optimizer(name, make_model, make_
     ):
         with pytest.raises(ValueError, match=rf"{name}=0.5.*{next(iter(given))}"):
             DistillationTrainer(model, args=make_args(**{name: 0.5}), **given)
+
+
+def test_to_share_out_the_teacher_is_refused_where_one_process_trains_alone(make_model, make_teacher, make_args):
+    with pytest.raises(ValueError, match="shard_teacher=True"):
+        DistillationTrainer(make_model(), teacher=make_teacher(), args=make_args(shard_teacher=True))
+
+
+def test_other_rows_than_those_of_the_trainer_can_be_loaded(make_model, make_rows, make_args):
+    trainer = DistillationTrainer(make_model(), args=make_args(), eval_dataset=make_rows(4))
+    rows = make_rows(3, seed=1)
+    for loader in (
+        trainer.get_eval_dataloader(rows),
+        trainer.get_eval_dataloader(eval_dataset=rows),
+        trainer.get_test_dataloader(rows),
+        trainer.get_test_dataloader(test_dataset=rows),
+    ):
+        found = torch.cat([batch["pixel_values"] for batch in loader])
+        assert torch.equal(found, torch.stack([row["pixel_values"] for row in rows]))
+
+
+def test_predictions_leave_out_the_outputs_that_are_named(make_model, make_rows, make_args):
+    model = make_model()
+    model.config.output_hidden_states = True
+    trainer, rows = DistillationTrainer(model, args=make_args()), make_rows(2)
+    logits, hidden_states = trainer.predict(rows, ignore_keys=["reduction"]).predictions
+    assert len(hidden_states) == model.config.num_hidden_layers + 1
+    np.testing.assert_array_equal(trainer.predict(rows).predictions, logits)  # as the config says
+
+
+def test_a_checkpoint_to_resume_from_can_be_given_either_way(make_model, make_rows, make_args):
+    trainer = DistillationTrainer(make_model(), args=make_args(), train_dataset=make_rows(4))
+    with pytest.raises(ValueError, match="missing-checkpoint"):
+        trainer.train("missing-checkpoint")
+    with pytest.raises(ValueError, match="missing-checkpoint"):
+        trainer.train(resume_from_checkpoint="missing-checkpoint")
+
+
+def test_a_log_has_the_speed_since_the_start_that_it_is_given(make_model, make_args):
+    trainer = DistillationTrainer(make_model(), args=make_args(include_num_input_tokens_seen="all"))
+    trainer._initial_num_input_tokens_seen = 0
+    trainer.state.num_input_tokens_seen = 120
+    trainer.log({"loss": 1.0}, time.time() - 60)
+    assert trainer.state.log_history[-1]["train_tokens_per_second"] == pytest.approx(2, rel=0.1)
+
+
+# Optimizers
+
+
+def test_an_optimizer_class_that_is_given_is_the_one(make_model, make_args):
+    model, other = make_model(), make_model()
+    given = torch.optim.RMSprop, {"lr": 0.25}
+    for argument, expected in ((None, model), (other, other)):
+        trainer = DistillationTrainer(model, args=make_args(), optimizer_cls_and_kwargs=given)
+        optimizer = trainer.create_optimizer(argument)
+        assert type(optimizer) is torch.optim.RMSprop
+        assert {group["lr"] for group in optimizer.param_groups} == {0.25}
+        assert parameters_of(optimizer) == set(expected.parameters())
+
+
+def test_the_optimizer_is_of_the_model_that_is_given(make_model, make_args):
+    model, other = make_model(), make_model()
+    for argument, expected in ((None, model), (other, other)):
+        optimizer = DistillationTrainer(model, args=make_args()).create_optimizer(argument)
+        assert parameters_of(optimizer) == set(expected.parameters())
+
+
+def test_an_optimizer_that_takes_its_parameters_from_the_model_keeps_them(make_model, make_args, monkeypatch):
+    """As GaLore, LOMO and APOLLO do."""
+
+    def chosen(args, model=None):
+        return torch.optim.SGD, {"lr": args.learning_rate, "params": list(model.classifier.parameters())}
+
+    trainer = DistillationTrainer(make_model(), args=make_args(learning_rate=0.25))
+    monkeypatch.setattr(trainer, "get_optimizer_cls_and_kwargs", chosen)
+    optimizer = trainer.create_optimizer()
+    assert parameters_of(optimizer) == set(trainer.model.classifier.parameters())
+    assert optimizer.param_groups[0]["lr"] == 0.25
 
 
 # model_init
@@ -183,6 +296,13 @@ def test_model_init_needs_no_model_before_it(make_model, make_teacher, make_rows
     assert len(made) == 2
     assert any("distillation_loss" in entry for entry in trainer.state.log_history)
     assert trainer.card.reduction == made[-1].config.reduction
+
+
+def test_model_init_sees_the_trial(make_model, make_args):
+    trainer = DistillationTrainer(
+        model_init=lambda trial: make_model(hidden_dropout_prob=trial["dropout"] if trial else 0.0), args=make_args()
+    )
+    assert trainer.call_model_init({"dropout": 0.25}).config.hidden_dropout_prob == 0.25
 
 
 @pytest.mark.parametrize("wrong", [1, 2], ids=["at first", "of a later trial"])

@@ -1,5 +1,6 @@
 """Training losses as pure functions."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,4 +37,4 @@ def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:
         alpha: weight of the distillation loss, at least 0.
     """
     weights = {"distillation_loss": alpha}
-    return sum((weights.get(name, 1.0) * term for name, term in terms.items()), start=next(iter(terms.values())) * 0)
+    return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()

@@ -57,7 +57,7 @@ class DistillationTrainer(HubTrainer):
         compute_loss_func: Callable[..., Tensor] | None = None,
         **kwargs: Any,
     ):
-        self.teacher = teacher  # `model_init`, which `Trainer` calls, compares its model with it
+        self.teacher = None  # `call_model_init`, which `Trainer` calls, reads it; the first model is compared below
         # Not the attribute of `Trainer`: with that one set, some versions do not divide by the accumulation steps.
         self.task_loss_func = compute_loss_func
         super().__init__(model, **kwargs)
