@@ -153,6 +153,20 @@ def test_logits_that_are_computed_before_do_not_go_with_streaming(model, trainin
         check_recipe(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
 
 
+def test_meter_keeps_no_aspect_ratio(tmp_path):
+    teacher, processor = tiny("meter", reduction=None)
+    recipe = recipe_of(tmp_path, data={"keep_aspect_ratio": True, "max_text_length": 40})
+    with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
+        check_recipe(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
+
+
+def test_soft_targets_of_a_stage_cannot_be_smoothed(tmp_path):
+    teacher, processor = tiny("vilt", reduction=None)
+    recipe = recipe_of(tmp_path, teacher_training={"label_smoothing_factor": 0.2})
+    with pytest.raises(ValueError, match="label_smoothing_factor=0.2"):
+        check_method(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
+
+
 # Reporters
 
 
