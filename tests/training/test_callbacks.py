@@ -164,6 +164,24 @@ def test_of_a_stream_a_given_example_is_measured_or_else_its_first_row(given, ma
         assert torch.equal(value, models[1].state_dict()[name]), name
 
 
+def test_a_collator_that_draws_for_the_log_does_not_change_the_draws_of_training(make_model, make_rows, make_args):
+    """A resumed run logs once more than one that was not interrupted."""
+    drawn = {}
+    for logs in (False, True):
+        found = drawn[logs] = []
+
+        def collate(rows, found=found):
+            found.append((len(rows), torch.rand(()).item()))
+            return default_data_collator(rows)
+
+        args = make_args(max_steps=3, per_device_train_batch_size=2)
+        trainer = DistillationTrainer(make_model(), args=args, train_dataset=make_rows(6), data_collator=collate)
+        if logs:
+            trainer.add_callback(TokenReductionCallback(trainer))
+        trainer.train()
+    assert [draw for draw in drawn[True] if draw[0] == 2] == drawn[False]
+
+
 def test_logging_tokens_leaves_the_training_as_it_is(make_model, make_rows, train):
     models = []
     for log_tokens in (True, False):

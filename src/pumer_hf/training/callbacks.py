@@ -3,6 +3,7 @@
 import inspect
 from typing import Any
 
+import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -45,10 +46,11 @@ class TokenReductionCallback(TrainerCallback):
         if schedule == self.logged:
             return
         self.logged = schedule
-        inputs = self.trainer.data_collator([self.example])
         names = inspect.signature(model.forward).parameters
-        inputs = {name: value for name, value in inputs.items() if name in names}
-        flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))
+        with torch.random.fork_rng():  # what a collator draws for the log must not change the steps that follow
+            inputs = self.trainer.data_collator([self.example])
+            inputs = {name: value for name, value in inputs.items() if name in names}
+            flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))
         logs = {"gflops_per_example": flops / 1e9}
         for trace in outputs.reduction:
             if trace.image_index == 0:
