@@ -84,14 +84,11 @@ def load_splits(
                 missing[split] = len(skipped)
         else:
             splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
-    if args.only is not None:
-        (loaded,) = splits
-        splits |= dict.fromkeys(SPLITS, splits[loaded])
-        missing |= dict.fromkeys(SPLITS, missing[loaded]) if missing else {}
-    if "test" not in splits:
-        splits["test"] = splits["validation"]
-        missing |= {"test": missing["validation"]} if missing else {}
-    return TaskData(**splits, missing_images=missing)
+    source = {name: name if name in splits else args.needed_splits[-1] for name in SPLITS}
+    return TaskData(
+        **{name: splits[own] for name, own in source.items()},
+        missing_images={name: missing[own] for name, own in source.items() if own in missing},
+    )
 
 
 def check_rows(prediction: EvalPrediction, num_rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
 from .sources import is_hub_id, may_be_hub_id, public_command, public_name, without_paths
@@ -20,14 +21,6 @@ from .tables import format_metric, metric_names, results_table, tokens_table, tr
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
-
-HEADS = {
-    "ForQuestionAnswering": "vqa",
-    "ForImagesAndTextClassification": "nlvr2",
-    "ForVisualEntailment": "snli_ve",
-    "ForImageAndTextRetrieval": "retrieval",
-}
-"""How a model class ends -> the task."""
 
 # Of each task: the Hub's task type, and what people call it.
 TASKS = {
@@ -258,11 +251,6 @@ class PuMerCard:
         if found["Data"] and described:
             found["Data"] += f" ({described})"
         return [f"{name}: {value}" for name, value in found.items() if value]
-
-
-def task_of(architecture: str) -> str | None:
-    """The task of a model class, by its name."""
-    return next((task for end, task in HEADS.items() if architecture.endswith(end)), None)
 
 
 def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from transformers.utils import PushInProgress, logging
 from ..bench.cost import measure_size
 from ..bench.environment import environment
 from ..models.base import unwrapped
-from .card import PuMerCard, task_of
+from ..models.loading import task_of
+from .card import PuMerCard
 from .files import published_files
 from .push import clear_errors, push_folder
 

@@ -20,8 +20,7 @@ from .outputs import ChosenStates, PuMerClassifierOutput, joint_output, single_o
 class LogitsLinear(nn.Linear):
     """The last layer of every head: it computes and returns float32, whatever the weights and autocast are in.
 
-    In bfloat16 different inputs often get the same logit: a quarter of the scores of retrieval tie, and so do the two
-    best of 3,129 answers in some percent of the questions.
+    In bfloat16 different inputs often get the same logit, so that scores of retrieval tie, and the best answers too.
     """
 
     def forward(self, input: Tensor) -> Tensor:

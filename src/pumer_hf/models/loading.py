@@ -20,12 +20,18 @@ from .base import PuMerPreTrainedModel
 
 SAVED = "saved"
 """`reduction` of [`load_checkpoint`]: as the checkpoint says."""
-PRESET_OF = {
+TASK_OF_HEAD = {
+    "ForQuestionAnswering": "vqa",
     "ForImagesAndTextClassification": "nlvr2",
     "ForVisualEntailment": "snli_ve",
     "ForImageAndTextRetrieval": "retrieval",
 }
-"""How a model class ends -> the task of the paper's schedule for it; of others `vqav2`."""
+"""How a model class ends -> the task."""
+
+
+def task_of(architecture: str) -> str | None:
+    """The task of a model class, by its name."""
+    return next((task for end, task in TASK_OF_HEAD.items() if architecture.endswith(end)), None)
 
 
 def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
@@ -33,8 +39,9 @@ def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
 
     In a model of another depth than the family's default, the layers are those at the same part of the depth.
     """
-    task = next((task for end, task in PRESET_OF.items() if type(model).__name__.endswith(end)), "vqav2")
-    schedule = PRESETS[model.config.model_type.removeprefix("pumer_"), task]
+    task = task_of(type(model).__name__)
+    data = "vqav2" if task in (None, "vqa") else task
+    schedule = PRESETS[model.config.model_type.removeprefix("pumer_"), data]
     depth, usual = model.config.num_reducible_layers, type(model.config)().num_reducible_layers
     layers = sorted({layer * depth // usual for layer in schedule.layers})
     return replace(schedule, layers=tuple(layers)).to_dict()

@@ -10,7 +10,7 @@ from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.vqa import VQA
-from ..folders import check_writable
+from ..folders import check_file, check_writable
 from ..models.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
@@ -103,9 +103,8 @@ def check_files(args: argparse.Namespace, data: DataArguments) -> None:
     if data.image_dir and not args.questions and data.dataset is None and not data.has_files:
         raise ValueError("--image_dir is given, but no file that says what to ask about the images")
     if args.submission:
-        if Path(args.submission).is_dir():
-            raise ValueError(f"--submission {args.submission}: it is a folder, give the name of a file")
-        check_writable(Path(args.submission).parent, "--submission")
+        check_writable(Path(args.submission).parent, "--submission")  # which makes it
+        check_file(args.submission, "--submission")
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

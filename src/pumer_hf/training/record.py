@@ -20,9 +20,9 @@ from datasets import Dataset, Image
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.utils import logging
 
-from ..data.files import json_object
 from ..data.task import TaskData
 from ..hub.trainer import training_facts
+from ..reading import read_object
 from ..reducers import parse_reduction
 from .recipe import Recipe, RecipeTrainingArguments
 from .report import write_json
@@ -90,7 +90,7 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
     """
     folder = Path(args.output_dir)
     path = folder.parent / RECORD_NAME
-    known = json_object(path.read_bytes(), str(path)) if path.is_file() else {}
+    known = _known(path)
     now = {**record, "training": json.loads(json.dumps(training_facts(args)))}
     saved = folder if is_complete(folder) else last_complete_checkpoint(folder)
     if saved is None or not args.resume:
@@ -126,9 +126,12 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
 
 def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
     """A block of what the stage in a folder was made from, such as `"training"`; None if no record tells."""
-    path = Path(folder).parent / RECORD_NAME
-    known = json_object(path.read_bytes(), str(path)) if path.is_file() else {}
-    return known.get(Path(folder).name, {}).get(block)
+    return _known(Path(folder).parent / RECORD_NAME).get(Path(folder).name, {}).get(block)
+
+
+def _known(path: Path) -> dict[str, Any]:
+    """What a record holds, by stage; nothing if there is none."""
+    return read_object(path) if path.is_file() else {}
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
