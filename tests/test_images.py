@@ -213,3 +213,8 @@ def test_16_bits_of_which_8_are_used_are_refused(mode):
     with pytest.raises(DataError, match=r"a.png, row 3: .*\[200, 200\].* white is unknown"):
         open_image(Image.fromarray(values), "a.png, row 3")
     assert open_image(Image.fromarray(0 * values)).getpixel((0, 0)) == (0, 0, 0)
+
+
+def test_a_picture_without_pixels_is_refused():
+    with pytest.raises(DataError, match=r"row 3: cannot read the image of shape \(0, 4, 3\) .* no pixels"):
+        open_image(np.zeros((0, 4, 3), dtype=np.uint8), "row 3")

@@ -122,6 +122,8 @@ def _download(url: str) -> bytes:
 
 
 def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
+    if 0 in image.size:
+        raise ValueError("it has no pixels")
     image.load()  # Pillow turns a TIFF as it loads it, and drops the tag
     turn = TURNS.get(_orientation(image))
     if turn is not None:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 from tiny_tasks import REDUCTION, tiny
 
@@ -13,7 +14,7 @@ from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training.build import resized_processor
 from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from pumer_hf.training.report import write_json
-from pumer_hf.training.run import check_image_size, check_method, check_recipe, open_output_folder
+from pumer_hf.training.run import check_image_size, check_method, check_push, check_recipe, open_output_folder
 
 SCENES = VqaDataArguments(train_scenes=8, eval_scenes=4, unknown_answers="ignore")
 TIP = {"method": "tip", "layers": [1], "prune_ratio": 0.5}
@@ -165,6 +166,16 @@ def test_soft_targets_of_a_stage_cannot_be_smoothed(tmp_path):
     recipe = recipe_of(tmp_path, teacher_training={"label_smoothing_factor": 0.2})
     with pytest.raises(ValueError, match="label_smoothing_factor=0.2"):
         check_method(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
+
+
+def test_a_push_without_a_network_is_refused_before_the_work(tmp_path, monkeypatch):
+    args = recipe_of(tmp_path, push_to_hub=True).training
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    check_push(args)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"training.push_to_hub=True, but HF_HUB_OFFLINE .*pumer-hf push"):
+        check_push(args)
+    check_push(recipe_of(tmp_path).training)
 
 
 # Reporters

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from huggingface_hub import constants
 from torch import Tensor
 from transformers import EvalPrediction, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -57,6 +58,7 @@ def run_recipe(task: Task, default: Path) -> None:
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
             check_reporters(args)
+            check_push(args)
         check_streaming(recipe)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
@@ -89,6 +91,15 @@ def open_output_folder(args: RecipeTrainingArguments) -> None:
     check_writable(folder, "training.output_dir")
     if args.resume and not any((folder / name).is_dir() for name in STAGES):
         logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
+
+
+def check_push(args: RecipeTrainingArguments) -> None:
+    """Raise `ValueError` if a stage is to be pushed from a machine that may not reach the Hub."""
+    if args.push_to_hub and constants.HF_HUB_OFFLINE:
+        raise ValueError(
+            "training.push_to_hub=True, but HF_HUB_OFFLINE is set: unset it, or push the folder later with "
+            "`pumer-hf push`"
+        )
 
 
 def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
