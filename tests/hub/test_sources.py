@@ -70,6 +70,7 @@ def test_of_a_path_only_the_last_part_is_told(here):
             'x.py --teacher_training {"max_steps": 2, "output_dir": "x"} --seed 1',
         ),
         ("x.py --image https://host/a/b.png file:///home/me/c.png", "x.py --image https://host/a/b.png c.png"),
+        ("x.py --hub_token hf_1 --push_to_hub_token=hf_2", "x.py --hub_token ... --push_to_hub_token=..."),
     ],
 )
 def test_a_command_names_files_and_folders_by_their_last_part(command, expected, here):

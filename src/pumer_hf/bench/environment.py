@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-SECRET_FLAGS = ("--hub_token", "--hub-token", "--push_to_hub_token", "--token")
-"""Flags whose values no report repeats."""
 PACKAGES = ("pumer-hf", "torch", "transformers", "accelerate", "datasets", "deepspeed")
 
 
@@ -40,11 +38,12 @@ def environment() -> dict[str, Any]:
 def command_line(words: Sequence[str]) -> str:
     """A command, joined by spaces, without the folder of its program and without tokens of the Hub."""
     program, *flags = words
-    told = [
-        "..." if before in SECRET_FLAGS else re.sub(rf"^({'|'.join(SECRET_FLAGS)})=.*", r"\1=...", flag)
-        for before, flag in zip([program, *flags], flags)
-    ]
-    return " ".join([Path(program).name, *told])
+    return without_tokens(" ".join([Path(program).name, *flags]))
+
+
+def without_tokens(command: str) -> str:
+    """A command with `...` for each token of the Hub."""
+    return re.sub(r"(--(hub[_-]|push_to_hub_)?token[ =])\S+", r"\1...", command)
 
 
 def _processor() -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..bench.environment import without_tokens
+
 LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
 """Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
 RECIPES = "recipes"
@@ -56,8 +58,9 @@ def is_absolute(text: str) -> bool:
 
 
 def public_command(command: str) -> str:
-    """A command line, joined by spaces, that names files and folders by their last part."""
-    return re.sub(r"(^|\s)(--?[\w-]+[\s=])?(\{.*?\}(?=\s--|$)|\S+)", _public_argument, command)
+    """A command line, joined by spaces, that names files and folders by their last part and tells no token."""
+    argument = r"(^|\s)(--?[\w-]+[\s=])?(\{.*?\}(?=\s--|$)|\S+)"
+    return re.sub(argument, _public_argument, without_tokens(command))
 
 
 def _public_argument(found: re.Match[str]) -> str:
