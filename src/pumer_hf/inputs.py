@@ -78,10 +78,9 @@ def ready_image(
         DataError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
         ValueError: the aspect ratio is to be kept, but the processor makes squares.
     """
+    check_aspect_ratio(processor, keep_aspect_ratio)
     image = open_image(source, origin)
     if makes_squares(processor):
-        if keep_aspect_ratio:
-            raise ValueError("keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
         return image
     side = processor.image_processor.size["shortest_edge"]
     if not keep_aspect_ratio:
@@ -96,6 +95,12 @@ def ready_image(
         )
         raise DataError(located(message, origin))
     return image
+
+
+def check_aspect_ratio(processor: ProcessorMixin, keep_aspect_ratio: bool, name: str = "keep_aspect_ratio") -> None:
+    """Raise `ValueError`, naming the argument, if images are to keep a shape that the processor changes."""
+    if keep_aspect_ratio and makes_squares(processor):
+        raise ValueError(f"{name}=True: the image processor makes squares of all images (METER)")
 
 
 def makes_squares(processor: ProcessorMixin) -> bool:

@@ -418,7 +418,7 @@ def test_meter_sees_squares_of_whole_images(meter_processor):
 
 def test_meter_cannot_keep_the_aspect_ratio(meter_processor):
     collator = VqaCollator(meter_processor, ["yes", "no"], keep_aspect_ratio=True)
-    with pytest.raises(ValueError, match="keep_aspect_ratio=True"):
+    with pytest.raises(ValueError, match="data.keep_aspect_ratio=True"):
         collator([row()])
 
 

@@ -382,7 +382,7 @@ def test_the_collator_leaves_resizing_to_the_processor(teacher):
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "labels"}
     assert batch["pixel_values"].shape == (2, 3, 16, 16)
     assert model(**batch).loss.isfinite()
-    with pytest.raises(ValueError, match=r"keep_aspect_ratio=True: .* \(METER\)"):
+    with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
         VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
 
 
@@ -391,7 +391,7 @@ def test_a_processor_that_cuts_the_middle_keeps_no_aspect_ratio(teacher):
     square = {"height": 16, "width": 16}
     processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
     row = {"image": {"path": None, "bytes": png_bytes(50, 20)}, "question": "?", "answers": ["no"], "origin": "here"}
-    with pytest.raises(ValueError, match=r"keep_aspect_ratio=True: .* \(METER\)"):
+    with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
         VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row])
 
 

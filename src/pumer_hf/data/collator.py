@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
-from ..inputs import drop_full_mask, ready_image
+from ..inputs import check_aspect_ratio, drop_full_mask, ready_image
 from .augment import rand_augment
 
 
@@ -84,6 +84,7 @@ class Collator:
         return batch
 
     def _opened(self, source: dict[str, Any], origin: str) -> PILImage.Image:
+        check_aspect_ratio(self.processor, self.keep_aspect_ratio, "data.keep_aspect_ratio")
         image = ready_image(source, self.processor, self.keep_aspect_ratio, origin)
         return rand_augment(image) if self.rand_augment else image
 

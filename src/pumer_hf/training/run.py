@@ -23,7 +23,7 @@ from ..explain.maps import patch_size
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..inputs import makes_squares
+from ..inputs import check_aspect_ratio
 from ..metrics.vqa import accuracy_report
 from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
@@ -106,8 +106,7 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` for what does not fit together, before hours of training."""
     teacher.config.checked(recipe.reduction)
     check_text_length(recipe.data.max_text_length, teacher)
-    if recipe.data.keep_aspect_ratio and makes_squares(collator.processor):
-        raise ValueError("data.keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
+    check_aspect_ratio(collator.processor, recipe.data.keep_aspect_ratio, "data.keep_aspect_ratio")
     computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
     if recipe.training.cache_teacher_logits and collator.is_random:
         raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
