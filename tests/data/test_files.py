@@ -106,7 +106,7 @@ def test_an_absolute_image_path_stays(folder):
         (good_row(question=None), "'question' must be a str, but got None"),
         (good_row(answer=["yes"]), r"'answer' must be a str, but got \['yes'\]"),
         (good_row(answers=[]), "'answers' must be a list of at least one string"),
-        (good_row(answers="yes"), "'answers' must be a list of at least one string, .*got 'yes'"),
+        (good_row(answers="yes"), "'answers' must be a list of at least one string, got 'yes'"),
         (good_row(answers=["yes", 1]), "'answers' must be a list of at least one string"),
         ({"question": "what?", "answer": "a"}, "'image' must be a str, but it is missing"),
         ({"image": "a.png", "answer": "a"}, "'question' must be a str, but it is missing"),

@@ -167,12 +167,11 @@ def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any
 def _read_jsonl(path: Path, image_dir: Path) -> Iterator[dict[str, Any]]:
     for row, origin in read_objects([str(path)]):
         answers = row["answers"] if "answers" in row else [json_field(row, "answer", str, origin)]
-        texts = isinstance(answers, list) and all(isinstance(item, str) and item.strip() for item in answers)
-        if not texts or not answers:
-            raise ValueError(
-                f"{origin}: 'answers' must be a list of at least one string, none of them blank, got {answers!r}"
-            )
+        if not isinstance(answers, list) or not answers or not all(isinstance(item, str) for item in answers):
+            raise ValueError(f"{origin}: 'answers' must be a list of at least one string, got {answers!r}")
         for answer in answers:
+            if not answer.strip():
+                raise ValueError(f"{origin}: an answer must hold text, got {answer!r}")
             check_unicode(answer, f"{origin}: an answer")
         yield {
             "image": image_in(image_dir, json_field(row, "image", str, origin)),
