@@ -3,6 +3,7 @@
 import pytest
 import tiny_models
 import torch
+from transformers import Trainer
 
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.hub.push import PushError
@@ -69,6 +70,16 @@ def test_what_a_push_needs(hub, make_trainer):
     assert hub.repos == {}
     with pytest.raises(ValueError, match="unknown field 'tasks' of the model card"):
         make_trainer(push_to_hub=False).push_to_hub(tasks="vqa")
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_private_repository_needs_no_argument_of_transformers(hub, make_trainer, monkeypatch, private):
+    def of_transformers_before_5_23(self, token=None):
+        raise AssertionError("it makes the repository that the arguments ask for, whatever `private` is")
+
+    monkeypatch.setattr(Trainer, "init_hf_repo", of_transformers_before_5_23)
+    make_trainer(push_to_hub=False).push_to_hub(private=private)
+    assert hub.repos[NAME].private is private
 
 
 def test_facts_for_the_card(hub, make_trainer):

@@ -125,10 +125,28 @@ class HubTrainer(Trainer):
         )
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository if it does not exist, and learn its full name.
+
+        Not by the base class, whose method takes `private` from transformers 5.23 on only.
+
+        Args:
+            token: default `args.hub_token`.
+            private: whether a new repository is private; default `args.hub_private_repo`.
+
+        Raises:
+            ValueError: there is no processor.
+            PushError: the Hub refused or failed.
+        """
         if self.processing_class is None:
             raise ValueError("processing_class is None: without a processor nobody can use the model on the Hub")
-        with clear_errors(self.args.hub_model_id or Path(self.args.output_dir).name):
-            super().init_hf_repo(token=token, private=private)
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+        token = token if token is not None else self.args.hub_token
+        private = private if private is not None else self.args.hub_private_repo
+        with clear_errors(name):
+            self.hub_model_id = HfApi(token=token).create_repo(name, private=private, exist_ok=True).repo_id
+        self.push_in_progress = None
 
     def create_model_card(self, **facts: Any) -> None:
         """Write the card into `args.output_dir`.
