@@ -86,6 +86,8 @@ def image_name(source: ImageSource) -> str:
 
 
 def _from_array(array: np.ndarray) -> PILImage.Image:
+    if array.size == 0:
+        raise ValueError("it has no pixels")
     try:
         return PILImage.fromarray(array)
     except TypeError as error:
@@ -107,8 +109,11 @@ def _file(source: str | Path | Mapping[str, Any]) -> Path | io.BytesIO:
     if "://" in name:
         from datasets.utils.file_utils import xopen  # a second of imports, which few pictures need
 
-        with xopen(name, "rb") as remote:
-            return io.BytesIO(remote.read())
+        try:
+            with xopen(name, "rb") as remote:
+                return io.BytesIO(remote.read())
+        except KeyError as error:  # of an archive that lacks the file, by older fsspec
+            raise FileNotFoundError(str(error)) from error
     return Path(name)
 
 

@@ -269,7 +269,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """
         if pixel_values is None:
             raise ValueError("give pixel_values")
-        expected = (self.config.vision_config.num_channels, self.config.image_size, self.config.image_size)
+        expected = (self.vision_model.config.num_channels, self.config.image_size, self.config.image_size)
         if tuple(pixel_values.shape[1:]) != expected:
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
@@ -293,7 +293,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
         of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
         text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
-        side = self.config.image_size // self.config.vision_config.patch_size
+        side = self.config.image_size // self.vision_model.config.patch_size
         prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))
         return TokenPair(
             Tokens.initial(text + of_text, text_mask.bool()),
