@@ -6,16 +6,22 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+CONSTRAINTS ?= constraints.txt
+PIP_INSTALL = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP = $(PIP_INSTALL) --constraint $(CONSTRAINTS)
+PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-slow mutants quality style
+.PHONY: help install install-dev demo test test-slow test-lowest test-newest pins mutants quality style
 
 help:
 	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores);"
 	@echo "                 ARGS=--resume continues an interrupted run"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the slow tests too"
+	@echo "make test-lowest run the tests on the lowest versions that are declared (Python 3.10 or 3.11), in .venv-lowest"
+	@echo "make test-newest run the tests on the newest versions there are, in .venv-newest"
+	@echo "make pins        see whether the versions in constraints.txt can be installed on each Python that is here"
 	@echo "make mutants     change the core on purpose, a small thing at a time, and list what no unit test notices (hours)"
 	@echo "make quality     check style and types"
 	@echo "make style       format the code"
@@ -25,7 +31,7 @@ install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
 
 # torch first: what comes after is content with the build that is there
-$(VENV)/.installed: setup.cfg constraints.txt
+$(VENV)/.installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
 	$(PIP) --editable ".[digits]"
@@ -43,6 +49,32 @@ test: install-dev
 
 test-slow: install-dev
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+# Anew each time, since what is newest changes.
+test-newest:
+	$(MAKE) newest VENV=.venv-newest
+
+.PHONY: newest
+newest:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable ".[digits,dev]"
+	$(PIP_INSTALL) --upgrade pillow  # newer than Gradio asks for, as whoever does without the page gets it
+	$(BIN)/python -m pip list
+	$(BIN)/python -m pytest --numprocesses auto
+
+# Resolves, and installs nothing.
+pins:
+	@for version in $(PYTHONS); do \
+	    if ! python$$version -c "" 2>/dev/null; then echo "python$$version is not here"; continue; fi; \
+	    folder=$$(mktemp -d); python$$version -m venv $$folder; \
+	    $$folder/bin/python -m pip --disable-pip-version-check install --quiet --dry-run \
+	        --constraint $(CONSTRAINTS) --editable ".[digits,dev]" || failed="$$failed $$version"; \
+	    rm -r $$folder; echo "python$$version: tried"; \
+	done; [ -z "$$failed" ] || { echo "cannot be installed on:$$failed"; exit 1; }
 
 # Stop it when you like: the same command goes on.
 mutants: install-dev
