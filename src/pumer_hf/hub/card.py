@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
+from ..release import install_commands
 from .sources import is_hub_id, may_be_hub_id, public_command, public_name, without_paths
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
 
@@ -182,6 +183,7 @@ class PuMerCard:
             training_table=training_table(shown.training),
             baselines=shown._baselines(),
             sources=shown._sources(),
+            install=install_commands(shown.model_id),
         )
         return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
