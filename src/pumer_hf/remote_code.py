@@ -41,7 +41,7 @@ def source(repo_id: str = ANY_MODEL) -> str:
     names = sorted(f"PuMer{family}{end}" for family in ("Meter", "Vilt") for end in ends)
     names.insert(names.index("PuMerMeterModel") + 1, "PuMerMeterProcessor")
     commands = " and ".join(f"`{command}`" for command in install_commands(repo_id))
-    message = f"this model needs the package {PACKAGE}: run {commands}"
+    message = f"this model needs the package {PACKAGE}: run {commands}, or `pip install .` in a clone of it"
     return _SOURCE.format(names="".join(f"        {name},\n" for name in names), message=message)
 
 

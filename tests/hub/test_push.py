@@ -161,7 +161,8 @@ def test_a_published_package_is_not_carried(hub, folder, monkeypatch):
     monkeypatch.setattr(release, "PUBLISHED", True)
     push_folder(folder, NAME)
     assert set(hub.files(NAME)) == FILES - {make_wheel()[0]}
-    assert "```sh\npip install pumer-hf\n```" in hub.files(NAME)["README.md"].decode()
+    (command,) = install_commands(NAME)
+    assert f"```sh\n{command}\n```" in hub.files(NAME)["README.md"].decode()
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/lfs/"), ("POST", "/info/lfs/objects/batch")])

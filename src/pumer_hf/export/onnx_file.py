@@ -30,9 +30,7 @@ def require_onnx() -> Any:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"ONNX needs onnx, onnxscript and onnxruntime: {extra_command('onnx')} ({error})"
-        ) from error
+        raise ImportError(f"ONNX needs onnx, onnxscript and onnxruntime: {extra_command('onnx')} ({error})") from error
     return onnxruntime
 
 

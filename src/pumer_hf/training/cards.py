@@ -14,11 +14,12 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
-from ..hub.sources import may_be_hub_id, public_name
+from ..hub.sources import command_words, is_hub_id, may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
 from ..reading import read_object
 from ..reducers import parse_reduction
+from ..release import LICENSE
 from .recipe import Recipe, parse_recipe
 from .record import recorded
 
@@ -64,8 +65,14 @@ def recipe_card(
         training=training_facts(args),
         recipe=recipe_file,
         unit="%",
+        license=None if is_hub_id(source) or not is_built_in(recipe.data) else LICENSE,
         report=dict(report),
     )
+
+
+def is_built_in(args: DataArguments) -> bool:
+    """Whether the data are digit scenes, which this project makes."""
+    return args.dataset is None and args.train_file is None
 
 
 def dataset_facts(args: DataArguments) -> dict[str, Any]:
@@ -121,7 +128,8 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe file")
-    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    script = re.search(r"recipes/train_(\w+)\.py", text)
     if script is None or script[1] not in TASKS:
         raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
     task = TASKS[script[1]]
@@ -130,16 +138,17 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
-    return recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
+    card = recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
+    launch = re.search(r"^# (accelerate launch .+)$", text, re.MULTILINE)
+    card.launch = launch[1] if launch else None
+    card.license = LICENSE
+    return card
 
 
 def command_flags(command: str) -> list[str]:
-    """The flags of a recipe's command line, as results hold it: joined by spaces, without quotes."""
-    flags = []
-    for part in re.split(r"\s(?=--[a-z])", command)[1:]:
-        name, _, value = part.partition(" ")
-        flags += [name, *([value] if value.startswith("{") else value.split())]
-    return flags
+    """The flags of a recipe's command line, as results hold it."""
+    words = command_words(command)
+    return words[next((place for place, word in enumerate(words) if word.startswith("--")), len(words)) :]
 
 
 def write_recipe_cards(folder: Path, recipes: Path, results: Path | None = None) -> list[Path]:
