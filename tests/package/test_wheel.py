@@ -1,45 +1,23 @@
 """The wheel that models and Spaces carry is the one that setuptools would build, and it works."""
 
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from builds import ROOT, built, copy_of
 
 from pumer_hf import wheel
 from pumer_hf.wheel import make_wheel
 
-ROOT = Path(__file__).parents[2]
 SOURCES = ("src", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
-BUILD = "from setuptools import build_meta as build; build.{what}({folder!r})"
-NO_LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.egg-info")
-
-
-def copied(folder):
-    """A copy of what the build reads, so that nothing is left in the clone."""
-    for name in SOURCES:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=NO_LEFTOVERS)
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    return folder
-
-
-def built(clone, what, folder):
-    """What a hook of the build makes in a folder."""
-    command = [sys.executable, "-c", BUILD.format(what=what, folder=str(folder))]
-    process = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
-    assert process.returncode == 0, process.stderr
-    return next(folder.iterdir())
 
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     pytest.importorskip("setuptools", minversion="77", reason="it builds the wheel to compare with")
-    return copied(tmp_path_factory.mktemp("clone"))
+    return copy_of(SOURCES, tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")
