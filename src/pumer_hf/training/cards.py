@@ -128,8 +128,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe file")
-    text = path.read_text(encoding="utf-8")
-    script = re.search(r"recipes/train_(\w+)\.py", text)
+    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
     if script is None or script[1] not in TASKS:
         raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
     task = TASKS[script[1]]
@@ -139,10 +138,14 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
     card = recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
-    launch = re.search(r"^# (accelerate launch .+)$", text, re.MULTILINE)
-    card.launch = launch[1] if launch else None
-    card.license = LICENSE
+    card.launch, card.license = recipe_launch(path), LICENSE
     return card
+
+
+def recipe_launch(path: Path) -> str | None:
+    """The command in the comment of a recipe file, with its launcher; None if it has none."""
+    found = re.search(r"^# (accelerate launch .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None
 
 
 def command_flags(command: str) -> list[str]:
