@@ -17,7 +17,7 @@ torch.set_num_threads(1)
 @pytest.fixture
 def gradio():
     """Gradio, which leaves event loops open: they are collected here, so that no later test meets the warning."""
-    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'pumer-hf[demo]'")
+    pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[demo]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         from pumer_hf.demo.page import load_gradio

@@ -9,6 +9,8 @@ from huggingface_hub import constants
 from PIL import Image
 from transformers import pipeline
 
+from pumer_hf.wheel import make_wheel
+
 FILES = {
     "config.json",
     "model.safetensors",
@@ -97,6 +99,6 @@ def test_a_push_is_one_commit_with_a_card(vqa, monkeypatch):
         repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
     assert repo.private
     assert repo.titles == ["initial commit", "Mine"]
-    assert set(files) == FILES | {".gitattributes", "README.md", "results.json"}
+    assert set(files) == FILES | {".gitattributes", "README.md", "results.json", make_wheel()[0]}
     assert "# tiny" in files["README.md"].decode().splitlines()
     assert 'model="user/tiny"' in files["README.md"].decode()

@@ -253,7 +253,7 @@ class Demo(Command):
         parser.add_argument("--port", type=int, help="default: the first free one from 7860")
         parser.add_argument("--share", action="store_true", help="also make a public link through Gradio's servers")
         parser.add_argument("--export-space", metavar="FOLDER", help="write the page as a Space, and serve nothing")
-        parser.add_argument("--requirement", help="how the Space's pip finds pumer-hf; default: this version on PyPI")
+        parser.add_argument("--requirement", help="how the Space's pip finds pumer-hf; default: a wheel in the Space")
 
     def run(self, args: argparse.Namespace) -> None:
         from . import demo
@@ -267,7 +267,7 @@ class Demo(Command):
         choices = {"teacher": args.teacher, "examples": args.examples, "requirement": args.requirement}
         folder = demo.export_space(args.checkpoint, args.export_space, **choices, **schedule(args))
         print(f"saved in {folder}; to publish it:")
-        print("  hf repos create USER/NAME --type space --sdk gradio")
+        print("  hf repos create USER/NAME --type space --sdk docker")
         print(f"  hf upload USER/NAME {folder} --type space")
 
 

@@ -7,6 +7,8 @@ it. It is thin: it only imports the installed package, so code and checkpoint ca
 from collections.abc import Sequence
 from pathlib import Path
 
+from .release import ANY_MODEL, PACKAGE, install_commands
+
 MODULE = "modeling_pumer"
 FILE_NAME = f"{MODULE}.py"
 HEADS = {
@@ -25,16 +27,22 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "pumer_hf":
         raise
-    raise ImportError("this model needs the package pumer-hf: run `pip install pumer-hf`") from error
+    raise ImportError({message!r}) from error
 '''
 
 
-def source() -> str:
-    """The text of the file."""
+def source(repo_id: str = ANY_MODEL) -> str:
+    """The text of the file.
+
+    Args:
+        repo_id: of the model, for the error that says how to install this package.
+    """
     ends = ("Config", "Model", *HEADS)
     names = sorted(f"PuMer{family}{end}" for family in ("Meter", "Vilt") for end in ends)
     names.insert(names.index("PuMerMeterModel") + 1, "PuMerMeterProcessor")
-    return _SOURCE.format(names="".join(f"        {name},\n" for name in names))
+    commands = " and ".join(f"`{command}`" for command in install_commands(repo_id))
+    message = f"this model needs the package {PACKAGE}: run {commands}, or `pip install .` in a clone of it"
+    return _SOURCE.format(names="".join(f"        {name},\n" for name in names), message=message)
 
 
 def write_remote_code(folder: str | Path) -> None:

@@ -262,5 +262,5 @@ def test_handwriting_of_an_unknown_split_is_an_error_that_names_it():
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'pumer-hf\[digits\]'"):
+    with pytest.raises(ImportError, match=r"pip install .*scikit-learn"):
         handwriting.__wrapped__("train")  # past the cache

@@ -47,7 +47,7 @@ def served(*arguments):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    pytest.importorskip("gradio", reason="the page needs Gradio: pip install 'pumer-hf[demo]'")
+    pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[demo]'")
     folder = tmp_path_factory.mktemp("models")
     student = save_tiny(folder / "student", "vilt")
     with served(student, "--teacher", save_tiny(folder / "teacher", "vilt", reduction=None, seed=1)) as address:

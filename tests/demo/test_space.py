@@ -1,9 +1,16 @@
-"""The exported Space runs."""
+"""The exported Space installs and runs."""
 
 import json
+import re
+import shlex
+import subprocess
+import sys
+from importlib.metadata import metadata
+from zipfile import ZipFile
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from PIL import Image
 from tiny_tasks import LABELS, REDUCTION, save_tiny
 
@@ -11,13 +18,13 @@ import pumer_hf.demo
 from pumer_hf.cli import main
 from pumer_hf.demo import Asker, space
 from pumer_hf.demo.examples import find_examples
+from pumer_hf.wheel import make_wheel
 
 
 @pytest.fixture(autouse=True)
 def gradio(monkeypatch):
     """Exporting needs no more of Gradio than its version."""
-    known = {"gradio": "6.1.2", "pumer-hf": "9.8.7"}
-    monkeypatch.setattr(space, "version", known.__getitem__)
+    monkeypatch.setattr(space, "version", {"gradio": "6.1.2"}.__getitem__)
 
 
 def run_app(folder, monkeypatch):
@@ -36,11 +43,14 @@ def test_a_space_with_its_models(tmp_path, monkeypatch, capsys):
     dest = tmp_path / "space"
     flags = ["--teacher", teacher, "--reduction", json.dumps(REDUCTION), "--export-space", str(dest)]
     assert main(["demo", checkpoint, *flags]) == 0
-    assert f"hf upload USER/NAME {dest} --type space" in capsys.readouterr().out
-    assert (dest / "requirements.txt").read_text() == "pumer-hf[digits]==9.8.7\n"
+    printed = capsys.readouterr().out
+    assert "hf repos create USER/NAME --type space --sdk docker" in printed
+    assert f"hf upload USER/NAME {dest} --type space" in printed
+    wheel, content = make_wheel()
+    assert (dest / "requirements.txt").read_text() == f"gradio==6.1.2\n./{wheel}[digits]\n"
+    assert (dest / wheel).read_bytes() == content
     metadata = yaml.safe_load((dest / "README.md").read_text().split("---\n")[1])
-    expected = {"title": "PuMer student", "sdk": "gradio", "sdk_version": "6.1.2", "app_file": "app.py"}
-    assert metadata == {**expected, "pinned": False}
+    assert metadata == {"title": "PuMer student", "sdk": "docker", "app_port": 7860, "pinned": False}
     arguments = run_app(dest, monkeypatch)
     assert arguments.pop("name") == "student"
     examples = arguments.pop("examples")
@@ -64,7 +74,8 @@ def test_a_space_with_own_examples_and_requirement(tmp_path, monkeypatch):
     dest = tmp_path / "space"
     flags = ["--examples", str(own), "--export-space", str(dest), "--requirement", "git+https://example.org/it"]
     assert main(["demo", checkpoint, *flags]) == 0
-    assert (dest / "requirements.txt").read_text() == "git+https://example.org/it\n"
+    assert (dest / "requirements.txt").read_text() == "gradio==6.1.2\ngit+https://example.org/it\n"
+    assert not list(dest.glob("*.whl"))
     assert sorted(path.name for path in (dest / "examples").iterdir()) == ["0.png", "examples.jsonl"]
     arguments = run_app(dest, monkeypatch)
     assert "teacher" not in arguments
@@ -78,7 +89,8 @@ def test_models_on_the_hub_stay_there(tmp_path, monkeypatch):
     models = {name: Asker.load(checkpoint) for name in ("user/student", "user/teacher")}
     monkeypatch.setattr(space.Asker, "load", lambda source, teacher, **_: models[source])
     dest = space.export_space("user/student", str(tmp_path / "space"), "user/teacher", reduction=REDUCTION)
-    assert sorted(path.name for path in dest.iterdir()) == ["README.md", "app.py", "requirements.txt"]
+    written = {"Dockerfile", "README.md", "app.py", "requirements.txt", make_wheel()[0]}
+    assert {path.name for path in dest.iterdir()} == written
     metadata = yaml.safe_load((dest / "README.md").read_text().split("---\n")[1])
     assert metadata["models"] == ["user/student", "user/teacher"]
     arguments = run_app(dest, monkeypatch)
@@ -113,3 +125,70 @@ def test_after_an_error_there_is_no_half_a_space(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         space.export_space(checkpoint, str(tmp_path / "space"))
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+def stub(folder, requirement, default="1"):
+    """A wheel with nothing in it that meets a requirement, as an index would have it."""
+    bounds = [one.version for one in requirement.specifier if one.operator in (">=", "==", "~=")]
+    name, version = requirement.name.replace("-", "_"), (bounds or [default])[0]
+    info = f"{name}-{version}.dist-info"
+    with ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+
+
+def pip_plan(space, *flags):
+    """What pip would install of a Space's requirements into an empty environment: name -> where from."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--dry-run", "--ignore-installed"]
+    command = [*pip, "--quiet", "--report", "-", "-r", "requirements.txt", *flags]
+    process = subprocess.run(command, cwd=space, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    planned = json.loads(process.stdout)["install"]
+    return {one["metadata"]["name"]: one["download_info"]["url"] for one in planned}
+
+
+def exported(tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "version", {"gradio": "6.1.2"}.__getitem__)
+    return space.export_space(save_tiny(tmp_path / "student", "vilt"), str(tmp_path / "space"))
+
+
+def test_its_requirements_resolve_without_an_index_that_has_us(tmp_path, monkeypatch):
+    """The index here has what pumer-hf asks for, and not pumer-hf."""
+    dest = exported(tmp_path, monkeypatch)
+    index = tmp_path / "index"
+    index.mkdir()
+    wanted = [Requirement(line) for line in metadata("pumer-hf").get_all("Requires-Dist")]
+    wanted = [one for one in wanted if one.marker is None or one.marker.evaluate({"extra": "digits"})]
+    for requirement in (*wanted, Requirement("gradio==6.1.2")):
+        stub(index, requirement)
+    plan = pip_plan(dest, "--no-index", "--find-links", str(index))
+    assert {one.name for one in wanted} | {"gradio", "pumer-hf"} == set(plan)
+    assert "scikit-learn" in plan
+    assert plan.pop("pumer-hf") == (dest / make_wheel()[0]).as_uri()
+    assert all(url.startswith(index.as_uri()) for url in plan.values())
+
+
+@pytest.mark.slow
+def test_its_requirements_resolve_with_the_index_of_packages(tmp_path, monkeypatch):
+    probe = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(tmp_path), "packaging"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        pytest.skip("pip reaches no index of packages")
+    monkeypatch.undo()  # the Gradio that is installed
+    dest = space.export_space(save_tiny(tmp_path / "student", "vilt"), str(tmp_path / "space"))
+    plan = pip_plan(dest)
+    assert {"torch", "transformers", "gradio", "scikit-learn"} < set(plan)
+    assert plan["pumer-hf"].startswith(dest.as_uri())
+
+
+def test_its_image_copies_all_before_it_installs(tmp_path, monkeypatch):
+    """A Space of the kind `gradio` would show pip its requirements.txt alone, and not the wheel beside it."""
+    dest = exported(tmp_path, monkeypatch)
+    steps = [shlex.split(line) for line in (dest / "Dockerfile").read_text().splitlines() if line]
+    names = [step[0] for step in steps]
+    assert names.index("COPY") < names.index("RUN", names.index("USER"))
+    assert steps[0] == ["FROM", f"python:{sys.version_info.major}.{sys.version_info.minor}"]
+    assert ["COPY", "--chown=user", ".", "."] in steps
+    assert "GRADIO_SERVER_NAME=0.0.0.0" in {word for step in steps for word in step}
+    assert re.search(r"RUN pip install .*-r requirements.txt", (dest / "Dockerfile").read_text())
+    assert json.loads((dest / "Dockerfile").read_text().partition("CMD ")[2]) == ["python", "app.py"]

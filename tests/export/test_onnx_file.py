@@ -9,8 +9,8 @@ from pumer_hf.export.onnx_file import OnnxModel, export_onnx, quantize_onnx
 from pumer_hf.export.run import padded_inputs
 from pumer_hf.models.embeddings import PatchProjection
 
-onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
-pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install 'pumer-hf[onnx]'")
+onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install -e '.[onnx]'")
+pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install -e '.[onnx]'")
 
 HEADS = ("model_class", "entailment_class", "retrieval_class", "images_class")
 QUICK = {("vilt", "images_class", "none"), ("meter", "retrieval_class", "pumer-small")}

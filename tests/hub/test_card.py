@@ -2,11 +2,13 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import tiny_models
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 from PIL import Image
 
 from pumer_hf import PuMerCard
@@ -81,6 +83,55 @@ def test_metadata_is_what_the_hub_reads():
         "test",
         "abc",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("digit scenes", "digit-scenes"),
+        ("easy-VQA", "easy-vqa"),
+        ("My -- photos (2nd).", "my-photos-2nd"),
+        ("вопросы", "unnamed"),
+        ("x" * 200, "x" * 96),
+    ],
+)
+def test_the_type_of_a_data_set_that_is_not_on_the_hub_is_a_legal_name(name, slug):
+    text = card(report=REPORT, dataset={"name": name, "split": "test"}).render()
+    data = ModelCard(text).data
+    (result,) = data.eval_results
+    assert (result.dataset_name, result.dataset_type) == (name, slug)
+    validate_repo_id(result.dataset_type)
+    assert data.datasets is None
+
+
+def test_the_command_is_whole_and_can_be_pasted_into_a_shell():
+    flags = '--checkpoint /home/me/teacher --x {"a": 1, "b": "it\'s"} --resume'
+    command = f"train_vqa.py recipes/vilt/easy_vqa/pumer.yaml {flags}"
+    text = card(report={**REPORT, "command": command}).render()
+    (line,) = re.findall(r"^- Command: `(.*)`$", text, re.MULTILINE)
+    assert shlex.split(line) == [
+        *("accelerate", "launch", "recipes/train_vqa.py", "recipes/vilt/easy_vqa/pumer.yaml"),
+        *("--checkpoint", "teacher", "--x", '{"a": 1, "b": "it\'s"}', "--resume"),
+    ]
+
+
+def test_a_command_that_is_no_recipe_s_is_told_as_it_was():
+    text = card(report={**REPORT, "command": "my_training.py --steps 3"}).render()
+    assert "- Command: `my_training.py --steps 3`" in text
+
+
+def test_the_command_of_several_processes_says_how_many():
+    text = card(
+        report={**REPORT, "command": "train_vqa.py", "machine": {**REPORT["machine"], "processes": 4}}
+    ).render()
+    assert "- Command: `accelerate launch --num_processes 4 recipes/train_vqa.py`" in text
+
+
+def test_of_a_model_that_has_not_been_trained_the_card_says_how_to():
+    launch = "accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/train_vqa.py"
+    assert f"- Command: `{launch}`" in card(launch=launch).render()
+    done = card(launch=launch, report={**REPORT, "command": "train_vqa.py --seed 1"}).render()
+    assert "- Command: `accelerate launch recipes/train_vqa.py --seed 1`" in done
 
 
 def test_text_has_results_speed_and_tokens():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -11,6 +12,8 @@ from tiny_tasks import CONFIGS
 from transformers import dynamic_module_utils
 
 from pumer_hf import remote_code
+from pumer_hf.release import install_commands
+from pumer_hf.wheel import make_wheel
 
 TRAIN = """
 import sys
@@ -50,8 +53,6 @@ for family, strategy, config in eval(sys.argv[1]):
     torch.save((dict(example), model.eval()(**example).logits), f"{family}.pt")
 """
 FILES = {
-    "README.md",
-    "results.json",
     "config.json",
     "model.safetensors",
     "modeling_pumer.py",
@@ -59,6 +60,8 @@ FILES = {
     "tokenizer.json",
     "tokenizer_config.json",
 }
+MADE = {"README.md", "results.json", make_wheel()[0]}
+"""What a push makes."""
 LOAD = """
 {first}
 import torch
@@ -100,7 +103,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         run = tmp_path / f"run-{family}"
         files, titles = hub.files(name), hub.repos[name].titles
         for commit in list(hub.repos[name].commits.values())[1:]:  # each is whole
-            assert set(commit) - {".gitattributes"} == FILES
+            assert set(commit) - {".gitattributes"} == FILES | MADE
         assert titles[-1] == "End of training"
         assert any(title.startswith("Training in progress") for title in titles) == in_progress
         assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
@@ -119,7 +122,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         assert "".join(line for line in printed if "PuMer" in line) == classes
     for family, processor in (("Meter", "modeling_pumer.PuMerMeterProcessor"), ("Vilt", None)):
         again = tmp_path / f"again-{family.lower()}"  # a model that came with remote code is saved with it
-        assert {path.name for path in again.iterdir()} == FILES - {"README.md", "results.json"}
+        assert {path.name for path in again.iterdir()} == FILES
         config = json.loads((again / "config.json").read_text())
         assert config["auto_map"]["AutoModel"] == f"modeling_pumer.PuMer{family}Model"
         saved = json.loads((again / "processor_config.json").read_text())
@@ -127,9 +130,10 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
 
 
 def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
+    first = install_commands()[0]
     remote_code.write_remote_code(tmp_path)
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed
-    with pytest.raises(ImportError, match="this model needs the package pumer-hf: run `pip install pumer-hf`"):
+    with pytest.raises(ImportError, match=f"this model needs the package pumer-hf: run `{re.escape(first)}`"):
         dynamic_module_utils.get_class_from_dynamic_module("modeling_pumer.PuMerViltConfig", tmp_path)

@@ -2,19 +2,25 @@
 
 import json
 import os
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import tiny_models
 from huggingface_hub import constants
 
-from pumer_hf import push_folder
+from pumer_hf import push_folder, release
 from pumer_hf.cli import main
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.meter import PuMerMeterProcessor
+from pumer_hf.release import install_commands
 from pumer_hf.training.build import build_roberta_tokenizer
+from pumer_hf.wheel import make_wheel
 
 # huggingface_hub's own way of calling its HTTP client
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -30,6 +36,7 @@ FILES = {
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    make_wheel()[0],
 }
 
 
@@ -117,6 +124,45 @@ def test_a_folder_saved_before_there_was_remote_code_gets_it(hub, folder):
     assert json.loads(files["processor_config.json"])["auto_map"] == {
         "AutoProcessor": "modeling_pumer.PuMerMeterProcessor"
     }
+
+
+def test_what_the_card_says_installs_the_package(hub, folder, tmp_path, monkeypatch):
+    """The reader of a card has no clone, and no index has the package: the model brings it along."""
+    push_folder(folder, NAME)
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", hub.files(NAME)["README.md"].decode(), re.DOTALL | re.MULTILINE)
+    download, install = block.splitlines()
+    assert [download, install] == install_commands(NAME)
+    remote = hub.files(NAME)["modeling_pumer.py"].decode()
+    assert download in remote and install in remote
+    monkeypatch.chdir(tmp_path)
+    environment = {**os.environ, **hub.environment(tmp_path / "cache")}
+    hf = str(Path(sys.executable).with_name("hf"))
+    subprocess.run([hf, *shlex.split(download)[1:]], env=environment, check=True, capture_output=True)
+    (pattern,) = shlex.split(install)[2:]
+    (wheel,) = tmp_path.glob(pattern)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps"]
+    subprocess.run([*pip, "--quiet", "--target", "target", str(wheel)], check=True)
+    assert (tmp_path / "target" / "pumer_hf" / "hub" / "card.md.jinja").is_file()
+
+
+def test_wheels_of_other_versions_and_old_remote_code_are_replaced(hub, folder):
+    push_folder(folder, NAME)
+    older = "pumer_hf-0.0.1-py3-none-any.whl"
+    hub.repos[NAME].commit("main", {**hub.files(NAME), older: b"old"}, "by hand")
+    (folder / older).write_bytes(b"downloaded with the model")
+    (folder / "modeling_pumer.py").write_text("# pip install something")
+    push_folder(folder, NAME)
+    assert set(hub.files(NAME)) == FILES
+    assert b"something" not in hub.files(NAME)["modeling_pumer.py"]
+    assert (folder / "modeling_pumer.py").read_text() == "# pip install something"  # the folder stays as it is
+
+
+def test_a_published_package_is_not_carried(hub, folder, monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", True)
+    push_folder(folder, NAME)
+    assert set(hub.files(NAME)) == FILES - {make_wheel()[0]}
+    (command,) = install_commands(NAME)
+    assert f"```sh\n{command}\n```" in hub.files(NAME)["README.md"].decode()
 
 
 @pytest.mark.parametrize(("method", "path"), [("PUT", "/lfs/"), ("POST", "/info/lfs/objects/batch")])

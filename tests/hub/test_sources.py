@@ -101,7 +101,7 @@ def test_the_card_of_a_recipe_on_folders(absolute, here):
         "- Teacher: `teacher`",
         "- Data: data",
         "- Recipe: `r.yaml`",
-        "- Command: `train_vqa.py r.yaml --dataset data --teacher teacher --output_dir out`",
+        "- Command: `accelerate launch recipes/train_vqa.py r.yaml --dataset data --teacher teacher --output_dir out`",
     ):
         assert line in text.splitlines()
     assert PuMerCard.load(here / "card").render() == text
@@ -115,7 +115,7 @@ def test_the_card_of_a_recipe_on_ids(here):
     data = ModelCard(text).data
     assert (data.base_model, data.datasets) == ("user/teacher", ["user/data"])
     assert "- Data: [user/data](https://huggingface.co/user/data)" in text
-    assert "- Command: `train_vqa.py --dataset user/data --teacher user/teacher`" in text
+    assert "- Command: `accelerate launch recipes/train_vqa.py --dataset user/data --teacher user/teacher`" in text
 
 
 def test_other_facts_name_no_path_either(here):

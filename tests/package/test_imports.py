@@ -8,7 +8,8 @@ import pumer_hf
 ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
-    ("ops", "remote_code", "images", "folders", "reading"),
+    ("release",),
+    ("ops", "remote_code", "images", "folders", "reading", "wheel"),
     ("tokens", "grounding"),
     ("reducers",),
     ("configuration",),

@@ -1,9 +1,13 @@
 """`model_cards/` is what `pumer-hf card model_cards --recipe recipes --results benchmarks/results` writes."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub.utils import validate_repo_id
 
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.sources import public_command
@@ -24,6 +28,19 @@ def test_every_recipe_has_a_card():
 def test_a_card_renders_from_its_results(name):
     card = PuMerCard.load(CARDS[name])
     assert card.files(CARDS[name])["README.md"] == (CARDS[name] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_has_what_the_hub_asks_for(name):
+    card = ModelCard.load(CARDS[name] / "README.md")
+    assert card.data.license == "apache-2.0"
+    assert all(validate_repo_id(result.dataset_type) is None for result in card.data.eval_results or ())
+    (command,) = re.findall(r"^- Command: `(.*)`$", card.text, re.MULTILINE)
+    words = shlex.split(command)
+    assert words[:2] == ["accelerate", "launch"]
+    named = [word for word in words if word.startswith("recipes/")]
+    assert any(re.fullmatch(r"recipes/train_\w+\.py", word) for word in named)
+    assert all((ROOT / word).is_file() for word in named)
 
 
 @pytest.mark.parametrize("name", CARDS)

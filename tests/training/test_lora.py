@@ -8,7 +8,7 @@ from pumer_hf import TokenReductionCallback
 from pumer_hf.hub.files import published_files
 from pumer_hf.training.parameters import parameter_groups
 
-peft = pytest.importorskip("peft", reason="adapters need peft: pip install 'pumer-hf[lora]'")
+peft = pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
 REDUCTION = schedule("pumer", "small")
 
 

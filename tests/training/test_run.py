@@ -10,6 +10,7 @@ from huggingface_hub import constants
 from PIL import Image
 from tiny_tasks import REDUCTION, tiny
 
+from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training.build import resized_processor
 from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
@@ -176,6 +177,15 @@ def test_a_push_without_a_network_is_refused_before_the_work(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"training.push_to_hub=True, but HF_HUB_OFFLINE .*pumer-hf push"):
         check_push(args)
     check_push(recipe_of(tmp_path).training)
+
+
+def test_a_push_of_a_package_that_is_not_installed_is_refused_before_the_work(tmp_path, monkeypatch):
+    """It would need a wheel of it in the end."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(wheel, "distributions", lambda name: [])
+    check_push(recipe_of(tmp_path).training)
+    with pytest.raises(ImportError, match="pumer-hf is not installed.*pip install -e"):
+        check_push(recipe_of(tmp_path, push_to_hub=True).training)
 
 
 # Reporters

@@ -16,6 +16,7 @@ PACKAGES = ("pumer-hf", "torch", "transformers", "accelerate", "datasets", "deep
 
 def environment() -> dict[str, Any]:
     """Plain JSON types: `versions`, `machine` and `command`."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launchers set it
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -32,6 +33,8 @@ def environment() -> dict[str, Any]:
         machine["gpu"] = torch.cuda.get_device_name()
         machine["gpu_memory_gib"] = round(torch.cuda.get_device_properties(0).total_memory / 2**30, 1)
         machine["cuda"] = torch.version.cuda
+    if processes > 1:
+        machine["processes"] = processes
     return {"versions": versions, "machine": machine, "command": command_line(sys.argv)}
 
 

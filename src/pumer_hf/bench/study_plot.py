@@ -4,6 +4,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from ..release import extra_command
 from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, read_study, summaries
 from .study_tables import MAIN, METRICS
 
@@ -63,5 +64,5 @@ def load_figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("the plots of the study need matplotlib: pip install 'pumer-hf[study]'") from error
+        raise ImportError(f"the plots of the study need matplotlib: {extra_command('study')}") from error
     return Figure

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 
+from ..release import extra_command
+
 NUM_OPERATIONS, MAGNITUDE = 2, 9  # as ViLT, METER and PuMer; the magnitude is in [0, 30]
 
 
@@ -15,7 +17,7 @@ def _augmenter() -> Any:
     try:
         from kornia.augmentation.auto import RandAugment
     except ImportError as error:
-        raise ImportError("data.rand_augment needs kornia: pip install 'pumer-hf[augment]'") from error
+        raise ImportError(f"data.rand_augment needs kornia: {extra_command('augment')}") from error
     return RandAugment(n=NUM_OPERATIONS, m=MAGNITUDE)
 
 

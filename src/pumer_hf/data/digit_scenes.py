@@ -17,6 +17,8 @@ from datasets import Dataset, Features, Image, List, Value
 from numpy.random import Generator
 from PIL import Image as PILImage
 
+from ..release import extra_command
+
 CELL_SIZE = 8
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 COLOURS = {
@@ -90,7 +92,7 @@ def handwriting(split: str) -> tuple[np.ndarray, ...]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError("digit scenes need scikit-learn: pip install 'pumer-hf[digits]'") from error
+        raise ImportError(f"digit scenes need scikit-learn: {extra_command('digits')}") from error
 
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")

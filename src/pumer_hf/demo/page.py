@@ -8,6 +8,7 @@ from typing import Any
 
 from ..images import ImageSource
 from ..reducers import METHODS
+from ..release import extra_command
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
 from .schedules import MAX_RATIO, STEP, in_words, moved, slider_values, title
@@ -36,7 +37,7 @@ def load_gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise ImportError(f"the page needs Gradio: pip install 'pumer-hf[demo]' ({error})") from error
+        raise ImportError(f"the page needs Gradio: {extra_command('demo')} ({error})") from error
     return gradio
 
 

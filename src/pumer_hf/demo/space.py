@@ -1,6 +1,11 @@
-"""A Space, ready to push: the folder that Hugging Face Spaces expects of a Gradio app."""
+"""A Space, ready to push: the folder that Hugging Face Spaces expects of an app in a container.
+
+Spaces of the kind `gradio` run pip where it sees `requirements.txt` and no other file, so the wheel of this package
+could not be installed from the Space itself.
+"""
 
 import json
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -9,11 +14,14 @@ import yaml
 
 from ..folders import whole_folder
 from ..models.loading import load_checkpoint
+from ..release import extra_command
+from ..wheel import make_wheel
 from .asker import Asker
 from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
 from .page import display_name
 
-PACKAGE = "pumer-hf"
+PORT = 7860
+"""Where Gradio serves."""
 APP = '''"""The page of `pumer-hf demo`."""
 
 from pumer_hf.demo import launch
@@ -26,12 +34,22 @@ README = """---
 # {title}
 
 Ask the model about an image, next to the unreduced model, and see which patches each layer keeps, prunes and merges.
-Made with `pumer-hf demo --export-space`; `app.py` is all there is. To run it on your machine:
+Made with `pumer-hf demo --export-space`. To run it on your machine, in this folder:
 
 ```sh
-pip install gradio=={gradio} -r requirements.txt
+pip install -r requirements.txt
 python app.py
 ```
+"""
+DOCKERFILE = """FROM python:{python}
+RUN useradd --create-home --uid 1000 user
+USER user
+WORKDIR /home/user/app
+ENV PATH=/home/user/.local/bin:$PATH
+COPY --chown=user . .
+RUN pip install --no-cache-dir -r requirements.txt
+ENV GRADIO_SERVER_NAME=0.0.0.0 GRADIO_SERVER_PORT={port}
+CMD ["python", "app.py"]
 """
 
 
@@ -43,15 +61,17 @@ def export_space(
     requirement: str | None = None,
     **reduction: Any,
 ) -> Path:
-    """Write a folder that is a Gradio Space once it is pushed: `app.py`, `requirements.txt`, and `README.md` with the
-    metadata of a Space. Models and examples on this machine are copied into it; those on the Hub stay there.
+    """Write a folder that is a Space once it is pushed: `app.py`, `requirements.txt`, the wheel of this package that
+    it installs, `Dockerfile`, and `README.md` with the metadata of a Space. Models and examples on this machine are
+    copied into it; those on the Hub stay there.
 
     Args:
         checkpoint: folder or Hub id of a reduced model for questions or entailment.
         folder: to make; must not hold anything yet.
         teacher: the same of an unreduced model to compare it with.
         examples: as of [`find_examples`].
-        requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: this version on PyPI.
+        requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: a wheel of what runs
+            here, in the Space.
         **reduction: `reduction=`, another schedule than the checkpoint's; saved with a copied model, else in `app.py`.
     """
     if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
@@ -74,11 +94,12 @@ def export_space(
         if not Path(checkpoint).is_dir():
             arguments |= reduction
         text = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-        (space / "app.py").write_text(APP.format(arguments=text), encoding="utf-8")
-        requirement = requirement or f"{PACKAGE}{'[digits]' if scenes else ''}=={version(PACKAGE)}"
-        (space / "requirements.txt").write_text(f"{requirement}\n", encoding="utf-8")
+        requirement = requirement or copied_package(space, "[digits]" if scenes else "")
         ids = [name for name in (checkpoint, teacher) if name is not None and not Path(name).is_dir()]
-        (space / "README.md").write_text(readme(display_name(checkpoint), gradio, ids), encoding="utf-8")
+        files = {"app.py": APP.format(arguments=text), "requirements.txt": f"gradio=={gradio}\n{requirement}\n"}
+        files |= {"Dockerfile": dockerfile(), "README.md": readme(display_name(checkpoint), ids)}
+        for name, content in files.items():
+            (space / name).write_text(content, encoding="utf-8")
     return Path(folder)
 
 
@@ -94,7 +115,7 @@ def gradio_version() -> str:
     try:
         return version("gradio")
     except PackageNotFoundError as error:
-        raise ImportError("a Space needs the version of Gradio: pip install 'pumer-hf[demo]'") from error
+        raise ImportError(f"a Space needs the version of Gradio: {extra_command('demo')}") from error
 
 
 def copied(source: str, destination: Path, **reduction: Any) -> str:
@@ -104,6 +125,13 @@ def copied(source: str, destination: Path, **reduction: Any) -> str:
     for part in load_checkpoint(source, **reduction):
         part.save_pretrained(destination)
     return destination.name
+
+
+def copied_package(folder: Path, extras: str) -> str:
+    """What pip installs of the Space: a wheel of this package, which is made there."""
+    name, content = make_wheel()
+    (folder / name).write_bytes(content)
+    return f"./{name}{extras}"
 
 
 def copied_examples(source: Path, destination: Path) -> str:
@@ -117,15 +145,14 @@ def copied_examples(source: Path, destination: Path) -> str:
     return destination.name
 
 
-def readme(name: str, gradio: str, models: list[str]) -> str:
+def dockerfile() -> str:
+    """How the image of the Space is made: with this version of Python, by the user that Spaces run as."""
+    return DOCKERFILE.format(python=f"{sys.version_info.major}.{sys.version_info.minor}", port=PORT)
+
+
+def readme(name: str, models: list[str]) -> str:
     """README.md: the metadata that Spaces read, and what this is."""
-    metadata: dict[str, Any] = {
-        "title": f"PuMer {name}",
-        "sdk": "gradio",
-        "sdk_version": gradio,
-        "app_file": "app.py",
-        "pinned": False,
-    }
+    metadata: dict[str, Any] = {"title": f"PuMer {name}", "sdk": "docker", "app_port": PORT, "pinned": False}
     if models:
         metadata["models"] = models
-    return README.format(metadata=yaml.safe_dump(metadata, sort_keys=False), title=metadata["title"], gradio=gradio)
+    return README.format(metadata=yaml.safe_dump(metadata, sort_keys=False), title=metadata["title"])

@@ -15,6 +15,7 @@ from ..bench.contenders import checked_text_length, random_inputs
 from ..folders import check_file
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import Head
+from ..release import extra_command
 
 TRACED_BATCH = 2
 """Examples in the batch that an export runs. Not 1, which would be taken for a fixed size."""
@@ -29,9 +30,7 @@ def require_onnx() -> Any:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(
-            f"ONNX needs onnx, onnxscript and onnxruntime: pip install 'pumer-hf[onnx]' ({error})"
-        ) from error
+        raise ImportError(f"ONNX needs onnx, onnxscript and onnxruntime: {extra_command('onnx')} ({error})") from error
     return onnxruntime
 
 

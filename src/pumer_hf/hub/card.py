@@ -16,7 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
-from .sources import is_hub_id, may_be_hub_id, public_command, public_name, without_paths
+from ..release import install_commands, needs_wheel
+from .sources import is_hub_id, launch_command, may_be_hub_id, public_command, public_name, without_paths
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
@@ -30,6 +31,8 @@ TASKS = {
     "retrieval": ("image-text-retrieval", "image-text retrieval"),
 }
 BACKBONES = {"vilt": "ViLT", "meter": "METER"}
+MAX_NAME = 96
+"""How long a name on the Hub may be."""
 
 
 @dataclass
@@ -63,6 +66,8 @@ class PuMerCard:
     """Training arguments."""
     recipe: str | None = None
     """The recipe file."""
+    launch: str | None = None
+    """The command that trains it, if it has not been trained: of a run, `report` has the command."""
     unit: str | None = None
     """Of the metrics: `"%"` in the reports of recipes."""
     license: str | None = None
@@ -126,6 +131,7 @@ class PuMerCard:
             base_model=public_name(self.base_model) if self.base_model else None,
             teacher=public_name(self.teacher) if self.teacher else None,
             recipe=public_name(self.recipe) if self.recipe else None,
+            launch=public_command(self.launch) if self.launch else None,
             dataset=None if self.dataset is None else published_dataset(self.dataset),
             training=without_paths(self.training),
             report=report,
@@ -182,6 +188,8 @@ class PuMerCard:
             training_table=training_table(shown.training),
             baselines=shown._baselines(),
             sources=shown._sources(),
+            install=install_commands(shown.model_id),
+            carries_wheel=needs_wheel(),
         )
         return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -218,7 +226,7 @@ class PuMerCard:
             EvalResult(
                 task_type=kind,
                 task_name=text.capitalize(),
-                dataset_type=dataset.get("id") or dataset["name"],
+                dataset_type=dataset.get("id") or dataset_slug(dataset["name"]),
                 dataset_name=dataset["name"],
                 dataset_config=dataset.get("config"),
                 dataset_split=dataset.get("split"),
@@ -239,6 +247,7 @@ class PuMerCard:
     def _sources(self) -> list[str]:
         """Where the model comes from, a sentence each."""
         dataset = self.dataset or {}
+        command = launch_command(self.report, f"train_{self.task}.py") or self.launch
         details = {name: value for name, value in dataset.items() if name not in ("name", "id", "split")}
         described = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items())
         found = {
@@ -246,7 +255,7 @@ class PuMerCard:
             "Teacher": link(self.teacher),
             "Data": "" if not dataset else (link(dataset.get("id")) or dataset["name"]),
             "Recipe": f"`{self.recipe}`" if self.recipe else "",
-            "Command": f"`{self.report['command']}`" if self.report.get("command") else "",
+            "Command": f"`{command}`" if command else "",
         }
         if found["Data"] and described:
             found["Data"] += f" ({described})"
@@ -261,6 +270,11 @@ def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
         del facts["id"]
         facts["name"] = public_name(source) if dataset.get("name") in (None, source) else facts["name"]
     return facts
+
+
+def dataset_slug(name: str) -> str:
+    """The name of data that are not on the Hub, as it allows names of data sets."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_NAME].rstrip("-") or "unnamed"
 
 
 def link(source: str | None) -> str:

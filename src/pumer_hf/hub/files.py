@@ -10,6 +10,8 @@ from typing import Any
 
 from .. import remote_code
 from ..reading import check_model_files, read_json, read_object
+from ..release import WHEELS, needs_wheel
+from ..wheel import make_wheel
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
 from .sources import is_absolute, without_path_keys
 
@@ -29,7 +31,6 @@ PUBLISHED = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    remote_code.FILE_NAME,
     CARD_NAME,
     FACTS_NAME,
     "*.png",
@@ -39,6 +40,8 @@ PUBLISHED = (
 CONFIGS = {"config.json", PROCESSOR, "preprocessor_config.json", "tokenizer_config.json"}
 STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
 """Weights in a repository that a push replaces: left there, they could be loaded in place of the new ones."""
+REPLACED = (*STALE, WHEELS)
+"""What a push removes from a repository unless it pushes a file of the same name."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ def remove_stale_weights(folder: Path, written: Collection[str]) -> None:
 
 
 def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
-    """What to push of a folder that `save_pretrained` wrote, complete with remote code and card.
+    """What to push of a folder that `save_pretrained` wrote, complete with card, remote code and, if pip finds this
+    package nowhere else, a wheel of it.
 
     Raises:
         ValueError, FileNotFoundError: the folder does not hold a whole PuMer model; the message says what to do.
+        ImportError: this package is not installed, so no wheel of it can be made.
     """
     folder = Path(folder)
     config = check_folder(folder)
@@ -81,10 +86,14 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     published: dict[str, Path | bytes] = {
         name: folder / name for name in names if (folder / name).is_file() and matches(name, PUBLISHED)
     }
-    if remote_code.FILE_NAME not in published or "auto_map" not in config:
-        published |= _with_remote_code(folder, config)
+    published[remote_code.FILE_NAME] = remote_code.source(repo_id).encode()
+    if "auto_map" not in config:
+        published |= _with_auto_map(folder, config)
     published |= _without_origins(published)
     published |= card_files(folder, repo_id)
+    if needs_wheel():
+        name, content = make_wheel()
+        published[name] = content
     return FolderFiles(dict(sorted(published.items())), tuple(name for name in names if name not in published))
 
 
@@ -155,13 +164,10 @@ FAMILIES = {"pumer_vilt": "PuMerVilt", "pumer_meter": "PuMerMeter"}
 """`model_type` -> how the classes of the family begin."""
 
 
-def _with_remote_code(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
-    """What a folder lacks that was saved before there was remote code."""
+def _with_auto_map(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
+    """The configs of a folder that was saved before there was remote code, which point to it."""
     config = config | {"auto_map": remote_code.auto_map(FAMILIES[config["model_type"]], config.get("architectures"))}
-    made: dict[str, Path | bytes] = {
-        remote_code.FILE_NAME: remote_code.source().encode(),
-        "config.json": _json(config),
-    }
+    made: dict[str, Path | bytes] = {"config.json": _json(config)}
     processor = read_json(folder / PROCESSOR)
     if processor.get("processor_class") == "PuMerMeterProcessor":
         reference = f"{remote_code.MODULE}.{processor['processor_class']}"

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .files import STALE, FolderFiles, matches, published_files
+from .files import REPLACED, FolderFiles, matches, published_files
 
 
 class PushError(OSError):
@@ -83,7 +83,8 @@ def push_folder(
     """Push a folder that `save_pretrained` wrote: what a stranger needs, all of it in one commit.
 
     Left out are optimizer states, checkpoints and pickles. Weights in the repository that the folder does not have
-    go in the same commit, so that no mixture can be loaded.
+    go in the same commit, so that no mixture can be loaded. As long as pip finds this package nowhere, a wheel of it
+    is pushed too, which the card tells people to install.
 
     Args:
         folder: with config, weights and processor.
@@ -111,7 +112,7 @@ def push_folder(
             )
             for name, content in files.published.items()
         ]
-        stale = _stale_weights(api.list_repo_files(repo_id, revision=revision), files)
+        stale = _stale_files(api.list_repo_files(repo_id, revision=revision), files)
         return api.create_commit(
             repo_id,
             [*operations, *(CommitOperationDelete(path_in_repo=name) for name in stale)],
@@ -132,5 +133,5 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool | None, revision: s
     return repo_id
 
 
-def _stale_weights(present: list[str], files: FolderFiles) -> list[str]:
-    return [name for name in present if matches(name, STALE) and name not in files.published]
+def _stale_files(present: list[str], files: FolderFiles) -> list[str]:
+    return [name for name in present if matches(name, REPLACED) and name not in files.published]

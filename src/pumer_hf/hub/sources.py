@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import Any
 
@@ -61,6 +63,32 @@ def public_command(command: str) -> str:
     """A command line, joined by spaces, that names files and folders by their last part and tells no token."""
     argument = r"(^|\s)(--?[\w-]+[\s=])?(\{.*?\}(?=\s--|$)|\S+)"
     return re.sub(argument, _public_argument, without_tokens(command))
+
+
+def command_words(command: str) -> list[str]:
+    """The words of a recipe's command line, as results hold it: joined by spaces, without quotes."""
+    first, *rest = re.split(r"\s(?=--[a-z])", command)
+    words = first.split()
+    for part in rest:
+        name, _, value = part.partition(" ")
+        words += [name, *([value] if value.startswith("{") else value.split())]
+    return words
+
+
+def launch_command(report: Mapping[str, Any], script: str) -> str:
+    """The command of a run as one types it, with its launcher; of a program that is not `script`, what is known.
+
+    Args:
+        report: of the run; it holds only the name of its program, and its flags without quotes.
+        script: a file in the folder of recipes.
+    """
+    command = report.get("command", "")
+    words = command_words(command)
+    if words[:1] != [script]:
+        return command
+    processes = report.get("machine", {}).get("processes")
+    several = ["--num_processes", str(processes)] if processes else []
+    return shlex.join(["accelerate", "launch", *several, f"{RECIPES}/{script}", *words[1:]])
 
 
 def _public_argument(found: re.Match[str]) -> str:

@@ -14,11 +14,12 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
-from ..hub.sources import may_be_hub_id, public_name
+from ..hub.sources import command_words, is_hub_id, may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.base import PuMerPreTrainedModel
 from ..reading import read_object
 from ..reducers import parse_reduction
+from ..release import LICENSE
 from .recipe import Recipe, parse_recipe
 from .record import recorded
 
@@ -64,8 +65,14 @@ def recipe_card(
         training=training_facts(args),
         recipe=recipe_file,
         unit="%",
+        license=None if is_hub_id(source) or not is_built_in(recipe.data) else LICENSE,
         report=dict(report),
     )
+
+
+def is_built_in(args: DataArguments) -> bool:
+    """Whether the data are digit scenes, which this project makes."""
+    return args.dataset is None and args.train_file is None
 
 
 def dataset_facts(args: DataArguments) -> dict[str, Any]:
@@ -130,16 +137,21 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
-    return recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
+    card = recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
+    card.launch, card.license = recipe_launch(path), LICENSE
+    return card
+
+
+def recipe_launch(path: Path) -> str | None:
+    """The command in the comment of a recipe file, with its launcher; None if it has none."""
+    found = re.search(r"^# (accelerate launch .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return found[1] if found else None
 
 
 def command_flags(command: str) -> list[str]:
-    """The flags of a recipe's command line, as results hold it: joined by spaces, without quotes."""
-    flags = []
-    for part in re.split(r"\s(?=--[a-z])", command)[1:]:
-        name, _, value = part.partition(" ")
-        flags += [name, *([value] if value.startswith("{") else value.split())]
-    return flags
+    """The flags of a recipe's command line, as results hold it."""
+    words = command_words(command)
+    return words[next((place for place, word in enumerate(words) if word.startswith("--")), len(words)) :]
 
 
 def write_recipe_cards(folder: Path, recipes: Path, results: Path | None = None) -> list[Path]:

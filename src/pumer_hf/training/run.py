@@ -29,6 +29,8 @@ from ..models.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
 from ..reducers.pruning import LearnedPruningReducer
 from ..reducers.tip import TipReductionConfig
+from ..release import needs_wheel
+from ..wheel import installation
 from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .pairs import evaluate_retrieval
@@ -94,12 +96,16 @@ def open_output_folder(args: RecipeTrainingArguments) -> None:
 
 
 def check_push(args: RecipeTrainingArguments) -> None:
-    """Raise `ValueError` if a stage is to be pushed from a machine that may not reach the Hub."""
+    """Raise `ValueError` if a stage is to be pushed from a machine that may not reach the Hub, and `ImportError` if no
+    wheel can be made that the push needs.
+    """
     if args.push_to_hub and constants.HF_HUB_OFFLINE:
         raise ValueError(
             "training.push_to_hub=True, but HF_HUB_OFFLINE is set: unset it, or push the folder later with "
             "`pumer-hf push`"
         )
+    if args.push_to_hub and needs_wheel():
+        installation()
 
 
 def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:

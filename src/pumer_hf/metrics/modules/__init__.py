@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from ...release import extra_command
+
 NAMES = ("vqa_accuracy", "nlvr2", "retrieval_recall", "accuracy")
 
 
@@ -18,5 +20,5 @@ def load_metric(name: str, **kwargs: Any) -> Any:
     try:
         import evaluate
     except ImportError as error:
-        raise ImportError("metrics as modules need evaluate: pip install 'pumer-hf[evaluate]'") from error
+        raise ImportError(f"metrics as modules need evaluate: {extra_command('evaluate')}") from error
     return evaluate.load(metric_path(name), **kwargs)

@@ -1,0 +1,60 @@
+"""How to install this package: the one place that knows whether it is published, for cards, Spaces and errors."""
+
+import shlex
+from importlib.metadata import PackageNotFoundError, requires
+
+from packaging.requirements import Requirement
+
+PACKAGE = "pumer-hf"
+PUBLISHED = False
+"""Whether PyPI has this version. Whoever publishes it sets this to True first."""
+REPOSITORY: str | None = None
+"""The address that `git clone` takes; None as long as the project has no public one."""
+LICENSE = "apache-2.0"
+"""The licence of this project, as the Hub abbreviates it."""
+WHEELS = "pumer_hf-*.whl"
+"""The wheels of this package, of any version."""
+DOWNLOADS = "pumer-hf"
+"""The folder into which a reader of a card downloads the wheel."""
+ANY_MODEL = "USER/NAME"
+"""Stands for the id of a model where it is not known."""
+
+
+def needs_wheel() -> bool:
+    """Whether pip finds this package nowhere, so that a model on the Hub must carry a wheel of it."""
+    return not PUBLISHED and REPOSITORY is None
+
+
+def install_commands(repo_id: str = ANY_MODEL) -> list[str]:
+    """The lines for a shell that install this package.
+
+    Args:
+        repo_id: a model on the Hub, which carries the wheel where [`needs_wheel`].
+    """
+    if PUBLISHED:
+        return [f"pip install {PACKAGE}"]
+    if REPOSITORY is not None:
+        return [f'pip install "{PACKAGE} @ git+{REPOSITORY}"']
+    return [
+        f"hf download {repo_id} --include '{WHEELS}' --local-dir {DOWNLOADS}",
+        f"pip install {DOWNLOADS}/*.whl",
+    ]
+
+
+def extra_command(extra: str) -> str:
+    """The line for a shell that installs what an extra of this package needs.
+
+    It names the packages and not the extra, so it works wherever this package was installed from.
+
+    Args:
+        extra: a name under `options.extras_require` in setup.cfg.
+    """
+    try:
+        lines = requires(PACKAGE) or []
+    except PackageNotFoundError:  # it runs in a clone, without having been installed
+        return shlex.join(["pip", "install", "-e", f".[{extra}]"])
+    found = [Requirement(line) for line in lines if "extra" in line]
+    names = [f"{one.name}{one.specifier}" for one in found if one.marker and one.marker.evaluate({"extra": extra})]
+    if not names:
+        raise ValueError(f"extra={extra!r}: {PACKAGE} as it is installed has no such extra")
+    return shlex.join(["pip", "install", *names])

@@ -1,0 +1,86 @@
+"""A wheel of this package, made from the one that runs, for models and Spaces that carry it.
+
+It needs no clone, no network and no build tools: the code comes from the folder of the package, the metadata from its
+installation. So it is the same for `pip install -e .` and for a package that was installed from a wheel.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import Distribution, distributions
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+from .release import PACKAGE
+
+SUFFIXES = (".py", ".typed", ".jinja")
+"""How the files end that belong to the package: the code, and the data that setup.cfg lists."""
+METADATA = ("METADATA", "entry_points.txt", "top_level.txt")
+"""What of an installation's metadata is published; the rest says how and from where it was installed here."""
+LICENSES = "licenses"
+"""The folder of the licences in the metadata."""
+TAG = "py3-none-any"
+EARLIEST = (1980, 1, 1, 0, 0, 0)
+"""The date of each file in a wheel, the first that a zip archive can hold: the same code makes the same bytes."""
+
+
+def make_wheel() -> tuple[str, bytes]:
+    """The file name and the content of a wheel of this package, as it runs here.
+
+    Raises:
+        ImportError: the package is not installed, so there is no metadata.
+    """
+    installed = installation()
+    stem = f"{PACKAGE.replace('-', '_')}-{installed.version}"
+    info = f"{stem}.dist-info"
+    contents = dict(code_files(installed)) | {f"{info}/{name}": content for name, content in metadata_files(installed)}
+    contents[f"{info}/WHEEL"] = (
+        f"Wheel-Version: 1.0\nGenerator: {PACKAGE} ({installed.version})\nRoot-Is-Purelib: true\nTag: {TAG}\n"
+    ).encode()
+    contents[f"{info}/RECORD"] = record(contents, f"{info}/RECORD")
+    buffer = BytesIO()
+    with ZipFile(buffer, "w", ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            entry = ZipInfo(name, EARLIEST)
+            entry.compress_type = ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    return f"{stem}-{TAG}.whl", buffer.getvalue()
+
+
+def installation() -> Distribution:
+    """The metadata that pip has installed; a folder of a build in a clone holds less, and is passed over."""
+    for found in distributions(name=PACKAGE):
+        if found.read_text("WHEEL") is not None:
+            return found
+    raise ImportError(
+        f"{PACKAGE} is not installed, so no wheel of it can be made: run `pip install -e .` in its folder"
+    )
+
+
+def code_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
+    """The files of the package by their path in the wheel."""
+    root = Path(__file__).parents[1]
+    for package in (installed.read_text("top_level.txt") or "").split():
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in SUFFIXES:
+                yield path.relative_to(root).as_posix(), path.read_bytes()
+
+
+def metadata_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
+    """The metadata by their path in the wheel's folder of metadata."""
+    licenses = [f"{LICENSES}/{name}" for name in installed.metadata.get_all("License-File") or ()]
+    for name in (*METADATA, *licenses):
+        text = installed.read_text(name)
+        if text is not None:
+            yield name, text.encode()
+
+
+def record(contents: Mapping[str, bytes], own_name: str) -> bytes:
+    """The list of the files of a wheel, with their hashes."""
+    lines = []
+    for name, content in contents.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        lines.append(f"{name},sha256={digest},{len(content)}\n")
+    return "".join([*lines, f"{own_name},,\n"]).encode()

@@ -1,0 +1,100 @@
+"""What cards, Spaces and errors say about installing pumer-hf works without an index that has it."""
+
+import re
+import shlex
+from configparser import ConfigParser
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+
+from pumer_hf import release
+from pumer_hf.release import extra_command, install_commands
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = [
+    "torch>=2.6",
+    "matplotlib>=3; extra == 'study'",
+    'scikit-learn; extra == "study"',
+    'left-out; python_version < "3.0" and extra == "study"',
+    'gradio>=6; extra == "demo"',
+]
+
+
+def test_while_nothing_is_published_the_wheel_of_the_model_is_installed(monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", False)
+    monkeypatch.setattr(release, "REPOSITORY", None)
+    download, install = install_commands("user/mine")
+    assert shlex.split(download)[:3] == ["hf", "download", "user/mine"]
+    assert shlex.split(download)[4] == release.WHEELS
+    folder = shlex.split(download)[-1]
+    assert install == f"pip install {folder}/*.whl"
+    assert release.needs_wheel()
+
+
+def test_a_repository_is_cloned_by_pip(monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", False)
+    monkeypatch.setattr(release, "REPOSITORY", "https://example.org/it")
+    (command,) = install_commands("user/mine")
+    assert shlex.split(command) == ["pip", "install", "pumer-hf @ git+https://example.org/it"]
+    assert not release.needs_wheel()
+
+
+def test_a_published_package_is_installed_by_its_name(monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", True)
+    monkeypatch.setattr(release, "REPOSITORY", "https://example.org/it")
+    assert install_commands("user/mine") == ["pip install pumer-hf"]
+    assert not release.needs_wheel()
+
+
+def test_an_extra_is_installed_by_the_packages_in_it(monkeypatch):
+    """Which works wherever pumer-hf came from, and leaves it as it is."""
+    monkeypatch.setattr(release, "requires", {"pumer-hf": REQUIREMENTS}.get)
+    assert shlex.split(extra_command("study")) == ["pip", "install", "matplotlib>=3", "scikit-learn"]
+    assert shlex.split(extra_command("demo")) == ["pip", "install", "gradio>=6"]
+    with pytest.raises(ValueError, match="extra='sauce'"):
+        extra_command("sauce")
+
+
+def test_the_extra_of_a_clone_that_is_not_installed(monkeypatch):
+    def nothing(package):
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(release, "requires", nothing)
+    assert shlex.split(extra_command("demo")) == ["pip", "install", "-e", ".[demo]"]
+
+
+def sources():
+    folders = ("src", "model_cards", "recipes", "examples", "benchmarks", "tests")
+    found = [
+        path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".jinja")
+    ]
+    return [ROOT / "README.md", *found]
+
+
+def test_nothing_else_says_how_to_install_the_package():
+    """Only `release.py` knows whether an index has it; a clone is installed by `pip install -e`."""
+    by_name = re.compile(r"pip install[^\n]*\bpumer-hf\b(?!/)")
+    allowed = {Path(release.__file__), Path(__file__)}
+    assert len(sources()) > 100
+    for path in sources():
+        if path not in allowed:
+            assert by_name.search(path.read_text(encoding="utf-8")) is None, path
+
+
+def test_every_extra_that_is_named_exists():
+    named = {
+        extra
+        for path in (ROOT / "src").rglob("*.py")
+        for extra in re.findall(r"extra_command\([\"'](\w+)[\"']\)", path.read_text(encoding="utf-8"))
+    }
+    assert {"augment", "demo", "digits", "evaluate", "onnx", "study"} <= named
+    config = ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert named <= set(config["options.extras_require"])
+    assert all(extra_command(extra).startswith("pip install ") for extra in named)
+
+
+def test_readme_knows_it_too():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert ("PyPI has no pumer-hf yet" in readme) == release.needs_wheel()
