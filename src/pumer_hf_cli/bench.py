@@ -53,7 +53,8 @@ class Bench(Command):
     def check(self, args: argparse.Namespace) -> None:
         if args.batch_size != "auto" and not args.batch_size.isdigit():
             raise ValueError(f"--batch-size {args.batch_size}: give a number of at least 1, or auto")
-        check_choice("device", args.device or DEVICES[0], DEVICES)
+        if args.device not in (None, *DEVICES):
+            raise ValueError(f"device={args.device!r}: choose {in_words(DEVICES)}")
         check_choice("dtype", args.dtype, DTYPES)
         check_choice("matmul_precision", args.matmul_precision, MATMUL_PRECISIONS)
         if args.table is None:

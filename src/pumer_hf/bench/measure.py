@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..figures import duration, figure
 from ..models.base import PuMerPreTrainedModel
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
@@ -129,18 +130,18 @@ def measure_rows(report: Mapping[str, Any]) -> list[list[str]]:
     first = names[0]
     throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
     rows = [["", *names]]
-    rows.append(["examples/s", *(f"{throughput[name]['examples_per_second']:.4g}" for name in names)])
+    rows.append(["examples/s", *(figure(throughput[name]["examples_per_second"]) for name in names)])
     rows.append([f"  times {first}", *(f"{throughput[name]['ratio']:.2f}x" for name in names)])
     if "latency" in report:
         latency = report["latency"]
-        percentiles = (" / ".join(f"{latency[name][part]:.3g}" for part in ("p50", "p90", "p99")) for name in names)
-        rows.append(["ms at batch 1 (p50 / p90 / p99)", *percentiles])
+        times = (" / ".join(duration(latency[name][part] / 1000) for part in ("p50", "p90", "p99")) for name in names)
+        rows.append(["time at batch 1 (p50 / p90 / p99)", *times])
         rows.append([f"  times {first}", *(f"{latency[name]['ratio']:.2f}x" for name in names)])
     for regime in REGIMES if "memory" in report else ():
         peaks = report["memory"][regime]
-        rows.append([f"peak MiB, {regime}", *(f"{peaks[name] / 2**20:.4g}" for name in names)])
+        rows.append([f"peak MiB, {regime}", *(figure(peaks[name] / 2**20) for name in names)])
         rows.append([f"  of {first}", *(f"{100 * peaks[name] / peaks[first]:.0f} %" for name in names)])
-    rows.append(["GFLOPs per example", *(f"{gflops[name]:.4g}" for name in names)])
+    rows.append(["GFLOPs per example", *(figure(gflops[name]) for name in names)])
     rows.append(["  times fewer", *(f"{gflops[first] / gflops[name]:.2f}x" for name in names)])
     shares = report["reduction_share"]
     rows.append(

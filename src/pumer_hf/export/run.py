@@ -15,6 +15,7 @@ from ..bench.cost import format_table, speed_note
 from ..bench.environment import environment
 from ..bench.output import check_output, finish
 from ..bench.throughput import compare_throughput
+from ..figures import figure
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model
 from .onnx_file import OnnxModel, check_dest, export_onnx, quantize_onnx, require_onnx
@@ -61,7 +62,7 @@ def export_checkpoint(
         output: a JSON file for the results.
 
     Returns:
-        Lines to print: a table, notes, and the results as one line of JSON.
+        Lines to print: a table and notes.
 
     Raises:
         ValueError: the model has no head, a value is out of range, or the file computes other logits than PyTorch.
@@ -193,7 +194,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         if name in throughput:
             size = f"{files[name]['mib']:.1f} MiB" if name in files else ""
             speed = throughput[name]
-            rows.append([label, f"{speed['examples_per_second']:.4g}", f"{speed['ratio']:.2f}x", size])
+            rows.append([label, figure(speed["examples_per_second"]), f"{speed['ratio']:.2f}x", size])
     notes = [speed_note(report)]
     for name, found in report["difference"].items():
         note = f"{LABELS[name]}: logits {found['median']:.2g} from PyTorch's (largest {found['largest']:.2g}, "
