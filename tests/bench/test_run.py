@@ -1,19 +1,21 @@
 """`pumer-hf bench`."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from readable import unreadable
 from tiny_models import FAMILIES
-from tiny_tasks import REDUCTION, save_tiny
+from tiny_tasks import REDUCTION, save_tiny, tiny
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from pumer_hf.bench import run
+from pumer_hf.bench import progress, run
 from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender, torch_settings
 from pumer_hf.bench.cost import format_table
-from pumer_hf.bench.measure import grow_batch, measure_rows
+from pumer_hf.bench.measure import expected_seconds, grow_batch, measure_rows
 from pumer_hf.bench.paper import paper_model
 from pumer_hf.bench.run import bench_checkpoint, bench_setting
 from pumer_hf.cli import main
@@ -58,7 +60,10 @@ def test_the_command_prints_a_table_and_no_json(tmp_path, capsys):
     checkpoint, output = save_tiny(tmp_path / "model", "vilt", reduction=None), tmp_path / "out.json"
     arguments = ["bench", checkpoint, "--batch-size", "1", "--seconds", "0.01", "--reduction", json.dumps(REDUCTION)]
     assert main([*arguments, "--no-memory", "--dtype", "bfloat16", "--device", "cpu", "-o", str(output)]) == 0
-    table, report = capsys.readouterr().out.splitlines(), json.loads(output.read_text())
+    printed = capsys.readouterr()
+    table, report = printed.out.splitlines(), json.loads(output.read_text())
+    assert "Measuring unreduced, stock, reduced at batch 1: about " in printed.err
+    assert all(f"{part}:" in printed.err for part in ("First forward passes", "throughput", "latency"))
     assert unreadable(table) == []
     assert table[-1] == f"Written to {output}"
     assert report["dtype"] == {"unreduced": "bfloat16", "stock": "float32", "reduced": "bfloat16"}
@@ -91,7 +96,7 @@ def test_times_and_figures_are_readable():
         },
         "latency": {name: {"p50": 1040.2, "p90": 12.345678, "p99": 61_000.0, "ratio": 1.0} for name in names},
         "memory": {regime: dict.fromkeys(names, 2**34 + 1) for regime in ("inference", "training")},
-        "gflops": {"ratio": 1.0, "unreduced": 1234.56789, "reduced": 0.016812345},
+        "gflops": {"ratio": 1.0, "unreduced": 1234.56789, "reduced": 0.16812345},
         "tokens_per_layer": {name: [(8, 30)] for name in names},
         "reduction_share": {"reduced": 0.0212345678901234},
     }
@@ -99,7 +104,7 @@ def test_times_and_figures_are_readable():
     assert rows["examples/s"] == ["12,346", "12,346"]
     assert rows["time at batch 1 (p50 / p90 / p99)"] == 2 * ["1.04 s / 12.3 ms / 1 min 1 s"]
     assert rows["peak MiB, training"] == ["16,384", "16,384"]
-    assert rows["GFLOPs per example"] == ["1,235", "0.01681"]
+    assert rows["GFLOPs per example"] == ["1,235", "0.1681"]
     assert rows["the reduction's own time"] == ["", "2.1 %"]
     assert unreadable(format_table(list(measure_rows(report))).splitlines()) == []
 
@@ -192,6 +197,35 @@ def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
     assert pooled["gflops"]["stock"] == plain["gflops"]["stock"]
     last_layer_reduces, _ = bench("--pooled-only")
     assert last_layer_reduces["pooled_only"] == ["unreduced"]
+
+
+def test_the_time_is_expected_from_one_forward_of_each():
+    models = {"unreduced": tiny("vilt", reduction=None)[0], "reduced": tiny("vilt")[0]}
+    settings = Settings(seconds=1)
+    contenders = {name: contender(model, 8, settings) for name, model in models.items()}
+    forwards = {"unreduced": 2.0, "reduced": 1.0}
+
+    def expected(**changes):
+        return expected_seconds(contenders, forwards, replace(settings, **changes), batch_size=4)
+
+    throughput, counting, latency, profiling = 6 * 3, 2 * 3 / 4, 7 * 3 / 4, 5 * 1
+    assert expected() == throughput + counting + latency + profiling + 10 * 3
+    assert expected(memory=False, latency=False) == throughput + counting + profiling
+    assert expected(memory=False, latency=False, seconds=100) == 100 + 3 + counting + profiling
+
+
+def test_what_takes_longer_than_expected_makes_the_bar_longer(monkeypatch, capsys):
+    clock = iter([100.0, 104.0, 112.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with progress.Progress("Waiting", 8.04) as own:
+        own.begin("one")
+        assert (own.bar.n, own.bar.total) == (4, 8.04)
+        own.move()
+        assert (own.bar.n, own.bar.total) == (12, 12)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Waiting: about 8 s\n")
+    assert "one:  50%" in printed.err
 
 
 def test_the_batch_grows_until_it_stops_paying():

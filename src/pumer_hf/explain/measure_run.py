@@ -1,9 +1,11 @@
 """`pumer-hf measure`: how well what a checkpoint keeps explains its answers."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from ..bench.output import check_output, finish
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
@@ -11,6 +13,7 @@ from .batches import BATCH_SIZE, scene_batches, vqa_hat_batches
 from .measures import measure_explanations, measures_table
 
 NUM_SCENES = 200
+QUESTIONS_PER_SCENE = 4
 
 
 def measure_checkpoint(
@@ -49,6 +52,8 @@ def measure_checkpoint(
         data, batches = "digit scenes", scene_batches(model, processor, scenes, batch_size)
     else:
         data, batches = "VQA-HAT", vqa_hat_batches(model, processor, vqa_hat, batch_size)
-    measured = measure_explanations(model, batches, seed)
+    questions = QUESTIONS_PER_SCENE * scenes if vqa_hat is None else len(vqa_hat)
+    progress = tqdm(batches, total=math.ceil(questions / batch_size), desc="Measuring", unit="batch", leave=False)
+    measured = measure_explanations(model, progress, seed)
     report = {"checkpoint": source, "reduction": model.config.reduction, "data": data, **measured}
     return [measures_table(report), finish(report, output)]
