@@ -19,6 +19,7 @@ class Progress:
 
     def __init__(self, name: str, seconds: float):
         tqdm.write(f"{name}: about {duration(float(f'{seconds:.2g}'))}", file=sys.stderr)
+        self.expected = seconds
         self.start = time.perf_counter()
         self.bar = tqdm(total=seconds, leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}")
 
@@ -39,5 +40,5 @@ class Progress:
     def move(self) -> None:
         """Move the bar to the time that has passed. What takes longer than expected makes it longer."""
         passed = time.perf_counter() - self.start
-        self.bar.total = max(self.bar.total, passed)
+        self.bar.total = self.expected = max(self.expected, passed)
         self.bar.update(passed - self.bar.n)
