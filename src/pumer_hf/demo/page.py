@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..figures import duration, figure
 from ..images import ImageSource
 from ..reducers import METHODS
 from .asker import WARMUP, Asker, Times
@@ -240,7 +239,7 @@ def costs(gflops: Gflops, times: Times | None = None, pending: str = "measuring 
     lines = [f"| model | GFLOPs of one example | {head} |", "|---|---|---|"]
     for name, own, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
         if own is not None:
-            lines.append(f"| {name} | {figure(own)} | {pending if taken is None else duration(taken)} |")
+            lines.append(f"| {name} | {own:.3g} | {pending if taken is None else f'{1000 * taken:.3g} ms'} |")
     if times is not None:
         ratio = None if times.full_seconds is None else times.full_seconds / times.seconds
         faster = "" if ratio is None else f"**{ratio:.2f} times as fast as the unreduced model.** "
