@@ -83,4 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
         print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"pumer-hf {args.command}: interrupted", file=sys.stderr)
+        return 130  # as a shell reports it
     return 0

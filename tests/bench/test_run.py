@@ -15,7 +15,7 @@ from torch._inductor.utils import run_and_get_code
 from pumer_hf.bench import progress, run
 from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender, torch_settings
 from pumer_hf.bench.cost import format_table
-from pumer_hf.bench.measure import expected_seconds, grow_batch, measure_rows
+from pumer_hf.bench.measure import expected_of_all, grow_batch, measure_rows
 from pumer_hf.bench.paper import paper_model
 from pumer_hf.bench.run import bench_checkpoint, bench_setting
 from pumer_hf.cli import main
@@ -206,7 +206,7 @@ def test_the_time_is_expected_from_one_forward_of_each():
     forwards = {"unreduced": 2.0, "reduced": 1.0}
 
     def expected(**changes):
-        return expected_seconds(contenders, forwards, replace(settings, **changes), batch_size=4)
+        return expected_of_all(contenders, forwards, replace(settings, **changes), batch_size=4)
 
     throughput, counting, latency, profiling = 6 * 3, 2 * 3 / 4, 7 * 3 / 4, 5 * 1
     assert expected() == throughput + counting + latency + profiling + 10 * 3

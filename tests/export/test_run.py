@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -22,8 +23,12 @@ QUICKLY = ["--seconds", "0.01", "--batch-size", "2", "--text-length", "8"]
 def test_a_reduced_model_with_int8(tmp_path, capsys):
     checkpoint, dest, output = save_tiny(tmp_path / "model", "vilt"), tmp_path / "out.onnx", tmp_path / "out.json"
     assert main(["export", checkpoint, str(dest), "--int8", "-o", str(output), *QUICKLY]) == 0
-    printed = capsys.readouterr().out.splitlines()
-    lines = [line for line in printed if "real_accelerator" not in line]  # DeepSpeed's
+    printed = capsys.readouterr()
+    lines = [line for line in printed.out.splitlines() if "real_accelerator" not in line]  # DeepSpeed's
+    assert f"Writing {dest}, " in printed.err
+    assert re.search(
+        r"Timing .*PyTorch, onnxruntime, onnxruntime, int8, stock transformers at batch 2: about \d", printed.err
+    )
     report = json.loads(output.read_text())
     assert unreadable(lines) == []
     assert lines[-1] == f"Written to {output}"

@@ -14,7 +14,7 @@ from .environment import environment
 from .flops import count_flops
 from .profiles import REGIMES, activation_peaks, reduction_share
 from .progress import Progress
-from .throughput import MIN_ROUNDS, compare_latency, compare_throughput, forward_seconds
+from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
 
 START, LIMIT = 8, 4096
 """Batch sizes to begin and to end with, where the batch grows."""
@@ -51,7 +51,7 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
     batch_size = settings.batch_size or grown_batch(contenders)
     batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     examples = {name: one.inputs(1) for name, one in contenders.items()}
-    expected = expected_seconds(contenders, forward_seconds(models, batches), settings, batch_size)
+    expected = expected_of_all(contenders, forward_seconds(models, batches), settings, batch_size)
     with Progress(f"Measuring {', '.join(names)} at batch {batch_size}", expected) as progress:
         return measure_parts(contenders, settings, batches, examples, progress)
 
@@ -130,7 +130,7 @@ def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str,
     return {name: report[name]["examples_per_second"] for name in contenders}
 
 
-def expected_seconds(
+def expected_of_all(
     contenders: Mapping[str, Contender], forwards: Mapping[str, float], settings: Settings, batch_size: int
 ) -> float:
     """About how long [`measure_parts`] takes.
@@ -143,9 +143,9 @@ def expected_seconds(
     """
     in_turn = sum(forwards.values())
     alone = in_turn / batch_size
-    seconds = in_turn + max(settings.seconds, MIN_ROUNDS * in_turn) + COUNTING * alone
+    seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
     if settings.latency:
-        seconds += max(settings.seconds / 2, MIN_ROUNDS * alone) + 2 * alone
+        seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
     seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
     return seconds + (MEMORY * in_turn if settings.memory else 0)
 

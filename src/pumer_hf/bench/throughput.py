@@ -53,6 +53,11 @@ def interleaved_times(
     return times
 
 
+def expected_seconds(in_turn: float, *, warmup: int, seconds: float) -> float:
+    """How long [`interleaved_times`] takes if a round takes `in_turn` seconds; the other arguments are its own."""
+    return warmup * in_turn + max(seconds, MIN_ROUNDS * in_turn)
+
+
 @torch.inference_mode()
 def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, float]:
     """About how long a forward of each model takes under `inference_mode`. It is the second one of each, since the
