@@ -25,6 +25,7 @@ from pumer_hf import DistillationTrainer
 from pumer_hf.bench.environment import environment
 from pumer_hf.bench.throughput import interleaved_times
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.figures import duration
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.recipe import Recipe, parse_recipe
 from pumer_hf.training.teacher_logits import add_teacher_logits
@@ -92,7 +93,7 @@ def main() -> None:
         for name, own in times.items()
     }
     for name, row in report.items():
-        print(f"{name:12} {row['milliseconds']:8.1f} ms per step   {row['ratio']:.2f}x of finetuning")
+        print(f"{name:12} {duration(row['milliseconds'] / 1000):>8} per step   {row['ratio']:.2f}x of finetuning")
     batch = {"rounds": len(times["cached"]), "batch_size": recipe.training.per_device_train_batch_size}
     regime = {**batch, "regime": "training step with data loading", "weights": "random"}
     args.output.write_text(json.dumps({**regime, **report, **environment()}, indent=2) + "\n", encoding="utf-8")

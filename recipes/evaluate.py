@@ -5,7 +5,7 @@
     accelerate launch recipes/evaluate.py vqa recipes/vilt/vqav2/pumer.yaml --model outputs/vilt-vqav2/student \\
         --questions v2_OpenEnded_mscoco_test2015_questions.json --image_dir test2015 --submission answers.json
 
-The last line printed is one of JSON. Further flags are those of the recipe (`train_vqa.py --help` lists them).
+`-o FILE.json` writes the metrics to a file. Further flags are those of the recipe (`train_vqa.py --help` lists them).
 """
 
 from pathlib import Path

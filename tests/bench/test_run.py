@@ -1,17 +1,21 @@
 """`pumer-hf bench`."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
+from readable import unreadable
 from tiny_models import FAMILIES
-from tiny_tasks import REDUCTION, save_tiny
+from tiny_tasks import REDUCTION, save_tiny, tiny
 from torch import nn
 from torch._inductor.utils import run_and_get_code
 
-from pumer_hf.bench import run
+from pumer_hf.bench import progress, run
 from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender, torch_settings
-from pumer_hf.bench.measure import grow_batch
+from pumer_hf.bench.cost import format_table
+from pumer_hf.bench.measure import expected_of_all, grow_batch, measure_rows
 from pumer_hf.bench.paper import paper_model
 from pumer_hf.bench.run import bench_checkpoint, bench_setting
 from pumer_hf.cli import main
@@ -31,8 +35,8 @@ TINY = {
 def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     checkpoint = save_tiny(tmp_path / "model", backbone, task)
     lines = bench_checkpoint(checkpoint, QUICK, text_length=8, output=tmp_path / "out.json")
-    report = json.loads(lines[-1])
-    assert json.loads((tmp_path / "out.json").read_text()) == report
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert lines[-1] == f"Written to {tmp_path / 'out.json'}"
     names = ["unreduced", "stock", "reduced"] if backbone == "vilt" else ["unreduced", "reduced"]
     assert report["throughput"]["batch_size"] == report["memory"]["batch_size"] == 2
     for part in (report["throughput"], report["latency"], report["memory"]["inference"], report["memory"]["training"]):
@@ -52,16 +56,20 @@ def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     assert report["compiled"] == []
 
 
-def test_the_command_prints_a_table_and_a_line_of_json(tmp_path, capsys):
-    checkpoint = save_tiny(tmp_path / "model", "vilt", reduction=None)
+def test_the_command_prints_a_table_and_no_json(tmp_path, capsys):
+    checkpoint, output = save_tiny(tmp_path / "model", "vilt", reduction=None), tmp_path / "out.json"
     arguments = ["bench", checkpoint, "--batch-size", "1", "--seconds", "0.01", "--reduction", json.dumps(REDUCTION)]
-    assert main([*arguments, "--no-memory", "--dtype", "bfloat16", "--device", "cpu"]) == 0
-    *table, last = capsys.readouterr().out.splitlines()
-    report = json.loads(last)
+    assert main([*arguments, "--no-memory", "--dtype", "bfloat16", "--device", "cpu", "-o", str(output)]) == 0
+    printed = capsys.readouterr()
+    table, report = printed.out.splitlines(), json.loads(output.read_text())
+    assert "Measuring unreduced, stock, reduced at batch 1: about " in printed.err
+    assert all(f"{part}:" in printed.err for part in ("First forward passes", "throughput", "latency"))
+    assert unreadable(table) == []
+    assert table[-1] == f"Written to {output}"
     assert report["dtype"] == {"unreduced": "bfloat16", "stock": "float32", "reduced": "bfloat16"}
     assert "memory" not in report
     assert not any(line.startswith("peak MiB") for line in table)
-    assert any(line.startswith("ms at batch 1") for line in table)
+    assert any(line.startswith("time at batch 1") for line in table)
     pays = report["throughput"]["ratio"] >= 1 and report["latency"]["reduced"]["ratio"] >= 1
     assert any("does not pay" in line for line in table) != pays
 
@@ -80,15 +88,39 @@ def test_reduction_that_does_not_pay_is_said():
     assert "does not pay" not in last(1.2, 1.1)
 
 
-def test_a_setting_of_the_paper(monkeypatch):
+def test_times_and_figures_are_readable():
+    names = ("unreduced", "reduced")
+    report = {
+        "throughput": {
+            name: {"examples_per_second": 12345.678901234567, "ratio": 1.2345678901234567} for name in names
+        },
+        "latency": {name: {"p50": 1040.2, "p90": 12.345678, "p99": 61_000.0, "ratio": 1.0} for name in names},
+        "memory": {regime: dict.fromkeys(names, 2**34 + 1) for regime in ("inference", "training")},
+        "gflops": {"ratio": 1.0, "unreduced": 1234.56789, "reduced": 0.16812345},
+        "tokens_per_layer": {name: [(8, 30)] for name in names},
+        "reduction_share": {"reduced": 0.0212345678901234},
+    }
+    rows = {row[0]: row[1:] for row in measure_rows(report)}
+    assert rows["examples/s"] == ["12,346", "12,346"]
+    assert rows["time at batch 1 (p50 / p90 / p99)"] == 2 * ["1.04 s / 12.3 ms / 1 min 1 s"]
+    assert rows["peak MiB, training"] == ["16,384", "16,384"]
+    assert rows["GFLOPs per example"] == ["1,235", "0.1681"]
+    assert rows["the reduction's own time"] == ["", "2.1 %"]
+    assert unreadable(format_table(list(measure_rows(report))).splitlines()) == []
+
+
+def test_a_setting_of_the_paper(monkeypatch, tmp_path):
     def small(backbone, task, **choices):
         return paper_model(backbone, task, image_size=64, **choices, **TINY)
 
     monkeypatch.setattr(run, "paper_model", small)
-    report = json.loads(bench_setting("vilt/vqav2", QUICK)[-1])
+    output = tmp_path / "out.json"
+    bench_setting("vilt/vqav2", QUICK, output=output)
+    report = json.loads(output.read_text())
     assert (report["setting"], report["text_length"]) == ("vilt/vqav2", 32)
     assert report["reduction"]["layers"] == [2, 5, 8]
-    other = json.loads(bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9)[-1])
+    bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9, output=output)
+    other = json.loads(output.read_text())
     assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
     with pytest.raises(ValueError, match="no preset for backbone='vilt', task='vqa': choose one of vilt/vqav2"):
         bench_setting("vilt/vqa", QUICK)
@@ -147,12 +179,13 @@ def test_a_compiled_contender_is_counted_eager(family):
 
 
 def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
-    checkpoint = save_tiny(tmp_path / "model", "vilt")
+    checkpoint, output = save_tiny(tmp_path / "model", "vilt"), tmp_path / "out.json"
+    arguments = ["bench", checkpoint, "--batch-size", "2", "--seconds", "0.01", "--no-memory", "-o", str(output)]
 
     def bench(*flags):
-        assert main(["bench", checkpoint, "--batch-size", "2", "--seconds", "0.01", "--no-memory", *flags]) == 0
-        *lines, last = capsys.readouterr().out.splitlines()
-        return json.loads(last), [line for line in lines if ", pooled_only: " in line]
+        assert main([*arguments, *flags]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return json.loads(output.read_text()), [line for line in lines if ", pooled_only: " in line]
 
     first_layer = ["--reduction", json.dumps({**REDUCTION, "layers": [0], "prune_ratio": 0.1})]
     (plain, said), (pooled, said_too) = bench(*first_layer), bench(*first_layer, "--pooled-only")
@@ -164,6 +197,35 @@ def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
     assert pooled["gflops"]["stock"] == plain["gflops"]["stock"]
     last_layer_reduces, _ = bench("--pooled-only")
     assert last_layer_reduces["pooled_only"] == ["unreduced"]
+
+
+def test_the_time_is_expected_from_one_forward_of_each():
+    models = {"unreduced": tiny("vilt", reduction=None)[0], "reduced": tiny("vilt")[0]}
+    settings = Settings(seconds=1)
+    contenders = {name: contender(model, 8, settings) for name, model in models.items()}
+    forwards = {"unreduced": 2.0, "reduced": 1.0}
+
+    def expected(**changes):
+        return expected_of_all(contenders, forwards, replace(settings, **changes), batch_size=4)
+
+    throughput, counting, latency, profiling = 6 * 3, 2 * 3 / 4, 7 * 3 / 4, 5 * 1
+    assert expected() == throughput + counting + latency + profiling + 10 * 3
+    assert expected(memory=False, latency=False) == throughput + counting + profiling
+    assert expected(memory=False, latency=False, seconds=100) == 100 + 3 + counting + profiling
+
+
+def test_what_takes_longer_than_expected_makes_the_bar_longer(monkeypatch, capsys):
+    clock = iter([100.0, 104.0, 112.0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with progress.Progress("Waiting", 8.04) as own:
+        own.begin("one")
+        assert (own.bar.n, own.bar.total) == (4, 8.04)
+        own.move()
+        assert (own.bar.n, own.bar.total) == (12, 12)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("Waiting: about 8 s\n")
+    assert "one:  50%" in printed.err
 
 
 def test_the_batch_grows_until_it_stops_paying():

@@ -1,4 +1,5 @@
 import platform
+from functools import partial
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -8,7 +9,13 @@ from torch import nn
 
 from pumer_hf.bench import throughput
 from pumer_hf.bench.environment import environment
-from pumer_hf.bench.throughput import compare_latency, compare_throughput, interleaved_times, keep_freed_memory
+from pumer_hf.bench.throughput import (
+    MIN_ROUNDS,
+    compare_latency,
+    compare_throughput,
+    interleaved_times,
+    keep_freed_memory,
+)
 
 
 @pytest.fixture
@@ -95,3 +102,11 @@ def test_freed_memory_is_kept():
         torch.ones(10_000_000)
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 20_000
+
+
+def test_what_is_called_after_each_round_is_outside_the_timed_calls():
+    seen = []
+    calls = {name: partial(seen.append, name) for name in "ab"}
+    times = interleaved_times(calls, warmup=1, seconds=0, on_round=lambda: seen.append("round"))
+    assert seen == ["a", "b", *(["a", "b", "round"] * MIN_ROUNDS)]
+    assert [len(own) for own in times.values()] == [MIN_ROUNDS, MIN_ROUNDS]

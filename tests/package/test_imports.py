@@ -1,4 +1,5 @@
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
     ("release",),
-    ("ops", "remote_code", "images", "folders", "reading", "wheel"),
+    ("ops", "remote_code", "images", "folders", "reading", "wheel", "figures"),
     ("tokens", "grounding"),
     ("reducers",),
     ("configuration",),
@@ -20,10 +21,12 @@ ROWS = [
     ("hub",),
     ("training", "demo", "pipeline"),
     ("study",),
-    ("cli",),
+    ("cli", "__main__"),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 OUTSIDE = {"recipes", "tests", "examples", "benchmarks", "model_cards"}
+COMMAND_LINE = "pumer_hf_cli"
+"""The package of the command. It imports `pumer_hf` when it runs; only the last row imports it."""
 
 
 def part_of(module):
@@ -54,7 +57,7 @@ def wrong_imports(source, module, is_package=False):
     """What a module imports against the rules."""
     wrong = []
     for name in imported(source, module, is_package):
-        if name.split(".")[0] in OUTSIDE:
+        if name.split(".")[0] in OUTSIDE or (name.split(".")[0] == COMMAND_LINE and part_of(module) not in ROWS[-1]):
             wrong.append(name)
         elif name.split(".")[0] == ROOT.name and module != ROOT.name:
             own, other = part_of(module), part_of(name)
@@ -97,6 +100,8 @@ def test_ops_imports_torch_only():
         ("pumer_hf.metrics.vqa", "from pumer_hf import PuMerConfig", ["pumer_hf.PuMerConfig"]),
         ("pumer_hf.data.vqa", "from ..metrics.vqa import accuracy", []),
         ("pumer_hf.training.stages", "from recipes.train_vqa import main", ["recipes.train_vqa.main"]),
+        ("pumer_hf.training.run", "from pumer_hf_cli import main", ["pumer_hf_cli.main"]),
+        ("pumer_hf.cli", "from pumer_hf_cli import main", []),
         ("pumer_hf", "from .training import losses", []),
         ("pumer_hf", "import tests.tiny_models", ["tests.tiny_models"]),
     ],
@@ -115,6 +120,20 @@ def test_importing_the_package_loads_no_training_code():
     run = [node for node in tree.body if not isinstance(node, ast.If)]  # not: if TYPE_CHECKING
     names = list(imported(ast.unparse(ast.Module(run, [])), "pumer_hf", is_package=True))
     assert {part_of(name) for name in names if name.startswith("pumer_hf.")} == {"models", "pipeline"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT.parent / COMMAND_LINE).glob("*.py")), ids=lambda path: path.stem)
+def test_the_command_line_imports_at_once_only_what_is_quick(path):
+    def parts(nodes):
+        names = imported(ast.unparse(ast.Module(nodes, [])), f"{COMMAND_LINE}.{path.stem}")
+        return {name.split(".")[0] for name in names}
+
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert parts([node for node in tree.body if not isinstance(node, ast.ClassDef | ast.FunctionDef)]) <= {
+        COMMAND_LINE,
+        *sys.stdlib_module_names,
+    }
+    assert parts(tree.body) <= {COMMAND_LINE, ROOT.name, "torch", *sys.stdlib_module_names}
 
 
 @pytest.mark.parametrize("name", pumer_hf.__all__)

@@ -1,6 +1,7 @@
 """`recipes/evaluate.py` on models that the recipes' own code made."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from datasets import Dataset
 from datasets import Image as DatasetImage
 from in_process import run_here
 from PIL import Image
+from readable import unreadable
 from safetensors.torch import load_file
 from tiny_tasks import CONFIGS
 from transformers import set_seed
@@ -21,6 +23,7 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training import evaluation
 from pumer_hf.training.build import build_teacher
+from pumer_hf.training.evaluation import evaluation_lines
 from pumer_hf.training.recipe import ModelArguments, read_blocks
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
@@ -51,18 +54,35 @@ def run(*words):
     return run_here([sys.executable, str(SCRIPT), task, *COMMON, *flags], Path.cwd())
 
 
-def test_the_metric_of_a_split_is_printed_as_json(tmp_path):
+def test_the_metric_of_a_split_is_printed_and_written(tmp_path):
     labels = ["entailment", "neutral", "contradiction"]
     model = checkpoint(tmp_path / "model", SNLI_VE, labels)
     reports = {}
     for flag in ("--split=test", "--split=validation", "--unreduced"):
-        process = run("snli_ve", "--model", model, "--eval_scenes", 20, "--output_dir", tmp_path / "out", flag)
+        folders = ("--output_dir", tmp_path / "out", "-o", tmp_path / "metrics.json")
+        process = run("snli_ve", "--model", model, "--eval_scenes", 20, *folders, flag)
         assert process.returncode == 0, process.stderr
-        reports[flag] = json.loads(process.stdout.splitlines()[-1])
+        reports[flag] = json.loads((tmp_path / "metrics.json").read_text())
+        lines = process.stdout.splitlines()
+        assert unreadable(lines) == []
+        assert re.search(rf"^accuracy +{reports[flag]['accuracy']:.2f} %$", process.stdout, re.MULTILINE)
+        assert lines[-1] == f"Written to {tmp_path / 'metrics.json'}"
     assert reports["--split=test"]["split"] == "test"
     assert reports["--split=validation"]["split"] == "validation"
     assert all(report["questions"] == 60 and 0 <= report["accuracy"] <= 100 for report in reports.values())
     assert not (tmp_path / "out").exists()
+
+
+def test_metrics_by_kind_stand_below_the_metric():
+    report = {"accuracy": 92.33333333333333, "accuracy_by_kind": {"yes/no": 50.0, "count": 7.25}, "questions": 12000}
+    head, table = evaluation_lines({"model": "a/b", "task": "vqa", "split": "test"}, report)
+    assert head == "a/b, task vqa, split test:"
+    assert table.splitlines() == [
+        "accuracy   92.33 %",
+        "  count     7.25 %",
+        "  yes/no   50.00 %",
+        "questions   12,000",
+    ]
 
 
 def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkeypatch, capsys):
@@ -75,7 +95,7 @@ def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkey
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--eval_scenes", "2", "--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
     evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["snli_ve", "--model", str(folder), *flags])
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["task"] == "snli_ve"
+    assert f"{folder}, task snli_ve, split test:" in capsys.readouterr().out
     expected = load_file(folder / "model.safetensors")
     assert any(".reducer." in name for name in expected)
     assert all(torch.equal(value, expected[name]) for name, value in seen["model"].state_dict().items())
@@ -91,8 +111,10 @@ def test_rows_without_their_image_are_counted_beside_the_metric(tmp_path, monkey
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--validation_file", str(path), "--missing_images", "skip"]
     flags += ["--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
+    flags += ["-o", str(tmp_path / "metrics.json")]
     evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["vqa", "--model", str(folder), *flags])
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert "missing images  2" in capsys.readouterr().out
+    report = json.loads((tmp_path / "metrics.json").read_text())
     assert (report["rows"], report["missing_images"]) == (1, 2)
 
 
@@ -120,6 +142,11 @@ def test_answers_are_written_as_the_leaderboard_takes_them(tmp_path):
         (["nlvr2", "--questions", "q.json"], "--questions is for the task vqa"),
         (["vqa", "--submission", "a.json"], "--submission needs --questions"),
         (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions needs --image_dir"),
+        (["vqa", "-o", "no/such/metrics.json"], "-o no/such/metrics.json: there is no folder no/such"),
+        (
+            ["vqa", "--questions", "q", "--submission", "a.json", "--image_dir", "i", "-o", "m.json"],
+            "-o is for metrics",
+        ),
         (["vqa", "--evaluation_scenes", "3"], "--evaluation_scenes"),
         (["vqa", "--image_dir", "pictures"], "--image_dir is given, but no file"),
         (["vqa", "--max_text_length", "41"], "data.max_text_length=41: the model takes at most 40 tokens"),
@@ -173,11 +200,11 @@ def evaluated(monkeypatch, capsys):
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_retrieval_on_digit_scenes_is_evaluated(split, tmp_path):
     model = checkpoint(tmp_path / "model", RETRIEVAL, [])
-    process = run(
-        "retrieval", "--model", model, "--eval_scenes", 3, "--output_dir", tmp_path / "out", "--split", split
-    )
+    files = ("--output_dir", tmp_path / "out", "-o", tmp_path / "metrics.json")
+    process = run("retrieval", "--model", model, "--eval_scenes", 3, *files, "--split", split)
     assert process.returncode == 0, process.stderr
-    report = json.loads(process.stdout.splitlines()[-1])
+    assert unreadable(process.stdout.splitlines()) == []
+    report = json.loads((tmp_path / "metrics.json").read_text())
     assert report["images"] == 3
     assert 0 <= report["mean_recall"] <= 100
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..figures import figure
 from ..models.base import PuMerPreTrainedModel
 from .environment import environment
 from .flops import count_flops
@@ -65,8 +66,8 @@ def cost_rows(report: Mapping[str, Any], names: Sequence[str]) -> list[list[str]
     faster = f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower"
     fewer = f"{gflops['ratio']:.2f}x fewer"
     rows = [
-        ["examples/s", *(f"{throughput[name]['examples_per_second']:.4g}" for name in names), faster],
-        ["GFLOPs per example", *(f"{gflops[name]:.4g}" for name in names), fewer],
+        ["examples/s", *(figure(throughput[name]["examples_per_second"]) for name in names), faster],
+        ["GFLOPs per example", *(figure(gflops[name]) for name in names), fewer],
     ]
     for layer, lengths in enumerate(zip(*(tokens[name] for name in names), strict=True)):
         rows.append([f"tokens after layer {layer} (text + image)", *("{} + {}".format(*pair) for pair in lengths), ""])

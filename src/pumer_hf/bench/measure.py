@@ -4,19 +4,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from tqdm.auto import tqdm
 
+from ..figures import duration, figure
 from ..models.base import PuMerPreTrainedModel
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
 from .flops import count_flops
 from .profiles import REGIMES, activation_peaks, reduction_share
-from .throughput import compare_latency, compare_throughput
+from .progress import Progress
+from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
 
 START, LIMIT = 8, 4096
 """Batch sizes to begin and to end with, where the batch grows."""
 PAYS = 1.03
 """A doubled batch must be so much faster per example for somebody to pay."""
+
+
+COUNTING, PROFILING, MEMORY = 2, 5, 10
+"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory: as seen on a CPU."""
 
 
 def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str, Any]:
@@ -41,10 +48,27 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
     """What [`measure`] gives but for the environment, with torch set already."""
     names = list(contenders)
     models = {name: one.run for name, one in contenders.items()}
-    batch_size = settings.batch_size or grow_batch(lambda size: speeds_at(contenders, size))
+    batch_size = settings.batch_size or grown_batch(contenders)
     batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     examples = {name: one.inputs(1) for name, one in contenders.items()}
-    throughput = compare_throughput(models, batches[names[0]], own_inputs=batches, warmup=2, seconds=settings.seconds)
+    expected = expected_of_all(contenders, forward_seconds(models, batches), settings, batch_size)
+    with Progress(f"Measuring {', '.join(names)} at batch {batch_size}", expected) as progress:
+        return measure_parts(contenders, settings, batches, examples, progress)
+
+
+def measure_parts(
+    contenders: Mapping[str, Contender],
+    settings: Settings,
+    batches: Mapping[str, dict[str, Any]],
+    examples: Mapping[str, dict[str, Any]],
+    progress: Progress,
+) -> dict[str, Any]:
+    """What [`measure_set`] gives, from the inputs of each contender: a batch to measure on, and a single example."""
+    names = list(contenders)
+    models = {name: one.run for name, one in contenders.items()}
+    choices: dict[str, Any] = {"seconds": settings.seconds, "on_round": progress.move}
+    progress.begin("throughput")
+    throughput = compare_throughput(models, batches[names[0]], own_inputs=batches, warmup=1, **choices)
     report: dict[str, Any] = {
         "device": settings.device,
         "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
@@ -54,15 +78,22 @@ def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict
         "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
     }
     if settings.latency:
-        report["latency"] = compare_latency(models, examples, warmup=2, seconds=settings.seconds / 2)
+        progress.begin("latency")
+        choices["seconds"] = settings.seconds / 2
+        report["latency"] = compare_latency(models, examples, warmup=2, **choices)
+    progress.begin("FLOPs")
     report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
+    progress.begin("reduction")
     report["reduction_share"] = {
         name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
     }
     if settings.memory:
-        peaks = {name: activation_peaks(one.eager, batches[name]) for name, one in contenders.items()}
+        peaks = {}
+        for name, one in contenders.items():
+            progress.begin(f"memory, {name}")
+            peaks[name] = activation_peaks(one.eager, batches[name])
         report["memory"] = {
-            "batch_size": batch_size,
+            "batch_size": len(next(iter(batches[names[0]].values()))),
             **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES},
         }
     return report
@@ -99,6 +130,39 @@ def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str,
     return {name: report[name]["examples_per_second"] for name in contenders}
 
 
+def expected_of_all(
+    contenders: Mapping[str, Contender], forwards: Mapping[str, float], settings: Settings, batch_size: int
+) -> float:
+    """About how long [`measure_parts`] takes.
+
+    Args:
+        contenders: by name.
+        forwards: seconds of a forward of each at the batch size.
+        settings: how to measure.
+        batch_size: examples per forward.
+    """
+    in_turn = sum(forwards.values())
+    alone = in_turn / batch_size
+    seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
+    if settings.latency:
+        seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
+    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
+    return seconds + (MEMORY * in_turn if settings.memory else 0)
+
+
+def grown_batch(contenders: Mapping[str, Contender]) -> int:
+    """The batch size that [`grow_batch`] finds, with a bar of those that it tries."""
+    with tqdm(desc="Growing the batch", unit="size", leave=False) as bar:
+
+        def speeds(batch_size: int) -> dict[str, float]:
+            bar.set_postfix_str(f"batch {batch_size}")
+            found = speeds_at(contenders, batch_size)
+            bar.update()
+            return found
+
+        return grow_batch(speeds)
+
+
 def grow_batch(speeds: Callable[[int], Mapping[str, float]], start: int = START, limit: int = LIMIT) -> int:
     """Double the batch until that makes no contender faster per example, or the GPU's memory is full.
 
@@ -129,18 +193,18 @@ def measure_rows(report: Mapping[str, Any]) -> list[list[str]]:
     first = names[0]
     throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
     rows = [["", *names]]
-    rows.append(["examples/s", *(f"{throughput[name]['examples_per_second']:.4g}" for name in names)])
+    rows.append(["examples/s", *(figure(throughput[name]["examples_per_second"]) for name in names)])
     rows.append([f"  times {first}", *(f"{throughput[name]['ratio']:.2f}x" for name in names)])
     if "latency" in report:
         latency = report["latency"]
-        percentiles = (" / ".join(f"{latency[name][part]:.3g}" for part in ("p50", "p90", "p99")) for name in names)
-        rows.append(["ms at batch 1 (p50 / p90 / p99)", *percentiles])
+        times = (" / ".join(duration(latency[name][part] / 1000) for part in ("p50", "p90", "p99")) for name in names)
+        rows.append(["time at batch 1 (p50 / p90 / p99)", *times])
         rows.append([f"  times {first}", *(f"{latency[name]['ratio']:.2f}x" for name in names)])
     for regime in REGIMES if "memory" in report else ():
         peaks = report["memory"][regime]
-        rows.append([f"peak MiB, {regime}", *(f"{peaks[name] / 2**20:.4g}" for name in names)])
+        rows.append([f"peak MiB, {regime}", *(figure(peaks[name] / 2**20) for name in names)])
         rows.append([f"  of {first}", *(f"{100 * peaks[name] / peaks[first]:.0f} %" for name in names)])
-    rows.append(["GFLOPs per example", *(f"{gflops[name]:.4g}" for name in names)])
+    rows.append(["GFLOPs per example", *(figure(gflops[name]) for name in names)])
     rows.append(["  times fewer", *(f"{gflops[first] / gflops[name]:.2f}x" for name in names)])
     shares = report["reduction_share"]
     rows.append(

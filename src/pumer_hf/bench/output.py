@@ -1,4 +1,4 @@
-"""The results of a command as JSON: a line for the terminal, and a file if one is wanted."""
+"""The results of a command as a JSON file, if one is wanted. The screen shows what is for people."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,8 @@ def check_output(output: str | Path | None) -> None:
 
 
 def finish(report: dict[str, Any], output: str | Path | None) -> str:
-    """The results as one line of JSON, also written to a file if there is one."""
-    if output is not None:
-        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return json.dumps(report)
+    """Write the results to a file if there is one; returns a line to print that says so, or how to get one."""
+    if output is None:
+        return "-o FILE.json writes all figures to a file, with the machine and the versions."
+    Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return f"Written to {output}"

@@ -37,7 +37,7 @@ def bench_checkpoint(
         output: a JSON file for the results.
 
     Returns:
-        Lines to print: a table, notes, and the results as one line of JSON.
+        Lines to print: a table and notes.
 
     Raises:
         ValueError: the model reduces nothing, or a value is out of range.

@@ -10,13 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
+MIN_ROUNDS = 5
+"""How often each function is timed at least."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, by their names there."""
 
 
 def interleaved_times(
-    calls: Mapping[str, Callable[[], Any]], *, warmup: int, seconds: float, on_cuda: bool = False
+    calls: Mapping[str, Callable[[], Any]],
+    *,
+    warmup: int,
+    seconds: float,
+    on_cuda: bool = False,
+    on_round: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
     """Time functions in turn, A B A B ..., so that a change of the machine's speed meets all alike. The process keeps
     its memory from here on ([`keep_freed_memory`]).
@@ -24,8 +32,9 @@ def interleaved_times(
     Args:
         calls: functions by name.
         warmup: rounds that do not count.
-        seconds: keep going for about this long, and for at least five rounds.
+        seconds: keep going for about this long, and for at least `MIN_ROUNDS`.
         on_cuda: they work on the GPU: time them by its events, and wait for it after each.
+        on_round: called after each round.
 
     Returns:
         Seconds per call, in order of the rounds.
@@ -36,9 +45,35 @@ def interleaved_times(
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 5:
+    while time.perf_counter() < end or len(next(iter(times.values()))) < MIN_ROUNDS:
         for name, call in calls.items():
             times[name].append(cuda_seconds(call) if on_cuda else wall_seconds(call))
+        if on_round is not None:
+            on_round()
+    return times
+
+
+def expected_seconds(in_turn: float, *, warmup: int, seconds: float) -> float:
+    """How long [`interleaved_times`] takes if a round takes `in_turn` seconds; the other arguments are its own."""
+    return warmup * in_turn + max(seconds, MIN_ROUNDS * in_turn)
+
+
+@torch.inference_mode()
+def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, float]:
+    """About how long a forward of each model takes under `inference_mode`. It is the second one of each, since the
+    first may compile the model. A bar shows how far it is.
+
+    Args:
+        models: by name, in the mode (eval) to measure.
+        inputs: by name, keyword arguments of their forward.
+    """
+    keep_freed_memory()
+    times = {}
+    for name, model in tqdm(models.items(), desc="First forward passes", unit="model", leave=False):
+        call = partial(model, **inputs[name])
+        call()
+        on_cuda = next(iter(inputs[name].values())).device.type == "cuda"
+        times[name] = cuda_seconds(call) if on_cuda else wall_seconds(call)
     return times
 
 
@@ -80,6 +115,7 @@ def compare_throughput(
     own_inputs: Mapping[str, dict[str, Tensor]] | None = None,
     warmup: int = 3,
     seconds: float = 10.0,
+    on_round: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Forward throughput under `inference_mode`, on the same batch, relative to the first model.
 
@@ -87,6 +123,7 @@ def compare_throughput(
         models: by name, on the device of the inputs, in the mode (eval) to measure.
         inputs: keyword arguments of their forward, with a batch dimension first.
         own_inputs: by name, for models that take the same examples otherwise (smaller images).
+        on_round: called after each round.
 
     Returns:
         Plain JSON types: `batch_size`, `rounds`, `regime`, and per model `examples_per_second` (median), `slowest` and
@@ -96,7 +133,7 @@ def compare_throughput(
     batch_size = len(next(iter(inputs.values())))
 
     calls = {name: partial(model, **(own_inputs or {}).get(name, inputs)) for name, model in models.items()}
-    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda")
+    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda", on_round=on_round)
     baseline = next(iter(times.values()))
     report: dict[str, Any] = {"batch_size": batch_size, "rounds": len(baseline), "regime": "forward, inference_mode"}
     for name, seconds_per_batch in times.items():
@@ -111,13 +148,19 @@ def compare_throughput(
 
 @torch.inference_mode()
 def compare_latency(
-    models: Mapping[str, nn.Module], inputs: Mapping[str, dict[str, Tensor]], *, warmup: int = 3, seconds: float = 10.0
+    models: Mapping[str, nn.Module],
+    inputs: Mapping[str, dict[str, Tensor]],
+    *,
+    warmup: int = 3,
+    seconds: float = 10.0,
+    on_round: Callable[[], None] | None = None,
 ) -> dict[str, Any]:
     """Forward latency under `inference_mode`, relative to the first model.
 
     Args:
         models: by name, in the mode (eval) to measure.
         inputs: by name, keyword arguments of their forward, usually of one example.
+        on_round: called after each round.
 
     Returns:
         Plain JSON types: `rounds`, and per model milliseconds `p50`, `p90`, `p99`, and `ratio`: the median over the
@@ -125,7 +168,7 @@ def compare_latency(
     """
     device = next(iter(next(iter(inputs.values())).values())).device
     calls = {name: partial(model, **inputs[name]) for name, model in models.items()}
-    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda")
+    times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda", on_round=on_round)
     baseline = next(iter(times.values()))
     report: dict[str, Any] = {"rounds": len(baseline)}
     for name, own in times.items():

@@ -1,16 +1,19 @@
 """`pumer-hf measure`: how well what a checkpoint keeps explains its answers."""
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from tqdm.auto import tqdm
 
+from ..bench.output import check_output, finish
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from .batches import BATCH_SIZE, scene_batches, vqa_hat_batches
 from .measures import measure_explanations, measures_table
 
 NUM_SCENES = 200
+QUESTIONS_PER_SCENE = 4
 
 
 def measure_checkpoint(
@@ -35,14 +38,13 @@ def measure_checkpoint(
         output: a JSON file for the results.
 
     Returns:
-        Lines to print: a table, and the results as one line of JSON.
+        Lines to print: a table and notes.
 
     Raises:
         ValueError: the model reduces nothing or does not answer questions, or a value is out of range.
         FileNotFoundError: there is no folder for `output`.
     """
-    if output is not None and not Path(output).parent.is_dir():
-        raise FileNotFoundError(f"-o {output}: there is no folder {Path(output).parent}")
+    check_output(output)
     model, processor = load_checkpoint(source, reduction)
     if model.reduction is None:
         raise unreduced_error(model, source)
@@ -50,8 +52,8 @@ def measure_checkpoint(
         data, batches = "digit scenes", scene_batches(model, processor, scenes, batch_size)
     else:
         data, batches = "VQA-HAT", vqa_hat_batches(model, processor, vqa_hat, batch_size)
-    measured = measure_explanations(model, batches, seed)
+    questions = QUESTIONS_PER_SCENE * scenes if vqa_hat is None else len(vqa_hat)
+    progress = tqdm(batches, total=math.ceil(questions / batch_size), desc="Measuring", unit="batch", leave=False)
+    measured = measure_explanations(model, progress, seed)
     report = {"checkpoint": source, "reduction": model.config.reduction, "data": data, **measured}
-    if output is not None:
-        Path(output).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return [measures_table(report), json.dumps(report)]
+    return [measures_table(report), finish(report, output)]

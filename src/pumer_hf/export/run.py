@@ -1,6 +1,7 @@
 """`pumer-hf export`: a checkpoint as an ONNX file, checked against PyTorch and timed beside it."""
 
 import copy
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,9 @@ from ..bench.contenders import Settings, checked_text_length, random_inputs, sto
 from ..bench.cost import format_table, speed_note
 from ..bench.environment import environment
 from ..bench.output import check_output, finish
-from ..bench.throughput import compare_throughput
+from ..bench.progress import Progress
+from ..bench.throughput import compare_throughput, expected_seconds, forward_seconds
+from ..figures import figure
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model
 from .onnx_file import OnnxModel, check_dest, export_onnx, quantize_onnx, require_onnx
@@ -61,7 +64,7 @@ def export_checkpoint(
         output: a JSON file for the results.
 
     Returns:
-        Lines to print: a table, notes, and the results as one line of JSON.
+        Lines to print: a table and notes.
 
     Raises:
         ValueError: the model has no head, a value is out of range, or the file computes other logits than PyTorch.
@@ -75,6 +78,7 @@ def export_checkpoint(
         raise ValueError(f"batch_size={batch_size}: must be at least 1")
     model = load_checkpoint_model(source, reduction).to("cpu").float()
     text_length = checked_text_length(model, text_length)
+    print(f"Writing {dest}, and comparing it with PyTorch", file=sys.stderr)
     models, facts = write_files(model, dest, text_length, int8)
     report = {"checkpoint": source, "reduction": model.config.reduction, "pooled_only": model.config.pooled_only}
     report |= {"text_length": text_length, **facts}
@@ -170,13 +174,14 @@ def measure_speed(models: dict[str, nn.Module], batch_size: int, text_length: in
             unreduced = {"pytorch_unreduced": full, "onnxruntime_unreduced": OnnxModel(path)}
     stock = stock_contender(full, text_length, Settings())
     others: dict[str, nn.Module] = {} if stock is None else {"stock": stock.run}
-    inputs, full_inputs = (random_inputs(one, batch_size, text_length) for one in (model, full))
-    return compare_throughput(
-        {**unreduced, **models, **others},
-        inputs,
-        own_inputs=dict.fromkeys([*unreduced, *others], full_inputs),
-        seconds=seconds,
-    )
+    everyone = {**unreduced, **models, **others}
+    own, of_full = (random_inputs(one, batch_size, text_length) for one in (model, full))
+    inputs = {name: own if name in models else of_full for name in everyone}
+    times: dict[str, Any] = {"warmup": 2, "seconds": seconds}
+    expected = expected_seconds(sum(forward_seconds(everyone, inputs).values()), **times)
+    with Progress(f"Timing {len(everyone)} models at batch {batch_size}", expected) as progress:
+        progress.begin("throughput")
+        return compare_throughput(everyone, own, own_inputs=inputs, on_round=progress.move, **times)
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -193,7 +198,7 @@ def summary(report: dict[str, Any]) -> list[str]:
         if name in throughput:
             size = f"{files[name]['mib']:.1f} MiB" if name in files else ""
             speed = throughput[name]
-            rows.append([label, f"{speed['examples_per_second']:.4g}", f"{speed['ratio']:.2f}x", size])
+            rows.append([label, figure(speed["examples_per_second"]), f"{speed['ratio']:.2f}x", size])
     notes = [speed_note(report)]
     for name, found in report["difference"].items():
         note = f"{LABELS[name]}: logits {found['median']:.2g} from PyTorch's (largest {found['largest']:.2g}, "

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..figures import figure
+
 NAMES = ("teacher", "student")
 
 
 def format_metric(value: float, unit: str | None) -> str:
     """A metric with its unit."""
-    return f"{value:.2f} {unit}" if unit else f"{value:.4g}"
+    return f"{value:.2f} {unit}" if unit else figure(value)
 
 
 def metric_names(results: Mapping[str, Any]) -> list[str]:
@@ -61,7 +63,7 @@ def _metric(report: Mapping[str, Any], name: str, metric: str, unit: str | None)
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+    return "" if value is None else figure(value)
 
 
 def _times(value: float | None) -> str:

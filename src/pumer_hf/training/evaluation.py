@@ -1,15 +1,17 @@
 """What `recipes/evaluate.py` does: a trained model on a split, or its answers to questions without public answers."""
 
 import argparse
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..bench.cost import format_table
+from ..bench.output import check_output, finish
 from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.vqa import VQA
+from ..figures import figure
 from ..folders import check_file, check_writable
 from ..models.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
@@ -61,7 +63,7 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
     if recipe.training.process_index == 0:
         length = recipe.data.max_text_length
         facts = {"model": args.model, "task": task.name, "split": args.split, "max_text_length": length}
-        print(json.dumps({**facts, **report}))
+        print(*evaluation_lines(facts, report), finish({**facts, **report}, args.output), sep="\n")
 
 
 DIGIT_SCENES = {
@@ -94,8 +96,22 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
     return ["--max_text_length", str(min(length, longest))]
 
 
+def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    """What was evaluated, and a table of its metrics, in percent, and counts."""
+    rows: list[list[str]] = []
+    for name, value in report.items():
+        if isinstance(value, dict):  # by kind of question, below the metric itself
+            rows += [[f"  {kind}", f"{part:.2f} %"] for kind, part in sorted(value.items())]
+        else:
+            rows.append([name.replace("_", " "), f"{value:.2f} %" if isinstance(value, float) else figure(value)])
+    return ["{model}, task {task}, split {split}:".format(**facts), *([format_table(rows)] if rows else [])]
+
+
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:
-    """Raise `ValueError` for flags about files that do not go together, or a submission that cannot be written."""
+    """Raise `ValueError` for flags about files that do not go together, or a file that cannot be written."""
+    check_output(args.output)
+    if args.output and args.questions:
+        raise ValueError("-o is for metrics, which --questions has none of: --submission names the file of answers")
     if args.submission and not args.questions:
         raise ValueError("--submission needs --questions, the official file with the questions to answer")
     if args.questions and not data.image_dir:
@@ -118,6 +134,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument("--unreduced", action="store_true", help="switch off the reduction that the model has")
     parser.add_argument("--questions", metavar="JSON", help="VQA v2's official questions of a split without answers")
+    parser.add_argument("-o", "--output", metavar="JSON", help="write the metrics to a file, as JSON")
     parser.add_argument("--submission", metavar="JSON", help="where to write the answers for the leaderboard")
     return parser
 

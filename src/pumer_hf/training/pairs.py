@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from ..bench.flops import FlopCounter
 from ..data.retrieval import RetrievalCollator
+from ..figures import duration, figure
 from ..metrics.retrieval import recall_at_k
 from ..models.meter import PuMerMeterForImageAndTextRetrieval
 from .recipe import RecipeTrainingArguments
@@ -99,11 +100,11 @@ def cost_estimate(
         start = time.perf_counter()
         size = len(_forward(args, model, texts, image, block).tolist())
         seconds = time.perf_counter() - start
-    minutes = seconds / size * num_pairs / args.world_size / 60
+    taken = seconds / size * num_pairs / args.world_size
     each, in_all = flops.count / 1e9, flops.count * num_pairs / 1e12
     return (
-        f"Scoring {num_pairs:,} pairs: {each:.3g} GFLOPs each, {in_all:.3g} TFLOPs in all, "
-        f"about {minutes:.1f} minutes on {args.world_size} process{'es' if args.world_size > 1 else ''}"
+        f"Scoring {num_pairs:,} pairs: {figure(each)} GFLOPs each, {figure(in_all)} TFLOPs in all, "
+        f"about {duration(taken)} on {args.world_size} process{'es' if args.world_size > 1 else ''}"
     )
 
 

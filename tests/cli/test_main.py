@@ -71,6 +71,15 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: pumer-hf" in capsys.readouterr().err
 
 
+def test_an_interrupt_is_one_line(monkeypatch, capsys):
+    def interrupted(self, args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(next(one for one in COMMANDS if one.name == "card")), "run", interrupted)
+    assert main(["card", "folder"]) == 130
+    assert capsys.readouterr().err == "pumer-hf card: interrupted\n"
+
+
 def test_as_a_module(tmp_path):
     command = [sys.executable, "-m", "pumer_hf.cli", "convert", str(tmp_path / "nothing"), str(tmp_path / "out")]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,0 +1,8 @@
+"""`python -m pumer_hf` is the command `pumer-hf`."""
+
+import sys
+
+from pumer_hf_cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

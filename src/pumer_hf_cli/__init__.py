@@ -1,0 +1,89 @@
+"""The command `pumer-hf`: it reads the command line, and imports `pumer_hf` only to do the work.
+
+It is a package of its own because `import pumer_hf` loads torch and transformers to register the models, which takes
+seconds. So does the import of any module in `pumer_hf`. Help, the version and mistakes are to be there at once.
+
+A subcommand is a file here and a line in `COMMANDS`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .bench import Bench
+from .card import Card
+from .command import Command
+from .convert import Convert
+from .demo import Demo
+from .explain import Explain
+from .export import Export
+from .measure import Measure
+from .push import Push
+from .spelling import check_spelling
+
+__all__ = ["COMMANDS", "build_parser", "main"]
+
+COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Export(), Explain(), Measure(), Demo(), Card(), Push())
+
+
+class PrintVersion(argparse.Action):
+    """The flag `--version`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        try:
+            installed = version("pumer-hf")
+        except PackageNotFoundError:
+            parser.exit(2, f"{parser.prog}: error: its version is unknown, as it is not installed: pip install -e .\n")
+        print(parser.prog, installed)
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    return build_parsers()[0]
+
+
+def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """The parser with all subcommands, and theirs by name."""
+    examples = "\n".join(f"  {command.example}" for command in COMMANDS)
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="pumer-hf",
+        description="Vision-language transformers that prune and merge their tokens.",
+        epilog=f"examples:\n{examples}",
+        formatter_class=layout,
+    )
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="show the version and exit")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = {}
+    for command in COMMANDS:
+        commands[command.name] = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example:\n  {command.example}",
+            formatter_class=layout,
+        )
+        command.add_arguments(commands[command.name])
+        commands[command.name].set_defaults(chosen=command)
+    return parser, commands
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit status is 2 for what the user can mend."""
+    words = sys.argv[1:] if argv is None else argv
+    parser, commands = build_parsers()
+    check_spelling(words, parser, commands)
+    args = parser.parse_args(words)
+    try:
+        args.chosen.check(args)
+        args.chosen.run(args)
+    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
+        print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"pumer-hf {args.command}: interrupted", file=sys.stderr)
+        return 130  # as a shell reports it
+    return 0

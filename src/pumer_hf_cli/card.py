@@ -1,0 +1,53 @@
+"""`pumer-hf card`."""
+
+import argparse
+from pathlib import Path
+
+from .command import Command
+
+
+class Card(Command):
+    """`pumer-hf card`."""
+
+    name = "card"
+    summary = "render model cards: README.md from the facts in results.json, which a recipe leaves beside it"
+    example = "pumer-hf card outputs/digit-scenes/student"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folder of a model or a card")
+        parser.add_argument(
+            "--recipe",
+            metavar="YAML",
+            type=Path,
+            help="make results.json first, from a recipe; of a folder of recipes, a card for each of its pumer.yaml",
+        )
+        parser.add_argument(
+            "--results",
+            metavar="JSON",
+            type=Path,
+            help="results.json of the recipe's run; with a folder of recipes, a folder of <task>_<backbone>.json",
+        )
+
+    def check(self, args: argparse.Namespace) -> None:
+        if args.recipe is None and args.results is not None:
+            raise ValueError("--results needs --recipe, which was run")
+        if args.recipe is not None and len(args.folders) > 1:
+            raise ValueError("--recipe is for one FOLDER")
+
+    def run(self, args: argparse.Namespace) -> None:
+        from pumer_hf.hub.card import FACTS_NAME, PuMerCard
+
+        written = args.folders
+        if args.recipe is not None:
+            from pumer_hf.training.cards import recipe_file_card, write_recipe_cards
+
+            if args.recipe.is_dir():
+                written = write_recipe_cards(args.folders[0], args.recipe, args.results)
+            else:
+                recipe_file_card(args.recipe, args.results).save(args.folders[0])
+        else:
+            for folder in args.folders:
+                known = (folder / FACTS_NAME).is_file() or not (folder / "config.json").is_file()
+                (PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)).save(folder)
+        for folder in written:
+            print(f"written: {folder / 'README.md'}")

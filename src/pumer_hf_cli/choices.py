@@ -1,0 +1,16 @@
+"""What the flags choose from: the help needs no import for it, and a test compares it with the true tables."""
+
+BACKBONES = ("vilt", "meter")
+CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "ve", "retrieval")
+DEVICES = ("cpu", "cuda")
+DTYPES = ("float32", "bfloat16", "float16")
+KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
+MATMUL_PRECISIONS = ("highest", "high", "medium")
+PAPER_TABLES = (1, 2, 4, 7)
+PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
+
+
+def in_words(choices: tuple[object, ...]) -> str:
+    """Choices for a sentence: `1, 2, 4 or 7`."""
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}"

@@ -1,0 +1,32 @@
+"""`pumer-hf export`."""
+
+import argparse
+
+from .command import RESULTS, SCHEDULE, Command, schedule
+
+
+class Export(Command):
+    """`pumer-hf export`."""
+
+    name = "export"
+    summary = "write a model as an ONNX file, check it against PyTorch, and time it beside"
+    example = "pumer-hf export outputs/digit-scenes/student student.onnx --int8"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
+        parser.add_argument("dest", metavar="DEST.onnx", help="the file to make; it takes batches of any size")
+        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        parser.add_argument("--int8", action="store_true", help="write DEST.int8.onnx too, with linear layers in int8")
+        parser.add_argument(
+            "--text-length", type=int, metavar="N", help="tokens per text, fixed in the file; default: at most 40"
+        )
+        parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="to time; default: %(default)s")
+        parser.add_argument("--seconds", type=float, default=10.0, help="how long to time; default: %(default)s")
+        parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
+
+    def run(self, args: argparse.Namespace) -> None:
+        from pumer_hf.export.run import export_checkpoint
+
+        choices = {"text_length": args.text_length, "batch_size": args.batch_size, "seconds": args.seconds}
+        choices |= {"int8": args.int8, "output": args.output, **schedule(args)}
+        print(*export_checkpoint(args.checkpoint, args.dest, **choices), sep="\n")

@@ -1,0 +1,46 @@
+"""Misspelt commands and flags, found before anything else and said in one line."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+
+def check_spelling(
+    words: Sequence[str], parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]
+) -> None:
+    """End the program if the command, or one of its flags, is misspelt. What else is wrong, the parser says itself.
+
+    Args:
+        words: the command line without the program.
+        parser: of the program.
+        commands: the parsers of the commands by name.
+    """
+    first = words[0] if words else ""
+    if first in commands:
+        check_flags(words[1:], commands[first])
+    elif first.startswith("-"):
+        check_flags([first], parser)
+    else:
+        near = nearest(first, commands)
+        if near is not None:
+            parser.exit(2, f"{parser.prog}: error: {first!r} is no command: did you mean {near}?\n")
+
+
+def check_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
+    """End the program at a word that argparse would take for a flag, if no flag of the parser begins so."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    for word in words:
+        if word == "--":  # what follows is no flag
+            return
+        flag = word.partition("=")[0]
+        if not flag.startswith("--") or " " in word or any(known.startswith(flag) for known in flags):
+            continue
+        near = nearest(flag, flags)
+        hint = f"`{parser.prog} --help` lists them" if near is None else f"did you mean {near}?"
+        parser.exit(2, f"{parser.prog}: error: {flag!r} is no flag: {hint}\n")
+
+
+def nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name that is most like a word; None if none is."""
+    near = get_close_matches(word, names, n=1)
+    return near[0] if near else None
