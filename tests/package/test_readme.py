@@ -135,7 +135,7 @@ def test_a_table_row():
     }
     row = results_table({"some_task": report}).splitlines()[2]
     assert row == (
-        "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | 0.0100 -> 0.0050 | Some CPU, 2 threads |"
+        "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | Some CPU, 2 threads | 0.0100 -> 0.0050 |"
     )
     recalls = {"teacher": {"text_to_image_recall@1": 90.0}, "student": {"text_to_image_recall@1": 91.0}}
     row = results_table({"retrieval": {**report, **recalls, "baselines": {}}}).splitlines()[2]

@@ -119,18 +119,27 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     Raises:
         ValueError, FileNotFoundError: a file is missing or wrong.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such recipe file")
-    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
-    if script is None or script[1] not in TASKS:
-        raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
-    task = TASKS[script[1]]
+    task = recipe_task(path)
     report = {} if results is None else read_object(results)
     recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
     return recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
+
+
+def recipe_task(path: Path) -> Task:
+    """The task of a recipe file, which names its script, `recipes/train_<task>.py`, in a comment.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such file, or it names no script.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe file")
+    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
+    if script is None or script[1] not in TASKS:
+        raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
+    return TASKS[script[1]]
 
 
 def command_flags(command: str) -> list[str]:
