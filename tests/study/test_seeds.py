@@ -135,6 +135,36 @@ def test_the_first_seed_trains_the_teacher_and_what_is_done_is_not_done_again(la
     assert "seed 2: 93.30 %, 1.70x" in capsys.readouterr().out
 
 
+TINY = {
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "image_size": 48,
+    "patch_size": 8,
+    "max_position_embeddings": 12,
+}
+
+
+def test_two_students_are_trained_from_one_teacher(monkeypatch, tmp_path):
+    """The runs themselves, in this process."""
+    monkeypatch.setattr(
+        seeds.subprocess, "run", lambda command, **_: run_here(command[command.index("--quiet") :], tmp_path)
+    )
+    flags = ["--config", json.dumps(TINY), "--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
+    flags += ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--per_device_train_batch_size", "4"]
+    flags += ["--per_device_eval_batch_size", "16", "--benchmark_seconds", "0.1", "--report_to", "none", "--use_cpu"]
+    words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds", "4", "7"]
+    seeds_command("", ROOT, [*words, *flags])
+    report = json.loads((tmp_path / "all.json").read_text())
+    assert [run["seed"] for run in report["seeds"]] == [4, 7]
+    assert "--teacher" in report["seeds"][1]["command"]
+    assert not (tmp_path / "work" / "seed7" / "teacher").exists()
+    card = recipe_file_card(RECIPE, tmp_path / "all.json")
+    assert "n=2" in card.render()
+    assert card.training["seed"] == 4
+
+
 def test_a_run_that_fails_ends_the_command(monkeypatch, tmp_path):
     monkeypatch.setattr(seeds.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 3))
     with pytest.raises(SystemExit, match="status 3"):
