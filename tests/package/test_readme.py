@@ -12,6 +12,7 @@ from pumer_hf import preset
 from pumer_hf.bench.tables import render, results_table
 from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.study.command import build_parser as study_parser
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.evaluation import build_parser as evaluation_parser
 from pumer_hf.training.recipe import ModelArguments, parse_recipe
@@ -75,6 +76,8 @@ def test_commands_are_understood(monkeypatch):
             assert args.model == "outputs/digit-scenes/student"
         elif words[0] == "python":
             assert (ROOT / words[1]).is_file()
+            if words[1] == "benchmarks/study.py":
+                assert study_parser("").parse_args(words[2:]).output is not None
         else:
             assert words[:2] == ["accelerate", "launch"]
             assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
