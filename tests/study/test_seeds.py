@@ -159,6 +159,7 @@ def test_two_students_are_trained_from_one_teacher(monkeypatch, tmp_path):
     report = json.loads((tmp_path / "all.json").read_text())
     assert [run["seed"] for run in report["seeds"]] == [4, 7]
     assert "--teacher" in report["seeds"][1]["command"]
+    assert str(tmp_path) not in json.dumps(report)
     assert not (tmp_path / "work" / "seed7" / "teacher").exists()
     card = recipe_file_card(RECIPE, tmp_path / "all.json")
     assert "n=2" in card.render()

@@ -10,6 +10,7 @@ from typing import Any
 from ..bench.bench_tables import machine_name
 from ..bench.output import check_output
 from ..bench.tables import headline
+from ..hub.sources import public_command
 from ..reading import read_object
 from ..training.cards import recipe_task
 from ..training.recipe import exit_on_user_error
@@ -80,6 +81,7 @@ def collect(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         The report of the first run, but for three things. `student` has the means over the seeds. `throughput` is
         that of the run with the median speed. `seeds` lists the runs in the form of the study's cells: `seed`,
         `value` (the main metric in percent), `speed`, and `student`, `throughput` and `command` as they were.
+        Commands name folders of this machine by the last part of their paths.
 
     Raises:
         ValueError: the runs differ by more than the seed: in the teacher's results, the tokens per layer or the
@@ -101,13 +103,14 @@ def collect(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
             "speed": run["throughput"]["ratio"],
             "student": run["student"],
             "throughput": run["throughput"],
-            "command": run["command"],
+            "command": public_command(run["command"]),
         }
         for seed, run in runs.items()
     ]
     ranked = sorted(seeds, key=lambda run: run["speed"])
     return {
         **first,
+        "command": public_command(first["command"]),
         "student": mean_of([run["student"] for run in seeds]),
         "throughput": ranked[len(ranked) // 2]["throughput"],
         "seeds": seeds,
