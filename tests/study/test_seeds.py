@@ -93,7 +93,7 @@ def test_a_card_says_mean_range_and_number_and_the_processor_beside_the_speed(ru
     assert "| accuracy | 93.50 % | 93.10 % [92.50, 93.50] n=3 |" in text
     assert "| speed, interleaved | 1.00x | 1.73x [1.60, 1.90] n=3 |" in text
     assert "5 interleaved rounds. Measured on Some CPU, 2 threads." in text
-    assert "3 seeds from one teacher" in text
+    assert "3 students were trained from one teacher, a seed each" in text
     assert "one run" not in text
     assert several.metadata().eval_results[0].metric_value == 93.1
     text = one.render()
@@ -110,7 +110,7 @@ def launched(monkeypatch):
         words = command[command.index("--quiet") + 1 :]
         started.append(words)
         folder, seed = (words[words.index(name) + 1] for name in ("--output_dir", "--seed"))
-        Path(folder).mkdir(parents=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "results.json").write_text(json.dumps(run_of(*CHANGES[int(seed)])))
         return subprocess.CompletedProcess(command, 0)
 
@@ -126,9 +126,11 @@ def test_the_first_seed_trains_the_teacher_and_what_is_done_is_not_done_again(la
     command("0", "1")
     assert [word[:2] for word in launched] == 2 * [[str(ROOT / "recipes" / "train_vqa.py"), str(RECIPE)]]
     assert all(words[-2:] == ["--max_steps", "9"] for words in launched)
-    assert "--teacher" not in launched[0]
+    assert not {"--teacher", "--resume"} & set(launched[0])
     assert launched[1][launched[1].index("--teacher") + 1] == str(tmp_path / "work" / "seed0" / "teacher")
+    (tmp_path / "work" / "seed2").mkdir()  # of a run that was interrupted
     command("0", "1", "2")
+    assert launched[2][launched[2].index("--resume") + 1] == "true"
     assert [words[words.index("--seed") + 1] for words in launched] == ["0", "1", "2"]
     report = json.loads((tmp_path / "all.json").read_text())
     assert report == collect({seed: run_of(*values) for seed, values in CHANGES.items()})

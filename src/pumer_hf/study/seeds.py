@@ -59,7 +59,8 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
 
 def own_flags(folder: Path, seed: int) -> list[str]:
     """What makes a run one of several: an interrupted one is continued."""
-    return ["--output_dir", str(folder), "--seed", str(seed), "--resume", "true"]
+    resume = ["--resume", "true"] if folder.exists() else []
+    return ["--output_dir", str(folder), "--seed", str(seed), *resume]
 
 
 def run_recipe_script(words: Sequence[str]) -> None:
