@@ -12,7 +12,8 @@ runs 1.3, 1.7 or 2.2 times as fast as the teacher, measured; then a student per 
 with the same steps, rates and order of the data. Ablations and methods without training follow.
 
 Each student, schedule and teacher has a JSON file in benchmarks/results/study, written when it is done; what has a
-file is not done again. README.md beside them has the tables. A student that fails is recorded, and the others go on;
+file is not done again. So a clone of the repository finds all of it done; `--output FOLDER` runs it anew, into another
+folder. README.md beside the files has the tables. A student that fails is recorded, and the others go on;
 a schedule that cannot reach its speed is recorded as out of reach, and not trained.
 """
 

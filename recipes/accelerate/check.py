@@ -1,8 +1,10 @@
 """Check that several processes train like one: a few steps on digit scenes under each launch config, losses compared.
 
-    python recipes/accelerate/check.py                                      # two GPUs, over NCCL
+    python recipes/accelerate/check.py                                      # two GPUs, over NCCL; or two CPU processes
     python recipes/accelerate/check.py --num_processes 4 --configs zero3
     python recipes/accelerate/check.py --cpu --configs ddp zero2            # two CPU processes, over gloo
+
+Without a GPU, the processes run on the CPU. Where DeepSpeed is not installed, its configs are left out.
 
 The global batch is the same everywhere, and so must the losses be, those of distillation included. What is saved must
 be the same plain folder everywhere too: the same files, and the same weights in shape and dtype.
@@ -15,10 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+from accelerate.utils import is_deepspeed_available
 from safetensors import safe_open
 
 FOLDER = Path(__file__).parent
 CONFIGS = ("ddp", "zero2", "zero3", "fsdp")
+DEEPSPEED = ("zero2", "zero3")
 GLOBAL_BATCH = 16
 TINY = {
     "hidden_size": 16,
@@ -74,24 +79,43 @@ def saved(output_dir: Path) -> dict[str, str]:
     return content | {name: f"{tensor.get_dtype()} {tensor.get_shape()}" for name, tensor in tensors.items()}
 
 
+def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The flags, with the configs to run and `cpu` as this machine needs them; what is left out is printed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", choices=CONFIGS, help="default: all that run here (on CPUs, not fsdp)")
+    parser.add_argument("--num_processes", type=int, default=2)
+    parser.add_argument("--cpu", action="store_true", help="CPU processes instead of GPUs; default without a GPU")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative difference of a loss")
+    args = parser.parse_args(arguments)
+    if args.num_processes < 1 or GLOBAL_BATCH % args.num_processes:
+        parser.error(f"--num_processes {args.num_processes}: must divide the global batch of {GLOBAL_BATCH}")
+    gpus = torch.cuda.device_count()
+    if not args.cpu and not gpus:
+        args.cpu = True
+        print("There is no GPU here: the processes run on the CPU.")
+    if not args.cpu and gpus < args.num_processes:
+        parser.error(f"--num_processes {args.num_processes}: there are {gpus} GPUs; give fewer processes, or --cpu")
+    missing = [] if is_deepspeed_available() else DEEPSPEED
+    if args.configs is None:
+        args.configs = [name for name in CONFIGS if name not in missing and not (args.cpu and name == "fsdp")]
+        if missing:
+            print(f"Left out: {', '.join(missing)}, as DeepSpeed is not installed (pip install deepspeed).")
+    elif unknown := [name for name in args.configs if name in missing]:
+        parser.error(f"--configs {' '.join(unknown)}: DeepSpeed is not installed: pip install deepspeed")
+    return args
+
+
 def main() -> None:
     """One process, then each config; exit status 1 if any differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--configs", nargs="+", choices=CONFIGS, help="default: all (on CPUs all but fsdp)")
-    parser.add_argument("--num_processes", type=int, default=2)
-    parser.add_argument("--cpu", action="store_true", help="CPU processes instead of GPUs")
-    parser.add_argument("--tolerance", type=float, default=1e-4, help="largest relative difference of a loss")
-    args = parser.parse_args()
-    if GLOBAL_BATCH % args.num_processes:
-        parser.error(f"--num_processes must divide the global batch of {GLOBAL_BATCH}")
+    args = parsed()
     recipe = ["--use_cpu", "true"] if args.cpu else []
     wrong = []
     with tempfile.TemporaryDirectory() as folder:
         single = FOLDER / ("cpu.yaml" if args.cpu else "single_gpu.yaml")
         launch = ["--config_file", str(single), "--mixed_precision", "no"]
         expected = losses(Path(folder) / "single", 1, launch, recipe)
-        print("one process:", *(f"{value:.6f}" for value in expected))
-        for name in args.configs or [name for name in CONFIGS if not (args.cpu and name == "fsdp")]:
+        print("one process:", *(f"{value:.6f}" for value in expected), flush=True)
+        for name in args.configs:
             config = FOLDER / f"{name}_4xa100.yaml"
             launch = ["--config_file", str(config), "--num_processes", str(args.num_processes)]
             launch += ["--mixed_precision", "no", "--main_process_port", "0"]

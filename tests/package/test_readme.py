@@ -12,7 +12,8 @@ from pumer_hf import preset
 from pumer_hf.bench.tables import render, results_table
 from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.training.build import build_teacher, load_model
+from pumer_hf.study.command import build_parser as study_parser
+from pumer_hf.training.build import build_teacher
 from pumer_hf.training.evaluation import build_parser as evaluation_parser
 from pumer_hf.training.recipe import ModelArguments, parse_recipe
 
@@ -26,33 +27,34 @@ def blocks(language):
 
 @pytest.fixture
 def newcomer(tmp_path, monkeypatch):
-    """A folder with what the README takes for granted: the demo's checkpoints, and a stock ViLT where the Hub's is."""
+    """The working directory has what the README takes for granted: the demo's checkpoints, small and untrained, and a
+    stock ViLT where the Hub's is.
+    """
     monkeypatch.chdir(tmp_path)
     small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 48, "patch_size": 8}
     stock = ViltForQuestionAnswering(ViltConfig(**small, num_hidden_layers=12, vocab_size=30))
     stock.save_pretrained("dandelin/vilt-b32-finetuned-vqa")
-    args = ModelArguments(config={**small, "num_hidden_layers": 4})
-    data = VQA.load(VqaDataArguments(train_scenes=8, eval_scenes=8, unknown_answers="ignore"), None)
-    reductions = {"teacher": None, "student": preset("vilt", "vqav2") | {"layers": [1, 2]}}
-    for name, reduction in reductions.items():
-        model, processor = build_teacher(args, data.labels, data.train["question"], 32)
+    args = ModelArguments(config={**small, "num_hidden_layers": 4, "max_position_embeddings": 12})
+    data = VQA.load(VqaDataArguments(train_scenes=200, eval_scenes=4, unknown_answers="ignore"), None)
+    for name, reduction in {"teacher": None, "student": preset("vilt", "vqav2") | {"layers": [1, 2]}}.items():
+        model, processor = build_teacher(args, data.labels, data.train["question"], 12)
         model.set_reduction(reduction)
         model.save_pretrained(f"outputs/digit-scenes/{name}")
         processor.save_pretrained(f"outputs/digit-scenes/{name}")
-    collator = VQA.collator(processor, data, VqaDataArguments(), True)
-    models = {name: load_model(f"outputs/digit-scenes/{name}", reduction) for name, reduction in reductions.items()}
-    return {**models, "dataset": data.train, "collator": collator}
 
 
 def test_python_blocks_run(newcomer, capsys):
     found = blocks("python")
     assert len(found) >= 5
+    names = {}
     for block in found:
-        exec(compile(block, "README.md", "exec"), newcomer)
+        exec(compile(block, "README.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "text and" in printed
     assert Path("scene.png").is_file()
-    assert newcomer["trainer"].state.global_step == 2
+    assert names["trainer"].state.global_step == 2
+    assert names["student"].config.reduction["method"] == "pumer"
+    assert Path("outputs/my-merged-student/model.safetensors").is_file()
 
 
 def test_commands_are_understood(monkeypatch):
@@ -75,6 +77,8 @@ def test_commands_are_understood(monkeypatch):
             assert args.model == "outputs/digit-scenes/student"
         elif words[0] == "python":
             assert (ROOT / words[1]).is_file()
+            if words[1] == "benchmarks/study.py":
+                assert study_parser("").parse_args(words[2:]).output is not None
         else:
             assert words[:2] == ["accelerate", "launch"]
             assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
@@ -135,7 +139,7 @@ def test_a_table_row():
     }
     row = results_table({"some_task": report}).splitlines()[2]
     assert row == (
-        "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | 0.0100 -> 0.0050 | Some CPU, 2 threads |"
+        "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | Some CPU, 2 threads | 0.0100 -> 0.0050 |"
     )
     recalls = {"teacher": {"text_to_image_recall@1": 90.0}, "student": {"text_to_image_recall@1": 91.0}}
     row = results_table({"retrieval": {**report, **recalls, "baselines": {}}}).splitlines()[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from in_process import run_here
 
-from pumer_hf.study import cells, command
+from pumer_hf.study import cells, command, store
 from pumer_hf.study.command import build_parser, selected, study_command
 from pumer_hf.study.plan import SETTINGS, work_list
 
@@ -56,6 +56,37 @@ def test_failures_are_done_again_when_asked(run, tmp_path, monkeypatch, capsys):
     run("--only", "*-none-*", "--retry-failed")
     assert "1 cells: 1 done" in capsys.readouterr().out
     assert "not run" in (tmp_path / "README.md").read_text()  # pumer, which the plan has
+
+
+def test_a_study_that_is_done_says_where_its_results_are_and_how_to_run_anew(run, tmp_path, capsys):
+    cells = work_list(SETTINGS["tiny"])
+    machine = {"processor": "Some CPU", "torch_threads": 3}
+    store.write(tmp_path, cells[0].schedule_key, {"machine": machine})
+    store.write(tmp_path, cells[0].key, {"status": store.DONE, "machine": {**machine, "torch_threads": 1}})
+    assert command.found(tmp_path, []) is None
+    some = command.found(tmp_path, cells)
+    assert "1 of 2 cells" in some
+    assert "1 done" in some
+    assert str(tmp_path) in some
+    assert "Some CPU, 3 threads" in some  # where the speed was measured
+    assert "anew" not in some
+    store.write(tmp_path, cells[1].key, {"status": store.FAILED, "error": "", "machine": machine})
+    store.write_plan(tmp_path, cells)
+    run()
+    printed = capsys.readouterr().out
+    assert "2 of 2 cells" in printed
+    assert "--output" in printed
+    assert "--retry-failed" in printed
+    assert not (tmp_path / "w").exists()
+    store.write(tmp_path, cells[1].key, {"status": store.OUT_OF_REACH, "machine": machine})
+    assert "--retry-failed" not in command.found(tmp_path, cells)
+
+
+def test_a_clone_has_a_study_that_is_done():
+    """README says so of its command."""
+    text = command.found(ROOT / "benchmarks" / "results" / "study", work_list(SETTINGS["cpu"]))
+    assert text is not None
+    assert "nothing left to do" in text
 
 
 @pytest.mark.slow

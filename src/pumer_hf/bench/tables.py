@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .bench_tables import bench_table, machine_name, markdown, measures_table, onnx_table, paper_table
-from .study_tables import study_section
+from .study_results import Summary
+from .study_tables import change, study_section
 
 BLOCK = re.compile(
     r"(?P<start><!-- (?P<kind>[a-z]+): (?P<names>[^>]+?) -->\n).*?(?P<end><!-- /(?P=kind) -->)", re.DOTALL
@@ -28,9 +29,18 @@ def headline(report: Mapping[str, Any]) -> str:
     return "accuracy" if "accuracy" in report else "text_to_image_recall@1"
 
 
+ONE_RUN = "Each row is one run."
+SEVERAL_SEEDS = (
+    "Where n is given, that many students were trained from one teacher, a seed each: mean, and [lowest, highest] of "
+    "the change in points and of the speed. The other rows are one run each."
+)
+
+
 def results_table(results: dict[str, dict[str, Any]]) -> str:
-    """One row per `results.json` of a recipe, by its name: what the student costs in accuracy and wins in speed."""
-    header = ["", "teacher", "PuMer student", "baseline without image", "measured speed", "GFLOPs", "machine"]
+    """One row per `results.json` of a recipe, by its name: what the student costs in accuracy and wins in speed; and a
+    line about how many students a row is of.
+    """
+    header = ["", "teacher", "PuMer student", "baseline without image", "measured speed", "machine", "GFLOPs"]
     rows = [header]
     for name, report in results.items():
         metric = headline(report["teacher"])
@@ -40,14 +50,31 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
             [
                 name if metric == "accuracy" else f"{name} ({metric.replace('_', '-')})",
                 f"{teacher:.2f} %",
-                f"{student:.2f} % ({student - teacher:+.2f})",
+                f"{student:.2f} % ({_change(report, student - teacher)})",
                 "" if baseline is None else f"{baseline:.1f} %",
-                f"{report['throughput']['ratio']:.2f}x",
-                f"{report['gflops']['teacher']:.4f} -> {report['gflops']['student']:.4f}",
+                _speed(report),
                 machine_name(report),
+                f"{report['gflops']['teacher']:.4f} -> {report['gflops']['student']:.4f}",
             ]
         )
-    return markdown(rows)
+    note = SEVERAL_SEEDS if any("seeds" in report for report in results.values()) else ONE_RUN
+    return f"{markdown(rows)}\n{note}\n"
+
+
+def _change(report: Mapping[str, Any], single: float) -> str:
+    """The change of the student against its teacher, over its seeds if there are several."""
+    if "seeds" not in report:
+        return f"{single:+.2f}"
+    summary = Summary(tuple(report["seeds"]))
+    return change(summary, {"value": report["teacher"][headline(report["teacher"])]}, with_speed=False)
+
+
+def _speed(report: Mapping[str, Any]) -> str:
+    """The measured speed of the student, over its seeds if there are several."""
+    if "seeds" not in report:
+        return f"{report['throughput']['ratio']:.2f}x"
+    speeds = [run["speed"] for run in report["seeds"]]
+    return f"{Summary(tuple(report['seeds'])).speed:.2f}x [{min(speeds):.2f}x, {max(speeds):.2f}x]"
 
 
 BLOCKS: Mapping[str, Callable[[dict[str, dict[str, Any]]], str]] = {

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..bench.bench_tables import machine_name
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
@@ -187,6 +188,7 @@ class PuMerCard:
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
             baselines=shown._baselines(),
+            machine=machine_name(shown.report) if shown.report.get("machine") else "",
             sources=shown._sources(),
             install=install_commands(shown.model_id),
             carries_wheel=needs_wheel(),

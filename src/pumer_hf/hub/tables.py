@@ -1,6 +1,7 @@
 """The tables of a model card, from the results of a recipe. What was not measured has no row."""
 
 from collections.abc import Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 from ..figures import figure
@@ -28,7 +29,7 @@ def results_table(report: Mapping[str, Any], role: str, unit: str | None) -> str
     throughput, gflops = report.get("throughput", {}), report.get("gflops", {})
     if role in throughput:
         rows.append(["examples/s", *(_number(throughput.get(name, {}).get("examples_per_second")) for name in names)])
-        rows.append(["speed, interleaved", *(_times(throughput.get(name, {}).get("ratio")) for name in names)])
+        rows.append(["speed, interleaved", *(_speed(report, name) for name in names)])
     if role in gflops:
         rows.append(["GFLOPs per example", *(_number(gflops.get(name)) for name in names)])
     header = ["", *(f"{name} (this model)" if name == role else name for name in names)]
@@ -59,15 +60,30 @@ def training_table(training: Mapping[str, Any]) -> str:
 
 def _metric(report: Mapping[str, Any], name: str, metric: str, unit: str | None) -> str:
     value = report.get(name, {}).get(metric)
-    return "" if value is None else format_metric(value, unit)
+    if value is None:
+        return ""
+    return format_metric(value, unit) + _spread([run[name][metric] for run in _students(report, name)])
+
+
+def _speed(report: Mapping[str, Any], name: str) -> str:
+    """A model's speed over the teacher's: of several students, the mean and the range."""
+    speeds = [run["speed"] for run in _students(report, name)]
+    ratio = mean(speeds) if speeds else report["throughput"].get(name, {}).get("ratio")
+    return "" if ratio is None else f"{ratio:.2f}x{_spread(speeds)}"
+
+
+def _students(report: Mapping[str, Any], name: str) -> Sequence[Mapping[str, Any]]:
+    """The students of several seeds; none for a teacher, and of a single run."""
+    return report.get("seeds", ()) if name == "student" else ()
+
+
+def _spread(values: Sequence[float]) -> str:
+    """The lowest and the highest value and how many there are; nothing of none."""
+    return f" [{min(values):.2f}, {max(values):.2f}] n={len(values)}" if values else ""
 
 
 def _number(value: float | None) -> str:
     return "" if value is None else figure(value)
-
-
-def _times(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}x"
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

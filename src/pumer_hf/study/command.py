@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from ..bench.bench_tables import machine_name
 from ..bench.study_plot import load_figure, write_plots
 from ..bench.study_tables import study_report
 from ..bench.tables import render
@@ -47,6 +48,8 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
             for cell in cells:
                 if store.state(output, cell) == store.FAILED:
                     store.remove(output, cell)
+        if known := found(output, cells):
+            print(known)
         torch.set_num_threads(args.threads or available_cores())
         logging.disable_progress_bar()  # of each model that is loaded or saved
         store.write_plan(output, work_list(SETTINGS[args.setting]))
@@ -130,9 +133,37 @@ def render_all(output: Path, documents: Sequence[Path]) -> None:
         document.write_text(render(document), encoding="utf-8")
 
 
+def found(output: Path, cells: Sequence[Cell]) -> str | None:
+    """What a run finds done before it begins, and how to do it anew; None if nothing is.
+
+    The machine is the one that measured the speeds.
+    """
+    states = [store.state(output, cell) for cell in cells]
+    known = [cell for cell, state in zip(cells, states, strict=True) if state != store.MISSING]
+    if not known:
+        return None
+    records = [store.read(output, cell.schedule_key) or store.read(output, cell.key) for cell in known]
+    machines = dict.fromkeys(machine_name(record) for record in records if record is not None)
+    text = (
+        f"{len(known)} of {len(cells)} cells have a result in {output} already ({counts(states)}), "
+        f"measured on {'; '.join(machines)}. They are not done again."
+    )
+    if len(known) < len(cells):
+        return text
+    again = " --retry-failed does again what failed." if store.FAILED in states else ""
+    return (
+        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all of it anew, on this "
+        "machine, give --output another folder."
+    )
+
+
+def counts(states: Sequence[str]) -> str:
+    """How many cells are in each state, in words."""
+    return ", ".join(f"{states.count(state)} {MARKS[state]}" for state in MARKS if state in states)
+
+
 def summary(output: Path, cells: Sequence[Cell], left: int) -> str:
     """What a run leaves."""
     states = [store.state(output, cell) for cell in cells]
-    counts = ", ".join(f"{states.count(state)} {MARKS[state]}" for state in MARKS if state in states)
     more = " The same command goes on." if left else ""
-    return f"{len(cells)} cells: {counts}. Tables: {output / 'README.md'}.{more}"
+    return f"{len(cells)} cells: {counts(states)}. Tables: {output / 'README.md'}.{more}"

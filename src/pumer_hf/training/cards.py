@@ -126,12 +126,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     Raises:
         ValueError, FileNotFoundError: a file is missing or wrong.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such recipe file")
-    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
-    if script is None or script[1] not in TASKS:
-        raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
-    task = TASKS[script[1]]
+    task = recipe_task(path)
     report = {} if results is None else read_object(results)
     recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
     if not recipe.has_student:
@@ -146,6 +141,20 @@ def recipe_launch(path: Path) -> str | None:
     """The command in the comment of a recipe file, with its launcher; None if it has none."""
     found = re.search(r"^# (accelerate launch .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else None
+
+
+def recipe_task(path: Path) -> Task:
+    """The task of a recipe file, which names its script, `recipes/train_<task>.py`, in a comment.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such file, or it names no script.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe file")
+    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
+    if script is None or script[1] not in TASKS:
+        raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
+    return TASKS[script[1]]
 
 
 def command_flags(command: str) -> list[str]:
