@@ -16,7 +16,7 @@ from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
 from .cards import RECIPE_NAME, TASKS
 from .recipe import Recipe, exit_on_user_error, parse_recipe
-from .record import recorded
+from .record import recorded_inputs
 from .report import write_json
 from .run import check_text_length, evaluate
 from .stages import predict
@@ -85,10 +85,9 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
         data: the block of the task's recipe on digit scenes, with the flags of the user.
         longest: tokens that the model takes.
     """
-    trained = recorded(model, "data")
-    if trained is not None:
-        names = ("max_text_length", "keep_aspect_ratio")
-        return [word for name in names for word in (f"--{name}", str(trained[name]).lower())]
+    trained = recorded_inputs(model)
+    if trained:
+        return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
     own = data.dataset is not None or data.has_files or data.image_dir is not None
     length = task.arguments().max_text_length if own else data.max_text_length
     return ["--max_text_length", str(min(length, longest))]
