@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tiny_tasks import save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import preset
@@ -14,7 +15,8 @@ from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.training.build import build_teacher, load_model
 from pumer_hf.training.evaluation import build_parser as evaluation_parser
-from pumer_hf.training.recipe import ModelArguments, parse_recipe
+from pumer_hf.training.finetuning import training_recipe
+from pumer_hf.training.recipe import ModelArguments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -55,8 +57,9 @@ def test_python_blocks_run(newcomer, capsys):
     assert newcomer["trainer"].state.global_step == 2
 
 
-def test_commands_are_understood(monkeypatch):
+def test_commands_are_understood(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    pretrained = save_tiny(tmp_path / "model", "vilt")
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
     assert len(commands) >= 7
     for command in commands:
@@ -79,7 +82,10 @@ def test_commands_are_understood(monkeypatch):
             assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
             flags = words[words.index("recipes/train_vqa.py") + 1 :]
             default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"
-            assert parse_recipe(VqaDataArguments, default, flags).data.train_file
+            flags = [pretrained if flag == "dandelin/vilt-b32-mlm" else flag for flag in flags]
+            recipe = training_recipe(VQA, default, flags)
+            assert recipe.data.train_file
+            assert recipe.model.config or recipe.model.checkpoint
 
 
 def test_commands_about_the_demo_run(newcomer, capsys):

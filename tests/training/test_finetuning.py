@@ -1,6 +1,7 @@
 """The recipe of a run on own data, where the command line names no recipe file."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -173,6 +174,20 @@ def test_own_data_alone_are_an_error_with_two_commands(backbone, task, data, che
         recipe = recipe_of(task, *scratch[3:])
         assert (recipe.model.backbone, recipe.model.checkpoint) == (backbone, None)
         assert recipe.model.config["image_size" if backbone == "vilt" else "vision_config"]
+
+
+def test_the_commands_of_the_example_are_for_its_files(checkpoint, monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    text = (RECIPES.parent / "examples" / "easy_vqa.py").read_text(encoding="utf-8").replace("\\\\\n", " ")
+    found = re.findall(r"accelerate launch recipes/train_vqa\.py (.*)", text)
+    commands = [shlex.split(command, comments=True) for command in found]
+    scratch, finetuned = (
+        recipe_of("vqa", *(checkpoint("vilt") if word == "dandelin/vilt-b32-mlm" else word for word in words))
+        for words in commands
+    )
+    assert scratch.data.train_file == finetuned.data.train_file == ["data/easy-vqa/train.jsonl"]
+    assert (scratch.model.checkpoint, scratch.data.max_text_length) == (None, 16)
+    assert (finetuned.model.checkpoint, finetuned.data.max_text_length) == (checkpoint("vilt"), 40)
 
 
 # A recipe file that is named, and digit scenes
