@@ -14,7 +14,8 @@ from transformers import ViltConfig, ViltForMaskedLM
 from pumer_hf import preset
 from pumer_hf.models.loading import load_checkpoint
 
-SCRIPT = Path(__file__).parents[2] / "recipes" / "train_vqa.py"
+RECIPES = Path(__file__).parents[2] / "recipes"
+SCRIPT = RECIPES / "train_vqa.py"
 COLOURS = ("red", "green", "blue", "white")
 FLAGS = {
     "train_file": "train.jsonl",
@@ -70,10 +71,10 @@ def save_pretrained(folder, backbone):
     processor.save_pretrained(folder)
 
 
-def run(folder, **flags):
+def run(folder, *recipe, script=SCRIPT, **flags):
     values = {**FLAGS, **flags}
     words = [word for name, value in values.items() if value is not None for word in (f"--{name}", value)]
-    return run_here([sys.executable, str(SCRIPT), *words], folder)
+    return run_here([sys.executable, str(script), *recipe, *words], folder)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,38 @@ def test_twenty_questions_and_a_pretrained_model_give_a_finetuned_one(backbone, 
     for stage, number in zip(("teacher", "student"), epochs, strict=True):
         state = json.loads((person / "mine" / stage / "trainer_state.json").read_text())
         assert (state["global_step"], state["epoch"]) == (4 * number, number)  # 16 rows, in batches of 4
+
+
+OTHER_ROWS = {
+    "nlvr2": lambda n: {
+        "images": [f"{n}.jpg", f"{9 - n}.jpg"],
+        "identifier": f"own-{n}-0-0",
+        "sentence": "both are red",
+        "label": ("True", "False")[n % 2],
+    },
+    "snli_ve": lambda n: {
+        "image": f"{n}.jpg",
+        "sentence2": f"it is {COLOURS[n // 2 % 4]}",
+        "gold_label": ("entailment", "neutral", "contradiction")[n % 3],
+    },
+    "retrieval": lambda n: {"image": f"{n}.jpg", "captions": [f"picture {n}", f"it is {COLOURS[n % 4]}, {n}"]},
+}
+
+
+@pytest.mark.parametrize("task", OTHER_ROWS)
+def test_the_other_tasks_finetune_a_pretrained_model_on_own_data(task, person):
+    save_pretrained(person / "pretrained", "vilt")
+    rows = [OTHER_ROWS[task](number) for number in range(10)]
+    write_rows(person / "train.jsonl", rows[:7])
+    write_rows(person / "validation.jsonl", rows[7:])
+    process = run(person, script=RECIPES / f"train_{task}.py", max_steps="2")
+    assert process.returncode == 0, process.stderr
+    model, _ = load_checkpoint(str(person / "mine" / "student"))
+    assert model.config.reduction == {**preset("vilt", task), "layers": [0, 1, 2]}
+    for stage in ("teacher", "student"):
+        record = json.loads((person / "mine" / "stages.json").read_text())[stage]
+        assert record["data"]["max_text_length"] == 40
+        assert record["training"]["max_steps"] == 2
 
 
 def without_processor(person):
@@ -177,10 +210,8 @@ def test_without_a_model_two_commands_are_shown(person):
 
 @pytest.mark.parametrize("backbone", ["vilt", "meter"])
 def test_the_recipe_from_scratch_trains_a_small_model_on_own_data(backbone, person):
-    path = str(SCRIPT.parent / backbone / "own_data" / "scratch.yaml")
-    few = {"max_steps": "2", "teacher_training": '{"max_steps": 2}', "checkpoint": None}
-    words = [word for name, value in {**FLAGS, **few}.items() if value is not None for word in (f"--{name}", value)]
-    process = run_here([sys.executable, str(SCRIPT), path, *words], person)
+    path = str(RECIPES / backbone / "own_data" / "scratch.yaml")
+    process = run(person, path, checkpoint=None, max_steps="2")
     assert process.returncode == 0, process.stderr
     results = json.loads((person / "mine" / "results.json").read_text())
     assert results["tokens_per_layer"]["teacher"][0] == [40, 65]
