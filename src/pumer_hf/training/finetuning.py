@@ -166,8 +166,8 @@ def missing_model(field: str, task: Task, backbone: str, recipes: Path, flags: S
     scratch = recipes / backbone / "own_data" / "scratch.yaml"
     command = ["accelerate", "launch", shown(Path(sys.argv[0]))]
     return ValueError(
-        f"data.{field} is given, but neither model.checkpoint, model.teacher nor a recipe file, and the default "
-        "recipe is for digit scenes alone. Choose one of two commands:\n"
+        f"data.{field} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe file. "
+        "The default recipe is for digit scenes alone, so choose one of two commands:\n"
         f"  to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}\n"
         f"  to train a small model from scratch: {shlex.join([*command, shown(scratch), *flags])}"
     )

@@ -326,7 +326,8 @@ def parse_flags(
         allow_abbrev=False,
         usage="%(prog)s [FILE.yaml] [--flag value ...]",
         description=f"Flags override the values of the recipe file. Without one, {default.name} is used, for "
-        "digit scenes alone; of your own data and a model (--checkpoint or --teacher) a recipe is made.",
+        "digit scenes alone. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
+        "then made from it.",
     )
     group = parser.add_argument_group("reduction")
     group.add_argument("--method", choices=["none", *METHODS], help="Token reduction method.")
