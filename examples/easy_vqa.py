@@ -2,10 +2,13 @@
 
     git clone https://github.com/vzhou842/easy-VQA
     python examples/easy_vqa.py easy-VQA/data data/easy-vqa
-    accelerate launch recipes/train_vqa.py recipes/vilt/easy_vqa/pumer.yaml
+    accelerate launch recipes/train_vqa.py recipes/vilt/easy_vqa/pumer.yaml   # a small model from scratch
+    accelerate launch recipes/train_vqa.py --checkpoint dandelin/vilt-b32-mlm \\
+        --train_file data/easy-vqa/train.jsonl --validation_file data/easy-vqa/validation.jsonl   # a pretrained one
 
 Each line of a file is one question: `{"image": "images/train/0.png", "question": "what is the blue shape?", "answer":
-"rectangle"}`. Image paths are relative to the file. Data of your own needs nothing else.
+"rectangle"}`. Image paths are relative to the file. Data of your own needs nothing else; few questions need the
+pretrained model.
 """
 
 import argparse

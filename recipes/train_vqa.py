@@ -2,6 +2,7 @@
 
     accelerate launch recipes/train_vqa.py                                  # handwritten digits, from scratch
     accelerate launch recipes/train_vqa.py RECIPE.yaml --prune_ratio 0.2    # flags override the recipe
+    accelerate launch recipes/train_vqa.py --checkpoint MODEL --train_file F --validation_file F   # own data
     accelerate launch recipes/train_vqa.py --help
 
 Writes `teacher/` and `student/`, which load with `AutoModel.from_pretrained`, and `results.json`.

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tiny_tasks import save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import preset
@@ -15,7 +16,8 @@ from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.study.command import build_parser as study_parser
 from pumer_hf.training.build import build_teacher
 from pumer_hf.training.evaluation import build_parser as evaluation_parser
-from pumer_hf.training.recipe import ModelArguments, parse_recipe
+from pumer_hf.training.finetuning import training_recipe
+from pumer_hf.training.recipe import ModelArguments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,8 +59,9 @@ def test_python_blocks_run(newcomer, capsys):
     assert Path("outputs/my-merged-student/model.safetensors").is_file()
 
 
-def test_commands_are_understood(monkeypatch):
+def test_commands_are_understood(monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
+    pretrained = save_tiny(tmp_path / "model", "vilt")
     commands = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
     assert len(commands) >= 7
     for command in commands:
@@ -84,7 +87,10 @@ def test_commands_are_understood(monkeypatch):
             assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
             flags = words[words.index("recipes/train_vqa.py") + 1 :]
             default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"
-            assert parse_recipe(VqaDataArguments, default, flags).data.train_file
+            flags = [pretrained if flag == "dandelin/vilt-b32-mlm" else flag for flag in flags]
+            recipe = training_recipe(VQA, default, flags)
+            assert recipe.data.train_file
+            assert recipe.model.config or recipe.model.checkpoint
 
 
 def test_commands_about_the_demo_run(newcomer, capsys):

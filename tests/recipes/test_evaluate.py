@@ -184,7 +184,7 @@ def evaluated(monkeypatch, capsys):
         seen = {}
 
         def evaluate(task, args, model, data, collator):
-            seen.update(rows=list(data.test), length=collator.max_text_length)
+            seen.update(rows=list(data.test), length=collator.max_text_length, batch=args.per_device_eval_batch_size)
             return {}
 
         monkeypatch.setattr(evaluation, "evaluate", evaluate)
@@ -241,6 +241,8 @@ def test_files_need_no_training_data(given, split, answers, tmp_path, evaluated)
     seen = evaluated(VQA, model, *words, "--split", split)
     assert [row["answers"] for row in seen["rows"]] == [[answer] for answer in answers]
     assert seen["length"] == 32  # of the task, as no recipe says it
+    assert seen["batch"] == 64  # of the paper
+    assert evaluated(VQA, model, *words, "--split", split, "--per_device_eval_batch_size", 5)["batch"] == 5
 
 
 def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evaluated):
@@ -254,7 +256,8 @@ def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evalua
 
 def test_texts_of_digit_scenes_are_as_long_as_in_their_recipe(tmp_path, evaluated):
     model = checkpoint(tmp_path / "model", RETRIEVAL, [])  # it takes 40 tokens
-    assert evaluated(RETRIEVAL, model, "--eval_scenes", 2)["length"] == 16
+    seen = evaluated(RETRIEVAL, model, "--eval_scenes", 2)
+    assert (seen["length"], seen["batch"]) == (16, 512)
 
 
 @pytest.mark.parametrize(("flags", "row"), [([], 0), (["--test_split", "held_out"], 1)])

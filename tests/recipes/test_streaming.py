@@ -13,6 +13,7 @@ from PIL import Image as PILImage
 from tiny_tasks import save_tiny
 
 ROOT = Path(__file__).parents[2]
+SCRATCH = str(ROOT / "recipes" / "vilt" / "own_data" / "scratch.yaml")
 LABELS = ["entailment", "neutral", "-", "contradiction"]
 
 
@@ -47,7 +48,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     monkeypatch.setattr("datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
-    def run(**flags):
+    def run(*recipe, **flags):
         values = {
             "dataset": tmp_path / "data",
             "output_dir": tmp_path / "run",
@@ -69,7 +70,8 @@ def run(tmp_path, monkeypatch):
         }
         words = [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
         return run_here(
-            [sys.executable, str(ROOT / "recipes" / "train_snli_ve.py"), *words, "--layers", "0", "1"], tmp_path
+            [sys.executable, str(ROOT / "recipes" / "train_snli_ve.py"), *recipe, *words, "--layers", "0", "1"],
+            tmp_path,
         )
 
     return run
@@ -94,19 +96,24 @@ def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("recipe", "flags", "message"),
     [
-        ({"max_steps": -1}, "training.max_steps"),
-        ({"max_steps": 0, "teacher": None, "checkpoint": "any"}, "training.max_steps=0 of the stage student"),
+        ([], {"max_steps": -1}, "training.max_steps"),
         (
-            {"teacher": None, "checkpoint": "any", "teacher_training": '{"max_steps": -1}'},
+            [],
+            {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": 4}', "max_steps": 0},
+            "training.max_steps=0 of the stage student",
+        ),
+        (
+            [],
+            {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": -1}'},
             "training.max_steps=-1 of the stage teacher",
         ),
-        ({"teacher": None}, "data.streaming: a model from scratch"),
+        ([SCRATCH], {"teacher": None}, "data.streaming: a model from scratch"),
     ],
 )
-def test_what_does_not_go_with_a_stream_is_an_error_before_anything_is_read(flags, message, run, tmp_path):
-    process = run(**flags)
+def test_what_does_not_go_with_a_stream_is_an_error_before_anything_is_read(recipe, flags, message, run, tmp_path):
+    process = run(*recipe, **flags)
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
     assert message in process.stderr

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "train_vqa.py"
+SCRATCH = ROOT / "recipes" / "vilt" / "own_data" / "scratch.yaml"
 TINY = {
     "hidden_size": 16,
     "num_hidden_layers": 3,
@@ -192,7 +193,9 @@ def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     folder = tmp_path / "run"
     files = {f"{split}_file": str(own_data / f"{split}.jsonl") for split in ("train", "validation", "test")}
     flags = {"image_dir": str(own_data / "pictures"), "missing_images": "skip", "cache_teacher_logits": "true"}
-    process = run_recipe(folder, run_here, **files, **flags, max_steps="2")
+    python, script, *words = command(folder, **files, **flags, max_steps="2")
+    process = run_here([python, script, str(SCRATCH), *words], tmp_path)
+    assert process.returncode == 0, process.stderr
     results = results_in(folder)
     assert results["missing_images"] == {"train": 1, "validation": 0, "test": 2}
     assert "Rows left out since an image is missing: train 1, test 2." in process.stdout

@@ -24,6 +24,7 @@ DATA_ARGUMENTS = {
     "digit_scenes_snli_ve": SnliVeDataArguments,
     "easy_vqa": VqaDataArguments,
     "nlvr2": Nlvr2DataArguments,
+    "own_data": VqaDataArguments,
     "retrieval": RetrievalDataArguments,
     "snli_ve": SnliVeDataArguments,
     "vqav2": VqaDataArguments,
@@ -439,7 +440,8 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     assert recipe.model.backbone == backbone
     unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
     schedule = recipe.reduction or {"method": unreduced}
-    assert schedule["method"] + ("_tower" if "image_tower_merge_ratio" in schedule else "") == path.stem
+    name = schedule["method"] + ("_tower" if "image_tower_merge_ratio" in schedule else "")
+    assert ("scratch" if task == "own_data" else name) == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = FAMILIES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)

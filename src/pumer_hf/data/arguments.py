@@ -95,7 +95,8 @@ class DataArguments:
             raise ValueError("data.test_file is given, but no train_file and validation_file")
         if (self.train_file is None) != (self.validation_file is None):
             missing = "validation_file" if self.validation_file is None else "train_file"
-            raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither")
+            aside = "; set rows aside for it" if missing == "validation_file" else ""
+            raise ValueError(f"data.{missing} is missing: give both train_file and validation_file, or neither{aside}")
         if self.train_file is None and self.dataset is None and self.image_dir is not None:
             raise ValueError("data.image_dir is given, but no dataset, and no train_file and validation_file")
 

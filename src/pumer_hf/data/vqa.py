@@ -105,16 +105,19 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
         scenes=lambda split, number: scene_questions(args, split, number),
         columns={"answers": answers_of, "question": text_of, "image": image_of},
     )
+    min_count = 1 if labels is not None else args.min_answer_count
     if labels is None:
         if args.streaming:
             raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
         counted = counted_answers(data.train, data.validation, args.answer_counting)
-        labels = answer_labels(counted, args.min_answer_count)
+        labels = answer_labels(counted, min_count)
     splits = {}
     for split in SPLITS:
         if split == "train" and args.streaming:
             continue  # a streamed row without a known answer trains towards "none of these"
-        splits[split] = drop_unknown(getattr(data, split), labels, args.unknown_answers, drop=split == "train")
+        splits[split] = drop_unknown(
+            getattr(data, split), labels, args.unknown_answers, drop=split == "train", min_count=min_count
+        )
     return replace(data, **splits, labels=tuple(labels))
 
 
@@ -165,14 +168,28 @@ def counted_answers(train: Dataset, validation: Dataset, how: str) -> list[list[
 def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ...]:
     """The answers given at least `min_count` times, the most frequent first, ties in alphabetical order."""
     counts = Counter(normalize_answer(answer) for given in answers for answer in given)
-    labels = [answer for answer, count in counts.items() if count >= min_count]
+    ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
+    labels = tuple(answer for answer in ranked if counts[answer] >= min_count)
     if len(labels) < 2:
-        raise ValueError(f"data.min_answer_count={min_count} leaves {len(labels)} labels: at least two are needed")
-    return tuple(sorted(labels, key=lambda answer: (-counts[answer], answer)))
+        raise too_few_labels({answer: counts[answer] for answer in ranked[:2]}, min_count, len(labels))
+    return labels
 
 
-def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: bool) -> Dataset:
-    """Treat rows none of whose answers is a label: an error, or (`policy="ignore"`) drop them if `drop`."""
+def too_few_labels(most_frequent: dict[str, int], min_count: int, number: int) -> ValueError:
+    """The error of answers that leave `number` labels, given the one or two most frequent ones with their counts."""
+    told = " and ".join(f"{answer!r} ({count}x)" for answer, count in most_frequent.items())
+    if len(most_frequent) < 2:
+        advice = f"the data have one answer alone, {told}; add questions with another one"
+    else:
+        advice = f"the most frequent answers are {told}; set it to {min(most_frequent.values())} or less"
+    return ValueError(f"data.min_answer_count={min_count} leaves {number} labels, at least two are needed: {advice}")
+
+
+def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: bool, min_count: int = 1) -> Dataset:
+    """Treat rows none of whose answers is a label: an error, or (`policy="ignore"`) drop them if `drop`.
+
+    `min_count` is how often an answer has to be given to be a label.
+    """
     known = AnswerVocabulary(labels)
     answers = dataset["answers"]
     keep = [i for i, given in enumerate(answers) if any(known.index(answer) is not None for answer in given)]
@@ -181,10 +198,11 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
         return dataset
     first = dataset[unknown[0]]
     if policy == "error":
+        rarer = f"lower data.min_answer_count={min_count}, or " if min_count > 1 else ""
         raise ValueError(
             f"{first['origin']}: the answer {' / '.join(sorted(set(first['answers'])))!r} is not among the "
-            f"{len(labels)} labels; {len(unknown)} of {len(dataset)} rows have this problem (set data.unknown_answers "
-            "to 'ignore' to leave them out of training and count them as wrong in evaluation)"
+            f"{len(labels)} labels; {len(unknown)} of {len(dataset)} rows have this problem ({rarer}set "
+            "data.unknown_answers to 'ignore' to leave them out of training and count them as wrong in evaluation)"
         )
     if len(unknown) == len(dataset):
         raise ValueError(f"{first['origin']}: no row has an answer among the {len(labels)} labels")

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..configuration import PRESETS
+from ..configuration import PRESETS, PuMerConfig
 from ..reading import check_model_files, one_line
 from . import meter, vilt
 from .base import PuMerPreTrainedModel
@@ -35,16 +35,24 @@ def task_of(architecture: str) -> str | None:
 
 
 def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
-    """The paper's schedule for a model of this family and head, on the layers that this one has.
+    """The paper's schedule for a model of this family and head, on the layers that this one has ([`schedule_of`])."""
+    return schedule_of(model.config, task_of(type(model).__name__) or "vqa")
+
+
+def schedule_of(config: PuMerConfig, task: str) -> dict[str, Any]:
+    """The paper's schedule for the family of a config and a task (`"vqa"`), on the layers that the model has.
 
     In a model of another depth than the family's default, the layers are those at the same part of the depth.
     """
-    task = task_of(type(model).__name__)
-    data = "vqav2" if task in (None, "vqa") else task
-    schedule = PRESETS[model.config.model_type.removeprefix("pumer_"), data]
-    depth, usual = model.config.num_reducible_layers, type(model.config)().num_reducible_layers
+    schedule = PRESETS[config.model_type.removeprefix("pumer_"), data_of_paper(task)]
+    depth, usual = config.num_reducible_layers, type(config)().num_reducible_layers
     layers = sorted({layer * depth // usual for layer in schedule.layers})
     return replace(schedule, layers=tuple(layers)).to_dict()
+
+
+def data_of_paper(task: str) -> str:
+    """What the paper, its presets and the folders of its recipes call the data of a task."""
+    return "vqav2" if task == "vqa" else task
 
 
 def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> ValueError:

@@ -17,8 +17,9 @@ from ..models.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
 from .cards import RECIPE_NAME, TASKS
-from .recipe import Recipe, exit_on_user_error, parse_recipe
-from .record import recorded
+from .finetuning import paper_recipe
+from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
+from .record import recorded_inputs
 from .report import write_json
 from .run import check_text_length, evaluate
 from .stages import predict
@@ -44,6 +45,9 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
+            if is_own(recipe.data):  # and so the batches of the recipe on digit scenes are not for it
+                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task.arguments)["training"]
+                flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
             recipe = parse_recipe(data_class, default, [*flags, *rest])
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
@@ -87,12 +91,10 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
         data: the block of the task's recipe on digit scenes, with the flags of the user.
         longest: tokens that the model takes.
     """
-    trained = recorded(model, "data")
-    if trained is not None:
-        names = ("max_text_length", "keep_aspect_ratio")
-        return [word for name in names for word in (f"--{name}", str(trained[name]).lower())]
-    own = data.dataset is not None or data.has_files or data.image_dir is not None
-    length = task.arguments().max_text_length if own else data.max_text_length
+    trained = recorded_inputs(model)
+    if trained:
+        return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
+    length = task.arguments().max_text_length if is_own(data) else data.max_text_length
     return ["--max_text_length", str(min(length, longest))]
 
 
@@ -105,6 +107,11 @@ def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> lis
         else:
             rows.append([name.replace("_", " "), f"{value:.2f} %" if isinstance(value, float) else figure(value)])
     return ["{model}, task {task}, split {split}:".format(**facts), *([format_table(rows)] if rows else [])]
+
+
+def is_own(data: DataArguments) -> bool:
+    """Whether a `data` block is about other data than digit scenes."""
+    return data.dataset is not None or data.has_files or data.image_dir is not None
 
 
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:

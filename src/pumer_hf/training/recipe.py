@@ -139,6 +139,8 @@ class Recipe:
     training: RecipeTrainingArguments
     training_values: dict[str, Any]
     """What `training` was made from."""
+    fitted: tuple[str, ...] = ()
+    """Fields of `training` that are to fit the number of rows, once the data are loaded."""
 
     @property
     def has_student(self) -> bool:
@@ -168,15 +170,36 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
         ValueError, FileNotFoundError: something is wrong; the message names the block, the key and the nearest right
         key.
     """
+    named, flags = split_command(arguments)
+    path = named or default
+    return make_recipe(read_blocks(path, data_class), data_class, flags, path)
+
+
+def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
+    """The recipe file that the command line of a recipe names, if it does, and the flags."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    path = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else default
-    blocks = read_blocks(path, data_class)
-    values, reduction = _parse_flags(blocks, data_class, arguments, path)
+    named = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else None
+    return named, arguments
+
+
+def make_recipe(blocks: dict[str, dict[str, Any]], data_class: type, flags: list[str], default: Path) -> Recipe:
+    """The recipe of four blocks and the flags that override them.
+
+    Args:
+        blocks: as of [`read_blocks`].
+        data_class: dataclass of the `data` block.
+        flags: the command line without a recipe file.
+        default: the yaml file that is used when the command line names none, for `--help`.
+
+    Raises:
+        ValueError: as of [`parse_recipe`].
+    """
+    values, reduction = parse_flags(blocks, data_class, flags, default)
     if parse_reduction(reduction) is None:
         reduction = None
     training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
     recipe = Recipe(
-        model=ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)}),
+        model=model_block(values),
         reduction=reduction,
         data=data_class(**{name: values[name] for name in _field_names(data_class)}),
         training=RecipeTrainingArguments(**training_values),
@@ -185,6 +208,11 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
     for name in STAGES[:-1]:
         recipe.stage(name)  # so that a wrong value is found now
     return recipe
+
+
+def model_block(values: dict[str, Any]) -> ModelArguments:
+    """The `model` block among the values of [`parse_flags`]."""
+    return ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)})
 
 
 def check_reporters(args: RecipeTrainingArguments) -> None:
@@ -289,15 +317,17 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
     return checked
 
 
-def _parse_flags(
-    blocks: dict[str, dict[str, Any]], data_class: type, arguments: list[str], path: Path
+def parse_flags(
+    blocks: dict[str, dict[str, Any]], data_class: type, arguments: list[str], default: Path
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Values of the dataclass fields, and the reduction: from the file unless a flag says otherwise."""
+    """Values of the dataclass fields, and the reduction: from the blocks unless a flag says otherwise."""
     parser = HfArgumentParser(
         [ModelArguments, data_class, RecipeTrainingArguments],
         allow_abbrev=False,
         usage="%(prog)s [FILE.yaml] [--flag value ...]",
-        description=f"Flags override the values of the recipe file. Without one, {path.name} is used.",
+        description=f"Flags override the values of the recipe file. Without one, {default.name} is used, for "
+        "digit scenes alone. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
+        "then made from it.",
     )
     group = parser.add_argument_group("reduction")
     group.add_argument("--method", choices=["none", *METHODS], help="Token reduction method.")

@@ -129,6 +129,14 @@ def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
     return _known(Path(folder).parent / RECORD_NAME).get(Path(folder).name, {}).get(block)
 
 
+def recorded_inputs(folder: str | Path) -> dict[str, Any]:
+    """How texts and images were made in the run that trained the model in a folder, as fields of the `data` block;
+    nothing if no record tells.
+    """
+    data = recorded(folder, "data") or {}
+    return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data}
+
+
 def _known(path: Path) -> dict[str, Any]:
     """What a record holds, by stage; nothing if there is none."""
     return read_object(path) if path.is_file() else {}

@@ -33,11 +33,12 @@ from ..release import needs_wheel
 from ..wheel import installation
 from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
+from .finetuning import fit_to_rows, training_recipe
 from .pairs import evaluate_retrieval
 from .parameters import begin_reducer_stage
 from .placement import whole_models
 from .pretraining import pretrain
-from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error, parse_recipe
+from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report, write_json
 from .stages import check_new_run, predict, train_stage
@@ -52,10 +53,10 @@ def run_recipe(task: Task, default: Path) -> None:
 
     Args:
         task: what to train for.
-        default: the recipe file to use when the command line names none.
+        default: the recipe on digit scenes, for a command line that names neither a recipe file nor data.
     """
     with exit_on_user_error():
-        recipe = parse_recipe(task.arguments, default=default)
+        recipe = training_recipe(task, default)
         check_devices(recipe.training)
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
@@ -64,6 +65,7 @@ def run_recipe(task: Task, default: Path) -> None:
         check_streaming(recipe)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
+        recipe = fit_to_rows(recipe, data.train)
         texts = training_texts(task, recipe, data)
     if recipe.training.device.type == "cpu":
         use_available_cores(recipe.training.world_size)

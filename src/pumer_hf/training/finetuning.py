@@ -1,0 +1,179 @@
+"""The recipe of a run on own data whose command line names no recipe file: it comes from the model and the data.
+
+The default recipes of the scripts are for digit scenes. Of own data they would fit neither the pictures nor the texts,
+nor the number of rows.
+"""
+
+import shlex
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset, IterableDataset
+
+from ..data.task import Task
+from ..inputs import TEXT_LENGTH
+from ..models.families import FAMILIES
+from ..models.loading import data_of_paper, naming, schedule_of
+from .build import trained_backbone
+from .recipe import (
+    ModelArguments,
+    Recipe,
+    RecipeTrainingArguments,
+    make_recipe,
+    model_block,
+    parse_flags,
+    parse_recipe,
+    read_blocks,
+    split_command,
+)
+from .record import recorded_inputs
+
+OWN_DATA = ("dataset", "train_file", "validation_file", "test_file")
+"""The flags that say where own data are."""
+FITTED = ("per_device_train_batch_size", "early_stopping_patience")
+"""What follows from the number of rows, unless a flag says it."""
+MIN_STEPS, MIN_BATCH = 8, 4
+"""Few rows come in smaller batches, so that an epoch has so many steps; but no batch is smaller than this."""
+
+
+def training_recipe(task: Task, default: Path, arguments: list[str] | None = None) -> Recipe:
+    """The recipe of the command line of a script, `[FILE.yaml] [--flag value ...]`.
+
+    A file that is named is taken as it is. The default is for digit scenes alone. For own data and a model, the recipe
+    is that of the paper for the model's family and the task, with these changes, and flags override it:
+
+    - The image size is that of the model's processor. Texts are as long as in the run that trained the model, if that
+      lies in its folder; else as the pipeline reads them.
+    - In a model of another depth than the paper's, the layers that reduce are those at the same part of the depth
+      ([`schedule_of`]).
+    - Images are not augmented, and all answers become labels.
+    - Without a GPU, no processes of their own load the data.
+    - The size of a batch fits the number of rows ([`fit_to_rows`]).
+
+    Args:
+        task: what to train for.
+        default: the recipe on digit scenes, `recipes/<backbone>/<data>/<method>.yaml`.
+        arguments: the command line without the program; default `sys.argv[1:]`.
+
+    Raises:
+        ValueError, FileNotFoundError: as of [`parse_recipe`]; or own data are given, but neither a file nor a model.
+    """
+    named, flags = split_command(arguments)
+    given = given_flags(flags)
+    if named is not None or not given & set(OWN_DATA):
+        return parse_recipe(task.arguments, default, arguments)
+    values, _ = parse_flags(read_blocks(default, task.arguments), task.arguments, flags, default)
+    model, recipes = model_block(values), default.parents[2]
+    source = model.teacher or model.checkpoint
+    if source is None:
+        raise missing_model(next(name for name in OWN_DATA if name in given), task, model.backbone, recipes, flags)
+    path, blocks = finetuning_blocks(task, model, recipes, given)
+    if values["method"] not in (None, blocks["reduction"]["method"]):
+        blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
+    recipe = make_recipe(blocks, task.arguments, flags, default)
+    if recipe.training.process_index == 0:
+        print(f"No recipe file is named: the recipe is made from {source} and from {shown(path)}; flags override it.")
+    return replace(recipe, fitted=tuple(name for name in FITTED if name not in given))
+
+
+def finetuning_blocks(
+    task: Task, model: ModelArguments, recipes: Path, given: Collection[str]
+) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
+
+    Args:
+        task: what to train for.
+        model: the flags of the `model` block, with a teacher or a checkpoint.
+        recipes: the folder of all recipes.
+        given: the names of all flags.
+    """
+    role = "checkpoint" if model.teacher is None else "teacher"
+    source = str(model.teacher or model.checkpoint)
+    backbone, _ = trained_backbone(f"model.{role}", source, task if role == "teacher" else None)
+    with naming(f"model.{role}={source!r}", source, "model"):
+        config = FAMILIES[backbone].config_class.from_pretrained(source)
+    path = paper_recipe(recipes, backbone, task)
+    return path, {
+        "model": {"backbone": backbone},
+        "reduction": schedule_of(config, task.name),
+        "data": {"max_text_length": min(TEXT_LENGTH, config.max_text_length), **recorded_inputs(source)},
+        "training": training_block(path, task, given),
+    }
+
+
+def given_flags(flags: Sequence[str]) -> set[str]:
+    """The names of flags, `{"train_file"}` of `["--train-file", "a.jsonl"]` and of `["--train_file=a.jsonl"]`."""
+    words = (word.partition("=")[0] for word in flags if word.startswith("--"))
+    return {word.removeprefix("--").replace("-", "_") for word in words}
+
+
+def paper_recipe(recipes: Path, backbone: str, task: Task) -> Path:
+    """The file with the paper's recipe for a family and a task, in the folder of all recipes."""
+    return recipes / backbone / data_of_paper(task.name) / "pumer.yaml"
+
+
+def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
+    """The `training` block of a file of the paper, for own data.
+
+    Args:
+        path: the file.
+        task: of it.
+        given: the flags of the command line, which the teacher's part of the block does not override.
+    """
+    block = read_blocks(path, task.arguments)["training"]
+    block |= {"output_dir": f"outputs/own-data-{task.name}"}
+    block |= {
+        "teacher_training": {name: value for name, value in block["teacher_training"].items() if name not in given}
+    }
+    if not torch.cuda.is_available():
+        block |= {"dataloader_num_workers": 0}
+    return block
+
+
+def fit_to_rows(recipe: Recipe, train: Dataset | IterableDataset) -> Recipe:
+    """The recipe for so many training rows, in what [`training_recipe`] leaves open: with few rows, the batches are
+    smaller, so that an epoch has several steps, and no stage stops early, as its first epochs say little.
+
+    The rows of a stream are not counted.
+    """
+    if not recipe.fitted or not isinstance(train, Dataset):
+        return recipe
+    args = recipe.training
+    most = len(train) // (MIN_STEPS * args.world_size * args.gradient_accumulation_steps)
+    if most >= args.per_device_train_batch_size:
+        return recipe
+    power = 1 << max(most.bit_length() - 1, 0)  # the highest power of two up to `most`
+    fitting = {"per_device_train_batch_size": max(power, MIN_BATCH), "early_stopping_patience": 0}
+    values = {**recipe.training_values, **{name: fitting[name] for name in recipe.fitted}}
+    return replace(recipe, training=RecipeTrainingArguments(**values), training_values=values)
+
+
+def missing_model(field: str, task: Task, backbone: str, recipes: Path, flags: Sequence[str]) -> ValueError:
+    """The error of own data with neither a model nor a recipe file. It shows the two commands to choose from.
+
+    Args:
+        field: of the `data` block, which says where the data are.
+        task: of the script.
+        backbone: `"vilt"` or `"meter"`.
+        recipes: the folder of all recipes.
+        flags: of the user, which both commands have too.
+    """
+    checkpoint = read_blocks(paper_recipe(recipes, backbone, task), task.arguments)["model"]["checkpoint"]
+    scratch = recipes / backbone / "own_data" / "scratch.yaml"
+    command = ["accelerate", "launch", shown(Path(sys.argv[0]))]
+    return ValueError(
+        f"data.{field} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe file. "
+        "The default recipe is for digit scenes alone, so choose one of two commands:\n"
+        f"  to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}\n"
+        f"  to train a small model from scratch: {shlex.join([*command, shown(scratch), *flags])}"
+    )
+
+
+def shown(path: Path) -> str:
+    """A path as one would type it: relative to the working directory, if the file is in it."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
