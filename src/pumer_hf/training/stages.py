@@ -11,13 +11,22 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    ProcessorMixin,
+    ProgressCallback,
+    TrainerState,
+)
 from transformers.utils import logging
 
 from .callbacks import ReductionWarmupCallback, TokenReductionCallback
+from .interrupt import Stopped
 from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
 from .teacher_logits import add_teacher_logits
+from .timing import TimedCheckpointCallback, TimeLeftCallback
 from .trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
@@ -46,6 +55,7 @@ def train_stage(
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
         ValueError: of [`resume_point`].
+        Stopped: Ctrl-C or SIGTERM ended the training.
     """
     folder = Path(args.output_dir)
     check_new_run(args)
@@ -80,7 +90,14 @@ def train_stage(
         # A streamed dataset would be opened a second time for its first row.
         example = validation[0] if isinstance(train, IterableDataset) else None
         trainer.add_callback(TokenReductionCallback(trainer, example))
-    run_training(trainer, point, args.early_stopping_patience)
+    trainer.add_callback(TimeLeftCallback())
+    if args.save_minutes:
+        trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
+    try:
+        run_training(trainer, point, args.early_stopping_patience)
+    except KeyboardInterrupt as error:
+        close_progress_bar(trainer)
+        raise Stopped(lost_steps(folder, trainer.state)) from error
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
@@ -146,6 +163,23 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
     else:
         fit_checkpoint(point.checkpoint, trainer.accelerator)
         trainer.train(resume_from_checkpoint=str(point.checkpoint))
+
+
+def close_progress_bar(trainer: DistillationTrainer) -> None:
+    """Close the progress bar, which else is drawn once more at the end of the program, below the last message."""
+    callback = trainer.pop_callback(ProgressCallback)
+    if callback is not None and callback.training_bar is not None:
+        callback.training_bar.close()
+
+
+def lost_steps(folder: Path, state: TrainerState) -> str:
+    """What is lost of a stage that is stopped now, in words."""
+    checkpoint = last_complete_checkpoint(folder)
+    saved = 0 if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
+    where = "there is no checkpoint yet" if checkpoint is None else f"the last checkpoint is of step {saved:,}"
+    lost = state.global_step - saved
+    number = {0: "no step is", 1: "1 step is"}.get(lost, f"{lost:,} steps are")
+    return f"{folder.name} was at step {state.global_step:,} of {state.max_steps:,}, {where}, so {number} lost"
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
