@@ -187,8 +187,9 @@ def stop_at_step_5(monkeypatch):
     return choose
 
 
-@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
-@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize(
+    ("resumed", "number", "name"), [(False, signal.SIGINT, "Ctrl-C"), (True, signal.SIGTERM, "SIGTERM")]
+)
 def test_a_stopped_run_ends_in_one_line_that_says_how_to_go_on_and_what_is_lost(
     resumed, number, name, stop_at_step_5, tmp_path
 ):
