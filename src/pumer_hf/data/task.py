@@ -11,6 +11,7 @@ from transformers import EvalPrediction, ProcessorMixin
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import Convert
+from .downloads import check_downloaded
 from .hub import load_hub_split
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
@@ -76,6 +77,7 @@ def load_splits(
         scenes: makes digit scenes; arguments: the split and how many.
         columns: what a Hub dataset must have, see [`load_hub_split`].
     """
+    check_downloaded(args)
     splits: dict[str, Any] = {}
     missing: dict[str, int] = {}
     unlabelled: dict[str, list[str]] = {}

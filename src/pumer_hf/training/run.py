@@ -16,6 +16,7 @@ from transformers.utils import logging
 
 from ..bench.cost import cost_report
 from ..data.collator import Collator
+from ..data.downloads import check_downloaded
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
 from ..data.vqa import VqaDataArguments
@@ -76,6 +77,7 @@ def run_stages(task: Task, default: Path) -> None:
             check_reporters(args)
             check_push(args)
         check_streaming(recipe)
+        check_downloaded(recipe.data, recipe.model.checkpoint)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         texts = training_texts(task, recipe, data)
