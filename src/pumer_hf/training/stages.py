@@ -201,8 +201,11 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
     """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
     folder = Path(args.output_dir)
     if folder.is_dir() and any(folder.iterdir()) and not args.resume:
+        results = folder / "results.json"
+        done = f", which is finished: {results} has its results" if results.is_file() else ""
+        what = "evaluate it again" if done else "continue it"
         raise FileExistsError(
-            f"{folder} holds a run already: continue it with --resume, or choose another --output_dir"
+            f"{folder} holds a run already{done}; {what} with --resume, or choose another --output_dir to begin anew"
         )
 
 
