@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from .callbacks import ReductionWarmupCallback, TokenReductionCallback
+from ..data.collator import Collator
+from ..models.base import unwrapped
+from .callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
 from .interrupt import Stopped
 from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
@@ -84,15 +87,8 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
-    if model.reduction is not None:
-        if args.reduction_warmup_steps:
-            trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
-        # A streamed dataset would be opened a second time for its first row.
-        example = validation[0] if isinstance(train, IterableDataset) else None
-        trainer.add_callback(TokenReductionCallback(trainer, example))
-    trainer.add_callback(TimeLeftCallback())
-    if args.save_minutes:
-        trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
+    # A streamed dataset would be opened a second time for its first row.
+    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None)
     try:
         run_training(trainer, point, args.early_stopping_patience)
     except KeyboardInterrupt as error:
@@ -101,6 +97,26 @@ def train_stage(
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
+
+
+def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any) -> None:
+    """Add what a stage does beside the steps of training.
+
+    Args:
+        trainer: of the stage; it decides what is needed.
+        collator: of the rows to train on.
+        example: as of [`TokenReductionCallback`].
+    """
+    args = cast(RecipeTrainingArguments, trainer.args)
+    if unwrapped(trainer.model).reduction is not None:
+        if args.reduction_warmup_steps:
+            trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
+        trainer.add_callback(TokenReductionCallback(trainer, example))
+    if isinstance(collator, Collator):
+        trainer.add_callback(EpochDrawsCallback(collator))
+    trainer.add_callback(TimeLeftCallback())
+    if args.save_minutes:
+        trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
 
 
 @dataclass(frozen=True)
