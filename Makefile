@@ -16,7 +16,8 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 
 help:
 	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores);"
-	@echo "                 ARGS=--resume continues an interrupted run"
+	@echo "                 ARGS=--resume continues an interrupted run,"
+	@echo "                 ARGS='--output_dir outputs/again' begins another one"
 	@echo "make test        run the tests"
 	@echo "make test-slow   run the slow tests too"
 	@echo "make test-lowest run the tests on the lowest versions that are declared (Python 3.10 or 3.11), in .venv-lowest"
@@ -41,8 +42,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) --editable ".[digits,dev]"
 	@touch $@
 
+# Without a launcher, whose traceback would follow Ctrl-C and any error; so on one GPU, if there are several.
 demo: install
-	$(BIN)/accelerate launch recipes/train_vqa.py $(ARGS)
+	@CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} $(BIN)/python recipes/train_vqa.py $(ARGS)
 
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses auto

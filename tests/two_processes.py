@@ -1,8 +1,12 @@
 """What tests run in a process of its own, which has to be able to import it."""
 
+import os
+
 import torch
 
 from pumer_hf.reducers.tip_losses import contrastive_loss
+from pumer_hf.training.recipe import RecipeTrainingArguments
+from pumer_hf.training.timing import TimedCheckpointCallback
 
 
 def contrast_of_a_share(rank, folder):
@@ -14,4 +18,22 @@ def contrast_of_a_share(rank, folder):
     loss.backward()
     torch.save((loss.item(), text.grad, image.grad), f"{folder}/share-{rank}.pt")
     torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def decide_to_save(rank, folder):
+    """Whether a checkpoint is due, where it is by the clock of the first of two processes, and where it is by that of
+    the other one, into a file.
+    """
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    args = RecipeTrainingArguments(output_dir=folder, use_cpu=True, report_to="none")
+    assert args.world_size == 2
+    decisions = []
+    for late in (0, 1):
+        callback = TimedCheckpointCallback(minutes=1000)
+        callback.saved_at -= 120_000 if rank == late else 0
+        decisions.append(callback._is_due(args))
+    torch.save(decisions, f"{folder}/decision-{rank}.pt")
     torch.distributed.destroy_process_group()

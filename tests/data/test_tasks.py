@@ -406,6 +406,27 @@ def test_retrieval_evaluation_is_fixed_and_training_is_not(processor):
     assert not torch.equal(*two(training=True))
 
 
+def test_draws_of_an_epoch_depend_on_its_name_and_the_rows_alone(processor):
+    collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=4, training=True)
+    rows = [retrieval_row(1), retrieval_row(2)]
+
+    def drawn(name, rows=rows):
+        torch.rand(3)  # whatever was drawn before
+        collator.draws_of = name
+        return collator(rows)["input_ids"]
+
+    torch.manual_seed(0)
+    first, state = drawn("epoch 0"), torch.get_rng_state()
+    assert torch.equal(drawn("epoch 0"), first)
+    assert not torch.equal(drawn("epoch 1"), first)
+    assert not torch.equal(drawn("epoch 0", rows[::-1]), first.flip(0))
+    torch.set_rng_state(state)
+    before = torch.rand(3)
+    torch.set_rng_state(state)
+    collator(rows)
+    assert torch.equal(torch.rand(3), before)  # the steps of training draw what they would without
+
+
 def test_all_captions_of_an_image_are_trained(processor):
     torch.manual_seed(0)
     collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=1, training=True)

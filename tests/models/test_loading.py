@@ -173,3 +173,30 @@ def test_the_advice_of_every_command_works(backbone, command, tmp_path, monkeypa
     (tmp_path / "schedule.json").write_text(advice)
     if command[0] == "explain":
         assert main([command[0], checkpoint, *command[1:], "--reduction", "schedule.json"]) == 0
+
+
+@pytest.fixture
+def without_processor(folder):
+    for path in folder.iterdir():
+        if path.name not in ("config.json", "model.safetensors"):
+            path.unlink()
+    return str(folder)
+
+
+def test_a_folder_without_a_processor_says_how_to_add_it(without_processor, tmp_path, capsys):
+    draw(tmp_path / "scene.png")
+    for words in (
+        ["explain", without_processor, str(tmp_path / "scene.png"), "what digit is red?"],
+        ["measure", without_processor, "--scenes", "2"],
+        ["demo", without_processor, "--export-space", str(tmp_path / "space")],
+    ):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert f"'{without_processor}': there is no processor in this folder" in told
+        assert f".save_pretrained('{without_processor}')" in told
+    assert main(["push", without_processor, "user/name", "--dry-run"]) == 2
+    assert f"save_pretrained('{without_processor}')" in capsys.readouterr().err
+
+
+def test_measuring_speed_needs_no_processor(without_processor, capsys):
+    assert main(["bench", without_processor, "--seconds", "0.05", "--batch-size", "2", "--no-memory"]) == 0

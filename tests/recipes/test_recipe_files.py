@@ -1,6 +1,7 @@
 """Every recipe file: it names itself, builds its model at full size, and trains a step with a tiny model."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -132,6 +133,27 @@ def test_a_recipe_trains_a_step(path, tiny_checkpoints, train_a_step):
     folder = train_a_step(PAPER_TASKS[path.parts[1]], blocks)
     stages = {"finetune": ["teacher"], "tip": ["teacher", "reducer", "student"]}.get(path.stem, ["teacher", "student"])
     assert sorted(stage.name for stage in folder.iterdir() if stage.is_dir()) == sorted(stages)
+
+
+@pytest.mark.parametrize("path", PAPER, ids=str)
+def test_a_recipe_says_what_to_download_before_it_says_that_a_file_is_missing(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", str(RECIPES / path), "--use_cpu", "true"])
+    with pytest.raises(SystemExit) as error:
+        run_recipe(PAPER_TASKS[path.parts[1]], default=RECIPES / path)
+    told, blocks = str(error.value), read(path)
+    data = blocks["data"]
+    files = {file for name, value in data.items() if name.endswith("_file") for file in value}
+    assert told.startswith("train.py: error: download first:\n")
+    lines = [line.strip() for line in told.splitlines() if line.startswith("  ")]
+    assert all(re.match(r"https?://\S+ \(.+\)$", line) for line in lines)
+    for folder in (*(str(Path(file).parent) for file in files), data["image_dir"]):
+        assert any(line.endswith(f" {folder})") for line in lines), folder
+    checkpoint = blocks["model"]["checkpoint"]
+    assert any(checkpoint in line for line in lines) == (path.parts[0] == "meter")
+    comment = next((line for line in (RECIPES / path).read_text().splitlines() if "pumer-hf convert" in line), "")
+    assert comment.partition("pumer-hf")[2] in told  # the same command
+    assert len(lines) == len(files) + (2 if path.parts[1] == "vqav2" else 1) + (path.parts[0] == "meter")
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[1] == "digit_scenes"], ids=str)

@@ -84,6 +84,9 @@ def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
         write(tmp_path / "data", split)
     process = run()
     assert process.returncode == 0, process.stderr
+    assert f"streamed from {tmp_path / 'data'}" in process.stdout
+    assert f"3 rows of {tmp_path / 'data'}, validation; 3 labels" in process.stdout
+    assert "1 rows without a label are left out" in process.stdout
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["student"]["questions"] == 3  # one of four has no label
     log = json.loads((tmp_path / "run" / "student" / "trainer_state.json").read_text())["log_history"]

@@ -11,6 +11,7 @@ import torch
 from in_process import run_here
 from PIL import Image
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "train_vqa.py"
@@ -160,7 +161,9 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(digits, tmp
     assert not (folder / "student" / "checkpoint-16").exists()
     assert not (folder / "results.json").exists()
     times = [path.stat().st_mtime_ns for path in (state, folder / "teacher" / "model.safetensors")]
-    run_recipe(folder, **flags, resume="true")
+    resumed = run_recipe(folder, **flags, resume="true")
+    assert f"is complete in {folder / 'teacher'}, so it is skipped" in resumed.stdout
+    assert "24 steps (6 epochs) of 8 rows, learning rate 0.0003; goes on after step 8" in resumed.stdout
     # neither was made again
     assert [path.stat().st_mtime_ns for path in (state, folder / "teacher" / "model.safetensors")] == times
     assert_same_weights(folder / "teacher", whole / "teacher")
@@ -168,6 +171,67 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(digits, tmp
     assert [entry["step"] for entry in log_of(folder / "student") if "loss" in entry] == [*range(1, 25)]
     for name in ("teacher", "student"):
         assert results_in(folder)[name] == results_in(whole)[name]
+
+
+@pytest.fixture
+def stop_at_step_5(monkeypatch):
+    """Sends a signal to this process after step 5 of the student; gives how to choose which."""
+
+    def choose(number):
+        class Stop(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if args.output_dir.endswith("student") and state.global_step == 5:
+                    os.kill(os.getpid(), number)
+
+        monkeypatch.setattr("pumer_hf.training.stages.TimeLeftCallback", Stop)
+
+    return choose
+
+
+@pytest.mark.parametrize(
+    ("resumed", "number", "name"), [(False, signal.SIGINT, "Ctrl-C"), (True, signal.SIGTERM, "SIGTERM")]
+)
+def test_a_stopped_run_ends_in_one_line_that_says_how_to_go_on_and_what_is_lost(
+    resumed, number, name, stop_at_step_5, tmp_path
+):
+    stop_at_step_5(number)
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    flags = {**SCENES, "max_steps": "8", "save_steps": "3", **({"resume": "true"} if resumed else {})}
+    process = run_here(command(tmp_path / "run", **flags), tmp_path)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in process.stderr
+    last = process.stderr.splitlines()[-1]
+    assert last.startswith(f"Stopped by {name}: student was at step 5 of 8, ")
+    assert "checkpoint is of step 3, so 2 steps are lost" in last
+    assert last.endswith("the same command." if resumed else "the same command with --resume.")
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_that_is_stopped_before_it_trains_loses_no_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("pumer_hf.training.run.check_sources", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    process = run_here(command(tmp_path / "run", **SCENES), tmp_path)
+    assert process.returncode == 130
+    assert "no step is lost" in process.stderr.splitlines()[-1]
+
+
+LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recipes/accelerate/ddp_4xa100.yaml")]
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_stopped_tell_it_once(tmp_path):
+    words = command(tmp_path / "run", **SCENES, teacher_training='{"max_steps": 100000}', save_minutes="0.02")
+    words[1:1] = [*LAUNCH, "--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        while not list((tmp_path / "run" / "teacher").glob("checkpoint-*/trainer_state.json")):
+            assert process.poll() is None, (tmp_path / "log.txt").read_text()
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.wait(timeout=60)
+    told = (tmp_path / "log.txt").read_text()
+    assert told.count("Stopped by Ctrl-C: teacher was at step ") == 1
+    # what there is beside it is of the launcher, which knows no quiet end
+    assert told.count("Traceback") == told.count("SignalException: Process ") == 1
 
 
 @pytest.fixture
@@ -196,6 +260,15 @@ def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     python, script, *words = command(folder, **files, **flags, max_steps="2")
     process = run_here([python, script, str(SCRATCH), *words], tmp_path)
     assert process.returncode == 0, process.stderr
+    plan = dict(line.strip().split("  ", 1) for line in process.stdout.partition("\n")[2].splitlines()[:11])
+    assert process.stdout.startswith("Plan of this run:\n")
+    assert "random weights" in plan["model"]
+    assert plan["pictures"].strip().startswith("48 x 48 pixels")
+    assert plan["texts"].strip().startswith("12 tokens")
+    assert f"6 rows of {own_data / 'train.jsonl'}; 5 labels, most often " in plan["train"]
+    assert "1 rows whose image is missing are left out" in plan["train"]
+    assert "2 rows whose image is missing are left out" in plan["test"]
+    assert plan["teacher"].strip().startswith("2 steps (2 epochs) of 8 rows")
     results = results_in(folder)
     assert results["missing_images"] == {"train": 1, "validation": 0, "test": 2}
     assert "Rows left out since an image is missing: train 1, test 2." in process.stdout

@@ -7,7 +7,9 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_tasks import tiny
 
+from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.training.recipe import RecipeTrainingArguments
 from pumer_hf.training.stages import train_stage
 
@@ -126,3 +128,46 @@ def test_a_resumed_stage_stops_as_early_as_one_that_was_not_interrupted(train, s
     folder = train(tmp_path / "run", [40.0], resume=True, **options)
     assert len(steps) == 1
     assert_same_weights(folder, load_file(folder / "checkpoint-1" / "model.safetensors"))
+
+
+# What a collator draws
+
+
+@pytest.fixture
+def train_on_draws(make_args):
+    """Train a stage of retrieval, whose captions are drawn anew for each batch; `at_step` ends it as Ctrl-C does."""
+
+    def run(folder, *, at_step=None, **overrides):
+        args = RETRIEVAL.arguments(train_scenes=12, eval_scenes=4, num_negatives=3, max_text_length=16)
+        data = RETRIEVAL.load(args, None)
+        model, processor = tiny("vilt", "retrieval", reduction=None, hidden_dropout_prob=0.1)
+        numbers = itertools.count(1)
+
+        def forward(module, *_):
+            if module.training and next(numbers) == at_step:
+                raise KeyboardInterrupt
+
+        model.register_forward_pre_hook(forward)
+        values = {"save_strategy": "steps", "save_steps": 2, "max_steps": 5, "optim": "adamw_torch", **overrides}
+        train_stage(
+            make_args(RecipeTrainingArguments, output_dir=str(folder), learning_rate=1e-3, **values),
+            model,
+            train=data.train,
+            validation=data.validation,
+            collator=RETRIEVAL.collator(processor, data, args, True),
+            processor=processor,
+            compute_metrics=RETRIEVAL.metrics(data.validation, data.labels),
+        )
+        return folder
+
+    return run
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_stage_that_goes_on_within_an_epoch_draws_what_a_whole_one_does(workers, train_on_draws, tmp_path):
+    options = {"dataloader_num_workers": workers}
+    whole = train_on_draws(tmp_path / "whole", **options)
+    with pytest.raises(KeyboardInterrupt):
+        train_on_draws(tmp_path / "parts", at_step=4, **options)
+    folder = train_on_draws(tmp_path / "parts", resume=True, **options)
+    assert_same_weights(folder, load_file(whole / "model.safetensors"))

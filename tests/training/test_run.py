@@ -113,7 +113,10 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(there, args_for, tm
 
 def test_a_folder_with_a_run_is_refused_without_resume(args_for, tmp_path):
     (tmp_path / "teacher").mkdir()
-    with pytest.raises(FileExistsError, match=f"{tmp_path} holds a run already.*--resume"):
+    with pytest.raises(FileExistsError, match=f"{tmp_path} holds a run already; continue it with --resume"):
+        open_output_folder(args_for(tmp_path))
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(FileExistsError, match=f"which is finished: {tmp_path / 'results.json'} has its results"):
         open_output_folder(args_for(tmp_path))
     open_output_folder(args_for(tmp_path, resume=True))
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tiny_tasks import LABELS, tiny
 from torch.nn import functional as F
-from transformers import TrainerCallback, TrainingArguments, default_data_collator
+from transformers import AutoProcessor, TrainerCallback, TrainingArguments, default_data_collator
 
 from pumer_hf import (
     DistillationTrainer,
@@ -20,6 +21,7 @@ from pumer_hf import (
     PuMerViltForVisualEntailment,
     ReductionWarmupCallback,
 )
+from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.reducers.pumer import PuMerReducer
 
 # transformers renamed it in 5.23
@@ -666,3 +668,28 @@ def test_evaluation_has_a_collator_of_its_own(make_model, make_rows, make_args):
     del calls[:]
     next(iter(trainer.get_train_dataloader()))
     assert set(calls) == {"train"}
+
+
+# The processor that is saved
+
+
+def test_the_processor_of_our_collator_is_saved(make_args, tmp_path):
+    model, processor = tiny("vilt")
+    collator = VqaCollator(processor, LABELS["vqa"])
+    trainer = DistillationTrainer(model, args=make_args(), data_collator=collator)
+    trainer.save_model(str(tmp_path / "model"))
+    saved = AutoProcessor.from_pretrained(tmp_path / "model")
+    assert saved.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    _, other = tiny("vilt")
+    given = DistillationTrainer(model, args=make_args(), data_collator=collator, processing_class=other)
+    assert given.processing_class is other
+
+
+def test_a_model_that_is_saved_without_a_processor_is_told_once(make_model, make_rows, run_training, monkeypatch):
+    told = []
+    monkeypatch.setattr("pumer_hf.hub.trainer.logger.warning_once", told.append)
+    trainer = run_training(make_model(), make_rows(4), save_strategy="steps", save_steps=1)
+    trainer.save_model()
+    assert len(set(told)) == 1
+    assert "processing_class is None" in told[0]
+    assert "save_pretrained" in told[0]

@@ -1,5 +1,6 @@
 """From rows to batches: what the collators of all tasks share."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,9 @@ class Collator:
     """Change the images at random; for training only."""
     image_saliency: bool = False
     """Also give `image_saliency` float (B, rows, columns), from `boxes` in the rows: what each text is about."""
+    draws_of: str | None = None
+    """Names the seed and the epoch that random draws are of: then a batch depends on them and on its rows alone, and a
+    resumed run draws what a whole one does. None: torch's generator goes on."""
 
     def for_benchmark(self) -> "Collator":
         """The collator for measuring speed: one text and the images that it is about per row."""
@@ -57,6 +61,14 @@ class Collator:
         raise NotImplementedError
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        if self.draws_of is None or not self.is_random:
+            return self._batch(rows)
+        own = "\n".join([self.draws_of, *(row["origin"] for row in rows)])
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(zlib.crc32(own.encode()))  # of the CPU alone
+            return self._batch(rows)
+
+    def _batch(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         texts, images = [self.texts(row) for row in rows], [self.images(row) for row in rows]
         num_texts = None if isinstance(texts[0], str) else len(texts[0])
         num_images = len(images[0]) if isinstance(images[0], list) else None

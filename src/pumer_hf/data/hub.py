@@ -53,7 +53,9 @@ class Reader:
         return {**row, "origin": origin}
 
 
-def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Convert]) -> Any:
+def load_hub_split(
+    args: DataArguments, split: str, columns: Mapping[str, Convert], unlabelled: list[str] | None = None
+) -> Any:
     """Load a split.
 
     Args:
@@ -62,6 +64,7 @@ def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Conver
         split: `"train"`, `"validation"` or `"test"`.
         columns: our name of each column and its converter, the label first: of a row without one nothing else is read,
             and it is left out, with a warning.
+        unlabelled: a list, to which the origins of rows without a label are added; not those of a stream.
 
     Returns:
         A dataset with these columns and `origin`.
@@ -84,7 +87,7 @@ def load_hub_split(args: DataArguments, split: str, columns: Mapping[str, Conver
     if streaming:
         return stream_rows(dataset, reader, origin)
     rows = range(len(dataset)) if args.split_column is None else _rows_of_split(args, split, dataset)
-    return convert_rows(dataset, reader, origin, rows)
+    return convert_rows(dataset, reader, origin, rows, unlabelled)
 
 
 def log_unlabelled(number: int, total: int, first: str) -> None:
@@ -92,10 +95,16 @@ def log_unlabelled(number: int, total: int, first: str) -> None:
     logger.warning("%d of %d rows have no label and are left out; the first is %s", number, total, first)
 
 
-def convert_rows(dataset: Dataset, reader: Reader, origin: str, rows: Sequence[int]) -> Dataset:
-    """The rows of a loaded dataset. The images are not written anew, unless their column holds something else."""
+def convert_rows(
+    dataset: Dataset, reader: Reader, origin: str, rows: Sequence[int], unlabelled: list[str] | None = None
+) -> Dataset:
+    """The rows of a loaded dataset. The images are not written anew, unless their column holds something else.
+
+    `unlabelled`: as of [`load_hub_split`].
+    """
     images = [name for name, convert in reader.converts.items() if convert is image_of]
-    converted = _read_texts(dataset, reader, origin, rows)
+    without_label: list[str] = [] if unlabelled is None else unlabelled
+    converted = _read_texts(dataset, reader, origin, rows, without_label)
     dataset = dataset.select_columns([reader.sources[name] for name in images])
     dataset = dataset.rename_columns({theirs: ours for ours in images if (theirs := reader.sources[ours]) != ours})
     rewritten = []
@@ -113,12 +122,16 @@ def convert_rows(dataset: Dataset, reader: Reader, origin: str, rows: Sequence[i
     return _rewrite_images(dataset, reader, rewritten) if rewritten else dataset
 
 
-def _read_texts(dataset: Any, reader: Reader, origin: str, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Our columns but the images, and `origin`, of the rows that have a label, by the number of the row."""
+def _read_texts(
+    dataset: Any, reader: Reader, origin: str, rows: Sequence[int], unlabelled: list[str]
+) -> dict[int, dict[str, Any]]:
+    """Our columns but the images, and `origin`, of the rows that have a label, by the number of the row.
+
+    The origins of the others are added to `unlabelled`.
+    """
     texts = [name for name, convert in reader.converts.items() if convert is not image_of]
     values = dataset.select_columns([reader.sources[name] for name in texts])[:]
     converted: dict[int, dict[str, Any]] = {}
-    unlabelled = []
     for index in rows:
         given = {name: column[index] for name, column in values.items()}
         row = reader.row(given, f"{origin}, row {index}", texts)

@@ -33,25 +33,40 @@ class SnliVeDataArguments(DataArguments):
 def load_snli_ve(args: SnliVeDataArguments, labels: Sequence[str] | None = None) -> TaskData:
     """Load the three splits, with the columns `image`, `hypothesis` and `label`."""
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
+    unlabelled: dict[str, list[str]] = {split: [] for split in args.needed_splits}
     data = load_splits(
         args,
-        read=read_snli_ve,
+        read=lambda files, image_dir, split, skipped: read_snli_ve(
+            files, image_dir, split, skipped, unlabelled[split]
+        ),
         scenes=lambda split, number: hypothesis_scenes(split, number, **scene),
         columns={"label": entailment, "hypothesis": text_of, "image": image_of},
     )
-    return replace(data, labels=check_labels(labels, ENTAILMENT))
+    in_files = {split: len(origins) for split, origins in unlabelled.items() if args.has_files}
+    return replace(data, labels=check_labels(labels, ENTAILMENT), unlabelled={**data.unlabelled, **in_files})
 
 
-def read_snli_ve(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
+def read_snli_ve(
+    files: list[str],
+    image_dir: str | None,
+    split: str,
+    skipped: list[str] | None = None,
+    unlabelled: list[str] | None = None,
+) -> Dataset:
     """Read one of SNLI-VE's files (`snli_ve_dev.jsonl`).
 
     The hypothesis is `sentence2`, the label `gold_label`; rows without consensus (`-`) are left out. The image is the
     beginning of `pairID` (`4705552913.jpg#2r1n`), in `image_dir` (default: the folder of the file). Own data may name
-    it in a field `image` instead. `skipped`: as of [`to_dataset`].
+    it in a field `image` instead. `skipped`: as of [`to_dataset`]. `unlabelled`: a list, to which the origins of rows
+    without consensus are added.
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
+    without_label: list[str] = [] if unlabelled is None else unlabelled
     return to_dataset(
-        _rows(files, folder), FEATURES, f"{files[0]}: the file holds no hypothesis with a label", skipped
+        _rows(files, folder, without_label),
+        FEATURES,
+        f"{files[0]}: the file holds no hypothesis with a label",
+        skipped,
     )
 
 
@@ -65,8 +80,8 @@ def entailment(value: Any, feature: Any) -> str | None:
     return name.strip().lower()
 
 
-def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
-    total, unlabelled = 0, []
+def _rows(files: list[str], folder: Path, unlabelled: list[str]) -> Iterator[dict[str, Any]]:
+    total = 0
     for row, origin in read_objects(files):
         total += 1
         label = json_field(row, "gold_label", str, origin)

@@ -11,6 +11,7 @@ from transformers import EvalPrediction, ProcessorMixin
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import Convert
+from .downloads import check_downloaded
 from .hub import load_hub_split
 
 Metrics = Callable[[EvalPrediction], dict[str, float]]
@@ -28,6 +29,10 @@ class TaskData:
     """The classes in the order of the logits; none for retrieval."""
     missing_images: Mapping[str, int] = field(default_factory=dict)
     """For each split that was read from files with `missing_images="skip"`: how many of its rows were left out."""
+    unlabelled: Mapping[str, int] = field(default_factory=dict)
+    """For each split that was loaded: how many of its rows were left out since they have no label."""
+    unknown_answers: Mapping[str, int] = field(default_factory=dict)
+    """In VQA, for each split: how many of its rows have no answer among the labels. Those of training are left out."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,13 @@ def load_splits(
         scenes: makes digit scenes; arguments: the split and how many.
         columns: what a Hub dataset must have, see [`load_hub_split`].
     """
+    check_downloaded(args)
     splits: dict[str, Any] = {}
     missing: dict[str, int] = {}
+    unlabelled: dict[str, list[str]] = {}
     for split in args.needed_splits:
         if args.dataset is not None:
-            splits[split] = load_hub_split(args, split, columns)
+            splits[split] = load_hub_split(args, split, columns, unlabelled.setdefault(split, []))
         elif args.has_files:
             skipped: list[str] | None = [] if args.missing_images == "skip" else None
             splits[split] = read(args.files(split) or [], args.image_dir, split, skipped)
@@ -88,6 +95,7 @@ def load_splits(
     return TaskData(
         **{name: splits[own] for name, own in source.items()},
         missing_images={name: missing[own] for name, own in source.items() if own in missing},
+        unlabelled={split: len(origins) for split, origins in unlabelled.items()},
     )
 
 

@@ -111,14 +111,15 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
             raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
         counted = counted_answers(data.train, data.validation, args.answer_counting)
         labels = answer_labels(counted, min_count)
-    splits = {}
+    splits, unknown = {}, {}
     for split in SPLITS:
         if split == "train" and args.streaming:
             continue  # a streamed row without a known answer trains towards "none of these"
-        splits[split] = drop_unknown(
-            getattr(data, split), labels, args.unknown_answers, drop=split == "train", min_count=min_count
-        )
-    return replace(data, **splits, labels=tuple(labels))
+        rows = getattr(data, split)
+        known = drop_unknown(rows, labels, args.unknown_answers, drop=True, min_count=min_count)
+        splits[split] = known if split == "train" else rows
+        unknown[split] = len(rows) - len(known)
+    return replace(data, **splits, labels=tuple(labels), unknown_answers=unknown)
 
 
 def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:

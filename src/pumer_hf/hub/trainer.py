@@ -148,6 +148,15 @@ class HubTrainer(Trainer):
             self.hub_model_id = HfApi(token=token).create_repo(name, private=private, exist_ok=True).repo_id
         self.push_in_progress = None
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.processing_class is None and self.args.should_save:
+            logger.warning_once(
+                "processing_class is None, so what the trainer saves has no processor, without which neither pumer-hf "
+                "nor a pipeline opens it: give the trainer processing_class=..., or add the processor to the folder "
+                "with `processor.save_pretrained(FOLDER)`"
+            )
+
     def create_model_card(self, **facts: Any) -> None:
         """Write the card into `args.output_dir`.
 

@@ -166,6 +166,11 @@ def naming(name: str, source: str, part: str) -> Iterator[None]:
     try:
         yield
     except (OSError, HFValidationError) as error:
+        if part == "processor" and Path(source).is_dir():
+            raise ValueError(
+                f"{name}: there is no processor in this folder. Add that of the model that it was trained from: "
+                f"`AutoProcessor.from_pretrained(MODEL).save_pretrained({source!r})` ({one_line(error)})"
+            ) from error
         where = "in this folder" if Path(source).is_dir() else "here or on the Hub"
         raise ValueError(
             f"{name}: there is no {part} {where}, give another folder or Hub id: {one_line(error)}"

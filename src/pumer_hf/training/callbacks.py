@@ -1,4 +1,4 @@
-"""Trainer callbacks about token reduction."""
+"""Trainer callbacks about token reduction, and about what is drawn at random."""
 
 import inspect
 from typing import Any
@@ -8,6 +8,7 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..bench.flops import count_flops
+from ..data.collator import Collator
 from ..models.base import unwrapped
 
 
@@ -57,6 +58,21 @@ class TokenReductionCallback(TrainerCallback):
                 logs[f"text_tokens/layer_{trace.layer}"] = trace.num_text
                 logs[f"image_tokens/layer_{trace.layer}"] = trace.num_image
         self.trainer.log(logs)
+
+
+class EpochDrawsCallback(TrainerCallback):
+    """Lets what a collator draws at random depend on `args.seed`, the epoch and the rows of a batch alone.
+
+    So a run that is resumed within an epoch draws what it would have drawn, whatever was drawn ahead before it ended.
+    """
+
+    def __init__(self, collator: Collator):
+        self.collator = collator
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.collator.draws_of = f"seed {args.seed}, epoch {int(state.epoch or 0)}"
 
 
 class ReductionWarmupCallback(TrainerCallback):

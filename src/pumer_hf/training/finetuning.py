@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 
+from ..data.downloads import check_downloaded
 from ..data.task import Task
 from ..inputs import TEXT_LENGTH
 from ..models.families import FAMILIES
@@ -93,6 +94,7 @@ def finetuning_blocks(
     """
     role = "checkpoint" if model.teacher is None else "teacher"
     source = str(model.teacher or model.checkpoint)
+    check_downloaded(task.arguments(), source)
     backbone, _ = trained_backbone(f"model.{role}", source, task if role == "teacher" else None)
     with naming(f"model.{role}={source!r}", source, "model"):
         config = FAMILIES[backbone].config_class.from_pretrained(source)

@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import Any, cast
 
 from transformers import set_seed
-from transformers.utils import logging
 
 from ..data.arguments import DataArguments
 from ..data.vqa import VQA, VqaDataArguments
@@ -12,8 +11,6 @@ from .build import build_teacher
 from .recipe import ModelArguments, Recipe, exit_on_user_error
 from .record import begin_stage, made_from, without_student
 from .stages import train_stage
-
-logger = logging.get_logger(__name__)
 
 QUESTION_KINDS = ["digit_by_colour", "colour_of_digit", "absent"]
 """Each has many answers and is about one digit, so that even a model from scratch gets to know digits and colours, and
@@ -34,10 +31,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
     Returns:
         The `model` block, with the pretrained model as `checkpoint`.
     """
-    if recipe.training.pretraining is None:
-        return recipe.model
-    if recipe.model.teacher or recipe.model.checkpoint or recipe.data.dataset or recipe.data.train_file:
-        logger.info("no pretraining: it is for models from scratch on digit scenes")
+    if not is_pretrained(recipe):
         return recipe.model
     args = recipe.stage("pretraining")
     args.push_to_hub = False  # the repository is the student's
@@ -61,6 +55,12 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         compute_metrics=VQA.metrics(data.validation, data.labels),
     )
     return replace(recipe.model, checkpoint=args.output_dir, config=None)
+
+
+def is_pretrained(recipe: Recipe) -> bool:
+    """Whether a run has this stage, which is for models from scratch on digit scenes."""
+    exists = recipe.model.teacher or recipe.model.checkpoint or recipe.data.dataset or recipe.data.train_file
+    return recipe.training.pretraining is not None and not exists
 
 
 def question_arguments(args: DataArguments) -> VqaDataArguments:

@@ -104,6 +104,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     benchmark_seconds: float = field(
         default=10.0, metadata={"help": "How long to measure the throughput of teacher and student."}
     )
+    save_minutes: float = field(
+        default=5.0,
+        metadata={
+            "help": "Save a checkpoint for --resume when so many minutes have passed since the last one, beside those "
+            "of save_strategy; 0: never. It is removed once there is a newer one."
+        },
+    )
     resume: bool = field(
         default=False,
         metadata={"help": "Continue an interrupted run: skip finished stages, go on in the unfinished one."},
@@ -123,6 +130,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
         if self.reduction_warmup_steps < 0:
             raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+        if self.save_minutes < 0:
+            raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
+        if vars(self).get("enable_jit_checkpoint"):  # some versions of transformers have it
+            raise ValueError(
+                "training.enable_jit_checkpoint is not for recipes, which would take a stopped stage for a finished "
+                "one: SIGTERM ends them as Ctrl-C does, so leave it out"
+            )
         for name in self.report_to or ():
             if name not in INTEGRATION_TO_CALLBACK:
                 nearest = _nearest(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])

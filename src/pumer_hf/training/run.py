@@ -10,12 +10,13 @@ from typing import Any
 from accelerate import PartialState
 from huggingface_hub import constants
 from torch import Tensor
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction, ProcessorMixin, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from ..bench.cost import cost_report
 from ..data.collator import Collator
+from ..data.downloads import check_downloaded
 from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
 from ..data.vqa import VqaDataArguments
@@ -34,13 +35,15 @@ from ..wheel import installation
 from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from .cards import draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
+from .interrupt import ending_in_one_line
 from .pairs import evaluate_retrieval
 from .parameters import begin_reducer_stage
 from .placement import whole_models
-from .pretraining import pretrain
-from .recipe import STAGES, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
+from .pretraining import is_pretrained, pretrain
+from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report, write_json
+from .run_plan import run_plan, trained_stages
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 from .trainer import check_devices, check_label_smoothing
@@ -55,6 +58,12 @@ def run_recipe(task: Task, default: Path) -> None:
         task: what to train for.
         default: the recipe on digit scenes, for a command line that names neither a recipe file nor data.
     """
+    with ending_in_one_line():
+        run_stages(task, default)
+
+
+def run_stages(task: Task, default: Path) -> None:
+    """What [`run_recipe`] does, when nothing stops it."""
     with exit_on_user_error():
         recipe = training_recipe(task, default)
         check_devices(recipe.training)
@@ -63,6 +72,7 @@ def run_recipe(task: Task, default: Path) -> None:
             check_reporters(args)
             check_push(args)
         check_streaming(recipe)
+        check_downloaded(recipe.data, recipe.model.checkpoint)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
         recipe = fit_to_rows(recipe, data.train)
@@ -70,16 +80,28 @@ def run_recipe(task: Task, default: Path) -> None:
     if recipe.training.device.type == "cpu":
         use_available_cores(recipe.training.world_size)
 
-    model = pretrain(recipe, texts)
-    set_seed(recipe.training.seed)
     with exit_on_user_error():
-        teacher, processor = build_teacher(model, data.labels, texts, recipe.data.max_text_length, task)
-        collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
-        check_recipe(recipe, teacher, collator)
+        teacher, processor = first_model(recipe.model, task, recipe, data, texts)
+        check_recipe(recipe, teacher, task.collator(processor, data, recipe.data, True))
+    if recipe.training.process_index == 0:
+        print(run_plan(task, recipe, data, teacher, processor), flush=True)
+    if is_pretrained(recipe):
+        pretrained = pretrain(recipe, texts)
+        with exit_on_user_error():
+            teacher, processor = first_model(pretrained, task, recipe, data, texts)
+    collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
     with exit_on_user_error((DataError,)):
         folders = train_models(task, recipe, data, teacher, collator, eval_collator)
         collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
         report_results(task, recipe, data, folders, collators)
+
+
+def first_model(
+    args: ModelArguments, task: Task, recipe: Recipe, data: TaskData, texts: list[str]
+) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
+    """The model of the first stage that is the task's own, the same each time, and its processor."""
+    set_seed(recipe.training.seed)
+    return build_teacher(args, data.labels, texts, recipe.data.max_text_length, task)
 
 
 def open_output_folder(args: RecipeTrainingArguments) -> None:
@@ -166,12 +188,7 @@ def check_streaming(recipe: Recipe) -> None:
         return
     if not recipe.model.teacher and not recipe.model.checkpoint:
         raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
-    stages = {
-        "teacher": recipe.model.teacher is None,
-        "reducer": recipe.training.reducer_training is not None,
-        "student": recipe.has_student,
-    }
-    for name in (name for name, is_trained in stages.items() if is_trained):
+    for name in trained_stages(recipe):
         steps = recipe.stage(name).max_steps
         if steps <= 0:
             raise ValueError(

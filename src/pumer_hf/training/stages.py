@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,13 +12,24 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from tqdm.auto import tqdm
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, ProcessorMixin, TrainerState
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    ProcessorMixin,
+    ProgressCallback,
+    TrainerState,
+)
 from transformers.utils import logging
 
-from .callbacks import ReductionWarmupCallback, TokenReductionCallback
+from ..data.collator import Collator
+from ..models.base import unwrapped
+from .callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
+from .interrupt import Stopped
 from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
 from .teacher_logits import add_teacher_logits
+from .timing import TimedCheckpointCallback, TimeLeftCallback
 from .trainer import DistillationTrainer
 
 logger = logging.get_logger(__name__)
@@ -46,6 +58,7 @@ def train_stage(
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
         ValueError: of [`resume_point`].
+        Stopped: Ctrl-C or SIGTERM ended the training.
     """
     folder = Path(args.output_dir)
     check_new_run(args)
@@ -74,16 +87,36 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
-    if model.reduction is not None:
-        if args.reduction_warmup_steps:
-            trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
-        # A streamed dataset would be opened a second time for its first row.
-        example = validation[0] if isinstance(train, IterableDataset) else None
-        trainer.add_callback(TokenReductionCallback(trainer, example))
-    run_training(trainer, point, args.early_stopping_patience)
+    # A streamed dataset would be opened a second time for its first row.
+    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None)
+    try:
+        run_training(trainer, point, args.early_stopping_patience)
+    except KeyboardInterrupt as error:
+        close_progress_bar(trainer)
+        raise Stopped(lost_steps(folder, trainer.state)) from error
     trainer.save_model()
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
+
+
+def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any) -> None:
+    """Add what a stage does beside the steps of training.
+
+    Args:
+        trainer: of the stage; it decides what is needed.
+        collator: of the rows to train on.
+        example: as of [`TokenReductionCallback`].
+    """
+    args = cast(RecipeTrainingArguments, trainer.args)
+    if unwrapped(trainer.model).reduction is not None:
+        if args.reduction_warmup_steps:
+            trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
+        trainer.add_callback(TokenReductionCallback(trainer, example))
+    if isinstance(collator, Collator):
+        trainer.add_callback(EpochDrawsCallback(collator))
+    trainer.add_callback(TimeLeftCallback())
+    if args.save_minutes:
+        trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
 
 
 @dataclass(frozen=True)
@@ -148,6 +181,23 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
         trainer.train(resume_from_checkpoint=str(point.checkpoint))
 
 
+def close_progress_bar(trainer: DistillationTrainer) -> None:
+    """Close the progress bar, which else is drawn once more at the end of the program, below the last message."""
+    callback = trainer.pop_callback(ProgressCallback)
+    if callback is not None and callback.training_bar is not None:
+        callback.training_bar.close()
+
+
+def lost_steps(folder: Path, state: TrainerState) -> str:
+    """What is lost of a stage that is stopped now, in words."""
+    checkpoint = last_complete_checkpoint(folder)
+    saved = 0 if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
+    where = "there is no checkpoint yet" if checkpoint is None else f"the last checkpoint is of step {saved:,}"
+    lost = state.global_step - saved
+    number = {0: "no step is", 1: "1 step is"}.get(lost, f"{lost:,} steps are")
+    return f"{folder.name} was at step {state.global_step:,} of {state.max_steps:,}, {where}, so {number} lost"
+
+
 def last_complete_checkpoint(folder: Path) -> Path | None:
     """The latest checkpoint that was written to its end, if there is one."""
     complete = [path for path in folder.glob("checkpoint-*") if is_complete(path)]
@@ -167,8 +217,11 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
     """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
     folder = Path(args.output_dir)
     if folder.is_dir() and any(folder.iterdir()) and not args.resume:
+        results = folder / "results.json"
+        done = f", which is finished: {results} has its results" if results.is_file() else ""
+        what = "evaluate it again" if done else "continue it"
         raise FileExistsError(
-            f"{folder} holds a run already: continue it with --resume, or choose another --output_dir"
+            f"{folder} holds a run already{done}; {what} with --resume, or choose another --output_dir to begin anew"
         )
 
 

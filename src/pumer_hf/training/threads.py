@@ -10,12 +10,13 @@ def use_available_cores(processes: int) -> None:
     """Let torch use the cores that this process may use.
 
     `accelerate launch` starts processes with a single thread each, unless `--num_cpu_threads_per_process` says
-    otherwise; more than one thread is taken as a choice and left alone.
+    otherwise; more than one thread in `OMP_NUM_THREADS` is taken as a choice and left alone. Without that, torch takes
+    all cores of the machine, also those that this process may not use.
 
     Args:
         processes: training processes on this machine, which share the cores.
     """
-    if torch.get_num_threads() == 1:
+    if torch.get_num_threads() == 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cores() // processes))
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainingArguments
 
+from ..data.collator import Collator
 from ..hub.trainer import HubTrainer
 from ..models.base import PuMerPreTrainedModel, unwrapped
 from ..models.heads import ClassifierHead, soft_target_loss
@@ -36,7 +37,8 @@ class DistillationTrainer(HubTrainer):
             `n` is the number of examples of the step, in all of its batches and processes; in evaluation, that of the
             batch. The distillation loss is added to it.
 
-    The other arguments are those of `Trainer`; `args.label_smoothing_factor` is for labels that are classes. Batches
+    The other arguments are those of `Trainer`. `processing_class`, which is saved beside the model, is by default the
+    processor of a `data_collator` of ours. `args.label_smoothing_factor` is for labels that are classes. Batches
     may hold `teacher_logits` float (B, C) ([`add_teacher_logits`]), which then take the teacher's place.
     """
 
@@ -60,6 +62,9 @@ class DistillationTrainer(HubTrainer):
         self.teacher = None  # `call_model_init`, which `Trainer` calls, reads it; the first model is compared below
         # Not the attribute of `Trainer`: with that one set, some versions do not divide by the accumulation steps.
         self.task_loss_func = compute_loss_func
+        collator = kwargs.get("data_collator")
+        if kwargs.get("processing_class") is None and isinstance(collator, Collator):
+            kwargs["processing_class"] = collator.processor
         super().__init__(model, **kwargs)
         self._check_arguments(kwargs)
         self.model_accepts_loss_kwargs = False

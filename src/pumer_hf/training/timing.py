@@ -1,0 +1,96 @@
+"""Trainer callbacks about time: a checkpoint every few minutes, and an estimate of how long a stage will take."""
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast
+from tqdm.auto import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
+
+ESTIMATE_AFTER = 20
+"""Steps after which the time left is estimated."""
+
+
+class TimedCheckpointCallback(TrainerCallback):
+    """Saves a checkpoint when so many minutes have passed since the last one, beside those of `args.save_strategy`.
+
+    It waits a step where the Trainer evaluates and where an epoch ends. So the clock decides neither which checkpoint
+    is the best one nor what a resumed run evaluates. A checkpoint of the clock is removed once there is a newer one;
+    only after a resume it stays, like the others. With `save_strategy="no"` the clock saves nothing.
+
+    Args:
+        minutes: above 0.
+    """
+
+    def __init__(self, minutes: float):
+        if minutes <= 0:
+            raise ValueError(f"minutes={minutes}: must be above 0")
+        self.minutes = minutes
+        self.saved_at = time.monotonic()
+        self.asked_at: int | None = None  # the step of the last checkpoint that the clock asked for
+        self.removable: Path | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.saved_at, self.asked_at, self.removable = time.monotonic(), None, None
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        ends_epoch = state.epoch is not None and float(state.epoch).is_integer()
+        if args.save_strategy == SaveStrategy.NO or control.should_save or control.should_evaluate or ends_epoch:
+            return
+        if self._is_due(args):
+            self.asked_at = state.global_step
+            control.should_save = True
+
+    def _is_due(self, args: TrainingArguments) -> bool:
+        """Whether it is time, by the clock of the first process, in all of them."""
+        due = time.monotonic() - self.saved_at >= 60 * self.minutes
+        return due if args.world_size == 1 else bool(broadcast(torch.tensor(int(due), device=args.device)))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.saved_at = time.monotonic()
+        if self.removable is not None and args.should_save:
+            shutil.rmtree(self.removable, ignore_errors=True)  # `save_total_limit` may have removed it
+        newest = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        self.removable = newest if self.asked_at == state.global_step else None
+
+
+class TimeLeftCallback(TrainerCallback):
+    """Prints, after the first steps, how long the rest of the training will take; on the main process."""
+
+    def __init__(self) -> None:
+        self.first_step = 0
+        self.second_begins = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.first_step = state.global_step
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        done, left = state.global_step - self.first_step, state.max_steps - state.global_step
+        if done == 1:
+            self.second_begins = time.monotonic()  # the first step takes longer than the others
+        if done == ESTIMATE_AFTER and left > 0 and state.is_world_process_zero:
+            each = (time.monotonic() - self.second_begins) / (done - 1)
+            tqdm.write(
+                f"{Path(args.output_dir).name}: about {duration(each * left)} for the {left:,} steps that are left of "
+                f"{state.max_steps:,}, at {each:.3g} s each; evaluations come on top"
+            )
+
+
+def duration(seconds: float) -> str:
+    """A time in words: `"40 s"`, `"7 min"`, `"2 h 05 min"`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

@@ -1,0 +1,45 @@
+"""What `make demo` ends with, where a person sees it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run a target of the Makefile with this Python in the place of the environment that it would set up."""
+    if shutil.which("make") is None:
+        pytest.skip("there is no make here")
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    (venv / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (venv / "bin" / "python").chmod(0o755)
+    (venv / ".installed").touch()
+
+    def run(*words):
+        env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        command = ["make", "--no-print-directory", "-C", str(ROOT), f"VENV={venv}", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=100)
+
+    return run
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_second_demo_ends_in_one_line(finished, make, tmp_path):
+    folder = tmp_path / "run"
+    (folder / "teacher").mkdir(parents=True)
+    if finished:
+        (folder / "results.json").write_text("{}")
+    process = make("demo", f"ARGS=--output_dir {folder} --use_cpu true")
+    told = [line for line in process.stderr.splitlines() if not line.startswith("make: ")]  # its own line
+    assert process.stdout == ""
+    assert len(told) == 1
+    assert told[0].startswith(f"train_vqa.py: error: {folder} holds a run already")
+    assert "--resume" in told[0]
+    assert (f"{folder / 'results.json'} has its results" in told[0]) == finished
