@@ -14,7 +14,7 @@ ROWS = [
     ("configuration",),
     ("models",),
     ("metrics", "inputs"),
-    ("data", "bench", "convert"),
+    ("data", "bench", "convert", "unread"),
     ("explain", "export"),
     ("hub",),
     ("training", "demo", "pipeline"),
