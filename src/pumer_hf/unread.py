@@ -33,11 +33,11 @@ class Unread:
         found = []
         if self.cut:
             shown = self.cut if len(self.cut) <= LONGEST else f"{self.cut[:LONGEST].rstrip()} ..."
-            found.append(f"The text is longer than {self.limit} tokens. The model did not read its end: “{shown}”.")
+            found.append(f"Not read, as the text is longer than {self.limit} tokens: “{shown}”.")
         if self.unknown:
-            found.append(f"The model did not read {listed(self.unknown)}: its vocabulary lacks that.")
+            found.append(f"Not read, as the model's vocabulary lacks it: {listed(self.unknown)}.")
         if self.spelled:
-            found.append(f"The model read {listed(self.spelled)} letter by letter: its vocabulary lacks that.")
+            found.append(f"Read letter by letter, as the model's vocabulary lacks it: {listed(self.spelled)}.")
         return found
 
 

@@ -48,7 +48,8 @@ def test_what_is_not_read_is_said(backbone, scene, tmp_path, capsys):
     texts = ["what elephant is red?", "what digit is red? " * 30]
     assert main(["explain", checkpoint, scene, *texts, "-o", str(tmp_path / "out.png")]) == 0
     printed = capsys.readouterr().out
-    assert "“elephant” letter by letter" in printed
+    assert "Read letter by letter" in printed
+    assert "“elephant”" in printed
     assert "longer than 40 tokens" in printed
 
 

@@ -26,7 +26,8 @@ PRUNED_COLOUR = (58, 58, 66)
 PRUNED_OPACITY = 0.86
 MERGED_OPACITY = 0.5
 STROKE = (120, 120, 130)
-BORDER = (225, 225, 225)
+BORDER = (140, 140, 148)
+"""To be seen on black as on white."""
 GOLDEN_RATIO = 0.618034
 LEGEND = {
     "stays": "A patch as it was, in a thin frame, stays: it has a token of its own.",
