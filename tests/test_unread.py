@@ -26,6 +26,11 @@ def test_capitals_count_where_the_vocabulary_has_them():
     assert unread_words(*tiny("meter"), "what digit is RED?") == Unread(spelled=("RED",))
 
 
+@pytest.mark.parametrize("text", ["3 2D 5", "what is 3?", "what [3] 1984"])
+def test_signs_and_numbers_are_no_words(text):
+    assert unread_words(*tiny("meter"), text).spelled == ()
+
+
 def test_letters_are_no_words(known):
     unread = unread_words(*known, "what elephant is red? what zebra?")
     assert unread == Unread(spelled=("elephant", "zebra"))
@@ -60,6 +65,11 @@ def test_the_end_of_a_long_text_is_not_read(known, length):
     assert unread_words(model, processor, "is there a two?", length) == Unread()
 
 
+def test_a_word_that_is_read_in_part_is_cut_off(known):
+    unread = unread_words(*known, "what digit is red? elephant", 10)
+    assert unread == Unread(cut="elephant", limit=10)
+
+
 def test_a_pretrained_vocabulary_has_a_token_for_what_it_lacks():
     model, processor = tiny("vilt")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "what", "is", "?", "this", "eleph", "##ant", "t", "##v"]
@@ -86,5 +96,6 @@ def test_a_word_is_named_once_and_many_are_counted(known):
     assert "word0" in sentence
     assert "word29" not in sentence
     assert "more" in sentence
-    (sentence,) = Unread(cut="a " * 500, limit=40).sentences()
-    assert len(sentence) < 250
+    for long in (Unread(cut="a " * 500, limit=40), Unread(unknown=("x" * 500,))):
+        (sentence,) = long.sentences()
+        assert len(sentence) < 250

@@ -32,7 +32,7 @@ class Unread:
         """The same in words, a sentence for each kind."""
         found = []
         if self.cut:
-            shown = self.cut if len(self.cut) <= LONGEST else f"{self.cut[:LONGEST].rstrip()} ..."
+            shown = shortened(self.cut, LONGEST)
             found.append(f"Not read, as the text is longer than {self.limit} tokens: “{shown}”.")
         if self.unknown:
             found.append(f"Not read, as the model's vocabulary lacks it: {listed(self.unknown)}.")
@@ -43,8 +43,13 @@ class Unread:
 
 def listed(words: Sequence[str]) -> str:
     """Words in quotes; the last of many are only counted."""
-    named = ", ".join(f"“{visible(word)}”" for word in words[:NAMED])
+    named = ", ".join(f"“{visible(shortened(word, LONGEST))}”" for word in words[:NAMED])
     return named if len(words) <= NAMED else f"{named} and {len(words) - NAMED} more"
+
+
+def shortened(text: str, length: int) -> str:
+    """The text, or so many characters of it and dots."""
+    return text if len(text) <= length else f"{text[:length].rstrip()} ..."
 
 
 def visible(word: str) -> str:
@@ -70,14 +75,21 @@ def unread_words(
     pieces = [(token, *span) for token, span in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)]
     words: dict[int, list[Piece]] = {}
     for number, piece in zip(encoded.word_ids()[:room], pieces[:room], strict=True):
-        words.setdefault(number, []).append(piece)
-    end = pieces[room - 1][2] if len(pieces) > room else len(text)
+        words.setdefault(number, [])
+        if piece[1] < piece[2]:  # not a lone space (RoBERTa)
+            words[number].append(piece)
+    end = len(text)
+    if len(pieces) > room:  # a word that is read in part counts as cut off
+        last, following = encoded.word_ids()[room - 1 : room + 1]
+        end = pieces[encoded.word_ids().index(last)][1] if last == following else pieces[room - 1][2]
     unknown, spelled = [], []
     for word in words.values():
+        if not word or word[-1][2] > end:
+            continue
         start, stop = word[0][1], word[-1][2]
         if any(token == tokenizer.unk_token_id for token, _, _ in word):
             unknown.append((start, stop))
-        elif is_spelled(text[start:stop], word):
+        elif is_spelled(text[start:stop].strip(), word):
             spelled.append((start, stop))
     unknown.extend(left_out(text[:end], [span for word in words.values() for _, *span in word]))
     named = [tuple(dict.fromkeys(text[start:stop] for start, stop in sorted(spans))) for spans in (unknown, spelled)]

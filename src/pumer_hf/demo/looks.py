@@ -14,13 +14,13 @@ CSS = f"""
 #speed table {{width: 100%; border-collapse: collapse;}}
 #speed th, #speed td {{border: 1px solid var(--border-color-primary) !important; padding: 6px 12px;}}
 #speed td {{overflow-wrap: normal; word-break: normal;}}
-#image img {{background: white;}}
+#image img {{background: white; color: #1f2937;}}
 #answers, #layers, #steps, #examples, .html-container {{padding: 0 !important;}}
 #answers p, #layers p, #steps p {{margin: 8px 0; padding: 0;}}
 #layers a {{padding-left: 0;}}
 #layers h2, #steps h2, #examples h2 {{font-size: 1.15em; font-weight: 600; margin: 4px 0 8px;}}
 .asked {{font-weight: 600; overflow-wrap: anywhere;}}
-.small {{font-size: 0.875em; color: var(--quiet);}}
+.small {{font-size: 0.875rem; color: var(--quiet);}}
 .problem {{border-left: 4px solid var(--bad); background: var(--bad-fill); color: var(--bad);
   padding: 8px 12px !important; overflow-wrap: anywhere;}}
 .cards {{display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 240px), 1fr)); gap: 16px;}}
@@ -37,8 +37,8 @@ CSS = f"""
 .panels figure {{margin: 0; max-width: 480px;}}
 .panels img {{width: 100%; height: auto; display: block; margin: 0; box-sizing: border-box;
   border: 1px solid var(--border-color-primary);}}
-.panels figcaption {{margin-top: 6px; font-size: 0.9375em; overflow-wrap: anywhere;}}
-.legend {{list-style: none; margin: 0 0 12px; padding: 0; font-size: 0.9375em;}}
+.panels figcaption {{margin-top: 6px; font-size: 0.9375rem; overflow-wrap: anywhere;}}
+.legend {{list-style: none; margin: 0 0 12px; padding: 0; font-size: 0.9375rem;}}
 .legend li {{display: flex; gap: 8px; align-items: flex-start; margin: 4px 0;}}
 .swatch {{flex: none; width: 20px; height: 20px; margin-top: 2px;}}
 .swatch.stays {{background: #8a8f98; border: 1px solid #e1e1e1; outline: 1px solid #71717a;}}

@@ -9,10 +9,12 @@ from PIL import Image as PILImage
 
 from ..explain.panels import Panel
 from ..explain.pictures import LEGEND
+from ..unread import shortened
 from .asker import Reply
 from .examples import Example
 from .schedules import in_words
 
+LONGEST = 120  # characters of a text that are repeated
 TOP = 5
 """Answers that are shown."""
 THUMBNAIL = 80  # pixels a side
@@ -42,8 +44,9 @@ def answers_view(text: str, reply: Reply, add_up: bool) -> str:
         else "Each score is between 0 and 1 and says how right the model finds that answer by itself: together they "
         "may be more or less than 1."
     )
+    asked = escape(shortened(text.strip(), LONGEST))
     return (
-        f'{notes}<p class="asked">Answers to “{escape(text.strip())}”</p><div class="cards">{"".join(cards)}</div>'
+        f'{notes}<p class="asked">Answers to “{asked}”</p><div class="cards">{"".join(cards)}</div>'
         f'<p class="small">{kind}</p>'
     )
 
