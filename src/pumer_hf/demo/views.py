@@ -101,7 +101,7 @@ def examples_view(examples: Sequence[Example]) -> str:
 def data_url(picture: PILImage.Image) -> str:
     """A picture as part of the page."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="png")
+    picture.save(buffer, format="png", compress_level=3)  # of a photograph nearly as small, in half of the time
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
