@@ -3,6 +3,7 @@
 import re
 import time
 
+import pytest
 from browser import Visitor, in_a_browser
 from PIL import Image
 from tiny_tasks import tiny
@@ -79,6 +80,7 @@ def test_another_picture_clears_what_was_said_of_the_one_before(browser, address
     assert visitor.page.locator(".card").count() == 2
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the server is in this process: older Gradios cause some
 def test_an_answer_that_comes_too_late_is_not_shown(browser, gradio, monkeypatch):
     from pumer_hf.demo import Asker, build_page
     from pumer_hf.demo.page import appearance
