@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
 
-from pumer_hf.images import DataError, open_image
+from pumer_hf.images import DataError, num_frames, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
 GREY = PIXELS[:, :, 0]
@@ -222,3 +222,42 @@ def test_16_bits_of_which_8_are_used_are_refused(mode):
 def test_a_picture_without_pixels_is_refused():
     with pytest.raises(DataError, match=r"row 3: cannot read the image of shape \(0, 4, 3\) .* no pixels"):
         open_image(np.zeros((0, 4, 3), dtype=np.uint8), "row 3")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("empty.png", b""),
+        ("a text.png", b"I am no picture\n"),
+        ("a.pdf", b"%PDF-1.4\n1 0 obj<<>>endobj\ntrailer<<>>\n%%EOF"),
+        ("a.svg", b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+        ("a.heic", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"),
+    ],
+)
+def test_what_is_no_picture_is_said_in_plain_words(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"no format .* such as JPEG") as error:
+        open_image(tmp_path / name)
+    assert str(error.value).count(name) == 1
+
+
+def test_a_huge_picture_is_refused(tmp_path, monkeypatch):
+    Image.new("1", (40, 30)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(DataError, match=r"huge\.png: it has more than 1000 pixels"):
+        open_image(tmp_path / "huge.png")
+
+
+def test_frames_are_counted(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "green", "blue")]
+    for name in ("a.gif", "a.webp", "a.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert num_frames(tmp_path / name) == 3
+        assert open_image(tmp_path / name).getpixel((0, 0))[0] > 200  # the first
+    frames[0].save(tmp_path / "a.png")
+    assert num_frames(tmp_path / "a.png") == 1
+    assert num_frames(str(tmp_path / "a.png")) == 1
+    assert num_frames(frames[0]) == 1
+    # Phones save such files, whose other pictures are small ones of the first.
+    frames[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert num_frames(tmp_path / "a.jpg") == 1

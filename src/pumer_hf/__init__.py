@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
+    from .unread import unread_words
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _LAZY = {
     "ReductionWarmupCallback": "training.callbacks",
     "TokenReductionCallback": "training.callbacks",
     "DistillationTrainer": "training.trainer",
+    "unread_words": "unread",
 }
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "encode_example",
     "preset",
     "push_folder",
+    "unread_words",
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import ExifTags
+from PIL import ExifTags, UnidentifiedImageError
 from PIL import Image as PILImage
 from PIL.Image import Transpose
 
@@ -62,7 +62,26 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
         with PILImage.open(_file(source)) as opened:
             return _upright_rgb(opened)
     except UNREADABLE as error:
-        raise DataError(located(f"cannot read the image {image_name(source)}: {error}", origin)) from error
+        raise DataError(located(f"cannot read the image {image_name(source)}: {_reason(error)}", origin)) from error
+
+
+def num_frames(source: ImageSource) -> int:
+    """How many pictures a file holds, as animations do; [`open_image`] takes the first. A photograph counts as one,
+    though phones save a small one with it.
+    """
+    if isinstance(source, (PILImage.Image, np.ndarray)):
+        return 1
+    with PILImage.open(_file(source)) as opened:
+        return 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture cannot be read, in plain words where those of Pillow are not."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no format that is read here, such as JPEG, PNG, WebP or GIF"
+    if isinstance(error, PILImage.DecompressionBombError):
+        return f"it has more than {2 * (PILImage.MAX_IMAGE_PIXELS or 0)} pixels"
+    return str(error)
 
 
 def located(message: str, origin: str) -> str:

@@ -52,7 +52,7 @@ def encode_example(
         images=[ready_image(one, processor, keep_aspect_ratio, origin) for one in images],
         text=[text],
         padding="max_length",
-        max_length=max_text_length or min(TEXT_LENGTH, model.config.max_text_length),
+        max_length=text_length(model, max_text_length),
         truncation=True,
         return_tensors="pt",
     )
@@ -60,6 +60,11 @@ def encode_example(
     if isinstance(model, ImagesClassifierHead):
         inputs |= {name: value.unsqueeze(0) for name, value in inputs.items() if name.startswith("pixel")}
     return dict(inputs)
+
+
+def text_length(model: PuMerPreTrainedModel, max_text_length: int | None = None) -> int:
+    """Tokens that a text is padded and cut to: `max_text_length`, or else `TEXT_LENGTH` or what the model takes."""
+    return max_text_length or min(TEXT_LENGTH, model.config.max_text_length)
 
 
 def ready_image(

@@ -1,8 +1,19 @@
 """Sliders and schedules."""
 
+from statistics import mean
+
 import pytest
 
-from pumer_hf.demo.schedules import MAX_RATIO, in_words, moved, slider_values, title
+from pumer_hf.demo.schedules import (
+    MAX_MERGE_RATIO,
+    MAX_RATIO,
+    STEP,
+    in_words,
+    moved,
+    slider_limits,
+    slider_values,
+    title,
+)
 from pumer_hf.reducers import parse_reduction
 
 SCHEDULE = parse_reduction(
@@ -32,12 +43,28 @@ def test_ratios_are_scaled():
     assert parse_reduction(fields).layers == (0, 2, 3)
 
 
-def test_no_ratio_reaches_one():
-    fields = moved(SCHEDULE, {"prune_ratio": 0.9, "image_merge_ratio": MAX_RATIO, "text_merge_ratio": 0.0})
-    assert fields["prune_ratio"] == pytest.approx([0.3, 0.6, MAX_RATIO])
-    parse_reduction(fields)
-    with pytest.raises(ValueError, match=r"prune_ratio=1.2: must be in \[0, 0.95\]"):
-        moved(SCHEDULE, {"prune_ratio": 1.2, "image_merge_ratio": 0.0, "text_merge_ratio": 0.0})
+@pytest.mark.parametrize("name", ["prune_ratio", "image_merge_ratio", "text_merge_ratio"])
+def test_at_the_end_of_a_slider_every_layer_does_what_it_says(name):
+    limits, most = slider_limits(SCHEDULE), MAX_RATIO if name == "prune_ratio" else MAX_MERGE_RATIO
+    fields = moved(SCHEDULE, {**slider_values(SCHEDULE), name: limits[name]})
+    assert mean(fields[name]) == pytest.approx(limits[name])
+    assert most - 2 * STEP < max(fields[name]) <= most + 1e-9
+    assert parse_reduction(fields).layers == (0, 2, 3)
+
+
+def test_the_ends_of_the_sliders():
+    assert slider_limits(SCHEDULE) == {"prune_ratio": 0.475, "image_merge_ratio": 0.5, "text_merge_ratio": 0.5}
+    pruning = parse_reduction({"method": "random", "layers": [1], "prune_ratio": 0.2})
+    assert slider_limits(pruning) == {"prune_ratio": 0.95}
+    merging = parse_reduction({"method": "tome", "layers": [1, 2], "merge_ratio": [0.7, 0.9]})
+    assert slider_limits(merging) == slider_values(merging) == {"merge_ratio": 0.8}  # it asks for more than can be
+    assert parse_reduction(moved(merging, {"merge_ratio": 0.8})) == merging
+
+
+@pytest.mark.parametrize("value", [0.48, 1.2, -0.1, float("nan"), None, "0.2", True])
+def test_what_no_slider_says_is_refused(value):
+    with pytest.raises(ValueError, match=rf"prune_ratio={value}: must be a number in \[0, 0.475\]"):
+        moved(SCHEDULE, {**slider_values(SCHEDULE), "prune_ratio": value})
 
 
 def test_words():

@@ -11,7 +11,7 @@ from tiny_tasks import tiny
 from pumer_hf.data.snli_ve import SnliVeCollator
 from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
-from pumer_hf.explain.pictures import token_colours
+from pumer_hf.explain.pictures import strip, token_colours, trace_panels
 from pumer_hf.explain.run import encode, run
 
 GREY = (120, 120, 120)
@@ -166,3 +166,17 @@ def test_captions_are_wrapped_and_nothing_is_cut_off():
     assert five.size == (3 * (100 + GAP) + GAP, 2 * short.height)
     with pytest.raises(ValueError, match="max_columns=0"):
         tile([Panel(Image.new("RGB", (9, 9)), [])], 0)
+
+
+def test_the_pictures_have_a_legend_and_the_same_in_words():
+    model, processor = tiny("vilt")
+    inputs = encode(model, processor, picture(48, 48), "what digit is red?")
+    ((seen, *layers),) = trace_panels(model, processor, inputs, run(model, inputs).reduction)
+    assert "6 rows and 6 columns" in seen.alt
+    for panel, layer in zip(layers, (0, 2), strict=True):
+        for part in (f"layer {layer}", "of 36 patches", "stay", "share", "gone"):
+            assert part in panel.alt
+        assert panel.caption[1] in panel.alt
+    for part, word in {"stays": "stays", "shares": "share a token", "gone": "gone"}.items():
+        assert word in pictures.LEGEND[part]
+    assert strip([[seen]]).height > tile([seen], 1).height  # the legend is under it

@@ -36,9 +36,21 @@ def test_several_questions(backbone, scene, tmp_path, capsys):
         assert set(answers) <= set(LABELS["vqa"])
         assert sum(line.startswith("  layer 2: ") for line in lines) == len(texts)
         assert "words merged: " in "".join(lines)
+        assert sum("of 36 patches, " in line and " gone" in line for line in lines) == 2 * len(texts)
         with Image.open(tmp_path / "out.png") as drawn:
             heights.append(drawn.height)
     assert heights[1] > 1.8 * heights[0]
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_what_is_not_read_is_said(backbone, scene, tmp_path, capsys):
+    checkpoint = save_tiny(tmp_path / "model", backbone)
+    texts = ["what elephant is red?", "what digit is red? " * 30]
+    assert main(["explain", checkpoint, scene, *texts, "-o", str(tmp_path / "out.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "Read letter by letter" in printed
+    assert "“elephant”" in printed
+    assert "longer than 40 tokens" in printed
 
 
 def test_two_images(scene, tmp_path, capsys):

@@ -16,7 +16,7 @@ ROWS = [
     ("configuration",),
     ("models",),
     ("metrics", "inputs"),
-    ("data", "bench", "convert"),
+    ("data", "bench", "convert", "unread"),
     ("explain", "export"),
     ("hub",),
     ("training", "demo", "pipeline"),

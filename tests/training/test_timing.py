@@ -15,7 +15,7 @@ from two_processes import decide_to_save
 from pumer_hf import DistillationTrainer
 from pumer_hf.training.recipe import RecipeTrainingArguments
 from pumer_hf.training.stages import train_stage
-from pumer_hf.training.timing import TimedCheckpointCallback, TimeLeftCallback, duration
+from pumer_hf.training.timing import TimedCheckpointCallback, TimeLeftCallback
 
 ALWAYS = 1e-9  # minutes: each step is due
 BEST = {"load_best_model_at_end": True, "metric_for_best_model": "accuracy", "greater_is_better": True}
@@ -220,10 +220,3 @@ def test_a_resumed_run_counts_its_own_steps(estimate):
 @pytest.mark.parametrize("run", [{"steps": 20}, {"steps": 12}, {"steps": 120, "main": False}], ids=str)
 def test_where_nothing_is_left_or_another_process_tells_nothing_is_printed(run, estimate):
     assert estimate(**run) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (3599, "1 h 00 min"), (7500, "2 h 05 min")]
-)
-def test_a_duration_in_words(seconds, words):
-    assert duration(seconds) == words

@@ -16,14 +16,17 @@ from transformers import ProcessorMixin
 
 from ..bench.flops import count_flops
 from ..bench.throughput import interleaved_times
-from ..explain.pictures import draw_traces
-from ..explain.run import encode, probabilities
-from ..images import ImageSource
+from ..explain.counts import LayerCounts, layer_counts
+from ..explain.panels import Panel
+from ..explain.pictures import strip, trace_panels
+from ..explain.run import encode, probabilities, scores_add_up
+from ..images import ImageSource, num_frames
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import ClassifierHead
 from ..models.loading import load_checkpoint, unreduced_error
 from ..reducers import ReductionConfig
 from ..tokens import LayerTrace
+from ..unread import unread_words
 
 NOTHING, SAME_WEIGHTS, TEACHER = "nothing", "the same weights, unreduced", "the teacher"
 WARMUP, SECONDS = 2, 1.0
@@ -36,16 +39,31 @@ SMALL = 10_000_000
 class Reply:
     """What the models answer, and how."""
 
+    schedule: ReductionConfig
+    """With which the reduced model ran."""
+
     answers: dict[str, float]
-    """Probabilities by answer, most probable first."""
+    """Scores by answer, the highest first ([`Asker.scores_add_up`])."""
     gflops: float
     """Of one forward of one example; a multiply-add is one."""
     full_answers: dict[str, float] | None
     """Those of the model that it is compared with, if any."""
     full_gflops: float | None
-    picture: PILImage.Image
-    """[`draw_layers`]."""
+    panels: list[Panel]
+    """What the model sees, then what each layer left ([`trace_panels`])."""
     traces: tuple[LayerTrace, ...]
+    notes: list[str]
+    """What was not read of text and image, a sentence each."""
+
+    @property
+    def counts(self) -> list[LayerCounts]:
+        """What each layer did."""
+        return layer_counts(self.traces)
+
+    @property
+    def picture(self) -> PILImage.Image:
+        """The panels as one picture."""
+        return strip([self.panels], MAX_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -109,6 +127,11 @@ class Asker:
         return [NOTHING, *self.others]
 
     @property
+    def scores_add_up(self) -> bool:
+        """Whether the scores of the answers are probabilities that share one."""
+        return scores_add_up(self.model)
+
+    @property
     def batch_sizes(self) -> list[int]:
         """Batches to time; the most telling one last."""
         return [1, 8, 64] if self.model.num_parameters() < SMALL else [8, 1]
@@ -134,13 +157,16 @@ class Asker:
                 full_flops, full_outputs = count_flops(other, encode(other, processor, image, text))
                 full_answers = probabilities(other, full_outputs.logits[0])
             traces = outputs.reduction
+            assert self.model.reduction is not None
             return Reply(
+                schedule=self.model.reduction,
                 answers=probabilities(self.model, outputs.logits[0]),
                 gflops=flops / 1e9,
                 full_answers=full_answers,
                 full_gflops=None if full_flops is None else full_flops / 1e9,
-                picture=draw_traces(self.model, self.processor, inputs, traces, MAX_COLUMNS),
+                panels=trace_panels(self.model, self.processor, inputs, traces)[0],
                 traces=traces,
+                notes=[*unread_words(self.model, self.processor, text).sentences(), *frames_note(image)],
             )
 
     @torch.inference_mode()
@@ -180,6 +206,12 @@ class Asker:
             call()
 
         return run
+
+
+def frames_note(image: ImageSource) -> list[str]:
+    """A sentence if only the first picture of several is seen, as with animations."""
+    frames = num_frames(image)
+    return [f"The image has {frames} frames. The model saw the first."] if frames > 1 else []
 
 
 def unreduced_copy(model: PuMerPreTrainedModel) -> PuMerPreTrainedModel:

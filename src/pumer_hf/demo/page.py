@@ -1,39 +1,37 @@
 """The page, in Gradio."""
 
+import json
 import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..images import ImageSource
+from ..figures import duration, figure
+from ..images import DataError, ImageSource, open_image
 from ..reducers import METHODS
 from ..release import extra_command
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
-from .schedules import MAX_RATIO, STEP, in_words, moved, slider_values, title
+from .looks import CSS, HEAD, PICK, PIXELATED_BELOW, PIXELATED_CSS
+from .schedules import STEP, moved, slider_limits, slider_values, title
+from .views import answers_view, examples_view, layers_view, message_view, steps_view
 
-TOP = 5
-PIXELATED_BELOW = 128
-"""Models that see fewer pixels a side get their pictures shown without smoothing."""
-CSS = """
-.gradio-container {max-width: 1360px !important; margin: 0 auto;}
-#speed table {width: 100%; border-collapse: collapse;}
-#speed th, #speed td {border: 1px solid var(--border-color-primary) !important; padding: 6px 12px;}
-#speed td {overflow-wrap: normal; word-break: normal;}
-#layers img {width: 100%; object-fit: contain;}
-#examples td, #examples th {padding: 4px 8px;}
-"""
-PIXELATED_CSS = "#image img {width: 100%; height: 100%; object-fit: contain; image-rendering: pixelated;}"
-Gflops = tuple[float, float | None]
-"""Of the reduced model, and of the one that it is compared with."""
-INTERRUPTED = "not measured: another question came first; press Ask"
+Costs = dict[str, Any]
+"""What the answer knows of both models, for the page and for those who call it as an API: `answers`, `full_answers`,
+`notes`, `gflops`, `full_gflops`, and `removed`, the number of tokens that were."""
+Shown = tuple[str, str, str, str, Costs | None, Costs | None]
+"""What an answer changes: answers, pictures, what each layer did, costs, and what is known, for page and API."""
+INTERRUPTED = "not measured, as another question came first: press Ask"
 HINT = "Give an image and a text, or click an example."
+ASK = "Press Ask to ask about this image."
 
 
 def load_gradio() -> Any:
     """Gradio, told to send nothing home; raises `ImportError` with what to do if it is missing."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Gradio would keep the pictures and texts of its visitors in their browsers; older versions know no such option.
+    os.environ["GRADIO_RUN_HISTORY"] = "False"
     try:
         import gradio
     except ImportError as error:
@@ -91,9 +89,13 @@ def display_name(checkpoint: str) -> str:
 def appearance(asker: Asker) -> dict[str, Any]:
     """What Gradio takes at the launch, not in the page; nothing of it is fetched from the internet."""
     small = asker.processor.image_processor.size.get("shortest_edge") or asker.model.config.image_size
-    theme = load_gradio().themes.Base(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
-    # Gradio would keep the pictures and texts of its visitors in their browsers.
-    return {"run_history": False, "theme": theme, "css": CSS + (PIXELATED_CSS if small < PIXELATED_BELOW else "")}
+    colours = load_gradio().themes.colors
+    theme = (
+        load_gradio()
+        .themes.Base(primary_hue=colours.indigo, font=["system-ui", "sans-serif"], font_mono=["monospace"])
+        .set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
+    )
+    return {"theme": theme, "css": CSS + (PIXELATED_CSS if small < PIXELATED_BELOW else ""), "head": HEAD}
 
 
 def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any:
@@ -116,54 +118,92 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                 )  # fmt: skip
                 question = gr.Textbox(text, label=text_label(asker), max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
-                clicked = _show_examples(gr, examples, [picture, question])
+                picked = _show_examples(gr, examples, [picture, question])
             with gr.Column(scale=3, min_width=480):
-                with gr.Row():
-                    own = gr.Label(label="Reduced model", num_top_classes=TOP, elem_id="answers")
-                    full = gr.Label(label="Unreduced model", num_top_classes=TOP, elem_id="full_answers")
-                speed = gr.Markdown(HINT, elem_id="speed")
-                with gr.Row():
-                    compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
-                    batch = gr.Radio(
-                        sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2
-                    )
-                sliders = [
-                    gr.Slider(0, MAX_RATIO, value, step=STEP, label=f"{title(field)} ratio", elem_id=field)
-                    for field, value in slider_values(asker.schedule).items()
-                ]
-        layers = gr.Image(
-            label="Layers", show_label=False, format="png", interactive=False, buttons=["download", "fullscreen"],
-            elem_id="layers",
-        )  # fmt: skip
-        schedule = gr.Markdown(elem_id="schedule")
-        gflops = gr.State()
-        inputs = [picture, question, compare, batch, *sliders]
-        _connect(gr, page, Handlers(asker), inputs, [own, full, layers, schedule, speed, gflops], button, clicked)
+                answers = gr.HTML(message_view(HINT), padding=False, elem_id="answers")
+                layers = gr.HTML(padding=False, elem_id="layers")
+                speed = gr.Markdown(elem_id="speed")
+                settings = _show_settings(gr, asker)
+                steps = gr.HTML(padding=False, elem_id="steps")
+        known, scores = gr.State(), gr.JSON(visible=False)  # the same twice: for the page, and for callers of its API
+        # What is no picture, or no number, gets a sentence of ours, and not an error of Gradio per part of the page.
+        picture.preprocess = uploaded_path
+        for slider in settings[2:]:
+            slider.preprocess = unchanged
+        outputs = [answers, layers, steps, speed, known, scores]
+        _connect(gr, page, Handlers(asker), [picture, question, *settings], outputs, button, picked)
     return page
 
 
-def _show_examples(gr: Any, examples: Sequence[Example], inputs: list) -> list[Any]:
-    """A table of examples, if any; returns how to add to what a click on them does."""
+def _show_examples(gr: Any, examples: Sequence[Example], outputs: list[Any]) -> Any:
+    """Buttons that fill in an example each, if there are any; returns the event."""
+    import gradio  # by name, so that it can be told what `pick` takes
+
     if not examples:
-        return []
-    rows = [list(example) for example in examples]
-    shown = gr.Examples(rows, inputs, cache_examples=False, examples_per_page=3, elem_id="examples")
-    return [shown.load_input_event.then]
+        return None
+
+    def pick(event: gradio.EventData) -> Example:
+        return examples[event.index]
+
+    chosen = gr.HTML(examples_view(examples), js_on_load=PICK, padding=False, elem_id="examples")
+    return chosen.click(pick, outputs=outputs, show_progress="hidden", api_name=False)
+
+
+def _show_settings(gr: Any, asker: Asker) -> list[Any]:
+    """What to compare with, what to time, and a slider for each ratio."""
+    with gr.Row():
+        compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
+        batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2)
+    limits = slider_limits(asker.schedule)
+    sliders = [
+        gr.Slider(
+            0, limits[field], value, step=STEP, label=f"{title(field)} ratio, the mean over the layers", elem_id=field
+        )
+        for field, value in slider_values(asker.schedule).items()
+    ]
+    return [compare, batch, *sliders]
+
+
+def uploaded_path(payload: Any) -> str | None:
+    """Where Gradio keeps an upload, whatever it is; it would fail on what is no picture. Or a `data:` URL."""
+    if payload is None or payload.path:
+        return None if payload is None else str(payload.path)
+    return str(payload.url) if (payload.url or "").startswith("data:") else None
+
+
+def unchanged(value: Any) -> Any:
+    """What a slider says, whatever it is; Gradio would fail on an empty field."""
+    return value
 
 
 def _connect(
-    gr: Any, page: Any, handlers: "Handlers", inputs: list, outputs: list, button: Any, clicked: list[Any]
+    gr: Any, page: Any, handlers: "Handlers", inputs: list[Any], outputs: list[Any], button: Any, picked: Any
 ) -> None:
-    """Answer on every change; then time, in a second step that the answer does not wait for."""
-    question, settings = inputs[1], inputs[2:]
-    speed, gflops = outputs[-2:]
+    """Answer on every change; then time, in a second step that the answer does not wait for. Another picture clears
+    what was said about the one before, and stops what is still being said.
+    """
+    picture, question, *settings = inputs
+    answers, speed, known = outputs[0], outputs[3], outputs[4]
     common = {"trigger_mode": "always_last", "concurrency_limit": 1}
-    answer = {"fn": handlers.answer, "inputs": inputs, "outputs": outputs, "show_progress": "minimal"}
+    answer = {"fn": handlers.answer, "inputs": inputs, "outputs": outputs, "show_progress_on": answers}
     answer |= {"concurrency_id": "answer", **common}
     triggers = [page.load, button.click, question.submit, *(one.change for one in settings)]
-    for answered in [gr.on(triggers, api_name="ask", **answer), *(then(api_name=False, **answer) for then in clicked)]:
-        times = {"inputs": [gflops, *inputs], "outputs": speed, "show_progress": "hidden", "api_name": False}
-        answered.success(handlers.time, concurrency_id="time", **times, **common)
+    answered = [gr.on(triggers, api_name="ask", **answer)]
+    if picked is not None:
+        answered.append(picked.then(api_name=False, **answer))
+    timed = []
+    for event in answered:
+        times = {"inputs": [known, *inputs], "outputs": speed, "show_progress": "hidden", "api_name": False}
+        timed.append(event.success(handlers.time, concurrency_id="time", **times, **common))
+    for happens, message in ((picture.upload, ASK), (picture.clear, HINT)):
+        happens(None, outputs=outputs[:4], js=showing(nothing(message)[:4]), cancels=[*answered, *timed])
+    checked = {"inputs": picture, "outputs": answers, "show_progress": "hidden", "api_name": False}
+    picture.upload(handlers.check, concurrency_id="check", **checked)
+
+
+def showing(values: Sequence[str]) -> str:
+    """JavaScript that shows values at once: it does not wait for the answer that is being computed."""
+    return f"() => {json.dumps(values)}"
 
 
 class Handlers:
@@ -173,47 +213,70 @@ class Handlers:
         self.asker = asker
 
     def answer(
-        self, image: ImageSource | None, text: str | None, compare: str, batch_size: int, *values: float
-    ) -> tuple[Any, ...]:
-        """Answers of both models, the picture, the schedule, and the costs that need no measuring.
+        self, image: ImageSource | None, text: str | None, compare: str, batch_size: int, *values: Any
+    ) -> Shown:
+        """Answers of both models, the pictures, what each layer did, and the costs that need no measuring.
 
-        What is wrong with the image or the text is a `gradio.Error`, which the page shows.
+        What is wrong with the image, the text or a slider is a sentence in place of the answers.
         """
         if image is None or not (text or "").strip():
-            return None, None, None, "", HINT, None
+            return nothing(HINT)
         try:
             reply = self.asker.ask(image, str(text), self.schedule(values), compare)
+        except DataError as error:
+            return unreadable(image, error)
         except ValueError as error:
-            message = str(error).replace(str(image), Path(str(image)).name)  # visitors need not know where it lies
-            raise load_gradio().Error(message) from error
-        gflops = (reply.gflops, reply.full_gflops)
-        return reply.answers, reply.full_answers, reply.picture, self.layers(values), costs(gflops), gflops
+            return nothing(str(error), problem=True)
+        answers = answers_view(str(text), reply, self.asker.scores_add_up)
+        known = {
+            "answers": reply.answers,
+            "full_answers": reply.full_answers,
+            "notes": reply.notes,
+            "gflops": reply.gflops,
+            "full_gflops": reply.full_gflops,
+            "removed": sum(one.removed for one in reply.counts),
+        }
+        return answers, layers_view(reply), steps_view(reply), costs(known), known, known
+
+    def check(self, image: ImageSource | None) -> Any:
+        """Why a new image cannot be read; if it can, what is shown stays."""
+        if image is not None:
+            try:
+                open_image(image)
+            except DataError as error:
+                return unreadable(image, error)[0]
+        return load_gradio().skip()
 
     def time(
         self,
-        gflops: Gflops | None,
+        known: Costs | None,
         image: ImageSource | None,
         text: str | None,
         compare: str,
         batch_size: int,
-        *values: float,
+        *values: Any,
     ) -> str:
-        """The costs, `gflops` from [`answer`], with measured times."""
-        if gflops is None or image is None or not (text or "").strip():
-            return HINT
+        """The costs, `known` from [`answer`], with measured times."""
+        if known is None or image is None or not (text or "").strip():
+            return ""
         times = self.asker.measure(image, str(text), self.schedule(values), compare, batch_size)
-        return costs(gflops, times) if times is not None else costs(gflops, pending=INTERRUPTED)
+        return costs(known, times) if times is not None else costs(known, pending=INTERRUPTED)
 
-    def schedule(self, values: Sequence[float]) -> dict[str, Any]:
+    def schedule(self, values: Sequence[Any]) -> dict[str, Any]:
         """The schedule that the sliders ask for."""
         start = self.asker.schedule
         return moved(start, dict(zip(start.ratios, values, strict=True)))
 
-    def layers(self, values: Sequence[float]) -> str:
-        """The schedule in words."""
-        schedule = type(self.asker.schedule)(**{k: v for k, v in self.schedule(values).items() if k != "method"})
-        parts = (f"layer {layer}: {in_words(schedule, layer)}" for layer in schedule.layers)
-        return f"Schedule: {'; '.join(parts)}"
+
+def nothing(message: str, problem: bool = False) -> Shown:
+    """The page without an answer: a sentence alone."""
+    return message_view(message, problem), "", "", "", None, None
+
+
+def unreadable(image: ImageSource, error: DataError) -> Shown:
+    """Why an image has no answer. Only its name is said: visitors need not know where it lies."""
+    message = str(error).replace(str(image), Path(str(image)).name)
+    return nothing(f"{message[0].upper()}{message[1:]}.", problem=True)
 
 
 def introduction(asker: Asker) -> str:
@@ -223,8 +286,8 @@ def introduction(asker: Asker) -> str:
     layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
     return (
         f"This model has layers that {method.summary} ({method.paper}): {layers} of its "
-        f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much, as the mean over these "
-        f"layers, each at most {MAX_RATIO}; they start at the model's own schedule."
+        f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much; they start at the "
+        "model's own schedule, and end where a layer can do no more."
     )
 
 
@@ -233,16 +296,25 @@ def text_label(asker: Asker) -> str:
     return "Hypothesis" if type(asker.model).__name__.endswith("ForVisualEntailment") else "Question"
 
 
-def costs(gflops: Gflops, times: Times | None = None, pending: str = "measuring ...") -> str:
-    """A table of what both models cost; without `times` it says `pending` in their place."""
-    head = "time" if times is None else f"time for a batch of {times.batch_size}"
+def costs(known: Costs, times: Times | None = None, pending: str = "being measured ...") -> str:
+    """A table of what both models cost; without `times` it says once that they are `pending`."""
+    head = "" if times is None else f" time for a batch of {times.batch_size} |"
+    lines = [f"| model | GFLOPs of one example |{head}", f"|---|---|{'---|' if head else ''}"]
     seconds = (None, None) if times is None else (times.seconds, times.full_seconds)
-    lines = [f"| model | GFLOPs of one example | {head} |", "|---|---|---|"]
+    gflops = (known["gflops"], known["full_gflops"])
     for name, own, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
         if own is not None:
-            lines.append(f"| {name} | {own:.3g} | {pending if taken is None else f'{1000 * taken:.3g} ms'} |")
-    if times is not None:
-        ratio = None if times.full_seconds is None else times.full_seconds / times.seconds
-        faster = "" if ratio is None else f"**{ratio:.2f} times as fast as the unreduced model.** "
-        lines += ["", f"{faster}Medians of {times.runs} forward passes after {WARMUP} to warm up, on this machine."]
+            lines.append(f"| {name} | {figure(own)} |{'' if taken is None else f' {duration(taken)} |'}")
+    lines.append("")
+    if gflops[1] is not None and not known["removed"] and gflops[0] != gflops[1]:
+        lines.append(
+            f"No token is removed. The reduced model costs {gflops[0] - gflops[1]:.2g} GFLOPs more, as it still works "
+            "out which tokens it would remove. "
+        )
+    if times is None:
+        lines.append(f"The time is {pending}" if pending.endswith(".") else f"The time is {pending}.")
+        return "\n".join(lines)
+    if times.full_seconds is not None:
+        lines.append(f"**{times.full_seconds / times.seconds:.2f} times as fast as the unreduced model.** ")
+    lines.append(f"Medians of {times.runs} forward passes after {WARMUP} to warm up, on this machine.")
     return "\n".join(lines)

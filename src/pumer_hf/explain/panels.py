@@ -23,6 +23,8 @@ class Panel:
     picture: PILImage.Image
     caption: list[str]
     """Lines; one that is too wide is wrapped."""
+    alt: str = ""
+    """What can be seen, in a sentence, for those who cannot see it."""
 
 
 def wrap(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

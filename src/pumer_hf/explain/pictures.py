@@ -1,8 +1,8 @@
 """Pictures of what each layer kept, pruned and merged."""
 
 import colorsys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image as PILImage
@@ -15,6 +15,7 @@ from ..images import ImageSource
 from ..models.base import PuMerPreTrainedModel
 from ..models.heads import num_images
 from ..tokens import LayerTrace
+from .counts import patches_sentence
 from .maps import merged_words, patch_index, patch_size, real_patches, token_map
 from .panels import Panel, stack, tile
 from .run import encode, run, text_tokens
@@ -25,9 +26,15 @@ PRUNED_COLOUR = (58, 58, 66)
 PRUNED_OPACITY = 0.86
 MERGED_OPACITY = 0.5
 STROKE = (120, 120, 130)
-BORDER = (225, 225, 225)
+BORDER = (140, 140, 148)
+"""To be seen on black as on white."""
 GOLDEN_RATIO = 0.618034
-LEGEND = "dark: pruned; one colour: one merged token"
+LEGEND = {
+    "stays": "A patch as it was, in a thin frame, stays: it has a token of its own.",
+    "shares": "Patches of one colour share a token: they were merged.",
+    "gone": "A dark patch with a stroke is gone: it was pruned, and the layers behind do not see it.",
+}
+"""What the looks of a patch mean."""
 Palette = Mapping[int, tuple[int, int, int]]
 """Colours of merged tokens, by their first patch."""
 
@@ -42,7 +49,7 @@ def draw_layers(
 ) -> PILImage.Image:
     """A strip that shows how the model reduces an image and a text: the image, then what each reduction layer left.
 
-    Pruned patches are dark; patches of one merged token share a colour; the others were kept as they are.
+    What the looks of a patch mean is in `LEGEND`, and under the first picture.
 
     Args:
         model: of either family, with any head.
@@ -77,15 +84,31 @@ def draw_traces(
     max_columns: int | None = None,
 ) -> PILImage.Image:
     """The strip of [`draw_layers`] from a run that has been made: `inputs` of one example and `outputs.reduction`."""
+    return strip(trace_panels(model, processor, inputs, traces), max_columns)
+
+
+def strip(rows: Sequence[Sequence[Panel]], max_columns: int | None = None) -> PILImage.Image:
+    """The rows of [`trace_panels`] as one picture, with the legend."""
+    legend = list(LEGEND.values())
+    drawn = []
+    for first, *others in rows:
+        panels = [replace(first, caption=[*first.caption, *legend]), *others]
+        drawn.append(tile(panels, max_columns or len(panels)))
+    return stack(drawn)
+
+
+def trace_panels(
+    model: PuMerPreTrainedModel, processor: ProcessorMixin, inputs: dict[str, Tensor], traces: Sequence[LayerTrace]
+) -> list[list[Panel]]:
+    """For each image, what the model sees, then what each layer left; arguments as of [`draw_traces`]."""
     words = text_tokens(processor, inputs["input_ids"][0])
-    strips = []
+    rows = []
     for index in range(num_images(model)):
         pixels, mask = (_image(inputs.get(name), index, model) for name in ("pixel_values", "pixel_mask"))
         assert pixels is not None
         own = [trace for trace in traces if trace.image_index == index]
-        panels = _panels(model, processor, pixels, mask, own, words)
-        strips.append(tile(panels, max_columns or len(panels)))
-    return stack(strips)
+        rows.append(_panels(model, processor, pixels, mask, own, words))
+    return rows
 
 
 def _image(batch: Tensor | None, index: int, model: PuMerPreTrainedModel) -> Tensor | None:
@@ -110,26 +133,22 @@ def _panels(
     picture = seen_picture(processor, pixel_values).crop((0, 0, columns * width, rows * height))
     num_image = 1 + len(index)
     title = f"what the model sees: {rows} x {columns} patches"
-    panels = [Panel(enlarged(picture), [title, f"{len(words)} text and {num_image} image tokens", LEGEND])]
+    alt = f"The image as the model sees it, in {rows} rows and {columns} columns of patches."
+    panels = [Panel(enlarged(picture), [title, f"{len(words)} text and {num_image} image tokens"], alt)]
     grid = (real.shape[0], real.shape[1])
     maps = [token_map(trace, grid, patches=index)[:rows, :columns] for trace in traces]
     palette = token_colours(maps)
     for trace, tokens in zip(traces, maps, strict=True):
         drawn = draw_token_map(picture, tokens, palette)
-        panels.append(Panel(drawn, layer_caption(trace, tokens, words)))
+        alt = f"The image after layer {trace.layer}: {patches_sentence(tokens)}."
+        panels.append(Panel(drawn, layer_caption(trace, tokens, words), alt))
     return panels
 
 
 def layer_caption(trace: LayerTrace, tokens: Tensor, words: Sequence[str]) -> list[str]:
     """What a layer left, in words; `tokens` from [`token_map`]."""
-    sizes = Counter(tokens.flatten().tolist())
-    pruned = sizes.pop(-1, 0)
-    merged = [size for size in sizes.values() if size > 1]
-    lines = [
-        f"layer {trace.layer}: {trace.num_text} text and {trace.num_image} image tokens",
-        f"patches: {len(sizes) - len(merged)} kept, {sum(merged)} merged into {len(merged)}, {pruned} pruned",
-    ]
-    return [*lines, *words_caption(merged_words(trace, words))]
+    title = f"layer {trace.layer}: {trace.num_text} text and {trace.num_image} image tokens"
+    return [title, patches_sentence(tokens), *words_caption(merged_words(trace, words))]
 
 
 def words_caption(groups: Sequence[Sequence[str]]) -> list[str]:

@@ -12,11 +12,10 @@ from ..folders import check_file
 from ..images import ImageSource, open_image
 from ..models.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
-from ..tokens import LayerTrace
-from .maps import merged_words
-from .panels import stack, titled
-from .pictures import draw_traces, words_caption
-from .run import encode, probabilities, run, text_tokens
+from ..unread import unread_words
+from .panels import Panel, stack, titled
+from .pictures import strip, trace_panels
+from .run import encode, probabilities, run
 
 
 def explain_checkpoint(
@@ -38,7 +37,7 @@ def explain_checkpoint(
         keep_aspect_ratio: for a ViLT that was trained so; else images become squares.
 
     Returns:
-        Lines to print: the answer to each text, and what each layer left.
+        Lines to print: the answer to each text, what was not read of it, and what each layer left.
     """
     check_output(output)
     for name in images:
@@ -59,7 +58,9 @@ def explain(
     keep_aspect_ratio: bool = False,
 ) -> tuple[PILImage.Image, list[str]]:
     """The strip of [`draw_layers`] under the text and the answer to it, and the same in words."""
-    return explain_inputs(model, processor, encode(model, processor, images, text, keep_aspect_ratio), text)
+    inputs = encode(model, processor, images, text, keep_aspect_ratio)
+    picture, lines = explain_inputs(model, processor, inputs, text)
+    return picture, [*lines, *(f"  {line}" for line in unread_words(model, processor, text).sentences())]
 
 
 def explain_inputs(
@@ -68,8 +69,9 @@ def explain_inputs(
     """The same for the inputs of one example, on the model's device; `text` is the title."""
     outputs = run(model, inputs)
     answer = best_answer(model, outputs)
-    picture = titled(draw_traces(model, processor, inputs, outputs.reduction), f"{text}  {answer}".strip())
-    return picture, [text, *(f"  {line}" for line in report(outputs.reduction, processor, inputs, answer))]
+    rows = trace_panels(model, processor, inputs, outputs.reduction)
+    picture = titled(strip(rows), f"{text}  {answer}".strip())
+    return picture, [text, *(f"  {line}" for line in report(rows, answer))]
 
 
 def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
@@ -84,17 +86,12 @@ def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
     return f"-> {name} ({probability:.1%})"
 
 
-def report(
-    traces: Sequence[LayerTrace], processor: ProcessorMixin, inputs: dict[str, Tensor], answer: str
-) -> list[str]:
-    """The answer, and what each layer left of one example."""
-    words = text_tokens(processor, inputs["input_ids"][0])
+def report(rows: Sequence[Sequence[Panel]], answer: str) -> list[str]:
+    """The answer, and what each layer left of one example; `rows` from [`trace_panels`]."""
     lines = [answer] if answer else []
-    several = len({trace.image_index for trace in traces}) > 1
-    for trace in traces:
-        where = f"image {trace.image_index + 1}, layer {trace.layer}" if several else f"layer {trace.layer}"
-        merges = "".join(f"; {line}" for line in words_caption(merged_words(trace, words)))
-        lines.append(f"{where}: {trace.num_text} text and {trace.num_image} image tokens{merges}")
+    for number, (_, *layers) in enumerate(rows, start=1):
+        where = f"image {number}, " if len(rows) > 1 else ""
+        lines.extend(f"{where}{'; '.join(panel.caption)}" for panel in layers)
     return lines
 
 

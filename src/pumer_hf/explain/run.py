@@ -42,6 +42,11 @@ def run(model: PuMerPreTrainedModel, inputs: dict[str, Tensor]) -> Any:
         model.train(training)
 
 
+def scores_add_up(model: PuMerPreTrainedModel) -> bool:
+    """Whether the probabilities of a head share one, as those of classes do; each answer to a question has its own."""
+    return not isinstance(model, (vilt.PuMerViltForQuestionAnswering, meter.PuMerMeterForQuestionAnswering))
+
+
 def probabilities(model: PuMerPreTrainedModel, logits: Tensor) -> dict[str, float]:
     """What the head says of one example, `logits` float (num_labels,), most probable first.
 
@@ -50,7 +55,6 @@ def probabilities(model: PuMerPreTrainedModel, logits: Tensor) -> dict[str, floa
     """
     if isinstance(model, RetrievalHead):
         return {}
-    answering = isinstance(model, (vilt.PuMerViltForQuestionAnswering, meter.PuMerMeterForQuestionAnswering))
-    values = logits.float().sigmoid() if answering else logits.float().softmax(dim=-1)
+    values = logits.float().softmax(dim=-1) if scores_add_up(model) else logits.float().sigmoid()
     ranked = values.argsort(descending=True).tolist()
     return {model.config.id2label[index]: values[index].item() for index in ranked}

@@ -11,6 +11,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 
+from ..figures import duration
+
 ESTIMATE_AFTER = 20
 """Steps after which the time left is estimated."""
 
@@ -84,13 +86,5 @@ class TimeLeftCallback(TrainerCallback):
             each = (time.monotonic() - self.second_begins) / (done - 1)
             tqdm.write(
                 f"{Path(args.output_dir).name}: about {duration(each * left)} for the {left:,} steps that are left of "
-                f"{state.max_steps:,}, at {each:.3g} s each; evaluations come on top"
+                f"{state.max_steps:,}, at {duration(each)} each; evaluations come on top"
             )
-
-
-def duration(seconds: float) -> str:
-    """A time in words: `"40 s"`, `"7 min"`, `"2 h 05 min"`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"

@@ -1,0 +1,119 @@
+"""What the page shows, as HTML: answers, pictures of the layers, what each layer did. All texts are escaped."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image as PILImage
+
+from ..explain.panels import Panel
+from ..explain.pictures import LEGEND
+from ..unread import shortened
+from .asker import Reply
+from .examples import Example
+from .schedules import in_words
+
+LONGEST = 120  # characters of a text that are repeated
+TOP = 5
+"""Answers that are shown."""
+THUMBNAIL = 80  # pixels a side
+
+
+def message_view(message: str, problem: bool = False) -> str:
+    """A sentence in place of answers; a problem is announced to those who cannot see it."""
+    look, role = ("problem", "alert") if problem else ("hint", "status")
+    return f'<p class="{look}" role="{role}">{escape(message)}</p>'
+
+
+def answers_view(text: str, reply: Reply, add_up: bool) -> str:
+    """What was not read, and a card of answers for each model.
+
+    Args:
+        text: which was asked.
+        reply: what the models say.
+        add_up: whether the scores share one.
+    """
+    notes = "".join(f'<p class="problem" role="status">{escape(note)}</p>' for note in reply.notes)
+    cards = [_card("Reduced model", reply.answers, add_up)]
+    if reply.full_answers is not None:
+        cards.append(_card("Unreduced model", reply.full_answers, add_up))
+    kind = (
+        "Probabilities: those of all classes are 100 % together."
+        if add_up
+        else "Each score is between 0 and 1 and says how right the model finds that answer by itself: together they "
+        "may be more or less than 1."
+    )
+    asked = escape(shortened(text.strip(), LONGEST))
+    return (
+        f'{notes}<p class="asked">Answers to “{asked}”</p><div class="cards">{"".join(cards)}</div>'
+        f'<p class="small">{kind}</p>'
+    )
+
+
+def _card(title: str, answers: dict[str, float], add_up: bool) -> str:
+    rows = []
+    for name, score in list(answers.items())[:TOP]:
+        value = f"{100 * score:.1f} %" if add_up else f"{score:.2f}"
+        rows.append(
+            f'<li><span class="name">{escape(name)}</span> <span class="score">{value}</span>'
+            f'<span class="bar" aria-hidden="true"><span style="width: {100 * score:.1f}%"></span></span></li>'
+        )
+    return f'<section class="card"><h3>{title}</h3><ol>{"".join(rows)}</ol></section>'
+
+
+def layers_view(reply: Reply) -> str:
+    """The pictures side by side, or below one another where the page is narrow; the legend; a link to save them."""
+    figures = "".join(_figure(panel) for panel in reply.panels)
+    legend = "".join(
+        f'<li><span class="swatch {name}" aria-hidden="true"></span>{escape(line)}</li>'
+        for name, line in LEGEND.items()
+    )
+    return (
+        f'<h2>What each layer keeps of the image</h2><ul class="legend">{legend}</ul>'
+        f'<div class="panels">{figures}</div>'
+        f'<p><a download="layers.png" href="{data_url(reply.picture)}">Save these pictures as one (layers.png)</a></p>'
+    )
+
+
+def _figure(panel: Panel) -> str:
+    title, *lines = (escape(line) for line in panel.caption)
+    more = "".join(f"<br>{line}" for line in lines)
+    return (
+        f'<figure><img src="{data_url(panel.picture)}" alt="{escape(panel.alt)}" width="{panel.picture.width}" '
+        f'height="{panel.picture.height}"><figcaption><b>{title}</b>{more}</figcaption></figure>'
+    )
+
+
+def examples_view(examples: Sequence[Example]) -> str:
+    """A button for each example."""
+    buttons = []
+    for index, (image, text) in enumerate(examples):
+        small = image.copy()
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        buttons.append(
+            f'<button type="button" data-index="{index}"><img src="{data_url(small)}" alt=""> '
+            f"<span>{escape(text)}</span></button>"
+        )
+    return f'<h2>Examples</h2><div class="examples">{"".join(buttons)}</div>'
+
+
+def data_url(picture: PILImage.Image) -> str:
+    """A picture as part of the page."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="png", compress_level=3)  # of a photograph nearly as small, in half of the time
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def steps_view(reply: Reply) -> str:
+    """What was asked of each layer, and what it did."""
+    steps = "".join(
+        f"<li><b>Layer {one.layer}</b> (asked for: {in_words(reply.schedule, one.layer)}). {one.sentences()}</li>"
+        for one in reply.counts
+    )
+    return (
+        f'<h2>What each layer does</h2><ul class="steps">{steps}</ul>'
+        '<p class="small">A layer removes whole tokens, so it comes as near to its ratio as they allow; and it merges '
+        "away at most half of the tokens that it has not pruned. Padding of the text counts as tokens, and leaves "
+        "first.</p>"
+    )

@@ -1,0 +1,62 @@
+"""What each layer did, in numbers and in words."""
+
+import pytest
+import torch
+from PIL import Image
+from tiny_tasks import REDUCTION, tiny
+
+from pumer_hf.explain.counts import LayerCounts, layer_counts, patches_sentence
+from pumer_hf.explain.run import encode, run
+from pumer_hf.reducers import parse_reduction
+
+SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
+TOME = {"method": "tome", "layers": [0, 2], "merge_ratio": 0.3}
+SCHEDULES = {
+    "pumer": REDUCTION,
+    "release": {**REDUCTION, "semantics": "release"},
+    "tome": TOME,
+    "random": {"method": "random", "layers": [0, 2], "prune_ratio": 0.4},
+    "tower": {**REDUCTION, "image_tower_merge_ratio": 0.3},
+}
+
+
+PAIRS = [(backbone, name) for backbone in ("vilt", "meter") for name in SCHEDULES]
+
+
+@pytest.mark.parametrize(("backbone", "schedule"), [pair for pair in PAIRS if pair != ("vilt", "tower")])
+def test_the_counts_are_those_of_the_reducer(backbone, schedule):
+    fields = dict(SCHEDULES[schedule])
+    semantics = fields.pop("semantics", None)
+    model, processor = tiny(backbone, reduction=None, **({"semantics": semantics} if semantics else {}))
+    model.set_reduction(fields)
+    traces = run(model, encode(model, processor, SCENE, "what digit is red?")).reduction
+    counts = layer_counts(traces)
+    assert [one.layer for one in counts] == [0, 2]
+    for one, trace in zip(counts, traces, strict=True):
+        lengths = model.base_model.reducer.output_lengths(one.layer, one.num_text, one.num_image)
+        assert lengths == (trace.num_text, trace.num_image)
+        assert one.num_text - one.text_merged == trace.num_text
+        assert one.num_image - one.pruned - one.image_merged == trace.num_image
+        matching = trace.image_matching
+        assert one.image_merged == (0 if matching is None else matching.src.shape[1])
+        assert one.removed == one.pruned + one.image_merged + one.text_merged
+        if schedule == "pumer":
+            assert one.pruned == round(parse_reduction(fields).ratio("prune_ratio", one.layer) * one.num_image)
+        assert (one.pruned == 0) == (schedule == "tome")
+    assert counts[0].num_text == 40
+    assert (counts[0].num_image < 37) == (schedule == "tower")
+
+
+def test_the_counts_in_words():
+    words = LayerCounts(layer=2, num_text=40, num_image=20, pruned=5, image_merged=6, text_merged=10).sentences()
+    assert words == (
+        "Of 20 image tokens, 5 (0.25) are pruned and 6 (0.30) merged into others; 9 are left. "
+        "Of 40 text tokens, 10 (0.25) are merged into others; 30 are left."
+    )
+
+
+def test_patches_in_words():
+    tokens = torch.tensor([[0, 1, -1], [1, 2, 2]])
+    assert patches_sentence(tokens) == "of 6 patches, 1 stays, 4 share 2 tokens, 1 is gone"
+    tokens = torch.tensor([[-1, -1], [3, 3]])
+    assert patches_sentence(tokens) == "of 4 patches, 0 stay, 2 share 1 token, 2 are gone"
