@@ -1,5 +1,6 @@
 import platform
 from functools import partial
+from importlib.metadata import version
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -77,7 +78,7 @@ def test_environment_says_versions_machine_and_command(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "--seed", "3"])
     found = environment()
     assert found["command"] == "train.py --seed 3"
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"] == version("torch")
     assert found["machine"]["torch_threads"] == torch.get_num_threads()
 
 

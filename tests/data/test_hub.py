@@ -252,8 +252,9 @@ def test_one_column_cannot_be_two(hub):
 
 
 def test_a_recipe_ends_with_one_line(tmp_path):
-    script = Path(__file__).parents[2] / "recipes" / "train_snli_ve.py"
-    process = run_here([sys.executable, str(script), "--dataset", "no/such", "--output_dir", "out"], tmp_path)
+    recipes = Path(__file__).parents[2] / "recipes"
+    words = [str(recipes / "train_snli_ve.py"), str(recipes / "vilt" / "own_data" / "scratch.yaml")]
+    process = run_here([sys.executable, *words, "--dataset", "no/such", "--output_dir", "out"], tmp_path)
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
     assert "data.dataset='no/such': not a folder here" in process.stderr

@@ -264,7 +264,7 @@ def test_a_run_on_own_questions_and_pictures(own_data, tmp_path):
     assert process.stdout.startswith("Plan of this run:\n")
     assert "random weights" in plan["model"]
     assert plan["pictures"].strip().startswith("48 x 48 pixels")
-    assert plan["texts"].strip().startswith("12 tokens")
+    assert plan["texts"].strip().startswith("40 tokens")
     assert f"6 rows of {own_data / 'train.jsonl'}; 5 labels, most often " in plan["train"]
     assert "1 rows whose image is missing are left out" in plan["train"]
     assert "2 rows whose image is missing are left out" in plan["test"]

@@ -21,7 +21,7 @@ def profiler(device: torch.device, memory: bool = False) -> profile:
     """A profiler that writes nothing to the terminal."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read when the first profiler starts
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    return profile(activities=activities, profile_memory=memory)
+    return profile(activities=activities, profile_memory=memory, acc_events=True)  # else torch 2.10 warns
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
