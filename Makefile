@@ -15,7 +15,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 .PHONY: help install install-dev demo test test-slow test-lowest test-newest pins mutants quality style
 
 help:
-	@echo "make demo        train teacher and student on digit scenes (about ten minutes on two cores);"
+	@echo "make demo        train teacher and student on digit scenes (minutes on two cores);"
 	@echo "                 ARGS=--resume continues an interrupted run,"
 	@echo "                 ARGS='--output_dir outputs/again' begins another one"
 	@echo "make test        run the tests"
@@ -53,6 +53,8 @@ test-slow: install-dev
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"
 
 test-lowest:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11) and \
+	    "the lowest versions have no wheels for this Python: make test-lowest PYTHON=python3.10")'
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 # Anew each time, since what is newest changes.
