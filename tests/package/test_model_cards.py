@@ -33,7 +33,7 @@ def test_a_card_renders_from_its_results(name):
 @pytest.mark.parametrize("name", CARDS)
 def test_a_card_has_what_the_hub_asks_for(name):
     card = ModelCard.load(CARDS[name] / "README.md")
-    assert card.data.license == "apache-2.0"
+    assert card.data.license == ("apache-2.0" if name.startswith("digit_scenes") else None)  # what is all our own
     assert all(validate_repo_id(result.dataset_type) is None for result in card.data.eval_results or ())
     (command,) = re.findall(r"^- Command: `(.*)`$", card.text, re.MULTILINE)
     words = shlex.split(command)
