@@ -61,7 +61,7 @@ def folder(model, tmp_path):
 
 def test_one_commit_with_what_a_stranger_needs(hub, folder, capsys):
     assert main(["push", str(folder), NAME, "--private", "--message", "Mine"]) == 0
-    assert f"{hub.url}/{NAME}/commit/" in capsys.readouterr().out
+    assert f"Pushed to {hub.url}/{NAME}/commit/" in capsys.readouterr().out
     repo = hub.repos[NAME]
     assert set(hub.files(NAME)) == FILES
     assert repo.titles == ["initial commit", "Mine"]
@@ -83,7 +83,7 @@ def test_a_branch_and_a_pull_request(hub, folder, capsys):
     assert set(hub.files(NAME, "better")) == FILES
     assert set(hub.files(NAME)) == {".gitattributes"}
     assert main(["push", str(folder), NAME, "--create-pr"]) == 0
-    assert f"{hub.url}/{NAME}/discussions/1" in capsys.readouterr().out
+    assert f"Pushed to {hub.url}/{NAME}/discussions/1" in capsys.readouterr().out
     assert set(hub.files(NAME)) == {".gitattributes"}
     assert set(hub.files(NAME, "refs/pr/1")) == FILES
 
