@@ -11,6 +11,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.sources import public_command
+from pumer_hf.release import install_commands
 from pumer_hf.training.cards import recipe_file_card
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,15 @@ def test_every_recipe_has_a_card():
 def test_a_card_renders_from_its_results(name):
     card = PuMerCard.load(CARDS[name])
     assert card.files(CARDS[name])["README.md"] == (CARDS[name] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_card_that_was_not_pushed_names_no_repository(name):
+    """There is no wheel beside it, and nothing to download."""
+    text = (CARDS[name] / "README.md").read_text(encoding="utf-8")
+    assert "hf download" not in text
+    assert "beside this model" not in text
+    assert all(f"\n{command}\n" in text for command in install_commands())
 
 
 @pytest.mark.parametrize("name", CARDS)
