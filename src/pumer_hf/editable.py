@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from configparser import ConfigParser
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 
 CLONE = Path(__file__).resolve().parents[2]
 """The clone, if this code runs in one."""
+MAX_NAMED = 5
+"""How many differences an error names of each kind."""
 
 
 def check_editable(installed: Distribution) -> None:
@@ -26,11 +28,17 @@ def check_editable(installed: Distribution) -> None:
         return
     now, then = set(declared(CLONE)), set(noted(installed))
     if now != then:
-        added, gone = (", ".join(sorted(names)) or "nothing" for names in (now - then, then - now))
+        added, gone = (named(sorted(names)) for names in (now - then, then - now))
         raise ImportError(
             f"{CLONE} has changed since pip installed it, so no wheel of it can be made. New: {added}. No longer "
             f"there: {gone}. To mend it, run `pip install -e .` again in {CLONE}"
         )
+
+
+def named(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return (", ".join(names[:MAX_NAMED]) or "nothing") + more
 
 
 def declared(clone: Path) -> Iterator[str]:
