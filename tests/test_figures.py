@@ -55,6 +55,6 @@ def test_figure(value, text):
 
 
 def test_what_is_unreadable_would_be_found():
-    good = ["speed 1.04 s, 12,346 examples/s, 0.0001234 GFLOPs, 1.235e-05", "saved in {folder}"]
+    good = ["speed 1.04 s, 12,346 examples/s, 0.0001234 GFLOPs, 1.235e-05", "Written to {folder}"]
     bad = ["1.04e+03 ms", "accuracy 92.33333333333333 %", '{"accuracy": 92.3}', "[{'a': 1}]", "1234567 bytes"]
     assert unreadable([*good, *bad]) == bad

@@ -1,5 +1,6 @@
 """How to install this package: the one place that knows whether it is published, for cards, Spaces and errors."""
 
+import re
 import shlex
 from importlib.metadata import PackageNotFoundError, requires
 
@@ -16,8 +17,8 @@ WHEELS = "pumer_hf-*.whl"
 """The wheels of this package, of any version."""
 DOWNLOADS = "pumer-hf"
 """The folder into which a reader of a card downloads the wheel."""
-ANY_MODEL = "USER/NAME"
-"""Stands for the id of a model where it is not known."""
+IN_CLONE = "pip install -e ."
+"""The line for a shell that installs this package in a clone of its repository."""
 
 
 def needs_wheel() -> bool:
@@ -25,20 +26,29 @@ def needs_wheel() -> bool:
     return not PUBLISHED and REPOSITORY is None
 
 
-def install_commands(repo_id: str = ANY_MODEL) -> list[str]:
+def install_commands(repo_id: str | None = None) -> list[str]:
     """The lines for a shell that install this package.
 
     Args:
-        repo_id: a model on the Hub, which carries the wheel where [`needs_wheel`].
+        repo_id: a model on the Hub, which carries the wheel where [`needs_wheel`]. Without one, where pip finds this
+            package nowhere, the line is for a clone.
     """
     if PUBLISHED:
         return [f"pip install {PACKAGE}"]
     if REPOSITORY is not None:
         return [f'pip install "{PACKAGE} @ git+{REPOSITORY}"']
+    if repo_id is None:
+        return [IN_CLONE]
     return [
         f"hf download {repo_id} --include '{WHEELS}' --local-dir {DOWNLOADS}",
         f"pip install {DOWNLOADS}/*.whl",
     ]
+
+
+def wrong_installs(text: str, repo_id: str) -> list[str]:
+    """The commands in a text that install this package, but not as [`install_commands`] does."""
+    found = re.findall(r"(?:pip install|hf download) [^`\n]*(?:pumer[-_]hf|-e \.)[^`\n]*", text)
+    return [command for command in found if command.strip() not in install_commands(repo_id)]
 
 
 def extra_command(extra: str) -> str:

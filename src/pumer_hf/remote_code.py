@@ -7,7 +7,7 @@ it. It is thin: it only imports the installed package, so code and checkpoint ca
 from collections.abc import Sequence
 from pathlib import Path
 
-from .release import ANY_MODEL, PACKAGE, install_commands
+from .release import IN_CLONE, PACKAGE, install_commands
 
 MODULE = "modeling_pumer"
 FILE_NAME = f"{MODULE}.py"
@@ -31,17 +31,19 @@ except ModuleNotFoundError as error:
 '''
 
 
-def source(repo_id: str = ANY_MODEL) -> str:
+def source(repo_id: str | None = None) -> str:
     """The text of the file.
 
     Args:
-        repo_id: of the model, for the error that says how to install this package.
+        repo_id: of the model on the Hub, for the error that says how to install this package; None if it is not
+            there, or not with the wheel.
     """
     ends = ("Config", "Model", *HEADS)
     names = sorted(f"PuMer{family}{end}" for family in ("Meter", "Vilt") for end in ends)
     names.insert(names.index("PuMerMeterModel") + 1, "PuMerMeterProcessor")
-    commands = " and ".join(f"`{command}`" for command in install_commands(repo_id))
-    message = f"this model needs the package {PACKAGE}: run {commands}, or `pip install .` in a clone of it"
+    commands = [f"`{command}`" for command in install_commands(repo_id) if command != IN_CLONE]
+    ways = [" and ".join(commands), f"`{IN_CLONE}` in a clone of its repository"]
+    message = f"this model needs the package {PACKAGE}: run {', or '.join(way for way in ways if way)}"
     return _SOURCE.format(names="".join(f"        {name},\n" for name in names), message=message)
 
 

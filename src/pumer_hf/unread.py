@@ -35,9 +35,11 @@ class Unread:
             shown = shortened(self.cut, LONGEST)
             found.append(f"Not read, as the text is longer than {self.limit} tokens: “{shown}”.")
         if self.unknown:
-            found.append(f"Not read, as the model's vocabulary lacks it: {listed(self.unknown)}.")
+            found.append(f"Not read, as the model's vocabulary lacks these words: {listed(self.unknown)}.")
         if self.spelled:
-            found.append(f"Read letter by letter, as the model's vocabulary lacks it: {listed(self.spelled)}.")
+            found.append(
+                f"Read letter by letter, as the model's vocabulary lacks these words: {listed(self.spelled)}."
+            )
         return found
 
 

@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from .editable import check_editable
 from .release import PACKAGE
 
 SUFFIXES = (".py", ".typed", ".jinja")
@@ -29,7 +30,7 @@ def make_wheel() -> tuple[str, bytes]:
     """The file name and the content of a wheel of this package, as it runs here.
 
     Raises:
-        ImportError: the package is not installed, so there is no metadata.
+        ImportError: the package is not installed, so there is no metadata, or the clone has changed since.
     """
     installed = installation()
     stem = f"{PACKAGE.replace('-', '_')}-{installed.version}"
@@ -50,9 +51,14 @@ def make_wheel() -> tuple[str, bytes]:
 
 
 def installation() -> Distribution:
-    """The metadata that pip has installed; a folder of a build in a clone holds less, and is passed over."""
+    """The metadata that pip has installed; a folder of a build in a clone holds less, and is passed over.
+
+    Raises:
+        ImportError: the package is not installed, or the clone has changed since.
+    """
     for found in distributions(name=PACKAGE):
         if found.read_text("WHEEL") is not None:
+            check_editable(found)
             return found
     raise ImportError(
         f"{PACKAGE} is not installed, so no wheel of it can be made: run `pip install -e .` in its folder"

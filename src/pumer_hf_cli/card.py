@@ -50,4 +50,4 @@ class Card(Command):
                 known = (folder / FACTS_NAME).is_file() or not (folder / "config.json").is_file()
                 (PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)).save(folder)
         for folder in written:
-            print(f"written: {folder / 'README.md'}")
+            print(f"Written to {folder / 'README.md'}")

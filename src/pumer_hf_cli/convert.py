@@ -43,4 +43,4 @@ class Convert(Command):
             config=None if args.config is None else parse_json(args.config, "--config"),
             fill_labels=args.fill_labels,
         )
-        print(f"saved in {dest}")
+        print(f"Written to {dest}")

@@ -36,6 +36,6 @@ class Demo(Command):
             return
         choices = {"teacher": args.teacher, "examples": args.examples, "requirement": args.requirement}
         folder = demo.export_space(args.checkpoint, args.export_space, **choices, **schedule(args))
-        print(f"saved in {folder}; to publish it:")
+        print(f"Written to {folder}; to publish it:")
         print("  hf repos create USER/NAME --type space --sdk docker")
         print(f"  hf upload USER/NAME {folder} --type space")

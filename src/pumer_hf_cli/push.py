@@ -37,4 +37,4 @@ class Push(Command):
             create_pr=args.create_pr,
             commit_message=args.message,
         )
-        print(f"pushed: {commit.pr_url or commit.commit_url}")
+        print(f"Pushed to {commit.pr_url or commit.commit_url}")

@@ -8,7 +8,9 @@ from difflib import get_close_matches
 def check_spelling(
     words: Sequence[str], parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser]
 ) -> None:
-    """End the program if the command, or one of its flags, is misspelt. What else is wrong, the parser says itself.
+    """End the program if the command, or one of its flags, is misspelt.
+
+    The parser reports all other mistakes.
 
     Args:
         words: the command line without the program.

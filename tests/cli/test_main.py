@@ -40,7 +40,7 @@ def test_convert(as_file, released, tmp_path, capsys):
     arguments = ["--kind", "released_meter", "--task", "vqa2", "--image-size", "24", "--no-processor"]
     assert main(["convert", released, str(dest), *arguments, "--config", config]) == 0
     printed = [line for line in capsys.readouterr().out.splitlines() if "real_accelerator" not in line]  # DeepSpeed's
-    assert printed == [f"saved in {dest}"]
+    assert printed == [f"Written to {dest}"]
     loaded = AutoModel.from_pretrained(dest).config
     assert (loaded.co_attention, loaded.image_size) == ("parallel", 24)
 

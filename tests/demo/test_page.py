@@ -12,7 +12,7 @@ from tiny_tasks import LABELS, save_tiny, tiny
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, build_page, costs
+from pumer_hf.demo.page import HINT, Handlers, build_page, check_address, costs
 from pumer_hf.demo.schedules import slider_values
 from pumer_hf.explain.pictures import LEGEND
 
@@ -251,6 +251,15 @@ def test_an_address_where_nothing_can_be_served_is_refused_before_the_work(flags
     captured = capsys.readouterr()
     assert f"pumer-hf demo: error: {message}" in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_without_host_and_port_the_error_says_where(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr("pumer_hf.demo.page.socket.create_server", refuse)
+    with pytest.raises(ValueError, match=r"^127\.0\.0\.1: cannot serve there: Cannot assign"):
+        check_address(None, None)
 
 
 def test_a_port_in_use_is_refused(gradio, capsys):

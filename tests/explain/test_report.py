@@ -30,7 +30,7 @@ def test_several_questions(backbone, scene, tmp_path, capsys):
         )
         lines = capsys.readouterr().out.splitlines()
         titles = [line for line in lines if not line.startswith((" ", "["))]  # "[": DeepSpeed's log, if it is there
-        assert titles == [*texts, f"saved in {tmp_path / 'out.png'}"]
+        assert titles == [*texts, f"Written to {tmp_path / 'out.png'}"]
         answers = [line.split()[1] for line in lines if line.startswith("  -> ")]
         assert len(answers) == len(texts)
         assert set(answers) <= set(LABELS["vqa"])

@@ -226,7 +226,7 @@ def test_the_example_of_a_card_runs(family, task, tmp_path, monkeypatch, capsys)
     (example,) = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     assert 'user/mine"' in example
     exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out.splitlines()[-1] != "written: user/mine/README.md"  # it prints an answer
+    assert capsys.readouterr().out.splitlines()[-1] != "Written to user/mine/README.md"  # it prints an answer
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.meter import PuMerMeterProcessor
-from pumer_hf.release import install_commands
+from pumer_hf.release import PACKAGE, install_commands
 from pumer_hf.training.build import build_roberta_tokenizer
 from pumer_hf.wheel import make_wheel
 
@@ -61,7 +61,7 @@ def folder(model, tmp_path):
 
 def test_one_commit_with_what_a_stranger_needs(hub, folder, capsys):
     assert main(["push", str(folder), NAME, "--private", "--message", "Mine"]) == 0
-    assert f"{hub.url}/{NAME}/commit/" in capsys.readouterr().out
+    assert f"Pushed to {hub.url}/{NAME}/commit/" in capsys.readouterr().out
     repo = hub.repos[NAME]
     assert set(hub.files(NAME)) == FILES
     assert repo.titles == ["initial commit", "Mine"]
@@ -83,7 +83,7 @@ def test_a_branch_and_a_pull_request(hub, folder, capsys):
     assert set(hub.files(NAME, "better")) == FILES
     assert set(hub.files(NAME)) == {".gitattributes"}
     assert main(["push", str(folder), NAME, "--create-pr"]) == 0
-    assert f"{hub.url}/{NAME}/discussions/1" in capsys.readouterr().out
+    assert f"Pushed to {hub.url}/{NAME}/discussions/1" in capsys.readouterr().out
     assert set(hub.files(NAME)) == {".gitattributes"}
     assert set(hub.files(NAME, "refs/pr/1")) == FILES
 
@@ -105,6 +105,41 @@ def test_an_edited_card_is_pushed_as_it_is(hub, folder):
     (folder / "README.md").write_text("---\nlicense: mit\n---\n\nMine.\n")
     push_folder(folder, NAME)
     assert hub.files(NAME)["README.md"] == (folder / "README.md").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        f"It needs `pip install {PACKAGE}`.",
+        "```sh\n" + "\n".join(install_commands("user/other")) + "\n```",
+        "```sh\npip install -e .\n```",
+        f'Then `pip install "{PACKAGE} @ git+https://example.org/it"`.',
+    ],
+)
+@pytest.mark.parametrize("has_facts", [True, False])
+def test_an_edited_card_that_would_not_install_the_package_is_not_pushed(folder, old, has_facts):
+    """As one that an earlier version has written."""
+    PuMerCard.from_checkpoint(folder).save(folder)
+    (folder / "README.md").write_text(f"Mine.\n\n{old}\n")
+    if not has_facts:
+        (folder / "results.json").unlink()
+    line = re.search("(hf|pip) .*?(?=[`\n]|$)", old)[0]
+    message = f"(?s){re.escape(line)}.*{re.escape(install_commands(NAME)[0])}.*pumer-hf card {folder}"
+    with pytest.raises(ValueError, match=message):
+        published_files(folder, NAME)
+    (folder / "README.md").write_text("Mine.\n\n" + "\n".join(install_commands(NAME)) + "\n")
+    assert published_files(folder, NAME).published["README.md"] == folder / "README.md"
+
+
+def test_a_card_that_was_rendered_before_the_package_was_published_is_not_pushed(folder, monkeypatch):
+    card = PuMerCard.from_checkpoint(folder)
+    card.repo_id = NAME
+    card.save(folder)
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "Mine.\n")
+    published_files(folder, NAME)
+    monkeypatch.setattr(release, "PUBLISHED", True)
+    with pytest.raises(ValueError, match="hf download"):
+        published_files(folder, NAME)
 
 
 def test_a_folder_saved_before_there_was_remote_code_gets_it(hub, folder):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pumer_hf import release
+from pumer_hf import release, remote_code
 from pumer_hf.release import extra_command, install_commands
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +30,15 @@ def test_while_nothing_is_published_the_wheel_of_the_model_is_installed(monkeypa
     folder = shlex.split(download)[-1]
     assert install == f"pip install {folder}/*.whl"
     assert release.needs_wheel()
+
+
+def test_where_nothing_is_pushed_a_clone_is_installed(monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", False)
+    monkeypatch.setattr(release, "REPOSITORY", None)
+    assert install_commands() == ["pip install -e ."]
+    assert "`pip install -e .` in a clone" in remote_code.source()
+    assert "hf download" not in remote_code.source()
+    assert "hf download user/mine" in remote_code.source("user/mine")
 
 
 def test_a_repository_is_cloned_by_pip(monkeypatch):

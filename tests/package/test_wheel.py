@@ -1,5 +1,6 @@
 """The wheel that models and Spaces carry is the one that setuptools would build, and it works."""
 
+import json
 import re
 import subprocess
 import sys
@@ -96,6 +97,47 @@ def test_it_installs_and_runs_and_makes_itself_again(made, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout == made.read_bytes()
+
+
+def say_editable(info, clone):
+    (info / "direct_url.json").write_text(json.dumps({"url": clone.as_uri(), "dir_info": {"editable": True}}))
+
+
+def test_an_editable_installation_that_fits_the_clone_makes_the_same_wheel(made, editable):
+    say_editable(editable, ROOT)
+    assert make_wheel() == (made.name, made.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("name", "then", "now", "message"),
+    [
+        ("METADATA", r"^Requires-Dist: accelerate>=[\d.]+$", "Requires-Dist: accelerate>=0.1", "accelerate>=0.1"),
+        ("METADATA", r"^Requires-Dist: gradio.*$", "", "gradio"),
+        ("METADATA", r"^Version: .*$", "Version: 0.0.1", "version.*0.0.1"),
+        ("METADATA", r"^Requires-Python: .*$", "Requires-Python: >=3.7", "python>=3.7"),
+        ("top_level.txt", r"^pumer_hf_cli\n", "", "package.* pumer_hf_cli"),
+        ("top_level.txt", r"\Z", "\npumer_hf_old\n", "package.* pumer_hf_old"),
+        ("entry_points.txt", r"^pumer-hf = .*$", "pumer-hf = pumer_hf.cli:main", "pumer_hf.cli:main"),
+    ],
+)
+def test_an_editable_installation_of_before_is_refused(editable, name, then, now, message):
+    """A wheel of it would install the code of now with the metadata of then."""
+    say_editable(editable, ROOT)
+    text, changes = re.subn(then, now, (editable / name).read_text(), flags=re.MULTILINE)
+    assert changes
+    (editable / name).write_text(text)
+    with pytest.raises(ImportError, match=f"(?s){message}.*run `pip install -e .` again in {ROOT}"):
+        make_wheel()
+    with pytest.raises(ImportError, match="pip install -e"):
+        wheel.installation()
+
+
+def test_the_installation_of_another_clone_is_not_compared_with_this_one(made, editable, tmp_path):
+    """As for who runs a second working tree by PYTHONPATH."""
+    say_editable(editable, tmp_path)
+    text = (editable / "METADATA").read_text()
+    (editable / "METADATA").write_text(text.replace("Requires-Dist: accelerate", "Requires-Dist: accelerated"))
+    assert make_wheel()[0] == made.name
 
 
 def test_without_an_installation_the_error_says_what_to_do(monkeypatch):

@@ -101,6 +101,9 @@ def test_a_card_says_mean_range_and_number_and_the_processor_beside_the_speed(ru
     assert "All figures are of one run." in text
 
 
+MADE_FROM = {"reduction": {"method": "pumer", "layers": [1]}, "data": {"grid_size": 3}}
+
+
 @pytest.fixture
 def launched(monkeypatch):
     """The runs of the command, replaced: the words of each, and results where it would leave them."""
@@ -112,6 +115,9 @@ def launched(monkeypatch):
         folder, seed = (words[words.index(name) + 1] for name in ("--output_dir", "--seed"))
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / "results.json").write_text(json.dumps(run_of(*CHANGES[int(seed)])))
+        steps = int(words[words.index("--max_steps") + 1]) if "--max_steps" in words else 5
+        student = {**MADE_FROM, "training": {"max_steps": steps, "seed": int(seed)}}
+        (Path(folder) / "stages.json").write_text(json.dumps({"student": student}))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(seeds.subprocess, "run", run)
@@ -135,6 +141,58 @@ def test_the_first_seed_trains_the_teacher_and_what_is_done_is_not_done_again(la
     report = json.loads((tmp_path / "all.json").read_text())
     assert report == collect({seed: run_of(*values) for seed, values in CHANGES.items()})
     assert "seed 2: 93.30 %, 1.70x" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("block", "field", "value"),
+    [("training", "max_steps", 4), ("reduction", "method", "tip"), ("data", "grid_size", 2)],
+)
+def test_seeds_of_different_recipes_are_not_put_together(launched, tmp_path, block, field, value):
+    """As when the recipe, or a flag, has changed since some of them were done; it is said before the other seeds."""
+    words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds"]
+    seeds_command("", ROOT, [*words, "0", "1"])
+    path = tmp_path / "work" / "seed1" / "stages.json"
+    record = json.loads(path.read_text())
+    record["student"][block][field] = value
+    path.write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match=rf"(?s)seed1.*seed0.*{block}\.{field}.*{value}"):
+        seeds_command("", ROOT, [*words, "0", "1", "2"])
+    assert len(launched) == 2
+
+
+def test_a_flag_that_has_changed_is_named(launched, tmp_path):
+    words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds"]
+    seeds_command("", ROOT, [*words, "0", "1"])
+    with pytest.raises(SystemExit, match=r"(?s)seed2.*training\.max_steps was 5 and is 9"):
+        seeds_command("", ROOT, [*words, "0", "1", "2", "--max_steps", "9"])
+
+
+def test_a_seed_without_a_record_is_not_put_together_with_others(launched, tmp_path):
+    words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds", "0", "1"]
+    seeds_command("", ROOT, words)
+    (tmp_path / "work" / "seed1" / "stages.json").unlink()
+    with pytest.raises(SystemExit, match=r"seed1/stages\.json"):
+        seeds_command("", ROOT, words)
+
+
+def test_the_commands_in_the_report_lack_what_says_nothing_about_the_result(runs):
+    own = "--output_dir /home/me/seed{} --seed {} --resume true --report_to none"
+    for seed, run in runs.items():
+        run["command"] = f'train_vqa.py recipes/a.yaml {own.format(seed, seed)} --x {{"a": 1}} --max_steps 9'
+    report = collect(runs)
+    assert report["command"] == 'train_vqa.py recipes/a.yaml --seed 0 --x {"a": 1} --max_steps 9'
+    assert report["seeds"][2]["command"] == 'train_vqa.py recipes/a.yaml --seed 2 --x {"a": 1} --max_steps 9'
+
+
+def test_ctrl_c_ends_the_command_in_one_line(monkeypatch, tmp_path, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(seeds.subprocess, "run", stop)
+    with pytest.raises(SystemExit) as caught:
+        seeds_command("", ROOT, [str(RECIPE), "--work", str(tmp_path), "-o", str(tmp_path / "all.json")])
+    assert caught.value.code == 130
+    assert "same command" in capsys.readouterr().err.splitlines()[-1]
 
 
 TINY = {
@@ -181,6 +239,7 @@ def test_a_run_that_fails_ends_the_command(monkeypatch, tmp_path):
         ("none.yaml", "all.json", [], "there is no such recipe file"),
         (str(RECIPE), "all.json", ["--seeds", "3"], "--seeds 3: give at least two"),
         (str(RECIPE), "all.json", ["--seed", "3"], "--seed: this command gives it"),
+        (str(RECIPE), "all.json", ["--seed=3"], "--seed: this command gives it"),
         (str(RECIPE), "no/folder/all.json", [], "-o"),
     ],
 )

@@ -25,6 +25,8 @@ Shown = tuple[str, str, str, str, Costs | None, Costs | None]
 INTERRUPTED = "not measured, as another question came first: press Ask"
 HINT = "Give an image and a text, or click an example."
 ASK = "Press Ask to ask about this image."
+LOCAL = "127.0.0.1"
+"""Where the page is served if nothing else is asked for: on this machine alone."""
 
 
 def load_gradio() -> Any:
@@ -74,11 +76,11 @@ def check_address(host: str | None, port: int | None) -> None:
     if port is not None and not 1 <= port <= 65535:
         raise ValueError(f"--port {port}: must be in [1, 65535]")
     try:
-        family = socket.getaddrinfo(host or "127.0.0.1", port)[0][0]
-        socket.create_server((host or "127.0.0.1", port or 0), family=family).close()
+        family = socket.getaddrinfo(host or LOCAL, port)[0][0]
+        socket.create_server((host or LOCAL, port or 0), family=family).close()
     except OSError as error:
         place = " ".join(f"--{name} {value}" for name, value in (("host", host), ("port", port)) if value is not None)
-        raise ValueError(f"{place}: cannot serve there: {error.strerror}; choose another") from error
+        raise ValueError(f"{place or LOCAL}: cannot serve there: {error.strerror}; choose another") from error
 
 
 def display_name(checkpoint: str) -> str:

@@ -47,7 +47,7 @@ def explain_checkpoint(
         raise unreduced_error(model, checkpoint)
     rows, lines = zip(*(explain(model, processor, images, text, keep_aspect_ratio) for text in texts), strict=True)
     stack(rows).save(output)
-    return [*(line for own in lines for line in own), f"saved in {output}"]
+    return [*(line for own in lines for line in own), f"Written to {output}"]
 
 
 def explain(

@@ -190,7 +190,7 @@ class PuMerCard:
             baselines=shown._baselines(),
             machine=machine_name(shown.report) if shown.report.get("machine") else "",
             sources=shown._sources(),
-            install=install_commands(shown.model_id),
+            install=install_commands(shown.repo_id),
             carries_wheel=needs_wheel(),
         )
         return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"

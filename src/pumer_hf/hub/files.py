@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import remote_code
 from ..reading import check_model_files, read_json, read_object
-from ..release import WHEELS, needs_wheel
+from ..release import PACKAGE, WHEELS, install_commands, needs_wheel, wrong_installs
 from ..wheel import make_wheel
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
 from .sources import is_absolute, without_path_keys
@@ -101,15 +101,18 @@ def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
     """The card to push, whose examples name the repository; of one that somebody has edited, only its facts.
 
     Raises:
-        ValueError: a card that is pushed as it is names a path of this machine.
+        ValueError: a card that is pushed as it is names a path of this machine, or its commands do not install this
+            package.
     """
     written = (folder / CARD_NAME).read_text(encoding="utf-8") if (folder / CARD_NAME).is_file() else None
     has_facts = (folder / FACTS_NAME).is_file()
     if written is not None and not has_facts:
+        check_installs(folder / CARD_NAME, written, repo_id)
         return {}
     card = PuMerCard.load(folder) if has_facts else PuMerCard.from_checkpoint(folder)
     if written not in (None, card.files(folder)[CARD_NAME]):
         check_no_paths(folder / CARD_NAME, str(written), read_object(folder / FACTS_NAME))
+        check_installs(folder / CARD_NAME, str(written), repo_id)
         return {FACTS_NAME: card.files(folder)[FACTS_NAME].encode()}
     card.repo_id = repo_id
     return {name: text.encode() for name, text in card.files(folder).items()}
@@ -124,6 +127,19 @@ def check_no_paths(path: Path, text: str, facts: Any) -> None:
     if told is not None:
         raise ValueError(
             f"{path} names {told}, a path of this machine: take it out, or write the card anew with "
+            f"`pumer-hf card {path.parent}`"
+        )
+
+
+def check_installs(path: Path, text: str, repo_id: str) -> None:
+    """Raise `ValueError` if a card, which somebody has edited or an older version has written, says to install this
+    package in a way that does not work for those who find the model on the Hub.
+    """
+    wrong = wrong_installs(text, repo_id)
+    if wrong:
+        raise ValueError(
+            f"{path} says `{wrong[0]}`, which does not install {PACKAGE} for those who find {repo_id} on the Hub: "
+            f"replace it by `{'` and `'.join(install_commands(repo_id))}`, or write the card anew with "
             f"`pumer-hf card {path.parent}`"
         )
 

@@ -133,7 +133,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
     card = recipe_card(task, recipe, "student", report, name=name, recipe_file=path.as_posix())
-    card.launch, card.license = recipe_launch(path), LICENSE
+    card.launch = recipe_launch(path)
     return card
 
 
