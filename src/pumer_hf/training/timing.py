@@ -20,9 +20,10 @@ ESTIMATE_AFTER = 20
 class TimedCheckpointCallback(TrainerCallback):
     """Saves a checkpoint when so many minutes have passed since the last one, beside those of `args.save_strategy`.
 
-    It waits a step where the Trainer evaluates and where an epoch ends. So the clock decides neither which checkpoint
-    is the best one nor what a resumed run evaluates. A checkpoint of the clock is removed once there is a newer one;
-    only after a resume it stays, like the others. With `save_strategy="no"` the clock saves nothing.
+    It waits a step where the Trainer evaluates and where an epoch ends, and saves nothing after the last step. So the
+    clock decides neither which checkpoint is the best one nor what a resumed run evaluates. A checkpoint of the clock
+    is removed once there is a newer one; only after a resume it stays, like the others. Where the Trainer saves the
+    same step again, the checkpoint is the Trainer's from then on. With `save_strategy="no"` the clock saves nothing.
 
     Args:
         minutes: above 0.
@@ -33,7 +34,7 @@ class TimedCheckpointCallback(TrainerCallback):
             raise ValueError(f"minutes={minutes}: must be above 0")
         self.minutes = minutes
         self.saved_at = time.monotonic()
-        self.asked_at: int | None = None  # the step of the last checkpoint that the clock asked for
+        self.asked_at: int | None = None  # the step of a checkpoint that the clock has asked for
         self.removable: Path | None = None
 
     def on_train_begin(
@@ -44,8 +45,8 @@ class TimedCheckpointCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        ends_epoch = state.epoch is not None and float(state.epoch).is_integer()
-        if args.save_strategy == SaveStrategy.NO or control.should_save or control.should_evaluate or ends_epoch:
+        ends = state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer())
+        if args.save_strategy == SaveStrategy.NO or control.should_save or control.should_evaluate or ends:
             return
         if self._is_due(args):
             self.asked_at = state.global_step
@@ -56,12 +57,17 @@ class TimedCheckpointCallback(TrainerCallback):
         due = time.monotonic() - self.saved_at >= 60 * self.minutes
         return due if args.world_size == 1 else bool(broadcast(torch.tensor(int(due), device=args.device)))
 
+    def asked(self, state: TrainerState) -> bool:
+        """Whether the checkpoint that is saved now is there because of the clock alone."""
+        return self.asked_at == state.global_step
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
-        if self.removable is not None and args.should_save:
-            shutil.rmtree(self.removable, ignore_errors=True)  # `save_total_limit` may have removed it
         newest = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        self.removable = newest if self.asked_at == state.global_step else None
+        if self.removable is not None and self.removable != newest and args.should_save:
+            shutil.rmtree(self.removable, ignore_errors=True)  # `save_total_limit` may have removed it
+        self.removable = newest if self.asked(state) else None
+        self.asked_at = None
 
 
 class TimeLeftCallback(TrainerCallback):
