@@ -23,7 +23,8 @@ class TimedCheckpointCallback(TrainerCallback):
     It waits a step where the Trainer evaluates and where an epoch ends, and saves nothing after the last step. So the
     clock decides neither which checkpoint is the best one nor what a resumed run evaluates. A checkpoint of the clock
     is removed once there is a newer one; only after a resume it stays, like the others. Where the Trainer saves the
-    same step again, the checkpoint is the Trainer's from then on. With `save_strategy="no"` the clock saves nothing.
+    same step again, the checkpoint is the Trainer's from then on. A [`DistillationTrainer`] does not push what the
+    clock alone saves. With `save_strategy="no"` the clock saves nothing.
 
     Args:
         minutes: above 0.
