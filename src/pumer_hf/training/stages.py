@@ -25,7 +25,7 @@ from transformers.utils import logging
 from ..data.collator import Collator
 from ..models.base import unwrapped
 from .callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
-from .interrupt import Stopped
+from .interrupt import Stopped, resuming_command
 from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
 from .teacher_logits import add_teacher_logits
@@ -182,7 +182,7 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
 
 
 def close_progress_bar(trainer: DistillationTrainer) -> None:
-    """Close the progress bar, which else is drawn once more at the end of the program, below the last message."""
+    """Close the progress bar, which otherwise is drawn once more at the end of the program, below the last message."""
     callback = trainer.pop_callback(ProgressCallback)
     if callback is not None and callback.training_bar is not None:
         callback.training_bar.close()
@@ -192,6 +192,10 @@ def lost_steps(folder: Path, state: TrainerState) -> str:
     """What is lost of a stage that is stopped now, in words."""
     checkpoint = last_complete_checkpoint(folder)
     saved = 0 if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
+    if checkpoint is not None and state.global_step < saved:
+        return f"{folder.name} had not gone on yet after its last checkpoint, of step {saved:,}, so no step is lost"
+    if state.max_steps == 0:
+        return f"{folder.name} had not begun, so no step is lost"
     where = "there is no checkpoint yet" if checkpoint is None else f"the last checkpoint is of step {saved:,}"
     lost = state.global_step - saved
     number = {0: "no step is", 1: "1 step is"}.get(lost, f"{lost:,} steps are")
@@ -220,8 +224,10 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
         results = folder / "results.json"
         done = f", which is finished: {results} has its results" if results.is_file() else ""
         what = "evaluate it again" if done else "continue it"
+        command = resuming_command()
+        again = f"`{command}`" if command else "--resume"
         raise FileExistsError(
-            f"{folder} holds a run already{done}; {what} with --resume, or choose another --output_dir to begin anew"
+            f"{folder} holds a run already{done}; {what} with {again}, or choose another --output_dir to begin anew"
         )
 
 
