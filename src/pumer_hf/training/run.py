@@ -143,8 +143,19 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     if computed_before and recipe.data.streaming:
         name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
         raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+    check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
+
+
+def check_workers(recipe: Recipe, collator: Collator) -> None:
+    """Raise `ValueError` if random inputs were the same in each epoch, as persistent workers keep their collator."""
+    for name in trained_stages(recipe) if collator.is_random else ():
+        if recipe.stage(name).dataloader_persistent_workers:
+            raise ValueError(
+                f"training.dataloader_persistent_workers=True of the stage {name}: the inputs of a row are drawn anew "
+                "each epoch, but such workers would draw the same again; leave it out"
+            )
 
 
 def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
