@@ -1,7 +1,7 @@
 """The recipe of a run on own data whose command line names no recipe file: it comes from the model and the data.
 
-The default recipes of the scripts are for digit scenes. Of own data they would fit neither the pictures nor the texts,
-nor the number of rows.
+The default recipes of the scripts are for digit scenes. They fit neither the pictures nor the texts of own data, nor
+the number of rows.
 """
 
 import shlex
@@ -123,7 +123,7 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
 
     Args:
         path: the file.
-        task: of it.
+        task: that the file is for.
         given: the flags of the command line, which the teacher's part of the block does not override.
     """
     block = read_blocks(path, task.arguments)["training"]

@@ -69,7 +69,8 @@ def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
     if recipe.model.teacher:
         weights = f"finetuned weights from {recipe.model.teacher}, which stay as they are"
     elif recipe.model.checkpoint:
-        weights = f"pretrained weights from {recipe.model.checkpoint}; its head is new, unless that one fits"
+        head = "its head is new, unless the checkpoint has a head for these labels"
+        weights = f"pretrained weights from {recipe.model.checkpoint}; {head}"
     else:
         weights = "random weights: it learns from scratch (model.checkpoint names a pretrained one)"
     size = f"{model.config.num_hidden_layers} layers, {model.config.hidden_size} wide"
@@ -166,7 +167,7 @@ def share(number: int, total: int) -> str:
 
 
 def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
-    """The steps of a stage, and what is done of them; `rows` to train on are not known of a stream."""
+    """How many steps a stage has, and how many of them are done; the `rows` to train on are not known of a stream."""
     args = recipe.stage(name)
     folder = Path(args.output_dir)
     if args.resume and is_complete(folder):
