@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from transformers import set_seed
 
-from ..data.arguments import DataArguments
+from ..data.arguments import SCENES, DataArguments
 from ..data.vqa import VQA, VqaDataArguments
 from .build import build_teacher
 from .recipe import ModelArguments, Recipe, exit_on_user_error
@@ -65,7 +65,6 @@ def is_pretrained(recipe: Recipe) -> bool:
 
 def question_arguments(args: DataArguments) -> VqaDataArguments:
     """The `data` block of questions about the scenes of another task."""
-    scenes = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed")
-    names = (*scenes, "max_text_length", "keep_aspect_ratio", "rand_augment")
+    names = (*SCENES, "max_text_length", "keep_aspect_ratio", "rand_augment")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
     return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")
