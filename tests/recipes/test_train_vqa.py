@@ -187,6 +187,9 @@ def stop_at_step_5(monkeypatch, ctrl_c_is_heard):
 
     def choose(number):
         class Stop(TrainerCallback):
+            def __init__(self, lengths):
+                """As of the callback in whose place it is."""
+
             def on_step_end(self, args, state, control, **kwargs):
                 if args.output_dir.endswith("student") and state.global_step == 5:
                     os.kill(os.getpid(), number)

@@ -212,9 +212,9 @@ def test_the_clock_of_the_first_process_decides_for_all(tmp_path):
 # The time left
 
 
-def estimate_of(capsys, steps, first=0, main=True):
+def estimate_of(capsys, steps, first=0, main=True, lengths=None):
     """What is printed in a run of so many steps, of which each takes three seconds and the first a minute."""
-    callback = TimeLeftCallback()
+    callback = TimeLeftCallback(lengths)
     args = SimpleNamespace(output_dir="outputs/run/student")
     state = SimpleNamespace(global_step=first, max_steps=steps, is_world_process_zero=main)
     callback.on_train_begin(args, state, None)
@@ -237,6 +237,17 @@ def test_the_time_left_is_told_after_twenty_steps(estimate):
     out = estimate(120)
     assert out.count("\n") == 1
     assert out.startswith("student: about 5 min for the 100 steps that are left of 120, at 3 s each")
+
+
+def test_the_stages_that_come_after_are_told(estimate):
+    out = estimate(120, lengths={"teacher": "9 steps", "student": "120 steps"})
+    assert out == "student: about 5 min for the 100 steps that are left of 120, at 3 s each; evaluations come on top\n"
+    out = estimate(
+        120, lengths={"teacher": "9 steps", "student": "120 steps", "b": "8 steps", "c": "at most 7 epochs"}
+    )
+    assert out.endswith(
+        "; evaluations come on top. This is for one stage: then come b (8 steps), c (at most 7 epochs)\n"
+    )
 
 
 def test_a_resumed_run_counts_its_own_steps(estimate):

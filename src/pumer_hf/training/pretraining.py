@@ -1,5 +1,6 @@
 """What comes before the teacher where the task is too hard to learn from scratch in minutes: reading digit scenes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ to tell what is not there.
 """
 
 
-def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
+def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None = None) -> ModelArguments:
     """Train a model from scratch on questions about digit scenes, if `training.pretraining` is given.
 
     Real ViLT and METER checkpoints are pretrained too. A statement about two pictures, which is true or false, says
@@ -27,6 +28,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
     Args:
         recipe: its scenes are those of the task; the texts are as long.
         texts: the training texts of the task, which the vocabulary is to cover.
+        lengths: as of [`TimeLeftCallback`].
 
     Returns:
         The `model` block, with the pretrained model as `checkpoint`.
@@ -53,6 +55,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         eval_collator=VQA.collator(processor, data, questions, False),
         processor=processor,
         compute_metrics=VQA.metrics(data.validation, data.labels),
+        lengths=lengths,
     )
     return replace(recipe.model, checkpoint=args.output_dir, config=None)
 

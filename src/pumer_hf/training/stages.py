@@ -1,7 +1,7 @@
 """One stage of a recipe: train a model, save it, and predict with it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -49,11 +49,12 @@ def train_stage(
     teacher: PreTrainedModel | None = None,
     teacher_collator: Callable | None = None,
     eval_collator: Callable | None = None,
+    lengths: Mapping[str, str] | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
 
     A `teacher_collator` makes other inputs for the teacher than `collator` does for the model; its logits are then
-    computed before.
+    computed before. `lengths` are as of [`TimeLeftCallback`].
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
@@ -88,7 +89,7 @@ def train_stage(
         compute_metrics=compute_metrics,
     )
     # A streamed dataset would be opened a second time for its first row.
-    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None)
+    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None, lengths)
     try:
         run_training(trainer, point, args.early_stopping_patience)
     except KeyboardInterrupt as error:
@@ -99,13 +100,16 @@ def train_stage(
     trainer.accelerator.wait_for_everyone()
 
 
-def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any) -> None:
+def add_callbacks(
+    trainer: DistillationTrainer, collator: Callable, example: Any, lengths: Mapping[str, str] | None
+) -> None:
     """Add what a stage does beside the steps of training.
 
     Args:
         trainer: of the stage; it decides what is needed.
         collator: of the rows to train on.
         example: as of [`TokenReductionCallback`].
+        lengths: as of [`TimeLeftCallback`].
     """
     args = cast(RecipeTrainingArguments, trainer.args)
     if unwrapped(trainer.model).reduction is not None:
@@ -114,7 +118,7 @@ def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any
         trainer.add_callback(TokenReductionCallback(trainer, example))
     if isinstance(collator, Collator):
         trainer.add_callback(EpochDrawsCallback(collator))
-    trainer.add_callback(TimeLeftCallback())
+    trainer.add_callback(TimeLeftCallback(lengths))
     if args.save_minutes:
         trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,15 @@ class TimedCheckpointCallback(TrainerCallback):
 
 
 class TimeLeftCallback(TrainerCallback):
-    """Prints, after the first steps, how long the rest of the training will take; on the main process."""
+    """Prints, after the first steps, how long the rest of the training will take; on the main process.
 
-    def __init__(self) -> None:
+    Args:
+        lengths: of the stages of a run, in order, by the names of their folders, in words. What comes after this
+            stage is told.
+    """
+
+    def __init__(self, lengths: Mapping[str, str] | None = None) -> None:
+        self.lengths = dict(lengths or {})
         self.first_step = 0
         self.second_begins = 0.0
 
@@ -91,7 +98,15 @@ class TimeLeftCallback(TrainerCallback):
             self.second_begins = time.monotonic()  # the first step takes longer than the others
         if done == ESTIMATE_AFTER and left > 0 and state.is_world_process_zero:
             each = (time.monotonic() - self.second_begins) / (done - 1)
+            stage = Path(args.output_dir).name
             tqdm.write(
-                f"{Path(args.output_dir).name}: about {duration(each * left)} for the {left:,} steps that are left of "
+                f"{stage}: about {duration(each * left)} for the {left:,} steps that are left of "
                 f"{state.max_steps:,}, at {duration(each)} each; evaluations come on top"
+                f"{self._what_comes_after(stage)}"
             )
+
+    def _what_comes_after(self, stage: str) -> str:
+        names = list(self.lengths)
+        later = names[names.index(stage) + 1 :] if stage in names else []
+        listed = ", ".join(f"{name} ({self.lengths[name]})" for name in later)
+        return f". This is for one stage: then {'come' if len(later) > 1 else 'comes'} {listed}" if later else ""
