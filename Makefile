@@ -44,7 +44,8 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 # Without a launcher, whose traceback would follow Ctrl-C and any error; so on one GPU, if there are several.
 demo: install
-	@CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} $(BIN)/python recipes/train_vqa.py $(ARGS)
+	@PUMER_HF_STARTED_BY="make $@" CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} \
+	    $(BIN)/python recipes/train_vqa.py $(ARGS)
 
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses auto

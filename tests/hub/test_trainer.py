@@ -9,6 +9,7 @@ from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.meter import PuMerMeterProcessor
 from pumer_hf.training.build import build_roberta_tokenizer
+from pumer_hf.training.timing import TimedCheckpointCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 NAME = "user/tiny"
@@ -25,12 +26,10 @@ def make_trainer(tmp_path):
             tiny_models.FAMILIES["meter"].model(reduction=tiny_models.schedule("pumer", "small")),
             args=DistillationTrainingArguments(
                 str(tmp_path / "run"),
-                max_steps=2,
-                save_steps=1,
                 use_cpu=True,
                 disable_tqdm=True,
                 report_to=[],
-                **{"push_to_hub": True, "hub_model_id": NAME, **arguments},
+                **{"max_steps": 2, "save_steps": 1, "push_to_hub": True, "hub_model_id": NAME, **arguments},
             ),
             train_dataset=rows,
             processing_class=PuMerMeterProcessor.from_tokenizer(tokenizer, 16) if processor else None,
@@ -46,6 +45,25 @@ def test_checkpoints_are_pushed_only_where_they_are_asked_for(hub, make_trainer)
     files = hub.files(NAME)
     assert "last-checkpoint/optimizer.pt" in files
     assert not [name for name in files if name.endswith((".pt", ".bin")) and "/" not in name]
+
+
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
+def test_a_checkpoint_that_only_the_clock_asked_for_is_not_pushed(strategy, make_trainer, hub, monkeypatch):
+    """The third of three rows ends an epoch, where the clock waits."""
+    steps = {"max_steps": 5, "save_steps": 4, "per_device_train_batch_size": 1}
+    trainer = make_trainer(hub_strategy=strategy, hub_always_push=True, **steps)
+    trainer.add_callback(TimedCheckpointCallback(1e-9))  # each step is due
+    done = {"_save_checkpoint": [], "_stage": []}
+    for name, steps_of in done.items():
+        method = getattr(trainer, name)
+
+        def noted(*args, method=method, steps_of=steps_of):
+            steps_of.append(trainer.state.global_step)
+            return method(*args)
+
+        monkeypatch.setattr(trainer, name, noted)
+    trainer.train()
+    assert done == {"_save_checkpoint": [1, 2, 4, 5], "_stage": [4, 5]}
 
 
 def test_a_push_during_training_that_fails_is_told_and_made_good(hub, make_trainer, caplog):

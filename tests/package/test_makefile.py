@@ -41,5 +41,6 @@ def test_a_second_demo_ends_in_one_line(finished, make, tmp_path):
     assert process.stdout == ""
     assert len(told) == 1
     assert told[0].startswith(f"train_vqa.py: error: {folder} holds a run already")
-    assert "--resume" in told[0]
+    flags = f"--output_dir {folder} --use_cpu true --resume"
+    assert f"`make demo ARGS='{flags}'`" in told[0]
     assert (f"{folder / 'results.json'} has its results" in told[0]) == finished

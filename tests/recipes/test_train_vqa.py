@@ -174,11 +174,22 @@ def test_a_killed_run_resumes_to_the_weights_of_an_uninterrupted_one(digits, tmp
 
 
 @pytest.fixture
-def stop_at_step_5(monkeypatch):
+def ctrl_c_is_heard():
+    """It is ignored where a shell script runs the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def stop_at_step_5(monkeypatch, ctrl_c_is_heard):
     """Sends a signal to this process after step 5 of the student; gives how to choose which."""
 
     def choose(number):
         class Stop(TrainerCallback):
+            def __init__(self, lengths):
+                """As of the callback in whose place it is."""
+
             def on_step_end(self, args, state, control, **kwargs):
                 if args.output_dir.endswith("student") and state.global_step == 5:
                     os.kill(os.getpid(), number)
@@ -207,7 +218,7 @@ def test_a_stopped_run_ends_in_one_line_that_says_how_to_go_on_and_what_is_lost(
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_run_that_is_stopped_before_it_trains_loses_no_step(tmp_path, monkeypatch):
+def test_a_run_that_is_stopped_before_it_trains_loses_no_step(tmp_path, monkeypatch, ctrl_c_is_heard):
     monkeypatch.setattr("pumer_hf.training.run.check_sources", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     process = run_here(command(tmp_path / "run", **SCENES), tmp_path)
     assert process.returncode == 130
@@ -218,7 +229,7 @@ LAUNCH = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "recip
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_stopped_tell_it_once(tmp_path):
+def test_two_processes_that_are_stopped_tell_it_once(tmp_path, ctrl_c_is_heard):
     words = command(tmp_path / "run", **SCENES, teacher_training='{"max_steps": 100000}', save_minutes="0.02")
     words[1:1] = [*LAUNCH, "--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0"]
     with (tmp_path / "log.txt").open("w") as log:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from pumer_hf import (
 )
 from pumer_hf.bench.flops import count_flops
 from pumer_hf.reducers import parse_reduction
+from pumer_hf.training.callbacks import EpochDrawsCallback
 
 NUM_TEXT, NUM_IMAGE = 8, 17  # of the rows that `make_rows` makes
 LAST_LAYER_ONLY = {
@@ -258,3 +260,48 @@ def test_a_checkpoint_saved_within_the_ramp_holds_the_full_ratios(make_model, ma
 def test_a_ramp_of_an_unreduced_model_is_an_error(make_teacher, make_rows, train):
     with pytest.raises(ValueError, match=r"config\.reduction is None"):
         train(make_teacher(), make_rows(4), [ReductionWarmupCallback(4)])
+
+
+# What is drawn anew in each epoch
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """Rows whose number the Trainer does not know."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+class Draws(TrainerCallback):
+    """Keeps what the random draws of each step are of."""
+
+    def __init__(self, collator):
+        self.collator, self.of = collator, []
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.of.append(self.collator.draws_of)
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_each_pass_over_the_data_has_draws_of_its_own(has_length, make_model, make_rows, make_args):
+    """A pass has three steps; the resumed run begins after the first of the second pass."""
+
+    def draws_in(**resumed):
+        collator, rows = SimpleNamespace(draws_of=None), make_rows(6)
+        draws = Draws(collator)
+        DistillationTrainer(
+            make_model(),
+            args=make_args(max_steps=8, save_strategy="steps", save_steps=4, seed=5),
+            train_dataset=rows if has_length else Stream(rows),
+            callbacks=[EpochDrawsCallback(collator), draws],
+        ).train(**resumed)
+        return draws.of
+
+    whole = draws_in()
+    assert whole == [f"seed 5, epoch {number}" for number in (0, 0, 0, 1, 1, 1, 2, 2)]
+    resumed = draws_in(resume_from_checkpoint=str(Path(make_args().output_dir) / "checkpoint-4"))
+    # where the Trainer does not know the length of a pass, it begins the second one again
+    assert resumed == (whole[4:] if has_length else whole[3:7])

@@ -176,6 +176,45 @@ def test_own_data_alone_are_an_error_with_two_commands(backbone, task, data, che
         assert recipe.model.config["image_size" if backbone == "vilt" else "vision_config"]
 
 
+@pytest.mark.parametrize("data", [FILES, ("--dataset=user/data",)], ids=["files", "hub"])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_a_file_for_digit_scenes_does_not_train_on_own_data(backbone, task, data, checkpoint, monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    script = f"recipes/train_{task}.py"
+    monkeypatch.setattr("sys.argv", [script])
+    path = default_of(task).relative_to(RECIPES.parent / "recipes" / "vilt")
+    path = f"recipes/{backbone}/{path}"
+    with pytest.raises(ValueError) as error:
+        recipe_of(task, path, *data)
+    first, *commands = str(error.value).splitlines()
+    assert f"data.{data[0].lstrip('-').partition('=')[0]} is given" in first
+    assert f"{path} is for digit scenes" in first
+    finetune, scratch = (shlex.split(line[line.index("accelerate launch") :]) for line in commands)
+    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task].arguments)["model"]
+    assert finetune == ["accelerate", "launch", script, "--checkpoint", published["checkpoint"], *data]
+    assert scratch == ["accelerate", "launch", script, f"recipes/{backbone}/own_data/scratch.yaml", *data]
+
+
+@pytest.mark.parametrize("flag", ["--checkpoint", "--teacher"])
+def test_with_a_model_the_file_for_digit_scenes_is_left_out(flag, checkpoint, monkeypatch):
+    monkeypatch.chdir(RECIPES.parent)
+    monkeypatch.setattr("sys.argv", ["recipes/train_vqa.py"])
+    flags = [*FILES, flag, checkpoint("vilt")]
+    with pytest.raises(ValueError) as error:
+        recipe_of("vqa", "recipes/vilt/digit_scenes/tome.yaml", *flags)
+    first, command = str(error.value).splitlines()
+    assert "recipes/vilt/digit_scenes/tome.yaml is for digit scenes" in first
+    assert shlex.split(command[command.index("accelerate") :])[2:] == ["recipes/train_vqa.py", *flags]
+    assert recipe_of("vqa", *flags).data.train_file == ["train.jsonl"]
+
+
+def test_a_file_for_own_data_may_say_scenes_too(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text("data: {train_file: [a.jsonl], validation_file: [b.jsonl], num_digits: 3}")
+    assert recipe_of("vqa", str(path), *FILES).data.train_file == ["train.jsonl"]
+
+
 def test_the_commands_of_the_example_are_for_its_files(checkpoint, monkeypatch):
     monkeypatch.chdir(RECIPES.parent)
     text = (RECIPES.parent / "examples" / "easy_vqa.py").read_text(encoding="utf-8").replace("\\\\\n", " ")

@@ -24,7 +24,7 @@ TIP = {"method": "tip", "layers": [1], "prune_ratio": 0.5}
 def recipe_of(tmp_path, reduction=None, data=None, model=None, **training):
     values = {"output_dir": str(tmp_path), "use_cpu": True, "report_to": "none", **training}
     args = RecipeTrainingArguments(**values)
-    return Recipe(ModelArguments(**(model or {})), reduction, VqaDataArguments(**(data or {})), args, {})
+    return Recipe(ModelArguments(**(model or {})), reduction, VqaDataArguments(**(data or {})), args, values)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +156,20 @@ def test_logits_that_are_computed_before_do_not_go_with_streaming(model, trainin
     recipe = recipe_of(tmp_path, model=model, data={"dataset": "user/data", "streaming": True}, **training)
     with pytest.raises(ValueError, match=message):
         check_recipe(recipe, teacher, VQA.collator(processor, VQA.load(SCENES, None), recipe.data, True))
+
+
+WORKERS = {"dataloader_persistent_workers": True, "dataloader_num_workers": 1}
+
+
+@pytest.mark.parametrize("training", [WORKERS, {"teacher_training": WORKERS}], ids=["all", "teacher"])
+def test_workers_that_persist_would_draw_the_same_in_each_epoch(training, tmp_path):
+    teacher, processor = tiny("vilt", reduction=None)
+    data = VQA.load(SCENES, None)
+    recipe = recipe_of(tmp_path, data={"rand_augment": True}, **training)
+    with pytest.raises(ValueError, match="training.dataloader_persistent_workers=True of the stage teacher"):
+        check_recipe(recipe, teacher, VQA.collator(processor, data, recipe.data, True))
+    still = recipe_of(tmp_path, **training)
+    check_recipe(still, teacher, VQA.collator(processor, data, still.data, True))
 
 
 def test_meter_keeps_no_aspect_ratio(tmp_path):

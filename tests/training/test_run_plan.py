@@ -13,7 +13,14 @@ from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.training.recipe import ModelArguments, Recipe, RecipeTrainingArguments
-from pumer_hf.training.run_plan import checkpoint_words, number_cut, planned_steps, run_plan, trained_stages
+from pumer_hf.training.run_plan import (
+    checkpoint_words,
+    number_cut,
+    planned_steps,
+    run_plan,
+    stage_lengths,
+    trained_stages,
+)
 
 TASKS = {task.name: task for task in (VQA, SNLI_VE, NLVR2, RETRIEVAL)}
 
@@ -166,6 +173,22 @@ def test_the_steps_are_those_of_the_trainer(rows, values, make_model, make_rows,
     trainer = DistillationTrainer(make_model(), args=args, train_dataset=make_rows(rows))
     trainer.train()
     assert planned_steps(args, rows) == trainer.state.max_steps == trainer.state.global_step
+
+
+def test_the_lengths_of_the_stages_are_those_of_the_plan(recipe_of):
+    early = {"early_stopping_patience": 2, "load_best_model_at_end": True, "eval_strategy": "epoch"}
+    recipe = recipe_of(
+        per_device_train_batch_size=8,
+        max_steps=1500,
+        pretraining={"max_steps": 9},
+        teacher_training={"max_steps": -1, "num_train_epochs": 2, "save_strategy": "epoch", **early},
+    )
+    assert stage_lengths(recipe, 20) == {
+        "pretraining": "9 steps",
+        "teacher": "at most 6 steps",
+        "student": "1,500 steps",
+    }
+    assert stage_lengths(recipe, None)["teacher"] == "at most 2 epochs"
 
 
 @pytest.mark.parametrize(("world_size", "steps"), [(1, 5), (2, 3), (4, 2)])

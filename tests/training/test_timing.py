@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.multiprocessing import spawn
+from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 from two_processes import decide_to_save
 
@@ -53,13 +54,13 @@ def names_in(folder):
 def saves(make_model, make_rows, make_args, monkeypatch):
     """Train with a checkpoint every so many minutes, of which each step takes one; gives the checkpoints."""
 
-    def run(minutes, rows=40, **arguments):
+    def run(minutes, rows=40, train_dataset=None, **arguments):
         clock, kept = Clock(1), Saves()
         monkeypatch.setattr("pumer_hf.training.timing.time", clock)
         DistillationTrainer(
             make_model(),
             args=make_args(**{"max_steps": 10, "save_strategy": "steps", "save_steps": 100, **arguments}),
-            train_dataset=make_rows(rows),
+            train_dataset=make_rows(rows) if train_dataset is None else train_dataset,
             eval_dataset=make_rows(2),
             callbacks=[clock, TimedCheckpointCallback(minutes), kept],
         ).train()
@@ -86,6 +87,31 @@ def test_the_clock_waits_a_step_where_the_trainer_evaluates(saves):
 
 def test_the_clock_waits_at_the_end_of_an_epoch(saves):
     assert saves(1, rows=8).steps == [1, 2, 3, 5, 6, 7, 9, 10]  # the last is the Trainer's own
+
+
+@pytest.mark.parametrize("length", [{"max_steps": -1, "num_train_epochs": 2.5}, {"max_steps": 10}], ids=str)
+def test_a_training_that_ends_within_an_epoch_keeps_its_last_checkpoint(length, saves):
+    kept = saves(1, rows=8, save_strategy="epoch", eval_strategy="epoch", save_total_limit=1, **length)
+    assert kept.steps == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert kept.kept[-1] == ["checkpoint-10"]
+
+
+class Stream(IterableDataset):
+    """Rows whose number the Trainer does not know."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_where_a_stream_ends_its_checkpoint_of_the_clock_becomes_one_of_the_trainer(saves, make_rows):
+    kept = saves(1, train_dataset=Stream(make_rows(6)), save_strategy="epoch", save_total_limit=2)
+    twice = [step for step in kept.steps if kept.steps.count(step) == 2]
+    assert twice == [3, 3, 6, 6, 9, 9]
+    assert all(f"checkpoint-{step}" in there for step, there in zip(kept.steps, kept.kept, strict=True))
+    assert kept.kept[-1] == ["checkpoint-10", "checkpoint-9"]
 
 
 def test_who_wants_no_checkpoints_gets_none(saves):
@@ -186,9 +212,9 @@ def test_the_clock_of_the_first_process_decides_for_all(tmp_path):
 # The time left
 
 
-def estimate_of(capsys, steps, first=0, main=True):
+def estimate_of(capsys, steps, first=0, main=True, lengths=None):
     """What is printed in a run of so many steps, of which each takes three seconds and the first a minute."""
-    callback = TimeLeftCallback()
+    callback = TimeLeftCallback(lengths)
     args = SimpleNamespace(output_dir="outputs/run/student")
     state = SimpleNamespace(global_step=first, max_steps=steps, is_world_process_zero=main)
     callback.on_train_begin(args, state, None)
@@ -211,6 +237,17 @@ def test_the_time_left_is_told_after_twenty_steps(estimate):
     out = estimate(120)
     assert out.count("\n") == 1
     assert out.startswith("student: about 5 min for the 100 steps that are left of 120, at 3 s each")
+
+
+def test_the_stages_that_come_after_are_told(estimate):
+    out = estimate(120, lengths={"teacher": "9 steps", "student": "120 steps"})
+    assert out == "student: about 5 min for the 100 steps that are left of 120, at 3 s each; evaluations come on top\n"
+    out = estimate(
+        120, lengths={"teacher": "9 steps", "student": "120 steps", "b": "8 steps", "c": "at most 7 epochs"}
+    )
+    assert out.endswith(
+        "; evaluations come on top. This is for one stage: then come b (8 steps), c (at most 7 epochs)\n"
+    )
 
 
 def test_a_resumed_run_counts_its_own_steps(estimate):

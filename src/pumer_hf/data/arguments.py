@@ -6,6 +6,10 @@ from typing import ClassVar, Literal
 from ..reading import parse_json
 
 SPLITS = ("train", "validation", "test")
+OWN_DATA = ("dataset", "train_file", "validation_file", "test_file")
+"""The fields that say where own data are."""
+SCENES = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed")
+"""The fields that say which digit scenes are made, where there are no own data."""
 
 
 @dataclass

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import has_length
 
 from ..bench.flops import count_flops
 from ..data.collator import Collator
@@ -64,15 +65,29 @@ class EpochDrawsCallback(TrainerCallback):
     """Lets what a collator draws at random depend on `args.seed`, the epoch and the rows of a batch alone.
 
     So a run that is resumed within an epoch draws what it would have drawn, whatever was drawn ahead before it ended.
+    It does not go with `args.dataloader_persistent_workers`: such workers keep the collator of the first epoch.
     """
 
     def __init__(self, collator: Collator):
         self.collator = collator
+        self.epoch = 0
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        train_dataloader: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        # Of data without a length, the Trainer goes on in the first pass, and its `state.epoch` counts no passes.
+        self.epoch = int(state.epoch or 0) if has_length(train_dataloader) else 0
 
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.collator.draws_of = f"seed {args.seed}, epoch {int(state.epoch or 0)}"
+        self.collator.draws_of = f"seed {args.seed}, epoch {self.epoch}"
+        self.epoch += 1
 
 
 class ReductionWarmupCallback(TrainerCallback):

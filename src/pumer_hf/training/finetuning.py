@@ -1,7 +1,7 @@
 """The recipe of a run on own data whose command line names no recipe file: it comes from the model and the data.
 
-The default recipes of the scripts are for digit scenes. Of own data they would fit neither the pictures nor the texts,
-nor the number of rows.
+The default recipes of the scripts are for digit scenes. They fit neither the pictures nor the texts of own data, nor
+the number of rows.
 """
 
 import shlex
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from datasets import Dataset, IterableDataset
 
+from ..data.arguments import OWN_DATA, SCENES
 from ..data.downloads import check_downloaded
 from ..data.task import Task
 from ..inputs import TEXT_LENGTH
@@ -33,8 +34,6 @@ from .recipe import (
 )
 from .record import recorded_inputs
 
-OWN_DATA = ("dataset", "train_file", "validation_file", "test_file")
-"""The flags that say where own data are."""
 FITTED = ("per_device_train_batch_size", "early_stopping_patience")
 """What follows from the number of rows, unless a flag says it."""
 MIN_STEPS, MIN_BATCH = 8, 4
@@ -44,8 +43,9 @@ MIN_STEPS, MIN_BATCH = 8, 4
 def training_recipe(task: Task, default: Path, arguments: list[str] | None = None) -> Recipe:
     """The recipe of the command line of a script, `[FILE.yaml] [--flag value ...]`.
 
-    A file that is named is taken as it is. The default is for digit scenes alone. For own data and a model, the recipe
-    is that of the paper for the model's family and the task, with these changes, and flags override it:
+    A file that is named is taken as it is; one for digit scenes does not go with own data. The default is for digit
+    scenes alone. For own data and a model, the recipe is that of the paper for the model's family and the task, with
+    these changes, and flags override it:
 
     - The image size is that of the model's processor. Texts are as long as in the run that trained the model, if that
       lies in its folder; else as the pipeline reads them.
@@ -61,17 +61,27 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
         arguments: the command line without the program; default `sys.argv[1:]`.
 
     Raises:
-        ValueError, FileNotFoundError: as of [`parse_recipe`]; or own data are given, but neither a file nor a model.
+        ValueError, FileNotFoundError: as of [`parse_recipe`]; or own data are given, but neither a file nor a model;
+            or own data and a file for digit scenes.
     """
     named, flags = split_command(arguments)
     given = given_flags(flags)
-    if named is not None or not given & set(OWN_DATA):
+    own = [name for name in OWN_DATA if name in given]
+    start = read_blocks(named or default, task.arguments)
+    if not own or (named is not None and not is_for_scenes(start["data"])):
         return parse_recipe(task.arguments, default, arguments)
-    values, _ = parse_flags(read_blocks(default, task.arguments), task.arguments, flags, default)
+    values, _ = parse_flags(start, task.arguments, flags, default)
     model, recipes = model_block(values), default.parents[2]
     source = model.teacher or model.checkpoint
+    if named is not None:
+        reason = f"data.{own[0]} is given, but {shown(named)} is for digit scenes alone"
+        raise other_command(reason, task, model, recipes, flags)
     if source is None:
-        raise missing_model(next(name for name in OWN_DATA if name in given), task, model.backbone, recipes, flags)
+        reason = (
+            f"data.{own[0]} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe "
+            "file. The default recipe is for digit scenes alone"
+        )
+        raise other_command(reason, task, model, recipes, flags)
     path, blocks = finetuning_blocks(task, model, recipes, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
         blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
@@ -123,7 +133,7 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
 
     Args:
         path: the file.
-        task: of it.
+        task: that the file is for.
         given: the flags of the command line, which the teacher's part of the block does not override.
     """
     block = read_blocks(path, task.arguments)["training"]
@@ -154,22 +164,32 @@ def fit_to_rows(recipe: Recipe, train: Dataset | IterableDataset) -> Recipe:
     return replace(recipe, training=RecipeTrainingArguments(**values), training_values=values)
 
 
-def missing_model(field: str, task: Task, backbone: str, recipes: Path, flags: Sequence[str]) -> ValueError:
-    """The error of own data with neither a model nor a recipe file. It shows the two commands to choose from.
+def is_for_scenes(data: Collection[str]) -> bool:
+    """Whether a recipe file is for digit scenes: its `data` block says which, and names no own data."""
+    return any(name in data for name in SCENES) and not any(name in data for name in OWN_DATA)
+
+
+def other_command(reason: str, task: Task, model: ModelArguments, recipes: Path, flags: Sequence[str]) -> ValueError:
+    """The error of own data with a recipe for digit scenes. It shows the commands to choose from: two, or, if there is
+    a model to start from, the one that begins with it.
 
     Args:
-        field: of the `data` block, which says where the data are.
+        reason: what is wrong.
         task: of the script.
-        backbone: `"vilt"` or `"meter"`.
+        model: the `model` block.
         recipes: the folder of all recipes.
-        flags: of the user, which both commands have too.
+        flags: of the user, which the commands have too.
     """
-    checkpoint = read_blocks(paper_recipe(recipes, backbone, task), task.arguments)["model"]["checkpoint"]
-    scratch = recipes / backbone / "own_data" / "scratch.yaml"
     command = ["accelerate", "launch", shown(Path(sys.argv[0]))]
+    if model.teacher or model.checkpoint:
+        return ValueError(
+            f"{reason}, so leave that file out; the recipe is then made from the model:\n"
+            f"  {shlex.join([*command, *flags])}"
+        )
+    checkpoint = read_blocks(paper_recipe(recipes, model.backbone, task), task.arguments)["model"]["checkpoint"]
+    scratch = recipes / model.backbone / "own_data" / "scratch.yaml"
     return ValueError(
-        f"data.{field} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe file. "
-        "The default recipe is for digit scenes alone, so choose one of two commands:\n"
+        f"{reason}, so choose one of two commands:\n"
         f"  to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}\n"
         f"  to train a small model from scratch: {shlex.join([*command, shown(scratch), *flags])}"
     )

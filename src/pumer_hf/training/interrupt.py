@@ -1,6 +1,7 @@
 """What happens at Ctrl-C and SIGTERM: a run ends with one line that says how to go on, and what is lost."""
 
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+STARTED_BY = "PUMER_HF_STARTED_BY"
+"""The Makefile sets it to its own command, whose flags for a script go into `ARGS`."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -18,7 +21,8 @@ class Stopped(KeyboardInterrupt):
 def ending_in_one_line() -> Iterator[None]:
     """End the program with a line in the place of a traceback at Ctrl-C and SIGTERM, and with the status of a shell.
 
-    The first process of several writes the line.
+    The first process of several writes the line. A signal that was ignored stays so, as Ctrl-C is in what a shell
+    script starts in the background. So does a handler that is not of Python.
     """
     received: list[signal.Signals] = []
 
@@ -27,11 +31,14 @@ def ending_in_one_line() -> Iterator[None]:
         # A launcher of several processes passes on what they have got themselves. Without one, a second Ctrl-C ends
         # the program at once.
         later = signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL
-        for name in NAMES:
+        for name in before:
             signal.signal(name, later)
         raise KeyboardInterrupt
 
-    before = {name: signal.signal(name, stop) for name in NAMES}
+    handlers = {name: signal.getsignal(name) for name in NAMES}
+    before = {name: handler for name, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    for name in before:
+        signal.signal(name, stop)
     try:
         yield
     except BaseException as error:
@@ -50,6 +57,16 @@ def ending_in_one_line() -> Iterator[None]:
 def last_line(error: BaseException, signal_name: str) -> str:
     """The line that a stopped run ends with."""
     lost = str(error) if isinstance(error, Stopped) else "no stage was training, so no step is lost"
-    same = "the same command" if "--resume" in sys.argv else "the same command with --resume"
+    command = resuming_command()
+    again = f"`{command}`" if command else "the same command with --resume"
+    again = "the same command" if "--resume" in sys.argv else again
     note = " (The launcher's own traceback says no more.)" if "ACCELERATE_MIXED_PRECISION" in os.environ else ""
-    return f"Stopped by {signal_name}: {lost}. To go on, give {same}.{note}"
+    return f"Stopped by {signal_name}: {lost}. To go on, give {again}.{note}"
+
+
+def resuming_command() -> str | None:
+    """The command that continues this run, if `make` started it; else it is that of the run with `--resume`."""
+    started_by = os.environ.get(STARTED_BY)
+    if started_by is None:
+        return None
+    return f"{started_by} ARGS={shlex.quote(shlex.join([*sys.argv[1:], '--resume']))}"

@@ -1,11 +1,12 @@
 """What comes before the teacher where the task is too hard to learn from scratch in minutes: reading digit scenes."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
 from transformers import set_seed
 
-from ..data.arguments import DataArguments
+from ..data.arguments import SCENES, DataArguments
 from ..data.vqa import VQA, VqaDataArguments
 from .build import build_teacher
 from .recipe import ModelArguments, Recipe, exit_on_user_error
@@ -18,7 +19,7 @@ to tell what is not there.
 """
 
 
-def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
+def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None = None) -> ModelArguments:
     """Train a model from scratch on questions about digit scenes, if `training.pretraining` is given.
 
     Real ViLT and METER checkpoints are pretrained too. A statement about two pictures, which is true or false, says
@@ -27,6 +28,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
     Args:
         recipe: its scenes are those of the task; the texts are as long.
         texts: the training texts of the task, which the vocabulary is to cover.
+        lengths: as of [`TimeLeftCallback`].
 
     Returns:
         The `model` block, with the pretrained model as `checkpoint`.
@@ -53,6 +55,7 @@ def pretrain(recipe: Recipe, texts: list[str]) -> ModelArguments:
         eval_collator=VQA.collator(processor, data, questions, False),
         processor=processor,
         compute_metrics=VQA.metrics(data.validation, data.labels),
+        lengths=lengths,
     )
     return replace(recipe.model, checkpoint=args.output_dir, config=None)
 
@@ -65,7 +68,6 @@ def is_pretrained(recipe: Recipe) -> bool:
 
 def question_arguments(args: DataArguments) -> VqaDataArguments:
     """The `data` block of questions about the scenes of another task."""
-    scenes = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed")
-    names = (*scenes, "max_text_length", "keep_aspect_ratio", "rand_augment")
+    names = (*SCENES, "max_text_length", "keep_aspect_ratio", "rand_augment")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
     return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")

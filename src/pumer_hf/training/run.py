@@ -43,7 +43,7 @@ from .pretraining import is_pretrained, pretrain
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report, write_json
-from .run_plan import run_plan, trained_stages
+from .run_plan import run_plan, stage_lengths, trained_stages
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 from .trainer import check_devices, check_label_smoothing
@@ -86,7 +86,7 @@ def run_stages(task: Task, default: Path) -> None:
     if recipe.training.process_index == 0:
         print(run_plan(task, recipe, data, teacher, processor), flush=True)
     if is_pretrained(recipe):
-        pretrained = pretrain(recipe, texts)
+        pretrained = pretrain(recipe, texts, stage_lengths(recipe, len(data.train)))  # it is not for streamed data
         with exit_on_user_error():
             teacher, processor = first_model(pretrained, task, recipe, data, texts)
     collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
@@ -143,8 +143,19 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     if computed_before and recipe.data.streaming:
         name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
         raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+    check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
+
+
+def check_workers(recipe: Recipe, collator: Collator) -> None:
+    """Raise `ValueError` if random inputs were the same in each epoch, as persistent workers keep their collator."""
+    for name in trained_stages(recipe) if collator.is_random else ():
+        if recipe.stage(name).dataloader_persistent_workers:
+            raise ValueError(
+                f"training.dataloader_persistent_workers=True of the stage {name}: the inputs of a row are drawn anew "
+                "each epoch, but such workers would draw the same again; leave it out"
+            )
 
 
 def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
@@ -219,6 +230,7 @@ def train_models(
         train=data.train,
         validation=data.validation,
         compute_metrics=task.metrics(data.validation, data.labels),
+        lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
     )
     # Arguments are made when their stage begins: they reset the state of accelerate, which takes a plugin of DeepSpeed
     # once; and before its model is loaded, which ZeRO-3 shares out.

@@ -69,7 +69,8 @@ def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
     if recipe.model.teacher:
         weights = f"finetuned weights from {recipe.model.teacher}, which stay as they are"
     elif recipe.model.checkpoint:
-        weights = f"pretrained weights from {recipe.model.checkpoint}; its head is new, unless that one fits"
+        head = "its head is new, unless the checkpoint has a head for these labels"
+        weights = f"pretrained weights from {recipe.model.checkpoint}; {head}"
     else:
         weights = "random weights: it learns from scratch (model.checkpoint names a pretrained one)"
     size = f"{model.config.num_hidden_layers} layers, {model.config.hidden_size} wide"
@@ -165,8 +166,23 @@ def share(number: int, total: int) -> str:
     return f"{number:,} ({100 * number / total:.2g} %)"
 
 
+def stage_lengths(recipe: Recipe, rows: int | None) -> dict[str, str]:
+    """How long each stage of a run trains at most, in words; `rows` to train on are not known of a stream."""
+    return {
+        name: length_words(recipe.stage(name), None if name == "pretraining" else rows)
+        for name in trained_stages(recipe)
+    }
+
+
+def length_words(args: RecipeTrainingArguments, rows: int | None) -> str:
+    """`"at most 800 steps"`, or epochs, where the steps are not known."""
+    steps = planned_steps(args, rows)
+    most = "at most " if args.early_stopping_patience else ""
+    return f"{most}{args.num_train_epochs:g} epochs" if steps is None else f"{most}{steps:,} steps"
+
+
 def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
-    """The steps of a stage, and what is done of them; `rows` to train on are not known of a stream."""
+    """How many steps a stage has, and how many of them are done; the `rows` to train on are not known of a stream."""
     args = recipe.stage(name)
     folder = Path(args.output_dir)
     if args.resume and is_complete(folder):
@@ -174,16 +190,8 @@ def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     rows = None if name == "pretraining" else rows
     steps = planned_steps(args, rows)
-    if steps is None:
-        number = f"{args.num_train_epochs:g} epochs"
-    else:
-        number = (
-            f"{steps:,} steps"
-            if rows is None
-            else f"{steps:,} steps ({steps / steps_per_epoch(args, rows):.3g} epochs)"
-        )
-    most = "at most " if args.early_stopping_patience else ""
-    words = f"{most}{number} of {batch:,} rows, learning rate {args.learning_rate:g}"
+    epochs = f" ({steps / steps_per_epoch(args, rows):.3g} epochs)" if steps is not None and rows is not None else ""
+    words = f"{length_words(args, rows)}{epochs} of {batch:,} rows, learning rate {args.learning_rate:g}"
     checkpoint = last_complete_checkpoint(folder) if args.resume else None
     if checkpoint is None:
         return words

@@ -1,7 +1,7 @@
 """One stage of a recipe: train a model, save it, and predict with it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from transformers.utils import logging
 from ..data.collator import Collator
 from ..models.base import unwrapped
 from .callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
-from .interrupt import Stopped
+from .interrupt import Stopped, resuming_command
 from .placement import fit_checkpoint
 from .recipe import RecipeTrainingArguments
 from .teacher_logits import add_teacher_logits
@@ -49,11 +49,12 @@ def train_stage(
     teacher: PreTrainedModel | None = None,
     teacher_collator: Callable | None = None,
     eval_collator: Callable | None = None,
+    lengths: Mapping[str, str] | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
 
     A `teacher_collator` makes other inputs for the teacher than `collator` does for the model; its logits are then
-    computed before.
+    computed before. `lengths` are as of [`TimeLeftCallback`].
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
@@ -88,7 +89,7 @@ def train_stage(
         compute_metrics=compute_metrics,
     )
     # A streamed dataset would be opened a second time for its first row.
-    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None)
+    add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None, lengths)
     try:
         run_training(trainer, point, args.early_stopping_patience)
     except KeyboardInterrupt as error:
@@ -99,13 +100,16 @@ def train_stage(
     trainer.accelerator.wait_for_everyone()
 
 
-def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any) -> None:
+def add_callbacks(
+    trainer: DistillationTrainer, collator: Callable, example: Any, lengths: Mapping[str, str] | None
+) -> None:
     """Add what a stage does beside the steps of training.
 
     Args:
         trainer: of the stage; it decides what is needed.
         collator: of the rows to train on.
         example: as of [`TokenReductionCallback`].
+        lengths: as of [`TimeLeftCallback`].
     """
     args = cast(RecipeTrainingArguments, trainer.args)
     if unwrapped(trainer.model).reduction is not None:
@@ -114,7 +118,7 @@ def add_callbacks(trainer: DistillationTrainer, collator: Callable, example: Any
         trainer.add_callback(TokenReductionCallback(trainer, example))
     if isinstance(collator, Collator):
         trainer.add_callback(EpochDrawsCallback(collator))
-    trainer.add_callback(TimeLeftCallback())
+    trainer.add_callback(TimeLeftCallback(lengths))
     if args.save_minutes:
         trainer.add_callback(TimedCheckpointCallback(args.save_minutes))
 
@@ -182,7 +186,7 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
 
 
 def close_progress_bar(trainer: DistillationTrainer) -> None:
-    """Close the progress bar, which else is drawn once more at the end of the program, below the last message."""
+    """Close the progress bar, which otherwise is drawn once more at the end of the program, below the last message."""
     callback = trainer.pop_callback(ProgressCallback)
     if callback is not None and callback.training_bar is not None:
         callback.training_bar.close()
@@ -192,6 +196,10 @@ def lost_steps(folder: Path, state: TrainerState) -> str:
     """What is lost of a stage that is stopped now, in words."""
     checkpoint = last_complete_checkpoint(folder)
     saved = 0 if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
+    if checkpoint is not None and state.global_step < saved:
+        return f"{folder.name} had not gone on yet after its last checkpoint, of step {saved:,}, so no step is lost"
+    if state.max_steps == 0:
+        return f"{folder.name} had not begun, so no step is lost"
     where = "there is no checkpoint yet" if checkpoint is None else f"the last checkpoint is of step {saved:,}"
     lost = state.global_step - saved
     number = {0: "no step is", 1: "1 step is"}.get(lost, f"{lost:,} steps are")
@@ -220,8 +228,10 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
         results = folder / "results.json"
         done = f", which is finished: {results} has its results" if results.is_file() else ""
         what = "evaluate it again" if done else "continue it"
+        command = resuming_command()
+        again = f"`{command}`" if command else "--resume"
         raise FileExistsError(
-            f"{folder} holds a run already{done}; {what} with --resume, or choose another --output_dir to begin anew"
+            f"{folder} holds a run already{done}; {what} with {again}, or choose another --output_dir to begin anew"
         )
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ ESTIMATE_AFTER = 20
 class TimedCheckpointCallback(TrainerCallback):
     """Saves a checkpoint when so many minutes have passed since the last one, beside those of `args.save_strategy`.
 
-    It waits a step where the Trainer evaluates and where an epoch ends. So the clock decides neither which checkpoint
-    is the best one nor what a resumed run evaluates. A checkpoint of the clock is removed once there is a newer one;
-    only after a resume it stays, like the others. With `save_strategy="no"` the clock saves nothing.
+    It waits a step where the Trainer evaluates and where an epoch ends, and saves nothing after the last step. So the
+    clock decides neither which checkpoint is the best one nor what a resumed run evaluates. A checkpoint of the clock
+    is removed once there is a newer one; only after a resume it stays, like the others. Where the Trainer saves the
+    same step again, the checkpoint is the Trainer's from then on. A [`DistillationTrainer`] does not push what the
+    clock alone saves. With `save_strategy="no"` the clock saves nothing.
 
     Args:
         minutes: above 0.
@@ -33,7 +36,7 @@ class TimedCheckpointCallback(TrainerCallback):
             raise ValueError(f"minutes={minutes}: must be above 0")
         self.minutes = minutes
         self.saved_at = time.monotonic()
-        self.asked_at: int | None = None  # the step of the last checkpoint that the clock asked for
+        self.asked_at: int | None = None  # the step of a checkpoint that the clock has asked for
         self.removable: Path | None = None
 
     def on_train_begin(
@@ -44,8 +47,8 @@ class TimedCheckpointCallback(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        ends_epoch = state.epoch is not None and float(state.epoch).is_integer()
-        if args.save_strategy == SaveStrategy.NO or control.should_save or control.should_evaluate or ends_epoch:
+        ends = state.global_step >= state.max_steps or (state.epoch is not None and float(state.epoch).is_integer())
+        if args.save_strategy == SaveStrategy.NO or control.should_save or control.should_evaluate or ends:
             return
         if self._is_due(args):
             self.asked_at = state.global_step
@@ -56,18 +59,29 @@ class TimedCheckpointCallback(TrainerCallback):
         due = time.monotonic() - self.saved_at >= 60 * self.minutes
         return due if args.world_size == 1 else bool(broadcast(torch.tensor(int(due), device=args.device)))
 
+    def asked(self, state: TrainerState) -> bool:
+        """Whether the checkpoint that is saved now is there because of the clock alone."""
+        return self.asked_at == state.global_step
+
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
-        if self.removable is not None and args.should_save:
-            shutil.rmtree(self.removable, ignore_errors=True)  # `save_total_limit` may have removed it
         newest = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        self.removable = newest if self.asked_at == state.global_step else None
+        if self.removable is not None and self.removable != newest and args.should_save:
+            shutil.rmtree(self.removable, ignore_errors=True)  # `save_total_limit` may have removed it
+        self.removable = newest if self.asked(state) else None
+        self.asked_at = None
 
 
 class TimeLeftCallback(TrainerCallback):
-    """Prints, after the first steps, how long the rest of the training will take; on the main process."""
+    """Prints, after the first steps, how long the rest of the training will take; on the main process.
 
-    def __init__(self) -> None:
+    Args:
+        lengths: of the stages of a run, in order, by the names of their folders, in words. What comes after this
+            stage is told.
+    """
+
+    def __init__(self, lengths: Mapping[str, str] | None = None) -> None:
+        self.lengths = dict(lengths or {})
         self.first_step = 0
         self.second_begins = 0.0
 
@@ -84,7 +98,15 @@ class TimeLeftCallback(TrainerCallback):
             self.second_begins = time.monotonic()  # the first step takes longer than the others
         if done == ESTIMATE_AFTER and left > 0 and state.is_world_process_zero:
             each = (time.monotonic() - self.second_begins) / (done - 1)
+            stage = Path(args.output_dir).name
             tqdm.write(
-                f"{Path(args.output_dir).name}: about {duration(each * left)} for the {left:,} steps that are left of "
+                f"{stage}: about {duration(each * left)} for the {left:,} steps that are left of "
                 f"{state.max_steps:,}, at {duration(each)} each; evaluations come on top"
+                f"{self._what_comes_after(stage)}"
             )
+
+    def _what_comes_after(self, stage: str) -> str:
+        names = list(self.lengths)
+        later = names[names.index(stage) + 1 :] if stage in names else []
+        listed = ", ".join(f"{name} ({self.lengths[name]})" for name in later)
+        return f". This is for one stage: then {'come' if len(later) > 1 else 'comes'} {listed}" if later else ""

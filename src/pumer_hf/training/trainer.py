@@ -18,6 +18,7 @@ from .arguments import DistillationTrainingArguments
 from .losses import distillation_loss, total_loss
 from .parameters import parameter_groups
 from .placement import place_teacher
+from .timing import TimedCheckpointCallback
 
 
 class DistillationTrainer(HubTrainer):
@@ -197,6 +198,12 @@ class DistillationTrainer(HubTrainer):
                 logs[name] = self.accelerator.reduce(value, reduction="mean").item() / self._steps_since_log
             self._term_sums, self._steps_since_log = {}, 0
         super().log(logs, start_time)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a checkpoint, unless the clock alone asked for it: then it is for resuming here, and removed soon."""
+        callbacks = self.callback_handler.callbacks
+        if not any(isinstance(one, TimedCheckpointCallback) and one.asked(self.state) for one in callbacks):
+            super()._push_from_checkpoint(checkpoint_folder)
 
     def prediction_step(
         self, model: PreTrainedModel, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
