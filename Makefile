@@ -59,11 +59,8 @@ test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
 
 # Anew each time, since what is newest changes.
+test-newest: VENV = .venv-newest
 test-newest:
-	$(MAKE) newest VENV=.venv-newest
-
-.PHONY: newest
-newest:
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable ".[digits,dev]"
@@ -77,8 +74,9 @@ pins:
 	    if ! python$$version -c "" 2>/dev/null; then echo "python$$version is not here"; continue; fi; \
 	    folder=$$(mktemp -d); python$$version -m venv $$folder; \
 	    $$folder/bin/python -m pip --disable-pip-version-check install --quiet --dry-run \
-	        --constraint $(CONSTRAINTS) --editable ".[digits,dev]" || failed="$$failed $$version"; \
-	    rm -r $$folder; echo "python$$version: tried"; \
+	        --constraint $(CONSTRAINTS) --editable ".[digits,dev]" \
+	        && echo "python$$version: can be installed" || failed="$$failed $$version"; \
+	    rm -r $$folder; \
 	done; [ -z "$$failed" ] || { echo "cannot be installed on:$$failed"; exit 1; }
 
 # Stop it when you like: the same command goes on.

@@ -5,6 +5,7 @@ import torch
 from transformers import TrainerCallback
 
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments, PuMerViltConfig, PuMerViltForQuestionAnswering
+from pumer_hf.training.stages import train_stage
 
 NUM_TEXT, NUM_IMAGE, IMAGE_SIZE, NUM_LABELS = 8, 17, 32, 4
 REDUCTION = {
@@ -149,3 +150,21 @@ def weights_of():
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     return weights
+
+
+@pytest.fixture
+def train_on_rows():
+    """Train a stage on rows of tensors. The first two are evaluated, each time with the next of the scores."""
+
+    def train(args, model, rows, scores):
+        train_stage(
+            args,
+            model,
+            train=rows,
+            validation=rows[:2],
+            collator=lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]},
+            processor=None,
+            compute_metrics=lambda prediction: {"accuracy": next(scores)},
+        )
+
+    return train

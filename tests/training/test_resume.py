@@ -23,7 +23,7 @@ def steps():
 
 
 @pytest.fixture
-def train(make_model, make_rows, make_args, steps):
+def train(make_model, make_rows, make_args, train_on_rows, steps):
     """Train a stage whose evaluations, of each step, give these scores; `at_step` ends it as Ctrl-C does."""
 
     def run(folder, scores, *, at_step=None, **overrides):
@@ -42,15 +42,7 @@ def train(make_model, make_rows, make_args, steps):
                     raise KeyboardInterrupt
 
         model.register_forward_pre_hook(forward)
-        train_stage(
-            args,
-            model,
-            train=rows,
-            validation=rows[:2],
-            collator=lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]},
-            processor=None,
-            compute_metrics=lambda prediction: {"accuracy": next(given)},
-        )
+        train_on_rows(args, model, rows, given)
         return folder
 
     return run

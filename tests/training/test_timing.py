@@ -15,7 +15,6 @@ from two_processes import decide_to_save
 
 from pumer_hf import DistillationTrainer
 from pumer_hf.training.recipe import RecipeTrainingArguments
-from pumer_hf.training.stages import train_stage
 from pumer_hf.training.timing import TimedCheckpointCallback, TimeLeftCallback
 
 ALWAYS = 1e-9  # minutes: each step is due
@@ -129,7 +128,7 @@ def test_minutes_must_be_positive(minutes):
 
 
 @pytest.fixture
-def train(make_model, make_rows, make_args):
+def train(make_model, make_rows, make_args, train_on_rows):
     """Train a stage of four steps an epoch whose evaluations give these scores; `at_step` ends it as Ctrl-C does."""
 
     def run(folder, scores, *, at_step=None, **overrides):
@@ -142,15 +141,8 @@ def train(make_model, make_rows, make_args):
                 raise KeyboardInterrupt
 
         model.register_forward_pre_hook(forward)
-        train_stage(
-            make_args(RecipeTrainingArguments, output_dir=str(folder), save_total_limit=1, **values),
-            model,
-            train=rows,
-            validation=rows[:2],
-            collator=lambda rows: {name: torch.stack([row[name] for row in rows]) for name in rows[0]},
-            processor=None,
-            compute_metrics=lambda prediction: {"accuracy": next(given)},
-        )
+        args = make_args(RecipeTrainingArguments, output_dir=str(folder), save_total_limit=1, **values)
+        train_on_rows(args, model, rows, given)
         return folder
 
     return run

@@ -119,6 +119,11 @@ class DataArguments:
             raise ValueError(f"data.columns={self.columns!r}: must map our column names to the dataset's")
 
     @property
+    def is_own(self) -> bool:
+        """Whether the data are others than digit scenes, which this project makes."""
+        return self.dataset is not None or self.has_files or self.image_dir is not None
+
+    @property
     def has_files(self) -> bool:
         """Whether the data are in files."""
         return any(self.files(split) for split in SPLITS)

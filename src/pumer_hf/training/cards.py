@@ -65,14 +65,9 @@ def recipe_card(
         training=training_facts(args),
         recipe=recipe_file,
         unit="%",
-        license=None if is_hub_id(source) or not is_built_in(recipe.data) else LICENSE,
+        license=None if is_hub_id(source) or recipe.data.is_own else LICENSE,
         report=dict(report),
     )
-
-
-def is_built_in(args: DataArguments) -> bool:
-    """Whether the data are digit scenes, which this project makes."""
-    return args.dataset is None and args.train_file is None
 
 
 def dataset_facts(args: DataArguments) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
-            if is_own(recipe.data):  # and so the batches of the recipe on digit scenes are not for it
+            if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
                 paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task.arguments)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
             recipe = parse_recipe(data_class, default, [*flags, *rest])
@@ -94,7 +94,7 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
     trained = recorded_inputs(model)
     if trained:
         return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
-    length = task.arguments().max_text_length if is_own(data) else data.max_text_length
+    length = task.arguments().max_text_length if data.is_own else data.max_text_length
     return ["--max_text_length", str(min(length, longest))]
 
 
@@ -107,11 +107,6 @@ def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> lis
         else:
             rows.append([name.replace("_", " "), f"{value:.2f} %" if isinstance(value, float) else figure(value)])
     return ["{model}, task {task}, split {split}:".format(**facts), *([format_table(rows)] if rows else [])]
-
-
-def is_own(data: DataArguments) -> bool:
-    """Whether a `data` block is about other data than digit scenes."""
-    return data.dataset is not None or data.has_files or data.image_dir is not None
 
 
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:

@@ -62,7 +62,7 @@ def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None
 
 def is_pretrained(recipe: Recipe) -> bool:
     """Whether a run has this stage, which is for models from scratch on digit scenes."""
-    exists = recipe.model.teacher or recipe.model.checkpoint or recipe.data.dataset or recipe.data.train_file
+    exists = recipe.model.teacher or recipe.model.checkpoint or recipe.data.is_own
     return recipe.training.pretraining is not None and not exists
 
 
