@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def make(tmp_path):
-    """Run a target of the Makefile with this Python in the place of the environment that it would set up."""
+    """Run a target of the Makefile with this Python in the place of the environment that it would set up; as a person
+    does, and not from within the `make test` that runs the tests.
+    """
     if shutil.which("make") is None:
         pytest.skip("there is no make here")
     venv = tmp_path / "venv"
@@ -23,7 +25,9 @@ def make(tmp_path):
     (venv / ".installed").touch()
 
     def run(*words):
-        env = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+        outer = {"MAKELEVEL", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS"}
+        env = {name: value for name, value in os.environ.items() if name not in outer}
+        env["PYTHONPATH"] = str(ROOT / "src")
         command = ["make", "--no-print-directory", "-C", str(ROOT), f"VENV={venv}", *words]
         return subprocess.run(command, capture_output=True, text=True, check=False, env=env, timeout=100)
 
