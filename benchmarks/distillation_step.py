@@ -26,10 +26,10 @@ from pumer_hf.bench.environment import environment
 from pumer_hf.bench.throughput import interleaved_times
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.figures import duration
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import Recipe, parse_recipe
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import Recipe, parse_recipe
+from pumer_hf.recipes.threads import use_available_cores
 from pumer_hf.training.teacher_logits import add_teacher_logits
-from pumer_hf.training.threads import use_available_cores
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,7 +10,7 @@ folder `--work` is not done again, so the same command goes on after an interrup
 
 from pathlib import Path
 
-from pumer_hf.study.seeds import seeds_command
+from laboratory.seeds import seeds_command
 
 if __name__ == "__main__":
     seeds_command(__doc__ or "", root=Path(__file__).parents[1])

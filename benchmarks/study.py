@@ -19,7 +19,7 @@ a schedule that cannot reach its speed is recorded as out of reach, and not trai
 
 from pathlib import Path
 
-from pumer_hf.study.command import study_command
+from laboratory.command import study_command
 
 if __name__ == "__main__":
     study_command(__doc__ or "", root=Path(__file__).parents[1])

@@ -10,7 +10,7 @@
 
 from pathlib import Path
 
-from pumer_hf.training.evaluation import evaluate_recipe
+from pumer_hf.recipes.evaluation import evaluate_recipe
 
 if __name__ == "__main__":
     evaluate_recipe(__doc__ or "", recipes=Path(__file__).parent / "vilt")

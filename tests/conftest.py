@@ -13,6 +13,8 @@ import torch
 
 torch.set_num_threads(1)
 
+pytest_plugins = ["tiny_training"]
+
 
 @pytest.fixture
 def gradio():

@@ -12,7 +12,7 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from pumer_hf.data.digit_scenes import cell_box
+from pumer_hf.data.scenes.digits import cell_box
 from pumer_hf.grounding import SIDE, Grounder, saliency_from_boxes
 
 

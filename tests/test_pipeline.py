@@ -13,8 +13,8 @@ from PIL import Image
 from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
-from pumer_hf.models.meter import PuMerMeterProcessor
-from pumer_hf.training.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.models.encoders.meter import PuMerMeterProcessor
+from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
 
 TEXTS = ["how many red circles are there?", "is it blue?"]
 

@@ -6,7 +6,7 @@ import pytest
 
 from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.reading import parse_json, read_json, read_object
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.recipe import ModelArguments
 
 
 @pytest.mark.parametrize("value", [{"a": [1, "x"]}, None, [1, 2], 5])

@@ -19,9 +19,9 @@ from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.demo.asker import Asker
 from pumer_hf.demo.examples import find_examples
 from pumer_hf.demo.page import build_page
-from pumer_hf.explain.run import encode
-from pumer_hf.explain.vqa_hat import read_map
+from pumer_hf.explain.prediction import encode
 from pumer_hf.inputs import encode_example
+from pumer_hf.measures.vqa_hat import read_map
 
 QUESTION = "what digit is red?"
 GREY = np.random.default_rng(0).integers(0, 256, (40, 120), dtype=np.uint8)

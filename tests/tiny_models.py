@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pumer_hf.models import meter, vilt
-from pumer_hf.models.meter import PuMerMeterConfig
-from pumer_hf.models.vilt import PuMerViltConfig
+from pumer_hf.models.encoders import meter, vilt
+from pumer_hf.models.encoders.meter import PuMerMeterConfig
+from pumer_hf.models.encoders.vilt import PuMerViltConfig
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.tokens import TokenPair, Tokens
 

@@ -2,13 +2,13 @@
 
 import torch
 
-from pumer_hf.data.digit_scenes import COLOURS, DIGITS
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.data.scenes.digits import COLOURS, DIGITS
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
 
 TASKS = {"vqa": VQA, "snli_ve": SNLI_VE, "nlvr2": NLVR2, "retrieval": RETRIEVAL}
 LABELS = {

@@ -4,8 +4,8 @@ import os
 
 import torch
 
+from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.reducers.tip_losses import contrastive_loss
-from pumer_hf.training.recipe import RecipeTrainingArguments
 from pumer_hf.training.timing import TimedCheckpointCallback
 
 

@@ -16,7 +16,7 @@ from transformers import (
     ViltProcessor,
 )
 
-from .models.meter import (
+from .models.encoders.meter import (
     PuMerMeterConfig,
     PuMerMeterForImageAndTextRetrieval,
     PuMerMeterForImagesAndTextClassification,
@@ -25,7 +25,7 @@ from .models.meter import (
     PuMerMeterModel,
     PuMerMeterProcessor,
 )
-from .models.vilt import (
+from .models.encoders.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
     PuMerViltForImagesAndTextClassification,

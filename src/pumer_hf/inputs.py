@@ -10,8 +10,8 @@ from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
 from .images import DataError, ImageSource, image_name, located, open_image
-from .models.base import PuMerPreTrainedModel
-from .models.heads import ImagesClassifierHead, num_images
+from .models.encoders.base import PuMerPreTrainedModel
+from .models.encoders.heads import ImagesClassifierHead, num_images
 
 TEXT_LENGTH = 40
 """Tokens that a text is padded to, if the model takes so many: what the recipes and the paper use at most. RoBERTa's

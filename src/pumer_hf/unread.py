@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from transformers import ProcessorMixin
 
 from .inputs import text_length
-from .models.base import PuMerPreTrainedModel
+from .models.encoders.base import PuMerPreTrainedModel
 
 NAMED, LONGEST = 8, 80
 """Words that a sentence names, and the characters of a cut text that it shows."""

@@ -1,9 +1,14 @@
 """`pumer-hf bench`."""
 
 import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from .choices import BACKBONES, DEVICES, DTYPES, MATMUL_PRECISIONS, PAPER_TABLES, PAPER_TASKS, in_words
+from .choices import BACKBONES, DEVICES, DTYPES, MATMUL_PRECISIONS, PAPER_TASKS, in_words
 from .command import RESULTS, SCHEDULE, Command, check_choice, schedule
+
+if TYPE_CHECKING:
+    from pumer_hf.bench.contenders import Settings
 
 
 class Bench(Command):
@@ -21,72 +26,76 @@ class Bench(Command):
             metavar="BACKBONE/TASK",
             help=f"a full-size model with random weights: {in_words(BACKBONES)} / {in_words(PAPER_TASKS)}",
         )
-        what.add_argument("--table", type=int, metavar="N", help=f"a table of PuMer's paper: {in_words(PAPER_TABLES)}")
+        what.add_argument("--table", metavar="N", help=argparse.SUPPRESS)  # moved to benchmarks/paper.py
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
-        parser.add_argument(
-            "--batch-size", default="8", metavar="N", help="or auto: grown until it stops paying; default: %(default)s"
-        )
         parser.add_argument("--text-length", type=int, metavar="N", help="tokens per text; default: at most 40")
-        parser.add_argument("--device", help=f"{in_words(DEVICES)}; default: cuda if there is a GPU")
-        parser.add_argument(
-            "--dtype", default=DTYPES[0], help=f"{in_words(DTYPES)}, of our models; default: %(default)s"
-        )
-        parser.add_argument(
-            "--compile", action="store_true", help="compile our models; transformers' runs as it comes"
-        )
-        parser.add_argument(
-            "--matmul-precision",
-            default=MATMUL_PRECISIONS[0],
-            help=f"{in_words(MATMUL_PRECISIONS)}: torch's, of float32 products; default: %(default)s",
-        )
         parser.add_argument(
             "--pooled-only",
             action="store_true",
             help="set pooled_only in the config of our models: the last layer computes only what their heads read",
         )
-        parser.add_argument(
-            "--no-memory", action="store_true", help="leave the memory out, which takes training steps"
-        )
-        parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
-        parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
+        add_measuring_arguments(parser)
 
     def check(self, args: argparse.Namespace) -> None:
-        if args.batch_size != "auto" and not args.batch_size.isdigit():
-            raise ValueError(f"--batch-size {args.batch_size}: give a number of at least 1, or auto")
-        if args.device not in (None, *DEVICES):
-            raise ValueError(f"device={args.device!r}: choose {in_words(DEVICES)}")
-        check_choice("dtype", args.dtype, DTYPES)
-        check_choice("matmul_precision", args.matmul_precision, MATMUL_PRECISIONS)
-        if args.table is None:
-            return
-        if args.table not in PAPER_TABLES:
-            raise ValueError(f"--table {args.table}: choose one of {', '.join(map(str, PAPER_TABLES))}")
-        if args.reduction is not None or args.text_length is not None or args.pooled_only:
+        if args.table is not None:
             raise ValueError(
-                "--table has its own models and texts: leave --reduction, --text-length and --pooled-only out"
+                f"--table {args.table}: the tables of the paper are measured in a clone of the repository, by "
+                f"`python benchmarks/paper.py {args.table}`"
             )
+        check_measuring(args)
 
     def run(self, args: argparse.Namespace) -> None:
-        import torch
+        from pumer_hf.bench.comparison import bench_checkpoint, bench_setting
 
-        from pumer_hf.bench.contenders import Settings
-        from pumer_hf.bench.run import bench_checkpoint, bench_setting, bench_table
-
-        settings = Settings(
-            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            dtype=args.dtype,
-            compile=args.compile,
-            matmul_precision=args.matmul_precision,
-            batch_size=None if args.batch_size == "auto" else int(args.batch_size),
-            seconds=args.seconds,
-            memory=not args.no_memory,
-            pooled_only=args.pooled_only,
-        )
+        settings = replace(measuring_settings(args), pooled_only=args.pooled_only)
         choices = {"text_length": args.text_length, "output": args.output, **schedule(args)}
-        if args.table is not None:
-            lines = bench_table(args.table, settings, args.output)
-        elif args.setting is not None:
+        if args.setting is not None:
             lines = bench_setting(args.setting, settings, **choices)
         else:
             lines = bench_checkpoint(args.checkpoint, settings, **choices)
         print(*lines, sep="\n")
+
+
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to measure, which `benchmarks/paper.py` has too."""
+    parser.add_argument(
+        "--batch-size", default="8", metavar="N", help="or auto: grown until it stops paying; default: %(default)s"
+    )
+    parser.add_argument("--device", help=f"{in_words(DEVICES)}; default: cuda if there is a GPU")
+    parser.add_argument("--dtype", default=DTYPES[0], help=f"{in_words(DTYPES)}, of our models; default: %(default)s")
+    parser.add_argument("--compile", action="store_true", help="compile our models; transformers' runs as it comes")
+    parser.add_argument(
+        "--matmul-precision",
+        default=MATMUL_PRECISIONS[0],
+        help=f"{in_words(MATMUL_PRECISIONS)}: torch's, of float32 products; default: %(default)s",
+    )
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out, which takes training steps")
+    parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
+    parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
+
+
+def check_measuring(args: argparse.Namespace) -> None:
+    """Raise `ValueError` if one of those flags is wrong."""
+    if args.batch_size != "auto" and not args.batch_size.isdigit():
+        raise ValueError(f"--batch-size {args.batch_size}: give a number of at least 1, or auto")
+    if args.device not in (None, *DEVICES):
+        raise ValueError(f"device={args.device!r}: choose {in_words(DEVICES)}")
+    check_choice("dtype", args.dtype, DTYPES)
+    check_choice("matmul_precision", args.matmul_precision, MATMUL_PRECISIONS)
+
+
+def measuring_settings(args: argparse.Namespace) -> "Settings":
+    """What those flags say."""
+    import torch
+
+    from pumer_hf.bench.contenders import Settings
+
+    return Settings(
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        dtype=args.dtype,
+        compile=args.compile,
+        matmul_precision=args.matmul_precision,
+        batch_size=None if args.batch_size == "auto" else int(args.batch_size),
+        seconds=args.seconds,
+        memory=not args.no_memory,
+    )

@@ -39,7 +39,7 @@ class Card(Command):
 
         written = args.folders
         if args.recipe is not None:
-            from pumer_hf.training.cards import recipe_file_card, write_recipe_cards
+            from pumer_hf.recipes.cards import recipe_file_card, write_recipe_cards
 
             if args.recipe.is_dir():
                 written = write_recipe_cards(args.folders[0], args.recipe, args.results)

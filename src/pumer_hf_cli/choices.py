@@ -6,7 +6,6 @@ DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
 KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-PAPER_TABLES = (1, 2, 4, 7)
 PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
 
 

@@ -25,7 +25,7 @@ class Export(Command):
         parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
 
     def run(self, args: argparse.Namespace) -> None:
-        from pumer_hf.export.run import export_checkpoint
+        from pumer_hf.export.checkpoint import export_checkpoint
 
         choices = {"text_length": args.text_length, "batch_size": args.batch_size, "seconds": args.seconds}
         choices |= {"int8": args.int8, "output": args.output, **schedule(args)}

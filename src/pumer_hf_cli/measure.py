@@ -35,8 +35,8 @@ class Measure(Command):
             raise ValueError("--vqa-hat needs --questions and --images, and takes no --scenes")
 
     def run(self, args: argparse.Namespace) -> None:
-        from pumer_hf.explain.measure_run import measure_checkpoint
-        from pumer_hf.explain.vqa_hat import read_vqa_hat
+        from pumer_hf.measures.checkpoint import measure_checkpoint
+        from pumer_hf.measures.vqa_hat import read_vqa_hat
 
         choices = {"batch_size": args.batch_size, "seed": args.seed, "output": args.output, **schedule(args)}
         if args.scenes is not None:

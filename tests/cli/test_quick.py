@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from laboratory.paper import TABLES
 from pumer_hf.bench.contenders import DTYPES, MATMUL_PRECISIONS
-from pumer_hf.bench.paper import TABLES
-from pumer_hf.bench.paper import TASKS as SETTING_TASKS
+from pumer_hf.bench.full_size import TASKS as SETTING_TASKS
 from pumer_hf.convert.keys import LAYOUTS
 from pumer_hf.convert.tasks import TASKS as CONVERT_TASKS
 from pumer_hf.models.families import FAMILIES

@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoModelForVisualQuestionAnswering
 
 import pumer_hf
 from pumer_hf import convert_checkpoint
-from pumer_hf.models.meter.towers import resize_position_embeddings
+from pumer_hf.models.encoders.meter.towers import resize_position_embeddings
 
 PRETRAINING = ("mlm_score", "itm_score")
 MAKERS = {"vilt": tiny.original_vilt, "meter": tiny.original_meter}

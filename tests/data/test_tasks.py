@@ -22,8 +22,8 @@ from pumer_hf.data.retrieval import (
 from pumer_hf.data.snli_ve import SNLI_VE, SnliVeCollator, SnliVeDataArguments, load_snli_ve
 from pumer_hf.data.task import TaskData
 from pumer_hf.data.vqa import VQA, vqa_metrics
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
 
 TINY = {
     "hidden_size": 8,

@@ -7,16 +7,9 @@ import torch
 from datasets import Dataset
 from PIL import Image as PILImage
 
-from pumer_hf.data.vqa import (
-    VqaCollator,
-    VqaDataArguments,
-    answer_labels,
-    counted_answers,
-    drop_unknown,
-    load_vqa,
-)
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, counted_answers, drop_unknown, load_vqa
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
 
 ALL_SCENE_ANSWERS = {*map(str, range(10)), "yes", "no", "red", "green", "blue", "yellow", "pink", "cyan"}
 TINY = {

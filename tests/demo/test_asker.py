@@ -13,7 +13,7 @@ from tiny_tasks import LABELS, REDUCTION, save_tiny, tiny
 from pumer_hf.demo import asker as module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, TEACHER, Asker
 from pumer_hf.demo.schedules import moved
-from pumer_hf.explain.run import encode
+from pumer_hf.explain.prediction import encode
 
 QUESTION = "what digit is red?"
 HARD = {**REDUCTION, "prune_ratio": 0.5, "image_merge_ratio": 0.5}

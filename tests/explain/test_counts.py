@@ -6,7 +6,7 @@ from PIL import Image
 from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf.explain.counts import LayerCounts, layer_counts, patches_sentence
-from pumer_hf.explain.run import encode, run
+from pumer_hf.explain.prediction import encode, run
 from pumer_hf.reducers import parse_reduction
 
 SCENE = Image.effect_noise((48, 48), 90).convert("RGB")

@@ -12,7 +12,7 @@ from pumer_hf.data.snli_ve import SnliVeCollator
 from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
 from pumer_hf.explain.pictures import strip, token_colours, trace_panels
-from pumer_hf.explain.run import encode, run
+from pumer_hf.explain.prediction import encode, run
 
 GREY = (120, 120, 120)
 

@@ -8,8 +8,8 @@ from tiny_tasks import LABELS, REDUCTION, save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf.cli import main
+from pumer_hf.models.encoders.vilt import PuMerViltForQuestionAnswering
 from pumer_hf.models.loading import load_checkpoint
-from pumer_hf.models.vilt import PuMerViltForQuestionAnswering
 
 
 @pytest.fixture

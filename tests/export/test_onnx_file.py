@@ -5,9 +5,9 @@ import torch
 from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, schedule
 from torch import nn
 
+from pumer_hf.export.checkpoint import padded_inputs
 from pumer_hf.export.onnx_file import OnnxModel, export_onnx, quantize_onnx
-from pumer_hf.export.run import padded_inputs
-from pumer_hf.models.embeddings import PatchProjection
+from pumer_hf.models.encoders.embeddings import PatchProjection
 
 onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install -e '.[onnx]'")
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install -e '.[onnx]'")

@@ -20,8 +20,8 @@ import sys
 import torch
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
 
 reduction = {"method": "pumer", "layers": [0], "prune_ratio": 0.2, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
 args = VqaDataArguments(train_scenes=4, eval_scenes=2, max_text_length=12, unknown_answers="ignore")

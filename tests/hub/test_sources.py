@@ -13,10 +13,10 @@ from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
 from pumer_hf.hub.sources import is_hub_id, may_be_hub_id, public_command, public_name
-from pumer_hf.models.meter import PuMerMeterProcessor
-from pumer_hf.training.build import build_roberta_tokenizer
-from pumer_hf.training.cards import recipe_card
-from pumer_hf.training.recipe import parse_recipe
+from pumer_hf.models.encoders.meter import PuMerMeterProcessor
+from pumer_hf.recipes.build import build_roberta_tokenizer
+from pumer_hf.recipes.cards import recipe_card
+from pumer_hf.recipes.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (

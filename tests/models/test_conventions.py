@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, schedule, text_inputs
 
-from pumer_hf.models.outputs import ATTENTIONS
+from pumer_hf.models.encoders.outputs import ATTENTIONS
 
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 

@@ -30,11 +30,11 @@ from pumer_hf import (
     PuMerMeterProcessor,
 )
 from pumer_hf.data.vqa import VqaCollator
-from pumer_hf.models.meter.towers import resize_position_embeddings
-from pumer_hf.models.outputs import ATTENTIONS
-from pumer_hf.training.build import build_teacher, load_model, teacher_labels
+from pumer_hf.models.encoders.meter.towers import resize_position_embeddings
+from pumer_hf.models.encoders.outputs import ATTENTIONS
+from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
+from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.training.parameters import decays
-from pumer_hf.training.recipe import ModelArguments
 
 CROSS = {
     name: getattr(meter_config(), name)

@@ -6,7 +6,7 @@ from tiny_models import FAMILIES, NUM_TEXT, gradients, loss_of, meter_config, me
 from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf import ops
-from pumer_hf.models.meter.towers import encoded_tokens
+from pumer_hf.models.encoders.meter.towers import encoded_tokens
 
 METER = FAMILIES["meter"]
 PUMER = schedule("pumer", "small")

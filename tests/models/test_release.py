@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf.convert import convert_checkpoint
-from pumer_hf.models.release import with_float_masks
+from pumer_hf.models.encoders.release import with_float_masks
 from pumer_hf.reducers.pumer import PuMerReductionConfig
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens

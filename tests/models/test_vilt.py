@@ -15,15 +15,15 @@ from transformers import (
     ViltProcessor,
 )
 
-from pumer_hf.models.embeddings import sine_cosine_positions
-from pumer_hf.models.vilt import (
+from pumer_hf.models.encoders.embeddings import sine_cosine_positions
+from pumer_hf.models.encoders.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
     PuMerViltForImagesAndTextClassification,
     PuMerViltForQuestionAnswering,
     PuMerViltModel,
 )
-from pumer_hf.models.vilt.embeddings import even_sample, resize_weights
+from pumer_hf.models.encoders.vilt.embeddings import even_sample, resize_weights
 
 TINY = {name: value for name, value in vilt_config().to_dict().items() if name not in ("model_type", "reduction")}
 STOCK = {

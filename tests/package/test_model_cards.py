@@ -11,8 +11,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.sources import public_command
+from pumer_hf.recipes.cards import recipe_file_card
 from pumer_hf.release import install_commands
-from pumer_hf.training.cards import recipe_file_card
 
 ROOT = Path(__file__).parents[2]
 CARDS = {path.parent.name: path.parent for path in sorted(ROOT.glob("model_cards/*/README.md"))}

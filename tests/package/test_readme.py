@@ -9,15 +9,15 @@ import pytest
 from tiny_tasks import save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
+from laboratory.command import build_parser as study_parser
+from laboratory.render import render, results_table
 from pumer_hf import preset
-from pumer_hf.bench.tables import render, results_table
 from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.study.command import build_parser as study_parser
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.evaluation import build_parser as evaluation_parser
-from pumer_hf.training.finetuning import training_recipe
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.evaluation import build_parser as evaluation_parser
+from pumer_hf.recipes.finetuning import training_recipe
+from pumer_hf.recipes.recipe import ModelArguments
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -21,10 +21,10 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.training import evaluation
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.evaluation import evaluation_lines
-from pumer_hf.training.recipe import ModelArguments, read_blocks
+from pumer_hf.recipes import evaluation
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.evaluation import evaluation_lines
+from pumer_hf.recipes.recipe import ModelArguments, read_blocks
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
 REDUCTION = {

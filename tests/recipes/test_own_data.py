@@ -50,7 +50,7 @@ def questions():
 @pytest.fixture
 def person(tmp_path, monkeypatch):
     """The folder of that person, in which the pretrained model is still missing."""
-    monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
+    monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)  # tests run on one
     (tmp_path / "photographs").mkdir()
     for number in range(10):
         size = (64, 40) if number % 3 else (30, 90)

@@ -12,8 +12,8 @@ from tiny_tasks import CONFIGS
 
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.hub.card import PuMerCard
-from pumer_hf.training.recipe import parse_recipe
-from pumer_hf.training.run import stage_arguments
+from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.recipes.runner import stage_arguments
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "recipes" / "train_vqa.py"

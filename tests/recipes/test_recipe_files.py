@@ -15,10 +15,10 @@ from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.models.families import FAMILIES
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
+from pumer_hf.recipes.runner import run_recipe
 from pumer_hf.reducers import METHODS
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
-from pumer_hf.training.run import run_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
@@ -113,7 +113,7 @@ def train_a_step(tmp_path, monkeypatch, capsys):
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
         monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
-        monkeypatch.setattr("pumer_hf.training.run.use_available_cores", lambda world_size: None)  # tests run on one
+        monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)  # tests run on one
         run_recipe(task, default=recipe)
         assert "Written to" in capsys.readouterr().out
         return tmp_path / "run"

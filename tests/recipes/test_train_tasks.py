@@ -17,8 +17,8 @@ from torch.testing import assert_close
 from transformers import AutoTokenizer
 
 from pumer_hf.data.snli_ve import SNLI_VE
-from pumer_hf.training.build import build_teacher
-from pumer_hf.training.recipe import ModelArguments
+from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.recipe import ModelArguments
 
 ROOT = Path(__file__).parents[2]
 METRICS = {"nlvr2": {"accuracy", "consistency"}, "snli_ve": {"accuracy"}, "retrieval": {"mean_recall"}}

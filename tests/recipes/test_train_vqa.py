@@ -194,7 +194,7 @@ def stop_at_step_5(monkeypatch, ctrl_c_is_heard):
                 if args.output_dir.endswith("student") and state.global_step == 5:
                     os.kill(os.getpid(), number)
 
-        monkeypatch.setattr("pumer_hf.training.stages.TimeLeftCallback", Stop)
+        monkeypatch.setattr("pumer_hf.recipes.stages.TimeLeftCallback", Stop)
 
     return choose
 
@@ -219,7 +219,7 @@ def test_a_stopped_run_ends_in_one_line_that_says_how_to_go_on_and_what_is_lost(
 
 
 def test_a_run_that_is_stopped_before_it_trains_loses_no_step(tmp_path, monkeypatch, ctrl_c_is_heard):
-    monkeypatch.setattr("pumer_hf.training.run.check_sources", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr("pumer_hf.recipes.runner.check_sources", lambda *_: os.kill(os.getpid(), signal.SIGINT))
     process = run_here(command(tmp_path / "run", **SCENES), tmp_path)
     assert process.returncode == 130
     assert "no step is lost" in process.stderr.splitlines()[-1]

@@ -7,7 +7,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pumer_hf import ops
-from pumer_hf.models.release import with_float_masks
+from pumer_hf.models.encoders.release import with_float_masks
 from pumer_hf.reducers import build_reducer, parse_reduction
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from pumer_hf.models.attention import attend, weighted_softmax
+from pumer_hf.models.encoders.attention import attend, weighted_softmax
 from pumer_hf.reducers import build_reducer, parse_reduction
 from pumer_hf.reducers.tome import merge_similar
 from pumer_hf.tokens import Evidence, TokenPair, Tokens

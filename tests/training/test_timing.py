@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from two_processes import decide_to_save
 
 from pumer_hf import DistillationTrainer
-from pumer_hf.training.recipe import RecipeTrainingArguments
+from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.training.timing import TimedCheckpointCallback, TimeLeftCallback
 
 ALWAYS = 1e-9  # minutes: each step is due

@@ -10,11 +10,7 @@ from accelerate import ParallelismConfig
 from torch.nn import functional as F
 from transformers import default_data_collator
 
-from pumer_hf import (
-    DistillationTrainer,
-    PuMerViltForImageAndTextRetrieval,
-    PuMerViltForVisualEntailment,
-)
+from pumer_hf import DistillationTrainer, PuMerViltForImageAndTextRetrieval, PuMerViltForVisualEntailment
 
 CLASSES = {"entailment": PuMerViltForVisualEntailment, "retrieval": PuMerViltForImageAndTextRetrieval}
 

@@ -18,9 +18,9 @@ from transformers import (
 )
 
 from ..inputs import TEXT_LENGTH
-from ..models import vilt
-from ..models.base import PuMerPreTrainedModel
-from ..models.heads import num_images
+from ..models.encoders import vilt
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.heads import num_images
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from ..figures import figure
-from ..models.base import PuMerPreTrainedModel
+from ..models.encoders.base import PuMerPreTrainedModel
 from .environment import environment
 from .flops import count_flops
 from .throughput import compare_throughput

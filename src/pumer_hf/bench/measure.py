@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..figures import duration, figure
-from ..models.base import PuMerPreTrainedModel
+from ..models.encoders.base import PuMerPreTrainedModel
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment

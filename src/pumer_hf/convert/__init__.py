@@ -11,8 +11,8 @@ from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..configuration import PuMerConfig
 from ..folders import whole_folder
-from ..models.base import PuMerPreTrainedModel
-from ..models.meter import PuMerMeterConfig
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.meter import PuMerMeterConfig
 from ..reading import read_json
 from .families import FAMILIES, METADATA, Family, resize_meter
 from .keys import LAYOUTS, Renamed, detect_kind, mismatch, unwrapped

@@ -8,8 +8,8 @@ from typing import Any
 from transformers import ViltConfig
 
 from ..configuration import PuMerConfig
-from ..models.base import PuMerPreTrainedModel
-from ..models.meter import (
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.meter import (
     PuMerMeterConfig,
     PuMerMeterForImageAndTextRetrieval,
     PuMerMeterForImagesAndTextClassification,
@@ -17,8 +17,8 @@ from ..models.meter import (
     PuMerMeterForVisualEntailment,
     PuMerMeterModel,
 )
-from ..models.meter.towers import POSITION_EMBEDDING, resize_position_embeddings
-from ..models.vilt import (
+from ..models.encoders.meter.towers import POSITION_EMBEDDING, resize_position_embeddings
+from ..models.encoders.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
     PuMerViltForImagesAndTextClassification,

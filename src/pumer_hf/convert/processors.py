@@ -19,7 +19,7 @@ from transformers import (
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.utils import logging
 
-from ..models.meter import PuMerMeterProcessor
+from ..models.encoders.meter import PuMerMeterProcessor
 
 logger = logging.get_logger(__name__)
 

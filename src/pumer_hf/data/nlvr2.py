@@ -14,7 +14,7 @@ from .classes import check_labels, class_baselines
 from .collator import ClassCollator
 from .columns import image_of, text_of, truth
 from .files import image_in, json_field, json_text, read_objects, to_dataset
-from .scene_statements import NLVR2_FEATURES, TRUTH, statement_scenes
+from .scenes.statements import NLVR2_FEATURES, TRUTH, statement_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
 FEATURES = NLVR2_FEATURES.copy()

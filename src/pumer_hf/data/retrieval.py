@@ -21,8 +21,8 @@ from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import captions_of, image_of
 from .files import existing_files, image_in, json_field, json_object, read_objects, to_dataset
-from .scene_statements import CAPTION_FEATURES as FEATURES
-from .scene_statements import caption_scenes
+from .scenes.statements import CAPTION_FEATURES as FEATURES
+from .scenes.statements import caption_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
 KARPATHY_SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}

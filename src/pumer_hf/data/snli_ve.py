@@ -14,7 +14,7 @@ from .collator import ClassCollator
 from .columns import class_name, image_of, text_of
 from .files import image_in, json_field, json_text, read_objects, to_dataset
 from .hub import log_unlabelled
-from .scene_statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
+from .scenes.statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
 from .task import Task, TaskData, load_splits
 
 FEATURES = SNLI_VE_FEATURES.copy()

@@ -12,20 +12,13 @@ from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin
 from transformers.utils import logging
 
-from ..metrics.vqa import (
-    AnswerVocabulary,
-    answer_scores,
-    consensus,
-    language_baselines,
-    normalize_answer,
-    row_scores,
-)
+from ..metrics.vqa import AnswerVocabulary, answer_scores, consensus, language_baselines, normalize_answer, row_scores
 from ..metrics.vqa_accuracy import normalize, vqa_accuracy
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
-from .digit_scenes import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .files import read_vqa_files
+from .scenes.digits import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .task import Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)

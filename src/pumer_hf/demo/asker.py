@@ -19,10 +19,10 @@ from ..bench.throughput import interleaved_times
 from ..explain.counts import LayerCounts, layer_counts
 from ..explain.panels import Panel
 from ..explain.pictures import strip, trace_panels
-from ..explain.run import encode, probabilities, scores_add_up
+from ..explain.prediction import encode, probabilities, scores_add_up
 from ..images import ImageSource, num_frames
-from ..models.base import PuMerPreTrainedModel
-from ..models.heads import ClassifierHead
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.heads import ClassifierHead
 from ..models.loading import load_checkpoint, unreduced_error
 from ..reducers import ReductionConfig
 from ..tokens import LayerTrace

@@ -6,14 +6,14 @@ from typing import Any
 from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
-from ..data.digit_scenes import CELL_SIZE, COLOURS, DIGITS, digit_scenes
 from ..data.files import find_image, json_field, read_objects
-from ..data.scene_statements import hypothesis_scenes
+from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS, digit_scenes
+from ..data.scenes.statements import hypothesis_scenes
 from ..explain.maps import patch_size
 from ..images import open_image
-from ..models.base import PuMerPreTrainedModel
-from ..models.meter import PuMerMeterForVisualEntailment
-from ..models.vilt import PuMerViltForVisualEntailment
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.meter import PuMerMeterForVisualEntailment
+from ..models.encoders.vilt import PuMerViltForVisualEntailment
 
 DIGIT_SCENES = "digit-scenes"
 FILE = "examples.jsonl"

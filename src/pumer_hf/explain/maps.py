@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import PuMerConfig
-from ..models.meter import PuMerMeterConfig
-from ..models.vilt.embeddings import even_sample
+from ..models.encoders.meter import PuMerMeterConfig
+from ..models.encoders.vilt.embeddings import even_sample
 from ..tokens import LayerTrace
 
 NUM_PREFIX_TOKENS = 1

@@ -12,13 +12,13 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..images import ImageSource
-from ..models.base import PuMerPreTrainedModel
-from ..models.heads import num_images
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.heads import num_images
 from ..tokens import LayerTrace
 from .counts import patches_sentence
 from .maps import merged_words, patch_index, patch_size, real_patches, token_map
 from .panels import Panel, stack, tile
-from .run import encode, run, text_tokens
+from .prediction import encode, run, text_tokens
 
 MIN_SIDE = 320
 """Pictures are scaled up, by a whole number, to at least this many pixels a side."""

@@ -10,12 +10,12 @@ from transformers import ProcessorMixin
 
 from ..folders import check_file
 from ..images import ImageSource, open_image
-from ..models.base import PuMerPreTrainedModel
+from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from ..unread import unread_words
 from .panels import Panel, stack, titled
 from .pictures import strip, trace_panels
-from .run import encode, probabilities, run
+from .prediction import encode, probabilities, run
 
 
 def explain_checkpoint(

@@ -13,8 +13,8 @@ from torch.export import Dim
 
 from ..bench.contenders import checked_text_length, random_inputs
 from ..folders import check_file
-from ..models.base import PuMerPreTrainedModel
-from ..models.heads import Head
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.heads import Head
 from ..release import extra_command
 
 TRACED_BATCH = 2

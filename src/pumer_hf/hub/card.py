@@ -13,7 +13,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..bench.bench_tables import machine_name
+from laboratory.bench_tables import machine_name
+
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS

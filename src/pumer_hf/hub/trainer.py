@@ -16,7 +16,7 @@ from transformers.utils import PushInProgress, logging
 
 from ..bench.cost import measure_size
 from ..bench.environment import environment
-from ..models.base import unwrapped
+from ..models.encoders.base import unwrapped
 from ..models.loading import task_of
 from .card import PuMerCard
 from .files import published_files

@@ -1,1 +1,1 @@
-"""Model families with token reduction."""
+"""The models of pumer_hf: encoders with classes of their own, and what every model shares."""

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..configuration import PuMerConfig
-from . import meter, vilt
-from .base import PuMerPreTrainedModel
+from .encoders import meter, vilt
+from .encoders.base import PuMerPreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..configuration import PRESETS, PuMerConfig
 from ..reading import check_model_files, one_line
-from . import meter, vilt
-from .base import PuMerPreTrainedModel
+from .encoders import meter, vilt
+from .encoders.base import PuMerPreTrainedModel
 
 SAVED = "saved"
 """`reduction` of [`load_checkpoint`]: as the checkpoint says."""

@@ -10,7 +10,7 @@ from transformers.trainer_utils import has_length
 
 from ..bench.flops import count_flops
 from ..data.collator import Collator
-from ..models.base import unwrapped
+from ..models.encoders.base import unwrapped
 
 
 class TokenReductionCallback(TrainerCallback):

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from ..models.base import PuMerPreTrainedModel, unwrapped
+from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from ..data.collator import Collator
 from ..hub.trainer import HubTrainer
-from ..models.base import PuMerPreTrainedModel, unwrapped
-from ..models.heads import ClassifierHead, soft_target_loss
+from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
+from ..models.encoders.heads import ClassifierHead, soft_target_loss
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .losses import distillation_loss, total_loss

@@ -1,0 +1,224 @@
+"""One cell of the study: find and measure its schedule, train its student, evaluate it."""
+
+import math
+import shutil
+import time
+from contextlib import redirect_stdout
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import set_seed
+
+from pumer_hf.bench.cost import cost_report, measure_size
+from pumer_hf.bench.environment import environment
+from pumer_hf.bench.throughput import compare_throughput
+from pumer_hf.explain.maps import patch_size
+from pumer_hf.hub.trainer import training_facts
+from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.recipes.recipe import RecipeTrainingArguments
+from pumer_hf.recipes.runner import evaluate, stage_arguments
+from pumer_hf.recipes.stages import train_stage
+from pumer_hf.training.parameters import begin_reducer_stage
+
+from . import store
+from .group import Shared
+from .methods import MAIN, METHODS, TRAINING_FREE, base_schedule, variant_of
+from .plan import Cell
+from .render import headline
+from .speeds import Option, changed, closest, distinct_schedules, is_close, speed_curve, spread
+from .study_results import TOLERANCE
+
+CURVE_POINTS = 6
+"""How many scales of a schedule are measured to know the speed of all."""
+MAX_MEASURES = 3
+"""How many schedules are measured until one has the target speed."""
+
+
+def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
+    """The schedule of a cell and its speed: read from the results, or found, measured and written there.
+
+    The speed does not depend on the weights, so all seeds share it, and nothing should train meanwhile.
+    """
+    output = shared.study.output
+    known = store.read(output, cell.schedule_key)
+    if known is not None:
+        return known
+    variant = variant_of(cell.method, cell.schedule_variant)
+    if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
+        main = calibrate(shared, replace(cell, variant=MAIN))
+        record = measure(shared, cell, Option(changed(main["reduction"], variant))) if main["reached"] else main
+        reached = main["reached"]
+    elif cell.target is None:
+        record = measure(shared, cell, Option(base_schedule(cell.method, cell.backbone, variant)))
+        reached = True
+    else:
+        record, reached = find(shared, cell, cell.target)
+    record |= {"target": cell.target, "reached": reached}
+    store.write(output, cell.schedule_key, record)
+    return record
+
+
+def find(shared: Shared, cell: Cell, target: float) -> tuple[dict[str, Any], bool]:
+    """Measure the option of a method whose speed is closest to the target; and whether any is so fast.
+
+    The curve is as old as the machine's mood then. If the option proves faster or slower by more than `TOLERANCE`,
+    the whole curve is taken to be so, and the next closest one is measured.
+    """
+    curve, records = calibrate_curve(shared, cell), []
+    speeds = curve["speeds"]
+    for _ in range(MAX_MEASURES):
+        best = closest(speeds, target)
+        records.append(measure(shared, cell, Option(curve["reductions"][best], curve["image_sizes"][best])))
+        ratio = records[-1]["throughput"]["ratio"]
+        speeds = [speed * ratio / speeds[best] for speed in speeds]
+        if is_close(ratio, target) or closest(speeds, target) == best:
+            break
+    record = min(records, key=lambda record: abs(math.log(record["throughput"]["ratio"] / target)))
+    return record, max(speeds) >= (1 - TOLERANCE) * target
+
+
+def calibrate_curve(shared: Shared, cell: Cell) -> dict[str, Any]:
+    """How fast a student is at every scale of its schedule: read from the results, or measured and written there.
+
+    A few options take turns with the teacher in one run, so that a change of the machine's speed meets all alike.
+    """
+    output = shared.study.output
+    known = store.read(output, cell.curve_key)
+    if known is not None:
+        return known
+    options = options_of(shared, cell)
+    whole = shared.batch(cell.method)
+    inputs = [whole if one.image_size is None else shared.batch(cell.method, one.image_size) for one in options]
+    teacher_gflops, _ = measure_size(shared.teacher, example_of(whole))
+    students = [shared.student(option.reduction, option.image_size).eval() for option in options]
+    sizes = [measure_size(student, example_of(batch)) for student, batch in zip(students, inputs, strict=True)]
+    gains = [teacher_gflops / gflops for gflops, _ in sizes]
+    points = spread(len(options), CURVE_POINTS)
+    throughput = compare_throughput(
+        {"teacher": shared.teacher, **{str(point): students[point] for point in points}},
+        whole,
+        own_inputs={str(point): inputs[point] for point in points},
+        warmup=1,
+        seconds=2.5 * shared.study.setting.benchmark_seconds,
+    )
+    curve = {
+        "reductions": [option.reduction for option in options],
+        "image_sizes": [option.image_size for option in options],
+        "gains": gains,
+        "speeds": speed_curve(gains, points, [throughput[str(point)]["ratio"] for point in points]),
+        "throughput": throughput,
+        **environment(),
+    }
+    store.write(output, cell.curve_key, curve)
+    return curve
+
+
+def options_of(shared: Shared, cell: Cell) -> list[Option]:
+    """The ways to run the students of a method, the cheaper later."""
+    schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
+    student = shared.student(schedule).eval()
+    if schedule is None:
+        side, _ = patch_size(student.config)
+        return [Option(None, size) for size in range(student.config.image_size - side, 0, -side)]
+    _, (lengths, *_) = measure_size(shared.teacher, example_of(shared.batch(cell.method)))
+    return [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
+
+
+def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The first example of a batch, as a batch."""
+    return {name: value[:1] for name, value in batch.items()}
+
+
+def measure(shared: Shared, cell: Cell, option: Option) -> dict[str, Any]:
+    """What an option costs beside the teacher, interleaved in one run; see [`cost_report`]."""
+    student = shared.student(option.reduction, option.image_size).eval()
+    smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
+    report = cost_report(
+        {"teacher": shared.teacher, "student": student},
+        shared.batch(cell.method),
+        shared.study.setting.benchmark_seconds,
+        own_inputs=None if smaller is None else {"student": smaller},
+    )
+    return {"reduction": student.config.reduction, "image_size": option.image_size, **report}
+
+
+def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, Any]:
+    """Train the student of a cell from the teacher, and evaluate it on the test split.
+
+    Args:
+        shared: of its group.
+        cell: which.
+        schedule: from [`calibrate`].
+
+    Returns:
+        The result, of plain JSON types, as it is written. Out of reach, nothing is trained. What training prints goes
+        to a log beside the student.
+    """
+    result: dict[str, Any] = {**cell.to_dict(), "reduction": schedule["reduction"]}
+    result |= {"image_size": schedule["image_size"], "speed": schedule["throughput"]["ratio"]}
+    if not schedule["reached"]:
+        return {**result, "status": store.OUT_OF_REACH, **environment()}
+    args = student_arguments(shared, cell)
+    set_seed(args.seed)
+    student = shared.student(schedule["reduction"], schedule["image_size"])
+    start, log = time.perf_counter(), Path(f"{args.output_dir}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
+        if cell.variant != TRAINING_FREE:
+            train(shared, cell, args, student, schedule["image_size"])
+            result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
+        collator = shared.collator(cell.method, schedule["image_size"])
+        report = evaluate(shared.task, args, student, shared.data, collator)
+    metric = headline(report)
+    result |= {"status": store.DONE, "metric": metric, "value": report[metric], "report": report}
+    result |= {name: schedule[name] for name in ("gflops", "tokens_per_layer", "throughput")}
+    return {**result, **environment()}
+
+
+def train(
+    shared: Shared, cell: Cell, args: RecipeTrainingArguments, student: PuMerPreTrainedModel, image_size: int | None
+) -> None:
+    """Train a student in place, and leave it in its folder. TiP spends a part of its steps on the pruners and the head
+    alone (its Appendix A.1).
+    """
+    stage = partial(
+        train_stage,
+        train=shared.train,
+        validation=shared.data.validation,
+        collator=shared.collator(cell.method, image_size, training=True),
+        eval_collator=shared.collator(cell.method, image_size),
+        processor=shared.sized_processor(image_size),
+        compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
+        teacher=shared.live_teacher,
+    )
+    shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
+    first = METHODS[cell.method].first_stage
+    if first:
+        schedule = student.config.reduction
+        begin_reducer_stage(student)
+        args = student_arguments(shared, cell, first, "-first")
+        shutil.rmtree(args.output_dir, ignore_errors=True)
+        stage(args, student)
+        student.set_reduction(schedule)
+        student.requires_grad_(True)
+    stage(student_arguments(shared, cell, 1 - first), student)
+
+
+def student_arguments(shared: Shared, cell: Cell, part: float = 1.0, suffix: str = "") -> RecipeTrainingArguments:
+    """The student's training arguments for a part of its steps, with a folder of its own: the recipe's, but for the
+    setting, the seed and the variant.
+    """
+    values: dict[str, Any] = {
+        **shared.recipe.training_values,
+        **shared.study.setting.student,
+        **variant_of(cell.method, cell.variant).training,
+        "seed": cell.seed,
+        "save_strategy": "no",  # a killed cell starts again: it takes a minute
+        "disable_tqdm": True,
+        "cache_teacher_logits": False,  # the rows have them
+    }
+    values["max_steps"] = max(round(part * values["max_steps"]), 1)
+    return stage_arguments(shared.task, replace(shared.recipe, training_values=values), cell.key + suffix)

@@ -1,0 +1,170 @@
+"""The command line of the study."""
+
+import argparse
+from collections.abc import Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+import torch
+from transformers.utils import logging
+
+from pumer_hf.recipes.recipe import exit_on_user_error
+from pumer_hf.recipes.threads import available_cores
+
+from . import store
+from .bench_tables import machine_name
+from .group import Study
+from .plan import SETTINGS, Cell, work_list
+from .render import render
+from .study_plot import load_figure, write_plots
+from .study_tables import study_report
+from .worklist import run_study
+
+MARKS = {store.DONE: "done", store.FAILED: "FAILED", store.OUT_OF_REACH: "out of reach", store.MISSING: "missing"}
+
+
+def study_command(description: str, root: Path, arguments: Sequence[str] | None = None) -> None:
+    """The main function of the script.
+
+    Args:
+        description: for `--help`.
+        root: of the repository.
+        arguments: the command line; default `sys.argv[1:]`.
+    """
+    args = build_parser(description).parse_args(arguments)
+    with exit_on_user_error():
+        default = root / "benchmarks" / "results" / RESULTS[args.setting]
+        output = args.output or default
+        documents = [root / "README.md"] if output == default else []
+        if args.render:
+            render_all(output, documents)
+            return
+        cells = selected(work_list(SETTINGS[args.setting]), args.only)
+        study = Study(args.setting, output, args.work or root / "outputs" / "study", root / "recipes", args.teacher)
+        if args.list:
+            print(*(f"{MARKS[store.state(output, cell)]:12}  {cell.key}" for cell in cells), sep="\n")
+            return
+        check(study, cells, args.jobs, args.threads)
+        if args.retry_failed:
+            for cell in cells:
+                if store.state(output, cell) == store.FAILED:
+                    store.remove(output, cell)
+        if known := found(output, cells):
+            print(known)
+        torch.set_num_threads(args.threads or available_cores())
+        logging.disable_progress_bar()  # of each model that is loaded or saved
+        store.write_plan(output, work_list(SETTINGS[args.setting]))
+        left = run_study(study, cells, jobs=args.jobs, minutes=args.minutes)
+        render_all(output, documents)
+    print(summary(output, cells, left))
+
+
+RESULTS = {"cpu": "study", "gpu": "study_gpu", "tiny": "study_tiny"}
+"""Folders below `benchmarks/results`: speeds of different machines do not go together."""
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """The flags of the study."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--setting",
+        choices=SETTINGS,
+        default="cpu",
+        help="how much: cpu is ViLT on digit scenes, gpu everything, tiny two cells to see that all works "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--list", action="store_true", help="print the work list, and what of it is done; then end")
+    parser.add_argument("--render", action="store_true", help="only draw the tables and plots anew")
+    parser.add_argument("--only", metavar="PATTERN", help="only the cells whose name it matches, such as '*-pumer-*'")
+    parser.add_argument("--minutes", type=positive, help="begin nothing new after this time; run again to go on")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        help="train so many students at once, with one thread each; pays on small models (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads to measure with, and to train with if --jobs is 1; default: one per core",
+    )
+    parser.add_argument("--teacher", help="a trained teacher, folder or Hub id; default: trained by the recipe")
+    parser.add_argument("--retry-failed", action="store_true", help="do what failed again")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="results; default: benchmarks/results/study")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="models and caches; default: outputs/study")
+    return parser
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    if not float(text) > 0:
+        raise ValueError(text)
+    return float(text)
+
+
+def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
+    """The cells whose key matches a glob; raises `ValueError` if there are none."""
+    found = [cell for cell in cells if pattern is None or fnmatch(cell.key, pattern)]
+    if not found:
+        raise ValueError(f"--only {pattern}: no cell of the setting has such a name; --list prints all")
+    return found
+
+
+def check(study: Study, cells: Sequence[Cell], jobs: int, threads: int | None) -> None:
+    """Find what is wrong before hours of work.
+
+    Raises:
+        ValueError, ImportError: a flag is wrong, or matplotlib is not installed.
+    """
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} {value}: must be at least 1")
+    groups = sorted({cell.group for cell in cells})
+    if study.teacher is not None and len(groups) > 1:
+        raise ValueError(f"--teacher: choose the cells of one data set and backbone with --only, not of {groups}")
+    load_figure()
+
+
+def render_all(output: Path, documents: Sequence[Path]) -> None:
+    """Draw the plots and renew the tables: those of the folder, and those of documents that show them."""
+    for path in write_plots(output):
+        print(f"Drawn: {path}")
+    (output / "README.md").write_text(study_report(output), encoding="utf-8")
+    for document in documents:
+        document.write_text(render(document), encoding="utf-8")
+
+
+def found(output: Path, cells: Sequence[Cell]) -> str | None:
+    """What a run finds done before it begins, and how to do it anew; None if nothing is.
+
+    The machine is the one that measured the speeds.
+    """
+    states = [store.state(output, cell) for cell in cells]
+    known = [cell for cell, state in zip(cells, states, strict=True) if state != store.MISSING]
+    if not known:
+        return None
+    records = [store.read(output, cell.schedule_key) or store.read(output, cell.key) for cell in known]
+    machines = dict.fromkeys(machine_name(record) for record in records if record is not None)
+    text = (
+        f"{len(known)} of {len(cells)} cells have a result in {output} already ({counts(states)}), "
+        f"measured on {'; '.join(machines)}. They are not done again."
+    )
+    if len(known) < len(cells):
+        return text
+    again = " --retry-failed does again what failed." if store.FAILED in states else ""
+    return (
+        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all of it anew, on this "
+        "machine, give --output another folder."
+    )
+
+
+def counts(states: Sequence[str]) -> str:
+    """How many cells are in each state, in words."""
+    return ", ".join(f"{states.count(state)} {MARKS[state]}" for state in MARKS if state in states)
+
+
+def summary(output: Path, cells: Sequence[Cell], left: int) -> str:
+    """What a run leaves."""
+    states = [store.state(output, cell) for cell in cells]
+    more = " The same command goes on." if left else ""
+    return f"{len(cells)} cells: {counts(states)}. Tables: {output / 'README.md'}.{more}"

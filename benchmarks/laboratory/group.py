@@ -1,0 +1,171 @@
+"""What the cells with the same teacher share: its weights, the data, and its logits."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch import Tensor
+from transformers import ProcessorMixin, set_seed
+
+from pumer_hf.bench.cost import measure_size
+from pumer_hf.bench.environment import environment
+from pumer_hf.data.collator import Collator
+from pumer_hf.data.task import Task, TaskData
+from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.recipes.build import build_teacher, load_model, resized_processor, teacher_labels
+from pumer_hf.recipes.cards import TASKS
+from pumer_hf.recipes.pretraining import pretrain
+from pumer_hf.recipes.recipe import Recipe, parse_recipe
+from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
+from pumer_hf.recipes.stages import is_complete
+from pumer_hf.training.teacher_logits import add_teacher_logits
+
+from . import store
+from .methods import METHODS
+from .plan import DATA_SETS, SETTINGS, Setting
+from .render import headline
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study is, and what is asked for; small, so that it travels to worker processes."""
+
+    setting_name: str
+    output: Path
+    """Folder of the results."""
+    work: Path
+    """Folder of teachers, students and cached logits."""
+    recipes: Path
+    """The recipes, `<backbone>/<data>/pumer.yaml`."""
+    teacher: str | None = None
+    """A trained teacher, folder or Hub id, instead of one by the recipe."""
+
+    @property
+    def setting(self) -> Setting:
+        """How much work."""
+        return SETTINGS[self.setting_name]
+
+    def folder(self, data: str, backbone: str) -> Path:
+        """Where a teacher and its students are."""
+        return self.work / f"{data}-{backbone}"
+
+    def recipe(self, data: str, backbone: str) -> Recipe:
+        """The recipe of a group, with its teacher if that is trained already."""
+        folder = self.folder(data, backbone)
+        trained = folder / "teacher"
+        teacher = self.teacher or (str(trained) if is_complete(trained) else None)
+        flags = ["--output_dir", str(folder), "--resume", "true", "--report_to", "none", *self.setting.arguments()]
+        if teacher is not None:
+            flags += ["--teacher", teacher]
+        path = self.recipes / backbone / data / "pumer.yaml"
+        return parse_recipe(TASKS[DATA_SETS[data]].arguments, path, [str(path), *flags])
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the cells of a group share."""
+
+    study: Study
+    task: Task
+    recipe: Recipe
+    data: TaskData
+    processor: ProcessorMixin
+    teacher_folder: str
+
+    def student(self, reduction: dict[str, Any] | None, image_size: int | None = None) -> PuMerPreTrainedModel:
+        """A student with the teacher's weights, on the device; for smaller images if `image_size` says so."""
+        student = load_model(self.teacher_folder, reduction, self.task)
+        if image_size is not None:
+            student.resize_images(image_size)
+        return student.to(self.recipe.training.device)
+
+    @cached_property
+    def teacher(self) -> PuMerPreTrainedModel:
+        """The teacher, in eval mode."""
+        return self.student(None).eval()
+
+    def collator(self, method: str, image_size: int | None = None, training: bool = False) -> Collator:
+        """The collator of a method, with smaller images if `image_size` says so."""
+        args = replace(self.recipe.data, **METHODS[method].data)
+        return self.task.collator(self.sized_processor(image_size), self.data, args, training)
+
+    def sized_processor(self, image_size: int | None) -> ProcessorMixin:
+        """The processor, or a copy that makes images of another side in pixels."""
+        return resized_processor(self.processor, image_size)
+
+    def batch(self, method: str, image_size: int | None = None) -> dict[str, Tensor]:
+        """The first test rows as a method takes them, on the device, to measure its speed with."""
+        return benchmark_batch(self.recipe.training, self.data, self.collator(method, image_size))
+
+    @cached_property
+    def train(self) -> Dataset:
+        """The training rows with the teacher's logits on whole images, computed once; without them where the inputs of
+        a row are drawn anew each time, as in retrieval.
+        """
+        collator = self.collator("none", training=True)
+        if collator.is_random:
+            return self.data.train
+        return add_teacher_logits(
+            self.data.train,
+            self.teacher,
+            collator,
+            cache_dir=Path(self.recipe.training.output_dir) / "cache",
+            batch_size=self.recipe.training.per_device_eval_batch_size,
+        )
+
+    @property
+    def live_teacher(self) -> PuMerPreTrainedModel | None:
+        """The teacher for a trainer, where the rows do not have its logits."""
+        return None if "teacher_logits" in self.train.column_names else self.teacher
+
+
+@lru_cache(maxsize=1)
+def load_group(study: Study, data: str, backbone: str) -> Shared:
+    """What the cells of a group share; trains the teacher by the recipe if there is none."""
+    task, recipe = TASKS[DATA_SETS[data]], study.recipe(data, backbone)
+    splits = task.load(recipe.data, teacher_labels(recipe.model))
+    texts = training_texts(task, recipe, splits)
+    model = pretrain(recipe, texts)
+    set_seed(recipe.training.seed)
+    teacher, processor = build_teacher(model, splits.labels, texts, recipe.data.max_text_length, task)
+    collators = [task.collator(processor, splits, recipe.data, training) for training in (True, False)]
+    folders = train_models(task, replace(recipe, reduction=None), splits, teacher, *collators)
+    return Shared(study, task, recipe, splits, processor, folders["teacher"])
+
+
+def check_teacher(shared: Shared, group: str) -> None:
+    """Evaluate the teacher and write its file, once.
+
+    Raises:
+        ValueError: the folder of the results has results of another teacher.
+    """
+    study, name = shared.study, store.teacher_name(group)
+    fingerprint = weights_fingerprint(shared.teacher)
+    known = store.read(study.output, name)
+    if known is not None:
+        if known["weights"] != fingerprint:
+            raise ValueError(
+                f"{study.output / name}.json is about another teacher than {shared.teacher_folder}: give --teacher "
+                "the old one, or choose another --output"
+            )
+        return
+    args = shared.recipe.training
+    report = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
+    example = {key: value[:1] for key, value in shared.batch("none").items()}
+    gflops, tokens = measure_size(shared.teacher, example)
+    metric = headline(report)
+    result = {"status": store.DONE, "group": group, "metric": metric, "value": report[metric], "weights": fingerprint}
+    result |= {"gflops": gflops, "tokens_per_layer": tokens, "report": report, **environment()}
+    store.write(study.output, name, result)
+
+
+def weights_fingerprint(model: PuMerPreTrainedModel) -> str:
+    """Twelve hexadecimal digits that other weights would not have."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]

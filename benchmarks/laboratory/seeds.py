@@ -1,0 +1,189 @@
+"""Several students of a recipe from one teacher, a seed each, put together in one report."""
+
+import argparse
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pumer_hf.bench.output import check_output
+from pumer_hf.hub.sources import public_command
+from pumer_hf.reading import read_object
+from pumer_hf.recipes.cards import recipe_task
+from pumer_hf.recipes.recipe import exit_on_user_error
+from pumer_hf.recipes.record import RECORD_NAME, differences, recorded
+from pumer_hf.recipes.report import write_json
+
+from . import store
+from .bench_tables import machine_name
+from .render import headline
+
+TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
+"""Flags of recipes that the command gives to each run itself."""
+UNTOLD = {"--output_dir", "--resume", "--report_to"}
+"""Flags of runs that say nothing about their results, so that the report leaves them out."""
+PER_SEED = {"seed", "output_dir"}
+"""Training arguments that differ from seed to seed."""
+
+
+def seeds_command(description: str, root: Path, arguments: Sequence[str] | None = None) -> None:
+    """The main function of the script.
+
+    Args:
+        description: for `--help`.
+        root: of the repository.
+        arguments: the command line; default `sys.argv[1:]`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("recipe", type=Path, help="the recipe file")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="the report of all seeds, JSON"
+    )
+    parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="a folder of models per seed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0 to 4")
+    args, flags = parser.parse_known_args(arguments)
+    try:
+        with exit_on_user_error():
+            report = run_seeds(args, flags, root)
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl-C. To go on, give the same command.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    print(*(f"seed {run['seed']}: {run['value']:.2f} %, {run['speed']:.2f}x" for run in report["seeds"]), sep="\n")
+    print(f"Written to {args.output}; the tables of README.md: python -m laboratory.render README.md")
+
+
+def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> dict[str, Any]:
+    """Run the seeds that are not done, and write the report of all; returns it."""
+    script = root / "recipes" / f"train_{recipe_task(args.recipe).name}.py"
+    folders = {seed: args.work / f"seed{seed}" for seed in args.seeds}
+    if len(folders) < 2:
+        raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: give at least two")
+    if taken := sorted(TAKEN & {flag.partition("=")[0] for flag in flags}):
+        raise ValueError(f"{taken[0]}: this command gives it to each run itself")
+    check_output(args.output)
+    first = folders[args.seeds[0]]
+    done = [folder for folder in folders.values() if (folder / "results.json").is_file()]
+    for folder in done:
+        check_made_alike(done[0], folder)
+    for seed, folder in folders.items():
+        if (folder / "results.json").is_file():
+            print(f"{folder / 'results.json'} is there already: this seed is not done again.")
+            continue
+        teacher = [] if folder == first else ["--teacher", str(first / "teacher")]
+        run_recipe_script([str(script), str(args.recipe), *own_flags(folder, seed), *teacher, *flags])
+        check_made_alike(first, folder)
+    report = collect({seed: read_object(folder / "results.json") for seed, folder in folders.items()})
+    write_json(args.output, report)
+    return report
+
+
+def own_flags(folder: Path, seed: int) -> list[str]:
+    """What makes a run one of several: an interrupted one is continued."""
+    resume = ["--resume", "true"] if folder.exists() else []
+    return ["--output_dir", str(folder), "--seed", str(seed), *resume]
+
+
+def check_made_alike(first: Path, other: Path) -> None:
+    """Raise `ValueError` if the students in two folders of seeds differ by more than the seed and the teacher's place,
+    as when the recipe or a flag has changed since the first was trained.
+    """
+    changed = differences(student_facts(first), student_facts(other))
+    if changed:
+        raise ValueError(
+            f"{other} was made from another recipe or other flags than {first}, so they do not belong together: "
+            f"{', '.join(changed)}. Remove one of the folders, or give another --work"
+        )
+
+
+def student_facts(folder: Path) -> dict[str, Any]:
+    """The blocks of the recipe that the student of a seed was made from, without the seed."""
+    blocks = {name: recorded(folder / "student", name) for name in ("reduction", "data", "training")}
+    if blocks["data"] is None:
+        raise ValueError(f"{folder / RECORD_NAME} does not say what the student was made from: remove {folder}")
+    training = {name: value for name, value in (blocks["training"] or {}).items() if name not in PER_SEED}
+    return {**blocks, "training": training}
+
+
+def run_recipe_script(words: Sequence[str]) -> None:
+    """Launch a recipe script as README says; raises `ValueError` if it fails."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *words]
+    print("accelerate launch", *words, flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        raise ValueError(f"the run above ended with status {status}; the same command goes on with what is left")
+
+
+def collect(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    """One report of runs from the same teacher.
+
+    Args:
+        runs: what each run wrote into its `results.json`, by seed; at least one.
+
+    Returns:
+        The report of the first run, but for three things. `student` has the means over the seeds. `throughput` is
+        that of the run with the median speed. `seeds` lists the runs in the form of the study's cells: `seed`,
+        `value` (the main metric in percent), `speed`, and `student`, `throughput` and `command` as they were.
+        Commands name folders of this machine by the last part of their paths, and leave out what says nothing about
+        the results.
+
+    Raises:
+        ValueError: the runs differ by more than the seed: in the teacher's results, the tokens per layer or the
+            machine.
+    """
+    (first_seed, first), *others = runs.items()
+    for seed, run in others:
+        for name, value in shared_facts(run).items():
+            if value != shared_facts(first)[name]:
+                raise ValueError(f"seeds {first_seed} and {seed} differ in {name}: they do not belong together")
+    metric = headline(first["teacher"])
+    seeds = [
+        {
+            "seed": seed,
+            "status": store.DONE,
+            "target": None,
+            "metric": metric,
+            "value": run["student"][metric],
+            "speed": run["throughput"]["ratio"],
+            "student": run["student"],
+            "throughput": run["throughput"],
+            "command": told_command(run["command"]),
+        }
+        for seed, run in runs.items()
+    ]
+    ranked = sorted(seeds, key=lambda run: run["speed"])
+    return {
+        **first,
+        "command": told_command(first["command"]),
+        "student": mean_of([run["student"] for run in seeds]),
+        "throughput": ranked[len(ranked) // 2]["throughput"],
+        "seeds": seeds,
+    }
+
+
+def told_command(command: str) -> str:
+    """The command of a run without the flags that say nothing about its results."""
+    program, *flags = re.split(r"\s(?=--[a-z])", public_command(command))
+    return " ".join([program, *(flag for flag in flags if re.split(r"[\s=]", flag)[0] not in UNTOLD)])
+
+
+def shared_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What runs that differ by the seed have in common."""
+    facts = {"the teacher's results": run["teacher"], "the tokens per layer": run["tokens_per_layer"]}
+    return {**facts, "the machine": machine_name(run)}
+
+
+def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Results of several models as one: means of fractions, also in groups; a count is that of the first."""
+    means: dict[str, Any] = {}
+    for name, value in results[0].items():
+        values = [result[name] for result in results]
+        if isinstance(value, Mapping):
+            means[name] = mean_of(values)
+        else:
+            means[name] = sum(values) / len(values) if isinstance(value, float) else value
+    return means

@@ -1,0 +1,144 @@
+"""Matched speeds: how far to scale a schedule so that a student runs so many times as fast as its teacher."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.reducers import METHODS
+
+from .methods import Variant
+from .study_results import TOLERANCE
+
+CAP = 0.95
+"""No ratio is above it."""
+MERGE_CAP = 0.4
+"""No ratio of merging is scaled above it. A matching pairs half of the tokens at most, so this is four fifths of those
+that can merge; closer to all, tokens merge because they must, not because they are alike."""
+SCALES = 400
+"""How many scales to try; far fewer differ, since tokens are whole."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run a student."""
+
+    reduction: dict[str, Any] | None
+    image_size: int | None = None
+    """Side of the images in pixels; None for the teacher's."""
+
+
+def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
+    """The fields of a schedule that hold ratios."""
+    return [name for name in METHODS[schedule["method"]].config_class.ratios if name in schedule]
+
+
+def with_factors(
+    schedule: Mapping[str, Any], factors: Mapping[str, float], caps: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """A schedule with some ratios times a factor of at least 0, each capped at `CAP`, or as `caps` says by name."""
+
+    def times(value: Any, factor: float, cap: float) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [times(item, factor, cap) for item in value]
+        return round(min(factor * value, cap), 4)
+
+    own = {name: times(schedule[name], factor, (caps or {}).get(name, CAP)) for name, factor in factors.items()}
+    return {**schedule, **own}
+
+
+def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
+    """A schedule with every ratio times `factor`, capped at `CAP`, those of merging at `MERGE_CAP`."""
+    names = ratio_names(schedule)
+    caps = {name: MERGE_CAP if "merge" in name else CAP for name in names}
+    return with_factors(schedule, dict.fromkeys(names, factor), caps)
+
+
+def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
+    """A found schedule as an ablation changes it."""
+    return {**with_factors(schedule, variant.factors), **variant.fields}
+
+
+def scales(schedule: Mapping[str, Any]) -> list[float]:
+    """Factors from almost nothing to the one at which every ratio is at its cap, in equal steps of their logarithm.
+
+    Raises:
+        ValueError: there is no ratio above 0 to scale.
+    """
+    ratios = [item for name in ratio_names(schedule) for item in _as_list(schedule[name]) if item > 0]
+    if not ratios:
+        raise ValueError(f"the schedule {dict(schedule)} has no ratio above 0 to scale")
+    start, end = 0.05 / max(ratios), CAP / min(ratios)
+    return [start * (end / start) ** (step / (SCALES - 1)) for step in range(SCALES)]
+
+
+def distinct_schedules(
+    model: PuMerPreTrainedModel, schedule: Mapping[str, Any], num_text: int, num_image: int
+) -> list[dict[str, Any]]:
+    """The scaled schedules that leave other numbers of tokens, those that leave fewer later.
+
+    Args:
+        model: a student of the method; its reduction is changed.
+        schedule: to scale.
+        num_text: text tokens that come into the first layer.
+        num_image: image tokens that come into the first layer.
+    """
+    by_total: dict[int, dict[str, Any]] = {}
+    for factor in scales(schedule):
+        option = scaled(schedule, factor)
+        model.set_reduction(option)
+        by_total.setdefault(sum(map(sum, model.output_lengths(num_text, num_image))), option)
+    model.set_reduction(None)
+    by_total.pop(sum(map(sum, model.output_lengths(num_text, num_image))), None)
+    return [by_total[total] for total in sorted(by_total, reverse=True)]
+
+
+def spread(number: int, count: int) -> list[int]:
+    """At most `count` of the indices 0 to `number - 1`, evenly spread, the last one among them.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if number < 1:
+        raise ValueError("no schedule saves anything: there is nothing to measure")
+    return sorted({round((step + 1) * number / min(count, number)) - 1 for step in range(min(count, number))})
+
+
+def speed_curve(gains: Sequence[float], points: Sequence[int], speeds: Sequence[float]) -> list[float]:
+    """The speed of every option, from the measured one of a few: it grows with what the FLOPs save, and measurements
+    that say otherwise are averaged (isotonic regression). Between them it is linear.
+
+    Args:
+        gains: FLOPs of the teacher, as multiples of each option's, all above 1; the teacher itself has 1, and speed 1.
+        points: indices of the options that were measured.
+        speeds: their speeds.
+
+    Returns:
+        A speed for each option.
+    """
+    ranked = sorted((gains[point], speed) for point, speed in zip(points, speeds, strict=True))
+    blocks: list[list[float]] = []  # neighbours whose speeds fall are pooled
+    for _, speed in ranked:
+        blocks.append([speed])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    smooth = [fmean(block) for block in blocks for _ in block]
+    return np.interp(gains, [1.0, *(gain for gain, _ in ranked)], [1.0, *smooth]).tolist()
+
+
+def closest(curve: Sequence[float], target: float) -> int:
+    """The option whose speed is closest to a target; the first of equal ones."""
+    return min(range(len(curve)), key=lambda index: abs(math.log(curve[index] / target)))
+
+
+def is_close(ratio: float, target: float) -> bool:
+    """Whether a measured speed is the target, within `TOLERANCE`."""
+    return abs(math.log(ratio / target)) <= math.log(1 + TOLERANCE)
+
+
+def _as_list(value: Any) -> list[float]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]

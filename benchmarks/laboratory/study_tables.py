@@ -1,0 +1,162 @@
+"""Markdown tables of the study, from its results alone."""
+
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from .study_results import BASELINES, TOLERANCE, UPPER_BOUNDS, StudyResults, Summary, read_study, summaries, winners
+
+MAIN, TRAINING_FREE = "main", "training_free"
+METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
+NOTES = (
+    "Change of {metric} against the teacher in points: mean, [lowest, highest] and number of seeds; behind it the "
+    "measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target "
+    f"by more than {100 * TOLERANCE:.0f} %."
+)
+UPPER_BOUND_NOTE = "(oracle): told where to look, so no competitor but a bound."
+
+
+def main_section(results: StudyResults, group: str) -> str:
+    """The teacher, and methods against target speeds."""
+    teacher = results.teachers[group]
+    metric = METRICS[teacher["metric"]]
+    lines = [f"Teacher: {teacher['value']:.2f} % {metric}, {teacher['gflops']:.4f} GFLOPs."]
+    lines.append(f"Speeds are of {_machine(teacher)}.")
+    cells = results.of(group, MAIN)
+    for summary in summaries([cell for cell in cells if cell["method"] in BASELINES], "method").values():
+        lines.append(f"Unreduced, trained on like the students: {change(summary, teacher, with_speed=False)}.")
+    competing = [cell for cell in cells if cell["method"] not in BASELINES]
+    bounded = any(cell["method"] in UPPER_BOUNDS for cell in competing)
+    notes = [NOTES.format(metric=metric), *([UPPER_BOUND_NOTE] if bounded else [])]
+    return "\n\n".join([" ".join(lines), speed_table(competing, teacher), " ".join(notes)]) + "\n"
+
+
+def speed_table(cells: list[dict[str, Any]], teacher: dict[str, Any]) -> str:
+    """A row per method, a column per target speed."""
+    by_row = summaries(cells, "method", "target")
+    best = winners(by_row)
+    targets = sorted({target for _, target in by_row if target is not None})
+    rows = [["method", *(f"{target:g}x" for target in targets)]]
+    for method in dict.fromkeys(method for method, _ in by_row):
+        row = [f"{method} (oracle)" if method in UPPER_BOUNDS else method]
+        for target in targets:
+            summary = by_row.get((method, target))
+            row.append("" if summary is None else change(summary, teacher, is_best=(method, target) in best))
+        rows.append(row)
+    return markdown(rows)
+
+
+def change(summary: Summary, teacher: dict[str, Any], *, is_best: bool = False, with_speed: bool = True) -> str:
+    """A cell of a table: the change against the teacher and the speed; or why there is none."""
+    values = [value - teacher["value"] for value in summary.values]
+    marks = []
+    if failed := summary.with_status("failed"):
+        marks.append(f"{len(failed)} failed: {failed[0]['error'].partition(':')[0]}")
+    if summary.with_status("out_of_reach"):
+        marks.append(f"out of reach, at most {summary.speed:.2f}x")
+    if missing := summary.with_status(None):
+        marks.append("not run" if len(missing) == len(summary.cells) else f"{len(missing)} not run")
+    if not values:
+        return "; ".join(marks)
+    text = f"{mean(values):+.2f}"
+    if is_best:
+        text = f"**{text}**"
+    if len(values) > 1:
+        text += f" [{min(values):+.2f}, {max(values):+.2f}]"
+    text += f" n={len(values)}"
+    if with_speed:
+        text += f", {summary.speed:.2f}x"
+        target = summary.cells[0]["target"]
+        is_matched = target is not None and not _is_ablation(summary.cells[0])
+        text += " (!)" if is_matched and abs(summary.speed / target - 1) > TOLERANCE else ""
+    return "; ".join([text, *marks])
+
+
+def training_free_section(results: StudyResults, group: str) -> str:
+    """Methods on the teacher's own weights; empty if there are none."""
+    cells = results.of(group, TRAINING_FREE)
+    if not cells:
+        return ""
+    title = "Without training, the teacher's weights with the same schedules:"
+    return f"{title}\n\n{speed_table(cells, results.teachers[group])}\n"
+
+
+def ablation_section(results: StudyResults, group: str, method: str) -> str:
+    """The variants of a method beside itself, for the seed that all of them have; empty if there are none."""
+    variants = [cell for cell in results.of(group) if cell["method"] == method and _is_ablation(cell)]
+    if not variants:
+        return ""
+    seed, target, teacher = variants[0]["seed"], variants[0]["target"], results.teachers[group]
+    own = [cell for cell in results.of(group, MAIN) if (cell["method"], cell["seed"]) == (method, seed)]
+    rows = [["", "schedule", "change", "GFLOPs"]]
+    for cell in [*(cell for cell in own if cell["target"] == target), *variants]:
+        gflops = f"{cell['gflops']['student']:.4f}" if "gflops" in cell else ""
+        rows.append([cell["title"], schedule_text(cell.get("reduction")), change(Summary((cell,)), teacher), gflops])
+    return f"Ablations of {method} at {target:g}x, seed {seed}:\n\n{markdown(rows)}\n"
+
+
+def schedule_text(reduction: dict[str, Any] | None) -> str:
+    """A schedule in short: its layers and ratios."""
+    if reduction is None:
+        return ""
+    parts = [f"layers {', '.join(map(str, reduction['layers']))}"]
+    for name, value in reduction.items():
+        if name.endswith("_ratio"):
+            numbers = value if isinstance(value, list) else [value]
+            parts.append(
+                f"{name.removesuffix('_ratio').replace('_', ' ')} {', '.join(f'{one:.2g}' for one in numbers)}"
+            )
+    return "; ".join(parts)
+
+
+def study_report(folder: Path) -> str:
+    """All tables of a study, as a Markdown document for its folder."""
+    results = read_study(folder)
+    parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files beside this one.\n"]
+    for group in results.groups:
+        parts += [f"## {group}\n", main_section(results, group), plot_line(folder, folder, group)]
+        methods = dict.fromkeys(cell["method"] for cell in results.of(group))
+        parts += [training_free_section(results, group)]
+        parts += [ablation_section(results, group, method) for method in methods]
+    return "\n".join(part for part in parts if part)
+
+
+def study_section(document: Path, folder: str, group: str) -> str:
+    """What a document shows of a study: the table and the plot of one group.
+
+    Args:
+        document: the file that shows it.
+        folder: of the results, relative to the document.
+        group: `<data>-<backbone>`.
+    """
+    path = document.parent / folder
+    if not (path / "plan.json").is_file():
+        return "Not run yet: `python benchmarks/study.py`.\n"
+    results = read_study(path)
+    if group not in results.groups:
+        return f"{group} has not been run yet: `python benchmarks/study.py`.\n"
+    picture = plot_line(path, document.parent, group)
+    return main_section(results, group) + (f"\n{picture}" if picture else "")
+
+
+def plot_line(folder: Path, start: Path, group: str) -> str:
+    """The plot of a group as Markdown, with its path from `start`; empty if there is none."""
+    path = folder / f"{group}.png"
+    if not path.is_file():
+        return ""
+    return f"![Accuracy against measured speed, {group}]({path.relative_to(start).as_posix()})\n"
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table, the first row as its header."""
+    header, *body = rows
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *body])
+
+
+def _is_ablation(cell: dict[str, Any]) -> bool:
+    return cell["variant"] not in (MAIN, TRAINING_FREE)
+
+
+def _machine(report: dict[str, Any]) -> str:
+    machine = report["machine"]
+    return machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads")

@@ -1,0 +1,281 @@
+"""Digit scenes: questions about pictures composed of real handwritten digits.
+
+A scene is a black grid with a few coloured digits in it, drawn from the 1,797 handwriting samples that scikit-learn
+ships. The samples are divided among the splits, so a test scene shows handwriting that no training scene shows. Each
+question carries the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the
+image.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from datasets import Dataset, Features, Image, List, Value
+from numpy.random import Generator
+from PIL import Image as PILImage
+
+from ...release import extra_command
+
+CELL_SIZE = 8
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+COLOURS = {
+    "red": (255, 38, 38),
+    "green": (38, 230, 51),
+    "blue": (77, 102, 255),
+    "yellow": (255, 230, 26),
+    "pink": (255, 77, 255),
+    "cyan": (51, 242, 242),
+}
+QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
+SPLITS = {"train": 0.75, "validation": 0.10, "test": 0.15}
+FEATURES = Features(
+    {
+        "image": Image(),
+        "question": Value("string"),
+        "answer": Value("string"),
+        "kind": Value("string"),
+        "cells": List(Value("int32")),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Digits on a grid. The three sequences run in parallel, one entry per digit."""
+
+    grid_size: int
+    """Cells along each side."""
+    cells: tuple[int, ...]
+    """Cell of each digit, row by row from the top left."""
+    digits: tuple[int, ...]
+    """0 to 9."""
+    colours: tuple[str, ...]
+    """Keys of `COLOURS`, all different."""
+
+    def column(self, index: int) -> int:
+        """Column of a digit's cell, from 0 at the left."""
+        return self.cells[index] % self.grid_size
+
+    def quadrant(self, index: int) -> str:
+        """Which quarter of the grid a digit is in, see [`quadrant_of`]."""
+        return quadrant_of(self.cells[index], self.grid_size)
+
+
+def quadrant_of(cell: int, grid_size: int) -> str:
+    """Which quarter of the grid a cell is in, one of `QUADRANTS`; a middle row is top, a middle column left."""
+    row, column = divmod(cell, grid_size)
+    return QUADRANTS[2 * (row >= grid_size / 2) + (column >= grid_size / 2)]
+
+
+def cell_box(cell: int, grid_size: int) -> list[float]:
+    """Left, top, right and bottom edge of a cell, as parts of the picture, in [0, 1]."""
+    row, column = divmod(cell, grid_size)
+    return [column / grid_size, row / grid_size, (column + 1) / grid_size, (row + 1) / grid_size]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a scene."""
+
+    text: str
+    answer: str
+    cells: tuple[int, ...]
+    """The cells that it is about: empty if it asks for something that is not there."""
+
+
+@cache
+def handwriting(split: str) -> tuple[np.ndarray, ...]:
+    """The handwriting samples of a split: for each digit 0 to 9, float (n, 8, 8) ink in [0, 1]."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(f"digit scenes need scikit-learn: {extra_command('digits')}") from error
+
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")
+    bounds = np.cumsum([0.0, *SPLITS.values()])
+    start, end = bounds[list(SPLITS).index(split)], bounds[list(SPLITS).index(split) + 1]
+    images, targets = load_digits(return_X_y=True)
+    samples = []
+    for digit in range(10):
+        inks = images[targets == digit].reshape(-1, CELL_SIZE, CELL_SIZE) / 16
+        inks = np.random.default_rng(digit).permutation(inks)
+        samples.append(inks[round(start * len(inks)) : round(end * len(inks))])
+    return tuple(samples)
+
+
+def sample_scene(rng: Generator, grid_size: int, num_digits: int) -> Scene:
+    """A random scene; in two of five, one digit stands twice."""
+    digits = rng.permutation(10)[:num_digits]
+    if num_digits > 1 and rng.random() < 0.4:
+        digits[1] = digits[0]
+    cells = rng.choice(grid_size**2, num_digits, replace=False)
+    colours = rng.permutation(list(COLOURS))[:num_digits]
+    return Scene(grid_size, tuple(map(int, cells)), tuple(map(int, digits)), tuple(map(str, colours)))
+
+
+def draw(scene: Scene, split: str, rng: Generator) -> PILImage.Image:
+    """The picture of a scene, each digit a random handwriting sample of the split."""
+    side = scene.grid_size * CELL_SIZE
+    canvas = np.zeros((side, side, 3))
+    for cell, digit, colour in zip(scene.cells, scene.digits, scene.colours, strict=True):
+        samples = handwriting(split)[digit]
+        ink = samples[rng.integers(len(samples))]
+        top, left = (CELL_SIZE * place for place in divmod(cell, scene.grid_size))
+        canvas[top : top + CELL_SIZE, left : left + CELL_SIZE] = ink[:, :, None] * COLOURS[colour]
+    return PILImage.fromarray(canvas.round().astype(np.uint8))
+
+
+def encode(picture: PILImage.Image) -> dict[str, bytes | None]:
+    """A picture as `datasets` stores it."""
+    png = io.BytesIO()
+    picture.save(png, format="PNG")
+    return {"bytes": png.getvalue(), "path": None}
+
+
+def scene_rng(split: str, grid_size: int, num_digits: int, seed: int, stream: tuple[int, ...] = ()) -> Generator:
+    """The random numbers of a split; another `stream` has others. Raises `ValueError` if a value is out of range."""
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")
+    if not 2 <= num_digits <= len(COLOURS):
+        raise ValueError(f"num_digits={num_digits}: must be in [2, {len(COLOURS)}]")
+    if grid_size < 2 or grid_size**2 < num_digits:
+        raise ValueError(f"grid_size={grid_size}: must be at least 2 and have room for {num_digits} digits")
+    if seed < 0:
+        raise ValueError(f"seed={seed}: must be at least 0")
+    return np.random.default_rng((seed, list(SPLITS).index(split), *stream))
+
+
+def ask_digit_by_colour(scene: Scene, rng: Generator) -> Question:
+    """What digit is red?"""
+    index = rng.integers(len(scene.digits))
+    return Question(f"what digit is {scene.colours[index]}?", str(scene.digits[index]), (scene.cells[index],))
+
+
+def ask_colour_of_digit(scene: Scene, rng: Generator) -> Question | None:
+    """What colour is the seven? Asked of digits that stand once."""
+    counts = Counter(scene.digits)
+    once = [index for index, digit in enumerate(scene.digits) if counts[digit] == 1]
+    if not once:
+        return None
+    index = rng.choice(once)
+    return Question(f"what colour is the {DIGITS[scene.digits[index]]}?", scene.colours[index], (scene.cells[index],))
+
+
+def ask_digit_by_position(scene: Scene, rng: Generator) -> Question | None:
+    """What digit is in the top left? Asked of quarters with one digit."""
+    quadrants = [scene.quadrant(index) for index in range(len(scene.digits))]
+    alone = [index for index, quadrant in enumerate(quadrants) if quadrants.count(quadrant) == 1]
+    if not alone:
+        return None
+    index = rng.choice(alone)
+    return Question(f"what digit is in the {quadrants[index]}?", str(scene.digits[index]), (scene.cells[index],))
+
+
+def ask_count(scene: Scene, rng: Generator) -> Question:
+    """How many threes? Three of ten times the answer is 0."""
+    absent = [digit for digit in range(10) if digit not in scene.digits]
+    digit = rng.choice(absent if rng.random() < 0.3 else sorted(set(scene.digits)))
+    cells = tuple(cell for cell, other in zip(scene.cells, scene.digits, strict=True) if other == digit)
+    plural = DIGITS[digit] + ("es" if DIGITS[digit].endswith("x") else "s")
+    return Question(f"how many {plural}?", str(len(cells)), cells)
+
+
+def ask_left_of(scene: Scene, rng: Generator) -> Question | None:
+    """Is there a five left of a two? As often yes as no."""
+    wanted = rng.random() < 0.5
+    present = sorted(set(scene.digits))
+    pairs = [(a, b) for a in present for b in present if a != b and _is_left_of(scene, a, b) == wanted]
+    if not pairs:
+        return None
+    a, b = pairs[rng.integers(len(pairs))]
+    cells = tuple(cell for cell, digit in zip(scene.cells, scene.digits, strict=True) if digit in (a, b))
+    return Question(f"is there a {DIGITS[a]} left of a {DIGITS[b]}?", "yes" if wanted else "no", cells)
+
+
+def _is_left_of(scene: Scene, a: int, b: int) -> bool:
+    columns = {digit: [scene.column(i) for i, other in enumerate(scene.digits) if other == digit] for digit in (a, b)}
+    return min(columns[a]) < max(columns[b])
+
+
+def ask_absent(scene: Scene, rng: Generator) -> Question | None:
+    """What digit is red, or what colour is the seven, where nothing is red, or no seven? None."""
+    if rng.integers(2):
+        digit = rng.choice([digit for digit in range(10) if digit not in scene.digits])
+        return Question(f"what colour is the {DIGITS[digit]}?", "none", ())
+    colours = [colour for colour in COLOURS if colour not in scene.colours]
+    return Question(f"what digit is {rng.choice(colours)}?", "none", ()) if colours else None
+
+
+QUESTIONS: dict[str, Callable[[Scene, Generator], Question | None]] = {
+    "digit_by_colour": ask_digit_by_colour,
+    "colour_of_digit": ask_colour_of_digit,
+    "digit_by_position": ask_digit_by_position,
+    "count": ask_count,
+    "left_of": ask_left_of,
+    "absent": ask_absent,
+}
+# How often each kind is asked. Counting and the relation need several regions and take a small model long to learn, so
+# they are rare. What is not there is asked of on request alone.
+WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
+
+
+def digit_scenes(
+    split: str,
+    num_scenes: int,
+    *,
+    questions_per_scene: int = 4,
+    grid_size: int = 6,
+    num_digits: int = 3,
+    weights: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Questions about digit scenes, the same for the same arguments.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
+        num_scenes: pictures.
+        questions_per_scene: rows per picture.
+        grid_size: cells along each side, at least 2; the picture has `grid_size * CELL_SIZE` pixels a side.
+        num_digits: digits per picture, 2 to 6.
+        weights: how often each kind in `QUESTIONS` is asked; default `WEIGHTS`.
+        seed: an integer of at least 0.
+
+    Returns:
+        A dataset with the columns `image`, `question`, `answer`, `kind` (a key of `QUESTIONS`) and `cells` (what the
+        question is about, as indices into the grid row by row).
+    """
+    if weights is None:
+        weights = WEIGHTS
+    unknown = sorted(set(weights) - set(QUESTIONS))
+    if unknown or not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(f"weights={weights}: give numbers of at least 0, one above 0, for kinds in {list(QUESTIONS)}")
+    if num_scenes < 1 or questions_per_scene < 1:
+        raise ValueError(f"num_scenes={num_scenes}, questions_per_scene={questions_per_scene}: must be at least 1")
+    rng = scene_rng(split, grid_size, num_digits, seed)
+    columns: dict[str, list] = {name: [] for name in FEATURES}
+    kinds = list(weights)
+    chances = np.array([weights[kind] for kind in kinds], dtype=float)
+    for _ in range(num_scenes):
+        asked = [str(kind) for kind in rng.choice(kinds, questions_per_scene, p=chances / chances.sum())]
+        scene, questions = _scene_for(asked, rng, grid_size, num_digits)
+        image = encode(draw(scene, split, rng))
+        for kind, question in zip(asked, questions, strict=True):
+            columns["image"].append(image)
+            columns["question"].append(question.text)
+            columns["answer"].append(question.answer)
+            columns["kind"].append(kind)
+            columns["cells"].append(sorted(question.cells))
+    return Dataset.from_dict(columns, features=FEATURES)
+
+
+def _scene_for(kinds: list[str], rng: Generator, grid_size: int, num_digits: int) -> tuple[Scene, list[Question]]:
+    """A scene of which every one of `kinds` can be asked, and the questions."""
+    while True:
+        scene = sample_scene(rng, grid_size, num_digits)
+        questions = [question for kind in kinds if (question := QUESTIONS[kind](scene, rng)) is not None]
+        if len(questions) == len(kinds):
+            return scene, questions

@@ -1,0 +1,273 @@
+"""Digit scenes for NLVR2, SNLI-VE and retrieval: statements about two scenes, hypotheses about one, captions.
+
+Each text is drawn before its pictures, and then gets one picture (or pair) for every label. So a text alone says
+nothing about its label, exactly.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Image, List, Value
+from numpy.random import Generator
+from PIL import Image as PILImage
+from PIL import ImageDraw
+
+from .digits import CELL_SIZE, COLOURS, DIGITS, QUADRANTS, Scene, draw, encode, quadrant_of, sample_scene, scene_rng
+
+GREY = (128, 128, 128)
+TRUTH = ("False", "True")
+ENTAILMENT = ("entailment", "neutral", "contradiction")
+MAX_TRIES = 100_000
+IMAGE = Image(decode=False)
+TEXT = Value("string")
+NLVR2_FEATURES = Features(
+    {"left": IMAGE, "right": IMAGE, "sentence": TEXT, "label": TEXT, "identifier": TEXT, "kind": TEXT, "origin": TEXT}
+)
+SNLI_VE_FEATURES = Features({"image": IMAGE, "hypothesis": TEXT, "label": TEXT, "kind": TEXT, "origin": TEXT})
+CAPTION_FEATURES = Features({"image": IMAGE, "captions": List(TEXT), "origin": TEXT})
+Judge = Callable[[Scene, Scene], bool | None]
+Matches = Callable[[Scene, int], bool]
+
+
+# What there may be in a picture: its name, and whether a digit of a scene is one
+
+
+def some_digit(rng: Generator) -> tuple[str, Matches]:
+    """A seven."""
+    digit = int(rng.integers(10))
+    return f"a {DIGITS[digit]}", lambda scene, index: scene.digits[index] == digit
+
+
+def some_colour(rng: Generator) -> tuple[str, Matches]:
+    """A red digit."""
+    colour = str(rng.choice(list(COLOURS)))
+    return f"a {colour} digit", lambda scene, index: scene.colours[index] == colour
+
+
+THINGS = {"digit": some_digit, "colour": some_colour}
+
+
+def some_thing(rng: Generator) -> tuple[str, Matches]:
+    """One of these."""
+    return THINGS[str(rng.choice(list(THINGS)))](rng)
+
+
+def shows(scene: Scene, matches: Matches) -> bool:
+    """Whether a digit of the scene matches."""
+    return any(matches(scene, index) for index in range(len(scene.digits)))
+
+
+# NLVR2: is a statement true of two pictures? A judge says None of pictures that have too little to do with it.
+
+
+def state_both(rng: Generator) -> tuple[str, Judge]:
+    """Both images show a seven. If not, one of them does."""
+    return _state_number(rng, "both images show", {0: None, 1: False, 2: True})
+
+
+def state_none(rng: Generator) -> tuple[str, Judge]:
+    """No image shows a seven. If not, one of them does."""
+    return _state_number(rng, "no image shows", {0: True, 1: False, 2: None})
+
+
+def _state_number(rng: Generator, words: str, verdicts: dict[int, bool | None]) -> tuple[str, Judge]:
+    """A statement whose verdict depends on how many of the two images show something."""
+    thing, matches = some_thing(rng)
+    return f"{words} {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
+
+
+def state_side(rng: Generator) -> tuple[str, Judge]:
+    """Only the left image shows a seven. If not, only the other one does."""
+    (thing, matches), side = some_thing(rng), int(rng.integers(2))
+
+    def judge(*images: Scene) -> bool | None:
+        shown = [shows(image, matches) for image in images]
+        return shown[side] if sum(shown) == 1 else None
+
+    return f"only the {('left', 'right')[side]} image shows {thing}", judge
+
+
+def state_colour(rng: Generator) -> tuple[str, Judge]:
+    """One of the images shows a red seven. If not, they show a seven and something red."""
+    digit, colour = int(rng.integers(10)), str(rng.choice(list(COLOURS)))
+
+    def judge(left: Scene, right: Scene) -> bool | None:
+        pairs = [pair for image in (left, right) for pair in zip(image.digits, image.colours, strict=True)]
+        if (digit, colour) in pairs:
+            return True
+        return False if digit in left.digits + right.digits and colour in left.colours + right.colours else None
+
+    return f"one of the images shows a {colour} {DIGITS[digit]}", judge
+
+
+STATEMENTS = {"both": state_both, "none": state_none, "side": state_side, "colour": state_colour}
+# How often each kind is stated. A small model takes long to learn which side is which and to look for a digit and its
+# colour at once, so these are rare.
+WEIGHTS = {"both": 4, "none": 4, "side": 0.5, "colour": 0.5}
+
+
+def statement_scenes(
+    split: str, num_statements: int, *, grid_size: int = 6, num_digits: int = 3, seed: int = 0
+) -> Dataset:
+    """Statements about two scenes, each with a pair of which it is true and one of which it is false.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
+        num_statements: there are twice as many rows.
+        grid_size: cells along each side.
+        num_digits: digits per picture, 2 to 6.
+        seed: an integer of at least 0.
+
+    Returns:
+        A dataset with the columns `left`, `right`, `sentence`, `label` (in `TRUTH`), `identifier` (as NLVR2's: the
+        rows of a statement differ in the third part), `kind` (a key of `STATEMENTS`) and `origin`.
+    """
+    rng = scene_rng(split, grid_size, num_digits, seed, stream=(1,))
+    rows: list[dict[str, Any]] = []
+    chances = np.array(list(WEIGHTS.values()))
+    for number in range(num_statements):
+        kind = str(rng.choice(list(WEIGHTS), p=chances / chances.sum()))
+        sentence, judge = STATEMENTS[kind](rng)
+        for truth in rng.permutation([False, True]):
+            wanted = bool(truth)
+
+            def fits(pair: tuple[Scene, Scene], judge: Judge = judge, wanted: bool = wanted) -> bool:
+                return judge(*pair) is wanted
+
+            left, right = _sample(lambda: tuple(sample_scene(rng, grid_size, num_digits) for _ in range(2)), fits)
+            rows.append(
+                {
+                    "left": encode(draw(left, split, rng)),
+                    "right": encode(draw(right, split, rng)),
+                    "sentence": sentence,
+                    "label": TRUTH[wanted],
+                    "identifier": f"{split}-{number}-{wanted:d}-0",
+                    "kind": kind,
+                }
+            )
+    return _dataset(rows, split, NLVR2_FEATURES)
+
+
+# SNLI-VE: does a picture entail a hypothesis? Where a quarter is covered, nobody can say what is there.
+
+
+def hypothesis_scenes(
+    split: str, num_hypotheses: int, *, grid_size: int = 6, num_digits: int = 3, seed: int = 0
+) -> Dataset:
+    """Hypotheses about a scene, each with a picture that entails it, one that contradicts it, and one that leaves it
+    open, since the thing in question is not to be seen, but a quarter of the picture is covered.
+
+    Every second picture that entails its hypothesis has a covered quarter too. So the picture alone tells no label.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
+        num_hypotheses: there are three times as many rows.
+        grid_size: cells along each side.
+        num_digits: digits per picture, 2 to 6.
+        seed: an integer of at least 0.
+
+    Returns:
+        A dataset with the columns `image`, `hypothesis`, `label` (in `ENTAILMENT`), `kind` (a key of `THINGS`) and
+        `origin`.
+    """
+    rng = scene_rng(split, grid_size, num_digits, seed, stream=(2,))
+    rows: list[dict[str, Any]] = []
+    for _ in range(num_hypotheses):
+        kind = str(rng.choice(list(THINGS)))
+        thing, matches = THINGS[kind](rng)
+        for label in rng.permutation(ENTAILMENT):
+            is_covered = {"entailment": bool(rng.integers(2)), "neutral": True, "contradiction": False}[str(label)]
+            covered = str(rng.choice(QUADRANTS)) if is_covered else None
+            wanted = label == "entailment"
+
+            def fits(scene: Scene, matches: Any = matches, covered: Any = covered, wanted: Any = wanted) -> bool:
+                visible = [i for i in range(len(scene.digits)) if scene.quadrant(i) != covered]
+                return any(matches(scene, i) for i in visible) == wanted
+
+            scene = _sample(lambda: sample_scene(rng, grid_size, num_digits), fits)
+            rows.append(
+                {
+                    "image": encode(cover(draw(scene, split, rng), covered, grid_size)),
+                    "hypothesis": f"there is {thing}",
+                    "label": str(label),
+                    "kind": kind,
+                }
+            )
+    return _dataset(rows, split, SNLI_VE_FEATURES)
+
+
+def cover(picture: PILImage.Image, quadrant: str | None, grid_size: int) -> PILImage.Image:
+    """The picture of a scene with a quarter of it painted grey, if any."""
+    pen = ImageDraw.Draw(picture)
+    for cell in range(grid_size**2):
+        if quadrant_of(cell, grid_size) == quadrant:
+            top, left = (CELL_SIZE * place for place in divmod(cell, grid_size))
+            pen.rectangle((left, top, left + CELL_SIZE - 1, top + CELL_SIZE - 1), fill=GREY)
+    return picture
+
+
+# Retrieval: captions that say what there is to see
+
+
+def caption_scenes(
+    split: str,
+    num_scenes: int,
+    *,
+    captions_per_scene: int = 2,
+    grid_size: int = 6,
+    num_digits: int = 3,
+    seed: int = 0,
+) -> Dataset:
+    """Scenes and captions, no two scenes of a split with the same captions.
+
+    A caption names each digit with its colour, in random order.
+
+    Args:
+        split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
+        num_scenes: rows.
+        captions_per_scene: captions of each.
+        grid_size: cells along each side.
+        num_digits: digits per picture, 2 to 6.
+        seed: an integer of at least 0.
+
+    Returns:
+        A dataset with the columns `image`, `captions` and `origin`.
+    """
+    rng = scene_rng(split, grid_size, num_digits, seed, stream=(3,))
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, ...]] = set()
+    for _ in range(num_scenes):
+        scene = _sample(
+            lambda: sample_scene(rng, grid_size, num_digits), lambda scene: tuple(sorted(_parts(scene))) not in seen
+        )
+        parts = _parts(scene)
+        seen.add(tuple(sorted(parts)))
+        captions = [_enumerate([str(part) for part in rng.permutation(parts)]) for _ in range(captions_per_scene)]
+        rows.append({"image": encode(draw(scene, split, rng)), "captions": captions})
+    return _dataset(rows, split, CAPTION_FEATURES)
+
+
+def _parts(scene: Scene) -> list[str]:
+    return [f"a {colour} {DIGITS[digit]}" for digit, colour in zip(scene.digits, scene.colours, strict=True)]
+
+
+def _enumerate(parts: Sequence[str]) -> str:
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _sample(draw_one: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
+    """The first drawn that fits."""
+    for _ in range(MAX_TRIES):
+        drawn = draw_one()
+        if fits(drawn):
+            return drawn
+    raise ValueError("data.grid_size and data.num_digits allow too few different scenes: raise either")
+
+
+def _dataset(rows: list[dict[str, Any]], split: str, features: Features) -> Dataset:
+    if not rows:
+        raise ValueError("data.train_scenes and data.eval_scenes must be at least 1")
+    columns = {name: [row[name] for row in rows] for name in features if name != "origin"}
+    columns["origin"] = [f"digit scenes, {split}, row {row}" for row in range(len(rows))]
+    return Dataset.from_dict(columns, features=features)

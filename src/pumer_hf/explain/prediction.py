@@ -1,0 +1,60 @@
+"""A model, an image and a text: encode, run, read the answer."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..images import ImageSource
+from ..inputs import encode_example
+from ..models.encoders import meter, vilt
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.encoders.heads import RetrievalHead
+
+
+def encode(
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    image: ImageSource | Sequence[ImageSource],
+    text: str,
+    keep_aspect_ratio: bool = False,
+) -> dict[str, Tensor]:
+    """The inputs of the model for one example, on its device; arguments as of [`encode_example`]."""
+    inputs = encode_example(model, processor, image, text, keep_aspect_ratio=keep_aspect_ratio)
+    return {name: value.to(model.device) for name, value in inputs.items()}
+
+
+def text_tokens(processor: ProcessorMixin, input_ids: Tensor) -> list[str]:
+    """The tokens of one text, long (Lt,), as readable strings; a lone space is `_`."""
+    return [processor.tokenizer.decode([token]).strip() or "_" for token in input_ids.tolist()]
+
+
+@torch.inference_mode()
+def run(model: PuMerPreTrainedModel, inputs: dict[str, Tensor]) -> Any:
+    """The outputs of the model in eval mode; its training mode is kept."""
+    training = model.training
+    model.eval()
+    try:
+        return model(**inputs)
+    finally:
+        model.train(training)
+
+
+def scores_add_up(model: PuMerPreTrainedModel) -> bool:
+    """Whether the probabilities of a head share one, as those of classes do; each answer to a question has its own."""
+    return not isinstance(model, (vilt.PuMerViltForQuestionAnswering, meter.PuMerMeterForQuestionAnswering))
+
+
+def probabilities(model: PuMerPreTrainedModel, logits: Tensor) -> dict[str, float]:
+    """What the head says of one example, `logits` float (num_labels,), most probable first.
+
+    Answers to questions each have their own probability of being right, classes share one. Empty for a model whose
+    labels have no meaning of their own (retrieval).
+    """
+    if isinstance(model, RetrievalHead):
+        return {}
+    values = logits.float().softmax(dim=-1) if scores_add_up(model) else logits.float().sigmoid()
+    ranked = values.argsort(descending=True).tolist()
+    return {model.config.id2label[index]: values[index].item() for index in ranked}

@@ -1,0 +1,1 @@
+"""How well what a model keeps explains its answers, measured."""

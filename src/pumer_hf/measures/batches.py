@@ -1,0 +1,113 @@
+"""Examples with the region that each is about, ready to measure a model on: digit scenes, VQA-HAT."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..data.scenes.digits import CELL_SIZE
+from ..data.vqa import VqaCollator, VqaDataArguments, drop_unknown, scene_questions
+from ..explain.maps import patch_size
+from ..inputs import seen_part
+from ..models.encoders.base import PuMerPreTrainedModel
+from .alignment import region_from_attention, region_from_cells
+from .measuring import MeasuredBatch
+from .vqa_hat import read_map
+
+BATCH_SIZE = 32
+
+
+def scene_batches(
+    model: PuMerPreTrainedModel, processor: ProcessorMixin, num_scenes: int = 200, batch_size: int = BATCH_SIZE
+) -> Iterator[MeasuredBatch]:
+    """Questions about digit scenes of the test split, as large as the model's images; the regions are their `cells`.
+
+    Args:
+        model: one that answers questions about digit scenes.
+        processor: of the checkpoint.
+        num_scenes: pictures, with four questions each.
+        batch_size: questions per batch.
+
+    Raises:
+        ValueError: no cells fit into the images of the model, or it knows none of the answers.
+    """
+    side = model.config.image_size
+    if side % CELL_SIZE:
+        raise ValueError(f"config.image_size={side}: digit scenes need a multiple of {CELL_SIZE}, pixels per cell")
+    grid_size = side // CELL_SIZE
+    rows = scene_questions(VqaDataArguments(grid_size=grid_size), "test", num_scenes)
+
+    def region(row: dict[str, Any], image_size: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+        grid = (image_size[0] // patch[0], image_size[1] // patch[1])
+        return region_from_cells(row["cells"], grid_size, grid).unsqueeze(0)
+
+    return measured_batches(model, processor, rows, region, batch_size)
+
+
+def vqa_hat_batches(
+    model: PuMerPreTrainedModel, processor: ProcessorMixin, rows: Dataset, batch_size: int = BATCH_SIZE
+) -> Iterator[MeasuredBatch]:
+    """Questions with the attention maps of each annotator.
+
+    Args:
+        model: one that answers questions.
+        processor: of the checkpoint.
+        rows: from [`read_vqa_hat`]; without the column `answers` the batches have no labels.
+        batch_size: questions per batch.
+
+    Raises:
+        ValueError: the model knows none of the answers; or, while iterating, an image or a map cannot be read.
+    """
+
+    def regions(row: dict[str, Any], image_size: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+        maps = [read_map(path) for path in row["maps"]]
+        parts = [seen_part((attention.shape[1], attention.shape[0]), processor) for attention in maps]
+        return torch.stack(
+            [
+                region_from_attention(attention, image_size, patch, part=part)
+                for attention, part in zip(maps, parts, strict=True)
+            ]
+        )
+
+    return measured_batches(model, processor, rows, regions, batch_size)
+
+
+def measured_batches(
+    model: PuMerPreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Dataset,
+    regions_of: Callable[[dict[str, Any], tuple[int, int], tuple[int, int]], Tensor],
+    batch_size: int,
+) -> Iterator[MeasuredBatch]:
+    """Batches of VQA rows, whose images become squares, squeezed or cut as the processor does.
+
+    Args:
+        model: one that answers questions.
+        processor: of the checkpoint.
+        rows: with the columns `image` (undecoded), `question`, `origin` and perhaps `answers`.
+        regions_of: from a row and the sizes (height, width) of the model's image and of a patch in pixels to its
+            regions, bool (A, rows, columns).
+        batch_size: rows per batch.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+    if "answers" in rows.column_names:
+        rows = drop_unknown(rows, labels, "ignore", drop=False)  # such rows count as wrong
+    length = min(VqaDataArguments().max_text_length, model.config.max_text_length)
+    with_map = model.reduction is not None and model.base_model.reducer.uses_prior
+    collator, patch = VqaCollator(processor, labels, length, image_saliency=with_map), patch_size(model.config)
+
+    def batches() -> Iterator[MeasuredBatch]:
+        for start in range(0, len(rows), batch_size):
+            part = list(rows.select(range(start, min(start + batch_size, len(rows)))))
+            inputs = collator(part)
+            height, width = inputs["pixel_values"].shape[-2:]
+            regions = torch.stack([regions_of(row, (height, width), patch) for row in part])
+            targets = inputs.pop("labels", None)
+            yield MeasuredBatch(inputs, regions, targets)
+
+    return batches()

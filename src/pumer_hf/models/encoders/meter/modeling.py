@@ -1,0 +1,342 @@
+"""METER with token reduction: the model and its four heads."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionModel, RobertaModel
+from transformers.utils.generic import can_return_tuple
+
+from ....reducers import ReductionConfig
+from ....reducers.pumer import PuMerReductionConfig
+from ....reducers.release import MeterReleaseReducer
+from ....tokens import TokenPair, Tokens
+from ..base import PuMerPreTrainedModel
+from ..embeddings import modality_embeddings, patch_saliency
+from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from ..outputs import ATTENTIONS, ChosenStates, PuMerModelOutput, chosen_states
+from ..release import with_float_masks
+from .configuration import PuMerMeterConfig
+from .layers import PuMerMeterPair
+from .towers import PuMerMeterVisionModel, encoded_tokens, vision_weights
+
+
+class PuMerMeterPooler(nn.Module):
+    """The [CLS] of one modality, projected."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """States (B, L, D) -> float (B, D)."""
+        return torch.tanh(self.dense(states[:, 0]))
+
+
+def passed_on(text: Tensor, image: Tensor, joined: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The states float (B, Lt, D) and (B, Lv, D), and if `joined` both in one tensor (B, Lt + Lv, D), else None.
+
+    The next pair then reads parts of that tensor, so that it has a gradient.
+    """
+    if not joined:
+        return text, image, None
+    both = torch.cat([text, image], dim=1)
+    text, image = both.split([text.shape[1], image.shape[1]], dim=1)
+    return text, image, both
+
+
+class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
+    """Base of the METER models."""
+
+    config: PuMerMeterConfig
+    base_model_prefix = "meter"
+    release_reducer = MeterReleaseReducer
+    cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
+    _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", *PuMerMeterVisionModel._no_split_modules]
+
+    @classmethod
+    def from_towers(
+        cls,
+        clip_id: str,
+        roberta_id: str,
+        *,
+        image_size: int = 384,
+        reduction: ReductionConfig | dict[str, Any] | None = None,
+        **config_overrides: Any,
+    ) -> "PuMerMeterPreTrainedModel":
+        """A model with pretrained towers and new cross-layers.
+
+        Args:
+            clip_id: Hub id or folder of a CLIP model (`openai/clip-vit-base-patch16`). Its last block is dropped.
+            roberta_id: Hub id or folder of a RoBERTa model (`roberta-base`).
+            image_size: side of the square image in pixels; the position embeddings are interpolated to it.
+            reduction: as in [`PuMerMeterConfig`].
+            **config_overrides: other fields of [`PuMerMeterConfig`].
+        """
+        clip = CLIPVisionModel.from_pretrained(clip_id)
+        roberta = RobertaModel.from_pretrained(roberta_id, add_pooling_layer=False)
+        vision_config = {**clip.config.to_dict(), "num_hidden_layers": clip.config.num_hidden_layers - 1}
+        config = PuMerMeterConfig(
+            text_config=roberta.config,
+            vision_config=vision_config,
+            image_size=image_size,
+            reduction=reduction,
+            **config_overrides,
+        )
+        model = cls(config)
+        backbone = model.base_model
+        backbone.text_model.load_state_dict(roberta.state_dict())
+        backbone.vision_model.load_state_dict(vision_weights(clip.state_dict(), backbone.vision_model))
+        return model
+
+    @torch.no_grad()
+    def _resize_images(self, image_size: int) -> None:
+        self.config.vision_config.image_size = image_size
+        self.config.image_size = image_size  # checks it
+        tower = self.base_model.vision_model
+        weights, resized = tower.state_dict(), PuMerMeterVisionModel(self.config.vision_config)
+        resized.load_state_dict(vision_weights(weights, resized))
+        self.base_model.vision_model = resized.to(device=tower.device, dtype=tower.dtype).train(tower.training)
+
+
+class PuMerMeterModel(PuMerMeterPreTrainedModel):
+    """METER with token reduction as `config.reduction` says."""
+
+    def __init__(self, config: PuMerMeterConfig):
+        super().__init__(config)
+        self.text_model = RobertaModel(config.text_config, add_pooling_layer=False)
+        self.vision_model = PuMerMeterVisionModel(config.vision_config)
+        self.text_projection = nn.Linear(config.text_config.hidden_size, config.hidden_size)
+        self.image_projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
+        self.pairs = nn.ModuleList([PuMerMeterPair(config) for _ in range(config.num_hidden_layers)])
+        self.reducer = self.make_reducer(config.reduction)
+        self.text_pooler = PuMerMeterPooler(config)
+        self.image_pooler = PuMerMeterPooler(config)
+        self.pooled_size = config.hidden_size * 2
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embeddings of the text tower."""
+        return self.text_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the word embeddings of the text tower."""
+        self.text_model.set_input_embeddings(value)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        image_token_type_idx: int = 1,
+        output_attentions: bool | None = None,
+        output_hidden_states: ChosenStates = None,
+        text_embeds: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        image_saliency: Tensor | None = None,
+        image_source: Tensor | None = None,
+    ) -> PuMerModelOutput:
+        """
+        Args:
+            input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
+            attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
+            token_type_ids: long (B, Lt), RoBERTa's segment ids; default all 0, the only one that roberta-base has.
+            pixel_values: float (B, 3, image_size, image_size).
+            pixel_mask: (B, image_size, image_size), all 1 if given: METER sees square images without padding.
+            inputs_embeds: float (B, Lt, D), instead of `input_ids`.
+            image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
+            output_attentions: return the attention probabilities of each pair, of four kinds ([`PuMerModelOutput`]).
+            output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image, or those at some
+                indices: those that come into the first pair, and those that leave each; with `config.pooled_only` the
+                [CLS] alone leave the last.
+            text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
+            image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
+            image_source: long (B, 1 + P), what [`encode_image`] made too; None where the tower has merged nothing.
+            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
+                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
+
+        Returns:
+            [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
+            tokens, with `config.pooled_only` the [CLS] of each alone; `pooler_output` (B, 2 * D) the text [CLS] and
+            the image [CLS].
+        """
+        if pixel_mask is not None and not pixel_mask.all():
+            raise ValueError("pixel_mask has zeros, but METER takes square images without padding: resize the images")
+        pair = self.embed(
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            pixel_values,
+            inputs_embeds,
+            image_token_type_idx,
+            text_embeds,
+            image_embeds,
+            image_saliency,
+            image_source,
+        )
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        chosen = chosen_states(output_hidden_states, 1 + len(self.pairs))
+        padded = attention_mask is not None
+        text, image = pair.text.states, pair.image.states
+        rows = self.rows_at_once(text.shape[0], text.shape[1], image.shape[1])
+        text, image, joined = passed_on(text, image, chosen is not None and 0 in chosen)
+        all_hidden_states, all_attentions, traces = [joined], [], []
+        for index, cross_layers in enumerate(self.pairs):
+            plan = self.plan(index, bool(output_attentions), rows)
+            text, image, attentions, pair, trace = cross_layers(text, image, pair, padded, plan)
+            if trace is not None:
+                traces.append(trace)
+            all_attentions.append(attentions)
+            text, image, joined = passed_on(text, image, chosen is not None and index + 1 in chosen)
+            all_hidden_states.append(joined)
+        attentions = dict(zip(ATTENTIONS, zip(*all_attentions, strict=True), strict=True)) if output_attentions else {}
+        return PuMerModelOutput(
+            last_hidden_state=torch.cat([text, image], dim=1),
+            pooler_output=torch.cat([self.text_pooler(text), self.image_pooler(image)], dim=-1),
+            hidden_states=None if chosen is None else tuple(all_hidden_states),
+            reduction=tuple(traces),
+            **attentions,
+        )
+
+    def embed(
+        self,
+        input_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        pixel_values: Tensor | None,
+        inputs_embeds: Tensor | None,
+        image_token_type_idx: int,
+        text_embeds: Tensor | None,
+        image_embeds: Tensor | None,
+        image_saliency: Tensor | None,
+        image_source: Tensor | None,
+    ) -> TokenPair:
+        """The tokens that come into the first pair; arguments as in `forward`."""
+        if text_embeds is None:
+            text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
+        if image_embeds is None:
+            image_embeds, image_source = self.encode_image(pixel_values)
+        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency, image_source)
+        return with_float_masks(pair) if self.config.semantics == "release" else pair
+
+    def encode_text(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """The text tower and its projection: float (B, Lt, D). Inputs as in `forward`."""
+        given = input_ids if inputs_embeds is None else inputs_embeds
+        if given is None or (input_ids is not None and inputs_embeds is not None):
+            raise ValueError("give either input_ids or inputs_embeds")
+        limit = self.config.max_text_length
+        if given.shape[1] > limit:
+            raise ValueError(
+                f"the text has {given.shape[1]} tokens, but the text tower takes {limit}: truncate it "
+                f"(processor(..., truncation=True, max_length={limit}))"
+            )
+        states = self.text_model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            inputs_embeds=inputs_embeds,
+        ).last_hidden_state
+        return self.text_projection(states)
+
+    @property
+    def image_tower_merge_ratio(self) -> float:
+        """What the schedule in use merges away in each layer of the image tower, in [0, 1)."""
+        schedule = self.reduction
+        return schedule.image_tower_merge_ratio if isinstance(schedule, PuMerReductionConfig) else 0.0
+
+    def encode_image(self, pixel_values: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The image tower and its projection.
+
+        Args:
+            pixel_values: float (B, 3, image_size, image_size).
+
+        Returns:
+            The tokens float (B, Lv, D), fewer than 1 + P if the schedule has an `image_tower_merge_ratio`; and long
+            (B, 1 + P), which of them holds the [CLS] and each patch.
+        """
+        if pixel_values is None:
+            raise ValueError("give pixel_values")
+        expected = (self.vision_model.config.num_channels, self.config.image_size, self.config.image_size)
+        if tuple(pixel_values.shape[1:]) != expected:
+            raise ValueError(
+                f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
+            )
+        ratio = self.image_tower_merge_ratio
+        rows = self.rows_at_once(pixel_values.shape[0], 1, self.vision_model.output_lengths(ratio)[-1])
+        states, source = self.vision_model(pixel_values, ratio, rows)
+        return self.image_projection(states), source
+
+    def join(
+        self,
+        text: Tensor,
+        image: Tensor,
+        attention_mask: Tensor | None,
+        image_token_type_idx: int,
+        image_saliency: Tensor | None = None,
+        image_source: Tensor | None = None,
+    ) -> TokenPair:
+        """The tokens that come into the first pair, from encoded texts and images."""
+        if text.shape[0] != image.shape[0]:
+            raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
+        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
+        text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
+        side = self.config.image_size // self.vision_model.config.patch_size
+        prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))
+        return TokenPair(
+            Tokens.initial(text + of_text, text_mask.bool()),
+            encoded_tokens(image + of_image, image_source, prior, (side, side)),
+        )
+
+
+class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):
+    """METER with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
+
+    backbone_class = PuMerMeterModel
+    criterion = staticmethod(soft_target_loss)
+
+
+class PuMerMeterForVisualEntailment(PuMerMeterPreTrainedModel, ClassifierHead):
+    """METER with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
+
+    backbone_class = PuMerMeterModel
+    criterion = staticmethod(classification_loss)
+
+
+class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHead):
+    """METER with a score of how well image and text match."""
+
+    backbone_class = PuMerMeterModel
+
+    def score_encoded(
+        self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, image_source: Tensor | None = None
+    ) -> Tensor:
+        """Scores float32 (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`],
+        [`PuMerMeterModel.encode_image`]), which spares the towers where each text meets many images.
+        """
+        outputs = self.base_model(
+            text_embeds=text_embeds,
+            attention_mask=attention_mask,
+            image_embeds=image_embeds,
+            image_source=image_source,
+            return_dict=True,
+        )
+        return self.rank_output(outputs.pooler_output)[:, 0]
+
+
+class PuMerMeterForImagesAndTextClassification(PuMerMeterPreTrainedModel, ImagesClassifierHead):
+    """METER with a classifier over several images and one text, for NLVR2."""
+
+    backbone_class = PuMerMeterModel

@@ -1,0 +1,60 @@
+"""`PuMerMeterProcessor`: RoBERTa's tokenizer and CLIP's image processor, with METER's squares."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+from .... import remote_code
+
+
+class PuMerMeterProcessor(ProcessorMixin):
+    """Texts and images -> `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size).
+
+    The square is the whole image, squeezed. A converted checkpoint of METER's authors has a processor that cuts the
+    square out of the middle.
+    """
+
+    def __init__(
+        self,
+        image_processor: CLIPImageProcessorPil | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(image_processor, tokenizer)
+
+    @classmethod
+    def from_tokenizer(
+        cls,
+        tokenizer: PreTrainedTokenizerBase,
+        image_size: int,
+        image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
+        image_std: Sequence[float] = OPENAI_CLIP_STD,
+    ) -> "PuMerMeterProcessor":
+        """A processor with METER's image processing: squares of `image_size` pixels, whatever the shape of the image.
+
+        Args:
+            tokenizer: of the text tower.
+            image_size: side of the square in pixels.
+            image_mean: normalisation of the three channels, in [0, 1].
+            image_std: normalisation of the three channels, above 0.
+        """
+        image_processor = CLIPImageProcessorPil(
+            size={"height": image_size, "width": image_size},
+            do_center_crop=False,
+            image_mean=list(image_mean),
+            image_std=list(image_std),
+        )
+        return cls(image_processor, tokenizer)
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
+        """Also writes the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
+        self.auto_map = {"AutoProcessor": f"{remote_code.MODULE}.{type(self).__name__}"}
+        remote_code.write_remote_code(save_directory)
+        return super().save_pretrained(save_directory, push_to_hub, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """Does nothing: `save_pretrained` writes what `AutoProcessor` needs."""

@@ -1,0 +1,200 @@
+"""What METER changes about its towers: CLIP's image tower, where tokens can merge, and position embeddings for another
+image size.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import CLIPVisionConfig
+from transformers import initialization as init
+from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
+
+from .... import ops
+from ....reducers.tome import merge_similar, num_merges
+from ....tokens import Tokens
+from ..attention import attend, key_mask, mean_over_heads, split_heads
+from ..chunking import reduction_region, tokenwise
+from ..embeddings import PatchProjection, sine_cosine_positions
+
+POSITION_EMBEDDING = "embeddings.position_embedding.weight"
+
+
+class PuMerMeterVisionLayer(CLIPEncoderLayer):
+    """A layer of CLIP's image tower.
+
+    Modifications: with a merge ratio, similar tokens merge between attention and feed-forward part. A merged token is
+    the mean of the patches that it holds, and is attended to as much as that many tokens (ToMe,
+    https://arxiv.org/abs/2210.09461, Section 3).
+    """
+
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            states: float (B, L, D), the [CLS] first.
+            source: long (B, 1 + P), which token holds the [CLS] and each patch.
+            merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
+            rows: how many tokens the feed-forward part takes at once; None for all.
+
+        Returns:
+            The states that are left and their source, in the same form.
+        """
+        if merge_ratio == 0:
+            attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
+            return tokenwise(self.feed_forward, states + attended, rows), source
+        length = states.shape[1]
+        sizes = ops.group_sizes(source, length).float()
+        attended, keys = self.attend(self.layer_norm1(states), sizes)
+        states = states + attended
+        with reduction_region():
+            tokens, _ = merge_similar(Tokens(states, sizes, source), keys, num_merges(merge_ratio, length))
+        return tokenwise(self.feed_forward, tokens.states, rows), tokens.source
+
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """The feed-forward part with its residual, of each token by itself."""
+        return states + self.mlp(self.layer_norm2(states))
+
+    def attend(self, states: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+        """Self-attention of the states (B, L, D), in which the weight of a token is its size (B, L).
+
+        Returns:
+            The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
+        """
+        own = self.self_attn
+        query, key, value = (
+            split_heads(project(states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj)
+        )
+        dropout = own.dropout if self.training else 0.0
+        explicit = own.config._attn_implementation == "eager"
+        context, _ = attend(query, key, value, key_mask(sizes, padded=False), dropout, explicit)
+        return own.out_proj(context), mean_over_heads(key.detach())
+
+
+class PuMerMeterVisionEncoder(nn.Module):
+    """The layers of CLIP's image tower."""
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__()
+        self.layers = nn.ModuleList([PuMerMeterVisionLayer(config) for _ in range(config.num_hidden_layers)])
+
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
+        """As of [`PuMerMeterVisionLayer`], for all layers."""
+        for layer in self.layers:
+            states, source = layer(states, source, merge_ratio, rows)
+        return states, source
+
+
+class PuMerMeterVisionModel(CLIPPreTrainedModel):
+    """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
+
+    Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
+    tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
+    CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position
+    embeddings of a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn
+    where things are.
+    """
+
+    config: CLIPVisionConfig
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _no_split_modules: ClassVar = ["CLIPVisionEmbeddings", "PuMerMeterVisionLayer"]
+
+    def __init__(self, config: CLIPVisionConfig):
+        super().__init__(config)
+        self.embeddings = CLIPVisionEmbeddings(config)
+        self.embeddings.patch_embedding.__class__ = PatchProjection  # the same weights, drawn as before
+        self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.encoder = PuMerMeterVisionEncoder(config)
+        self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, CLIPVisionEmbeddings):
+            side = self.config.image_size // self.config.patch_size
+            patches = sine_cosine_positions(side, side, self.config.hidden_size)
+            init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
+
+    def forward(
+        self, pixel_values: Tensor, merge_ratio: float = 0.0, rows: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Args:
+            pixel_values: float (B, 3, image_size, image_size).
+            merge_ratio: part of the tokens that each layer merges away, in [0, 1).
+            rows: how many tokens a feed-forward part takes at once; None for all.
+
+        Returns:
+            The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
+            of them holds the [CLS] and each patch.
+        """
+        states = self.pre_layrnorm(self.embeddings(pixel_values))
+        source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
+        states, source = self.encoder(states, source, merge_ratio, rows)
+        return self.post_layernorm(states), source
+
+    def output_lengths(self, merge_ratio: float) -> list[int]:
+        """Tokens that leave each layer, [CLS] included. Depends on nothing else."""
+        length, lengths = self.embeddings.num_positions, []
+        for _ in self.encoder.layers:
+            length -= num_merges(merge_ratio, length)
+            lengths.append(length)
+        return lengths
+
+
+def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
+    """The tokens of an image that the tower has encoded, all real and of one weight.
+
+    Tokens that were merged are in no raster any more (`Tokens.grid`), and their `prior` is the mean of what they hold.
+
+    Args:
+        states: float (B, L, D).
+        source: long (B, 1 + P), from the tower; None if nothing was merged.
+        prior: float (B, 1 + P), of the [CLS] and each patch.
+        grid: rows and columns of patches.
+
+    Raises:
+        ValueError: tokens were merged, and there is no `source`.
+    """
+    length, num_positions = states.shape[1], 1 + grid[0] * grid[1]
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    if length == num_positions:
+        return Tokens.initial(states, mask, prior, grid)
+    if source is None:
+        raise ValueError(
+            f"image_embeds has {length} tokens for {num_positions - 1} patches and the [CLS]: give image_source too, "
+            "which encode_image makes"
+        )
+    if prior is not None:
+        weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.bool), length)
+        prior = ops.group_sums(weights * prior, source, length)
+    return Tokens(states, mask, source, prior)
+
+
+def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
+    """Position embeddings of [CLS] and a square grid of patches, for another grid (bicubic, as in METER).
+
+    Args:
+        weight: float (1 + g * g, D).
+        num_positions: 1 + the patches of the new grid.
+
+    Returns:
+        float (num_positions, D).
+    """
+    old, new = math.isqrt(weight.shape[0] - 1), math.isqrt(num_positions - 1)
+    if old == new:
+        return weight
+    grid = weight[1:].T.reshape(1, -1, old, old)
+    grid = F.interpolate(grid.float(), size=(new, new), mode="bicubic", align_corners=False).to(weight.dtype)
+    return torch.cat([weight[:1], grid.flatten(2)[0].T])
+
+
+def vision_weights(clip: dict[str, Tensor], model: PuMerMeterVisionModel) -> dict[str, Tensor]:
+    """The state dict of a [`CLIPVisionModel`] made to fit `model`: blocks dropped, position embeddings resized."""
+    wanted = model.state_dict()
+    weights = {name: value for name, value in clip.items() if name in wanted}
+    positions = resize_position_embeddings(clip[POSITION_EMBEDDING], wanted[POSITION_EMBEDDING].shape[0])
+    return {**weights, POSITION_EMBEDDING: positions}

@@ -1,0 +1,31 @@
+"""`PuMerViltConfig`: stock ViLT's, and how tokens are reduced."""
+
+from typing import Any, ClassVar
+
+from transformers import ViltConfig
+
+from ....configuration import PuMerConfig
+
+
+class PuMerViltConfig(PuMerConfig, ViltConfig):
+    """[`ViltConfig`] plus `reduction`, `semantics` and `pooled_only` ([`PuMerConfig`]). Reads the `config.json` of a
+    stock ViLT too.
+
+    Args:
+        text_layer_norm_eps: of the text embeddings; default: `layer_norm_eps`. Original ViLT has 1e-12 here and 1e-6
+            everywhere else.
+    """
+
+    model_type = "pumer_vilt"
+    keys_to_ignore_at_inference: ClassVar = ["hidden_states", "attentions", "reduction"]
+
+    text_layer_norm_eps: float | None = None
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") == ViltConfig.model_type:
+            config_dict = {**config_dict, "model_type": cls.model_type}
+        return config_dict, kwargs

@@ -1,0 +1,163 @@
+"""What `recipes/evaluate.py` does: a trained model on a split, or its answers to questions without public answers."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..bench.cost import format_table
+from ..bench.output import check_output, finish
+from ..data.arguments import DataArguments, only_split
+from ..data.files import read_vqa_questions
+from ..data.task import Task, TaskData
+from ..data.vqa import VQA
+from ..figures import figure
+from ..folders import check_file, check_writable
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.families import FAMILIES
+from .build import load_model, load_processor, trained_backbone
+from .cards import RECIPE_NAME, TASKS
+from .finetuning import paper_recipe
+from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
+from .record import recorded_inputs
+from .report import write_json
+from .runner import check_text_length, evaluate
+from .stages import predict
+from .threads import use_available_cores
+
+
+def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | None = None) -> None:
+    """The main function of the script.
+
+    Args:
+        description: for `--help`.
+        recipes: the folder with the recipe files to use when the command line names none, `<DIGIT_SCENES>/pumer.yaml`.
+        arguments: the command line; default `sys.argv[1:]`.
+    """
+    args, rest = build_parser(description).parse_known_args(arguments)
+    task = TASKS[args.task]
+    with exit_on_user_error():
+        if args.questions and (task is not VQA or not args.submission):
+            raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
+        backbone, config = trained_backbone("--model", args.model, task)
+        data_class, default = only_split(task.arguments, args.split), recipes / DIGIT_SCENES[args.task] / RECIPE_NAME
+        recipe = parse_recipe(data_class, default, [*([args.recipe] if args.recipe else []), *rest])
+        if not args.recipe:
+            longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
+            flags = input_flags(args.model, task, recipe.data, longest)
+            if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
+                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task.arguments)["training"]
+                flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
+            recipe = parse_recipe(data_class, default, [*flags, *rest])
+        check_files(args, recipe.data)
+        model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
+        check_text_length(recipe.data.max_text_length, model)
+        processor = load_processor("--model", args.model)
+        model = model.to(recipe.training.device)
+        labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        if recipe.training.device.type == "cpu":
+            use_available_cores(recipe.training.world_size)
+        if args.questions:
+            write_submission(recipe, model, processor, labels, args.questions, Path(args.submission))
+            return
+        data = task.load(recipe.data, labels)
+        report = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
+    if args.split in data.missing_images:
+        report["missing_images"] = data.missing_images[args.split]
+    if recipe.training.process_index == 0:
+        length = recipe.data.max_text_length
+        facts = {"model": args.model, "task": task.name, "split": args.split, "max_text_length": length}
+        print(*evaluation_lines(facts, report), finish({**facts, **report}, args.output), sep="\n")
+
+
+DIGIT_SCENES = {
+    "vqa": "digit_scenes",
+    "nlvr2": "digit_scenes_nlvr2",
+    "snli_ve": "digit_scenes_snli_ve",
+    "retrieval": "digit_scenes_retrieval",
+}
+"""The folder of each task's recipe on digit scenes."""
+
+
+def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
+    """Flags that say how the inputs of a model are made, where no recipe does.
+
+    They are as in the run that trained the model, if that lies in its folder. Else digit scenes are read as the
+    task's recipe says, and other data as the task does by default; texts are no longer than the model takes.
+
+    Args:
+        model: a folder, or an id on the Hub.
+        task: the task.
+        data: the block of the task's recipe on digit scenes, with the flags of the user.
+        longest: tokens that the model takes.
+    """
+    trained = recorded_inputs(model)
+    if trained:
+        return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
+    length = task.arguments().max_text_length if data.is_own else data.max_text_length
+    return ["--max_text_length", str(min(length, longest))]
+
+
+def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    """What was evaluated, and a table of its metrics, in percent, and counts."""
+    rows: list[list[str]] = []
+    for name, value in report.items():
+        if isinstance(value, dict):  # by kind of question, below the metric itself
+            rows += [[f"  {kind}", f"{part:.2f} %"] for kind, part in sorted(value.items())]
+        else:
+            rows.append([name.replace("_", " "), f"{value:.2f} %" if isinstance(value, float) else figure(value)])
+    return ["{model}, task {task}, split {split}:".format(**facts), *([format_table(rows)] if rows else [])]
+
+
+def check_files(args: argparse.Namespace, data: DataArguments) -> None:
+    """Raise `ValueError` for flags about files that do not go together, or a file that cannot be written."""
+    check_output(args.output)
+    if args.output and args.questions:
+        raise ValueError("-o is for metrics, which --questions has none of: --submission names the file of answers")
+    if args.submission and not args.questions:
+        raise ValueError("--submission needs --questions, the official file with the questions to answer")
+    if args.questions and not data.image_dir:
+        raise ValueError("--questions needs --image_dir, the folder of their images")
+    if data.image_dir and not args.questions and data.dataset is None and not data.has_files:
+        raise ValueError("--image_dir is given, but no file that says what to ask about the images")
+    if args.submission:
+        check_writable(Path(args.submission).parent, "--submission")  # which makes it
+        check_file(args.submission, "--submission")
+
+
+def build_parser(description: str) -> argparse.ArgumentParser:
+    """The arguments of the script itself; all others are those of a recipe."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument(
+        "recipe", nargs="?", metavar="RECIPE.yaml", help="for its data block; default: the task's on digit scenes"
+    )
+    parser.add_argument("--model", required=True, help="a trained model: folder or Hub id")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--unreduced", action="store_true", help="switch off the reduction that the model has")
+    parser.add_argument("--questions", metavar="JSON", help="VQA v2's official questions of a split without answers")
+    parser.add_argument("-o", "--output", metavar="JSON", help="write the metrics to a file, as JSON")
+    parser.add_argument("--submission", metavar="JSON", help="where to write the answers for the leaderboard")
+    return parser
+
+
+def write_submission(
+    recipe: Recipe,
+    model: PuMerPreTrainedModel,
+    processor: Any,
+    labels: Sequence[str],
+    questions: str,
+    path: Path,
+) -> None:
+    """Answer questions and write what VQA v2's leaderboard takes: a list of `question_id` and `answer`."""
+    rows = read_vqa_questions(questions, recipe.data.image_dir)
+    data = TaskData(rows, rows, rows, tuple(labels))
+    logits, _ = predict(recipe.training, model, rows, VQA.collator(processor, data, recipe.data, False))
+    answers = [labels[index] for index in logits.argmax(-1)]
+    if recipe.training.process_index == 0:
+        results = [
+            {"question_id": number, "answer": answer}
+            for number, answer in zip(rows["question_id"], answers, strict=True)
+        ]
+        write_json(path, results, indent=None)
+        print(f"{len(results)} answers written to {path}")

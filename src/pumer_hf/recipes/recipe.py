@@ -1,0 +1,385 @@
+"""Recipes: a yaml file with the blocks `model`, `reduction`, `data` and `training`, and flags that override it."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType
+from typing import Any, ClassVar, NoReturn, cast, get_args, get_type_hints
+
+import yaml
+from transformers import HfArgumentParser
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from ..images import DataError
+from ..reading import parse_json
+from ..reducers import METHODS, parse_reduction
+from ..training.arguments import DistillationTrainingArguments
+
+STAGES = ("pretraining", "teacher", "reducer", "student")
+"""What a run trains, in order, each in a folder of its own; most runs leave some out."""
+
+
+@dataclass
+class ModelArguments:
+    """The `model` block of a recipe."""
+
+    _argument_group_name: ClassVar[str] = "model"
+
+    backbone: str = field(default="vilt", metadata={"help": "Model family: vilt or meter."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "Pretrained checkpoint (Hub id or folder) that the teacher starts from."}
+    )
+    teacher: str | None = field(
+        default=None, metadata={"help": "Finetuned teacher checkpoint (Hub id or folder); skips the teacher stage."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Side of the student's images in pixels, smaller than the teacher's: the baseline of smaller "
+            "resolution, with or without a reduction. Default: the teacher's."
+        },
+    )
+    config: dict | str | None = field(
+        default=None,
+        metadata={"help": "Model config fields (JSON, or a file with it) of a teacher that starts from scratch."},
+    )
+    image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
+    image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
+
+    def __post_init__(self) -> None:
+        self.config = _as_dict("model.config", self.config)
+        if self.backbone not in ("vilt", "meter"):
+            raise ValueError(f"model.backbone={self.backbone!r}: choose 'vilt' or 'meter'")
+        if self.image_std <= 0:
+            raise ValueError(f"model.image_std={self.image_std}: must be above 0")
+
+
+@dataclass
+class RecipeTrainingArguments(DistillationTrainingArguments):
+    """The `training` block of a recipe: how the student trains, and what is different for the teacher."""
+
+    _argument_group_name: ClassVar[str] = "training"
+
+    output_dir: str = field(
+        default="outputs/vqa", metadata={"help": "Folder for the teacher, the student and results.json."}
+    )
+    teacher_training: dict | str | None = field(
+        default=None,
+        metadata={"help": "Training arguments (JSON, or a file with it) that are different in the teacher stage."},
+    )
+    reducer_training: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage of the student, "
+            "in which only the parts that reduce tokens and the classifier learn, without TiP's continuity loss. "
+            "Default: no such stage."
+        },
+    )
+    pretraining: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a "
+            "model from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: "
+            "no such stage."
+        },
+    )
+    early_stopping_patience: int = field(
+        default=0,
+        metadata={"help": "Stop after so many evaluations without a better metric; 0: never. Needs eval_strategy."},
+    )
+    reduction_warmup_steps: int = field(
+        default=0, metadata={"help": "Ramp the reduction ratios up over this many steps of the student."}
+    )
+    cache_teacher_logits: bool = field(
+        default=False, metadata={"help": "Compute the teacher's logits once and keep them on disk."}
+    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
+    benchmark_seconds: float = field(
+        default=10.0, metadata={"help": "How long to measure the throughput of teacher and student."}
+    )
+    save_minutes: float = field(
+        default=5.0,
+        metadata={
+            "help": "Save a checkpoint for --resume when so many minutes have passed since the last one, beside those "
+            "of save_strategy; 0: never. It is removed once there is a newer one."
+        },
+    )
+    resume: bool = field(
+        default=False,
+        metadata={"help": "Continue an interrupted run: skip finished stages, go on in the unfinished one."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("teacher_training", "reducer_training", "pretraining"):
+            values = _as_dict(f"training.{name}", getattr(self, name))
+            checked = None if values is None else check_values(f"training.{name}", values, RecipeTrainingArguments)
+            setattr(self, name, checked)
+        if self.resume_from_checkpoint is not None:
+            raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
+        if self.early_stopping_patience < 0:
+            raise ValueError(f"training.early_stopping_patience={self.early_stopping_patience}: must be at least 0")
+        if self.early_stopping_patience and not self.load_best_model_at_end:
+            raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
+        if self.reduction_warmup_steps < 0:
+            raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+        if self.save_minutes < 0:
+            raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
+        if vars(self).get("enable_jit_checkpoint"):  # some versions of transformers have it
+            raise ValueError(
+                "training.enable_jit_checkpoint is not for recipes, which would take a stopped stage for a finished "
+                "one: SIGTERM ends them as Ctrl-C does, so leave it out"
+            )
+        for name in self.report_to or ():
+            if name not in INTEGRATION_TO_CALLBACK:
+                nearest = _nearest(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])
+                raise ValueError(f"training.report_to={name!r}: did you mean {nearest}?")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A parsed recipe: four blocks."""
+
+    model: ModelArguments
+    reduction: dict[str, Any] | None
+    data: Any
+    training: RecipeTrainingArguments
+    training_values: dict[str, Any]
+    """What `training` was made from."""
+    fitted: tuple[str, ...] = ()
+    """Fields of `training` that are to fit the number of rows, once the data are loaded."""
+
+    @property
+    def has_student(self) -> bool:
+        """Whether there is a second model, smaller than the teacher in some way."""
+        return self.reduction is not None or self.model.image_size is not None
+
+    def stage(self, name: str) -> RecipeTrainingArguments:
+        """The training arguments of one of the stages, with a folder of its own."""
+        changes = {
+            "pretraining": self.training.pretraining,
+            "teacher": self.training.teacher_training,
+            "reducer": self.training.reducer_training,
+        }
+        values = {**self.training_values, **(cast("dict | None", changes.get(name)) or {})}
+        return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
+
+
+def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = None) -> Recipe:
+    """Read the command line of a recipe: `[FILE.yaml] [--flag value ...]`.
+
+    Args:
+        data_class: dataclass of the `data` block.
+        default: the yaml file to use when the command line names none.
+        arguments: the command line without the program; default `sys.argv[1:]`.
+
+    Raises:
+        ValueError, FileNotFoundError: something is wrong; the message names the block, the key and the nearest right
+        key.
+    """
+    named, flags = split_command(arguments)
+    path = named or default
+    return make_recipe(read_blocks(path, data_class), data_class, flags, path)
+
+
+def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
+    """The recipe file that the command line of a recipe names, if it does, and the flags."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    named = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else None
+    return named, arguments
+
+
+def make_recipe(blocks: dict[str, dict[str, Any]], data_class: type, flags: list[str], default: Path) -> Recipe:
+    """The recipe of four blocks and the flags that override them.
+
+    Args:
+        blocks: as of [`read_blocks`].
+        data_class: dataclass of the `data` block.
+        flags: the command line without a recipe file.
+        default: the yaml file that is used when the command line names none, for `--help`.
+
+    Raises:
+        ValueError: as of [`parse_recipe`].
+    """
+    values, reduction = parse_flags(blocks, data_class, flags, default)
+    if parse_reduction(reduction) is None:
+        reduction = None
+    training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
+    recipe = Recipe(
+        model=model_block(values),
+        reduction=reduction,
+        data=data_class(**{name: values[name] for name in _field_names(data_class)}),
+        training=RecipeTrainingArguments(**training_values),
+        training_values=training_values,
+    )
+    for name in STAGES[:-1]:
+        recipe.stage(name)  # so that a wrong value is found now
+    return recipe
+
+
+def model_block(values: dict[str, Any]) -> ModelArguments:
+    """The `model` block among the values of [`parse_flags`]."""
+    return ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)})
+
+
+def check_reporters(args: RecipeTrainingArguments) -> None:
+    """Raise `ImportError` if a reporter of these arguments is not installed."""
+    installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}  # it does not look for these two
+    for name in args.report_to or ():
+        if name not in installed:
+            raise ImportError(
+                f"training.report_to={name!r}: its package is not installed: pip install {name}, or set it to none"
+            )
+
+
+USER_ERRORS = (ValueError, OSError, ImportError)
+"""What is raised where files and values of the user are checked."""
+
+
+@contextmanager
+def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
+    """End the program with a message, not a traceback, if a file or a value that the user gave is wrong.
+
+    Args:
+        kinds: the exceptions that say so. In the work itself it is [`DataError`] alone.
+    """
+    try:
+        yield
+    except kinds as error:
+        # A worker of a data loader hands an exception on with its traceback; the message is at the end.
+        message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
+        _end(f"{Path(sys.argv[0]).name}: error: {message.strip()}")
+
+
+def _end(message: str) -> NoReturn:
+    """End the program with status 1 and a message, which has to be found among what a launcher prints after it.
+
+    Launchers of several processes show in their last lines what an error file holds. `accelerate launch` of a single
+    process prints a traceback of its own, which no exit status but 0 prevents, so the message tells of it.
+    """
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if error_file is not None:
+        Path(error_file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
+    elif "ACCELERATE_MIXED_PRECISION" in os.environ:  # only the launcher sets it
+        message += "\n(The launcher's own traceback says no more; `accelerate launch --quiet` leaves it out.)"
+    sys.exit(message)
+
+
+def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
+    """The four blocks of a recipe file, with their keys checked against the dataclass of each.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a recipe; the message names the block and the nearest right key.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe file")
+    try:
+        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid yaml: {error}") from error
+    classes: dict[str, type | None] = {
+        "model": ModelArguments,
+        "reduction": None,
+        "data": data_class,
+        "training": RecipeTrainingArguments,
+    }
+    if not isinstance(blocks, dict):
+        raise ValueError(f"{path}: a recipe has the blocks {', '.join(classes)}")
+    for name, block in blocks.items():
+        if name not in classes:
+            raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, list(classes))}?")
+        if block is not None and not isinstance(block, dict):
+            raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
+        block_class = classes[name]
+        if block_class is not None:
+            blocks[name] = check_values(name, block, block_class)
+    return {name: blocks.get(name) or {} for name in classes}
+
+
+def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
+    """The values of a block, checked against the fields of its dataclass, with numbers as numbers: yaml reads `1e-3`
+    as a string.
+
+    Raises:
+        ValueError: a key is not a field, or a value is not of the type of its field (where that is a plain type).
+    """
+    field_names = _field_names(dataclass_type)
+    for name in values or {}:
+        if name not in field_names:
+            raise ValueError(
+                f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, field_names)}?"
+            )
+    hints, checked = get_type_hints(dataclass_type), dict(values or {})
+    for name, value in checked.items():
+        kinds = set(get_args(hints[name]) or (hints[name],))
+        if not kinds <= {int, float, bool, str, NoneType} or type(value) in kinds:
+            continue
+        if float in kinds and type(value) in (int, str):
+            with suppress(ValueError):
+                checked[name] = float(value)
+        if type(checked[name]) not in kinds:
+            names = " or ".join(sorted("null" if kind is NoneType else kind.__name__ for kind in kinds))
+            raise ValueError(f"{block}.{name}={value!r}: must be {names}")
+    return checked
+
+
+def parse_flags(
+    blocks: dict[str, dict[str, Any]], data_class: type, arguments: list[str], default: Path
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Values of the dataclass fields, and the reduction: from the blocks unless a flag says otherwise."""
+    parser = HfArgumentParser(
+        [ModelArguments, data_class, RecipeTrainingArguments],
+        allow_abbrev=False,
+        usage="%(prog)s [FILE.yaml] [--flag value ...]",
+        description=f"Flags override the values of the recipe file. Without one, {default.name} is used, for "
+        "digit scenes alone. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
+        "then made from it.",
+    )
+    group = parser.add_argument_group("reduction")
+    group.add_argument("--method", choices=["none", *METHODS], help="Token reduction method.")
+    ratio_names = sorted({name for reducer in METHODS.values() for name in reducer.config_class.ratios})
+    group.add_argument("--layers", nargs="+", type=int, help="Layers that reduce.")
+    for name in ratio_names:
+        group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
+    for name in ("model", "data", "training"):
+        parser.set_defaults(**blocks[name])
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {_nearest(unknown[0], flags)}?")
+    values = vars(namespace)
+    reduction = dict(blocks["reduction"])
+    if values["method"] is not None:
+        reduction = {**(reduction if values["method"] != "none" else {}), "method": values["method"]}
+    if values["layers"] is not None:
+        reduction["layers"] = values["layers"]
+    for name in ratio_names:
+        if values[name] is not None:
+            reduction[name] = values[name] if len(values[name]) > 1 else values[name][0]
+    return values, reduction or None
+
+
+def _field_names(dataclass_type: type) -> list[str]:
+    return [item.name for item in fields(dataclass_type) if item.init]
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    return near[0] if near else f"one of {', '.join(names[:12])}"
+
+
+def _as_dict(name: str, value: dict | str | None) -> dict | None:
+    """A dict field that a flag gives as JSON, or as a file with it."""
+    if isinstance(value, str):
+        value = parse_json(value, name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f"{name}={value!r}: must be a JSON object")
+    return value

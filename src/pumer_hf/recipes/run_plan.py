@@ -1,0 +1,229 @@
+"""What a recipe prints before it trains: the model, the inputs that it gets, the data, and the steps of each stage."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from math import ceil
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset
+from transformers import ProcessorMixin, TrainerState
+from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
+from transformers.trainer_utils import SaveStrategy
+
+from ..data.arguments import SPLITS, DataArguments
+from ..data.task import Task, TaskData
+from ..metrics.vqa import normalize_answer
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..reducers import parse_reduction
+from .pretraining import is_pretrained
+from .recipe import Recipe, RecipeTrainingArguments
+from .stages import STATE_NAME, is_complete, last_complete_checkpoint
+
+MAX_LABELS = 3
+"""How many labels of a split are named, the most frequent first."""
+AT_ONCE = 10_000  # texts that are tokenized at a time
+
+
+def run_plan(
+    task: Task, recipe: Recipe, data: TaskData, model: PuMerPreTrainedModel, processor: ProcessorMixin
+) -> str:
+    """The plan of a run as a text table.
+
+    Args:
+        task: what it trains for.
+        recipe: with the flags of the command line.
+        data: as it was loaded.
+        model: the unreduced model, before any training.
+        processor: its processor.
+    """
+    rows = None if recipe.data.streaming else len(data.train)
+    lines = [
+        ("model", model_words(recipe, model)),
+        *([("reduction", reduction_words(recipe))] if recipe.has_student else []),
+        ("pictures", picture_words(recipe, processor)),
+        ("texts", f"{recipe.data.max_text_length} tokens; what is longer is cut there"),
+        *((split, split_words(task, recipe, data, split, processor)) for split in SPLITS),
+        *((name, stage_words(recipe, name, rows)) for name in trained_stages(recipe)),
+        ("checkpoints", checkpoint_words(recipe.training)),
+        ("results", f"{Path(recipe.training.output_dir) / 'results.json'}, when all is done"),
+    ]
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(["Plan of this run:", *(f"  {name.ljust(width)}  {words}" for name, words in lines)])
+
+
+def trained_stages(recipe: Recipe) -> list[str]:
+    """The stages that a run trains, in order."""
+    args = recipe.training
+    trained = {
+        "pretraining": is_pretrained(recipe),
+        "teacher": recipe.model.teacher is None,
+        "reducer": args.reducer_training is not None and recipe.has_student,
+        "student": recipe.has_student,
+    }
+    return [name for name, is_trained in trained.items() if is_trained]
+
+
+def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
+    """Which model it is, and where its weights come from."""
+    if recipe.model.teacher:
+        weights = f"finetuned weights from {recipe.model.teacher}, which stay as they are"
+    elif recipe.model.checkpoint:
+        head = "its head is new, unless the checkpoint has a head for these labels"
+        weights = f"pretrained weights from {recipe.model.checkpoint}; {head}"
+    else:
+        weights = "random weights: it learns from scratch (model.checkpoint names a pretrained one)"
+    size = f"{model.config.num_hidden_layers} layers, {model.config.hidden_size} wide"
+    return f"{type(model).__name__} ({size}), {weights}"
+
+
+def reduction_words(recipe: Recipe) -> str:
+    """How the student differs from the teacher."""
+    schedule, size = parse_reduction(recipe.reduction), recipe.model.image_size
+    smaller = [] if size is None else [f"images of {size} x {size} pixels"]
+    if schedule is None:
+        return ", ".join(["none", *smaller])
+    values = schedule.to_dict()
+    ratios = [f"{name}={values[name]}" for name in type(schedule).ratios]
+    return ", ".join([f"{schedule.method} in layers {list(schedule.layers)}", *ratios, *smaller])
+
+
+def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:
+    """How pictures become inputs."""
+    images = processor.image_processor
+    side = images.size["shortest_edge"]
+    if images.do_center_crop:
+        made = f"{images.crop_size['width']} x {images.crop_size['height']} pixels, the middle of each picture"
+    elif side is None:
+        made = f"{images.size['width']} x {images.size['height']} pixels: each picture becomes a square"
+    elif recipe.data.keep_aspect_ratio:
+        longest = int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * side)
+        made = f"{side} pixels on the shorter side, at most {longest} on the longer one: their shape is kept"
+    else:
+        made = f"{side} x {side} pixels: each picture becomes a square"
+    return f"{made}; those to train on are changed by RandAugment" if recipe.data.rand_augment else made
+
+
+def split_words(task: Task, recipe: Recipe, data: TaskData, split: str, processor: ProcessorMixin) -> str:
+    """The rows of a split: where from, how many, which labels, how many of its texts are cut, and what is left out."""
+    args: DataArguments = recipe.data
+    if split == "test" and split not in args.needed_splits:
+        return "the validation rows"
+    if split == "train" and args.streaming:
+        return f"streamed from {args.dataset}, so their number is not known, nor how many texts are cut"
+    rows: Dataset = getattr(data, split)
+    facts = [f"{len(rows):,} rows {source_words(args, split)}", *label_words(rows, data.labels)]
+    if "captions" in rows.column_names:  # in training, each of an image's captions has a row
+        number = len(rows) if split == "train" else sum(map(len, rows["captions"]))
+        facts.append(f"{number:,} captions")
+    texts = task.texts(rows)
+    cut = number_cut(processor, texts, args.max_text_length)
+    facts.append(f"{share(cut, len(texts))} of the texts are cut" if cut else "no text is cut")
+    lacks = {
+        "without a label are left out": data.unlabelled,
+        "whose image is missing are left out": data.missing_images,
+        "without a known answer " + ("are left out" if split == "train" else "count as wrong"): data.unknown_answers,
+    }
+    facts += [f"{number:,} rows {what}" for what, counts in lacks.items() if (number := counts.get(split, 0))]
+    return "; ".join(facts)
+
+
+def source_words(args: DataArguments, split: str) -> str:
+    """Where a split is from."""
+    if args.dataset is not None:
+        return f"of {args.dataset}, {args.split_name(split)}"
+    return f"of {', '.join(args.files(split) or [])}" if args.has_files else "of digit scenes"
+
+
+def label_words(rows: Dataset, labels: Sequence[str]) -> list[str]:
+    """The labels of a split, the most frequent first; nothing for a task without labels."""
+    given: Iterable[str]
+    if "label" in rows.column_names:
+        given = (label.lower() for label in rows["label"])
+    elif "answers" in rows.column_names:
+        given = (Counter(map(normalize_answer, answers)).most_common(1)[0][0] for answers in rows["answers"])
+    else:
+        return []
+    counts = Counter(given)
+    named = ", ".join(f"{label!r} {number / len(rows):.0%}" for label, number in counts.most_common(MAX_LABELS))
+    return [f"{len(labels):,} labels, {'most often ' if len(counts) > MAX_LABELS else ''}{named}"]
+
+
+def number_cut(processor: Any, texts: Sequence[str], length: int) -> int:
+    """How many texts have more tokens than `length`."""
+    counts = Counter(texts)
+    unique = list(counts)
+    number = 0
+    for start in range(0, len(unique), AT_ONCE):
+        block = unique[start : start + AT_ONCE]
+        tokens = processor.tokenizer(block, truncation=True, max_length=length + 1)["input_ids"]
+        number += sum(counts[text] for text, ids in zip(block, tokens, strict=True) if len(ids) > length)
+    return number
+
+
+def share(number: int, total: int) -> str:
+    """`"12 (0.4 %)"`."""
+    return f"{number:,} ({100 * number / total:.2g} %)"
+
+
+def stage_lengths(recipe: Recipe, rows: int | None) -> dict[str, str]:
+    """How long each stage of a run trains at most, in words; `rows` to train on are not known of a stream."""
+    return {
+        name: length_words(recipe.stage(name), None if name == "pretraining" else rows)
+        for name in trained_stages(recipe)
+    }
+
+
+def length_words(args: RecipeTrainingArguments, rows: int | None) -> str:
+    """`"at most 800 steps"`, or epochs, where the steps are not known."""
+    steps = planned_steps(args, rows)
+    most = "at most " if args.early_stopping_patience else ""
+    return f"{most}{args.num_train_epochs:g} epochs" if steps is None else f"{most}{steps:,} steps"
+
+
+def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
+    """How many steps a stage has, and how many of them are done; the `rows` to train on are not known of a stream."""
+    args = recipe.stage(name)
+    folder = Path(args.output_dir)
+    if args.resume and is_complete(folder):
+        return f"is complete in {folder}, so it is skipped"
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = None if name == "pretraining" else rows
+    steps = planned_steps(args, rows)
+    epochs = f" ({steps / steps_per_epoch(args, rows):.3g} epochs)" if steps is not None and rows is not None else ""
+    words = f"{length_words(args, rows)}{epochs} of {batch:,} rows, learning rate {args.learning_rate:g}"
+    checkpoint = last_complete_checkpoint(folder) if args.resume else None
+    if checkpoint is None:
+        return words
+    done = TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
+    return f"{words}; goes on after step {done:,}"
+
+
+def planned_steps(args: RecipeTrainingArguments, rows: int | None) -> int | None:
+    """Optimizer steps of a stage with so many rows to train on, as the Trainer counts them; None if they depend on a
+    number of rows that is not known.
+    """
+    if args.max_steps > 0:
+        return args.max_steps
+    return None if rows is None else ceil(args.num_train_epochs * steps_per_epoch(args, rows))
+
+
+def steps_per_epoch(args: RecipeTrainingArguments, rows: int) -> int:
+    """Optimizer steps of an epoch, as the Trainer counts them."""
+    rounded = (lambda value, by: value // by) if args.dataloader_drop_last else (lambda value, by: -(-value // by))
+    batches = rounded(rounded(rows, args.train_batch_size), args.world_size)
+    return max(ceil(batches / args.gradient_accumulation_steps), 1)
+
+
+def checkpoint_words(args: RecipeTrainingArguments) -> str:
+    """When checkpoints are saved."""
+    if args.save_strategy == SaveStrategy.NO:
+        return "none (training.save_strategy): a stage that is stopped begins anew"
+    steps = f"every {args.save_steps:,} steps" if args.save_steps >= 1 else f"every {args.save_steps:.0%} of the steps"
+    kinds = {
+        SaveStrategy.STEPS: steps,
+        SaveStrategy.EPOCH: "after each epoch",
+        SaveStrategy.BEST: "at a better metric",
+    }
+    clock = [f"every {args.save_minutes:g} minutes"] if args.save_minutes else []
+    return " and ".join([kinds[cast(SaveStrategy, args.save_strategy)], *clock])

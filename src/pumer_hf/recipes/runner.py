@@ -1,0 +1,375 @@
+"""What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from huggingface_hub import constants
+from torch import Tensor
+from transformers import EvalPrediction, ProcessorMixin, set_seed
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
+
+from ..bench.cost import cost_report
+from ..data.collator import Collator
+from ..data.downloads import check_downloaded
+from ..data.retrieval import RetrievalCollator
+from ..data.task import Task, TaskData
+from ..data.vqa import VqaDataArguments
+from ..explain.maps import patch_size
+from ..folders import check_writable
+from ..hub.push import push_folder
+from ..images import DataError
+from ..inputs import check_aspect_ratio
+from ..metrics.vqa import accuracy_report
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..reducers import METHODS, parse_reduction
+from ..reducers.pruning import LearnedPruningReducer
+from ..reducers.tip import TipReductionConfig
+from ..release import needs_wheel
+from ..training.parameters import begin_reducer_stage
+from ..training.placement import whole_models
+from ..training.trainer import check_devices, check_label_smoothing
+from ..wheel import installation
+from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
+from .cards import draw_example, write_run_cards
+from .finetuning import fit_to_rows, training_recipe
+from .interrupt import ending_in_one_line
+from .pretraining import is_pretrained, pretrain
+from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
+from .record import begin_stage, made_from, weights_of, without_student
+from .report import format_report, write_json
+from .retrieval import evaluate_retrieval
+from .run_plan import run_plan, stage_lengths, trained_stages
+from .stages import check_new_run, predict, train_stage
+from .threads import use_available_cores
+
+logger = logging.get_logger(__name__)
+
+
+def run_recipe(task: Task, default: Path) -> None:
+    """The main function of a recipe script: teacher, student, report.
+
+    Args:
+        task: what to train for.
+        default: the recipe on digit scenes, for a command line that names neither a recipe file nor data.
+    """
+    with ending_in_one_line():
+        run_stages(task, default)
+
+
+def run_stages(task: Task, default: Path) -> None:
+    """What [`run_recipe`] does, when nothing stops it."""
+    with exit_on_user_error():
+        recipe = training_recipe(task, default)
+        check_devices(recipe.training)
+        open_output_folder(recipe.training)
+        for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
+            check_reporters(args)
+            check_push(args)
+        check_streaming(recipe)
+        check_downloaded(recipe.data, recipe.model.checkpoint)
+        check_sources(recipe.model, task)
+        data = task.load(recipe.data, teacher_labels(recipe.model))
+        recipe = fit_to_rows(recipe, data.train)
+        texts = training_texts(task, recipe, data)
+    if recipe.training.device.type == "cpu":
+        use_available_cores(recipe.training.world_size)
+
+    with exit_on_user_error():
+        teacher, processor = first_model(recipe.model, task, recipe, data, texts)
+        check_recipe(recipe, teacher, task.collator(processor, data, recipe.data, True))
+    if recipe.training.process_index == 0:
+        print(run_plan(task, recipe, data, teacher, processor), flush=True)
+    if is_pretrained(recipe):
+        pretrained = pretrain(recipe, texts, stage_lengths(recipe, len(data.train)))  # it is not for streamed data
+        with exit_on_user_error():
+            teacher, processor = first_model(pretrained, task, recipe, data, texts)
+    collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
+    with exit_on_user_error((DataError,)):
+        folders = train_models(task, recipe, data, teacher, collator, eval_collator)
+        collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
+        report_results(task, recipe, data, folders, collators)
+
+
+def first_model(
+    args: ModelArguments, task: Task, recipe: Recipe, data: TaskData, texts: list[str]
+) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
+    """The model of the first stage that is the task's own, the same each time, and its processor."""
+    set_seed(recipe.training.seed)
+    return build_teacher(args, data.labels, texts, recipe.data.max_text_length, task)
+
+
+def open_output_folder(args: RecipeTrainingArguments) -> None:
+    """Make the folder of a run and try whether files can be written there, before there is any work to lose.
+
+    Raises:
+        FileExistsError: it holds a run that `args.resume` does not ask to continue.
+        ValueError: it cannot be made, or not be written to.
+    """
+    folder = Path(args.output_dir)
+    check_new_run(args)
+    PartialState().wait_for_everyone()  # until all have looked, the folder stays as it was
+    check_writable(folder, "training.output_dir")
+    if args.resume and not any((folder / name).is_dir() for name in STAGES):
+        logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
+
+
+def check_push(args: RecipeTrainingArguments) -> None:
+    """Raise `ValueError` if a stage is to be pushed from a machine that may not reach the Hub, and `ImportError` if no
+    wheel can be made that the push needs.
+    """
+    if args.push_to_hub and constants.HF_HUB_OFFLINE:
+        raise ValueError(
+            "training.push_to_hub=True, but HF_HUB_OFFLINE is set: unset it, or push the folder later with "
+            "`pumer-hf push`"
+        )
+    if args.push_to_hub and needs_wheel():
+        installation()
+
+
+def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` for what does not fit together, before hours of training."""
+    teacher.config.checked(recipe.reduction)
+    check_text_length(recipe.data.max_text_length, teacher)
+    check_aspect_ratio(collator.processor, recipe.data.keep_aspect_ratio, "data.keep_aspect_ratio")
+    computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
+    if recipe.training.cache_teacher_logits and collator.is_random:
+        raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
+    if computed_before and recipe.data.streaming:
+        name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
+        raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+    check_workers(recipe, collator)
+    check_image_size(recipe, teacher, collator)
+    check_method(recipe, teacher, collator)
+
+
+def check_workers(recipe: Recipe, collator: Collator) -> None:
+    """Raise `ValueError` if random inputs were the same in each epoch, as persistent workers keep their collator."""
+    for name in trained_stages(recipe) if collator.is_random else ():
+        if recipe.stage(name).dataloader_persistent_workers:
+            raise ValueError(
+                f"training.dataloader_persistent_workers=True of the stage {name}: the inputs of a row are drawn anew "
+                "each epoch, but such workers would draw the same again; leave it out"
+            )
+
+
+def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if a model does not take texts of this length."""
+    if length > model.config.max_text_length:
+        raise ValueError(
+            f"data.max_text_length={length}: the model takes at most {model.config.max_text_length} tokens"
+        )
+
+
+def report_results(
+    task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
+) -> None:
+    """Evaluate and measure the models of a run, and write, print and push what comes out."""
+    reductions = {"teacher": None, "student": recipe.reduction}
+    with whole_models(recipe.training):
+        models = {
+            name: load_model(folder, reductions[name], task).to(recipe.training.device)
+            for name, folder in folders.items()
+        }
+    report: dict[str, Any] = {
+        name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
+    }
+    if recipe.training.process_index == 0:
+        batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
+        report |= cost_report(models, batches["teacher"], recipe.training.benchmark_seconds, batches)
+        report |= {"missing_images": dict(data.missing_images)} if data.missing_images else {}
+        report["baselines"] = {} if recipe.data.streaming else task.baselines(data)
+        results = Path(recipe.training.output_dir) / "results.json"
+        write_json(results, report)
+        print(format_report(report, list(models)), f"Written to {results}", sep="\n")
+        if recipe.reduction is not None:
+            draw_example(models["student"], collators["student"], data.test[0], folders["student"])
+        write_run_cards(task, recipe, report, folders)
+        push_with_results(task, recipe, folders)
+
+
+def check_streaming(recipe: Recipe) -> None:
+    """Raise `ValueError` if the training data are streamed, but something has to be known of all of them before."""
+    if not recipe.data.streaming:
+        return
+    if not recipe.model.teacher and not recipe.model.checkpoint:
+        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
+    for name in trained_stages(recipe):
+        steps = recipe.stage(name).max_steps
+        if steps <= 0:
+            raise ValueError(
+                f"training.max_steps={steps} of the stage {name}: with data.streaming, give a number of steps, since "
+                "the number of rows is not known"
+            )
+
+
+def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
+    """The texts that a model from scratch takes its vocabulary from; none if there is a model already."""
+    if recipe.model.teacher or recipe.model.checkpoint:
+        return []
+    return list(task.texts(data.train))
+
+
+def train_models(
+    task: Task,
+    recipe: Recipe,
+    data: TaskData,
+    teacher: PuMerPreTrainedModel,
+    collator: Collator,
+    eval_collator: Collator,
+) -> dict[str, str]:
+    """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
+    record = made_from(recipe, data, collator.processor)
+    train = partial(
+        train_stage,
+        train=data.train,
+        validation=data.validation,
+        compute_metrics=task.metrics(data.validation, data.labels),
+        lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
+    )
+    # Arguments are made when their stage begins: they reset the state of accelerate, which takes a plugin of DeepSpeed
+    # once; and before its model is loaded, which ZeRO-3 shares out.
+    if recipe.model.teacher is None:
+        args = stage_arguments(task, recipe, "teacher")
+        with exit_on_user_error():
+            begin_stage(args, without_student(record))
+        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
+        folders = {"teacher": args.output_dir}
+    else:
+        folders = {"teacher": recipe.model.teacher}
+    if not recipe.has_student:
+        return folders
+    record["teacher"] = weights_of(folders["teacher"])
+    args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
+    with exit_on_user_error():
+        begin_stage(args, record)
+    student = load_model(folders["teacher"], recipe.reduction, task)
+    image_size = recipe.model.image_size
+    if image_size is not None:
+        student.resize_images(image_size)
+    with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+        frozen = load_model(folders["teacher"], None, task)
+    train = partial(
+        train,
+        collator=at_size(collator, image_size),
+        eval_collator=at_size(eval_collator, image_size),
+        processor=resized_processor(collator.processor, image_size),
+        teacher=frozen,
+        teacher_collator=None if image_size is None else collator,
+    )
+    if recipe.training.reducer_training is not None:
+        train_reducer(args, student, train)
+        folder = args.output_dir
+        args = stage_arguments(task, recipe, "student")
+        with exit_on_user_error():
+            begin_stage(args, record)
+        student = load_model(folder, recipe.reduction, task)
+    train(args, student)
+    return {**folders, "student": args.output_dir}
+
+
+def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, train: Callable[..., None]) -> None:
+    """A first stage of the student, in which only what reduces tokens and the head learn (TiP, Appendix A.1), without
+    the continuity loss.
+    """
+    args.push_to_hub = False  # the repository is the student's
+    begin_reducer_stage(student)
+    train(args, student)
+
+
+def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if the student cannot have images of the size that the recipe wants."""
+    size = recipe.model.image_size
+    if size is None:
+        return
+    if collator.is_random:
+        raise ValueError("model.image_size does not go with inputs that are drawn anew: the teacher sees others")
+    side, _ = patch_size(teacher.config)
+    if size < side or size % side:
+        raise ValueError(f"model.image_size={size}: must be a multiple of the patch size, {side}")
+    if is_deepspeed_zero3_enabled():
+        raise ValueError("model.image_size does not go with ZeRO-3: choose ZeRO-2 or DDP")
+
+
+def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
+    for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
+        check_label_smoothing(args, teacher)
+    schedule = parse_reduction(recipe.reduction)
+    learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
+    if recipe.training.reducer_training is not None and not learns:
+        raise ValueError("training.reducer_training is for a method that learns, such as tip")
+    if recipe.training.reduction_warmup_steps and learns:
+        raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
+    has_map = isinstance(recipe.data, VqaDataArguments) and recipe.data.image_saliency
+    if schedule is not None and METHODS[schedule.method].uses_prior and not has_map:
+        raise ValueError(
+            f"reduction.method={schedule.method!r} needs data.image_saliency, which VQA on digit scenes has"
+        )
+    if not isinstance(schedule, TipReductionConfig):
+        return
+    if isinstance(collator, RetrievalCollator) and schedule.contrastive_weight > 0:
+        raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
+    if teacher.base_model_prefix == "vilt" and teacher.config.max_image_length > 0 < schedule.continuity_weight:
+        raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
+
+
+def at_size(collator: Collator, image_size: int | None) -> Collator:
+    """The collator with images of another size; None: the same."""
+    return replace(collator, processor=resized_processor(collator.processor, image_size))
+
+
+def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
+    """Push what the stages have pushed once more, now that their cards have results."""
+    for name, folder in folders.items():
+        args = stage_arguments(task, recipe, name)
+        if args.push_to_hub and folder == args.output_dir:
+            commit = push_folder(
+                folder,
+                str(args.hub_model_id),
+                private=args.hub_private_repo,
+                revision=args.hub_revision,
+                commit_message="Results",
+                token=args.hub_token,
+            )
+            print(f"Pushed to {commit.commit_url}")
+
+
+def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArguments:
+    """The training arguments of a stage; the best model is the one with the best metric of the task, unless they say
+    which, and only one stage pushes to a repository.
+    """
+    args = recipe.stage(name)
+    if args.hub_model_id is None:
+        args.hub_model_id = Path(recipe.training.output_dir).name
+    if name == "teacher" and recipe.has_student:
+        # The repository is the student's, unless the teacher is given one of its own.
+        own = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
+        args.push_to_hub = args.push_to_hub and own not in (None, recipe.training.hub_model_id)
+    if recipe.training_values["metric_for_best_model"] is None:
+        args.metric_for_best_model, args.greater_is_better = task.best_metric, True
+    return args
+
+
+def evaluate(
+    task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
+) -> dict[str, Any]:
+    """The metrics of a model on the test data, in percent, and how many rows there were."""
+    if isinstance(collator, RetrievalCollator):
+        return evaluate_retrieval(args, model, data.test, collator)
+    logits, targets = predict(args, model, data.test, collator)
+    assert targets is not None, "every split of a task has labels"
+    metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
+    return {**accuracy_report(logits, targets, data.test), **metrics}
+
+
+def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
+    """A batch of the first test rows, again from the first if there are too few; without labels, on the device."""
+    rows = data.test.select([index % len(data.test) for index in range(args.per_device_eval_batch_size)])
+    batch = collator.for_benchmark()(list(rows))
+    return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}
