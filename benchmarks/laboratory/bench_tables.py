@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pumer_hf.bench.environment import machine_name
 from pumer_hf.bench.profiles import REGIMES
 
 from .paper import TABLES
@@ -14,12 +15,6 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
     """A table, its header first."""
     header, *rows = cells
     return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
-
-
-def machine_name(report: Mapping[str, Any]) -> str:
-    """On what a report was measured."""
-    machine = report["machine"]
-    return machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads")
 
 
 def report_name(report: Mapping[str, Any]) -> str:

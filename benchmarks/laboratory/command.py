@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
+from pumer_hf.bench.environment import machine_name
 from pumer_hf.recipes.recipe import exit_on_user_error
 from pumer_hf.recipes.threads import available_cores
 
 from . import store
-from .bench_tables import machine_name
 from .group import Study
 from .plan import SETTINGS, Cell, work_list
 from .render import render

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .bench_tables import bench_table, machine_name, markdown, measures_table, onnx_table, paper_table
+from pumer_hf.bench.environment import machine_name
+
+from .bench_tables import bench_table, markdown, measures_table, onnx_table, paper_table
 from .study_results import Summary
 from .study_tables import change, study_section
 

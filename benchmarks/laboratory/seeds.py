@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pumer_hf.bench.environment import machine_name
 from pumer_hf.bench.output import check_output
 from pumer_hf.hub.sources import public_command
 from pumer_hf.reading import read_object
@@ -18,7 +19,6 @@ from pumer_hf.recipes.record import RECORD_NAME, differences, recorded
 from pumer_hf.recipes.report import write_json
 
 from . import store
-from .bench_tables import machine_name
 from .render import headline
 
 TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}

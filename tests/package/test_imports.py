@@ -24,7 +24,7 @@ ROWS = [
     ("cli", "__main__"),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
-OUTSIDE = {"recipes", "tests", "examples", "benchmarks", "model_cards"}
+OUTSIDE = {"recipes", "tests", "examples", "benchmarks", "laboratory", "model_cards"}
 COMMAND_LINE = "pumer_hf_cli"
 """The package of the command. It imports `pumer_hf` when it runs; only the last row imports it."""
 

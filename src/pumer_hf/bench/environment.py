@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ def environment() -> dict[str, Any]:
     if processes > 1:
         machine["processes"] = processes
     return {"versions": versions, "machine": machine, "command": command_line(sys.argv)}
+
+
+def machine_name(report: Mapping[str, Any]) -> str:
+    """On what a report was measured."""
+    machine = report["machine"]
+    return machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads")
 
 
 def command_line(words: Sequence[str]) -> str:

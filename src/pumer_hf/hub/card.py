@@ -13,8 +13,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from laboratory.bench_tables import machine_name
-
+from ..bench.environment import machine_name
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
