@@ -10,7 +10,6 @@ Writes `benchmarks/results/distillation_step.json`.
 """
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -22,13 +21,14 @@ from datasets import Dataset
 from transformers import set_seed
 
 from pumer_hf import DistillationTrainer
-from pumer_hf.bench.environment import environment
 from pumer_hf.bench.throughput import interleaved_times
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.figures import duration
+from pumer_hf.folders import write_json
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import Recipe, parse_recipe
 from pumer_hf.recipes.threads import use_available_cores
+from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits
 
 ROOT = Path(__file__).parents[1]
@@ -96,7 +96,7 @@ def main() -> None:
         print(f"{name:12} {duration(row['milliseconds'] / 1000):>8} per step   {row['ratio']:.2f}x of finetuning")
     batch = {"rounds": len(times["cached"]), "batch_size": recipe.training.per_device_train_batch_size}
     regime = {**batch, "regime": "training step with data loading", "weights": "random"}
-    args.output.write_text(json.dumps({**regime, **report, **environment()}, indent=2) + "\n", encoding="utf-8")
+    write_json(args.output, {**regime, **report, **Environment.current().to_dict()})
 
 
 if __name__ == "__main__":

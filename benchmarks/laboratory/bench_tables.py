@@ -1,92 +1,87 @@
-"""Markdown tables of what `pumer-hf bench` and `pumer-hf measure` measured, rendered from their JSON files."""
+"""Markdown tables of what `pumer-hf bench`, `export` and `measure` measured, and of the paper's tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pumer_hf.bench.environment import machine_name
-from pumer_hf.bench.profiles import REGIMES
+from pumer_hf.bench.report import BenchReport
+from pumer_hf.export.report import LABELS, ExportReport
+from pumer_hf.measures.report import ExplanationReport
+from pumer_hf.results import REGIMES, markdown_table
 
 from .paper import TABLES
-from .paper_tables import table_cells
+from .paper_tables import PaperReport, table_cells
 
 
-def markdown(cells: Sequence[Sequence[str]]) -> str:
-    """A table, its header first."""
-    header, *rows = cells
-    return "".join(f"| {' | '.join(row)} |\n" for row in (header, ["---"] * len(header), *rows))
-
-
-def report_name(report: Mapping[str, Any]) -> str:
+def report_name(report: BenchReport) -> str:
     """The setting or the checkpoint of a report, and whether the image tower merges too."""
-    name = report.get("setting", report.get("checkpoint"))
-    tower = report["reduction"].get("image_tower_merge_ratio")
-    return name if tower is None else f"{name} with `image_tower_merge_ratio` {tower}"
+    tower = report.reduction.get("image_tower_merge_ratio") if isinstance(report.reduction, dict) else None
+    return report.name if tower is None else f"{report.name} with `image_tower_merge_ratio` {tower}"
 
 
-def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:
+def conditions_text(report: BenchReport) -> str:
+    """How the reduced model ran."""
+    name, conditions = report.reduced, report.conditions
+    how = [conditions.dtype[name], *(["compiled"] if name in conditions.compiled else [])]
+    if conditions.matmul_precision != "highest":
+        how.append(f"`--matmul-precision {conditions.matmul_precision}`")
+    return ", ".join([*how, *(["`pooled_only`"] if name in conditions.pooled_only else [])])
+
+
+def bench_table(reports: Mapping[str, BenchReport]) -> str:
     """A row per report of `pumer-hf bench` on a setting or a checkpoint: the reduced model beside itself unreduced."""
     cells = [["", "batch", "throughput", "GFLOPs", "over stock", "latency at batch 1"]]
     cells[0] += [*(f"memory, {regime}" for regime in REGIMES), "reduction's time", "machine"]
-    for report in reports:
-        throughput = report["throughput"]
-        first, *_, last = [name for name in report["gflops"] if name != "ratio"]
-        how = [report["dtype"][last], *(["compiled"] if last in report["compiled"] else [])]
-        precision = report.get("matmul_precision", "highest")
-        how += [] if precision == "highest" else [f"`--matmul-precision {precision}`"]
-        how += ["`pooled_only`"] if last in report.get("pooled_only", []) else []
-        row = [", ".join([report_name(report), *how]), str(throughput["batch_size"])]
-        row += [f"{throughput['ratio']:.2f}x", f"{report['gflops']['ratio']:.2f}x fewer"]
-        stock = throughput.get("stock")
-        row.append("" if stock is None else f"{throughput[last]['ratio'] / stock['ratio']:.2f}x")
-        row.append(f"{report['latency'][last]['ratio']:.2f}x" if "latency" in report else "")
-        for regime in REGIMES:
-            peaks = report["memory"][regime] if "memory" in report else None
-            row.append("" if peaks is None else f"{100 * peaks[last] / peaks[first]:.0f} %")
-        cells.append([*row, f"{100 * report['reduction_share'][last]:.1f} %", machine_name(report)])
-    return markdown(cells)
+    for report in reports.values():
+        cost, name, stock = report.cost, report.reduced, report.gain_over_stock
+        row = [f"{report_name(report)}, {conditions_text(report)}", str(report.throughput.batch_size)]
+        row += [f"{report.throughput.gain:.2f}x", f"{cost.gflops_gain:.2f}x fewer"]
+        row.append("" if stock is None else f"{stock:.2f}x")
+        row.append("" if cost.latency is None else f"{cost.latency.models[name].ratio:.2f}x")
+        memory = cost.memory
+        row += ["" if memory is None else f"{100 * memory.share(regime, name):.0f} %" for regime in REGIMES]
+        cells.append([*row, f"{100 * cost.reduction_share[name]:.1f} %", report.environment.machine_name])
+    return markdown_table(cells) + "\n"
 
 
-def paper_table(report: Mapping[str, Any]) -> str:
-    """A table of PuMer as `pumer-hf bench --table` measured it, the paper's figures in brackets."""
-    number = report["table"]
-    sizes = sorted({row["batch_size"] for row in report["rows"].values() if "batch_size" in row})
-    batch = f", batch {' to '.join(map(str, dict.fromkeys([sizes[0], sizes[-1]])))}" if sizes else ""
-    title = f"PuMer, Table {number}, on {machine_name(report)}{batch}:\n\n"
-    return title + markdown(table_cells(TABLES[number], report["rows"]))
+def paper_table(report: PaperReport) -> str:
+    """A table of PuMer as `benchmarks/paper.py` measured it, the paper's figures in brackets."""
+    batches = [row.batch_size for row in report.rows.values() if row.batch_size is not None]
+    ends = dict.fromkeys([min(batches), max(batches)]) if batches else {}
+    batch = f", batch {' to '.join(map(str, ends))}" if ends else ""
+    title = f"PuMer, Table {report.table}, on {report.environment.machine_name}{batch}:\n\n"
+    return title + markdown_table(table_cells(TABLES[report.table], report.rows)) + "\n"
 
 
-ONNX_COLUMNS = {
-    "stock": "stock transformers",
-    "pytorch": "PyTorch",
-    "onnxruntime_unreduced": "onnxruntime, unreduced",
-    "onnxruntime": "onnxruntime",
-    "int8": "int8",
-}
+ONNX_COLUMNS = ("stock", "pytorch", "onnxruntime_unreduced", "onnxruntime", "int8")
 """The models of `pumer-hf export` beside the unreduced one in PyTorch."""
 
 
-def onnx_table(reports: Sequence[Mapping[str, Any]]) -> str:
+def onnx_table(reports: Mapping[str, ExportReport]) -> str:
     """A row per report of `pumer-hf export` on a model that reduces: speeds over the unreduced model in PyTorch."""
-    cells = [["over PyTorch, unreduced", "batch", *ONNX_COLUMNS.values(), "machine"]]
-    for report in reports:
-        speeds = report["throughput"]
-        ratios = [f"{speeds[name]['ratio']:.2f}x" if name in speeds else "" for name in ONNX_COLUMNS]
-        name = Path(report["checkpoint"]).name
-        cells.append([name, str(speeds["batch_size"]), *ratios, machine_name(report)])
-    return markdown(cells)
+    labels = [*(LABELS[name] for name in ONNX_COLUMNS[:-1]), "int8"]
+    cells = [["over PyTorch, unreduced", "batch", *labels, "machine"]]
+    for report in reports.values():
+        speeds = report.throughput.speeds
+        ratios = [f"{speeds[name].ratio:.2f}x" if name in speeds else "" for name in ONNX_COLUMNS]
+        name = Path(report.checkpoint).name
+        cells.append([name, str(report.throughput.batch_size), *ratios, report.environment.machine_name])
+    return markdown_table(cells) + "\n"
 
 
-def measures_table(reports: Mapping[str, Mapping[str, Any]]) -> str:
+def measures_table(reports: Mapping[str, ExplanationReport]) -> str:
     """A row per report of `pumer-hf measure`, by its name: what the last layer keeps, and how faithful that is; behind
     each figure what random choices get.
     """
     cells = [["", "accuracy", "recall", "precision", "sufficiency", "comprehensiveness"]]
     for name, report in reports.items():
-        last = report["layers"][-1]
-        row = [name, f"{report['accuracy']['reduced']:.2f} %" if "accuracy" in report else ""]
-        row += [f"{last[key]:.1f} % (random {last[f'random_{key}']:.1f} %)" for key in ("recall", "precision")]
-        for key in ("sufficiency", "comprehensiveness"):
-            row.append(f"{report[key]:.2f} (random {report[f'random_{key}']:.2f})" if key in report else "")
+        found = report.explanations
+        last, faithfulness = found.layers[-1], found.faithfulness
+        row = [name, str(found.accuracy["reduced"]) if found.accuracy else ""]
+        for own, drawn in ((last.recall, last.random_recall), (last.precision, last.random_precision)):
+            row.append(f"{own:.1f} % (random {drawn:.1f} %)")
+        for measure in ("sufficiency", "comprehensiveness"):
+            drawn_name = f"random_{measure}"
+            known = measure in faithfulness
+            row.append(f"{faithfulness[measure].number} (random {faithfulness[drawn_name].number})" if known else "")
         cells.append(row)
-    return markdown(cells)
+    return markdown_table(cells) + "\n"

@@ -12,8 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import set_seed
 
-from pumer_hf.bench.cost import cost_report, measure_size
-from pumer_hf.bench.environment import environment
+from pumer_hf.bench.cost import measure_cost, measure_size
 from pumer_hf.bench.throughput import compare_throughput
 from pumer_hf.explain.maps import patch_size
 from pumer_hf.hub.trainer import training_facts
@@ -21,15 +20,15 @@ from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.recipes.runner import evaluate, stage_arguments
 from pumer_hf.recipes.stages import train_stage
+from pumer_hf.results import Environment
 from pumer_hf.training.parameters import begin_reducer_stage
 
 from . import store
 from .group import Shared
 from .methods import MAIN, METHODS, TRAINING_FREE, base_schedule, variant_of
 from .plan import Cell
-from .render import headline
-from .speeds import Option, changed, closest, distinct_schedules, is_close, speed_curve, spread
-from .study_results import TOLERANCE
+from .records import Calibration, Curve, scores
+from .speeds import TOLERANCE, Option, changed, closest, distinct_schedules, is_close, speed_curve, spread
 
 CURVE_POINTS = 6
 """How many scales of a schedule are measured to know the speed of all."""
@@ -37,56 +36,58 @@ MAX_MEASURES = 3
 """How many schedules are measured until one has the target speed."""
 
 
-def calibrate(shared: Shared, cell: Cell) -> dict[str, Any]:
+def calibrate(shared: Shared, cell: Cell) -> Calibration:
     """The schedule of a cell and its speed: read from the results, or found, measured and written there.
 
     The speed does not depend on the weights, so all seeds share it, and nothing should train meanwhile.
     """
     output = shared.study.output
-    known = store.read(output, cell.schedule_key)
+    known = store.load(output, cell.schedule_key, Calibration)
     if known is not None:
         return known
-    variant = variant_of(cell.method, cell.schedule_variant)
+    variant, reached = variant_of(cell.method, cell.schedule_variant), True
     if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
-        main = calibrate(shared, replace(cell, variant=MAIN))
-        record = measure(shared, cell, Option(changed(main["reduction"], variant))) if main["reached"] else main
-        reached = main["reached"]
+        found = calibrate(shared, replace(cell, variant=MAIN))
+        reached = found.reached
+        if reached:
+            assert found.option.reduction is not None, f"{cell.method}: a variant of a method that reduces nothing"
+            found = measure(shared, cell, Option(changed(found.option.reduction, variant)))
     elif cell.target is None:
-        record = measure(shared, cell, Option(base_schedule(cell.method, cell.backbone, variant)))
-        reached = True
+        found = measure(shared, cell, Option(base_schedule(cell.method, cell.backbone, variant)))
     else:
-        record, reached = find(shared, cell, cell.target)
-    record |= {"target": cell.target, "reached": reached}
-    store.write(output, cell.schedule_key, record)
-    return record
+        found, reached = find(shared, cell, cell.target)
+    found = replace(found, target=cell.target, reached=reached)
+    store.write(output, cell.schedule_key, found)
+    return found
 
 
-def find(shared: Shared, cell: Cell, target: float) -> tuple[dict[str, Any], bool]:
+def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
     """Measure the option of a method whose speed is closest to the target; and whether any is so fast.
 
-    The curve is as old as the machine's mood then. If the option proves faster or slower by more than `TOLERANCE`,
-    the whole curve is taken to be so, and the next closest one is measured.
+    The machine may have become faster or slower since the curve was measured. If the option differs from the curve by
+    more than `TOLERANCE`, the whole curve is taken to differ by the same factor, and the next closest option is
+    measured.
     """
-    curve, records = calibrate_curve(shared, cell), []
-    speeds = curve["speeds"]
+    curve, measured = calibrate_curve(shared, cell), []
+    speeds = list(curve.speeds)
     for _ in range(MAX_MEASURES):
         best = closest(speeds, target)
-        records.append(measure(shared, cell, Option(curve["reductions"][best], curve["image_sizes"][best])))
-        ratio = records[-1]["throughput"]["ratio"]
+        measured.append(measure(shared, cell, curve.options[best]))
+        ratio = measured[-1].speed
         speeds = [speed * ratio / speeds[best] for speed in speeds]
         if is_close(ratio, target) or closest(speeds, target) == best:
             break
-    record = min(records, key=lambda record: abs(math.log(record["throughput"]["ratio"] / target)))
-    return record, max(speeds) >= (1 - TOLERANCE) * target
+    nearest = min(measured, key=lambda one: abs(math.log(one.speed / target)))
+    return nearest, max(speeds) >= (1 - TOLERANCE) * target
 
 
-def calibrate_curve(shared: Shared, cell: Cell) -> dict[str, Any]:
+def calibrate_curve(shared: Shared, cell: Cell) -> Curve:
     """How fast a student is at every scale of its schedule: read from the results, or measured and written there.
 
     A few options take turns with the teacher in one run, so that a change of the machine's speed meets all alike.
     """
     output = shared.study.output
-    known = store.read(output, cell.curve_key)
+    known = store.load(output, cell.curve_key, Curve)
     if known is not None:
         return known
     options = options_of(shared, cell)
@@ -102,16 +103,10 @@ def calibrate_curve(shared: Shared, cell: Cell) -> dict[str, Any]:
         whole,
         own_inputs={str(point): inputs[point] for point in points},
         warmup=1,
-        seconds=2.5 * shared.study.setting.benchmark_seconds,
+        seconds=2.5 * shared.study.size.benchmark_seconds,
     )
-    curve = {
-        "reductions": [option.reduction for option in options],
-        "image_sizes": [option.image_size for option in options],
-        "gains": gains,
-        "speeds": speed_curve(gains, points, [throughput[str(point)]["ratio"] for point in points]),
-        "throughput": throughput,
-        **environment(),
-    }
+    speeds = speed_curve(gains, points, [throughput.speeds[str(point)].ratio for point in points])
+    curve = Curve(tuple(options), tuple(gains), tuple(speeds), throughput, Environment.current())
     store.write(output, cell.curve_key, curve)
     return curve
 
@@ -132,20 +127,20 @@ def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value[:1] for name, value in batch.items()}
 
 
-def measure(shared: Shared, cell: Cell, option: Option) -> dict[str, Any]:
-    """What an option costs beside the teacher, interleaved in one run; see [`cost_report`]."""
+def measure(shared: Shared, cell: Cell, option: Option) -> Calibration:
+    """What an option costs beside the teacher, interleaved in one run; see [`measure_cost`]."""
     student = shared.student(option.reduction, option.image_size).eval()
     smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
-    report = cost_report(
+    cost = measure_cost(
         {"teacher": shared.teacher, "student": student},
         shared.batch(cell.method),
-        shared.study.setting.benchmark_seconds,
+        shared.study.size.benchmark_seconds,
         own_inputs=None if smaller is None else {"student": smaller},
     )
-    return {"reduction": student.config.reduction, "image_size": option.image_size, **report}
+    return Calibration(Option(student.config.reduction, option.image_size), cost, Environment.current())
 
 
-def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, Any]:
+def run_cell(shared: Shared, cell: Cell, schedule: Calibration) -> dict[str, Any]:
     """Train the student of a cell from the teacher, and evaluate it on the test split.
 
     Args:
@@ -157,25 +152,24 @@ def run_cell(shared: Shared, cell: Cell, schedule: dict[str, Any]) -> dict[str, 
         The result, of plain JSON types, as it is written. Out of reach, nothing is trained. What training prints goes
         to a log beside the student.
     """
-    result: dict[str, Any] = {**cell.to_dict(), "reduction": schedule["reduction"]}
-    result |= {"image_size": schedule["image_size"], "speed": schedule["throughput"]["ratio"]}
-    if not schedule["reached"]:
-        return {**result, "status": store.OUT_OF_REACH, **environment()}
+    option = schedule.option
+    result: dict[str, Any] = {**cell.to_dict(), "reduction": option.reduction}
+    result |= {"image_size": option.image_size, "speed": schedule.speed}
+    if not schedule.reached:
+        return {**result, "status": store.OUT_OF_REACH, **Environment.current().to_dict()}
     args = student_arguments(shared, cell)
     set_seed(args.seed)
-    student = shared.student(schedule["reduction"], schedule["image_size"])
+    student = shared.student(option.reduction, option.image_size)
     start, log = time.perf_counter(), Path(f"{args.output_dir}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
         if cell.variant != TRAINING_FREE:
-            train(shared, cell, args, student, schedule["image_size"])
+            train(shared, cell, args, student, option.image_size)
             result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
-        collator = shared.collator(cell.method, schedule["image_size"])
-        report = evaluate(shared.task, args, student, shared.data, collator)
-    metric = headline(report)
-    result |= {"status": store.DONE, "metric": metric, "value": report[metric], "report": report}
-    result |= {name: schedule[name] for name in ("gflops", "tokens_per_layer", "throughput")}
-    return {**result, **environment()}
+        collator = shared.collator(cell.method, option.image_size)
+        evaluation = evaluate(shared.task, args, student, shared.data, collator)
+    result |= {"status": store.DONE, **scores(evaluation)}
+    return {**result, **schedule.cost.to_dict(), **Environment.current().to_dict()}
 
 
 def train(
@@ -209,11 +203,11 @@ def train(
 
 def student_arguments(shared: Shared, cell: Cell, part: float = 1.0, suffix: str = "") -> RecipeTrainingArguments:
     """The student's training arguments for a part of its steps, with a folder of its own: the recipe's, but for the
-    setting, the seed and the variant.
+    size of the study, the seed and the variant.
     """
     values: dict[str, Any] = {
         **shared.recipe.training_values,
-        **shared.study.setting.student,
+        **shared.study.size.student,
         **variant_of(cell.method, cell.variant).training,
         "seed": cell.seed,
         "save_strategy": "no",  # a killed cell starts again: it takes a minute

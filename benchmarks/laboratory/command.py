@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from pumer_hf.bench.environment import machine_name
 from pumer_hf.recipes.recipe import exit_on_user_error
 from pumer_hf.recipes.threads import available_cores
+from pumer_hf.results import Environment
 
 from . import store
 from .group import Study
-from .plan import SETTINGS, Cell, work_list
+from .plan import SIZES, Cell, work_list
 from .render import render
 from .study_plot import load_figure, write_plots
 from .study_tables import study_report
@@ -33,14 +33,14 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
     """
     args = build_parser(description).parse_args(arguments)
     with exit_on_user_error():
-        default = root / "benchmarks" / "results" / RESULTS[args.setting]
+        default = root / "benchmarks" / "results" / RESULTS[args.size]
         output = args.output or default
         documents = [root / "README.md"] if output == default else []
         if args.render:
             render_all(output, documents)
             return
-        cells = selected(work_list(SETTINGS[args.setting]), args.only)
-        study = Study(args.setting, output, args.work or root / "outputs" / "study", root / "recipes", args.teacher)
+        cells = selected(work_list(SIZES[args.size]), args.only)
+        study = Study(args.size, output, args.work or root / "outputs" / "study", root / "recipes", args.teacher)
         if args.list:
             print(*(f"{MARKS[store.state(output, cell)]:12}  {cell.key}" for cell in cells), sep="\n")
             return
@@ -53,7 +53,7 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
             print(known)
         torch.set_num_threads(args.threads or available_cores())
         logging.disable_progress_bar()  # of each model that is loaded or saved
-        store.write_plan(output, work_list(SETTINGS[args.setting]))
+        store.write_plan(output, work_list(SIZES[args.size]))
         left = run_study(study, cells, jobs=args.jobs, minutes=args.minutes)
         render_all(output, documents)
     print(summary(output, cells, left))
@@ -67,8 +67,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     """The flags of the study."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
+        "--size",
         "--setting",
-        choices=SETTINGS,
+        choices=SIZES,
         default="cpu",
         help="how much: cpu is ViLT on digit scenes, gpu everything, tiny two cells to see that all works "
         "(default: %(default)s)",
@@ -106,7 +107,7 @@ def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
     """The cells whose key matches a glob; raises `ValueError` if there are none."""
     found = [cell for cell in cells if pattern is None or fnmatch(cell.key, pattern)]
     if not found:
-        raise ValueError(f"--only {pattern}: no cell of the setting has such a name; --list prints all")
+        raise ValueError(f"--only {pattern}: no cell of this size has such a name; --list prints all")
     return found
 
 
@@ -144,7 +145,7 @@ def found(output: Path, cells: Sequence[Cell]) -> str | None:
     if not known:
         return None
     records = [store.read(output, cell.schedule_key) or store.read(output, cell.key) for cell in known]
-    machines = dict.fromkeys(machine_name(record) for record in records if record is not None)
+    machines = dict.fromkeys(Environment.from_dict(record).machine_name for record in records if record is not None)
     text = (
         f"{len(known)} of {len(cells)} cells have a result in {output} already ({counts(states)}), "
         f"measured on {'; '.join(machines)}. They are not done again."

@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import ProcessorMixin, set_seed
 
 from pumer_hf.bench.cost import measure_size
-from pumer_hf.bench.environment import environment
 from pumer_hf.data.collator import Collator
 from pumer_hf.data.task import Task, TaskData
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
@@ -21,19 +20,20 @@ from pumer_hf.recipes.pretraining import pretrain
 from pumer_hf.recipes.recipe import Recipe, parse_recipe
 from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
 from pumer_hf.recipes.stages import is_complete
+from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits
 
 from . import store
 from .methods import METHODS
-from .plan import DATA_SETS, SETTINGS, Setting
-from .render import headline
+from .plan import DATA_SETS, SIZES, StudySize
+from .records import TeacherResult
 
 
 @dataclass(frozen=True)
 class Study:
     """Where a study is, and what is asked for; small, so that it travels to worker processes."""
 
-    setting_name: str
+    size_name: str
     output: Path
     """Folder of the results."""
     work: Path
@@ -44,9 +44,9 @@ class Study:
     """A trained teacher, folder or Hub id, instead of one by the recipe."""
 
     @property
-    def setting(self) -> Setting:
+    def size(self) -> StudySize:
         """How much work."""
-        return SETTINGS[self.setting_name]
+        return SIZES[self.size_name]
 
     def folder(self, data: str, backbone: str) -> Path:
         """Where a teacher and its students are."""
@@ -57,7 +57,7 @@ class Study:
         folder = self.folder(data, backbone)
         trained = folder / "teacher"
         teacher = self.teacher or (str(trained) if is_complete(trained) else None)
-        flags = ["--output_dir", str(folder), "--resume", "true", "--report_to", "none", *self.setting.arguments()]
+        flags = ["--output_dir", str(folder), "--resume", "true", "--report_to", "none", *self.size.arguments()]
         if teacher is not None:
             flags += ["--teacher", teacher]
         path = self.recipes / backbone / data / "pumer.yaml"
@@ -144,21 +144,28 @@ def check_teacher(shared: Shared, group: str) -> None:
     """
     study, name = shared.study, store.teacher_name(group)
     fingerprint = weights_fingerprint(shared.teacher)
-    known = store.read(study.output, name)
+    known = store.load(study.output, name, TeacherResult)
     if known is not None:
-        if known["weights"] != fingerprint:
+        if known.weights != fingerprint:
             raise ValueError(
                 f"{study.output / name}.json is about another teacher than {shared.teacher_folder}: give --teacher "
                 "the old one, or choose another --output"
             )
         return
     args = shared.recipe.training
-    report = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
+    evaluation = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
     example = {key: value[:1] for key, value in shared.batch("none").items()}
     gflops, tokens = measure_size(shared.teacher, example)
-    metric = headline(report)
-    result = {"status": store.DONE, "group": group, "metric": metric, "value": report[metric], "weights": fingerprint}
-    result |= {"gflops": gflops, "tokens_per_layer": tokens, "report": report, **environment()}
+    result = TeacherResult(
+        group=group,
+        metric=evaluation.main_name,
+        value=evaluation.main,
+        gflops=gflops,
+        environment=Environment.current(),
+        weights=fingerprint,
+        tokens_per_layer=tuple(tokens),
+        evaluation=evaluation,
+    )
     store.write(study.output, name, result)
 
 

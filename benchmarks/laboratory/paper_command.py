@@ -3,8 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
-from pumer_hf.bench.output import check_output, finish
-from pumer_hf_cli.bench import add_measuring_arguments, check_measuring, measuring_settings
+from pumer_hf.results import check_results_file
+from pumer_hf_cli.bench import add_measuring_arguments, check_measuring, measuring_options
 
 from .paper import TABLES
 from .paper_tables import run_table
@@ -21,11 +21,11 @@ def paper_command(description: str, arguments: Sequence[str] | None = None) -> N
     args = parser.parse_args(arguments)
     try:
         check_measuring(args)
-        check_output(args.output)
-        lines, report = run_table(args.table, measuring_settings(args))
+        check_results_file(args.output)
+        lines, report = run_table(args.table, measuring_options(args))
     except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(*lines, finish(report, args.output), sep="\n")
+    print(*lines, report.finish(args.output), sep="\n")
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

@@ -1,18 +1,16 @@
 """`python benchmarks/paper.py N`: the rows of a table of the paper, measured, beside its figures."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from pumer_hf.bench.contenders import Contender, Settings, contender, stock_contender
-from pumer_hf.bench.cost import format_table
-from pumer_hf.bench.environment import environment
+from pumer_hf.bench.contenders import BenchOptions, Contender, contender, stock_contender
 from pumer_hf.bench.full_size import TEXT_LENGTH, paper_model
 from pumer_hf.bench.measure import measure, sizes
-from pumer_hf.bench.profiles import REGIMES
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.results import REGIMES, Environment, Results, text_table
 
 from .paper import TABLES, Row
 
@@ -20,39 +18,87 @@ BASELINE = "original"
 Builder = Callable[..., PuMerPreTrainedModel]
 
 
-def run_table(number: int, settings: Settings, build: Builder = paper_model) -> tuple[list[str], dict[str, Any]]:
+@dataclass(frozen=True)
+class MeasuredRow:
+    """What was measured for a row of a table. What its table does not have is None or empty."""
+
+    batch_size: int | None = None
+    rounds: int | None = None
+    throughput: float | None = None
+    """The speed as a multiple of the original's."""
+    throughput_over_stock: float | None = None
+    gflops_ratio: float | None = None
+    """How many times fewer FLOPs than the original it needs."""
+    reduction_share: float | None = None
+    """The part of the time that goes into reducing tokens."""
+    memory_saved: dict[str, float] = field(default_factory=dict)
+    """By regime: the part of the original's peak memory."""
+    gflops: dict[str, float] = field(default_factory=dict)
+    """Of the original and of the reduced model, and the `ratio` of both."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "MeasuredRow":
+        """From a file, in which the paper's figures stand beside the measured ones."""
+        return cls(**{name: value for name, value in values.items() if name != "paper"})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What was measured, for a file."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, {})}
+
+
+@dataclass(frozen=True)
+class PaperReport(Results):
+    """A table of PuMer, measured."""
+
+    table: int
+    """Its number."""
+    text_length: int
+    rows: dict[str, MeasuredRow]
+    """By label."""
+    environment: Environment
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PaperReport":
+        rows = {label: MeasuredRow.from_dict(row) for label, row in values["rows"].items()}
+        return cls(values["table"], values["text_length"], rows, Environment.from_dict(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        told = {row.label: paper(row) for row in TABLES[self.table]}
+        rows = {label: {**row.to_dict(), "paper": told[label]} for label, row in self.rows.items()}
+        return {"table": self.table, "text_length": self.text_length, "rows": rows, **self.environment.to_dict()}
+
+
+def run_table(number: int, options: BenchOptions, build: Builder = paper_model) -> tuple[list[str], PaperReport]:
     """Measure the rows of a table of PuMer with full-size models of random weights: what they cost, not how good they
     are.
 
     Args:
         number: 1 (backbone x task), 2 (METER at other resolutions), 4 (design choices), 7 (FLOPs).
-        settings: how to measure; the latency is left out.
+        options: how to measure; the latency is left out.
         build: makes a model from backbone, task, reduction and image size.
 
     Returns:
-        Lines to print, and the results: `rows` by label, each with what was measured and the paper's figures, and the
-        [`environment`].
+        Lines to print, and the results.
 
     Raises:
         ValueError: there is no such table.
     """
     if number not in TABLES:
         raise ValueError(f"table {number}: choose one of {', '.join(map(str, TABLES))}")
-    settings, rows = replace(settings, latency=False), TABLES[number]
+    options, rows = replace(options, latency=False), TABLES[number]
     alone = number in (1, 7)  # each row has an original of its own
     groups: Sequence[Sequence[Row]] = [[row] for row in rows] if alone else [rows]
-    measured: dict[str, dict[str, Any]] = {}
+    measured: dict[str, MeasuredRow] = {}
     for group in tqdm(groups, desc=f"Table {number}", unit="run"):
-        measured |= count_group(group, build) if number == 7 else measure_group(group, settings, build)
-    report = {"table": number, "text_length": TEXT_LENGTH, "rows": measured, **environment()}
-    lines = [format_table(table_cells(rows, measured)), f"Full-size models with random weights; {settings.dtype}."]
+        measured |= count_group(group, build) if number == 7 else measure_group(group, options, build)
+    lines = [text_table(table_cells(rows, measured)), f"Full-size models with random weights; {options.dtype}."]
     if number != 7:
         lines.append("x: throughput of the original in the same run. Memory: peak of the activations that is saved.")
         lines.append(
             "The paper's figures are of other GPUs. Its memory stands beside that of a training step, as the code"
         )
         lines.append("released with it measures memory with gradients on.")
-    return lines, report
+    return lines, PaperReport(number, TEXT_LENGTH, measured, Environment.current())
 
 
 def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrainedModel]:
@@ -62,46 +108,44 @@ def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrain
     return models | {row.label: build(row.backbone, row.task, row.reduction, row.image_size) for row in group}
 
 
-def count_group(group: Sequence[Row], build: Builder) -> dict[str, dict[str, Any]]:
+def count_group(group: Sequence[Row], build: Builder) -> dict[str, MeasuredRow]:
     """The FLOPs of some rows."""
-    settings, found = Settings(), {}
-    contenders = {name: contender(model, TEXT_LENGTH, settings) for name, model in build_group(group, build).items()}
-    counted = sizes({name: (one, one.inputs(1)) for name, one in contenders.items()})
-    for row in group:
-        original, own = counted["gflops"][BASELINE], counted["gflops"][row.label]
-        found[row.label] = {
-            "gflops": {BASELINE: original, "reduced": own, "ratio": original / own},
-            "paper": paper(row),
-        }
-    return found
+    options = BenchOptions()
+    contenders = {name: contender(model, TEXT_LENGTH, options) for name, model in build_group(group, build).items()}
+    gflops = sizes({name: (one, one.inputs(1)) for name, one in contenders.items()}).gflops
+    original = gflops[BASELINE]
+    return {
+        row.label: MeasuredRow(
+            gflops={BASELINE: original, "reduced": gflops[row.label], "ratio": original / gflops[row.label]}
+        )
+        for row in group
+    }
 
 
-def measure_group(group: Sequence[Row], settings: Settings, build: Builder) -> dict[str, dict[str, Any]]:
+def measure_group(group: Sequence[Row], options: BenchOptions, build: Builder) -> dict[str, MeasuredRow]:
     """Some rows beside their original, in one interleaved run; where a row stands alone, beside stock transformers."""
     models = build_group(group, build)
     contenders: dict[str, Contender] = {}
     for name, model in models.items():
-        contenders[name] = contender(model, TEXT_LENGTH, settings)
-        stock = stock_contender(model, TEXT_LENGTH, settings) if name == BASELINE and len(group) == 1 else None
+        contenders[name] = contender(model, TEXT_LENGTH, options)
+        stock = stock_contender(model, TEXT_LENGTH, options) if name == BASELINE and len(group) == 1 else None
         if stock is not None:
             contenders["stock"] = stock
-    report = measure(contenders, settings)
-    speeds, found = report["throughput"], {}
-    for row in group:
-        own: dict[str, Any] = {
-            "batch_size": speeds["batch_size"],
-            "rounds": speeds["rounds"],
-            "throughput": speeds[row.label]["ratio"],
-            "gflops_ratio": report["gflops"][BASELINE] / report["gflops"][row.label],
-            "reduction_share": report["reduction_share"].get(row.label),
-        }
-        if "stock" in contenders:
-            own["throughput_over_stock"] = speeds[row.label]["ratio"] / speeds["stock"]["ratio"]
-        if settings.memory:
-            peaks = {regime: report["memory"][regime] for regime in REGIMES}
-            own["memory_saved"] = {regime: 1 - peaks[regime][row.label] / peaks[regime][BASELINE] for regime in peaks}
-        found[row.label] = {**own, "paper": paper(row)}
-    return found
+    cost = measure(contenders, options)
+    assert cost.throughput is not None, "`measure` always gives it"
+    speeds, memory = cost.throughput.speeds, cost.memory
+    return {
+        row.label: MeasuredRow(
+            batch_size=cost.throughput.batch_size,
+            rounds=cost.throughput.rounds,
+            throughput=speeds[row.label].ratio,
+            throughput_over_stock=speeds[row.label].ratio / speeds["stock"].ratio if "stock" in speeds else None,
+            gflops_ratio=cost.gflops[BASELINE] / cost.gflops[row.label],
+            reduction_share=cost.reduction_share.get(row.label),
+            memory_saved={} if memory is None else {name: 1 - memory.share(name, row.label) for name in REGIMES},
+        )
+        for row in group
+    }
 
 
 def paper(row: Row) -> dict[str, Any]:
@@ -111,30 +155,30 @@ def paper(row: Row) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def table_cells(rows: Sequence[Row], measured: dict[str, dict[str, Any]]) -> list[list[str]]:
+def table_cells(rows: Sequence[Row], measured: Mapping[str, MeasuredRow]) -> list[list[str]]:
     """The table, its header first, with the paper's figures in brackets."""
-    if "gflops" in measured[rows[0].label]:
+    if measured[rows[0].label].gflops:
         cells = [["GFLOPs per example (paper)", BASELINE, "PuMer", "times fewer"]]
         for row in rows:
-            gflops, (original, pumer) = measured[row.label]["gflops"], row.gflops or (0, 0)
+            gflops, (original, pumer) = measured[row.label].gflops, row.gflops or (0, 0)
             counts = [f"{gflops[BASELINE]:.1f} ({original:g})", f"{gflops['reduced']:.1f} ({pumer:g})"]
             cells.append([row.label, *counts, f"{gflops['ratio']:.2f}x ({original / pumer:.2f}x)"])
         return cells
     header = ["(paper)", "throughput", "GFLOPs", "over stock", *(f"memory, {regime}" for regime in REGIMES)]
-    cells = [[*header, "reduction's time"]]
-    for row in rows:
-        own = measured[row.label]
-        line = [row.label, f"{own['throughput']:.2f}x ({row.throughput:.2f}x)", f"{own['gflops_ratio']:.2f}x"]
-        line.append(f"{own['throughput_over_stock']:.2f}x" if "throughput_over_stock" in own else "")
-        for regime in REGIMES:
-            told = f" ({change(row.memory_saved)})" if regime == "training" and row.memory_saved else ""
-            line.append(f"{change(own['memory_saved'][regime])}{told}" if "memory_saved" in own else "")
-        share = own["reduction_share"]
-        cells.append([*line, "" if share is None else f"{100 * share:.1f} %"])
-    return cells
+    return [[*header, "reduction's time"], *([row.label, *speed_cells(row, measured[row.label])] for row in rows)]
 
 
-def change(saved: float) -> str:
+def speed_cells(row: Row, own: MeasuredRow) -> list[str]:
+    """The cells of a row about speed and memory, without its label."""
+    line = [f"{own.throughput:.2f}x ({row.throughput:.2f}x)", f"{own.gflops_ratio:.2f}x"]
+    line.append("" if own.throughput_over_stock is None else f"{own.throughput_over_stock:.2f}x")
+    for regime in REGIMES:
+        told = f" ({memory_change(row.memory_saved)})" if regime == "training" and row.memory_saved else ""
+        line.append(f"{memory_change(own.memory_saved[regime])}{told}" if own.memory_saved else "")
+    return [*line, "" if own.reduction_share is None else f"{100 * own.reduction_share:.1f} %"]
+
+
+def memory_change(saved: float) -> str:
     """By how much something grows of which a part is saved, such as `-45 %`."""
     percent = round(-100 * saved)
     return f"{percent:+d} %" if percent else "0 %"

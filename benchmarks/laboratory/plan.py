@@ -85,7 +85,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Setting:
+class StudySize:
     """How much work, and for which machine.
 
     Args:
@@ -119,9 +119,9 @@ TINY_MODEL = {
     "patch_size": 8,
     "max_position_embeddings": 12,
 }
-SETTINGS = {
-    "cpu": Setting((FIRST,), student={"max_steps": 500}),
-    "gpu": Setting(
+SIZES = {
+    "cpu": StudySize((FIRST,), student={"max_steps": 500}),
+    "gpu": StudySize(
         (
             FIRST,
             Group("digit_scenes", "meter", speeds=METER_SPEEDS),
@@ -129,7 +129,7 @@ SETTINGS = {
             *(Group(data, "meter", speeds=(1.3,)) for data in OTHERS if data.startswith("digit_scenes")),
         )
     ),
-    "tiny": Setting(
+    "tiny": StudySize(
         (Group("digit_scenes", "vilt", speeds=(1.3,), seeds=(0,), methods=(NONE, "pumer")),),
         flags={
             "config": TINY_MODEL,
@@ -149,14 +149,14 @@ SETTINGS = {
 cells of a model too small to learn, to see that all works."""
 
 
-def work_list(setting: Setting, methods: Callable[[str], Sequence[str]] = available) -> list[Cell]:
-    """All cells of a setting, the most important first: a method at a speed for one seed, then the others.
+def work_list(size: StudySize, methods: Callable[[str], Sequence[str]] = available) -> list[Cell]:
+    """All cells of a study, the most important first: a method at a speed for one seed, then the others.
 
     Args:
-        setting: one of `SETTINGS`.
+        size: one of `SIZES`.
         methods: the methods that there are for a backbone.
     """
-    return [cell for group in setting.groups for cell in group_cells(group, methods(group.backbone))]
+    return [cell for group in size.groups for cell in group_cells(group, methods(group.backbone))]
 
 
 def group_cells(group: Group, methods: Sequence[str]) -> list[Cell]:

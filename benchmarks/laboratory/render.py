@@ -10,28 +10,24 @@ The paths are relative to the document.
 """
 
 import argparse
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-from pumer_hf.bench.environment import machine_name
+from pumer_hf.bench.report import BenchReport
+from pumer_hf.export.report import ExportReport
+from pumer_hf.measures.report import ExplanationReport
+from pumer_hf.results import Report, Results, best_of, markdown_table
 
-from .bench_tables import bench_table, markdown, measures_table, onnx_table, paper_table
-from .study_results import Summary
+from .bench_tables import bench_table, measures_table, onnx_table, paper_table
+from .paper_tables import PaperReport
 from .study_tables import change, study_section
 
 BLOCK = re.compile(
     r"(?P<start><!-- (?P<kind>[a-z]+): (?P<names>[^>]+?) -->\n).*?(?P<end><!-- /(?P=kind) -->)", re.DOTALL
 )
-
-
-def headline(report: Mapping[str, Any]) -> str:
-    """Name of the metric that tables show: accuracy, or recall@1 of retrieval."""
-    return "accuracy" if "accuracy" in report else "text_to_image_recall@1"
-
-
 ONE_RUN = "Each row is one run."
 SEVERAL_SEEDS = (
     "Where n is given, that many students were trained from one teacher, a seed each: mean, and [lowest, highest] of "
@@ -39,55 +35,62 @@ SEVERAL_SEEDS = (
 )
 
 
-def results_table(results: dict[str, dict[str, Any]]) -> str:
+def recipes_table(reports: Mapping[str, Report]) -> str:
     """One row per `results.json` of a recipe, by its name: what the student costs in accuracy and wins in speed; and a
     line about how many students a row is of.
     """
-    header = ["", "teacher", "PuMer student", "baseline without image", "measured speed", "machine", "GFLOPs"]
-    rows = [header]
-    for name, report in results.items():
-        metric = headline(report["teacher"])
-        teacher, student = report["teacher"][metric], report["student"][metric]
-        baseline = max(report["baselines"].values(), default=None)
+    rows = [["", "teacher", "PuMer student", "baseline without image", "measured speed", "machine", "GFLOPs"]]
+    for name, report in reports.items():
+        teacher, student, gflops = report.evaluations["teacher"], report.evaluations["student"], report.cost.gflops
+        baseline = best_of(report.baselines.values())
         rows.append(
             [
-                name if metric == "accuracy" else f"{name} ({metric.replace('_', '-')})",
-                f"{teacher:.2f} %",
-                f"{student:.2f} % ({_change(report, student - teacher)})",
-                "" if baseline is None else f"{baseline:.1f} %",
-                _speed(report),
-                machine_name(report),
-                f"{report['gflops']['teacher']:.4f} -> {report['gflops']['student']:.4f}",
+                row_name(name, report),
+                str(teacher.main),
+                f"{student.main} ({student_change(report)})",
+                "" if baseline is None else baseline.text(1),
+                student_speed(report),
+                report.environment.machine_name,
+                f"{gflops['teacher']:.4f} -> {gflops['student']:.4f}",
             ]
         )
-    note = SEVERAL_SEEDS if any("seeds" in report for report in results.values()) else ONE_RUN
-    return f"{markdown(rows)}\n{note}\n"
+    note = SEVERAL_SEEDS if any(report.seeds for report in reports.values()) else ONE_RUN
+    return f"{markdown_table(rows)}\n\n{note}\n"
 
 
-def _change(report: Mapping[str, Any], single: float) -> str:
+def row_name(name: str, report: Report) -> str:
+    """The name of a row, with the metric and its direction where that is not an accuracy."""
+    teacher = report.evaluations["teacher"]
+    if teacher.main_name == "accuracy":
+        return name
+    lower = "" if teacher.main.higher_is_better else "; lower is better"
+    return f"{name} ({teacher.main_name.replace('_', '-')}{lower})"
+
+
+def student_change(report: Report) -> str:
     """The change of the student against its teacher, over its seeds if there are several."""
-    if "seeds" not in report:
-        return f"{single:+.2f}"
-    summary = Summary(tuple(report["seeds"]))
-    return change(summary, {"value": report["teacher"][headline(report["teacher"])]}, with_speed=False)
+    teacher, student = report.evaluations["teacher"].main, report.evaluations["student"].main
+    if report.seeds:
+        return change([run.student.main for run in report.seeds], teacher)
+    return teacher.signed(student.value - teacher.value)
 
 
-def _speed(report: Mapping[str, Any]) -> str:
+def student_speed(report: Report) -> str:
     """The measured speed of the student, over its seeds if there are several."""
-    if "seeds" not in report:
-        return f"{report['throughput']['ratio']:.2f}x"
-    speeds = [run["speed"] for run in report["seeds"]]
-    return f"{Summary(tuple(report['seeds'])).speed:.2f}x [{min(speeds):.2f}x, {max(speeds):.2f}x]"
+    if report.seeds:
+        speeds = [run.speed for run in report.seeds]
+        return f"{mean(speeds):.2f}x [{min(speeds):.2f}x, {max(speeds):.2f}x]"
+    return "" if report.cost.throughput is None else f"{report.cost.throughput.gain:.2f}x"
 
 
-BLOCKS: Mapping[str, Callable[[dict[str, dict[str, Any]]], str]] = {
-    "results": results_table,
-    "bench": lambda reports: bench_table([*reports.values()]),
-    "paper": lambda reports: "\n".join(map(paper_table, reports.values())),
-    "onnx": lambda reports: onnx_table([*reports.values()]),
-    "measures": measures_table,
+BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
+    "results": (Report, recipes_table),
+    "bench": (BenchReport, bench_table),
+    "paper": (PaperReport, lambda reports: "\n".join(map(paper_table, reports.values()))),
+    "onnx": (ExportReport, onnx_table),
+    "measures": (ExplanationReport, measures_table),
 }
-"""What stands in a block of each kind, from its reports by name."""
+"""What the files of a block of each kind hold, and what stands in the block, from these by name."""
 
 
 def render(document: Path) -> str:
@@ -99,7 +102,8 @@ def render(document: Path) -> str:
             own = study_section(document, *names)
         elif kind in BLOCKS:
             files = [document.parent / name for name in names]
-            own = BLOCKS[kind]({file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files})
+            reader, table = BLOCKS[kind]
+            own = table({file.stem: reader.load(file) for file in files})
         else:
             return match[0]
         return match["start"] + own + match["end"]

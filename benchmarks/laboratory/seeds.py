@@ -1,25 +1,19 @@
 """Several students of a recipe from one teacher, a seed each, put together in one report."""
 
 import argparse
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pumer_hf.bench.environment import machine_name
-from pumer_hf.bench.output import check_output
-from pumer_hf.hub.sources import public_command
-from pumer_hf.reading import read_object
+from pumer_hf.hub.sources import public_words
 from pumer_hf.recipes.cards import recipe_task
 from pumer_hf.recipes.recipe import exit_on_user_error
 from pumer_hf.recipes.record import RECORD_NAME, differences, recorded
-from pumer_hf.recipes.report import write_json
-
-from . import store
-from .render import headline
+from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results_file
 
 TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
 """Flags of recipes that the command gives to each run itself."""
@@ -53,11 +47,11 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C. To go on, give the same command.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    print(*(f"seed {run['seed']}: {run['value']:.2f} %, {run['speed']:.2f}x" for run in report["seeds"]), sep="\n")
-    print(f"Written to {args.output}; the tables of README.md: python -m laboratory.render README.md")
+    print(*(f"seed {run.seed}: {run.student.main}, {run.speed:.2f}x" for run in report.seeds), sep="\n")
+    print(f"Written to {args.output}; the tables of README.md: python benchmarks/render.py README.md")
 
 
-def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> dict[str, Any]:
+def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Report:
     """Run the seeds that are not done, and write the report of all; returns it."""
     script = root / "recipes" / f"train_{recipe_task(args.recipe).name}.py"
     folders = {seed: args.work / f"seed{seed}" for seed in args.seeds}
@@ -65,7 +59,7 @@ def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> dic
         raise ValueError(f"--seeds {' '.join(map(str, args.seeds))}: give at least two")
     if taken := sorted(TAKEN & {flag.partition("=")[0] for flag in flags}):
         raise ValueError(f"{taken[0]}: this command gives it to each run itself")
-    check_output(args.output)
+    check_results_file(args.output)
     first = folders[args.seeds[0]]
     done = [folder for folder in folders.values() if (folder / "results.json").is_file()]
     for folder in done:
@@ -77,8 +71,8 @@ def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> dic
         teacher = [] if folder == first else ["--teacher", str(first / "teacher")]
         run_recipe_script([str(script), str(args.recipe), *own_flags(folder, seed), *teacher, *flags])
         check_made_alike(first, folder)
-    report = collect({seed: read_object(folder / "results.json") for seed, folder in folders.items()})
-    write_json(args.output, report)
+    report = collect({seed: Report.load(folder / "results.json") for seed, folder in folders.items()})
+    report.save(args.output)
     return report
 
 
@@ -118,18 +112,16 @@ def run_recipe_script(words: Sequence[str]) -> None:
         raise ValueError(f"the run above ended with status {status}; the same command goes on with what is left")
 
 
-def collect(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+def collect(runs: Mapping[int, Report]) -> Report:
     """One report of runs from the same teacher.
 
     Args:
-        runs: what each run wrote into its `results.json`, by seed; at least one.
+        runs: what each run measured, by seed; at least one.
 
     Returns:
-        The report of the first run, but for three things. `student` has the means over the seeds. `throughput` is
-        that of the run with the median speed. `seeds` lists the runs in the form of the study's cells: `seed`,
-        `value` (the main metric in percent), `speed`, and `student`, `throughput` and `command` as they were.
-        Commands name folders of this machine by the last part of their paths, and leave out what says nothing about
-        the results.
+        The report of the first run, but for three things. The student's evaluation has the means over the seeds. The
+        throughput is that of the run with the median speed. `seeds` has every run. Commands name folders of this
+        machine by the last part of their paths, and leave out what says nothing about the results.
 
     Raises:
         ValueError: the runs differ by more than the seed: in the teacher's results, the tokens per layer or the
@@ -140,50 +132,40 @@ def collect(runs: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
         for name, value in shared_facts(run).items():
             if value != shared_facts(first)[name]:
                 raise ValueError(f"seeds {first_seed} and {seed} differ in {name}: they do not belong together")
-    metric = headline(first["teacher"])
-    seeds = [
-        {
-            "seed": seed,
-            "status": store.DONE,
-            "target": None,
-            "metric": metric,
-            "value": run["student"][metric],
-            "speed": run["throughput"]["ratio"],
-            "student": run["student"],
-            "throughput": run["throughput"],
-            "command": told_command(run["command"]),
-        }
-        for seed, run in runs.items()
-    ]
-    ranked = sorted(seeds, key=lambda run: run["speed"])
-    return {
-        **first,
-        "command": told_command(first["command"]),
-        "student": mean_of([run["student"] for run in seeds]),
-        "throughput": ranked[len(ranked) // 2]["throughput"],
-        "seeds": seeds,
-    }
+    seeds = [seed_run(seed, run) for seed, run in runs.items()]
+    median = sorted(seeds, key=lambda run: run.speed)[len(seeds) // 2]
+    return replace(
+        first,
+        evaluations={**first.evaluations, "student": Evaluation.mean([run.student for run in seeds])},
+        cost=replace(first.cost, throughput=median.throughput),
+        environment=replace(first.environment, command=told_command(first.environment.command)),
+        seeds=tuple(seeds),
+    )
 
 
-def told_command(command: str) -> str:
+def seed_run(seed: int, run: Report) -> SeedRun:
+    """One run as a part of the report of all."""
+    if run.cost.throughput is None:
+        raise ValueError(f"seed {seed}: its results have no throughput")
+    command = told_command(run.environment.command)
+    return SeedRun(seed, run.evaluations["student"], run.cost.throughput, command)
+
+
+def told_command(command: Command | None) -> Command | None:
     """The command of a run without the flags that say nothing about its results."""
-    program, *flags = re.split(r"\s(?=--[a-z])", public_command(command))
-    return " ".join([program, *(flag for flag in flags if re.split(r"[\s=]", flag)[0] not in UNTOLD)])
+    if command is None:
+        return None
+    told: list[str] = []
+    is_told = True
+    for word in public_words(command.arguments):
+        if word.startswith("--"):
+            is_told = word.partition("=")[0] not in UNTOLD
+        if is_told:
+            told.append(word)
+    return replace(command, arguments=tuple(told))
 
 
-def shared_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+def shared_facts(run: Report) -> dict[str, Any]:
     """What runs that differ by the seed have in common."""
-    facts = {"the teacher's results": run["teacher"], "the tokens per layer": run["tokens_per_layer"]}
-    return {**facts, "the machine": machine_name(run)}
-
-
-def mean_of(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Results of several models as one: means of fractions, also in groups; a count is that of the first."""
-    means: dict[str, Any] = {}
-    for name, value in results[0].items():
-        values = [result[name] for result in results]
-        if isinstance(value, Mapping):
-            means[name] = mean_of(values)
-        else:
-            means[name] = sum(values) / len(values) if isinstance(value, float) else value
-    return means
+    facts = {"the teacher's results": run.evaluations["teacher"], "the tokens per layer": run.cost.tokens_per_layer}
+    return {**facts, "the machine": run.environment.machine_name}

@@ -1,23 +1,24 @@
 """The study's files: one JSON per student, per schedule and per teacher, in a folder that a later run continues."""
 
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pumer_hf.folders import write_json
+from pumer_hf.results import Results
 
 from .plan import Cell
 
 PLAN = "plan"
+Known = TypeVar("Known", bound=Results)
 DONE, FAILED, OUT_OF_REACH, MISSING = "done", "failed", "out_of_reach", "missing"
 
 
-def write(folder: Path, name: str, value: dict[str, Any]) -> None:
+def write(folder: Path, name: str, value: Mapping[str, Any] | Results) -> None:
     """Write `name.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{name}.json.part"
-    part.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, folder / f"{name}.json")
+    write_json(folder / f"{name}.json", value.to_dict() if isinstance(value, Results) else value)
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
@@ -27,6 +28,12 @@ def read(folder: Path, name: str) -> dict[str, Any] | None:
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def load(folder: Path, name: str, kind: type[Known]) -> Known | None:
+    """The typed content of `name.json`; None as of [`read`]."""
+    value = read(folder, name)
+    return None if value is None else kind.from_dict(value)
 
 
 def state(folder: Path, cell: Cell) -> str:

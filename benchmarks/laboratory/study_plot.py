@@ -6,8 +6,9 @@ from typing import Any
 
 from pumer_hf.release import extra_command
 
+from .methods import MAIN
 from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, read_study, summaries
-from .study_tables import MAIN, METRICS
+from .study_tables import metric_title
 
 MARKERS = "osD^vP*X"
 
@@ -22,7 +23,7 @@ def write_plots(folder: Path) -> list[Path]:
 def curves(results: StudyResults, group: str) -> dict[str, list[tuple[float, list[float]]]]:
     """By method: measured speed and the metric of each seed in percent, the slowest first."""
     lines: dict[str, list[tuple[float, list[float]]]] = {}
-    for (method, _), summary in summaries(results.of(group, MAIN), "method", "target").items():
+    for (method, _), summary in summaries(results.of(group, MAIN)).items():
         if summary.values and method not in BASELINES:
             lines.setdefault(method, []).append((summary.speed, summary.values))
     return {method: sorted(points) for method, points in lines.items()}
@@ -46,10 +47,11 @@ def plot_group(results: StudyResults, group: str, path: Path) -> Path:
             linestyle="--" if method in UPPER_BOUNDS else "-",
             capsize=3,
         )
-    axes.plot([1.0], [teacher["value"]], "k*", markersize=12, label="teacher")
-    axes.axhline(teacher["value"], color="grey", linewidth=0.8, linestyle=":")
+    axes.plot([1.0], [teacher.value.value], "k*", markersize=12, label="teacher")
+    axes.axhline(teacher.value.value, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel("measured throughput, teacher = 1")
-    axes.set_ylabel(f"{METRICS[teacher['metric']]} in %")
+    unit = teacher.value.unit
+    axes.set_ylabel(f"{metric_title(teacher)} in {unit}" if unit else metric_title(teacher))
     axes.set_title(group)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150, metadata={"Software": None})  # the same results give the same file

@@ -1,16 +1,21 @@
 """The results of the study, read from its folder and summed up over seeds."""
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-TOLERANCE = 0.05
-"""A measured speed may be off its target by this part."""
+from pumer_hf.results import Metric
+from pumer_hf.results.metrics import mean_metric
+
+from . import store
+from .records import CellResult, TeacherResult
+from .speeds import TOLERANCE
+
+Row = tuple[str, float | None]
+"""A method and a target speed."""
 UPPER_BOUNDS = ("grounded",)
-"""Methods that are told where to look: they bound what pruning can reach, and win nothing."""
+"""Methods that are told where to look. They bound what pruning can reach, and do not compete."""
 BASELINES = ("none",)
 """Methods that reduce nothing."""
 
@@ -19,27 +24,31 @@ BASELINES = ("none",)
 class Summary:
     """The cells of a row at a target speed, which differ by the seed only."""
 
-    cells: tuple[dict[str, Any], ...]
-    """As planned, with what the results add; a cell without a result has no `status`."""
+    cells: tuple[CellResult, ...]
 
-    def with_status(self, status: str | None) -> list[dict[str, Any]]:
+    def with_status(self, status: str | None) -> list[CellResult]:
         """The cells of a status, `"done"`, `"failed"`, `"out_of_reach"`, or None for those not run."""
-        return [cell for cell in self.cells if cell.get("status") == status]
+        return [cell for cell in self.cells if cell.status == status]
+
+    @property
+    def metrics(self) -> list[Metric]:
+        """The main metric of each seed that is done."""
+        return [cell.value for cell in self.with_status(store.DONE) if cell.value is not None]
 
     @property
     def values(self) -> list[float]:
-        """The metric in percent, of the seeds that are done."""
-        return [cell["value"] for cell in self.with_status("done")]
+        """The same as numbers."""
+        return [metric.value for metric in self.metrics]
 
     @property
     def speed(self) -> float:
         """Throughput relative to the teacher; all seeds share the schedule and its measured speed."""
-        return mean(cell["speed"] for cell in self.cells if "speed" in cell)
+        return mean(cell.speed for cell in self.cells if cell.speed is not None)
 
     @property
     def is_on_target(self) -> bool:
         """Whether it is done, and fast enough."""
-        target = self.cells[0]["target"]
+        target = self.cells[0].target
         return bool(self.values) and (target is None or self.speed >= (1 - TOLERANCE) * target)
 
 
@@ -47,57 +56,51 @@ class Summary:
 class StudyResults:
     """What is planned and what there is."""
 
-    cells: tuple[dict[str, Any], ...]
-    teachers: dict[str, dict[str, Any]]
+    cells: tuple[CellResult, ...]
+    teachers: dict[str, TeacherResult]
     """By group, `<data>-<backbone>`."""
 
     @property
     def groups(self) -> list[str]:
         """Those with a teacher, in order of the plan."""
-        return [group for group in dict.fromkeys(cell["group"] for cell in self.cells) if group in self.teachers]
+        return [group for group in dict.fromkeys(cell.group for cell in self.cells) if group in self.teachers]
 
-    def of(self, group: str, variant: str | None = None) -> list[dict[str, Any]]:
+    def of(self, group: str, variant: str | None = None) -> list[CellResult]:
         """The cells of a group; of a variant, if it is given."""
-        return [cell for cell in self.cells if cell["group"] == group and variant in (None, cell["variant"])]
+        return [cell for cell in self.cells if cell.group == group and variant in (None, cell.variant)]
 
 
 def read_study(folder: Path) -> StudyResults:
-    """Read `plan.json`, which names the cells, and a file for each cell and teacher that has a result.
+    """Read the plan, which names the cells, and a file for each cell and teacher that has a result.
 
     Raises:
         FileNotFoundError: there is no study in the folder.
     """
-    plan = folder / "plan.json"
-    if not plan.is_file():
-        raise FileNotFoundError(f"{plan}: there is no study there yet; `python benchmarks/study.py` runs it")
-    cells = [{**cell, **_read(folder / f"{cell['key']}.json")} for cell in _read(plan)["cells"]]
-    groups = {cell["group"]: _read(folder / f"{cell['group']}-teacher.json") for cell in cells}
-    return StudyResults(tuple(cells), {group: teacher for group, teacher in groups.items() if teacher})
+    plan = store.read(folder, store.PLAN)
+    if plan is None:
+        path = folder / f"{store.PLAN}.json"
+        raise FileNotFoundError(f"{path}: there is no study there yet; `python benchmarks/study.py` runs it")
+    cells = [CellResult.from_dict({**cell, **(store.read(folder, cell["key"]) or {})}) for cell in plan["cells"]]
+    groups = dict.fromkeys(cell.group for cell in cells)
+    found = {group: store.load(folder, store.teacher_name(group), TeacherResult) for group in groups}
+    return StudyResults(tuple(cells), {group: teacher for group, teacher in found.items() if teacher})
 
 
-def summaries(cells: Iterable[dict[str, Any]], *names: str) -> dict[tuple[Any, ...], Summary]:
-    """Cells put together by the fields `names`, in order of the cells."""
-    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+def summaries(cells: Iterable[CellResult]) -> dict[Row, Summary]:
+    """Cells put together by method and target, in order of the cells."""
+    found: dict[Row, list[CellResult]] = {}
     for cell in cells:
-        found.setdefault(tuple(cell[name] for name in names), []).append(cell)
-    return {key: Summary(tuple(own)) for key, own in found.items()}
+        found.setdefault((cell.method, cell.target), []).append(cell)
+    return {row: Summary(tuple(own)) for row, own in found.items()}
 
 
-def winners(by_row: dict[tuple[str, float | None], Summary]) -> set[tuple[str, float | None]]:
+def winners(by_row: Mapping[Row, Summary]) -> set[Row]:
     """Of summaries by method and target: the best mean of each target, among those that reach it and compete."""
-    best: dict[float, tuple[float, tuple[str, float | None]]] = {}
+    best: dict[float, tuple[Metric, Row]] = {}
     for (method, target), summary in by_row.items():
         if target is None or method in (*UPPER_BOUNDS, *BASELINES) or not summary.is_on_target:
             continue
-        score = mean(summary.values)
-        if target not in best or score > best[target][0]:
+        score = mean_metric(summary.metrics)
+        if target not in best or score.is_better_than(best[target][0]):
             best[target] = (score, (method, target))
     return {row for _, row in best.values()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a file; nothing if it is not there or is not whole, since the study then makes it anew."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}

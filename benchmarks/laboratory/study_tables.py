@@ -1,39 +1,52 @@
 """Markdown tables of the study, from its results alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from .study_results import BASELINES, TOLERANCE, UPPER_BOUNDS, StudyResults, Summary, read_study, summaries, winners
+from pumer_hf.results import Metric, markdown_table
 
-MAIN, TRAINING_FREE = "main", "training_free"
+from . import store
+from .methods import MAIN, TRAINING_FREE
+from .records import CellResult, TeacherResult
+from .speeds import TOLERANCE
+from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, Summary, read_study, summaries, winners
+
 METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
+"""What the tables call the main metrics of the study."""
 NOTES = (
-    "Change of {metric} against the teacher in points: mean, [lowest, highest] and number of seeds; behind it the "
+    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds; behind it the "
     "measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target "
     f"by more than {100 * TOLERANCE:.0f} %."
 )
 UPPER_BOUND_NOTE = "(oracle): told where to look, so no competitor but a bound."
 
 
+def metric_title(teacher: TeacherResult) -> str:
+    """What the tables call the main metric of a group."""
+    return METRICS.get(teacher.metric, teacher.value.type.title(teacher.metric))
+
+
 def main_section(results: StudyResults, group: str) -> str:
     """The teacher, and methods against target speeds."""
     teacher = results.teachers[group]
-    metric = METRICS[teacher["metric"]]
-    lines = [f"Teacher: {teacher['value']:.2f} % {metric}, {teacher['gflops']:.4f} GFLOPs."]
-    lines.append(f"Speeds are of {_machine(teacher)}.")
+    metric = metric_title(teacher)
+    lines = [f"Teacher: {teacher.value} {metric}, {teacher.gflops:.4f} GFLOPs."]
+    lines.append(f"Speeds are of {teacher.environment.machine_name}.")
     cells = results.of(group, MAIN)
-    for summary in summaries([cell for cell in cells if cell["method"] in BASELINES], "method").values():
-        lines.append(f"Unreduced, trained on like the students: {change(summary, teacher, with_speed=False)}.")
-    competing = [cell for cell in cells if cell["method"] not in BASELINES]
-    bounded = any(cell["method"] in UPPER_BOUNDS for cell in competing)
-    notes = [NOTES.format(metric=metric), *([UPPER_BOUND_NOTE] if bounded else [])]
+    for summary in summaries([cell for cell in cells if cell.method in BASELINES]).values():
+        lines.append(f"Unreduced, trained on like the students: {cell_text(summary, teacher, with_speed=False)}.")
+    competing = [cell for cell in cells if cell.method not in BASELINES]
+    bounded = any(cell.method in UPPER_BOUNDS for cell in competing)
+    unit = teacher.value.type.difference.unit or "its own unit"
+    notes = [NOTES.format(metric=metric, unit=unit), *([UPPER_BOUND_NOTE] if bounded else [])]
     return "\n\n".join([" ".join(lines), speed_table(competing, teacher), " ".join(notes)]) + "\n"
 
 
-def speed_table(cells: list[dict[str, Any]], teacher: dict[str, Any]) -> str:
+def speed_table(cells: Sequence[CellResult], teacher: TeacherResult) -> str:
     """A row per method, a column per target speed."""
-    by_row = summaries(cells, "method", "target")
+    by_row = summaries(cells)
     best = winners(by_row)
     targets = sorted({target for _, target in by_row if target is not None})
     rows = [["method", *(f"{target:g}x" for target in targets)]]
@@ -41,35 +54,41 @@ def speed_table(cells: list[dict[str, Any]], teacher: dict[str, Any]) -> str:
         row = [f"{method} (oracle)" if method in UPPER_BOUNDS else method]
         for target in targets:
             summary = by_row.get((method, target))
-            row.append("" if summary is None else change(summary, teacher, is_best=(method, target) in best))
+            is_best = (method, target) in best
+            row.append("" if summary is None else cell_text(summary, teacher, is_best=is_best))
         rows.append(row)
-    return markdown(rows)
+    return markdown_table(rows)
 
 
-def change(summary: Summary, teacher: dict[str, Any], *, is_best: bool = False, with_speed: bool = True) -> str:
+def cell_text(summary: Summary, teacher: TeacherResult, *, is_best: bool = False, with_speed: bool = True) -> str:
     """A cell of a table: the change against the teacher and the speed; or why there is none."""
-    values = [value - teacher["value"] for value in summary.values]
     marks = []
-    if failed := summary.with_status("failed"):
-        marks.append(f"{len(failed)} failed: {failed[0]['error'].partition(':')[0]}")
-    if summary.with_status("out_of_reach"):
+    if failed := summary.with_status(store.FAILED):
+        marks.append(f"{len(failed)} failed: {failed[0].error.partition(':')[0]}")
+    if summary.with_status(store.OUT_OF_REACH):
         marks.append(f"out of reach, at most {summary.speed:.2f}x")
     if missing := summary.with_status(None):
         marks.append("not run" if len(missing) == len(summary.cells) else f"{len(missing)} not run")
-    if not values:
+    if not summary.metrics:
         return "; ".join(marks)
-    text = f"{mean(values):+.2f}"
-    if is_best:
-        text = f"**{text}**"
-    if len(values) > 1:
-        text += f" [{min(values):+.2f}, {max(values):+.2f}]"
-    text += f" n={len(values)}"
+    text = change(summary.metrics, teacher.value, is_best)
     if with_speed:
         text += f", {summary.speed:.2f}x"
-        target = summary.cells[0]["target"]
-        is_matched = target is not None and not _is_ablation(summary.cells[0])
-        text += " (!)" if is_matched and abs(summary.speed / target - 1) > TOLERANCE else ""
+        target = summary.cells[0].target
+        if target is not None and not is_ablation(summary.cells[0]):
+            text += " (!)" if abs(summary.speed / target - 1) > TOLERANCE else ""
     return "; ".join([text, *marks])
+
+
+def change(metrics: Sequence[Metric], base: Metric, is_best: bool = False) -> str:
+    """The change of several students against their teacher: mean, range and number; the mean in bold if it is the best
+    of its table.
+    """
+    changes = [metric.value - base.value for metric in metrics]
+    text = f"**{base.signed(mean(changes))}**" if is_best else base.signed(mean(changes))
+    if len(changes) > 1:
+        text += f" [{base.signed(min(changes))}, {base.signed(max(changes))}]"
+    return f"{text} n={len(changes)}"
 
 
 def training_free_section(results: StudyResults, group: str) -> str:
@@ -83,16 +102,16 @@ def training_free_section(results: StudyResults, group: str) -> str:
 
 def ablation_section(results: StudyResults, group: str, method: str) -> str:
     """The variants of a method beside itself, for the seed that all of them have; empty if there are none."""
-    variants = [cell for cell in results.of(group) if cell["method"] == method and _is_ablation(cell)]
+    variants = [cell for cell in results.of(group) if cell.method == method and is_ablation(cell)]
     if not variants:
         return ""
-    seed, target, teacher = variants[0]["seed"], variants[0]["target"], results.teachers[group]
-    own = [cell for cell in results.of(group, MAIN) if (cell["method"], cell["seed"]) == (method, seed)]
+    seed, target, teacher = variants[0].seed, variants[0].target, results.teachers[group]
+    own = [cell for cell in results.of(group, MAIN) if (cell.method, cell.seed) == (method, seed)]
     rows = [["", "schedule", "change", "GFLOPs"]]
-    for cell in [*(cell for cell in own if cell["target"] == target), *variants]:
-        gflops = f"{cell['gflops']['student']:.4f}" if "gflops" in cell else ""
-        rows.append([cell["title"], schedule_text(cell.get("reduction")), change(Summary((cell,)), teacher), gflops])
-    return f"Ablations of {method} at {target:g}x, seed {seed}:\n\n{markdown(rows)}\n"
+    for cell in [*(cell for cell in own if cell.target == target), *variants]:
+        gflops = "" if cell.gflops is None else f"{cell.gflops:.4f}"
+        rows.append([cell.title, schedule_text(cell.reduction), cell_text(Summary((cell,)), teacher), gflops])
+    return f"Ablations of {method} at {target:g}x, seed {seed}:\n\n{markdown_table(rows)}\n"
 
 
 def schedule_text(reduction: dict[str, Any] | None) -> str:
@@ -115,7 +134,7 @@ def study_report(folder: Path) -> str:
     parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files beside this one.\n"]
     for group in results.groups:
         parts += [f"## {group}\n", main_section(results, group), plot_line(folder, folder, group)]
-        methods = dict.fromkeys(cell["method"] for cell in results.of(group))
+        methods = dict.fromkeys(cell.method for cell in results.of(group))
         parts += [training_free_section(results, group)]
         parts += [ablation_section(results, group, method) for method in methods]
     return "\n".join(part for part in parts if part)
@@ -130,7 +149,7 @@ def study_section(document: Path, folder: str, group: str) -> str:
         group: `<data>-<backbone>`.
     """
     path = document.parent / folder
-    if not (path / "plan.json").is_file():
+    if not (path / f"{store.PLAN}.json").is_file():
         return "Not run yet: `python benchmarks/study.py`.\n"
     results = read_study(path)
     if group not in results.groups:
@@ -147,16 +166,6 @@ def plot_line(folder: Path, start: Path, group: str) -> str:
     return f"![Accuracy against measured speed, {group}]({path.relative_to(start).as_posix()})\n"
 
 
-def markdown(rows: list[list[str]]) -> str:
-    """A table, the first row as its header."""
-    header, *body = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *body])
-
-
-def _is_ablation(cell: dict[str, Any]) -> bool:
-    return cell["variant"] not in (MAIN, TRAINING_FREE)
-
-
-def _machine(report: dict[str, Any]) -> str:
-    machine = report["machine"]
-    return machine.get("gpu", f"{machine['processor']}, {machine['torch_threads']} threads")
+def is_ablation(cell: CellResult) -> bool:
+    """Whether a cell is a variant of its method."""
+    return cell.variant not in (MAIN, TRAINING_FREE)

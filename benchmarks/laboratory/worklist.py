@@ -5,13 +5,12 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from itertools import groupby
-from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 from transformers.utils import logging
 
-from pumer_hf.bench.environment import environment
+from pumer_hf.results import Environment
 
 from . import store
 from .cells import calibrate, run_cell
@@ -112,8 +111,8 @@ def _start_worker() -> None:
 
 def _write_failure(study: Study, cell: Cell, error: Exception) -> None:
     reason = f"{type(error).__name__}: {error}"
-    result: dict[str, Any] = {**cell.to_dict(), "status": store.FAILED, "error": reason, **environment()}
-    store.write(study.output, cell.key, result)
+    failure = {"status": store.FAILED, "error": reason, **Environment.current().to_dict()}
+    store.write(study.output, cell.key, {**cell.to_dict(), **failure})
 
 
 def _is_over(end: float | None) -> bool:

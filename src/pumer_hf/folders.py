@@ -1,11 +1,13 @@
-"""Writing a folder whole or not at all."""
+"""Writing files and folders whole or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -64,3 +66,10 @@ def check_file(path: str | Path, flag: str) -> None:
     if not folder.is_dir():
         raise FileNotFoundError(f"{flag} {path}: there is no folder {folder}")
     check_writable(folder, f"{flag} {path}")
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write a JSON file whole or not at all: a run that is killed meanwhile leaves the file that was there."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
+    os.replace(part, path)

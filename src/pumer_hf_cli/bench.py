@@ -8,7 +8,7 @@ from .choices import BACKBONES, DEVICES, DTYPES, MATMUL_PRECISIONS, PAPER_TASKS,
 from .command import RESULTS, SCHEDULE, Command, check_choice, schedule
 
 if TYPE_CHECKING:
-    from pumer_hf.bench.contenders import Settings
+    from pumer_hf.bench.contenders import BenchOptions
 
 
 class Bench(Command):
@@ -47,12 +47,12 @@ class Bench(Command):
     def run(self, args: argparse.Namespace) -> None:
         from pumer_hf.bench.comparison import bench_checkpoint, bench_setting
 
-        settings = replace(measuring_settings(args), pooled_only=args.pooled_only)
+        options = replace(measuring_options(args), pooled_only=args.pooled_only)
         choices = {"text_length": args.text_length, "output": args.output, **schedule(args)}
         if args.setting is not None:
-            lines = bench_setting(args.setting, settings, **choices)
+            lines = bench_setting(args.setting, options, **choices)
         else:
-            lines = bench_checkpoint(args.checkpoint, settings, **choices)
+            lines = bench_checkpoint(args.checkpoint, options, **choices)
         print(*lines, sep="\n")
 
 
@@ -84,13 +84,13 @@ def check_measuring(args: argparse.Namespace) -> None:
     check_choice("matmul_precision", args.matmul_precision, MATMUL_PRECISIONS)
 
 
-def measuring_settings(args: argparse.Namespace) -> "Settings":
+def measuring_options(args: argparse.Namespace) -> "BenchOptions":
     """What those flags say."""
     import torch
 
-    from pumer_hf.bench.contenders import Settings
+    from pumer_hf.bench.contenders import BenchOptions
 
-    return Settings(
+    return BenchOptions(
         device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
         dtype=args.dtype,
         compile=args.compile,

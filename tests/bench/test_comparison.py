@@ -15,13 +15,14 @@ from torch._inductor.utils import run_and_get_code
 from pumer_hf.bench import comparison as run
 from pumer_hf.bench import progress
 from pumer_hf.bench.comparison import bench_checkpoint, bench_setting
-from pumer_hf.bench.contenders import Settings, compiled, contender, stock_contender, torch_settings
-from pumer_hf.bench.cost import format_table
+from pumer_hf.bench.contenders import BenchOptions, compiled, contender, stock_contender, torch_options
 from pumer_hf.bench.full_size import paper_model
 from pumer_hf.bench.measure import expected_of_all, grow_batch, measure_rows
+from pumer_hf.bench.report import BenchReport, Conditions
 from pumer_hf.cli import main
+from pumer_hf.results import Cost, Environment, Latencies, Latency, Memory, Speed, Throughput, text_table
 
-QUICK = Settings(batch_size=2, seconds=0.01)
+QUICK = BenchOptions(batch_size=2, seconds=0.01)
 TINY = {
     "hidden_size": 16,
     "num_attention_heads": 2,
@@ -77,11 +78,14 @@ def test_the_command_prints_a_table_and_no_json(tmp_path, capsys):
 
 def test_reduction_that_does_not_pay_is_said():
     def report(throughput, latency):
-        speeds = {"ratio": throughput, "regime": "forward", "batch_size": 4, "rounds": 5}
-        return {"throughput": speeds, "latency": {"reduced": {"ratio": latency}}, "pooled_only": []}
+        speeds = Throughput(4, 5, "forward", {"reduced": Speed(1.0, 1.0, 1.0, throughput)})
+        latencies = Latencies(5, {"reduced": Latency(1.0, 1.0, 1.0, latency)})
+        conditions = Conditions(dtype={"reduced": "float32"})
+        cost = Cost(throughput=speeds, latency=latencies)
+        return BenchReport({"setting": "vilt/vqav2"}, {"method": "pumer"}, 32, conditions, cost, Environment())
 
     def last(*ratios):
-        return run.notes(report(*ratios), QUICK)[-1]
+        return run.notes(report(*ratios))[-1]
 
     assert "does not pay at batch 4 and batch 1:" in last(0.9, 0.8)
     assert "does not pay at batch 1:" in last(1.2, 0.8)
@@ -91,23 +95,22 @@ def test_reduction_that_does_not_pay_is_said():
 
 def test_times_and_figures_are_readable():
     names = ("unreduced", "reduced")
-    report = {
-        "throughput": {
-            name: {"examples_per_second": 12345.678901234567, "ratio": 1.2345678901234567} for name in names
-        },
-        "latency": {name: {"p50": 1040.2, "p90": 12.345678, "p99": 61_000.0, "ratio": 1.0} for name in names},
-        "memory": {regime: dict.fromkeys(names, 2**34 + 1) for regime in ("inference", "training")},
-        "gflops": {"ratio": 1.0, "unreduced": 1234.56789, "reduced": 0.16812345},
-        "tokens_per_layer": {name: [(8, 30)] for name in names},
-        "reduction_share": {"reduced": 0.0212345678901234},
-    }
-    rows = {row[0]: row[1:] for row in measure_rows(report)}
+    speed = Speed(12345.678901234567, 12345.678901234567, 12345.678901234567, 1.2345678901234567)
+    cost = Cost(
+        throughput=Throughput(8, 5, "forward", dict.fromkeys(names, speed)),
+        latency=Latencies(5, dict.fromkeys(names, Latency(1040.2, 12.345678, 61_000.0, 1.0))),
+        memory=Memory(8, *(dict.fromkeys(names, 2**34 + 1) for _ in ("inference", "training"))),
+        gflops={"unreduced": 1234.56789, "reduced": 0.16812345},
+        tokens_per_layer={name: [(8, 30)] for name in names},
+        reduction_share={"reduced": 0.0212345678901234},
+    )
+    rows = {row[0]: row[1:] for row in measure_rows(cost)}
     assert rows["examples/s"] == ["12,346", "12,346"]
     assert rows["time at batch 1 (p50 / p90 / p99)"] == 2 * ["1.04 s / 12.3 ms / 1 min 1 s"]
     assert rows["peak MiB, training"] == ["16,384", "16,384"]
     assert rows["GFLOPs per example"] == ["1,235", "0.1681"]
     assert rows["the reduction's own time"] == ["", "2.1 %"]
-    assert unreadable(format_table(list(measure_rows(report))).splitlines()) == []
+    assert unreadable(text_table(measure_rows(cost)).splitlines()) == []
 
 
 def test_a_setting_of_the_paper(monkeypatch, tmp_path):
@@ -158,7 +161,7 @@ def test_compiled_code_packs_the_weights(precision, operator):
     before = torch.get_float32_matmul_precision()
     linear = nn.Linear(16, 16).eval()
     run, inputs = compiled(linear), torch.randn(5, 16)
-    with torch_settings(Settings(matmul_precision=precision)):
+    with torch_options(BenchOptions(matmul_precision=precision)):
         found, (code, *_) = run_and_get_code(run, inputs)
     assert operator in code
     assert torch.get_float32_matmul_precision() == before
@@ -168,10 +171,10 @@ def test_compiled_code_packs_the_weights(precision, operator):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_a_compiled_contender_is_counted_eager(family):
-    settings = Settings(compile=True)
-    one = contender(FAMILIES[family].model(), 9, settings)
+    options = BenchOptions(compile=True)
+    one = contender(FAMILIES[family].model(), 9, options)
     assert one.run is not one.eager
-    stock = stock_contender(one.eager, 9, settings)
+    stock = stock_contender(one.eager, 9, options)
     assert (stock is None) == (family == "meter")
     if stock is not None:
         assert stock.run is stock.eager
@@ -202,12 +205,12 @@ def test_pooled_only_is_for_both_of_our_models(tmp_path, capsys):
 
 def test_the_time_is_expected_from_one_forward_of_each():
     models = {"unreduced": tiny("vilt", reduction=None)[0], "reduced": tiny("vilt")[0]}
-    settings = Settings(seconds=1)
-    contenders = {name: contender(model, 8, settings) for name, model in models.items()}
+    options = BenchOptions(seconds=1)
+    contenders = {name: contender(model, 8, options) for name, model in models.items()}
     forwards = {"unreduced": 2.0, "reduced": 1.0}
 
     def expected(**changes):
-        return expected_of_all(contenders, forwards, replace(settings, **changes), batch_size=4)
+        return expected_of_all(contenders, forwards, replace(options, **changes), batch_size=4)
 
     throughput, counting, latency, profiling = 6 * 3, 2 * 3 / 4, 7 * 3 / 4, 5 * 1
     assert expected() == throughput + counting + latency + profiling + 10 * 3

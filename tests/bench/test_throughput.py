@@ -1,6 +1,6 @@
 import platform
+from dataclasses import asdict
 from functools import partial
-from importlib.metadata import version
 from itertools import cycle
 from types import SimpleNamespace
 
@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from pumer_hf.bench import throughput
-from pumer_hf.bench.environment import environment
 from pumer_hf.bench.throughput import (
     MIN_ROUNDS,
     compare_latency,
@@ -49,15 +48,16 @@ def test_calls_alternate():
 def test_ratio_and_examples_per_second(worker):
     models = {"slow": worker(3.0, 3.0, 6.0), "fast": worker(1.0, 1.0, 4.0)}
     report = compare_throughput(models, {"x": torch.zeros(4, 2)}, warmup=0, seconds=30)
-    assert (report["batch_size"], report["rounds"]) == (4, 6)
+    assert (report.batch_size, report.rounds) == (4, 6)
+    speeds = {name: asdict(speed) for name, speed in report.speeds.items()}
     slow, fast = (pytest.approx(values) for values in ((4 / 3, 4 / 6, 4 / 3), (4.0, 1.0, 4.0)))
-    assert [report["slow"][name] for name in ("examples_per_second", "slowest", "fastest")] == slow
-    assert [report["fast"][name] for name in ("examples_per_second", "slowest", "fastest")] == fast
-    assert (report["slow"]["ratio"], report["fast"]["ratio"]) == (1, pytest.approx(3))
+    assert [speeds["slow"][name] for name in ("examples_per_second", "slowest", "fastest")] == slow
+    assert [speeds["fast"][name] for name in ("examples_per_second", "slowest", "fastest")] == fast
+    assert (speeds["slow"]["ratio"], speeds["fast"]["ratio"], report.gain) == (1, pytest.approx(3), pytest.approx(3))
 
 
 def test_at_least_five_rounds(worker):
-    assert compare_throughput({"one": worker(50.0)}, {"x": torch.zeros(4, 2)}, seconds=30)["rounds"] == 5
+    assert compare_throughput({"one": worker(50.0)}, {"x": torch.zeros(4, 2)}, seconds=30).rounds == 5
 
 
 def test_a_model_may_take_inputs_of_its_own():
@@ -74,22 +74,15 @@ def test_a_model_may_take_inputs_of_its_own():
     assert {name: seen[model] for name, model in models.items()} == {"whole": (4, 2), "small": (4, 1)}
 
 
-def test_environment_says_versions_machine_and_command(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/somewhere/train.py", "--seed", "3"])
-    found = environment()
-    assert found["command"] == "train.py --seed 3"
-    assert found["versions"]["torch"] == version("torch")
-    assert found["machine"]["torch_threads"] == torch.get_num_threads()
-
-
 def test_latency_in_percentiles(worker):
     models = {"slow": worker(3.0), "fast": worker(*range(1, 12))}
     inputs = {name: {"x": torch.zeros(1, 2)} for name in models}
     report = compare_latency(models, inputs, warmup=0, seconds=11 * 3 + sum(range(1, 12)) - 0.5)
-    assert report["rounds"] == 11
-    assert [report["slow"][name] for name in ("p50", "p90", "p99")] == pytest.approx([3000] * 3)
-    assert [report["fast"][name] for name in ("p50", "p90", "p99")] == pytest.approx([6000, 10000, 10900])
-    assert report["fast"]["ratio"] == pytest.approx(3 / 6)
+    assert report.rounds == 11
+    slow, fast = report.models["slow"], report.models["fast"]
+    assert [slow.p50, slow.p90, slow.p99] == pytest.approx([3000] * 3)
+    assert [fast.p50, fast.p90, fast.p99] == pytest.approx([6000, 10000, 10900])
+    assert fast.ratio == pytest.approx(3 / 6)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere the allocator stays as it is")

@@ -11,6 +11,7 @@ from torch import nn
 
 from pumer_hf.cli import main
 from pumer_hf.export.checkpoint import difference, require_same
+from pumer_hf.export.report import Difference, ExportReport
 from pumer_hf.models.encoders.embeddings import PatchProjection
 from pumer_hf.models.encoders.heads import LogitsLinear
 
@@ -52,6 +53,7 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     assert report["throughput"]["batch_size"] == 2
     assert report["text_length"] == 8
     assert {"torch", "onnx", "onnxruntime", "onnxscript"} <= set(report["versions"])
+    assert ExportReport.load(output).to_dict() == report
 
 
 @pytest.mark.slow
@@ -108,7 +110,7 @@ def test_a_file_with_other_logits_is_removed(median, tmp_path):
     path = tmp_path / "out.onnx"
     path.touch()
     with pytest.raises(ValueError, match=r"out.onnx was removed: its logits differ from PyTorch's by"):
-        require_same(path, {"median": median})
+        require_same(path, Difference(16, median, median, 1.0, None))
     assert not path.exists()
 
 
@@ -121,7 +123,7 @@ def test_a_file_that_errs_on_one_batch_size_is_found():
     def wrong(**inputs):
         return right(**inputs) + (len(inputs["input_ids"]) == 1)
 
-    assert difference(right, model, 8)["largest"] < 1e-4
+    assert difference(right, model, 8).largest < 1e-4
     found = difference(wrong, model, 8)
-    assert found["median"] == pytest.approx(1, abs=1e-4)
-    assert found["same_argmax"] == 1
+    assert found.median == pytest.approx(1, abs=1e-4)
+    assert found.same_argmax == 1

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import tiny_models
@@ -15,7 +16,7 @@ from pumer_hf import PuMerCard
 from pumer_hf.cli import main
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
-from pumer_hf.recipes.cards import command_flags
+from pumer_hf.results import Command, Evaluation, Metric, Report
 
 TASKS = {
     "vqa": ("model_class", {}),
@@ -24,7 +25,7 @@ TASKS = {
     "retrieval": ("retrieval_class", {}),
     None: ("base_class", {}),
 }
-REPORT = {
+VALUES = {
     "teacher": {"accuracy": 81.0, "questions": 40},
     "student": {"accuracy": 80.123, "questions": 40},
     "throughput": {
@@ -32,8 +33,8 @@ REPORT = {
         "batch_size": 8,
         "rounds": 9,
         "regime": "forward, inference_mode",
-        "teacher": {"examples_per_second": 1000.4, "ratio": 1.0},
-        "student": {"examples_per_second": 1500.6, "ratio": 1.5},
+        "teacher": {"examples_per_second": 1000.4, "slowest": 990.0, "fastest": 1010.0, "ratio": 1.0},
+        "student": {"examples_per_second": 1500.6, "slowest": 1490.0, "fastest": 1510.0, "ratio": 1.5},
     },
     "gflops": {"ratio": 2.0, "teacher": 2.0, "student": 1.0},
     "tokens_per_layer": {"teacher": [[9, 17], [9, 17]], "student": [[9, 17], [7, 11]]},
@@ -42,6 +43,14 @@ REPORT = {
     "machine": {"processor": "Some CPU", "torch_threads": 2, "system": "Linux x86_64"},
     "command": "train_vqa.py",
 }
+REPORT = Report.from_dict(VALUES)
+
+
+def run_by(program, *arguments, **machine):
+    """The report of a run with such a command."""
+    environment = REPORT.environment
+    command, machine = Command(program, arguments), replace(environment.machine, **machine)
+    return replace(REPORT, environment=replace(environment, command=command, machine=machine))
 
 
 def card(**facts):
@@ -51,7 +60,7 @@ def card(**facts):
 
 def trained(**facts):
     dataset = {"name": "my data", "id": "user/my-data", "split": "test", "revision": "abc"}
-    return card(report=REPORT, unit="%", dataset=dataset, base_model="dandelin/vilt-b32-mlm", **facts)
+    return card(report=REPORT, dataset=dataset, base_model="dandelin/vilt-b32-mlm", **facts)
 
 
 def test_merging_in_the_image_tower_is_said():
@@ -105,32 +114,29 @@ def test_the_type_of_a_data_set_that_is_not_on_the_hub_is_a_legal_name(name, slu
 
 
 def test_the_command_is_whole_and_can_be_pasted_into_a_shell():
-    flags = '--checkpoint /home/me/teacher --x {"a": 1, "b": "it\'s"} --resume'
-    command = f"train_vqa.py recipes/vilt/easy_vqa/pumer.yaml {flags}"
-    text = card(report={**REPORT, "command": command}).render()
+    flags = ["--checkpoint", "/home/me/teacher", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir=/a/my run", "--resume"]
+    text = card(report=run_by("train_vqa.py", "recipes/vilt/easy_vqa/pumer.yaml", *flags)).render()
     (line,) = re.findall(r"^- Command: `(.*)`$", text, re.MULTILINE)
     assert shlex.split(line) == [
         *("accelerate", "launch", "recipes/train_vqa.py", "recipes/vilt/easy_vqa/pumer.yaml"),
-        *("--checkpoint", "teacher", "--x", '{"a": 1, "b": "it\'s"}', "--resume"),
+        *("--checkpoint", "teacher", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir=my run", "--resume"),
     ]
 
 
 def test_a_command_that_is_no_recipe_s_is_told_as_it_was():
-    text = card(report={**REPORT, "command": "my_training.py --steps 3"}).render()
+    text = card(report=run_by("my_training.py", "--steps", "3")).render()
     assert "- Command: `my_training.py --steps 3`" in text
 
 
 def test_the_command_of_several_processes_says_how_many():
-    text = card(
-        report={**REPORT, "command": "train_vqa.py", "machine": {**REPORT["machine"], "processes": 4}}
-    ).render()
+    text = card(report=run_by("train_vqa.py", processes=4)).render()
     assert "- Command: `accelerate launch --num_processes 4 recipes/train_vqa.py`" in text
 
 
 def test_of_a_model_that_has_not_been_trained_the_card_says_how_to():
     launch = "accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/train_vqa.py"
     assert f"- Command: `{launch}`" in card(launch=launch).render()
-    done = card(launch=launch, report={**REPORT, "command": "train_vqa.py --seed 1"}).render()
+    done = card(launch=launch, report=run_by("train_vqa.py", "--seed", "1")).render()
     assert "- Command: `accelerate launch recipes/train_vqa.py --seed 1`" in done
 
 
@@ -170,7 +176,7 @@ def test_what_is_unknown_is_left_out(backbone, task):
 def test_of_a_teacher():
     text = (
         trained(role="teacher", reduction=None)
-        .__class__("mine", "vilt", "vqa", role="teacher", report=REPORT, unit="%")
+        .__class__("mine", "vilt", "vqa", role="teacher", report=REPORT)
         .render()
     )
     assert "teacher (this model)" in text
@@ -234,7 +240,7 @@ def test_the_example_of_a_card_runs(family, task, tmp_path, monkeypatch, capsys)
     [
         (None, "results.json is missing: a recipe writes it"),
         ("{", "not valid JSON"),
-        (json.dumps(REPORT), "does not hold the facts of one model"),
+        (json.dumps(VALUES), "does not hold the facts of one model"),
         ('{"name": "x"}', "name or backbone is missing"),
     ],
 )
@@ -246,8 +252,25 @@ def test_wrong_facts(content, message, tmp_path, capsys):
     assert not (tmp_path / "README.md").exists()
 
 
-def test_flags_of_a_command_without_quotes():
-    command = 'train_vqa.py r.yaml --layers 0 1 --teacher_training {"max_steps": 2, "x": 1} --resume'
-    flags = ["--layers", "0", "1", "--teacher_training", '{"max_steps": 2, "x": 1}', "--resume"]
-    assert command_flags(command) == flags
-    assert command_flags("train_vqa.py") == []
+def test_metrics_have_their_units_and_say_where_lower_is_better():
+    metrics = {"word_errors": Metric(0.1234, "", higher_is_better=False), "speech": Metric(1234.5, "words/min")}
+    others = {"word_errors": Metric(0.5, "", higher_is_better=False), "speech": Metric(900.0, "words/min")}
+    report = Report({"teacher": Evaluation(others), "student": Evaluation(metrics)})
+    shown = card(report=report, dataset={"name": "mine"})
+    text = shown.render()
+    assert "| word errors (lower is better) | 0.5 | 0.1234 |" in text
+    assert "| speech | 900 words/min | 1,234 words/min |" in text
+    assert [result.metric_value for result in shown.metadata().eval_results] == [0.1234, 1234.0]
+
+
+def test_a_card_with_other_units_is_the_same_after_saving(tmp_path):
+    report = Report({"student": Evaluation({"loss": Metric(0.25, "", higher_is_better=False)})})
+    card(report=report).save(tmp_path)
+    assert PuMerCard.load(tmp_path).report == report
+
+
+@pytest.mark.parametrize(("unit", "shown"), [({"unit": "%"}, "80.12 %"), ({}, "80.12")])
+def test_the_facts_of_an_old_card_say_one_unit_for_all_metrics(unit, shown, tmp_path):
+    facts = {"name": "mine", "backbone": "vilt", "task": "vqa", **unit, "report": VALUES}
+    (tmp_path / "results.json").write_text(json.dumps(facts))
+    assert f"| accuracy | {'81.00 %' if unit else '81'} | {shown} |" in PuMerCard.load(tmp_path).render()

@@ -1,6 +1,7 @@
 """A folder is not an id on the Hub, and no path of a machine is published."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from pumer_hf import DistillationTrainer, DistillationTrainingArguments, PuMerMe
 from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
-from pumer_hf.hub.sources import is_hub_id, may_be_hub_id, public_command, public_name
+from pumer_hf.hub.sources import is_hub_id, may_be_hub_id, public_name, public_words
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.recipes.build import build_roberta_tokenizer
 from pumer_hf.recipes.cards import recipe_card
 from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.results import PERCENT, Command, Environment, Evaluation, Report
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (
@@ -66,15 +68,22 @@ def test_of_a_path_only_the_last_part_is_told(here):
         ("x.py --dataset=my/data --teacher=/home/me/t", "x.py --dataset=data --teacher=t"),
         ("x.py --train_file /a/q.json ../b/a.json --resume", "x.py --train_file q.json a.json --resume"),
         (
-            'x.py --teacher_training {"max_steps": 2, "output_dir": "/home/me/x"} --seed 1',
-            'x.py --teacher_training {"max_steps": 2, "output_dir": "x"} --seed 1',
+            """x.py --teacher_training '{"max_steps": 2, "output_dir": "/home/me/x"}' --seed 1""",
+            """x.py --teacher_training '{"max_steps": 2, "output_dir": "x"}' --seed 1""",
         ),
+        ("x.py --output_dir '/home/me/my run' '--teacher=/a b/c d'", "x.py --output_dir 'my run' '--teacher=c d'"),
         ("x.py --image https://host/a/b.png file:///home/me/c.png", "x.py --image https://host/a/b.png c.png"),
         ("x.py --hub_token hf_1 --push_to_hub_token=hf_2", "x.py --hub_token ... --push_to_hub_token=..."),
     ],
 )
 def test_a_command_names_files_and_folders_by_their_last_part(command, expected, here):
-    assert public_command(command) == expected
+    assert public_words(shlex.split(command)) == shlex.split(expected)
+
+
+def report_of(program, *arguments):
+    """What a run with such a command leaves."""
+    evaluations = {"student": Evaluation({"accuracy": PERCENT.of(50.0)})}
+    return Report(evaluations, environment=Environment(command=Command(program, arguments)))
 
 
 RECIPE = ROOT / "recipes" / "vilt" / "digit_scenes" / "pumer.yaml"
@@ -84,7 +93,7 @@ RECIPE = ROOT / "recipes" / "vilt" / "digit_scenes" / "pumer.yaml"
 def test_the_card_of_a_recipe_on_folders(absolute, here):
     data, teacher = (str(here / name) if absolute else name for name in ("my/data", "my/teacher"))
     flags = ["--dataset", data, "--teacher", teacher, "--output_dir", str(here / "out")]
-    report = {"student": {"accuracy": 50.0}, "command": " ".join(["train_vqa.py", str(here / "r.yaml"), *flags])}
+    report = report_of("train_vqa.py", str(here / "r.yaml"), *flags)
     recipe = parse_recipe(VQA.arguments, RECIPE, flags)
     card = recipe_card(VQA, recipe, "student", report, name="mine", recipe_file=str(here / "r.yaml"))
     card.save(here / "card")
@@ -110,7 +119,7 @@ def test_the_card_of_a_recipe_on_folders(absolute, here):
 def test_the_card_of_a_recipe_on_ids(here):
     flags = ["--dataset", "user/data", "--teacher", "user/teacher"]
     recipe = parse_recipe(VQA.arguments, RECIPE, flags)
-    report = {"student": {"accuracy": 50.0}, "command": " ".join(["train_vqa.py", *flags])}
+    report = report_of("train_vqa.py", *flags)
     text = recipe_card(VQA, recipe, "student", report, name="mine").render()
     data = ModelCard(text).data
     assert (data.base_model, data.datasets) == ("user/teacher", ["user/data"])
@@ -119,7 +128,9 @@ def test_the_card_of_a_recipe_on_ids(here):
 
 
 def test_other_facts_name_no_path_either(here):
-    card = PuMerCard("mine", "vilt", "vqa", training={"optim": str(here / "a")}, report={"notes": [str(here / "b")]})
+    card = PuMerCard(
+        "mine", "vilt", "vqa", training={"optim": str(here / "a")}, report=Report(other={"notes": [str(here / "b")]})
+    )
     card.dataset = {"name": "mine", "id": "my/data", "path": str(here / "c")}
     assert card.facts["training"] == {"optim": "a"}
     assert card.facts["report"] == {"notes": ["b"]}

@@ -1,57 +1,75 @@
 from laboratory.bench_tables import bench_table, measures_table, onnx_table, paper_table
 from laboratory.paper import TABLES
+from laboratory.paper_tables import PaperReport
+from pumer_hf.bench.report import BenchReport
+from pumer_hf.export.report import ExportReport
+from pumer_hf.measures.report import ExplanationReport
 
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
+SPEED = {"examples_per_second": 1.0, "slowest": 1.0, "fastest": 1.0}
+RUN = {"batch_size": 8, "rounds": 5, "regime": "forward"}
+
+
+def throughput_of(**ratios):
+    return {**RUN, **{name: {**SPEED, "ratio": ratio} for name, ratio in ratios.items()}}
+
+
+def first_cells(**changes):
+    """The first cell of the row of a report that is changed so."""
+    return bench_table({"one": BenchReport.from_dict({**REPORT, **changes})}).splitlines()[2].split(" | ")[0]
+
+
+REPORT = {
+    "setting": "vilt/vqav2",
+    "reduction": {"method": "pumer"},
+    "text_length": 32,
+    "device": "cpu",
+    "dtype": {"unreduced": "float32", "stock": "float32", "reduced": "bfloat16"},
+    "compiled": ["unreduced", "reduced"],
+    "throughput": throughput_of(unreduced=1.0, stock=0.9, reduced=1.8),
+    "latency": {"rounds": 5, "reduced": {"p50": 1.0, "p90": 1.0, "p99": 1.0, "ratio": 1.5}},
+    "memory": {
+        "batch_size": 8,
+        "inference": {"unreduced": 100, "reduced": 52},
+        "training": {"unreduced": 200, "reduced": 110},
+    },
+    "gflops": {"ratio": 1.83, "unreduced": 15.92, "stock": 16.0, "reduced": 8.7},
+    "reduction_share": {"reduced": 0.018},
+    "machine": MACHINE,
+}
 
 
 def test_a_row_of_a_benchmark():
-    report = {
-        "setting": "vilt/vqav2",
-        "reduction": {"method": "pumer"},
-        "dtype": {"unreduced": "float32", "stock": "float32", "reduced": "bfloat16"},
-        "compiled": ["unreduced", "reduced"],
-        "throughput": {
-            "ratio": 1.8,
-            "batch_size": 8,
-            "unreduced": {"ratio": 1.0},
-            "stock": {"ratio": 0.9},
-            "reduced": {"ratio": 1.8},
-        },
-        "latency": {"reduced": {"ratio": 1.5}},
-        "memory": {"inference": {"unreduced": 100, "reduced": 52}, "training": {"unreduced": 200, "reduced": 110}},
-        "gflops": {"ratio": 1.83, "unreduced": 16.0, "stock": 16.0, "reduced": 8.7},
-        "reduction_share": {"reduced": 0.018},
-        "machine": MACHINE,
-    }
-    assert bench_table([report]).splitlines()[2] == (
+    assert bench_table({"one": BenchReport.from_dict(REPORT)}).splitlines()[2] == (
         "| vilt/vqav2, bfloat16, compiled | 8 | 1.80x | 1.83x fewer | 2.00x | 1.50x | 52 % | 55 % | 1.8 % "
         "| Some CPU, 2 threads |"
     )
-    precise = bench_table([{**report, "matmul_precision": "highest"}, {**report, "matmul_precision": "high"}])
-    assert [line.split(" | ")[0] for line in precise.splitlines()[2:]] == [
-        "| vilt/vqav2, bfloat16, compiled",
-        "| vilt/vqav2, bfloat16, compiled, `--matmul-precision high`",
-    ]
-    pooled = bench_table([{**report, "pooled_only": ["unreduced", "reduced"]}, {**report, "pooled_only": []}])
-    assert [line.split(" | ")[0] for line in pooled.splitlines()[2:]] == [
-        "| vilt/vqav2, bfloat16, compiled, `pooled_only`",
-        "| vilt/vqav2, bfloat16, compiled",
-    ]
+    assert first_cells(matmul_precision="highest") == "| vilt/vqav2, bfloat16, compiled"
+    assert first_cells(matmul_precision="high") == "| vilt/vqav2, bfloat16, compiled, `--matmul-precision high`"
+    assert first_cells(pooled_only=["unreduced", "reduced"]) == "| vilt/vqav2, bfloat16, compiled, `pooled_only`"
+    assert first_cells(pooled_only=[]) == "| vilt/vqav2, bfloat16, compiled"
+
+
+def test_a_row_of_a_benchmark_without_stock_latency_and_memory():
     tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
     less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
-    report |= less
-    del report["latency"], report["memory"], report["throughput"]["stock"]
-    assert bench_table([report]).splitlines()[2] == (
+    less |= {"throughput": throughput_of(unreduced=1.0, reduced=1.8)}
+    values = {name: value for name, value in REPORT.items() if name not in ("latency", "memory")} | less
+    assert bench_table({"one": BenchReport.from_dict(values)}).splitlines()[2] == (
         "| meter/vqav2 with `image_tower_merge_ratio` 0.08, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
         "| Some GPU |"
     )
+
+
+def paper_report(number, rows):
+    return PaperReport.from_dict({"table": number, "text_length": 32, "rows": rows, "machine": MACHINE})
 
 
 def test_a_table_of_the_paper():
     rows = {
         row.label: {"gflops": {"original": 92.04, "reduced": 64.94, "ratio": 1.417}, "paper": {}} for row in TABLES[7]
     }
-    title, _, header, _, first, *_ = paper_table({"table": 7, "rows": rows, "machine": MACHINE}).splitlines()
+    title, _, header, _, first, *_ = paper_table(paper_report(7, rows)).splitlines()
     assert title == "PuMer, Table 7, on Some CPU, 2 threads:"
     assert header.startswith("| GFLOPs per example (paper) |")
     assert first == "| meter/vqav2 | 92.0 (92) | 64.9 (64.7) | 1.42x (1.42x) |"
@@ -64,7 +82,7 @@ def test_a_measured_table_of_the_paper_says_its_batches():
         row.label: {**own, "batch_size": 2 + 6 * (index == 1), "memory_saved": saved[index % 2]}
         for index, row in enumerate(TABLES[1])
     }
-    title, _, _, _, first, second, *_ = paper_table({"table": 1, "rows": rows, "machine": MACHINE}).splitlines()
+    title, _, _, _, first, second, *_ = paper_table(paper_report(1, rows)).splitlines()
     assert title == "PuMer, Table 1, on Some CPU, 2 threads, batch 2 to 8:"
     assert first == "| meter/retrieval | 1.50x (1.81x) | 1.80x |  | 0 % | -42 % (-38 %) | 2.0 % |"
     assert second == "| meter/vqav2 | 1.50x (1.82x) | 1.80x |  | 0 % | +3 % (-38 %) | 2.0 % |"
@@ -72,28 +90,43 @@ def test_a_measured_table_of_the_paper_says_its_batches():
 
 def test_a_row_of_an_export():
     speeds = {"pytorch_unreduced": 1.0, "onnxruntime_unreduced": 1.1, "pytorch": 1.8, "onnxruntime": 1.94}
-    report = {
+    values = {
         "checkpoint": "outputs/vilt-vqav2",
-        "throughput": {"batch_size": 8, **{name: {"ratio": ratio} for name, ratio in speeds.items()}},
+        "reduction": {"method": "pumer"},
+        "text_length": 32,
+        "files": {},
+        "difference": {},
+        "throughput": throughput_of(**speeds),
         "machine": MACHINE,
     }
-    assert onnx_table([report]).splitlines()[2] == (
+    assert onnx_table({"one": ExportReport.from_dict(values)}).splitlines()[2] == (
         "| vilt-vqav2 | 8 |  | 1.80x | 1.10x | 1.94x |  | Some CPU, 2 threads |"
     )
 
 
 def test_a_row_of_measures():
-    layer = {"precision": 20.0, "random_precision": 10.0, "recall": 95.8, "random_recall": 52.7}
-    report = {
+    layer = {"layer": 1, "examples": 3}
+    layer |= {"precision": 20.0, "random_precision": 10.0, "recall": 95.8, "random_recall": 52.7}
+    values = {
+        "checkpoint": "outputs/x",
+        "reduction": {"method": "pumer"},
+        "data": "digit scenes",
+        "examples": 3,
+        "without_region": 0,
+        "annotators": 1,
+        "seed": 0,
         "layers": [{**layer, "recall": 99.0}, layer],
+    }
+    faithful = {
         "accuracy": {"reduced": 93.4},
         "sufficiency": 0.4,
         "random_sufficiency": 20.0,
         "comprehensiveness": 50.0,
         "random_comprehensiveness": 12.0,
     }
+    report, alone = (ExplanationReport.from_dict({**values, **more}) for more in (faithful, {}))
     assert measures_table({"some_method": report}).splitlines()[2] == (
         "| some_method | 93.40 % | 95.8 % (random 52.7 %) | 20.0 % (random 10.0 %) | 0.40 (random 20.00) "
         "| 50.00 (random 12.00) |"
     )
-    assert measures_table({"alone": {"layers": [layer]}}).splitlines()[2].endswith("|  |  |")
+    assert measures_table({"alone": alone}).splitlines()[2].endswith("|  |  |")

@@ -9,7 +9,7 @@ from in_process import run_here
 
 from laboratory import cells, command, store
 from laboratory.command import build_parser, selected, study_command
-from laboratory.plan import SETTINGS, work_list
+from laboratory.plan import SIZES, work_list
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "study.py"
@@ -47,10 +47,10 @@ def test_from_nothing_to_tables_and_plots(run, tmp_path, monkeypatch, capsys):
 
 
 def test_failures_are_done_again_when_asked(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(command.SETTINGS["tiny"].student, "max_steps", "two")
+    monkeypatch.setitem(command.SIZES["tiny"].student, "max_steps", "two")
     run("--only", "*-none-*")
     assert "1 FAILED" in capsys.readouterr().out
-    monkeypatch.setitem(command.SETTINGS["tiny"].student, "max_steps", 2)
+    monkeypatch.setitem(command.SIZES["tiny"].student, "max_steps", 2)
     run("--only", "*-none-*")
     assert "1 FAILED" in capsys.readouterr().out
     run("--only", "*-none-*", "--retry-failed")
@@ -59,7 +59,7 @@ def test_failures_are_done_again_when_asked(run, tmp_path, monkeypatch, capsys):
 
 
 def test_a_study_that_is_done_says_where_its_results_are_and_how_to_run_anew(run, tmp_path, capsys):
-    cells = work_list(SETTINGS["tiny"])
+    cells = work_list(SIZES["tiny"])
     machine = {"processor": "Some CPU", "torch_threads": 3}
     store.write(tmp_path, cells[0].schedule_key, {"machine": machine})
     store.write(tmp_path, cells[0].key, {"status": store.DONE, "machine": {**machine, "torch_threads": 1}})
@@ -84,7 +84,7 @@ def test_a_study_that_is_done_says_where_its_results_are_and_how_to_run_anew(run
 
 def test_a_clone_has_a_study_that_is_done():
     """README says so of its command."""
-    text = command.found(ROOT / "benchmarks" / "results" / "study", work_list(SETTINGS["cpu"]))
+    text = command.found(ROOT / "benchmarks" / "results" / "study", work_list(SIZES["cpu"]))
     assert text is not None
     assert "nothing left to do" in text
 
@@ -104,7 +104,7 @@ def test_two_jobs_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--only", "nothing"], "--only nothing: no cell of the setting has such a name"),
+        (["--only", "nothing"], "--only nothing: no cell of this size has such a name"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["--threads", "0"], "--threads 0: must be at least 1"),
         (["--setting", "gpu", "--teacher", "folder"], "--teacher: choose the cells of one data set and backbone"),
@@ -126,13 +126,23 @@ def test_a_plot_without_matplotlib_is_an_error_before_the_work(run, tmp_path, mo
 def test_help_teaches(tmp_path):
     process = run_here([sys.executable, str(SCRIPT), "--help"], tmp_path)
     assert process.returncode == 0
-    for flag in ("--setting", "--only", "--list", "--render", "--jobs", "--minutes", "--teacher", "--retry-failed"):
+    for flag in (
+        "--size",
+        "--setting",
+        "--only",
+        "--list",
+        "--render",
+        "--jobs",
+        "--minutes",
+        "--teacher",
+        "--retry-failed",
+    ):
         assert flag in process.stdout
     assert "python benchmarks/study.py --jobs 2" in process.stdout
 
 
 def test_only_takes_a_glob():
-    cells = work_list(SETTINGS["cpu"])
+    cells = work_list(SIZES["cpu"])
     found = selected(cells, "*-pumer-main-1.7x-*")
     assert [cell.seed for cell in found] == [0, 1, 2]
     assert selected(cells, None) == cells

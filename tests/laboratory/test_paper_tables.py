@@ -3,8 +3,8 @@ import json
 import pytest
 
 from laboratory.paper import TABLES
-from laboratory.paper_tables import run_table
-from pumer_hf.bench.contenders import Settings
+from laboratory.paper_tables import PaperReport, run_table
+from pumer_hf.bench.contenders import BenchOptions
 from pumer_hf.bench.full_size import paper_model
 
 VILT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
@@ -36,29 +36,31 @@ def test_every_row_names_a_setting_and_a_figure():
 @pytest.mark.parametrize("number", [1, 2, pytest.param(4, marks=pytest.mark.slow), 7])
 def test_a_table_beside_the_paper(number):
     memory = number == 2
-    lines, report = run_table(number, Settings(batch_size=1, seconds=0.01, memory=memory), small)
-    assert report == json.loads(json.dumps(report))
-    assert list(report["rows"]) == [row.label for row in TABLES[number]]
+    lines, report = run_table(number, BenchOptions(batch_size=1, seconds=0.01, memory=memory), small)
+    values = json.loads(json.dumps(report.to_dict()))
+    assert PaperReport.from_dict(values) == report
+    assert all(values["rows"][row.label]["paper"] for row in TABLES[number])
+    assert list(report.rows) == [row.label for row in TABLES[number]]
     header, *cells = lines[0].splitlines()
     assert [line.startswith(row.label) for line, row in zip(cells, TABLES[number], strict=True)] == [True] * len(cells)
     for line, row in zip(cells, TABLES[number], strict=True):
-        own = report["rows"][row.label]
+        own = report.rows[row.label]
         if number == 7:
-            assert own["gflops"]["ratio"] > 1.05
+            assert own.gflops["ratio"] > 1.05
             assert f"({row.gflops[0]:g})" in line and f"({row.gflops[1]:g})" in line
         else:
-            assert f"{own['throughput']:.2f}x ({row.throughput:.2f}x)" in line
-            assert own["gflops_ratio"] > 1
-            assert ("throughput_over_stock" in own) == (number == 1 and row.backbone == "vilt")
-            assert (own["reduction_share"] is None) == (row.reduction is None)
-            assert list(own.get("memory_saved", ())) == (["inference", "training"] if memory else [])
+            assert f"{own.throughput:.2f}x ({row.throughput:.2f}x)" in line
+            assert own.gflops_ratio > 1
+            assert (own.throughput_over_stock is not None) == (number == 1 and row.backbone == "vilt")
+            assert (own.reduction_share is None) == (row.reduction is None)
+            assert list(own.memory_saved) == (["inference", "training"] if memory else [])
             assert ("%)" in line) == memory
     assert ("over stock" in header) == (number != 7)
 
 
 def test_smaller_images_are_cheaper():
-    _, report = run_table(2, Settings(batch_size=1, seconds=0.01), small)
-    rows = [own for label, own in report["rows"].items() if label.startswith("unreduced")]
-    for gains in ([own["gflops_ratio"] for own in rows], [own["memory_saved"]["training"] for own in rows]):
+    _, report = run_table(2, BenchOptions(batch_size=1, seconds=0.01), small)
+    rows = [own for label, own in report.rows.items() if label.startswith("unreduced")]
+    for gains in ([own.gflops_ratio for own in rows], [own.memory_saved["training"] for own in rows]):
         assert gains == sorted(gains, reverse=True)
         assert len(set(gains)) == len(rows)

@@ -11,7 +11,7 @@ from laboratory.methods import (
     base_schedule,
     variant_of,
 )
-from laboratory.plan import DATA_SETS, SEEDS, SETTINGS, SPEEDS, Cell, work_list
+from laboratory.plan import DATA_SETS, SEEDS, SIZES, SPEEDS, Cell, work_list
 from laboratory.speeds import changed
 from pumer_hf.configuration import PuMerConfig
 from pumer_hf.recipes.cards import TASKS
@@ -26,9 +26,9 @@ def every(backbone):
     return [name for name, method in METHODS.items() if backbone in method.schedules]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", SIZES)
 def test_keys_are_unique_and_good_file_names(setting):
-    cells = work_list(SETTINGS[setting], every)
+    cells = work_list(SIZES[setting], every)
     keys = [cell.key for cell in cells]
     assert len(set(keys)) == len(keys)
     assert all(set(key) <= set("abcdefghijklmnopqrstuvwxyz0123456789_-.") for key in keys)
@@ -43,7 +43,7 @@ def test_a_key_says_all():
 
 
 def test_the_cpu_setting_has_every_method_speed_and_seed():
-    cells = work_list(SETTINGS["cpu"], every)
+    cells = work_list(SIZES["cpu"], every)
     assert {cell.group for cell in cells} == {"digit_scenes-vilt"}
     main = {(cell.method, cell.target, cell.seed) for cell in cells if cell.variant == MAIN}
     reducing = set(every("vilt")) - {NONE}
@@ -58,7 +58,7 @@ def test_the_cpu_setting_has_every_method_speed_and_seed():
 
 
 def test_the_gpu_setting_begins_like_the_cpu_setting_and_has_all_data():
-    cells, first = work_list(SETTINGS["gpu"], every), work_list(SETTINGS["cpu"], every)
+    cells, first = work_list(SIZES["gpu"], every), work_list(SIZES["cpu"], every)
     assert cells[: len(first)] == first
     assert cells[len(first)].group == "digit_scenes-meter"
     groups = list(dict.fromkeys(cell.group for cell in cells))
@@ -71,7 +71,7 @@ def test_the_gpu_setting_begins_like_the_cpu_setting_and_has_all_data():
 
 
 def test_the_most_important_come_first():
-    cells = work_list(SETTINGS["cpu"], every)
+    cells = work_list(SIZES["cpu"], every)
     number = len(every("vilt"))
     assert {(cell.seed, cell.variant) for cell in cells[:number]} == {(0, MAIN)}
     assert {cell.target for cell in cells[:number]} == {None, 1.7}
@@ -87,7 +87,7 @@ def test_methods_join_by_the_registry(monkeypatch):
     assert set(available("vilt")) == {name for name in METHODS if name in {NONE, RESOLUTION, *REDUCERS}}
     monkeypatch.delitem(REDUCERS, "pumer")
     assert "pumer" not in available("vilt")
-    assert "pumer" not in {cell.method for cell in work_list(SETTINGS["cpu"])}
+    assert "pumer" not in {cell.method for cell in work_list(SIZES["cpu"])}
 
 
 @pytest.mark.parametrize(

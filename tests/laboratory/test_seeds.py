@@ -3,22 +3,24 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from in_process import run_here
 
 from laboratory import seeds
-from laboratory.render import results_table
+from laboratory.render import recipes_table
 from laboratory.seeds import collect, seeds_command
 from pumer_hf.recipes.cards import recipe_file_card
+from pumer_hf.results import Command, Report
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "vilt" / "digit_scenes" / "pumer.yaml"
 CHANGES = {0: (-1.0, 1.6), 1: (0.0, 1.9), 2: (-0.2, 1.7)}
 
 
-def run_of(change, speed):
+def values_of(change, speed):
     """What a run leaves, whose student changes the accuracy by so many points at such a speed."""
     return {
         "teacher": {"accuracy": 93.5, "questions": 40},
@@ -29,8 +31,8 @@ def run_of(change, speed):
             "batch_size": 8,
             "rounds": 5,
             "regime": "forward",
-            "teacher": {"examples_per_second": 100.0, "ratio": 1.0},
-            "student": {"examples_per_second": 100 * speed, "ratio": speed},
+            "teacher": {"examples_per_second": 100.0, "slowest": 90.0, "fastest": 110.0, "ratio": 1.0},
+            "student": {"examples_per_second": 100 * speed, "slowest": 1.0, "fastest": 999.0, "ratio": speed},
         },
         "gflops": {"teacher": 0.02, "student": 0.01, "ratio": 2.0},
         "tokens_per_layer": {"teacher": [[12, 37]], "student": [[10, 20]]},
@@ -40,6 +42,10 @@ def run_of(change, speed):
     }
 
 
+def run_of(change, speed):
+    return Report.from_dict(values_of(change, speed))
+
+
 @pytest.fixture
 def runs():
     return {seed: run_of(*values) for seed, values in CHANGES.items()}
@@ -47,12 +53,13 @@ def runs():
 
 def test_a_report_has_the_means_the_median_speed_and_every_run(runs):
     report = collect(runs)
-    assert report["student"]["accuracy"] == pytest.approx(93.1)
-    assert report["student"]["accuracy_by_kind"]["count"] == pytest.approx(49.6)
-    assert report["student"]["questions"] == 40
-    assert report["teacher"] == runs[0]["teacher"]
-    assert report["throughput"] == runs[2]["throughput"]
-    assert [(run["seed"], run["value"], run["speed"]) for run in report["seeds"]] == [
+    student = report.evaluations["student"]
+    assert student.main.value == pytest.approx(93.1)
+    assert student.by_kind["accuracy"]["count"].value == pytest.approx(49.6)
+    assert student.counts == {"questions": 40}
+    assert report.evaluations["teacher"] == runs[0].evaluations["teacher"]
+    assert report.cost.throughput == runs[2].cost.throughput
+    assert [(run.seed, run.student.main.value, run.speed) for run in report.seeds] == [
         (seed, 93.5 + change, speed) for seed, (change, speed) in CHANGES.items()
     ]
     assert runs[0] == run_of(*CHANGES[0])  # as it was
@@ -67,14 +74,14 @@ def test_a_report_has_the_means_the_median_speed_and_every_run(runs):
     ],
 )
 def test_runs_that_do_not_belong_together(runs, name, value, message):
-    runs[2][name] = value
+    runs[2] = Report.from_dict({**values_of(*CHANGES[2]), name: value})
     with pytest.raises(ValueError, match=message):
         collect(runs)
 
 
 def test_a_row_says_mean_range_and_number(runs):
     several, one = collect(runs), run_of(-0.4, 1.5)
-    lines = results_table({"several": several, "one": one}).splitlines()
+    lines = recipes_table({"several": several, "one": one}).splitlines()
     assert lines[2] == (
         "| several | 93.50 % | 93.10 % (-0.40 [-1.00, +0.00] n=3) | 15.0 % | 1.73x [1.60x, 1.90x] "
         "| Some CPU, 2 threads | 0.0200 -> 0.0100 |"
@@ -82,12 +89,12 @@ def test_a_row_says_mean_range_and_number(runs):
     assert "| 93.10 % (-0.40) | 15.0 % | 1.50x | Some CPU, 2 threads |" in lines[3]
     assert "one run" in lines[-1]
     assert "[lowest, highest]" in lines[-1]
-    assert results_table({"one": one}).splitlines()[-1] == "Each row is one run."
+    assert recipes_table({"one": one}).splitlines()[-1] == "Each row is one run."
 
 
 def test_a_card_says_mean_range_and_number_and_the_processor_beside_the_speed(runs, tmp_path):
     for name, report in (("several", collect(runs)), ("one", run_of(-0.4, 1.5))):
-        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+        report.save(tmp_path / f"{name}.json")
     several, one = (recipe_file_card(RECIPE, tmp_path / f"{name}.json") for name in ("several", "one"))
     text = several.render()
     assert "| accuracy | 93.50 % | 93.10 % [92.50, 93.50] n=3 |" in text
@@ -114,7 +121,7 @@ def launched(monkeypatch):
         started.append(words)
         folder, seed = (words[words.index(name) + 1] for name in ("--output_dir", "--seed"))
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / "results.json").write_text(json.dumps(run_of(*CHANGES[int(seed)])))
+        (Path(folder) / "results.json").write_text(json.dumps(values_of(*CHANGES[int(seed)])))
         steps = int(words[words.index("--max_steps") + 1]) if "--max_steps" in words else 5
         student = {**MADE_FROM, "training": {"max_steps": steps, "seed": int(seed)}}
         (Path(folder) / "stages.json").write_text(json.dumps({"student": student}))
@@ -138,7 +145,7 @@ def test_the_first_seed_trains_the_teacher_and_what_is_done_is_not_done_again(la
     command("0", "1", "2")
     assert launched[2][launched[2].index("--resume") + 1] == "true"
     assert [words[words.index("--seed") + 1] for words in launched] == ["0", "1", "2"]
-    report = json.loads((tmp_path / "all.json").read_text())
+    report = Report.load(tmp_path / "all.json")
     assert report == collect({seed: run_of(*values) for seed, values in CHANGES.items()})
     assert "seed 2: 93.30 %, 1.70x" in capsys.readouterr().out
 
@@ -178,10 +185,11 @@ def test_a_seed_without_a_record_is_not_put_together_with_others(launched, tmp_p
 def test_the_commands_in_the_report_lack_what_says_nothing_about_the_result(runs):
     own = "--output_dir /home/me/seed{} --seed {} --resume true --report_to none"
     for seed, run in runs.items():
-        run["command"] = f'train_vqa.py recipes/a.yaml {own.format(seed, seed)} --x {{"a": 1}} --max_steps 9'
+        words = ["recipes/a.yaml", *own.format(seed, seed).split(), "--x", '{"a": 1}', "--max_steps", "9"]
+        runs[seed] = replace(run, environment=replace(run.environment, command=Command("train_vqa.py", tuple(words))))
     report = collect(runs)
-    assert report["command"] == 'train_vqa.py recipes/a.yaml --seed 0 --x {"a": 1} --max_steps 9'
-    assert report["seeds"][2]["command"] == 'train_vqa.py recipes/a.yaml --seed 2 --x {"a": 1} --max_steps 9'
+    assert str(report.environment.command) == """train_vqa.py recipes/a.yaml --seed 0 --x '{"a": 1}' --max_steps 9"""
+    assert str(report.seeds[2].command) == """train_vqa.py recipes/a.yaml --seed 2 --x '{"a": 1}' --max_steps 9"""
 
 
 def test_ctrl_c_ends_the_command_in_one_line(monkeypatch, tmp_path, capsys):

@@ -53,7 +53,8 @@ def folder(tmp_path):
     for planned, result in results:
         if result is not None:
             (folder / f"{planned['key']}.json").write_text(json.dumps({**planned, **result}))
-    teacher = {"metric": "accuracy", "value": 93.75, "gflops": 0.01675, "machine": MACHINE}
+    teacher = {"group": GROUP, "metric": "accuracy", "value": 93.75, "gflops": 0.01675, "machine": MACHINE}
+    teacher |= {"weights": "36d41649c0fe", "tokens_per_layer": [[12, 37]]}
     (folder / f"{GROUP}-teacher.json").write_text(json.dumps(teacher))
     return folder
 
@@ -95,8 +96,8 @@ def test_the_report_of_a_study(folder):
 
 
 def test_who_wins(folder):
-    cells = [found for found in read_study(folder).of(GROUP, "main") if found["method"] != "none"]
-    by_row = summaries(cells, "method", "target")
+    cells = [found for found in read_study(folder).of(GROUP, "main") if found.method != "none"]
+    by_row = summaries(cells)
     # tome is better at 1.7x but too slow, and the oracle does not compete
     assert winners(by_row) == {("tip", 1.7), ("tip", 2.2)}
 
@@ -153,3 +154,17 @@ def test_retrieval_is_about_recall(folder):
     teacher = {**json.loads(path.read_text()), "metric": "text_to_image_recall@1"}
     path.write_text(json.dumps(teacher))
     assert "93.75 % text-to-image recall@1" in study_report(folder)
+
+
+def test_where_lower_is_better_the_lowest_mean_wins(folder):
+    """Results that say what their metric means."""
+    loss = {"metric": "loss", "metrics": {"loss": {"unit": "nats", "higher_is_better": False}}}
+    for path in folder.glob("*.json"):
+        values = json.loads(path.read_text())
+        if "value" in values:
+            path.write_text(json.dumps({**values, **loss, "report": {"loss": values["value"]}}))
+    report = study_report(folder)
+    assert "Teacher: 93.75 nats loss (lower is better), " in report
+    assert "Change of loss (lower is better) against the teacher in nats: mean" in report
+    assert "| pumer | **-0.25** [-0.75, +0.25] n=3, 1.71x |" in report
+    assert "| tip | +0 [+0, +0] n=2, 1.66x; 1 not run |" in report

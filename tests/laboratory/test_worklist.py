@@ -14,7 +14,7 @@ from laboratory import speeds as speeds_module
 from laboratory import worklist as run_module
 from laboratory.group import Study, load_group
 from laboratory.methods import MAIN, NONE, RESOLUTION, TRAINING_FREE, available
-from laboratory.plan import SETTINGS, Cell, Setting
+from laboratory.plan import SIZES, Cell, StudySize
 from laboratory.worklist import run_study
 from pumer_hf.models.loading import load_checkpoint_model
 
@@ -90,8 +90,8 @@ def test_other_data_and_backbones(study, any_speed_will_do, monkeypatch, data, b
         flags["unknown_answers"] = "ignore"
     else:
         flags["pretraining"] = {"max_steps": 1}
-    monkeypatch.setitem(SETTINGS, "other", Setting((), flags, {"max_steps": 1}, benchmark_seconds=0.05))
-    study = replace(study, setting_name="other")
+    monkeypatch.setitem(SIZES, "other", StudySize((), flags, {"max_steps": 1}, benchmark_seconds=0.05))
+    study = replace(study, size_name="other")
     own = Cell(data, backbone, method, 1.2 if method == RESOLUTION else None)
     assert run_study(study, [own]) == 0
     result = result_of(study, own)

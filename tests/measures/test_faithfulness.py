@@ -9,6 +9,7 @@ from torch import nn
 
 from pumer_hf.explain.prediction import run
 from pumer_hf.measures.faithfulness import KeepAtRandom, KeepPruned, compared_reducers, faithfulness, reduced_by
+from pumer_hf.results import PERCENT, Metric
 
 SCHEDULE = {
     "method": "pumer",
@@ -194,10 +195,10 @@ def test_models_that_cannot_be_compared(family):
 
 
 def test_faithfulness_by_hand():
-    accuracy = {"unreduced": 90.0, "reduced": 89.0, "random": 80.0, "inverted": 30.0, "random_inverted": 75.0}
-    assert faithfulness(accuracy) == {
-        "sufficiency": 1.0,
-        "random_sufficiency": 10.0,
-        "comprehensiveness": 60.0,
-        "random_comprehensiveness": 15.0,
+    percents = {"unreduced": 90.0, "reduced": 89.0, "random": 80.0, "inverted": 30.0, "random_inverted": 75.0}
+    assert faithfulness({name: PERCENT.of(value) for name, value in percents.items()}) == {
+        "sufficiency": Metric(1.0, "points", higher_is_better=False),
+        "random_sufficiency": Metric(10.0, "points", higher_is_better=False),
+        "comprehensiveness": Metric(60.0, "points"),
+        "random_comprehensiveness": Metric(15.0, "points"),
     }

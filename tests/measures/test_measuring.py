@@ -14,7 +14,8 @@ from pumer_hf import ops
 from pumer_hf.cli import main
 from pumer_hf.data.scenes.digits import digit_scenes
 from pumer_hf.measures.batches import scene_batches
-from pumer_hf.measures.measuring import MeasuredBatch, alignment_report, measure_explanations, measures_table
+from pumer_hf.measures.measuring import MeasuredBatch, alignment_report, measure_explanations
+from pumer_hf.measures.report import ExplanationReport, Explanations, LayerAlignment
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.tokens import LayerTrace, TokenPair
 
@@ -41,6 +42,10 @@ class Oracle(nn.Module):
         return TokenPair(pair.text, image), trace
 
 
+def values_of(layer):
+    return [getattr(layer, name) for name in NAMES]
+
+
 def region_of(*tokens):
     region = torch.zeros(16, dtype=torch.bool)
     region[list(tokens)] = True
@@ -54,13 +59,13 @@ def test_a_model_that_keeps_what_it_is_asked_about(family):
     inputs.pop("pixel_mask", None)
     model.base_model.reducer = Oracle(region)
     report = measure_explanations(model, [MeasuredBatch(inputs, region.expand(3, 1, 4, 4))])
-    (layer,) = report["layers"]
-    assert (layer["layer"], layer["examples"]) == (1, 3)
-    assert [layer[name] for name in NAMES] == pytest.approx([100, 100, 300 / 16, 300 / 16])
-    assert "accuracy" not in report  # no labels
-    assert "sufficiency" not in measures_table(report)
-    other = measure_explanations(model, [MeasuredBatch(inputs, region_of(0, 15).expand(3, 1, 4, 4))])["layers"][0]
-    assert [other[name] for name in NAMES] == pytest.approx([100 / 3, 50, 200 / 16, 300 / 16])
+    (layer,) = report.layers
+    assert (layer.layer, layer.examples) == (1, 3)
+    assert values_of(layer) == pytest.approx([100, 100, 300 / 16, 300 / 16])
+    assert report.accuracy == report.faithfulness == {}  # no labels
+    assert "sufficiency" not in str(report)
+    other = measure_explanations(model, [MeasuredBatch(inputs, region_of(0, 15).expand(3, 1, 4, 4))]).layers[0]
+    assert values_of(other) == pytest.approx([100 / 3, 50, 200 / 16, 300 / 16])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,15 +76,15 @@ def test_labels_that_need_what_is_kept(family):
         answers = model(**inputs).logits.argmax(-1)
     batch = MeasuredBatch(inputs, region_of(0).expand(3, 1, 4, 4), answers)
     report = measure_explanations(model, [batch] * 2, seed=1)
-    accuracy = report["accuracy"]
+    accuracy = {name: metric.value for name, metric in report.accuracy.items()}
     assert accuracy["reduced"] == 100
     assert set(accuracy) == {"unreduced", "reduced", "random", "inverted", "random_inverted"}
     for measure, reducer in {"sufficiency": "reduced", "comprehensiveness": "inverted"}.items():
-        assert report[measure] == accuracy["unreduced"] - accuracy[reducer]
+        assert report.faithfulness[measure].value == accuracy["unreduced"] - accuracy[reducer]
     soft = nn.functional.one_hot(answers, model.config.num_labels).float() * 0.3
-    assert measure_explanations(model, [batch._replace(labels=soft)])["accuracy"]["reduced"] == pytest.approx(30)
-    assert report["examples"] == 6
-    assert json.loads(json.dumps(report)) == report
+    assert measure_explanations(model, [batch._replace(labels=soft)]).accuracy["reduced"].value == pytest.approx(30)
+    assert report.examples == 6
+    assert Explanations.from_dict(json.loads(json.dumps(report.to_dict()))) == report
 
 
 def test_training_mode_and_padding():
@@ -89,7 +94,7 @@ def test_training_mode_and_padding():
     assert model.training
     # Regions are all of each image, its padding left out: 9 of 16, 9 of 12 and 4 of 4 patches are held.
     expected = [100, 100 * (9 / 16 + 9 / 12 + 1) / 3]
-    assert [report["layers"][0][name] for name in NAMES] == pytest.approx(expected * 2)
+    assert values_of(report.layers[0]) == pytest.approx(expected * 2)
 
 
 def test_the_mean_over_examples_and_annotators_by_hand():
@@ -97,10 +102,10 @@ def test_the_mean_over_examples_and_annotators_by_hand():
         [[[0.5, 0.1], [torch.nan, 0.3], [torch.nan, torch.nan]]]
     ).double()  # three examples, two each
     report = alignment_report({2: [values.expand(4, 3, 2)[:, :1], values.expand(4, 3, 2)[:, 1:]]})
-    layer = {"layer": 2, **dict.fromkeys(NAMES, pytest.approx(35.0)), "examples": 2}  # of 50 % and (10 % + 30 %) / 2
-    assert report == {"layers": [layer], "examples": 3, "without_region": 1, "annotators": 2}
+    layer = LayerAlignment(2, **dict.fromkeys(NAMES, pytest.approx(35.0)), examples=2)  # of 50 % and (10 % + 30 %) / 2
+    assert report == Explanations((layer,), examples=3, without_region=1, annotators=2)
     alone = torch.cat([values, torch.full_like(values[..., :1], torch.nan)], dim=2)  # a third who marked nothing
-    assert alignment_report({2: [alone.expand(4, 3, 3)]})["layers"] == [layer]
+    assert alignment_report({2: [alone.expand(4, 3, 3)]}).layers == (layer,)
 
 
 def test_without_any_region_nothing_can_be_measured():
@@ -151,6 +156,8 @@ def test_the_command_on_digit_scenes(backbone, tmp_path, capsys):
     assert report["reduction"]["layers"] == [layer["layer"] for layer in report["layers"]] == REDUCTION["layers"]
     assert report["examples"] == 12
     assert {"sufficiency", "comprehensiveness", "random_sufficiency", "random_comprehensiveness"} < set(report)
+    assert ExplanationReport.load(out).to_dict() == report
+    assert report["versions"]["torch"] == torch.__version__
     for layer in report["layers"]:
         assert any(line.startswith(f"after layer {layer['layer']} ") for line in table)
     assert f"Accuracy: {report['accuracy']['unreduced']:.2f} % unreduced" in "\n".join(table)

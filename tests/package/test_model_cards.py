@@ -9,10 +9,10 @@ import pytest
 from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
-from pumer_hf.hub.card import PuMerCard
-from pumer_hf.hub.sources import public_command
+from pumer_hf.hub.card import PuMerCard, published_report
 from pumer_hf.recipes.cards import recipe_file_card
 from pumer_hf.release import install_commands
+from pumer_hf.results import Report
 
 ROOT = Path(__file__).parents[2]
 CARDS = {path.parent.name: path.parent for path in sorted(ROOT.glob("model_cards/*/README.md"))}
@@ -62,5 +62,9 @@ def test_a_card_says_what_recipe_and_results_say(name, monkeypatch):
     untrained = "**This model has not been trained.**" in card.render()
     assert untrained == (name not in MEASURED)
     if not untrained:
-        report = json.loads(MEASURED[name].read_text(encoding="utf-8"))
-        assert facts["report"] == {**report, "command": public_command(report["command"])}
+        measured = Report.load(MEASURED[name])
+        assert Report.from_dict(facts["report"]) == published_report(measured)
+        figures = json.loads(MEASURED[name].read_text(encoding="utf-8"))
+        for part in ("teacher", "student", "throughput", "tokens_per_layer", "versions", "machine"):
+            assert facts["report"][part] == figures[part]
+        assert facts["report"]["gflops"] == pytest.approx(figures["gflops"], rel=1e-15)  # the ratio is made anew

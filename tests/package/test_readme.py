@@ -10,7 +10,7 @@ from tiny_tasks import save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from laboratory.command import build_parser as study_parser
-from laboratory.render import render, results_table
+from laboratory.render import recipes_table, render
 from pumer_hf import preset
 from pumer_hf.cli import build_parser, main
 from pumer_hf.data.vqa import VQA, VqaDataArguments
@@ -18,6 +18,7 @@ from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.evaluation import build_parser as evaluation_parser
 from pumer_hf.recipes.finetuning import training_recipe
 from pumer_hf.recipes.recipe import ModelArguments
+from pumer_hf.results import Cost, Evaluation, MetricType, Report
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -135,20 +136,39 @@ def test_tables_are_rendered_from_the_results():
 
 
 def test_a_table_row():
-    report = {
+    speed = {"examples_per_second": 1.0, "slowest": 1.0, "fastest": 1.0}
+    values = {
         "teacher": {"accuracy": 95.123},
         "student": {"accuracy": 94.5},
         "baselines": {"majority": 10.0, "question_only": 30.04},
-        "throughput": {"ratio": 1.756},
+        "throughput": {"batch_size": 8, "rounds": 5, "regime": "forward", "student": {**speed, "ratio": 1.756}},
         "gflops": {"teacher": 0.01, "student": 0.005},
         "machine": {"processor": "Some CPU", "torch_threads": 2},
     }
-    row = results_table({"some_task": report}).splitlines()[2]
-    assert row == (
+
+    def row(name, **changes):
+        return recipes_table({name: Report.from_dict({**values, **changes})}).splitlines()[2]
+
+    assert row("some_task") == (
         "| some_task | 95.12 % | 94.50 % (-0.62) | 30.0 % | 1.76x | Some CPU, 2 threads | 0.0100 -> 0.0050 |"
     )
     recalls = {"teacher": {"text_to_image_recall@1": 90.0}, "student": {"text_to_image_recall@1": 91.0}}
-    row = results_table({"retrieval": {**report, **recalls, "baselines": {}}}).splitlines()[2]
-    assert row.startswith("| retrieval (text-to-image-recall@1) | 90.00 % | 91.00 % (+1.00) |  | 1.76x |")
-    report["machine"]["gpu"] = "Some GPU"
-    assert "Some GPU" in results_table({"some_task": report})
+    assert row("retrieval", **recalls, baselines={}).startswith(
+        "| retrieval (text-to-image-recall@1) | 90.00 % | 91.00 % (+1.00) |  | 1.76x |"
+    )
+    assert "Some GPU" in row("some_task", machine={**values["machine"], "gpu": "Some GPU"})
+
+
+def test_a_row_of_a_metric_in_another_unit_where_lower_is_better():
+    """Its best baseline is the lowest one."""
+    errors = MetricType("errors", higher_is_better=False)
+    report = Report(
+        evaluations={name: Evaluation({"word_errors": errors.of(value)}) for name, value in ROLE_ERRORS.items()},
+        cost=Cost(gflops={"teacher": 2.0, "student": 1.0}),
+        baselines={"majority": errors.of(9.0), "question_only": errors.of(5.0)},
+    )
+    row = recipes_table({"speech": report}).splitlines()[2]
+    assert row.startswith("| speech (word-errors; lower is better) | 1.25 errors | 1.5 errors (+0.25) | 5 errors |")
+
+
+ROLE_ERRORS = {"teacher": 1.25, "student": 1.5}

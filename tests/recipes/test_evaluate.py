@@ -23,8 +23,9 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.recipes import evaluation
 from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.evaluation import evaluation_lines
 from pumer_hf.recipes.recipe import ModelArguments, read_blocks
+from pumer_hf.recipes.report import EvaluationReport
+from pumer_hf.results import PERCENT, Environment, Evaluation
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
 REDUCTION = {
@@ -63,6 +64,8 @@ def test_the_metric_of_a_split_is_printed_and_written(tmp_path):
         process = run("snli_ve", "--model", model, "--eval_scenes", 20, *folders, flag)
         assert process.returncode == 0, process.stderr
         reports[flag] = json.loads((tmp_path / "metrics.json").read_text())
+        assert EvaluationReport.load(tmp_path / "metrics.json").to_dict() == reports[flag]
+        assert reports[flag]["metrics"] == {"accuracy": {"unit": "%", "higher_is_better": True}}
         lines = process.stdout.splitlines()
         assert unreadable(lines) == []
         assert re.search(rf"^accuracy +{reports[flag]['accuracy']:.2f} %$", process.stdout, re.MULTILINE)
@@ -74,8 +77,9 @@ def test_the_metric_of_a_split_is_printed_and_written(tmp_path):
 
 
 def test_metrics_by_kind_stand_below_the_metric():
-    report = {"accuracy": 92.33333333333333, "accuracy_by_kind": {"yes/no": 50.0, "count": 7.25}, "questions": 12000}
-    head, table = evaluation_lines({"model": "a/b", "task": "vqa", "split": "test"}, report)
+    values = {"accuracy": 92.33333333333333, "accuracy_by_kind": {"yes/no": 50.0, "count": 7.25}, "questions": 12000}
+    evaluation = Evaluation.from_dict(values, {"accuracy": PERCENT})
+    head, table = EvaluationReport("a/b", "vqa", "test", 32, evaluation, Environment()).lines()
     assert head == "a/b, task vqa, split test:"
     assert table.splitlines() == [
         "accuracy   92.33 %",
@@ -90,7 +94,7 @@ def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkey
     folder = checkpoint(tmp_path / "model", SNLI_VE, ["entailment", "neutral", "contradiction"], tip)
     seen = {}
     monkeypatch.setattr(
-        evaluation, "evaluate", lambda task, args, model, data, collator: seen.update(model=model) or {}
+        evaluation, "evaluate", lambda task, args, model, data, collator: seen.update(model=model) or Evaluation({})
     )
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--eval_scenes", "2", "--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
@@ -107,7 +111,11 @@ def test_rows_without_their_image_are_counted_beside_the_metric(tmp_path, monkey
     rows = [{"image": name, "question": "is it?", "answer": "yes"} for name in ("a.png", "gone.png", "gone.png")]
     path = tmp_path / "validation.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(evaluation, "evaluate", lambda task, args, model, data, collator: {"rows": len(data.test)})
+
+    def evaluate(task, args, model, data, collator):
+        return Evaluation({}, counts={"rows": len(data.test)})
+
+    monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--validation_file", str(path), "--missing_images", "skip"]
     flags += ["--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
@@ -185,7 +193,7 @@ def evaluated(monkeypatch, capsys):
 
         def evaluate(task, args, model, data, collator):
             seen.update(rows=list(data.test), length=collator.max_text_length, batch=args.per_device_eval_batch_size)
-            return {}
+            return Evaluation({})
 
         monkeypatch.setattr(evaluation, "evaluate", evaluate)
         monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
@@ -292,3 +300,12 @@ def test_a_data_set_needs_no_training_split(flags, row, tmp_path, evaluated):
 )
 def test_one_split_is_loaded(arguments, split, needed):
     assert only_split(VqaDataArguments, split)(**arguments).needed_splits == needed
+
+
+def test_a_file_without_units_is_read():
+    """As it was written before results said the units of their metrics: `{**facts, **metrics}`."""
+    values = {"model": "m", "task": "nlvr2", "split": "test", "max_text_length": 32}
+    values |= {"accuracy": 50.0, "questions": 4, "accuracy_by_kind": {"both": 25.0}, "missing_images": 1}
+    report = EvaluationReport.from_dict(values)
+    assert report.evaluation.counts == {"questions": 4, "missing_images": 1}
+    assert str(report.evaluation.by_kind["accuracy"]["both"]) == "25.00 %"

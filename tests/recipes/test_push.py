@@ -61,7 +61,7 @@ def test_a_recipe_pushes_its_student_with_results(tmp_path):
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     for role in ("teacher", "student"):
         card = PuMerCard.load(tmp_path / "out" / role)
-        assert card.report == report
+        assert card.report.to_dict() == report
         assert card.role == role
         has_picture = role == "student"
         assert card.render(has_picture) == (tmp_path / "out" / role / "README.md").read_text()

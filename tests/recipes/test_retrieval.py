@@ -66,7 +66,7 @@ def evaluations(folder):
     model, data, collator = prepare(RETRIEVAL, eval_scenes=7)
     results = {"scores": score_all_pairs(args, model, data.test, collator).tolist()}
     model, data, collator = prepare(NLVR2, eval_scenes=5)
-    results["nlvr2"] = evaluate(NLVR2, args, model, data, collator)
+    results["nlvr2"] = evaluate(NLVR2, args, model, data, collator).to_dict()
     if args.process_index == 0:
         results["world_size"] = args.world_size
         with open(f"{folder}/results.json", "w") as file:

@@ -12,9 +12,9 @@ from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.folders import write_json
 from pumer_hf.recipes.build import resized_processor
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
-from pumer_hf.recipes.report import write_json
 from pumer_hf.recipes.runner import check_image_size, check_method, check_push, check_recipe, open_output_folder
 
 SCENES = VqaDataArguments(train_scenes=8, eval_scenes=4, unknown_answers="ignore")
@@ -140,7 +140,7 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pumer_hf.recipes.report.os.replace", fail)
+    monkeypatch.setattr("pumer_hf.folders.os.replace", fail)
     with pytest.raises(OSError, match="No space left"):
         write_json(path, {"accuracy": 2.5})
     assert json.loads(path.read_text()) == {"accuracy": 1.5}

@@ -7,18 +7,16 @@ from typing import Any
 
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
-from .contenders import Contender, Settings, checked_text_length, contender, stock_contender
-from .cost import format_table
+from ..results import Environment, check_results_file, text_table
+from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import TEXT_LENGTH, paper_model
 from .measure import measure, measure_rows
-from .output import check_output, finish
-
-UNREDUCED_NAME, STOCK_NAME, REDUCED_NAME = "unreduced", "stock", "reduced"
+from .report import REDUCED, STOCK, UNREDUCED, BenchReport, Conditions
 
 
 def bench_checkpoint(
     source: str,
-    settings: Settings,
+    options: BenchOptions,
     *,
     reduction: Any = SAVED,
     text_length: int | None = None,
@@ -30,7 +28,7 @@ def bench_checkpoint(
 
     Args:
         source: a folder, or an id on the Hub.
-        settings: how to measure.
+        options: how to measure.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
         text_length: tokens per text; default: as many as the model takes, at most 40, the length of the paper's tasks.
         output: a JSON file for the results.
@@ -42,16 +40,16 @@ def bench_checkpoint(
         ValueError: the model reduces nothing, or a value is out of range.
         FileNotFoundError: there is no folder for `output`.
     """
-    check_output(output)
+    check_results_file(output)
     model = load_checkpoint_model(source, reduction)
     if model.reduction is None:
         raise unreduced_error(model, source)
-    return bench_model(model, {"checkpoint": source}, settings, text_length, output)
+    return bench_model(model, {"checkpoint": source}, options, text_length, output)
 
 
 def bench_setting(
     setting: str,
-    settings: Settings,
+    options: BenchOptions,
     *,
     reduction: Any = SAVED,
     text_length: int | None = None,
@@ -61,63 +59,72 @@ def bench_setting(
 
     Args:
         setting: backbone and task, such as `"vilt/vqav2"`.
-        settings: how to measure.
+        options: how to measure.
         reduction: another schedule than the paper's for this task.
         text_length: tokens per text; default: that of the paper's FLOPs.
         output: a JSON file for the results.
     """
-    check_output(output)
+    check_results_file(output)
     backbone, _, task = setting.partition("/")
     model = paper_model(backbone, task, **({} if reduction is SAVED else {"reduction": reduction}))
     if model.reduction is None:
         raise unreduced_error(model, setting)
     return bench_model(
-        model, {"setting": setting}, settings, TEXT_LENGTH if text_length is None else text_length, output
+        model, {"setting": setting}, options, TEXT_LENGTH if text_length is None else text_length, output
     )
 
 
 def bench_model(
     model: PuMerPreTrainedModel,
-    facts: dict[str, Any],
-    settings: Settings,
+    source: dict[str, str],
+    options: BenchOptions,
     text_length: int | None,
     output: str | Path | None,
 ) -> list[str]:
-    """Measure a model that reduces; `facts` say in the results which it is."""
+    """Measure a model that reduces; `source` says in the results which it is."""
     text_length = checked_text_length(model, text_length)
-    report = {**facts, "reduction": model.config.reduction, "text_length": text_length}
-    report |= measure(contenders_of(model, text_length, settings), settings)
-    return [format_table(measure_rows(report)), *notes(report, settings), finish(report, output)]
+    contenders = contenders_of(model, text_length, options)
+    report = BenchReport(
+        source=source,
+        reduction=model.config.reduction,
+        text_length=text_length,
+        conditions=Conditions.of(contenders, options),
+        cost=measure(contenders, options),
+        environment=Environment.current(),
+    )
+    return [text_table(measure_rows(report.cost)), *notes(report), report.finish(output)]
 
 
-def contenders_of(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> dict[str, Contender]:
+def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> dict[str, Contender]:
     """The model unreduced, what transformers has of it, and the model as it is."""
     unreduced = copy.deepcopy(model)
     unreduced.set_reduction(None)
-    stock = stock_contender(unreduced, text_length, settings)
+    stock = stock_contender(unreduced, text_length, options)
     return {
-        UNREDUCED_NAME: contender(unreduced, text_length, settings),
-        **({} if stock is None else {STOCK_NAME: stock}),
-        REDUCED_NAME: contender(model, text_length, settings),
+        UNREDUCED: contender(unreduced, text_length, options),
+        **({} if stock is None else {STOCK: stock}),
+        REDUCED: contender(model, text_length, options),
     }
 
 
-def notes(report: dict[str, Any], settings: Settings) -> Sequence[str]:
+def notes(report: BenchReport) -> Sequence[str]:
     """What to know about the table, and whether reduction pays."""
-    throughput = report["throughput"]
+    conditions, throughput = report.conditions, report.throughput
+    dtype = conditions.dtype[report.reduced]
     lines = [
-        f"Speed: {throughput['regime']}, batch {throughput['batch_size']}, {throughput['rounds']} interleaved rounds "
-        f"on {settings.device}; {settings.dtype}, matrix products of {settings.matmul_precision} precision"
-        + (", compiled" if settings.compile else "")
-        + (f", pooled_only: {', '.join(report['pooled_only'])}." if report["pooled_only"] else ".")
+        f"Speed: {throughput.note} on {conditions.device}; {dtype}, matrix products of {conditions.matmul_precision} "
+        "precision"
+        + (", compiled" if conditions.compiled else "")
+        + (f", pooled_only: {', '.join(conditions.pooled_only)}." if conditions.pooled_only else ".")
     ]
-    if STOCK_NAME in throughput:
-        gain = throughput[REDUCED_NAME]["ratio"] / throughput[STOCK_NAME]["ratio"]
-        lines.append(f"Reduced, it is {gain:.2f} times as fast as stock transformers ({report['dtype'][STOCK_NAME]}).")
-    if "memory" in report:
+    if report.gain_over_stock is not None:
+        gain, stock = report.gain_over_stock, conditions.dtype[STOCK]
+        lines.append(f"Reduced, it is {gain:.2f} times as fast as stock transformers ({stock}).")
+    if report.cost.memory is not None:
         lines.append("Memory: peak of the activations; weights, gradients and inputs do not count.")
-    slow = [f"batch {throughput['batch_size']}"] if throughput["ratio"] < 1 else []
-    slow += ["batch 1"] if "latency" in report and report["latency"][REDUCED_NAME]["ratio"] < 1 else []
+    slow = [f"batch {throughput.batch_size}"] if throughput.gain < 1 else []
+    latency = report.cost.latency
+    slow += ["batch 1"] if latency is not None and latency.models[report.reduced].ratio < 1 else []
     if slow:
         where = " and ".join(slow)
         lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")

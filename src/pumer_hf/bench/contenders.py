@@ -38,7 +38,7 @@ COMPILATIONS = 64
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchOptions:
     """How a benchmark measures.
 
     Args:
@@ -101,47 +101,47 @@ class Contender:
         return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
-def contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender:
-    """One of our models as the settings want it."""
-    model = model.to(device=settings.device, dtype=DTYPES[settings.dtype]).eval()
-    model.config.pooled_only |= settings.pooled_only
-    return Contender(model, compiled(model) if settings.compile else model, model, text_length)
+def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender:
+    """One of our models as the options want it."""
+    model = model.to(device=options.device, dtype=DTYPES[options.dtype]).eval()
+    model.config.pooled_only |= options.pooled_only
+    return Contender(model, compiled(model) if options.compile else model, model, text_length)
 
 
 def compiled(model: nn.Module) -> nn.Module:
     """A model compiled by `torch.compile` for inference, whole, each batch size by itself.
 
-    It is compiled at its first call, which is to be made under [`torch_settings`].
+    It is compiled at its first call, which is to be made under [`torch_options`].
     """
     torch._dynamo.config.cache_size_limit = COMPILATIONS
     return torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[return-value]
 
 
 @contextmanager
-def torch_settings(settings: Settings) -> Iterator[None]:
+def torch_options(options: BenchOptions) -> Iterator[None]:
     """What is set in torch as a whole while a benchmark runs: the precision of float32 products; and on a CPU that
     compiled code freezes the weights, which packs them as its matrix products want them.
     """
     precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(settings.matmul_precision)
+    torch.set_float32_matmul_precision(options.matmul_precision)
     try:
         # As an option of `torch.compile` it does nothing: the weights are inputs by then, not constants.
-        with inductor_config.patch(freezing=settings.device == "cpu"):
+        with inductor_config.patch(freezing=options.device == "cpu"):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
 
 
-def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender | None:
+def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender | None:
     """What transformers has of a model, as it comes: not compiled, and on a CPU in float32. None if it has nothing."""
     stock_class = STOCK.get(type(model))
     if stock_class is None:
         return None
     names = ViltConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
     values: dict[str, Any] = {name: value for name, value in model.config.to_dict().items() if name in names}
-    stock = stock_class(ViltConfig(**values)).to(settings.device).eval()
-    if settings.device == "cuda":
-        stock = stock.to(DTYPES[settings.dtype])
+    stock = stock_class(ViltConfig(**values)).to(options.device).eval()
+    if options.device == "cuda":
+        stock = stock.to(DTYPES[options.dtype])
     return Contender(stock, stock, model, text_length)
 
 

@@ -1,4 +1,4 @@
-"""What models cost on one batch: speed, FLOPs and tokens, as JSON and as a table."""
+"""What models cost on one batch: speed, FLOPs and tokens, and rows of a table about them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from ..figures import figure
 from ..models.encoders.base import PuMerPreTrainedModel
-from .environment import environment
+from ..results import Cost, TokenCounts
 from .flops import count_flops
 from .throughput import compare_throughput
 
 
-def cost_report(
+def measure_cost(
     models: Mapping[str, PuMerPreTrainedModel],
     inputs: dict[str, Tensor],
     seconds: float,
     own_inputs: Mapping[str, dict[str, Tensor]] | None = None,
-) -> dict[str, Any]:
-    """Speed and size of models on one batch, interleaved, relative to the first.
+) -> Cost:
+    """Measure speed and size of models on one batch, interleaved in one run.
 
     Args:
         models: by name, the unreduced one first, all on the device of the inputs.
@@ -27,28 +27,21 @@ def cost_report(
         own_inputs: by name, for models that take the same examples otherwise (smaller images).
 
     Returns:
-        Plain JSON types: `throughput` ([`compare_throughput`]), `gflops` (multiply-adds of one example) and
-        `tokens_per_layer` (pairs of text and image tokens that leave each layer), each by name of the model;
-        `throughput` and `gflops` also have `ratio`, the last model's gain over the first; and the [`environment`].
+        The throughput, the GFLOPs of one example and the tokens per layer.
     """
     own_inputs = own_inputs or {}
     sizes = {}
     for name, model in models.items():
         example = {key: value[:1] for key, value in own_inputs.get(name, inputs).items()}
         sizes[name] = measure_size(model.eval(), example)
-    gflops = {name: count for name, (count, _) in sizes.items()}
-    names = list(models)
-    first, last = names[0], names[-1]
-    throughput = compare_throughput(models, inputs, own_inputs=own_inputs, seconds=seconds)
-    return {
-        "throughput": {"ratio": throughput[last]["ratio"], **throughput},
-        "gflops": {"ratio": gflops[first] / gflops[last], **gflops},
-        "tokens_per_layer": {name: lengths for name, (_, lengths) in sizes.items()},
-        **environment(),
-    }
+    return Cost(
+        throughput=compare_throughput(models, inputs, own_inputs=own_inputs, seconds=seconds),
+        gflops={name: count for name, (count, _) in sizes.items()},
+        tokens_per_layer={name: lengths for name, (_, lengths) in sizes.items()},
+    )
 
 
-def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, list[tuple[int, int]]]:
+def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, TokenCounts]:
     """GFLOPs (multiply-adds) of a forward of one example, and how many text and image tokens leave each layer."""
     inputs: dict[str, Any] = {**example, "output_hidden_states": True}
     flops, outputs = count_flops(model, inputs)
@@ -59,31 +52,15 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tup
     return flops / 1e9, model.output_lengths(num_text, states.shape[1] - num_text)
 
 
-def cost_rows(report: Mapping[str, Any], names: Sequence[str]) -> list[list[str]]:
-    """Rows of a table, a column per model and a last one that compares first and last."""
-    throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
-    gain = throughput["ratio"]
+def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
+    """Rows of a table, a column per model and a last one that compares the last model with the first."""
+    assert cost.throughput is not None, "of models that were measured"
+    gain = cost.throughput.gain
     faster = f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower"
-    fewer = f"{gflops['ratio']:.2f}x fewer"
     rows = [
-        ["examples/s", *(figure(throughput[name]["examples_per_second"]) for name in names), faster],
-        ["GFLOPs per example", *(figure(gflops[name]) for name in names), fewer],
+        ["examples/s", *(figure(cost.throughput.speeds[name].examples_per_second) for name in names), faster],
+        ["GFLOPs per example", *(figure(cost.gflops[name]) for name in names), f"{cost.gflops_gain:.2f}x fewer"],
     ]
-    for layer, lengths in enumerate(zip(*(tokens[name] for name in names), strict=True)):
+    for layer, lengths in enumerate(zip(*(cost.tokens_per_layer[name] for name in names), strict=True)):
         rows.append([f"tokens after layer {layer} (text + image)", *("{} + {}".format(*pair) for pair in lengths), ""])
     return rows
-
-
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in aligned columns, the first to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows
-    )
-
-
-def speed_note(report: Mapping[str, Any]) -> str:
-    """How the speed was measured."""
-    throughput = report["throughput"]
-    regime = f"{throughput['regime']}, batch {throughput['batch_size']}"
-    return f"Speed: {regime}, {throughput['rounds']} interleaved rounds."

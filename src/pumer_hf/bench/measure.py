@@ -1,6 +1,7 @@
-"""All that a benchmark measures of its contenders, as JSON and as a table."""
+"""All that a benchmark measures of its contenders, and the table about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,11 +9,11 @@ from tqdm.auto import tqdm
 
 from ..figures import duration, figure
 from ..models.encoders.base import PuMerPreTrainedModel
-from .contenders import Contender, Settings, torch_settings
+from ..results import REGIMES, Cost, Memory
+from .contenders import BenchOptions, Contender, torch_options
 from .cost import measure_size
-from .environment import environment
 from .flops import count_flops
-from .profiles import REGIMES, activation_peaks, reduction_share
+from .profiles import activation_peaks, reduction_share
 from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
 
@@ -26,77 +27,64 @@ COUNTING, PROFILING, MEMORY = 2, 5, 10
 """How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory: as seen on a CPU."""
 
 
-def measure(contenders: Mapping[str, Contender], settings: Settings) -> dict[str, Any]:
-    """Speed, memory and size of models, each beside the first one, which is the baseline.
+def measure(contenders: Mapping[str, Contender], options: BenchOptions) -> Cost:
+    """Measure speed, memory and size of models, each beside the first one, which is the baseline.
 
     Args:
         contenders: by name: the baseline, others, and last the one that it is about.
-        settings: how.
+        options: how.
 
     Returns:
-        Plain JSON types, by name of the contender: `throughput` ([`compare_throughput`]), `latency`
-        ([`compare_latency`], batch 1), `memory` (peak bytes of activations by regime, [`activation_peaks`]), `gflops`
-        (multiply-adds of an example), `tokens_per_layer` (of our models) and `reduction_share` (of those that reduce,
-        [`reduction_share`]). `throughput` and `gflops` also have `ratio`, the gain of the last over the first. Beside
-        them what was set, and the [`environment`].
+        All of [`Cost`], but for the latency and the memory where the options leave them out.
     """
-    with torch_settings(settings):
-        return {**measure_set(contenders, settings), **environment()}
-
-
-def measure_set(contenders: Mapping[str, Contender], settings: Settings) -> dict[str, Any]:
-    """What [`measure`] gives but for the environment, with torch set already."""
     names = list(contenders)
     models = {name: one.run for name, one in contenders.items()}
-    batch_size = settings.batch_size or grown_batch(contenders)
-    batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
-    examples = {name: one.inputs(1) for name, one in contenders.items()}
-    expected = expected_of_all(contenders, forward_seconds(models, batches), settings, batch_size)
-    with Progress(f"Measuring {', '.join(names)} at batch {batch_size}", expected) as progress:
-        return measure_parts(contenders, settings, batches, examples, progress)
+    with torch_options(options):
+        batch_size = options.batch_size or grown_batch(contenders)
+        batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
+        examples = {name: one.inputs(1) for name, one in contenders.items()}
+        expected = expected_of_all(contenders, forward_seconds(models, batches), options, batch_size)
+        with Progress(f"Measuring {', '.join(names)} at batch {batch_size}", expected) as progress:
+            return measure_parts(contenders, options, batches, examples, progress)
 
 
 def measure_parts(
     contenders: Mapping[str, Contender],
-    settings: Settings,
+    options: BenchOptions,
     batches: Mapping[str, dict[str, Any]],
     examples: Mapping[str, dict[str, Any]],
     progress: Progress,
-) -> dict[str, Any]:
-    """What [`measure_set`] gives, from the inputs of each contender: a batch to measure on, and a single example."""
-    names = list(contenders)
+) -> Cost:
+    """What [`measure`] gives, from the inputs of each contender: a batch to measure on, and a single example."""
     models = {name: one.run for name, one in contenders.items()}
-    choices: dict[str, Any] = {"seconds": settings.seconds, "on_round": progress.move}
+    choices: dict[str, Any] = {"seconds": options.seconds, "on_round": progress.move}
     progress.begin("throughput")
-    throughput = compare_throughput(models, batches[names[0]], own_inputs=batches, warmup=1, **choices)
-    report: dict[str, Any] = {
-        "device": settings.device,
-        "dtype": {name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
-        "matmul_precision": settings.matmul_precision,
-        "compiled": [name for name, one in contenders.items() if one.run is not one.eager],
-        "pooled_only": [name for name, one in contenders.items() if pools_only(one.eager)],
-        "throughput": {"ratio": throughput[names[-1]]["ratio"], **throughput},
-    }
-    if settings.latency:
+    throughput = compare_throughput(models, next(iter(batches.values())), own_inputs=batches, warmup=1, **choices)
+    latency = None
+    if options.latency:
         progress.begin("latency")
-        choices["seconds"] = settings.seconds / 2
-        report["latency"] = compare_latency(models, examples, warmup=2, **choices)
+        choices["seconds"] = options.seconds / 2
+        latency = compare_latency(models, examples, warmup=2, **choices)
     progress.begin("FLOPs")
-    report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
+    sized = sizes({name: (one, examples[name]) for name, one in contenders.items()})
     progress.begin("reduction")
-    report["reduction_share"] = {
+    shares = {
         name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
     }
-    if settings.memory:
-        peaks = {}
-        for name, one in contenders.items():
-            progress.begin(f"memory, {name}")
-            peaks[name] = activation_peaks(one.eager, batches[name])
-        report["memory"] = {
-            "batch_size": len(next(iter(batches[names[0]].values()))),
-            **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES},
-        }
-    return report
+    memory = measure_memory(contenders, batches, progress) if options.memory else None
+    return replace(sized, throughput=throughput, latency=latency, reduction_share=shares, memory=memory)
+
+
+def measure_memory(
+    contenders: Mapping[str, Contender], batches: Mapping[str, dict[str, Any]], progress: Progress
+) -> Memory:
+    """The peak memory of each contender on its batch."""
+    peaks = {}
+    for name, one in contenders.items():
+        progress.begin(f"memory, {name}")
+        peaks[name] = activation_peaks(one.eager, batches[name])
+    batch_size = len(next(iter(next(iter(batches.values())).values())))
+    return Memory(batch_size, **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES})
 
 
 def reduces(model: Any) -> bool:
@@ -109,16 +97,15 @@ def pools_only(model: Any) -> bool:
     return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
 
 
-def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:
-    """`gflops` and `tokens_per_layer` of contenders, each with an example of its inputs."""
+def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> Cost:
+    """The GFLOPs and the tokens per layer of contenders, each with an example of its inputs."""
     gflops, tokens = {}, {}
     for name, (one, example) in contenders.items():
         if isinstance(one.eager, PuMerPreTrainedModel):
             gflops[name], tokens[name] = measure_size(one.eager, example)
         else:
             gflops[name] = count_flops(one.eager, example)[0] / 1e9
-    first, *_, last = gflops
-    return {"gflops": {"ratio": gflops[first] / gflops[last], **gflops}, "tokens_per_layer": tokens}
+    return Cost(gflops=gflops, tokens_per_layer=tokens)
 
 
 def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str, float]:
@@ -126,28 +113,28 @@ def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str,
     batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     models = {name: one.run for name, one in contenders.items()}
     first = next(iter(batches.values()))
-    report = compare_throughput(models, first, own_inputs=batches, warmup=1, seconds=0)
-    return {name: report[name]["examples_per_second"] for name in contenders}
+    throughput = compare_throughput(models, first, own_inputs=batches, warmup=1, seconds=0)
+    return {name: speed.examples_per_second for name, speed in throughput.speeds.items()}
 
 
 def expected_of_all(
-    contenders: Mapping[str, Contender], forwards: Mapping[str, float], settings: Settings, batch_size: int
+    contenders: Mapping[str, Contender], forwards: Mapping[str, float], options: BenchOptions, batch_size: int
 ) -> float:
     """About how long [`measure_parts`] takes.
 
     Args:
         contenders: by name.
         forwards: seconds of a forward of each at the batch size.
-        settings: how to measure.
+        options: how to measure.
         batch_size: examples per forward.
     """
     in_turn = sum(forwards.values())
     alone = in_turn / batch_size
-    seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
-    if settings.latency:
-        seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
+    seconds = expected_seconds(in_turn, warmup=1, seconds=options.seconds) + COUNTING * alone
+    if options.latency:
+        seconds += expected_seconds(alone, warmup=2, seconds=options.seconds / 2)
     seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
-    return seconds + (MEMORY * in_turn if settings.memory else 0)
+    return seconds + (MEMORY * in_turn if options.memory else 0)
 
 
 def grown_batch(contenders: Mapping[str, Contender]) -> int:
@@ -187,30 +174,46 @@ def grow_batch(speeds: Callable[[int], Mapping[str, float]], start: int = START,
     return batch_size
 
 
-def measure_rows(report: Mapping[str, Any]) -> list[list[str]]:
+def measure_rows(cost: Cost) -> list[list[str]]:
     """Rows of a table, a column per contender, from what [`measure`] gave."""
-    names = [name for name in report["gflops"] if name != "ratio"]
+    names = list(cost.gflops)
     first = names[0]
-    throughput, gflops, tokens = report["throughput"], report["gflops"], report["tokens_per_layer"]
-    rows = [["", *names]]
-    rows.append(["examples/s", *(figure(throughput[name]["examples_per_second"]) for name in names)])
-    rows.append([f"  times {first}", *(f"{throughput[name]['ratio']:.2f}x" for name in names)])
-    if "latency" in report:
-        latency = report["latency"]
-        times = (" / ".join(duration(latency[name][part] / 1000) for part in ("p50", "p90", "p99")) for name in names)
-        rows.append(["time at batch 1 (p50 / p90 / p99)", *times])
-        rows.append([f"  times {first}", *(f"{latency[name]['ratio']:.2f}x" for name in names)])
-    for regime in REGIMES if "memory" in report else ():
-        peaks = report["memory"][regime]
-        rows.append([f"peak MiB, {regime}", *(figure(peaks[name] / 2**20) for name in names)])
-        rows.append([f"  of {first}", *(f"{100 * peaks[name] / peaks[first]:.0f} %" for name in names)])
-    rows.append(["GFLOPs per example", *(figure(gflops[name]) for name in names)])
-    rows.append(["  times fewer", *(f"{gflops[first] / gflops[name]:.2f}x" for name in names)])
-    shares = report["reduction_share"]
+    rows = [["", *names], *speed_rows(cost, names)]
+    if cost.memory is not None:
+        rows += memory_rows(cost.memory, names)
+    rows.append(["GFLOPs per example", *(figure(cost.gflops[name]) for name in names)])
+    rows.append(["  times fewer", *(f"{cost.gflops[first] / cost.gflops[name]:.2f}x" for name in names)])
+    shares = cost.reduction_share
     rows.append(
         ["the reduction's own time", *(f"{100 * shares[name]:.1f} %" if name in shares else "" for name in names)]
     )
-    for layer in range(len(tokens[first])):
+    for layer in range(len(cost.tokens_per_layer[first])):
+        tokens = cost.tokens_per_layer
         lengths = ("{} + {}".format(*tokens[name][layer]) if name in tokens else "" for name in names)
         rows.append([f"tokens after layer {layer} (text + image)", *lengths])
+    return rows
+
+
+def speed_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
+    """The rows about throughput and latency."""
+    assert cost.throughput is not None, "`measure` always gives it"
+    speeds, times_first = cost.throughput.speeds, f"  times {names[0]}"
+    rows = [
+        ["examples/s", *(figure(speeds[name].examples_per_second) for name in names)],
+        [times_first, *(f"{speeds[name].ratio:.2f}x" for name in names)],
+    ]
+    if cost.latency is not None:
+        own = [cost.latency.models[name] for name in names]
+        times = (" / ".join(duration(time / 1000) for time in (one.p50, one.p90, one.p99)) for one in own)
+        rows.append(["time at batch 1 (p50 / p90 / p99)", *times])
+        rows.append([times_first, *(f"{one.ratio:.2f}x" for one in own)])
+    return rows
+
+
+def memory_rows(memory: Memory, names: Sequence[str]) -> list[list[str]]:
+    """The rows about the peak memory."""
+    rows = []
+    for regime in REGIMES:
+        rows.append([f"peak MiB, {regime}", *(figure(memory.peaks(regime)[name] / 2**20) for name in names)])
+        rows.append([f"  of {names[0]}", *(f"{100 * memory.share(regime, name):.0f} %" for name in names)])
     return rows

@@ -11,8 +11,6 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..models.encoders.chunking import REDUCTION_REGION
 
-REGIMES = ("inference", "training")
-"""A forward under `inference_mode`, and a step of training (forward and backward): never one figure for both."""
 FORWARDS = 3
 """How many are profiled for their time."""
 
@@ -49,7 +47,7 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
 
 
 def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, int]:
-    """Peak bytes of activations in both `REGIMES`: weights, their gradients and inputs do not count.
+    """Peak bytes of activations in both regimes ([`Memory`]): weights, their gradients and inputs do not count.
 
     Args:
         model: on the device of the inputs; is in eval mode afterwards, without gradients.

@@ -3,7 +3,7 @@
 import ctypes
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from ..results import Latencies, Latency, Speed, Throughput
 
 MIN_ROUNDS = 5
 """How often each function is timed at least."""
@@ -81,7 +83,7 @@ def keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next allocation, as torch's allocator does on a GPU; elsewhere do nothing.
 
     Otherwise large tensors go back to the system and come again page by page, filled with zeros. That took up to a
-    third of the time of a small model at a large batch, as the system was minded from one minute to the next.
+    third of the time of a small model at a large batch, and it changed from one minute to the next.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is not None:
@@ -116,18 +118,14 @@ def compare_throughput(
     warmup: int = 3,
     seconds: float = 10.0,
     on_round: Callable[[], None] | None = None,
-) -> dict[str, Any]:
-    """Forward throughput under `inference_mode`, on the same batch, relative to the first model.
+) -> Throughput:
+    """Measure the forward throughput under `inference_mode`, on the same batch, relative to the first model.
 
     Args:
         models: by name, on the device of the inputs, in the mode (eval) to measure.
         inputs: keyword arguments of their forward, with a batch dimension first.
         own_inputs: by name, for models that take the same examples otherwise (smaller images).
         on_round: called after each round.
-
-    Returns:
-        Plain JSON types: `batch_size`, `rounds`, `regime`, and per model `examples_per_second` (median), `slowest` and
-        `fastest` round, and `ratio`: the median over the rounds of its speed over the first model's.
     """
     device = next(iter(inputs.values())).device
     batch_size = len(next(iter(inputs.values())))
@@ -135,15 +133,16 @@ def compare_throughput(
     calls = {name: partial(model, **(own_inputs or {}).get(name, inputs)) for name, model in models.items()}
     times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda", on_round=on_round)
     baseline = next(iter(times.values()))
-    report: dict[str, Any] = {"batch_size": batch_size, "rounds": len(baseline), "regime": "forward, inference_mode"}
-    for name, seconds_per_batch in times.items():
-        report[name] = {
-            "examples_per_second": batch_size / median(seconds_per_batch),
-            "slowest": batch_size / max(seconds_per_batch),
-            "fastest": batch_size / min(seconds_per_batch),
-            "ratio": median(base / own for base, own in zip(baseline, seconds_per_batch, strict=True)),
-        }
-    return report
+    speeds = {
+        name: Speed(
+            examples_per_second=batch_size / median(own),
+            slowest=batch_size / max(own),
+            fastest=batch_size / min(own),
+            ratio=median_ratio(baseline, own),
+        )
+        for name, own in times.items()
+    }
+    return Throughput(batch_size, len(baseline), "forward, inference_mode", speeds)
 
 
 @torch.inference_mode()
@@ -154,27 +153,25 @@ def compare_latency(
     warmup: int = 3,
     seconds: float = 10.0,
     on_round: Callable[[], None] | None = None,
-) -> dict[str, Any]:
-    """Forward latency under `inference_mode`, relative to the first model.
+) -> Latencies:
+    """Measure the forward latency under `inference_mode`, relative to the first model.
 
     Args:
         models: by name, in the mode (eval) to measure.
         inputs: by name, keyword arguments of their forward, usually of one example.
         on_round: called after each round.
-
-    Returns:
-        Plain JSON types: `rounds`, and per model milliseconds `p50`, `p90`, `p99`, and `ratio`: the median over the
-        rounds of the first model's time over its own.
     """
     device = next(iter(next(iter(inputs.values())).values())).device
     calls = {name: partial(model, **inputs[name]) for name, model in models.items()}
     times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda", on_round=on_round)
     baseline = next(iter(times.values()))
-    report: dict[str, Any] = {"rounds": len(baseline)}
+    found = {}
     for name, own in times.items():
-        percentiles = torch.tensor(own).quantile(torch.tensor([0.5, 0.9, 0.99])) * 1000
-        report[name] = {
-            **dict(zip(("p50", "p90", "p99"), percentiles.tolist(), strict=True)),
-            "ratio": median(base / time for base, time in zip(baseline, own, strict=True)),
-        }
-    return report
+        p50, p90, p99 = (torch.tensor(own).quantile(torch.tensor([0.5, 0.9, 0.99])) * 1000).tolist()
+        found[name] = Latency(p50, p90, p99, median_ratio(baseline, own))
+    return Latencies(len(baseline), found)
+
+
+def median_ratio(baseline: Sequence[float], own: Sequence[float]) -> float:
+    """The median over the rounds of the baseline's time over a model's own."""
+    return median(base / time for base, time in zip(baseline, own, strict=True))

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import EvalPrediction, ProcessorMixin
 
 from ..metrics.classification import accuracy_score, consistency_score
+from ..results import PERCENT
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines
 from .collator import ClassCollator
@@ -149,5 +150,6 @@ NLVR2 = Task(
     metrics=nlvr2_metrics,
     texts=lambda dataset: dataset["sentence"][:],
     baselines=class_baselines("sentence"),
+    metric_types={"accuracy": PERCENT, "consistency": PERCENT},
     model_config={"num_images": 2, "modality_type_vocab_size": 3},
 )

@@ -16,7 +16,8 @@ from torch import Generator, Tensor
 from transformers import EvalPrediction, ProcessorMixin
 
 from ..images import DataError
-from ..metrics.retrieval import hit_chances, normalize_caption
+from ..metrics.retrieval import RECALLS, hit_chances, normalize_caption
+from ..results import PERCENT
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import captions_of, image_of
@@ -230,4 +231,5 @@ RETRIEVAL = Task(
     metrics=ranking_metrics,
     texts=_texts,
     baselines=lambda data: {},
+    metric_types=dict.fromkeys(["accuracy", *RECALLS], PERCENT),
 )

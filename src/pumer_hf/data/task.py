@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import EvalPrediction, ProcessorMixin
 
+from ..results import PERCENT, MetricType
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import Convert
@@ -54,9 +55,11 @@ class Task:
     texts: Callable[[Dataset], Sequence[str]]
     """All texts of a dataset, from which a model from scratch gets its vocabulary."""
     baselines: Callable[[TaskData], dict[str, float]]
-    """What is scored on the test data without looking at images."""
+    """What is scored on the test data without looking at images, in the unit of the main metric."""
     best_metric: str = "accuracy"
-    """For `metric_for_best_model`."""
+    """The metric that decides which checkpoint is the best one; one of `metric_types`."""
+    metric_types: Mapping[str, MetricType] = field(default_factory=lambda: {"accuracy": PERCENT})
+    """What each metric means that `metrics` gives or that a run reports: its unit and its direction."""
     model_config: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that the head needs."""
 

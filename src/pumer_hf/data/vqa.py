@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..metrics.vqa import AnswerVocabulary, answer_scores, consensus, language_baselines, normalize_answer, row_scores
 from ..metrics.vqa_accuracy import normalize, vqa_accuracy
+from ..results import PERCENT
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
@@ -263,4 +264,5 @@ VQA = Task(
     metrics=vqa_metrics,
     texts=lambda dataset: dataset["question"][:],
     baselines=lambda data: language_baselines(data.train, data.test, data.labels),
+    metric_types={"accuracy": PERCENT, "vqa_accuracy": PERCENT},
 )

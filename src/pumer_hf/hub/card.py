@@ -7,19 +7,20 @@ machine by the last part of their paths ([`PuMerCard.published`]).
 
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+import shlex
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..bench.environment import machine_name
 from ..models.loading import task_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS
 from ..release import install_commands, needs_wheel
-from .sources import is_hub_id, launch_command, may_be_hub_id, public_command, public_name, without_paths
-from .tables import format_metric, metric_names, results_table, tokens_table, training_table
+from ..results import Command, Evaluation, Report
+from .sources import is_hub_id, launch_command, may_be_hub_id, public_name, public_words, without_paths
+from .tables import results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
@@ -32,6 +33,8 @@ TASKS = {
     "retrieval": ("image-text-retrieval", "image-text retrieval"),
 }
 BACKBONES = {"vilt": "ViLT", "meter": "METER"}
+OLD_UNIT = "unit"
+"""In cards that were written before reports said the units of their metrics: the unit of all."""
 MAX_NAME = 96
 """How long a name on the Hub may be."""
 
@@ -69,12 +72,10 @@ class PuMerCard:
     """The recipe file."""
     launch: str | None = None
     """The command that trains it, if it has not been trained: of a run, `report` has the command."""
-    unit: str | None = None
-    """Of the metrics: `"%"` in the reports of recipes."""
     license: str | None = None
     """As the Hub abbreviates it: `"apache-2.0"`."""
-    report: dict[str, Any] = field(default_factory=dict)
-    """What was measured, as a recipe's `results.json` holds it; `{}` for a model that has not been trained."""
+    report: Report = field(default_factory=Report)
+    """What was measured, as a recipe's `results.json` holds it; an empty one for a model that has not been trained."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("backbone", BACKBONES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
@@ -92,14 +93,15 @@ class PuMerCard:
             )
         facts = read_json(path)
         known = [item.name for item in fields(cls)]
-        unknown = sorted(set(facts) - set(known)) if isinstance(facts, dict) else ["(no object)"]
+        unknown = sorted(set(facts) - {*known, OLD_UNIT}) if isinstance(facts, dict) else ["(no object)"]
         if unknown or "name" not in facts or "backbone" not in facts:
             wrong = ", ".join(unknown) or "name or backbone is missing"
             raise ValueError(
                 f"{path} does not hold the facts of one model, which are {', '.join(known)}: {wrong}. If these are "
                 f"the results of a whole run, give its student folder, or `--recipe` and `--results`"
             )
-        return cls(**facts)
+        report = Report.from_dict(facts.get("report", {}), unit=facts.pop(OLD_UNIT, ""))
+        return cls(**{**facts, "report": report})
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
@@ -124,35 +126,33 @@ class PuMerCard:
         """The same facts for everybody: a folder is no id on the Hub, and of the paths of this machine there are only
         the last parts.
         """
-        report = without_paths(self.report)
-        if report.get("command"):
-            report["command"] = public_command(self.report["command"])
         return replace(
             self,
             base_model=public_name(self.base_model) if self.base_model else None,
             teacher=public_name(self.teacher) if self.teacher else None,
             recipe=public_name(self.recipe) if self.recipe else None,
-            launch=public_command(self.launch) if self.launch else None,
+            launch=shlex.join(public_words(shlex.split(self.launch))) if self.launch else None,
             dataset=None if self.dataset is None else published_dataset(self.dataset),
             training=without_paths(self.training),
-            report=report,
+            report=published_report(self.report),
         )
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that is known and may be published, as plain JSON types."""
-        values = asdict(self.published())
+        shown = self.published()
+        values = {item.name: getattr(shown, item.name) for item in fields(shown)} | {"report": shown.report.to_dict()}
         return {name: value for name, value in values.items() if value is not None and value != {}}
 
     @property
-    def is_trained(self) -> bool:
-        """Whether there is anything measured."""
-        return bool(self.results)
+    def evaluation(self) -> Evaluation | None:
+        """What the model itself scored; None if it has not been evaluated."""
+        return self.report.evaluations.get(self.role)
 
     @property
-    def results(self) -> dict[str, Any]:
-        """The model's own metrics."""
-        return self.report.get(self.role, {})
+    def has_report(self) -> bool:
+        """Whether anything is known of a run."""
+        return self.report != Report()
 
     @property
     def model_id(self) -> str:
@@ -184,11 +184,11 @@ class PuMerCard:
             task_text=TASKS[shown.task][1] if shown.task else None,
             method=METHODS[shown.reduction["method"]] if shown.reduction else None,
             reduction_json=json.dumps(shown.reduction, indent=2),
-            results_table=results_table(shown.report, shown.role, shown.unit),
+            results_table=results_table(shown.report, shown.role),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
-            baselines=shown._baselines(),
-            machine=machine_name(shown.report) if shown.report.get("machine") else "",
+            baselines=", ".join(f"{name.replace('_', ' ')} {own}" for name, own in shown.report.baselines.items()),
+            machine=shown.report.environment.machine_name,
             sources=shown._sources(),
             install=install_commands(shown.repo_id),
             carries_wheel=needs_wheel(),
@@ -198,7 +198,7 @@ class PuMerCard:
     def metadata(self) -> ModelCardData:
         """The metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
         results = self._eval_results()
-        names = metric_names(self.results)
+        names = list(self.evaluation.metrics) if self.evaluation else []
         base = self.teacher if is_hub_id(self.teacher) else self.base_model
         dataset_id = (self.dataset or {}).get("id")
         return ModelCardData(
@@ -220,7 +220,7 @@ class PuMerCard:
         return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
 
     def _eval_results(self) -> list[EvalResult]:
-        if self.task is None or not (self.dataset or {}).get("name"):
+        if self.task is None or not (self.dataset or {}).get("name") or self.evaluation is None:
             return []
         dataset = self.dataset or {}
         kind, text = TASKS[self.task]
@@ -235,21 +235,15 @@ class PuMerCard:
                 dataset_revision=dataset.get("revision"),
                 metric_type=name,
                 metric_name=name.replace("_", " ").capitalize(),
-                metric_value=round(self.results[name], 2),
+                metric_value=metric.rounded,
             )
-            for name in metric_names(self.results)
+            for name, metric in self.evaluation.metrics.items()
         ]
-
-    def _baselines(self) -> str:
-        baselines = self.report.get("baselines", {})
-        return ", ".join(
-            f"{name.replace('_', ' ')} {format_metric(value, self.unit)}" for name, value in baselines.items()
-        )
 
     def _sources(self) -> list[str]:
         """Where the model comes from, a sentence each."""
         dataset = self.dataset or {}
-        command = launch_command(self.report, f"train_{self.task}.py") or self.launch
+        command = launch_command(self.report.environment, f"train_{self.task}.py") or self.launch
         details = {name: value for name, value in dataset.items() if name not in ("name", "id", "split")}
         described = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items())
         found = {
@@ -262,6 +256,18 @@ class PuMerCard:
         if found["Data"] and described:
             found["Data"] += f" ({described})"
         return [f"{name}: {value}" for name, value in found.items() if value]
+
+
+def published_report(report: Report) -> Report:
+    """The report of a card for everybody: its commands name files by the last part of their paths."""
+    environment = replace(report.environment, command=published_command(report.environment.command))
+    seeds = tuple(replace(run, command=published_command(run.command)) for run in report.seeds)
+    return replace(report, environment=environment, seeds=seeds, other=without_paths(report.other))
+
+
+def published_command(command: Command | None) -> Command | None:
+    """A command for everybody ([`public_words`])."""
+    return command and replace(command, arguments=tuple(public_words(command.arguments)))
 
 
 def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:

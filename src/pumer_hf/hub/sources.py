@@ -4,14 +4,15 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import PureWindowsPath
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..bench.environment import without_tokens
+from ..results import Environment
+from ..results.environment import without_tokens
 
 LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
 """Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
@@ -59,44 +60,40 @@ def is_absolute(text: str) -> bool:
     return text.startswith(("/", "~", "file:")) or PureWindowsPath(text).is_absolute()
 
 
-def public_command(command: str) -> str:
-    """A command line, joined by spaces, that names files and folders by their last part and tells no token."""
-    argument = r"(^|\s)(--?[\w-]+[\s=])?(\{.*?\}(?=\s--|$)|\S+)"
-    return re.sub(argument, _public_argument, without_tokens(command))
+def public_words(words: Sequence[str]) -> list[str]:
+    """The words of a command line that name files and folders by their last part and tell no token."""
+    return [_public_word(word) for word in without_tokens(words)]
 
 
-def command_words(command: str) -> list[str]:
-    """The words of a recipe's command line, as results hold it: joined by spaces, without quotes."""
-    first, *rest = re.split(r"\s(?=--[a-z])", command)
-    words = first.split()
-    for part in rest:
-        name, _, value = part.partition(" ")
-        words += [name, *([value] if value.startswith("{") else value.split())]
-    return words
-
-
-def launch_command(report: Mapping[str, Any], script: str) -> str:
-    """The command of a run as one types it, with its launcher; of a program that is not `script`, what is known.
+def launch_command(environment: Environment, script: str) -> str:
+    """The command of a run as one types it, with its launcher; of a program that is not `script`, as it was.
 
     Args:
-        report: of the run; it holds only the name of its program, and its flags without quotes.
+        environment: of the run.
         script: a file in the folder of recipes.
     """
-    command = report.get("command", "")
-    words = command_words(command)
-    if words[:1] != [script]:
-        return command
-    processes = report.get("machine", {}).get("processes")
+    command = environment.command
+    if command is None:
+        return ""
+    if command.program != script:
+        return str(command)
+    processes = None if environment.machine is None else environment.machine.processes
     several = ["--num_processes", str(processes)] if processes else []
-    return shlex.join(["accelerate", "launch", *several, f"{RECIPES}/{script}", *words[1:]])
+    return shlex.join(["accelerate", "launch", *several, f"{RECIPES}/{script}", *command.arguments])
 
 
-def _public_argument(found: re.Match[str]) -> str:
-    before, flag, value = found[1], found[2] or "", found[3]
-    if value.startswith("{"):
-        return f"{before}{flag}{_public_json(value)}"
+def _public_word(word: str) -> str:
+    if not word.startswith("--"):
+        return _public_value(word)
+    flag, equals, value = word.partition("=")
+    return f"{flag}={_public_value(value)}" if equals else word
+
+
+def _public_value(value: str) -> str:
+    if value.startswith(("{", "[")):
+        return _public_json(value)
     is_url = "://" in value and not value.startswith("file:")
-    return f"{before}{flag}{value if is_url else public_name(value)}"
+    return value if is_url else public_name(value)
 
 
 def _public_json(text: str) -> str:

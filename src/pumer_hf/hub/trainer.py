@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
@@ -15,9 +16,9 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..bench.cost import measure_size
-from ..bench.environment import environment
 from ..models.encoders.base import unwrapped
 from ..models.loading import task_of
+from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
 from .files import published_files
 from .push import clear_errors, push_folder
@@ -80,7 +81,7 @@ class ModelCardCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.card.training = training_facts(args)
-        self.trainer.card.report.update(environment())
+        self.trainer.card.report = replace(self.trainer.card.report, environment=Environment.current())
 
     def on_evaluate(
         self,
@@ -91,9 +92,17 @@ class ModelCardCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         found = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items() if name != "epoch"}
-        found = {name: float(value) for name, value in found.items() if name not in TIMES}
-        if found:
-            self.trainer.card.report[self.trainer.card.role] = found
+        scored = {name: metric_type(name).of(float(value)) for name, value in found.items() if name not in TIMES}
+        if scored:
+            card = self.trainer.card
+            card.report = replace(card.report, evaluations={**card.report.evaluations, card.role: Evaluation(scored)})
+
+
+def metric_type(name: str) -> MetricType:
+    """What a metric of any `compute_metrics` means: a number whose unit is unknown. Lower is better for what is called
+    a loss, as for transformers' `greater_is_better`.
+    """
+    return MetricType("", higher_is_better=not name.endswith("loss"))
 
 
 class HubTrainer(Trainer):
@@ -170,18 +179,18 @@ class HubTrainer(Trainer):
                 raise ValueError(f"unknown field {name!r} of the model card: see PuMerCard")
             setattr(self.card, name, value)
         if self.args.world_size == 1 and not isinstance(self.train_dataset, (IterableDataset, NoneType)):
-            self.card.report |= self._measure_example()
+            self.card.report = self._with_example()
         self.card.repo_id = self.hub_model_id or self.card.repo_id
         self.card.save(self.args.output_dir)
 
-    def _measure_example(self) -> dict[str, Any]:
-        """GFLOPs of the first training example, and what each layer leaves of its tokens, as reports hold them."""
+    def _with_example(self) -> Report:
+        """The report, with the GFLOPs of the first training example and what each layer leaves of its tokens."""
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
         model = unwrapped(self.model)
         names = set(inspect.signature(model.forward).parameters) - {"labels"}
         gflops, lengths = measure_size(model, {name: value for name, value in batch.items() if name in names})
-        role = self.card.role
-        return {"gflops": {role: gflops}, "tokens_per_layer": {role: lengths}}
+        role, report = self.card.role, self.card.report
+        return replace(report, cost=replace(report.cost, gflops={role: gflops}, tokens_per_layer={role: lengths}))
 
     def push_to_hub(
         self,

@@ -7,10 +7,11 @@ from typing import Any
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from ..bench.output import check_output, finish
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
+from ..results import Environment, check_results_file
 from .batches import BATCH_SIZE, scene_batches, vqa_hat_batches
-from .measuring import measure_explanations, measures_table
+from .measuring import measure_explanations
+from .report import ExplanationReport
 
 NUM_SCENES = 200
 QUESTIONS_PER_SCENE = 4
@@ -44,7 +45,7 @@ def measure_checkpoint(
         ValueError: the model reduces nothing or does not answer questions, or a value is out of range.
         FileNotFoundError: there is no folder for `output`.
     """
-    check_output(output)
+    check_results_file(output)
     model, processor = load_checkpoint(source, reduction)
     if model.reduction is None:
         raise unreduced_error(model, source)
@@ -54,6 +55,6 @@ def measure_checkpoint(
         data, batches = "VQA-HAT", vqa_hat_batches(model, processor, vqa_hat, batch_size)
     questions = QUESTIONS_PER_SCENE * scenes if vqa_hat is None else len(vqa_hat)
     progress = tqdm(batches, total=math.ceil(questions / batch_size), desc="Measuring", unit="batch", leave=False)
-    measured = measure_explanations(model, progress, seed)
-    report = {"checkpoint": source, "reduction": model.config.reduction, "data": data, **measured}
-    return [measures_table(report), finish(report, output)]
+    explanations = measure_explanations(model, progress, seed)
+    report = ExplanationReport(source, model.config.reduction, data, explanations, Environment.current())
+    return [str(explanations), report.finish(output)]

@@ -21,7 +21,9 @@ from .. import ops
 from ..explain.pictures import check_reduces
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reducers import ReductionConfig, TokenReducer
+from ..results import Metric
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
+from .report import FAITHFULNESS
 
 
 class KeepAtRandom(nn.Module):
@@ -152,11 +154,11 @@ def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, n
     }
 
 
-def faithfulness(accuracy: Mapping[str, float]) -> dict[str, float]:
+def faithfulness(accuracy: Mapping[str, Metric]) -> dict[str, Metric]:
     """Sufficiency and comprehensiveness (TiP, Section 5.2), and the same at random.
 
     Args:
-        accuracy: of the same examples, in percent, by name of the reducer ([`compared_reducers`]).
+        accuracy: of the same examples, by name of the reducer ([`compared_reducers`]).
 
     Returns:
         `sufficiency`, `random_sufficiency` (low is good), `comprehensiveness` and `random_comprehensiveness` (high is
@@ -168,4 +170,5 @@ def faithfulness(accuracy: Mapping[str, float]) -> dict[str, float]:
         "comprehensiveness": "inverted",
         "random_comprehensiveness": "random_inverted",
     }
-    return {name: accuracy["unreduced"] - accuracy[reducer] for name, reducer in of.items()}
+    full = accuracy["unreduced"].value
+    return {name: FAITHFULNESS[name].of(full - accuracy[reducer].value) for name, reducer in of.items()}

@@ -1,13 +1,13 @@
-"""How well a reduction explains an answer, measured: alignment, sufficiency and comprehensiveness in one report."""
+"""How well a reduction explains an answer, measured: alignment, sufficiency and comprehensiveness."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..bench.cost import format_table
 from ..configuration import PuMerConfig
 from ..explain.maps import real_patches
 from ..explain.pictures import check_reduces
@@ -15,9 +15,11 @@ from ..explain.prediction import run
 from ..metrics.vqa import example_scores
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..results import PERCENT
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
 from .faithfulness import compared_reducers, faithfulness, reduced_by
+from .report import Explanations, LayerAlignment
 
 
 class MeasuredBatch(NamedTuple):
@@ -32,10 +34,8 @@ class MeasuredBatch(NamedTuple):
     """Soft targets float (B, num_labels), or classes long (B,); None where accuracy cannot be measured."""
 
 
-def measure_explanations(
-    model: PuMerPreTrainedModel, batches: Iterable[MeasuredBatch], seed: int = 0
-) -> dict[str, Any]:
-    """Alignment, sufficiency and comprehensiveness of a model's reduction (TiP, Section 5.2).
+def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[MeasuredBatch], seed: int = 0) -> Explanations:
+    """Measure alignment, sufficiency and comprehensiveness of a model's reduction (TiP, Section 5.2).
 
     The model is run in eval mode and left as it was.
 
@@ -45,10 +45,8 @@ def measure_explanations(
         seed: of the random baselines.
 
     Returns:
-        Plain JSON types, all measures in percent. `layers`: for each reduction layer `layer`, `precision`, `recall`,
-        `random_precision`, `random_recall` ([`Alignment`], the mean over the examples and then the annotators) and
-        `examples`, how many have a region. `examples`, `without_region` (left out of `layers`), `annotators`, `seed`.
-        With labels also `accuracy` by reducer ([`compared_reducers`]) and the measures of [`faithfulness`].
+        The alignment of each layer that reduces ([`Alignment`]). With labels also the accuracy by reducer
+        ([`compared_reducers`]) and the measures of [`faithfulness`].
 
     Raises:
         ValueError: the model reduces no tokens or takes several images, its method makes no choice to invert, or no
@@ -67,11 +65,12 @@ def measure_explanations(
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
-    report = {**alignment_report(aligned), "seed": seed}
+    aligned_alone = alignment_report(aligned, seed)
     if not scores:
-        return report
-    accuracy = {name: 100 * float(np.concatenate(values).mean(dtype=np.float64)) for name, values in scores.items()}
-    return {**report, "accuracy": accuracy, **faithfulness(accuracy)}
+        return aligned_alone
+    means = {name: 100 * float(np.concatenate(values).mean(dtype=np.float64)) for name, values in scores.items()}
+    accuracy = {name: PERCENT.of(mean) for name, mean in means.items()}
+    return replace(aligned_alone, accuracy=accuracy, faithfulness=faithfulness(accuracy))
 
 
 def _measure(
@@ -107,23 +106,23 @@ def _per_annotator(trace: LayerTrace, regions: Tensor, real: Tensor) -> Tensor:
     return torch.stack(per_annotator, dim=2)
 
 
-def alignment_report(aligned: Mapping[int, Sequence[Tensor]]) -> dict[str, Any]:
+def alignment_report(aligned: Mapping[int, Sequence[Tensor]], seed: int = 0) -> Explanations:
     """The part of [`measure_explanations`] about alignment.
 
     Args:
         aligned: for each layer the values of [`Alignment`] of each batch, float64 (4, B, A), NaN without a region.
+        seed: as of [`measure_explanations`].
     """
     values = {layer: torch.cat(list(batches), dim=1) for layer, batches in aligned.items()}
     if not values:
         raise ValueError("batches: there is no example to measure")
-    layers = [{"layer": layer, **layer_report(of_layer)} for layer, of_layer in values.items()]
+    layers = tuple(layer_alignment(layer, of_layer) for layer, of_layer in values.items())
     _, examples, annotators = next(iter(values.values())).shape
-    counts = {"examples": examples, "without_region": examples - layers[0]["examples"], "annotators": annotators}
-    return {"layers": layers, **counts}
+    return Explanations(layers, examples, examples - layers[0].examples, annotators, seed)
 
 
-def layer_report(values: Tensor) -> dict[str, Any]:
-    """Means of the values of [`Alignment`], float64 (4, N, A), in percent; and how many examples have a region."""
+def layer_alignment(layer: int, values: Tensor) -> LayerAlignment:
+    """Means of the values of [`Alignment`], float64 (4, N, A), of a layer."""
     has_region = ~values[0].isnan()
     examples = int(has_region.any(dim=1).sum())
     if not examples:
@@ -131,32 +130,5 @@ def layer_report(values: Tensor) -> dict[str, Any]:
             f"regions: all are empty, those of {values.shape[1]} examples: there is nothing to align with"
         )
     means = values.nanmean(dim=1)[:, has_region.any(dim=0)].mean(dim=1)
-    return {**dict(zip(Alignment._fields, (100 * means).tolist(), strict=True)), "examples": examples}
-
-
-def measures_table(report: Mapping[str, Any]) -> str:
-    """The report for a reader: a line per layer, then how faithful the answers are, and what the words mean."""
-    rows = [["patches held, of those asked about", "precision", "(random)", "recall", "(random)"]]
-    for layer in report["layers"]:
-        names = ("precision", "random_precision", "recall", "random_recall")
-        rows.append([f"after layer {layer['layer']}", *(f"{layer[name]:.1f} %" for name in names)])
-    lines = [format_table(rows), regions_note(report)]
-    if "accuracy" in report:
-        rows = [["accuracy lost", "points", "(random)"]]
-        for name, meaning in (
-            ("sufficiency", "with what is kept alone; low is good"),
-            ("comprehensiveness", "with what is pruned alone; high is good"),
-        ):
-            values = (f"{report[key]:.2f}" for key in (name, f"random_{name}"))
-            rows.append([f"{name}: {meaning}", *values])
-        accuracy = report["accuracy"]
-        note = f"Accuracy: {accuracy['unreduced']:.2f} % unreduced, {accuracy['reduced']:.2f} % reduced."
-        lines += [format_table(rows), note]
-    return "\n".join(lines)
-
-
-def regions_note(report: Mapping[str, Any]) -> str:
-    """What the alignment was measured on."""
-    asking = report["examples"] - report["without_region"]
-    by = f", mean of {report['annotators']} annotators" if report["annotators"] > 1 else ""
-    return f"Measured on {asking} examples with a region{by}; {report['without_region']} without one are left out."
+    percents = dict(zip(Alignment._fields, (100 * means).tolist(), strict=True))
+    return LayerAlignment(layer, **percents, examples=examples)

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 CUTOFFS = (1, 5, 10)
+DIRECTIONS = ("text_to_image", "image_to_text")
+RECALLS = (*(f"{direction}_recall@{k}" for direction in DIRECTIONS for k in CUTOFFS), "mean_recall")
+"""The names of what [`recall_at_k`] gives by default."""
 
 
 def normalize_caption(caption: str) -> str:
@@ -38,10 +41,7 @@ def recall_at_k(
     _check(scores, owners, captions)
     matches = _matches(owners, scores.shape[1], captions)
     recalls = {}
-    for direction, rows, right in (
-        ("text_to_image", scores, matches),
-        ("image_to_text", scores.T, matches.T),
-    ):
+    for direction, rows, right in zip(DIRECTIONS, (scores, scores.T), (matches, matches.T), strict=True):
         for k in cutoffs:
             recalls[f"{direction}_recall@{k}"] = 100 * float(hit_chances(rows, right, k).mean())
     return {**recalls, "mean_recall": sum(recalls.values()) / len(recalls)}

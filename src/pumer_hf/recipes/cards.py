@@ -14,12 +14,12 @@ from ..data.task import Task
 from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
-from ..hub.sources import command_words, is_hub_id, may_be_hub_id, public_name
+from ..hub.sources import is_hub_id, may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..reading import read_object
 from ..reducers import parse_reduction
 from ..release import LICENSE
+from ..results import Report
 from .recipe import Recipe, parse_recipe
 from .record import recorded
 
@@ -37,7 +37,7 @@ RECIPE_NAME = "pumer.yaml"
 
 
 def recipe_card(
-    task: Task, recipe: Recipe, role: str, report: Mapping[str, Any], *, name: str, recipe_file: str | None = None
+    task: Task, recipe: Recipe, role: str, report: Report, *, name: str, recipe_file: str | None = None
 ) -> PuMerCard:
     """The card of the teacher or the student of a recipe.
 
@@ -45,7 +45,7 @@ def recipe_card(
         task: of the recipe.
         recipe: with the flags of the run.
         role: `"teacher"` or `"student"`.
-        report: what the run wrote into its `results.json`; `{}` if there was none.
+        report: what the run measured; an empty one if there was no run.
         name: heads the card.
         recipe_file: path of the file, to be named in the card.
     """
@@ -64,9 +64,8 @@ def recipe_card(
         reduction=schedule.to_dict() if role == "student" and schedule else None,
         training=training_facts(args),
         recipe=recipe_file,
-        unit="%",
         license=None if is_hub_id(source) or recipe.data.is_own else LICENSE,
-        report=dict(report),
+        report=report,
     )
 
 
@@ -98,7 +97,7 @@ def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str,
     picture.save(Path(folder) / PICTURE_NAME)
 
 
-def write_run_cards(task: Task, recipe: Recipe, report: Mapping[str, Any], folders: Mapping[str, str]) -> None:
+def write_run_cards(task: Task, recipe: Recipe, report: Report, folders: Mapping[str, str]) -> None:
     """Leave a card in the folder of each model that a run has trained, not of a teacher that was there before."""
     run = Path(recipe.training.output_dir).name
     for role, folder in folders.items():
@@ -122,8 +121,9 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
         ValueError, FileNotFoundError: a file is missing or wrong.
     """
     task = recipe_task(path)
-    report = {} if results is None else read_object(results)
-    recipe = parse_recipe(task.arguments, path, [str(path), *command_flags(report.get("command", ""))])
+    report = Report() if results is None else Report.load(results)
+    command = report.environment.command
+    recipe = parse_recipe(task.arguments, path, [str(path), *(command.flags if command else ())])
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
@@ -150,12 +150,6 @@ def recipe_task(path: Path) -> Task:
     if script is None or script[1] not in TASKS:
         raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
     return TASKS[script[1]]
-
-
-def command_flags(command: str) -> list[str]:
-    """The flags of a recipe's command line, as results hold it."""
-    words = command_words(command)
-    return words[next((place for place, word in enumerate(words) if word.startswith("--")), len(words)) :]
 
 
 def write_recipe_cards(folder: Path, recipes: Path, results: Path | None = None) -> list[Path]:

@@ -1,26 +1,25 @@
 """What `recipes/evaluate.py` does: a trained model on a split, or its answers to questions without public answers."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..bench.cost import format_table
-from ..bench.output import check_output, finish
 from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.vqa import VQA
-from ..figures import figure
-from ..folders import check_file, check_writable
+from ..folders import check_file, check_writable, write_json
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
+from ..results import Environment, check_results_file
 from .build import load_model, load_processor, trained_backbone
 from .cards import RECIPE_NAME, TASKS
 from .finetuning import paper_recipe
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
 from .record import recorded_inputs
-from .report import write_json
+from .report import EvaluationReport
 from .runner import check_text_length, evaluate
 from .stages import predict
 from .threads import use_available_cores
@@ -61,13 +60,14 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
             write_submission(recipe, model, processor, labels, args.questions, Path(args.submission))
             return
         data = task.load(recipe.data, labels)
-        report = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
+        evaluation = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
     if args.split in data.missing_images:
-        report["missing_images"] = data.missing_images[args.split]
+        counts = {**evaluation.counts, "missing_images": data.missing_images[args.split]}
+        evaluation = replace(evaluation, counts=counts)
     if recipe.training.process_index == 0:
         length = recipe.data.max_text_length
-        facts = {"model": args.model, "task": task.name, "split": args.split, "max_text_length": length}
-        print(*evaluation_lines(facts, report), finish({**facts, **report}, args.output), sep="\n")
+        report = EvaluationReport(args.model, task.name, args.split, length, evaluation, Environment.current())
+        print(*report.lines(), report.finish(args.output), sep="\n")
 
 
 DIGIT_SCENES = {
@@ -98,20 +98,9 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
     return ["--max_text_length", str(min(length, longest))]
 
 
-def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
-    """What was evaluated, and a table of its metrics, in percent, and counts."""
-    rows: list[list[str]] = []
-    for name, value in report.items():
-        if isinstance(value, dict):  # by kind of question, below the metric itself
-            rows += [[f"  {kind}", f"{part:.2f} %"] for kind, part in sorted(value.items())]
-        else:
-            rows.append([name.replace("_", " "), f"{value:.2f} %" if isinstance(value, float) else figure(value)])
-    return ["{model}, task {task}, split {split}:".format(**facts), *([format_table(rows)] if rows else [])]
-
-
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:
     """Raise `ValueError` for flags about files that do not go together, or a file that cannot be written."""
-    check_output(args.output)
+    check_results_file(args.output)
     if args.output and args.questions:
         raise ValueError("-o is for metrics, which --questions has none of: --submission names the file of answers")
     if args.submission and not args.questions:

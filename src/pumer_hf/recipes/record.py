@@ -21,11 +21,11 @@ from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.utils import logging
 
 from ..data.task import TaskData
+from ..folders import write_json
 from ..hub.trainer import training_facts
 from ..reading import read_object
 from ..reducers import parse_reduction
 from .recipe import Recipe, RecipeTrainingArguments
-from .report import write_json
 from .stages import is_complete, last_complete_checkpoint, resume_point
 
 logger = logging.get_logger(__name__)

@@ -1,36 +1,77 @@
-"""Teacher against student: what reduction costs in accuracy and wins in speed, as a table."""
+"""What recipes print: teacher against student, and `EvaluationReport` for a model on a split."""
 
-import json
-import os
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from ..bench.cost import cost_rows, format_table, speed_note
+from ..bench.cost import cost_rows
+from ..figures import figure
+from ..results import Environment, Evaluation, Metric, Report, Results, text_table
+from ..results.environment import ENVIRONMENT_FIELDS
+from ..results.metrics import metric_types, types_to_dict
 
 
-def format_report(report: dict[str, Any], names: list[str]) -> str:
-    """The results of a recipe as a text table, a column per model name and a last one that compares first and last."""
-    first, last = names[0], names[-1]
-    rows = [["", *names, ""]]
-
-    def add_accuracy(label: str, values: dict[str, float]) -> None:
-        change = f"{values[last] - values[first]:+.2f} points" if len(names) > 1 else ""
-        rows.append([label, *(f"{values[name]:.2f}" for name in names), change])
-
-    for metric in [name for name, value in report[first].items() if isinstance(value, float)]:
-        add_accuracy(f"{metric.replace('_', ' ')}, %", {name: report[name][metric] for name in names})
-    for kind in sorted(report[first].get("accuracy_by_kind", {})):
-        add_accuracy(f"  {kind}", {name: report[name]["accuracy_by_kind"][kind] for name in names})
-    table = format_table(rows + cost_rows(report, names))
-    baselines = ", ".join(f"{name.replace('_', ' ')} {value:.1f} %" for name, value in report["baselines"].items())
+def format_report(report: Report) -> str:
+    """The results of a recipe as a text table: a column per model, and one that compares the last with the first."""
+    names = list(report.evaluations)
+    rows = [["", *names, ""], *metric_rows(report.evaluations), *cost_rows(report.cost, names)]
+    baselines = ", ".join(f"{name.replace('_', ' ')} {metric.text(1)}" for name, metric in report.baselines.items())
     notes = [f"Baselines that see no image: {baselines}."] if baselines else []
-    missing = [f"{split} {number}" for split, number in report.get("missing_images", {}).items() if number]
+    missing = [f"{split} {number}" for split, number in report.missing_images.items() if number]
     notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
-    return "\n".join([table, *notes, speed_note(report)])
+    if report.cost.throughput is not None:
+        notes.append(f"Speed: {report.cost.throughput.note}.")
+    return "\n".join([text_table(rows), *notes])
 
 
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file whole or not at all: a run that is killed meanwhile leaves the file that was there."""
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
-    os.replace(part, path)
+def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
+    """A row per metric, then the metrics by kind of question."""
+    first, *_ = models = list(evaluations.values())
+    rows = [
+        metric_row(metric.type.label(name), [model.metrics[name] for model in models])
+        for name, metric in first.metrics.items()
+    ]
+    for name, parts in first.by_kind.items():
+        rows += [metric_row(f"  {kind}", [model.by_kind[name][kind] for model in models]) for kind in sorted(parts)]
+    return rows
+
+
+def metric_row(label: str, metrics: list[Metric]) -> list[str]:
+    """The values of all models, and the change from the first model to the last one if there are several."""
+    change = metrics[-1].change_from(metrics[0]) if len(metrics) > 1 else ""
+    return [label, *(metric.number for metric in metrics), change]
+
+
+@dataclass(frozen=True)
+class EvaluationReport(Results):
+    """What a model scores on a split."""
+
+    model: str
+    """A folder, or an id on the Hub."""
+    task: str
+    split: str
+    max_text_length: int
+    evaluation: Evaluation
+    environment: Environment
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationReport":
+        facts = {name: values[name] for name in ("model", "task", "split", "max_text_length")}
+        rest = {name: value for name, value in values.items() if name not in {*facts, "metrics", *ENVIRONMENT_FIELDS}}
+        types = metric_types(values.get("metrics"), [rest])
+        return cls(**facts, evaluation=Evaluation.from_dict(rest, types), environment=Environment.from_dict(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        facts = {name: getattr(self, name) for name in ("model", "task", "split", "max_text_length")}
+        metrics = types_to_dict([self.evaluation])
+        return {**facts, "metrics": metrics, **self.evaluation.to_dict(), **self.environment.to_dict()}
+
+    def lines(self) -> list[str]:
+        """What was evaluated, and a table of its metrics and counts."""
+        rows: list[list[str]] = []
+        for name, metric in self.evaluation.metrics.items():
+            rows.append([metric.type.title(name), str(metric)])
+            parts = self.evaluation.by_kind.get(name, {})
+            rows += [[f"  {kind}", str(part)] for kind, part in sorted(parts.items())]
+        rows += [[name.replace("_", " "), figure(count)] for name, count in self.evaluation.counts.items()]
+        return [f"{self.model}, task {self.task}, split {self.split}:", *([text_table(rows)] if rows else [])]

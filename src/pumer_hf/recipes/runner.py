@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from accelerate import PartialState
 from huggingface_hub import constants
@@ -14,7 +13,7 @@ from transformers import EvalPrediction, ProcessorMixin, set_seed
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
-from ..bench.cost import cost_report
+from ..bench.cost import measure_cost
 from ..data.collator import Collator
 from ..data.downloads import check_downloaded
 from ..data.retrieval import RetrievalCollator
@@ -31,6 +30,7 @@ from ..reducers import METHODS, parse_reduction
 from ..reducers.pruning import LearnedPruningReducer
 from ..reducers.tip import TipReductionConfig
 from ..release import needs_wheel
+from ..results import Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import check_devices, check_label_smoothing
@@ -42,7 +42,7 @@ from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
 from .record import begin_stage, made_from, weights_of, without_student
-from .report import format_report, write_json
+from .report import format_report
 from .retrieval import evaluate_retrieval
 from .run_plan import run_plan, stage_lengths, trained_stages
 from .stages import check_new_run, predict, train_stage
@@ -176,17 +176,21 @@ def report_results(
             name: load_model(folder, reductions[name], task).to(recipe.training.device)
             for name, folder in folders.items()
         }
-    report: dict[str, Any] = {
+    evaluations = {
         name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
     }
     if recipe.training.process_index == 0:
         batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
-        report |= cost_report(models, batches["teacher"], recipe.training.benchmark_seconds, batches)
-        report |= {"missing_images": dict(data.missing_images)} if data.missing_images else {}
-        report["baselines"] = {} if recipe.data.streaming else task.baselines(data)
-        results = Path(recipe.training.output_dir) / "results.json"
-        write_json(results, report)
-        print(format_report(report, list(models)), f"Written to {results}", sep="\n")
+        baselines = {} if recipe.data.streaming else task.baselines(data)
+        main = evaluations["teacher"].main.type
+        report = Report(
+            evaluations=evaluations,
+            cost=measure_cost(models, batches["teacher"], recipe.training.benchmark_seconds, batches),
+            environment=Environment.current(),
+            baselines={name: main.of(value) for name, value in baselines.items()},
+            missing_images=dict(data.missing_images),
+        )
+        print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
         if recipe.reduction is not None:
             draw_example(models["student"], collators["student"], data.test[0], folders["student"])
         write_run_cards(task, recipe, report, folders)
@@ -352,20 +356,24 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
         own = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
         args.push_to_hub = args.push_to_hub and own not in (None, recipe.training.hub_model_id)
     if recipe.training_values["metric_for_best_model"] is None:
-        args.metric_for_best_model, args.greater_is_better = task.best_metric, True
+        args.metric_for_best_model = task.best_metric
+    metric = task.metric_types.get(str(args.metric_for_best_model).removeprefix("eval_"))
+    if metric is not None and recipe.training_values.get("greater_is_better") is None:
+        args.greater_is_better = metric.higher_is_better
     return args
 
 
 def evaluate(
     task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
-) -> dict[str, Any]:
-    """The metrics of a model on the test data, in percent, and how many rows there were."""
+) -> Evaluation:
+    """Evaluate a model on the test data; `task.metric_types` say what the figures mean."""
     if isinstance(collator, RetrievalCollator):
-        return evaluate_retrieval(args, model, data.test, collator)
+        return Evaluation.from_dict(evaluate_retrieval(args, model, data.test, collator), task.metric_types)
     logits, targets = predict(args, model, data.test, collator)
     assert targets is not None, "every split of a task has labels"
     metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
-    return {**accuracy_report(logits, targets, data.test), **metrics}
+    counts = accuracy_report(logits, targets, data.test) if "accuracy" in metrics else {"questions": len(logits)}
+    return Evaluation.from_dict({**counts, **metrics}, task.metric_types)
 
 
 def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:

@@ -1,0 +1,106 @@
+"""`BenchReport`: what `pumer-hf bench` writes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..results import Cost, Environment, Results, Throughput
+from .contenders import BenchOptions, Contender
+from .measure import pools_only
+
+UNREDUCED, STOCK, REDUCED = "unreduced", "stock", "reduced"
+"""The models by name."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How the models of a benchmark ran."""
+
+    device: str = "cpu"
+    dtype: dict[str, str] = field(default_factory=dict)
+    """By name of the model."""
+    matmul_precision: str = "highest"
+    compiled: tuple[str, ...] = ()
+    """The models that were compiled."""
+    pooled_only: tuple[str, ...] = ()
+    """The models whose last layer computes only what is pooled."""
+
+    @classmethod
+    def of(cls, contenders: Mapping[str, Contender], options: BenchOptions) -> "Conditions":
+        """Those of a benchmark."""
+        return cls(
+            device=options.device,
+            dtype={name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
+            matmul_precision=options.matmul_precision,
+            compiled=tuple(name for name, one in contenders.items() if one.run is not one.eager),
+            pooled_only=tuple(name for name, one in contenders.items() if pools_only(one.eager)),
+        )
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Conditions":
+        """The conditions that stand among the values of a file. Older files lack some."""
+        return cls(
+            device=values["device"],
+            dtype=values["dtype"],
+            matmul_precision=values.get("matmul_precision", "highest"),
+            compiled=tuple(values["compiled"]),
+            pooled_only=tuple(values.get("pooled_only", ())),
+        )
+
+
+@dataclass(frozen=True)
+class BenchReport(Results):
+    """A model that reduces tokens, measured against itself unreduced and against stock transformers."""
+
+    source: dict[str, str]
+    """Which model: `checkpoint`, a folder or a Hub id, or `setting`, a full-size one with random weights."""
+    reduction: dict[str, Any] | list[dict[str, Any]] | None
+    """Its schedule, as `config.reduction` holds it."""
+    text_length: int
+    conditions: Conditions
+    cost: Cost
+    """By name of the model: unreduced, stock (where transformers has it) and reduced."""
+    environment: Environment
+
+    @property
+    def name(self) -> str:
+        """The checkpoint or the setting."""
+        return next(iter(self.source.values()))
+
+    @property
+    def throughput(self) -> Throughput:
+        """The throughput, which is always measured."""
+        assert self.cost.throughput is not None, f"{self.name}: no throughput"
+        return self.cost.throughput
+
+    @property
+    def reduced(self) -> str:
+        """The name of the model that it is about, the last one."""
+        return self.throughput.names[-1]
+
+    @property
+    def gain_over_stock(self) -> float | None:
+        """How many times as fast as stock transformers the reduced model is; None without one."""
+        speeds = self.throughput.speeds
+        return speeds[self.reduced].ratio / speeds[STOCK].ratio if STOCK in speeds else None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "BenchReport":
+        return cls(
+            source={name: values[name] for name in ("checkpoint", "setting") if name in values},
+            reduction=values["reduction"],
+            text_length=values["text_length"],
+            conditions=Conditions.from_dict(values),
+            cost=Cost.from_dict(values),
+            environment=Environment.from_dict(values),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.source,
+            "reduction": self.reduction,
+            "text_length": self.text_length,
+            **asdict(self.conditions),
+            **self.cost.to_dict(),
+            **self.environment.to_dict(),
+        }

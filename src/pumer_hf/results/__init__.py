@@ -1,0 +1,37 @@
+"""Results of measurements: typed, written to JSON files and read again, and shown as tables.
+
+`Metric` and `Evaluation` say what a model scores, `Cost` says what it costs, and `Environment` on what that was
+measured. `Report` holds all three. A command that measures something else has a subclass of `Results` of its own.
+"""
+
+from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, TokenCounts
+from .environment import Command, Environment, Machine
+from .metrics import PERCENT, Evaluation, Metric, MetricType, best_of
+from .report import ROLES, Report, Results, SeedRun, check_results_file
+from .tables import markdown_table, text_table
+
+__all__ = [
+    "PERCENT",
+    "REGIMES",
+    "ROLES",
+    "Command",
+    "Cost",
+    "Environment",
+    "Evaluation",
+    "Latencies",
+    "Latency",
+    "Machine",
+    "Memory",
+    "Metric",
+    "MetricType",
+    "Report",
+    "Results",
+    "SeedRun",
+    "Speed",
+    "Throughput",
+    "TokenCounts",
+    "best_of",
+    "check_results_file",
+    "markdown_table",
+    "text_table",
+]

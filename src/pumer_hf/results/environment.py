@@ -1,0 +1,178 @@
+"""What a measurement ran on: versions, the machine, and the command with its arguments."""
+
+import os
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("pumer-hf", "torch", "transformers", "accelerate", "datasets", "deepspeed")
+TOKEN_FLAG = re.compile(r"--((push[_-]to[_-])?hub[_-])?token")
+"""Flags whose value is a token of the Hub."""
+HIDDEN = "..."
+ENVIRONMENT_FIELDS = ("versions", "machine", "command", "argv")
+"""The names of an [`Environment`] in a file."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command line as data. It prints as one can paste it into a shell."""
+
+    program: str
+    """The file of the program, without its folder."""
+    arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join([self.program, *self.arguments])
+
+    @property
+    def flags(self) -> list[str]:
+        """The arguments from the first flag on."""
+        return flags_of(self.arguments)
+
+    @classmethod
+    def current(cls) -> "Command":
+        """The command of this process, without tokens of the Hub."""
+        program, *arguments = sys.argv
+        return cls(Path(program).name, tuple(without_tokens(arguments)))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Command | None":
+        """The command that stands among the values of a file, if there is one."""
+        if "command" not in values:
+            return None
+        program, *arguments = values["argv"] if "argv" in values else words_of_old_command(values["command"])
+        return cls(program, tuple(arguments))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a file: `command`, the line for people, and `argv`, its words."""
+        return {"command": str(self), "argv": [self.program, *self.arguments]}
+
+
+def flags_of(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line from the first that begins with `--` on."""
+    first = next((place for place, word in enumerate(arguments) if word.startswith("--")), len(arguments))
+    return list(arguments[first:])
+
+
+def without_tokens(words: Sequence[str]) -> list[str]:
+    """The words of a command line with `...` for each token of the Hub."""
+    told: list[str] = []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if told and TOKEN_FLAG.fullmatch(told[-1]):
+            told.append(HIDDEN)
+        else:
+            told.append(f"{flag}={HIDDEN}" if equals and TOKEN_FLAG.fullmatch(flag) else word)
+    return told
+
+
+def words_of_old_command(line: str) -> list[str]:
+    """The words of a command line in a file that was written before files had `argv`.
+
+    Such a line was joined by spaces, without quotes. So this guesses: what comes after a flag and begins with `{` is
+    one word. It is the only place that takes a printed command apart.
+    """
+    first, *rest = re.split(r"\s(?=--[a-z])", line)
+    words = first.split()
+    for part in rest:
+        name, _, value = part.partition(" ")
+        words += [name, *([value] if value.startswith("{") else value.split())]
+    return words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """The hardware that a measurement ran on. What is unknown, or not there, is None."""
+
+    processor: str
+    cores: int | None = None
+    torch_threads: int
+    system: str | None = None
+    gpu: str | None = None
+    gpu_memory_gib: float | None = None
+    cuda: str | None = None
+    processes: int | None = None
+    """How many there were, if there were several."""
+
+    @property
+    def name(self) -> str:
+        """The GPU; without one, the processor and the threads."""
+        return self.gpu or f"{self.processor}, {self.torch_threads} threads"
+
+    @classmethod
+    def current(cls) -> "Machine":
+        """The machine of this process."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launchers set it
+        gpu: dict[str, Any] = {}
+        if torch.cuda.is_available():
+            memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+            gpu = {"gpu": torch.cuda.get_device_name(), "gpu_memory_gib": round(memory, 1), "cuda": torch.version.cuda}
+        return cls(
+            processor=_processor(),
+            cores=os.cpu_count(),
+            torch_threads=torch.get_num_threads(),
+            system=f"{platform.system()} {platform.machine()}",
+            processes=processes if processes > 1 else None,
+            **gpu,
+        )
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a measurement ran on. All of it may be unknown."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: Machine | None = None
+    command: Command | None = None
+
+    @property
+    def machine_name(self) -> str:
+        """The machine in a few words; empty if it is unknown."""
+        return "" if self.machine is None else self.machine.name
+
+    @classmethod
+    def current(cls) -> "Environment":
+        """That of this process."""
+        return cls({"python": platform.python_version(), **installed(PACKAGES)}, Machine.current(), Command.current())
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Environment":
+        """The environment that stands among the values of a file."""
+        machine = values.get("machine")
+        known = None if machine is None else Machine(**machine)
+        return cls(dict(values.get("versions", {})), known, Command.from_dict(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a file: `versions`, `machine`, `command` and `argv`, as far as they are known."""
+        values: dict[str, Any] = {"versions": self.versions} if self.versions else {}
+        if self.machine is not None:
+            values["machine"] = {name: value for name, value in asdict(self.machine).items() if value is not None}
+        return values if self.command is None else {**values, **self.command.to_dict()}
+
+
+def installed(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

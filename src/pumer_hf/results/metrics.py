@@ -1,0 +1,209 @@
+"""What a model scores: `Metric`, a value with its unit and its direction, and `Evaluation`, all metrics of a model."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+from ..figures import figure
+
+WITH_DECIMALS = ("%", "points")
+"""Units whose values are shown with two decimals. Values of other units have four significant digits."""
+BY_KIND = "_by_kind"
+"""In a file, `accuracy_by_kind` holds the accuracy of each kind of question."""
+
+
+@dataclass(frozen=True)
+class MetricType:
+    """What the values of a metric mean."""
+
+    unit: str = ""
+    """Such as `"%"`, `"points"` or `"tokens/s"`; empty for a plain number, such as a loss."""
+    higher_is_better: bool = True
+
+    def of(self, value: float) -> "Metric":
+        """A value of this type."""
+        return Metric(value, self.unit, self.higher_is_better)
+
+    @property
+    def difference(self) -> "MetricType":
+        """The type of the difference of two values. That of two percentages is in points."""
+        return MetricType("points" if self.unit == "%" else self.unit, self.higher_is_better)
+
+    def label(self, name: str) -> str:
+        """The name of a metric for a table without units in its cells: `accuracy, %`."""
+        return f"{self.title(name)}, {self.unit}" if self.unit else self.title(name)
+
+    def title(self, name: str) -> str:
+        """The name of a metric as words, and which direction is good where that is not up."""
+        words = name.replace("_", " ")
+        return words if self.higher_is_better else f"{words} (lower is better)"
+
+
+PERCENT = MetricType("%")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured value with its unit and its direction. It prints with the unit: `93.67 %`."""
+
+    value: float
+    unit: str = ""
+    higher_is_better: bool = True
+
+    def __str__(self) -> str:
+        return self.text()
+
+    @property
+    def type(self) -> MetricType:
+        """The unit and the direction."""
+        return MetricType(self.unit, self.higher_is_better)
+
+    @property
+    def number(self) -> str:
+        """The value for a table, without the unit."""
+        return self._number(2)
+
+    def text(self, decimals: int = 2) -> str:
+        """The value with its unit; `decimals` are for units such as `"%"`."""
+        return f"{self._number(decimals)} {self.unit}".rstrip()
+
+    @property
+    def rounded(self) -> float:
+        """The value with the digits that tables show."""
+        return round(self.value, 2) if self.unit in WITH_DECIMALS else float(f"{self.value:.4g}")
+
+    def change_from(self, other: "Metric") -> str:
+        """The difference to another value, with sign and unit: `-0.19 points` between two percentages."""
+        return f"{self.signed(self.value - other.value)} {self.type.difference.unit}".rstrip()
+
+    def signed(self, difference: float) -> str:
+        """A difference of such values, with its sign and without the unit."""
+        return f"{difference:+.2f}" if self.unit in WITH_DECIMALS else f"{difference:+.4g}"
+
+    def is_better_than(self, other: "Metric") -> bool:
+        """Whether this value is the better one."""
+        return self.value > other.value if self.higher_is_better else self.value < other.value
+
+    def _number(self, decimals: int) -> str:
+        return f"{self.value:.{decimals}f}" if self.unit in WITH_DECIMALS else figure(self.value)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one model scored on a data set.
+
+    In a file it is flat: metrics, counts, and for each metric by kind one object, such as `accuracy_by_kind`.
+    """
+
+    metrics: dict[str, Metric]
+    """By name. The first one is the main metric, which tables show."""
+    counts: dict[str, int] = field(default_factory=dict)
+    """How many examples there were, such as `questions`."""
+    by_kind: dict[str, dict[str, Metric]] = field(default_factory=dict)
+    """By name of a metric: the metric for each kind of question."""
+
+    @property
+    def main_name(self) -> str:
+        """The name of the main metric."""
+        return next(iter(self.metrics))
+
+    @property
+    def main(self) -> Metric:
+        """The main metric."""
+        return self.metrics[self.main_name]
+
+    @property
+    def types(self) -> dict[str, MetricType]:
+        """What each metric means."""
+        return {name: metric.type for name, metric in self.metrics.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], types: Mapping[str, MetricType]) -> "Evaluation":
+        """An evaluation from plain numbers.
+
+        Args:
+            values: the numbers by name. An int is a count, unless `types` has its name.
+            types: what each metric means.
+
+        Raises:
+            ValueError: `types` does not say what a number means.
+        """
+        metrics: dict[str, Metric] = {}
+        counts: dict[str, int] = {}
+        by_kind: dict[str, dict[str, Metric]] = {}
+        for name, value in values.items():
+            base = name.removesuffix(BY_KIND)
+            if isinstance(value, Mapping) and base in types:
+                by_kind[base] = {part: types[base].of(number) for part, number in value.items()}
+            elif name in types:
+                metrics[name] = types[name].of(value)
+            elif isinstance(value, int):
+                counts[name] = value
+            else:
+                raise ValueError(
+                    f"metric {name!r}={value!r}: nothing says its unit and its direction; "
+                    f"those of {', '.join(types) or 'no metric'} are known"
+                )
+        return cls(metrics, counts, by_kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The numbers, without what they mean ([`types_to_dict`])."""
+        return {
+            **{name: metric.value for name, metric in self.metrics.items()},
+            **self.counts,
+            **{f"{name}{BY_KIND}": _values(parts) for name, parts in self.by_kind.items()},
+        }
+
+    @classmethod
+    def mean(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
+        """The means of the metrics of several models; the counts of the first one."""
+        first = evaluations[0]
+        metrics = {name: mean_metric(one.metrics[name] for one in evaluations) for name in first.metrics}
+        by_kind = {
+            name: {part: mean_metric(one.by_kind[name][part] for one in evaluations) for part in parts}
+            for name, parts in first.by_kind.items()
+        }
+        return cls(metrics, first.counts, by_kind)
+
+
+def mean_metric(metrics: Iterable[Metric]) -> Metric:
+    """The mean of metrics of one type."""
+    found = list(metrics)
+    return found[0].type.of(fmean(metric.value for metric in found))
+
+
+def best_of(metrics: Iterable[Metric]) -> Metric | None:
+    """The best one of metrics of one type; None of none."""
+    best = None
+    for metric in metrics:
+        if best is None or metric.is_better_than(best):
+            best = metric
+    return best
+
+
+def types_to_dict(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, Any]]:
+    """What the metrics of some evaluations mean, as a file says it: unit and direction by name."""
+    return {name: asdict(own) for one in evaluations for name, own in one.types.items()}
+
+
+def metric_types(
+    told: Mapping[str, Mapping[str, Any]] | None, evaluations: Iterable[Mapping[str, Any]], old_unit: str = "%"
+) -> dict[str, MetricType]:
+    """What the metrics in a file mean.
+
+    Args:
+        told: what the file says about it, as [`types_to_dict`] wrote it. None for a file that was written before files
+            said it. There each float was a metric, higher was better, and all had one unit.
+        evaluations: the numbers in the file.
+        old_unit: that unit.
+    """
+    if told is not None:
+        return {name: MetricType(**own) for name, own in told.items()}
+    return {
+        name: MetricType(old_unit) for own in evaluations for name, value in own.items() if isinstance(value, float)
+    }
+
+
+def _values(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    return {name: metric.value for name, metric in metrics.items()}

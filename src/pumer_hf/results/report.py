@@ -1,0 +1,150 @@
+"""`Report`: what a run, a card or an evaluation says, as an object and as a JSON file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..folders import check_file, write_json
+from ..reading import read_object
+from .cost import Cost, Throughput
+from .environment import ENVIRONMENT_FIELDS, Command, Environment
+from .metrics import Evaluation, Metric, MetricType, metric_types, types_to_dict
+
+ROLES = ("teacher", "student")
+"""The models of a run by name, in order of the tables."""
+Own = TypeVar("Own", bound="Results")
+
+
+class Results(ABC):
+    """What was measured, and can be written to a JSON file and read again. Files of older versions are read, too."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls: type[Own], values: Mapping[str, Any]) -> Own:
+        """From what a file holds."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """What a file holds: plain JSON types, with numbers as they were measured."""
+
+    @classmethod
+    def load(cls: type[Own], path: str | Path) -> Own:
+        """Read a file; raises `ValueError` that names it if it holds something else."""
+        values = read_object(path)
+        try:
+            return cls.from_dict(values)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: these are no results that {cls.__name__} reads: {error!r}") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write a file, whole or not at all."""
+        write_json(Path(path), self.to_dict())
+
+    def finish(self, output: str | Path | None) -> str:
+        """Write a file if one is wanted; returns the line that a command prints about it."""
+        if output is None:
+            return "-o FILE.json writes all figures to a file, with the machine and the versions."
+        self.save(output)
+        return f"Written to {output}"
+
+
+def check_results_file(output: str | Path | None) -> None:
+    """Raise `ValueError` or `FileNotFoundError` before the work if results cannot be written to the file of `-o`."""
+    if output is not None:
+        check_file(output, "-o")
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One of several students that were trained from one teacher and differ by the seed alone."""
+
+    seed: int
+    student: Evaluation
+    throughput: Throughput
+    command: Command | None = None
+
+    @property
+    def speed(self) -> float:
+        """How many times as fast as its teacher it is."""
+        return self.throughput.gain
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], types: Mapping[str, MetricType]) -> "SeedRun":
+        """From a file; `types` say what the metrics mean."""
+        student = Evaluation.from_dict(values["student"], types)
+        return cls(values["seed"], student, Throughput.from_dict(values["throughput"]), Command.from_dict(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a file."""
+        return {
+            "seed": self.seed,
+            "metric": self.student.main_name,
+            "value": self.student.main.value,
+            "speed": self.speed,
+            "student": self.student.to_dict(),
+            "throughput": {"ratio": self.throughput.gain, **self.throughput.to_dict()},
+            **({} if self.command is None else self.command.to_dict()),
+        }
+
+
+@dataclass(frozen=True)
+class Report(Results):
+    """What a recipe's run measured, or what a model card knows of it. What is unknown is empty."""
+
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    """By role of the model, one of `ROLES`."""
+    cost: Cost = field(default_factory=Cost)
+    environment: Environment = field(default_factory=Environment)
+    baselines: dict[str, Metric] = field(default_factory=dict)
+    """What is scored without looking at images, by name; of the same type as the main metric."""
+    missing_images: dict[str, int] = field(default_factory=dict)
+    """By split: how many rows were left out since an image is missing."""
+    seeds: tuple[SeedRun, ...] = ()
+    """The students, if several were trained; `evaluations` then has their means."""
+    other: dict[str, Any] = field(default_factory=dict)
+    """What else a file held. It is kept as it is."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], unit: str = "%") -> "Report":
+        """From what a file holds.
+
+        Args:
+            values: the content.
+            unit: of the metrics in a file that was written before files said it.
+        """
+        rest = {name: value for name, value in values.items() if name not in FIELDS}
+        evaluated = {role: values[role] for role in ROLES if role in values}
+        types = metric_types(values.get("metrics"), evaluated.values(), unit)
+        evaluations = {role: Evaluation.from_dict(own, types) for role, own in evaluated.items()}
+        main = next((one.main.type for one in evaluations.values()), MetricType(unit))
+        return cls(
+            evaluations=evaluations,
+            cost=Cost.from_dict(values),
+            environment=Environment.from_dict(values),
+            baselines={name: main.of(value) for name, value in values.get("baselines", {}).items()},
+            missing_images=dict(values.get("missing_images", {})),
+            seeds=tuple(SeedRun.from_dict(run, types) for run in values.get("seeds", ())),
+            other=rest,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {
+            "metrics": types_to_dict(self.evaluations.values()),
+            **{role: one.to_dict() for role, one in self.evaluations.items()},
+            **self.cost.to_dict(),
+            **self.environment.to_dict(),
+            "missing_images": self.missing_images,
+            "baselines": {name: metric.value for name, metric in self.baselines.items()},
+            "seeds": [run.to_dict() for run in self.seeds],
+            **self.other,
+        }
+        return {name: value for name, value in parts.items() if value}
+
+
+FIELDS = (
+    *("metrics", *ROLES, *(part.name for part in fields(Cost)), *ENVIRONMENT_FIELDS),
+    *("baselines", "missing_images", "seeds"),
+)
+"""The names in a file of a [`Report`]."""
