@@ -5,7 +5,7 @@
     python benchmarks/study.py --minutes 30        # a part of it; the same command goes on later
     python benchmarks/study.py --list              # what there is to do, and what is done
     python benchmarks/study.py --only '*-pumer-main-1.7x-*'
-    python benchmarks/study.py --setting gpu       # METER and the other data sets too
+    python benchmarks/study.py --size gpu          # METER and the other data sets too
 
 One teacher is trained per data set and backbone, by its recipe. Each method's schedule is scaled until the student
 runs 1.3, 1.7 or 2.2 times as fast as the teacher, measured; then a student per seed is trained from the teacher, all

@@ -17,6 +17,7 @@ from .card import Card
 from .command import Command
 from .convert import Convert
 from .demo import Demo
+from .env import Env
 from .explain import Explain
 from .export import Export
 from .measure import Measure
@@ -25,7 +26,7 @@ from .spelling import check_spelling
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Export(), Explain(), Measure(), Demo(), Card(), Push())
+COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Export(), Explain(), Measure(), Demo(), Card(), Push(), Env())
 
 
 class PrintVersion(argparse.Action):

@@ -275,9 +275,8 @@ def test_a_bad_argument_is_named(arguments, message, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--setting", "vilt/cooking"], "no preset for backbone='vilt', task='cooking'"),
-        (["--table", "3"], "--table 3: choose one of 1, 2, 4, 7"),
-        (["--table", "7", "--text-length", "9"], "--table has its own models and texts"),
-        (["--table", "1", "--pooled-only"], "leave --reduction, --text-length and --pooled-only out"),
+        (["--table", "3"], "`python benchmarks/paper.py 3`"),
+        (["--table", "7", "--text-length", "9"], "`python benchmarks/paper.py 7`"),
     ],
 )
 def test_a_bad_setting_is_named(arguments, message, capsys):

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import tiny_checkpoints as tiny
@@ -86,3 +87,11 @@ def test_as_a_module(tmp_path):
     assert result.returncode == 2
     assert "pumer-hf convert: error: source=" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_env_says_what_the_report_of_a_bug_needs(capsys):
+    assert main(["env"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"- torch: {version('torch')}" in lines
+    assert any(line.startswith("- processor: ") for line in lines)
+    assert all(line.startswith("- ") for line in lines if "real_accelerator" not in line)  # DeepSpeed's

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -526,3 +527,8 @@ def test_only_training_images_are_augmented(processor):
         batch = collator(rows)
         assert torch.equal(batch["input_ids"], plain["input_ids"])
         assert torch.equal(batch["pixel_values"], plain["pixel_values"]) != training
+
+
+def test_a_best_metric_without_unit_is_an_error():
+    with pytest.raises(ValueError, match=r"best_metric='bleu'.*vqa.*metric_types"):
+        replace(VQA, best_metric="bleu")

@@ -274,3 +274,8 @@ def test_the_facts_of_an_old_card_say_one_unit_for_all_metrics(unit, shown, tmp_
     facts = {"name": "mine", "backbone": "vilt", "task": "vqa", **unit, "report": VALUES}
     (tmp_path / "results.json").write_text(json.dumps(facts))
     assert f"| accuracy | {'81.00 %' if unit else '81'} | {shown} |" in PuMerCard.load(tmp_path).render()
+
+
+def test_a_report_that_is_no_report_is_named():
+    with pytest.raises(ValueError, match=r"report.*Report\.from_dict"):
+        card(report=VALUES)

@@ -63,6 +63,13 @@ class Task:
     model_config: Mapping[str, Any] = field(default_factory=dict)
     """Config fields that the head needs."""
 
+    def __post_init__(self) -> None:
+        if self.best_metric not in self.metric_types:
+            raise ValueError(
+                f"best_metric={self.best_metric!r} of the task {self.name}: metric_types has "
+                f"{', '.join(self.metric_types)}; add its unit and its direction there"
+            )
+
 
 def load_splits(
     args: DataArguments,

@@ -82,6 +82,8 @@ class PuMerCard:
             if getattr(self, name) not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {choices}")
+        if not isinstance(self.report, Report):
+            raise ValueError("report: give a Report; Report.from_dict makes one of what results.json holds")
 
     @classmethod
     def load(cls, folder: str | Path) -> "PuMerCard":
