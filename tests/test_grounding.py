@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import WIDTH
 from transformers import (
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -48,7 +49,7 @@ def test_a_wrong_box(box):
 def test_a_segmentation_model_gives_maps(tmp_path):
     words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(f"{x}</w>" for x in "abcdefghijk")]
     tokenizer = CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    small = {**WIDTH, "num_hidden_layers": 2}
     config = CLIPSegConfig(
         text_config={**small, "vocab_size": len(words), "max_position_embeddings": 20, "eos_token_id": 1},
         vision_config={**small, "image_size": 32, "patch_size": 8},

@@ -9,17 +9,12 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
+from tiny import encoded
 
 from pumer_hf.images import DataError, num_frames, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
 GREY = PIXELS[:, :, 0]
-
-
-def encoded(image, form="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **options)
-    return buffer.getvalue()
 
 
 def in_memory(content):

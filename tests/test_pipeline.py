@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
+from tiny import noise
 from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
@@ -48,7 +49,7 @@ def vqa(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def picture():
-    return Image.effect_noise((24, 16), 90).convert("RGB")
+    return noise(24, 16)
 
 
 def test_answers_come_with_probabilities_the_best_first(vqa, picture):

@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_checkpoints as tiny
 import torch
+from tiny import vilt_fields
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import convert_checkpoint
@@ -86,9 +87,8 @@ def test_labels_of_the_user_win_over_a_file_with_a_gap(tmp_path):
 
 @pytest.mark.parametrize("fill", [False, True])
 def test_a_gap_in_the_labels_of_a_stock_config(fill, tmp_path):
-    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}
     labels = {0: "no", 1: "yes", 2: "two"}
-    config = ViltConfig(**small, image_size=16, patch_size=8, vocab_size=30, id2label=labels)
+    config = ViltConfig(**vilt_fields(num_hidden_layers=1, image_size=16), vocab_size=30, id2label=labels)
     ViltForQuestionAnswering(config).save_pretrained(tmp_path / "in")
     path = tmp_path / "in" / "config.json"
     fields = json.loads(path.read_text())

@@ -1,6 +1,5 @@
 """Columns of Hub datasets as they are in the wild: each works, loaded and streamed, or is an error that names it."""
 
-import io
 import logging
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
-from PIL import Image as PILImage
+from tiny import png, undecoded
 from transformers import EvalPrediction
 
 from pumer_hf.data.columns import answers_of, captions_of, class_name, image_of, text_of, truth
@@ -22,16 +21,6 @@ from pumer_hf.metrics.vqa import language_baselines
 
 STRING, NUMBER = Value("string"), Value("int64")
 RED, GREEN = (255, 0, 0), (0, 255, 0)
-
-
-def png(colour=RED):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", (4, 4), colour).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def undecoded(colour=RED):
-    return {"bytes": png(colour), "path": None}
 
 
 def read(convert, feature, values, streaming=False, folder=None):

@@ -1,10 +1,10 @@
-import io
 import json
 import struct
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image as PILImage
+from tiny import png
 
 from pumer_hf.data.files import (
     _numbered_image,
@@ -17,15 +17,9 @@ from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.images import open_image
 
 
-def png_bytes(size=(6, 4), colour=(200, 30, 10), mode="RGB"):
-    buffer = io.BytesIO()
-    PILImage.new(mode, size, colour).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def write_image(path, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(**kwargs))
+    path.write_bytes(png(**{"size": (6, 4), **kwargs}))
     return path
 
 
@@ -434,7 +428,7 @@ DAMAGE = {"cut": cut, "wrong chunk": wrong_chunk, "text": lambda png: b"not an i
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_image_is_named_with_its_row(folder, damage):
-    (folder / "a.png").write_bytes(damage(png_bytes((64, 64))))
+    (folder / "a.png").write_bytes(damage(png(size=(64, 64))))
     row = read_vqa_files([write_lines(folder / "train.jsonl", good_row())])[0]
     with pytest.raises(ValueError, match=r"train\.jsonl, line 1: cannot read the image .*a\.png"):
         open_image(row["image"], row["origin"])
@@ -455,13 +449,13 @@ def test_a_damaged_image_in_memory_is_named_by_its_row():
 def test_an_image_that_is_too_large_for_pillow_is_named_with_its_row(monkeypatch):
     monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(ValueError, match="scene 7: cannot read the image"):
-        open_image({"path": None, "bytes": png_bytes((6, 4))}, "scene 7")
+        open_image({"path": None, "bytes": png(size=(6, 4))}, "scene 7")
 
 
 def test_the_collator_names_the_row_of_a_damaged_image(folder):
     write_image(folder / "b.png")
     rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
-    (folder / "a.png").write_bytes(cut(png_bytes((64, 64))))
+    (folder / "a.png").write_bytes(cut(png(size=(64, 64))))
     squares = SimpleNamespace(image_processor=SimpleNamespace(size={"shortest_edge": None}))
     collator = VqaCollator(squares, ["a cup", "yes"])
     with pytest.raises(ValueError, match=r"train\.jsonl, line 2: cannot read the image .*a\.png"):
@@ -470,9 +464,9 @@ def test_the_collator_names_the_row_of_a_damaged_image(folder):
 
 @pytest.mark.parametrize(("mode", "colour", "rgb"), [("L", 77, (77, 77, 77)), ("RGBA", (9, 8, 7, 255), (9, 8, 7))])
 def test_images_are_decoded_to_rgb(tmp_path, mode, colour, rgb):
-    png = png_bytes((6, 4), colour, mode)
-    (tmp_path / "a.png").write_bytes(png)
-    for image in ({"path": None, "bytes": png}, {"path": str(tmp_path / "a.png"), "bytes": None}):
+    content = png(colour, (6, 4), mode)
+    (tmp_path / "a.png").write_bytes(content)
+    for image in ({"path": None, "bytes": content}, {"path": str(tmp_path / "a.png"), "bytes": None}):
         opened = open_image(image, "row")
         assert (opened.mode, opened.size, opened.getpixel((5, 3))) == ("RGB", (6, 4), rgb)
 

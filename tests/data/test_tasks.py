@@ -1,6 +1,5 @@
 """NLVR2, SNLI-VE and retrieval: their official files, collators and metrics."""
 
-import io
 import json
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image as PILImage
+from tiny import png, undecoded, vilt_fields
 from transformers import EvalPrediction
 
 from pumer_hf.data.nlvr2 import NLVR2, Nlvr2Collator, Nlvr2DataArguments, load_nlvr2, sentence_of
@@ -25,31 +25,13 @@ from pumer_hf.data.vqa import VQA, vqa_metrics
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
-TINY = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 8,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": 16,
-}
+TINY = vilt_fields(num_hidden_layers=1, image_size=32, max_position_embeddings=16)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 @pytest.fixture(scope="module")
 def processor():
     return build_teacher(ModelArguments(config=TINY), ["yes", "no"], ["is it red or blue?"], max_text_length=16)[1]
-
-
-def picture(colour, size=(32, 32)):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", size, colour).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def undecoded(colour, **kwargs):
-    return {"bytes": picture(colour, **kwargs), "path": None}
 
 
 @pytest.fixture
@@ -60,7 +42,7 @@ def write(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, tuple):
-            path.write_bytes(picture(content))
+            path.write_bytes(png(content))
         else:
             lines = content if isinstance(content, list) else [content]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -6,21 +6,14 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image as PILImage
+from tiny import encoded, meter_fields, png, vilt_fields
 
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, counted_answers, drop_unknown, load_vqa
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
 ALL_SCENE_ANSWERS = {*map(str, range(10)), "yes", "no", "red", "green", "blue", "yellow", "pink", "cyan"}
-TINY = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 8,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": 16,
-}
+TINY = vilt_fields(num_hidden_layers=1, image_size=32, max_position_embeddings=16)
 
 
 # labels
@@ -75,7 +68,7 @@ def test_the_consensus_of_answers_with_weights_is_the_one_of_the_highest():
 def test_labels_of_vqa_v2_files_are_those_of_the_field(tmp_path):
     """The official files, in small: read, counted over both splits, and looked up as they were counted."""
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "COCO_train2014_000000000009.jpg").write_bytes(png_bytes(picture(8, 8)))
+    (tmp_path / "images" / "COCO_train2014_000000000009.jpg").write_bytes(encoded(picture(8, 8)))
     files = {}
     for split, spoken in {"train": ["two", "no"], "validation": ["2", "two", "no", "rare"]}.items():
         questions = [{"question_id": n, "image_id": 9, "question": "what?"} for n in range(len(spoken))]
@@ -178,15 +171,9 @@ def test_a_bad_argument_is_named(arguments, message):
 # loading the splits
 
 
-def png_bytes(image):
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def write(tmp_path):
-    (tmp_path / "a.png").write_bytes(png_bytes(PILImage.new("RGB", (6, 4))))
+    (tmp_path / "a.png").write_bytes(png(size=(6, 4)))
 
     def write(name, *answers):
         lines = [{"image": "a.png", "question": f"{name} {n}?", "answers": given} for n, given in enumerate(answers)]
@@ -295,7 +282,7 @@ def picture(width, height):
 
 
 def row(size=(32, 32), **changes):
-    image = {"path": None, "bytes": png_bytes(picture(*size))}
+    image = {"path": None, "bytes": encoded(picture(*size))}
     return {"image": image, "question": "is it red?", "answers": ["yes"], "origin": "row 0", **changes}
 
 
@@ -332,7 +319,7 @@ def test_questions_are_cut_at_max_text_length_and_still_end_properly(processor):
 
 def test_an_image_of_the_right_size_keeps_its_pixels(processor):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    image = {"path": None, "bytes": png_bytes(PILImage.fromarray(pixels))}
+    image = {"path": None, "bytes": encoded(PILImage.fromarray(pixels))}
     values = VqaCollator(processor, ["yes", "no"])([row(image=image)])["pixel_values"][0]
     expected = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)
@@ -392,10 +379,7 @@ def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length
 
 @pytest.fixture(scope="module")
 def meter_processor():
-    tower = {
-        key: TINY[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    }
-    config = {**tower, "text_config": tower, "vision_config": {**tower, "image_size": 32, "patch_size": 8}}
+    config = meter_fields(vision={"image_size": 32})
     arguments = ModelArguments(backbone="meter", config=config)
     return build_teacher(arguments, ["yes", "no"], ["is it red?", "what is it?"], max_text_length=16)[1]
 

@@ -1,11 +1,10 @@
 """The pictures: what is drawn where."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import encoded
 from tiny_tasks import tiny
 
 from pumer_hf.data.snli_ve import SnliVeCollator
@@ -139,9 +138,7 @@ def test_a_text_is_padded_or_cut_as_in_training(text):
 def test_the_inputs_are_those_of_training():
     model, processor = tiny("vilt", "snli_ve")
     wide, text = picture(640, 427), "there is a red digit"
-    buffer = io.BytesIO()
-    wide.save(buffer, "png")
-    row = {"image": {"bytes": buffer.getvalue(), "path": None}, "hypothesis": text, "origin": "a row"}
+    row = {"image": {"bytes": encoded(wide), "path": None}, "hypothesis": text, "origin": "a row"}
     collator = SnliVeCollator(processor, max_text_length=min(40, model.config.max_text_length))
     expected = collator([row])
     found = encode(model, processor, wide, text)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from PIL import Image
+from tiny import WIDTH
 from tiny_tasks import LABELS, REDUCTION, save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -117,7 +118,7 @@ def test_errors(change, message, scene, tmp_path, capsys, monkeypatch):
 
 def test_a_stock_vilt_loads_and_another_model_does_not(tmp_path):
     folder = save_tiny(tmp_path / "model", "vilt")
-    config = ViltConfig(hidden_size=16, num_attention_heads=2, intermediate_size=16, num_hidden_layers=3)
+    config = ViltConfig(**WIDTH, num_hidden_layers=3)
     ViltForQuestionAnswering(config).save_pretrained(folder)
     model, _ = load_checkpoint(folder, REDUCTION)
     assert type(model) is PuMerViltForQuestionAnswering

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from huggingface_hub import constants
+from tiny import CHECKPOINT_FILES
 
 from pumer_hf import push_folder, release
 from pumer_hf.cli import main
@@ -26,18 +27,7 @@ from pumer_hf.wheel import make_wheel
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 NAME = "user/tiny"
-FILES = {
-    ".gitattributes",
-    "README.md",
-    "results.json",
-    "config.json",
-    "model.safetensors",
-    "modeling_pumer.py",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    make_wheel()[0],
-}
+FILES = {*CHECKPOINT_FILES, ".gitattributes", "README.md", "results.json", make_wheel()[0]}
 
 
 @pytest.fixture(scope="module")

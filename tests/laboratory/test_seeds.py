@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from in_process import run_here
+from tiny import vilt_fields
 
 from laboratory import seeds
 from laboratory.render import results_table
@@ -195,23 +196,21 @@ def test_ctrl_c_ends_the_command_in_one_line(monkeypatch, tmp_path, capsys):
     assert "same command" in capsys.readouterr().err.splitlines()[-1]
 
 
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-    "max_position_embeddings": 12,
-}
-
-
 def test_two_students_are_trained_from_one_teacher(monkeypatch, tmp_path):
     """The runs themselves, in this process."""
     monkeypatch.setattr(
         seeds.subprocess, "run", lambda command, **_: run_here(command[command.index("--quiet") :], tmp_path)
     )
-    flags = ["--config", json.dumps(TINY), "--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
+    flags = [
+        "--config",
+        json.dumps(vilt_fields(max_position_embeddings=12)),
+        "--train_scenes",
+        "8",
+        "--eval_scenes",
+        "4",
+        "--unknown_answers",
+        "ignore",
+    ]
     flags += ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--per_device_train_batch_size", "4"]
     flags += ["--per_device_eval_batch_size", "16", "--benchmark_seconds", "0.1", "--report_to", "none", "--use_cpu"]
     words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds", "4", "7"]

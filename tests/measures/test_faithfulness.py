@@ -4,19 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import PUMER
 from tiny_models import FAMILIES, NUM_TEXT
 from torch import nn
 
 from pumer_hf.explain.prediction import run
 from pumer_hf.measures.faithfulness import KeepAtRandom, KeepPruned, compared_reducers, faithfulness, reduced_by
 
-SCHEDULE = {
-    "method": "pumer",
-    "layers": [1, 2],
-    "prune_ratio": 0.4,
-    "image_merge_ratio": 0.2,
-    "text_merge_ratio": 0.2,
-}
+SCHEDULE = {**PUMER, "layers": [1, 2], "prune_ratio": 0.4, "image_merge_ratio": 0.2}
 
 
 class WithoutChoice(nn.Module):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import PUMER
 from tiny_models import FAMILIES
 from torch import nn
 
@@ -11,13 +12,7 @@ from pumer_hf.bench.profiles import activation_peaks
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.encoders.chunking import MIN_ROWS, tokenwise
 
-SCHEDULE = {
-    "method": "pumer",
-    "layers": [1, 2],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.4,
-    "text_merge_ratio": 0.2,
-}
+SCHEDULE = {**PUMER, "layers": [1, 2], "image_merge_ratio": 0.4, "text_merge_ratio": 0.2}
 
 
 def test_pieces_give_the_same():

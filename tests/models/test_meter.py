@@ -1,12 +1,11 @@
 """METER: towers, cross-layers, processor. What families share is in `test_families.py` and `test_contract.py`."""
 
 import copy
-import io
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny import WIDTH, undecoded
 from tiny_models import FAMILIES, REAL_TEXT, meter_config, meter_inputs, schedule
 from torch.nn import functional as F
 from transformers import (
@@ -49,13 +48,7 @@ def towers(tmp_path_factory):
     config = meter_config()
     folders = [str(tmp_path_factory.mktemp(name)) for name in ("clip", "roberta")]
     vision = {**config.vision_config.to_dict(), "num_hidden_layers": 3}
-    text = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-        "intermediate_size": 8,
-        "vocab_size": 9,
-    }
+    text = {**WIDTH, "num_hidden_layers": 1, "vocab_size": 9}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)).save_pretrained(folders[0])
     RobertaForMaskedLM(config.text_config).save_pretrained(folders[1])
     clip = CLIPVisionModel.from_pretrained(folders[0]).eval()
@@ -375,8 +368,8 @@ def test_the_default_normalisation_is_that_of_clip(teacher):
 def test_the_collator_leaves_resizing_to_the_processor(teacher):
     model, processor = teacher
     rows = [
-        {"image": {"path": None, "bytes": png}, "question": "how many?", "answers": ["no"], "origin": "here"}
-        for png in (png_bytes(50, 20), png_bytes(16, 16))
+        {"image": undecoded(size=size), "question": "how many?", "answers": ["no"], "origin": "here"}
+        for size in ((50, 20), (16, 16))
     ]
     batch = VqaCollator(processor, ["yes", "no"], max_text_length=12)(rows)
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "labels"}
@@ -390,16 +383,9 @@ def test_a_processor_that_cuts_the_middle_keeps_no_aspect_ratio(teacher):
     processor = copy.deepcopy(teacher[1])
     square = {"height": 16, "width": 16}
     processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
-    row = {"image": {"path": None, "bytes": png_bytes(50, 20)}, "question": "?", "answers": ["no"], "origin": "here"}
+    row = {"image": undecoded(size=(50, 20)), "question": "?", "answers": ["no"], "origin": "here"}
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
         VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row])
-
-
-def png_bytes(width, height):
-
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 def test_position_embeddings_of_a_new_image_tower_tell_the_patches_apart():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import PUMER, meter_fields, vilt_fields
 from transformers import CLIPImageProcessorPil
 
 from pumer_hf.data.nlvr2 import NLVR2
@@ -15,12 +16,11 @@ from pumer_hf.models.families import FAMILIES
 from pumer_hf.recipes.build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
 from pumer_hf.recipes.recipe import ModelArguments
 
-TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
 CONFIGS = {
-    "vilt": {**TOWER, "image_size": 16, "patch_size": 8, "max_position_embeddings": 12},
-    "meter": {**TOWER, "text_config": TOWER, "vision_config": {**TOWER, "image_size": 16, "patch_size": 8}},
+    "vilt": vilt_fields(num_hidden_layers=2, image_size=16, max_position_embeddings=12),
+    "meter": meter_fields(vision={"image_size": 16}, num_hidden_layers=2),
 }
-REDUCTION = {"method": "pumer", "layers": [0], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1}
+REDUCTION = {**PUMER, "layers": [0]}
 TASKS = [VQA, NLVR2, SNLI_VE, RETRIEVAL]
 LABELS = {"nlvr2": ("False", "True"), "retrieval": ()}
 

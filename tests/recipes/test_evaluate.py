@@ -13,6 +13,7 @@ from in_process import run_here
 from PIL import Image
 from readable import unreadable
 from safetensors.torch import load_file
+from tiny import PUMER
 from tiny_tasks import CONFIGS
 from transformers import set_seed
 
@@ -27,13 +28,7 @@ from pumer_hf.recipes.evaluation import evaluation_lines
 from pumer_hf.recipes.recipe import ModelArguments, read_blocks
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
-REDUCTION = {
-    "method": "pumer",
-    "layers": [1],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.2,
-    "text_merge_ratio": 0.2,
-}
+REDUCTION = {**PUMER, "layers": [1], "image_merge_ratio": 0.2}
 
 
 def checkpoint(folder, task, labels, reduction=REDUCTION):

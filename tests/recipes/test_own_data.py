@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from in_process import run_here
 from PIL import Image
+from tiny import words_of
 from tiny_tasks import CONFIGS, save_tiny, tiny
 from transformers import ViltConfig, ViltForMaskedLM
 
@@ -73,8 +74,8 @@ def save_pretrained(folder, backbone):
 
 def run(folder, *recipe, script=SCRIPT, **flags):
     values = {**FLAGS, **flags}
-    words = [word for name, value in values.items() if value is not None for word in (f"--{name}", value)]
-    return run_here([sys.executable, str(script), *recipe, *words], folder)
+    flags = words_of({name: value for name, value in values.items() if value is not None})
+    return run_here([sys.executable, str(script), *recipe, *flags], folder)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from tiny import PUMER, assert_same_weights, log_of, vilt_fields, weights_in
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -25,25 +25,10 @@ from pumer_hf.recipes.report import format_report
 from pumer_hf.recipes.stages import predict, train_stage
 
 TEXT_LENGTH = 12
-REDUCTION = {
-    "method": "pumer",
-    "layers": [0, 1],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.3,
-    "text_merge_ratio": 0.2,
-    "saliency": "mean_head",
-}
-CONFIG = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": TEXT_LENGTH,
-    "hidden_dropout_prob": 0.1,
-    "initializer_range": 0.15,
-}
+REDUCTION = {**PUMER, "saliency": "mean_head"}
+CONFIG = vilt_fields(
+    image_size=32, max_position_embeddings=TEXT_LENGTH, hidden_dropout_prob=0.1, initializer_range=0.15
+)
 
 
 @pytest.fixture(scope="module")
@@ -137,27 +122,12 @@ def train_and_interrupt(train_student, collator):
     return run
 
 
-def log_of(folder):
-    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
-
-
 def steps_of(folder):
     return [entry["step"] for entry in log_of(folder) if "loss" in entry]
 
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def weights_in(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_weights(folder, other):
-    ours, theirs = weights_in(folder), weights_in(other)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), f"{name} differs by {(value - theirs[name]).abs().max()}"
 
 
 # A stage from the beginning

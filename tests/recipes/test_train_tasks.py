@@ -13,6 +13,7 @@ import pytest
 import torch
 from in_process import run_here
 from safetensors.torch import load_file
+from tiny import log_of, vilt_fields, words_of
 from torch.testing import assert_close
 from transformers import AutoTokenizer
 
@@ -42,8 +43,7 @@ def command(task, folder, **flags):
         "report_to": "none",
         **flags,
     }
-    words = [sys.executable, str(ROOT / "recipes" / f"train_{task}.py")]
-    return words + [word for name, value in values.items() for word in (f"--{name}", value)]
+    return [sys.executable, str(ROOT / "recipes" / f"train_{task}.py"), *words_of(values)]
 
 
 def run(words, cwd):
@@ -59,7 +59,7 @@ def test_a_run_distils_and_reports(task, tmp_path):
     for name in ("teacher", "student"):
         assert METRICS[task] <= results[name].keys()
     assert results["gflops"]["ratio"] > 1
-    log = json.loads((folder / "student" / "trainer_state.json").read_text())["log_history"]
+    log = log_of(folder / "student")
     losses = [entry for entry in log if "loss" in entry]
     assert len(losses) == 2
     for entry in losses:
@@ -98,8 +98,7 @@ def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
 
 
 def save_tiny_entailment_model(folder):
-    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
-    args = ModelArguments(config={**size, "image_size": 48, "patch_size": 8, "max_position_embeddings": 12})
+    args = ModelArguments(config=vilt_fields(max_position_embeddings=12))
     for part in build_teacher(args, ["a", "b", "c"], ["there is a seven"], 12, SNLI_VE):
         part.save_pretrained(folder)
     return folder

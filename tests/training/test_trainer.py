@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tiny import assert_same_weights
 from tiny_tasks import LABELS, tiny
 from torch.nn import functional as F
 from transformers import AutoProcessor, TrainerCallback, TrainingArguments, default_data_collator
@@ -67,12 +68,6 @@ def gradients_by_hand(model, loss_of):
     model = copy.deepcopy(model)
     loss_of(model).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-def assert_same_weights(weights, others):
-    assert weights.keys() == others.keys()
-    for name, value in weights.items():
-        assert torch.equal(value, others[name]), f"{name} differs by {(value - others[name]).abs().max()}"
 
 
 class LossReducer(PuMerReducer):
