@@ -42,7 +42,7 @@ def test_several_boxes_and_none():
 
 @pytest.mark.parametrize("box", [(0, 0, 1), (0, 0, 0, 1), (0.5, 0, 0.2, 1), (0, 0, 48, 48)])
 def test_a_wrong_box(box):
-    with pytest.raises(ValueError, match="give left, top, right and bottom as parts of the image"):
+    with pytest.raises(ValueError, match="left, top, right and bottom"):
         saliency_from_boxes([box])
 
 
@@ -72,5 +72,5 @@ def test_a_segmentation_model_gives_maps(tmp_path):
     assert grounder(images[:1], ["a bad cab"]).shape == (1, 32, 32)
     grey = np.arange(2000, dtype=np.uint16).reshape(40, 50) % 256
     torch.testing.assert_close(grounder([grey * 257], ["a"]), grounder([grey.astype(np.uint8)], ["a"]))
-    with pytest.raises(ValueError, match="2 images and 1 texts"):
+    with pytest.raises(ValueError, match="2 images .*1 texts"):
         grounder(images, ["a"])

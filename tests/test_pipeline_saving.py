@@ -71,10 +71,10 @@ def test_after_an_error_nothing_half_written_stays(vqa, before, tmp_path, monkey
 
 @pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
 def test_what_cannot_be_saved(vqa, tmp_path):
-    with pytest.raises(ValueError, match=r"push_to_hub=True: call push_to_hub\(repo_id\)"):
+    with pytest.raises(ValueError, match=r"push_to_hub=True: .*push_to_hub\(repo_id\)"):
         vqa.save_pretrained(tmp_path / "saved", push_to_hub=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is a file: give a folder"):
+    with pytest.raises(ValueError, match="file: .*folder"):
         vqa.save_pretrained(tmp_path / "file")
     assert names(tmp_path) == {"file"}
 

@@ -118,7 +118,7 @@ def test_a_setting_of_the_paper(monkeypatch, tmp_path):
     bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9, output=output)
     other = json.loads(output.read_text())
     assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
-    with pytest.raises(ValueError, match="no preset for backbone='vilt', task='vqa': choose one of vilt/vqav2"):
+    with pytest.raises(ValueError, match="backbone='vilt', task='vqa': .*vilt/vqav2"):
         bench_setting("vilt/vqa", QUICK)
 
 

@@ -50,7 +50,7 @@ def test_weights_beside_the_state_of_a_trainer(container, tmp_path):
 def test_a_wrapper_of_some_weights_is_named(tmp_path):
     weights = {f"student.{name}": value for name, value in MAKERS["original_vilt"]().items()}
     source = tiny.save_lightning(tmp_path / "a.ckpt", {**weights, "ema.decay": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"under 'student.', but ema.decay is not: give a file with"):
+    with pytest.raises(ValueError, match=r"'student.'.* ema.decay"):
         convert_checkpoint(source, tmp_path / "out")
 
 
@@ -68,7 +68,7 @@ def test_vilts_own_file_of_answers_and_a_gap_in_it(missing, tmp_path, capsys):
     assert main(["convert", str(source), str(tmp_path / "out"), "--no-processor"]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / 'vqa_dict.json'}" in error
-    assert f"no label has the index {missing}: " in error or f"has {missing} labels, but the checkpoint 7" in error
+    assert f"index {missing}: " in error or f"{missing} labels" in error
     assert "--fill-labels" in error
     assert main(["convert", str(source), str(tmp_path / "out"), "--no-processor", "--fill-labels"]) == 0
     labels = load_checkpoint_model(str(tmp_path / "out")).config.id2label
@@ -98,5 +98,5 @@ def test_a_gap_in_the_labels_of_a_stock_config(fill, tmp_path):
         model = load_checkpoint_model(str(convert_checkpoint(tmp_path / "in", tmp_path / "out", fill_labels=True)))
         assert model.config.id2label == {0: "no", 1: "LABEL_1", 2: "two"}
     else:
-        with pytest.raises(ValueError, match=r"id2label of config.json: no label has the index 1: .*fill_labels"):
+        with pytest.raises(ValueError, match="id2label of config.json: .*index 1: .*fill_labels"):
             convert_checkpoint(tmp_path / "in", tmp_path / "out")

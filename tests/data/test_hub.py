@@ -72,7 +72,7 @@ def test_streaming_vqa_without_labels_is_an_error(hub):
 
 def test_a_column_that_is_not_there_is_an_error_that_lists_those_that_are(hub):
     source = hub(VQA_FEATURES, train=vqa("yes"), validation=vqa("no"))
-    with pytest.raises(ValueError, match=r"has the columns \['picture', 'question', 'answers'\], the task needs"):
+    with pytest.raises(ValueError, match=r"\['picture', 'question', 'answers'\].* needs"):
         load_vqa(VqaDataArguments(dataset=source))
     with pytest.raises(ValueError, match=r"data.columns={.*'img': 'picture'"):
         load_vqa(VqaDataArguments(dataset=source, columns={"img": "picture"}))
@@ -124,7 +124,7 @@ def test_retrieval_with_a_split_column(hub):
     assert data.train["captions"][:] == [["one 0", "two 0"]] * 2 + [["one 2", "two 2"]] * 2  # a row per caption
     assert data.validation["captions"][:] == [["one 1", "two 1"], ["one 4", "two 4"]]
     assert data.test["captions"][:] == [["one 3", "two 3"], ["one 5", "two 5"]]
-    with pytest.raises(ValueError, match="data.train_split='dev': the column 'split' of .* no such value"):
+    with pytest.raises(ValueError, match="data.train_split='dev': .*'split'"):
         load_retrieval(RetrievalDataArguments(**{**arguments, "train_split": "dev"}))
     with pytest.raises(ValueError, match="data.split_column='part'"):
         load_retrieval(RetrievalDataArguments(**{**arguments, "split_column": "part"}))
@@ -134,11 +134,11 @@ def test_retrieval_with_a_split_column(hub):
     ("arguments", "message"),
     [
         ({"dataset": "a/b", "train_file": ["a"], "validation_file": ["b"]}, "data.dataset and data.train_file"),
-        ({"columns": {"a": "b"}}, "data.columns is given, but no dataset"),
-        ({"streaming": True}, "data.streaming is given, but no dataset"),
-        ({"dataset": "a/b", "columns": "{"}, "data.columns='{': not valid JSON"),
-        ({"dataset": "a/b", "columns": "[1]"}, r"data.columns=\[1\]: must map"),
-        ({"dataset": "a/b", "streaming": True, "split_column": "s"}, "data.streaming does not go with"),
+        ({"columns": {"a": "b"}}, "data.columns .*no dataset"),
+        ({"streaming": True}, "data.streaming .*no dataset"),
+        ({"dataset": "a/b", "columns": "{"}, "data.columns='{': .*JSON"),
+        ({"dataset": "a/b", "columns": "[1]"}, r"data.columns=\[1\]"),
+        ({"dataset": "a/b", "streaming": True, "split_column": "s"}, "data.streaming .*split_column"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
@@ -158,13 +158,11 @@ def test_a_split_that_the_metrics_need_is_never_streamed(hub):
 
 
 def test_a_dataset_that_is_not_there_is_named():
-    with pytest.raises(
-        ValueError, match=r"data\.dataset='no/such': not a folder here, and not reachable on the Hub: .*id"
-    ):
+    with pytest.raises(ValueError, match=r"data\.dataset='no/such': .*folder.* Hub: .*id"):
         load_hub_split(DataArguments(dataset="no/such"), "train", COLUMNS)
     with pytest.raises(ValueError, match=r"data\.dataset=''"):
         load_hub_split(DataArguments(dataset=""), "train", COLUMNS)
-    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': not a folder here"):
+    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': .*folder"):
         load_hub_split(DataArguments(dataset="/no/such/folder"), "train", COLUMNS)
 
 
@@ -239,7 +237,7 @@ def test_what_the_hub_says_is_passed_on_with_the_argument(error, message, monkey
 def test_one_column_cannot_be_two(hub):
     rows = {"image": [undecoded()], "sentence": ["a"], "label": ["True"], "identifier": ["dev-1-0-0"]}
     arguments = Nlvr2DataArguments(dataset=hub(train=rows), columns={"left": "image", "right": "image"})
-    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\] would be two"):
+    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\].* two"):
         load_nlvr2(arguments)
 
 
@@ -249,7 +247,7 @@ def test_a_recipe_ends_with_one_line(tmp_path):
     process = run_here([sys.executable, *words, "--dataset", "no/such", "--output_dir", "out"], tmp_path)
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
-    assert "data.dataset='no/such': not a folder here" in process.stderr
+    assert "data.dataset='no/such': " in process.stderr
 
 
 # Folders of images

@@ -97,11 +97,11 @@ def test_nlvr2_rows_of_own_data_name_their_images(write):
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        (nlvr2_row(), FileNotFoundError, r"dev.json, line 1: there is no image .*dev-850-2-img0.png"),
-        (nlvr2_row("dev-850"), ValueError, "line 1: the field 'identifier' must be like dev-850-0-0, got 'dev-850'"),
-        (nlvr2_row(label="maybe"), ValueError, "line 1: the field 'label' must be True or False, got 'maybe'"),
-        (nlvr2_row(sentence=3), ValueError, "line 1: the field 'sentence' must be a str, but got 3"),
-        (nlvr2_row(images=["a.png"]), ValueError, r"'images' must name two images, got \['a.png'\]"),
+        (nlvr2_row(), FileNotFoundError, "dev.json, line 1: .*no image .*dev-850-2-img0.png"),
+        (nlvr2_row("dev-850"), ValueError, "line 1: .*'identifier' .*dev-850-0-0, got 'dev-850'"),
+        (nlvr2_row(label="maybe"), ValueError, "line 1: .*'label' .*True or False, got 'maybe'"),
+        (nlvr2_row(sentence=3), ValueError, "line 1: .*'sentence' .*str.* 3"),
+        (nlvr2_row(images=["a.png"]), ValueError, r"'images' .*two images, got \['a.png'\]"),
     ],
 )
 def test_a_damaged_nlvr2_row_is_named(write, row, error, message):
@@ -189,7 +189,7 @@ FILES = {"nlvr2": nlvr2_files, "snli_ve": snli_ve_files, "retrieval": caption_fi
 def test_rows_without_their_images_are_left_out_and_counted(task, write):
     file = FILES[task.name](write)
     files = {"train_file": [file], "validation_file": [file]}
-    with pytest.raises(FileNotFoundError, match="line 2: there is no image"):
+    with pytest.raises(FileNotFoundError, match="line 2: .*no image"):
         task.load(task.arguments(**files), None)
     data = task.load(task.arguments(**files, missing_images="skip"), None)
     assert data.missing_images == {"train": 2, "validation": 2, "test": 2}
@@ -209,8 +209,8 @@ def test_nothing_is_counted_unless_it_is_asked_for(write):
     ("arguments", "message"),
     [
         ({"train_file": ["a"], "validation_file": ["a"], "missing_images": "drop"}, "data.missing_images='drop'"),
-        ({"missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
-        ({"dataset": "some/set", "missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
+        ({"missing_images": "skip"}, "data.missing_images='skip'.* train_file"),
+        ({"dataset": "some/set", "missing_images": "skip"}, "data.missing_images='skip'.* train_file"),
     ],
 )
 def test_wrong_arguments_about_missing_images(arguments, message):
@@ -220,7 +220,7 @@ def test_wrong_arguments_about_missing_images(arguments, message):
 
 def test_an_image_that_a_dataset_lacks_is_named_with_its_row(processor):
     row = {"image": None, "hypothesis": "a", "label": "yes", "origin": "some/set, train, row 7"}
-    with pytest.raises(ValueError, match="some/set, train, row 7: an image must be .*, got nothing"):
+    with pytest.raises(ValueError, match="some/set, train, row 7: .*image .*got nothing"):
         SnliVeCollator(processor, ("yes", "no"))([row])
 
 
@@ -242,7 +242,7 @@ def test_snli_ve_reads_the_official_fields(write, tmp_path):
     assert data.train["origin"][:] == [f"{file}, line 1", f"{file}, line 3"]
     assert colour_of(data.train[1]["image"]) == GREEN
     write("bad.jsonl", [{**rows[0], "gold_label": "maybe"}])
-    with pytest.raises(ValueError, match="bad.jsonl, line 1: the field 'gold_label' must be one of .* got 'maybe'"):
+    with pytest.raises(ValueError, match="bad.jsonl, line 1: .*'gold_label' .*got 'maybe'"):
         load_snli_ve(SnliVeDataArguments(**{**arguments, "train_file": [str(tmp_path / "bad.jsonl")]}))
 
 
@@ -254,13 +254,13 @@ def test_the_labels_of_a_model_decide_on_their_order(processor):
     labels = SnliVeCollator(processor, data.labels)(rows)["labels"].tolist()
     assert [data.labels[label].lower() for label in labels] == [row["label"] for row in rows]
     assert sorted(labels) == [0, 0, 1, 1, 2, 2]
-    with pytest.raises(ValueError, match=r"the model has the labels \['LABEL_0', 'LABEL_1'\]: the task needs"):
+    with pytest.raises(ValueError, match=r"labels \['LABEL_0', 'LABEL_1'\]: .*needs"):
         load_snli_ve(scenes, labels=["LABEL_0", "LABEL_1"])
 
 
 def test_a_label_that_the_model_does_not_have_is_named(processor):
     row = {"image": undecoded(RED), "hypothesis": "a", "label": "maybe", "origin": "row 7"}
-    with pytest.raises(ValueError, match=r"row 7: the label 'maybe' is not one of \['yes', 'no'\]"):
+    with pytest.raises(ValueError, match=r"row 7: .*'maybe' .*\['yes', 'no'\]"):
         SnliVeCollator(processor, ("yes", "no"))([row])
 
 
@@ -345,7 +345,7 @@ def test_images_of_a_hub_dataset_are_the_same_by_their_bytes():
 def test_fewer_than_two_images_are_an_error(write):
     write("a.png", RED)
     file = write("own.jsonl", [{"image": "a.png", "captions": f"caption {n}"} for n in range(3)])
-    with pytest.raises(ValueError, match="the train data hold 1 images"):
+    with pytest.raises(ValueError, match="train .*1 images"):
         load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
 
 
@@ -420,7 +420,7 @@ def test_too_few_captions_are_drawn_again_and_none_are_an_error(processor):
     negatives = collator.texts(retrieval_row())[1:]
     assert set(negatives) == set(CAPTIONS[1])
     assert len(negatives) == 5
-    with pytest.raises(ValueError, match="all images have the same captions"):
+    with pytest.raises(ValueError, match="same captions"):
         RetrievalCollator(processor, captions=CAPTIONS[:1])([retrieval_row()])
 
 
@@ -435,7 +435,7 @@ def test_a_caption_is_no_negative_of_an_image_that_has_it(processor):
     collator = RetrievalCollator(processor, captions=captions, num_negatives=3)
     assert set(collator.texts({"captions": captions[0], "origin": "a"})[1:]) == {"it sleeps", "a cat"}
     assert set(collator.texts({"captions": captions[1], "origin": "b"})[1:]) == {"it barks", "a cat"}
-    with pytest.raises(ValueError, match="all images have the same captions"):
+    with pytest.raises(ValueError, match="same captions"):
         RetrievalCollator(processor, captions=[["A dog"], ["a dog "]]).texts({"captions": ["a dog"], "origin": "c"})
 
 

@@ -35,7 +35,7 @@ def test_labels_do_not_depend_on_case_and_white_space():
 
 @pytest.mark.parametrize(("min_count", "left"), [(3, 1), (4, 0)])
 def test_fewer_than_two_labels_are_an_error(min_count, left):
-    with pytest.raises(ValueError, match=f"data.min_answer_count={min_count} leaves {left} labels"):
+    with pytest.raises(ValueError, match=f"data.min_answer_count={min_count} .*{left} labels"):
         answer_labels([["a"], ["a"], ["a"], ["b"]], min_count)
 
 
@@ -130,7 +130,7 @@ def test_ignoring_drops_unknown_rows_of_training_only():
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_no_known_answer_at_all_is_an_error_even_if_ignored(drop):
-    with pytest.raises(ValueError, match="f, line 1: no row has an answer among the 2 labels"):
+    with pytest.raises(ValueError, match="f, line 1: .*2 labels"):
         drop_unknown(rows(["a"], ["b"]), ["yes", "no"], "ignore", drop=drop)
 
 
@@ -151,16 +151,16 @@ def test_a_row_is_known_if_its_answer_is_a_label_once_normalised():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"train_file": ["a.jsonl"]}, "data.validation_file is missing"),
-        ({"validation_file": ["a.jsonl"]}, "data.train_file is missing"),
+        ({"train_file": ["a.jsonl"]}, "data.validation_file .*missing"),
+        ({"validation_file": ["a.jsonl"]}, "data.train_file .*missing"),
         ({"test_file": ["a.jsonl"]}, "data.test_file"),
-        ({"image_dir": "images"}, "data.image_dir is given"),
+        ({"image_dir": "images"}, "data.image_dir"),
         ({"train_file": "a.jsonl", "validation_file": "b.jsonl"}, "data.train_file='a.jsonl'"),
         ({"train_file": [], "validation_file": []}, r"data.train_file=\[\]"),
-        ({"unknown_answers": "drop"}, "data.unknown_answers='drop': choose 'error' or 'ignore'"),
-        ({"answer_counting": "all"}, "data.answer_counting='all': choose 'auto', 'consensus' or 'annotators'"),
-        ({"min_answer_count": 0}, "data.min_answer_count=0: must be at least 1"),
-        ({"max_text_length": 2}, "data.max_text_length=2: must be at least 3"),
+        ({"unknown_answers": "drop"}, "data.unknown_answers='drop': .*'error' .*'ignore'"),
+        ({"answer_counting": "all"}, "data.answer_counting='all': .*'auto', 'consensus' .*'annotators'"),
+        ({"min_answer_count": 0}, "data.min_answer_count=0: .*1"),
+        ({"max_text_length": 2}, "data.max_text_length=2: .*3"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
@@ -212,7 +212,7 @@ def test_min_answer_count_and_unknown_answers_reach_the_splits(write):
         "train_file": write("train", ["no"], ["yes"], ["so"], ["no", "yes"]),
         "validation_file": write("validation", ["so"], ["no"]),
     }
-    with pytest.raises(ValueError, match=r"train.jsonl, line 3: the answer 'so'"):
+    with pytest.raises(ValueError, match="train.jsonl, line 3: .*'so'"):
         load_vqa(VqaDataArguments(**files, min_answer_count=2))
     data = load_vqa(VqaDataArguments(**files, min_answer_count=2, unknown_answers="ignore"))
     assert data.labels == ("no", "yes")
@@ -224,14 +224,14 @@ def test_min_answer_count_and_unknown_answers_reach_the_splits(write):
 def test_an_unknown_answer_in_an_evaluation_split_is_an_error_too(write, split):
     files = {f"{name}_file": write(name, ["no"], ["yes"]) for name in ("train", "validation", "test")}
     files[f"{split}_file"] = write(split, ["no"], ["so"])
-    with pytest.raises(ValueError, match=f"{split}.jsonl, line 2: the answer 'so'"):
+    with pytest.raises(ValueError, match=f"{split}.jsonl, line 2: .*'so'"):
         load_vqa(VqaDataArguments(**files))
 
 
 def test_given_labels_take_the_place_of_those_of_training(write):
     files = {"train_file": write("train", ["no"], ["yes"]), "validation_file": write("validation", ["no"])}
     assert load_vqa(VqaDataArguments(**files), labels=["no", "maybe", "yes"]).labels == ("no", "maybe", "yes")
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: the answer 'yes'"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .*'yes'"):
         load_vqa(VqaDataArguments(**files), labels=["no", "maybe"])
 
 
@@ -371,7 +371,7 @@ def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length
     try:
         processor.image_processor([image])
     except ValueError:
-        with pytest.raises(ValueError, match=f"the image in memory has {length} x 20 pixels"):
+        with pytest.raises(ValueError, match=f"{length} x 20 pixels"):
             collator([row((length, 20))])
     else:
         assert collator([row((length, 20))])["pixel_values"].shape[2] == 8

@@ -115,7 +115,7 @@ def test_the_model_is_left_as_it_was():
 
 def test_wrong_models_and_images():
     model, processor = tiny("vilt", "nlvr2")
-    with pytest.raises(ValueError, match=r"1 images are given, but PuMerViltForImagesAndText\w+ takes 2"):
+    with pytest.raises(ValueError, match=r"1 images .*PuMerViltForImagesAndText\w+ takes 2"):
         draw_layers(model, processor, picture(48, 48), "what?")
     model.set_reduction(None)
     with pytest.raises(ValueError, match="reduces no tokens"):
@@ -124,7 +124,7 @@ def test_wrong_models_and_images():
 
 def test_an_empty_text_is_refused():
     model, processor = tiny("vilt")
-    with pytest.raises(ValueError, match="text=' ': must not be empty"):
+    with pytest.raises(ValueError, match="text=' '"):
         encode(model, processor, picture(48, 48), " ")
 
 

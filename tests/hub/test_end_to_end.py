@@ -128,5 +128,5 @@ def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed
-    with pytest.raises(ImportError, match=f"this model needs the package pumer-hf: run `{re.escape(first)}`"):
+    with pytest.raises(ImportError, match=f"pumer-hf: run `{re.escape(first)}`"):
         dynamic_module_utils.get_class_from_dynamic_module("modeling_pumer.PuMerViltConfig", tmp_path)

@@ -242,10 +242,10 @@ def test_the_image_size_is_that_of_the_tower(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"co_attention": "serial"}, "co_attention='serial': choose one of parallel, sequential"),
+        ({"co_attention": "serial"}, "co_attention='serial': .*parallel, sequential"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0"),
-        ({"hidden_size": 15}, "hidden_size=15 is not a multiple of num_attention_heads=2"),
-        ({"image_size": 18}, "image_size=18 is not a multiple of vision_config.patch_size=4"),
+        ({"hidden_size": 15}, "hidden_size=15 .*num_attention_heads=2"),
+        ({"image_size": 18}, "image_size=18 .*vision_config.patch_size=4"),
     ],
 )
 def test_a_bad_value_is_named(overrides, message):
@@ -263,12 +263,12 @@ def test_from_pretrained_checks_co_attention(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_ids": None}, "either input_ids or inputs_embeds"),
-        ({"pixel_values": None}, "give pixel_values"),
-        ({"pixel_mask": torch.zeros(3, 16, 16)}, "METER takes square images without padding"),
-        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, but 2 images"),
-        ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"shape \(3, 3, 16, 20\): expected \(batch, 3, 16, 16\)"),
-        ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),
+        ({"input_ids": None}, "input_ids or inputs_embeds"),
+        ({"pixel_values": None}, "pixel_values"),
+        ({"pixel_mask": torch.zeros(3, 16, 16)}, "METER .*square images without padding"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, .*2 images"),
+        ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"\(3, 3, 16, 20\): .*\(batch, 3, 16, 16\)"),
+        ({"labels": torch.zeros(3)}, r"labels .*\(3,\): .*\(3, 5\)"),
         ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, .* takes 12"),
     ],
 )

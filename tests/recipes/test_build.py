@@ -130,9 +130,7 @@ def test_a_folder_that_holds_no_model_for_the_task_is_named_with_its_flag(kind, 
 def test_a_model_that_is_nowhere_is_named_with_its_field(field, source):
     args = ModelArguments(**{field: source})
     for check in (lambda: check_sources(args, VQA), lambda: build_teacher(args, ("a", "b"), [], 12)):
-        with pytest.raises(
-            ValueError, match=f"model.{field}='{source}': there is no model here or on the Hub"
-        ) as error:
+        with pytest.raises(ValueError, match=f"model.{field}='{source}': .*no model") as error:
             check()
         assert "\n" not in str(error.value)
 
@@ -157,11 +155,11 @@ def test_weights_that_do_not_fit_the_config_are_no_random_start(tmp_path):
         part.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
-    with pytest.raises(ValueError, match=r"model.teacher=.*do not fit its config.json, they are without vilt.encoder"):
+    with pytest.raises(ValueError, match="model.teacher=.*config.json, .*without vilt.encoder"):
         build_teacher(ModelArguments(teacher=str(tmp_path)), ("a", "b", "c"), [], 12)
 
 
 def test_a_model_without_its_processor_is_named(tmp_path):
     source = broken(tmp_path, "no processor")
-    with pytest.raises(ValueError, match=f"model.teacher='{source}': there is no processor in this folder"):
+    with pytest.raises(ValueError, match=f"model.teacher='{source}': .*no processor"):
         build_teacher(ModelArguments(teacher=source), ("a", "b", "c"), [], 12)

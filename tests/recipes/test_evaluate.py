@@ -134,27 +134,27 @@ def test_answers_are_written_as_the_leaderboard_takes_them(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nlvr2", "--questions", "q.json"], "--questions is for the task vqa"),
-        (["vqa", "--submission", "a.json"], "--submission needs --questions"),
-        (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions needs --image_dir"),
-        (["vqa", "-o", "no/such/metrics.json"], "-o no/such/metrics.json: there is no folder no/such"),
+        (["nlvr2", "--questions", "q.json"], "--questions .*vqa"),
+        (["vqa", "--submission", "a.json"], "--submission .*--questions"),
+        (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions .*--image_dir"),
+        (["vqa", "-o", "no/such/metrics.json"], "-o no/such/metrics.json: .*no/such"),
         (
             ["vqa", "--questions", "q", "--submission", "a.json", "--image_dir", "i", "-o", "m.json"],
-            "-o is for metrics",
+            "-o .*metrics",
         ),
         (["vqa", "--evaluation_scenes", "3"], "--evaluation_scenes"),
-        (["vqa", "--image_dir", "pictures"], "--image_dir is given, but no file"),
-        (["vqa", "--max_text_length", "41"], "data.max_text_length=41: the model takes at most 40 tokens"),
-        (["vqa", "--train_file", "a.jsonl"], "data.test_file or data.validation_file"),
+        (["vqa", "--image_dir", "pictures"], "--image_dir .*no file"),
+        (["vqa", "--max_text_length", "41"], "data.max_text_length=41: .*40"),
+        (["vqa", "--train_file", "a.jsonl"], "data.test_file .*data.validation_file"),
         (["vqa", "--test_file", "a.jsonl", "--split", "validation"], "data.validation_file"),
-        (["snli_ve"], "PuMerViltForQuestionAnswering, but the task snli_ve needs"),
+        (["snli_ve"], "PuMerViltForQuestionAnswering, .*snli_ve"),
         (["vqa", "--model", "nowhere"], "--model='nowhere'"),
     ],
 )
 def test_what_the_user_can_mend_is_a_message(words, message, tmp_path):
     process = run(words[0], "--model", checkpoint(tmp_path / "model", VQA, ["yes", "no"]), *words[1:])
     assert process.returncode != 0
-    assert message in process.stderr.splitlines()[-1]
+    assert re.search(message, process.stderr.splitlines()[-1])
     assert "Traceback" not in process.stderr
 
 
@@ -165,7 +165,8 @@ def test_a_submission_that_cannot_be_written_is_named_before_the_work(tmp_path, 
     words = ("vqa", "--model", model, "--questions", questions_in(tmp_path), "--image_dir", tmp_path)
     process = run(*words, "--submission", tmp_path / "file" / "answers.json")
     assert process.returncode != 0
-    assert f"--submission: nothing can be written to {tmp_path / 'file'}" in process.stderr.splitlines()[-1]
+    last = process.stderr.splitlines()[-1]
+    assert "--submission: " in last and str(tmp_path / "file") in last
 
 
 # No split is needed but the one that is evaluated

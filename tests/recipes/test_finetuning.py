@@ -119,7 +119,7 @@ def test_the_schedule_of_another_method_is_not_that_of_pumer(checkpoint):
     assert recipe_of("vqa", *flags, "--method", "none").reduction is None
     tip = recipe_of("vqa", *flags, "--method", "tip", "--prune_ratio", "0.5").reduction
     assert tip == {"method": "tip", "layers": [0, 1, 2], "prune_ratio": 0.5}
-    with pytest.raises(ValueError, match="method 'tip' lacks prune_ratio"):
+    with pytest.raises(ValueError, match="'tip' .*prune_ratio"):
         recipe_of("vqa", *flags, "--method", "tip")
 
 
@@ -128,7 +128,7 @@ def test_the_schedule_of_another_method_is_not_that_of_pumer(checkpoint):
     [
         (["--checkpoint", "nowhere"], "model.checkpoint='nowhere'"),
         (["--teacher", "nowhere"], "model.teacher='nowhere'"),
-        (["--checkpont", "nowhere"], "'--checkpont': did you mean --checkpoint?"),
+        (["--checkpont", "nowhere"], "'--checkpont': "),
         (["--backbone", "bert"], "model.backbone='bert'"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_named(flags, message):
 
 
 def test_a_teacher_must_have_the_head_of_the_task(checkpoint):
-    with pytest.raises(ValueError, match="the task nlvr2 needs a trained model with the head"):
+    with pytest.raises(ValueError, match="nlvr2 .*trained model"):
         recipe_of("nlvr2", *FILES, "--teacher", checkpoint("vilt"))
 
 

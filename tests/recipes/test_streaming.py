@@ -105,7 +105,7 @@ def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
             {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": -1}'},
             "training.max_steps=-1 of the stage teacher",
         ),
-        ([SCRATCH], {"teacher": None}, "data.streaming: a model from scratch"),
+        ([SCRATCH], {"teacher": None}, "from scratch"),
     ],
 )
 def test_what_does_not_go_with_a_stream_is_an_error_before_anything_is_read(recipe, flags, message, run, tmp_path):
