@@ -15,6 +15,7 @@ from pumer_hf.bench.full_size import TASKS as SETTING_TASKS
 from pumer_hf.convert.keys import LAYOUTS
 from pumer_hf.convert.tasks import TASKS as CONVERT_TASKS
 from pumer_hf.models.families import FAMILIES
+from pumer_hf.recipes.cards import TASKS
 from pumer_hf_cli import COMMANDS, choices, main
 
 CPU_SECONDS = 1.0
@@ -143,6 +144,7 @@ def test_choices_are_the_true_ones():
     assert tuple(SETTING_TASKS) == choices.PAPER_TASKS
     assert tuple(LAYOUTS) == choices.KINDS
     assert choices.CONVERT_TASKS == CONVERT_TASKS
+    assert tuple(TASKS) == choices.TASKS
 
 
 def test_the_package_as_a_module():

@@ -12,7 +12,7 @@ from builds import ROOT, built, copy_of
 from pumer_hf import wheel
 from pumer_hf.wheel import make_wheel
 
-SOURCES = ("src", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+SOURCES = ("src", "recipes", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 
 
 @pytest.fixture(scope="module")
