@@ -59,7 +59,9 @@ def seen_by(model, run):
     hook = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True)
     run()
     hook.remove()
-    return [{name: value for name, value in call.items() if torch.is_tensor(value) and name != "labels"} for call in seen]
+    return [
+        {name: value for name, value in call.items() if torch.is_tensor(value) and name != "labels"} for call in seen
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,13 @@ def new_run(folder, task, backbone, keep_aspect_ratio):
     data_args = task.arguments(max_text_length=32, keep_aspect_ratio=keep_aspect_ratio, **fields)
     rows = dataset_of(task.name)
     data = TaskData(rows, rows, rows, tuple(LABELS[task.name]))
-    training = {"max_steps": 1, "save_strategy": "no", "eval_strategy": "no", "report_to": "none", "disable_tqdm": True}
+    training = {
+        "max_steps": 1,
+        "save_strategy": "no",
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
     training |= {"per_device_train_batch_size": 1, "use_cpu": True, "early_stopping_patience": 0}
     training |= {"load_best_model_at_end": False}
     args = RecipeTrainingArguments(output_dir=str(folder), **training)
