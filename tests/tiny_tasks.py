@@ -1,5 +1,8 @@
 """Tiny models from scratch with the processor for digit scenes, as the recipes build them; untrained."""
 
+import json
+from pathlib import Path
+
 import torch
 from tiny import PUMER, meter_fields, vilt_fields
 
@@ -33,6 +36,17 @@ def tiny(backbone, task="vqa", reduction=REDUCTION, seed=0, **config):
     model, processor = build_teacher(args, LABELS[task], TEXTS, 40, TASKS[task])
     model.set_reduction(reduction)
     return model.eval(), processor
+
+
+def without_record(folder):
+    """Make the processor in a folder one that does not say how inputs are made, as older versions saved it; returns
+    the folder.
+    """
+    path = Path(folder) / "processor_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["image_processor"]["encoding"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 def save_tiny(folder, *args, **kwargs):

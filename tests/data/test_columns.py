@@ -87,7 +87,7 @@ def test_weights_are_the_targets_of_their_answers(hub, caplog):
     assert data.train["question"][:] == ["is it?", "is it?"]
     assert f"1 of 3 rows have no label and are left out; the first is {source}, train, row 1" in caplog.text
     streamed = load_vqa(VqaDataArguments(**arguments, streaming=True), labels=data.labels)
-    collator = VqaCollator(processor=None, labels=data.labels)
+    collator = VqaCollator(encoder=None, labels=data.labels)
     for rows in (data.train, sorted(streamed.train, key=lambda row: row["origin"])):
         targets = collator.labels_of(list(rows))
         torch.testing.assert_close(targets, torch.tensor([[0.3, 1.0], [0.6, 0.0]]))

@@ -15,6 +15,7 @@ from pumer_hf.data.files import (
 )
 from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.images import open_image
+from pumer_hf.inputs import Encoder
 
 
 def write_image(path, **kwargs):
@@ -451,7 +452,7 @@ def test_the_collator_names_the_row_of_a_damaged_image(folder):
     rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
     (folder / "a.png").write_bytes(cut(png(size=(64, 64))))
     squares = SimpleNamespace(image_processor=SimpleNamespace(size={"shortest_edge": None}))
-    collator = VqaCollator(squares, ["a cup", "yes"])
+    collator = VqaCollator(Encoder(squares), ["a cup", "yes"])
     with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .*cannot read .*a\.png"):
         collator(rows)
 

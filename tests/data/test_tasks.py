@@ -22,6 +22,7 @@ from pumer_hf.data.retrieval import (
 from pumer_hf.data.snli_ve import SNLI_VE, SnliVeCollator, SnliVeDataArguments, load_snli_ve
 from pumer_hf.data.task import TaskData
 from pumer_hf.data.vqa import VQA, vqa_metrics
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
@@ -123,7 +124,7 @@ def test_nlvr2_batches_have_two_images_per_row(processor):
         {"left": undecoded(RED), "right": undecoded(BLUE), "sentence": "is it red?", "label": "True", "origin": "a"},
         {"left": undecoded(BLUE), "right": undecoded(GREEN), "sentence": "is it?", "label": "False", "origin": "b"},
     ]
-    batch = Nlvr2Collator(processor, ("False", "True"), max_text_length=9)(rows)
+    batch = Nlvr2Collator(Encoder(processor).replace(max_text_length=9), ("False", "True"))(rows)
     assert batch["pixel_values"].shape == (2, 2, 3, 32, 32)
     assert batch["pixel_values"][:, :, :, 0, 0].round().tolist() == [
         [[1, -1, -1], [-1, -1, 1]],
@@ -132,13 +133,14 @@ def test_nlvr2_batches_have_two_images_per_row(processor):
     assert batch["input_ids"].shape == (2, 9)
     assert batch["labels"].tolist() == [1, 0]
     assert batch["labels"].dtype == torch.long
-    assert Nlvr2Collator(processor, ("TRUE", "FALSE"))(rows)["labels"].tolist() == [0, 1]  # of a model of others
+    of_others = Nlvr2Collator(Encoder(processor), ("TRUE", "FALSE"))(rows)
+    assert of_others["labels"].tolist() == [0, 1]
 
 
 def test_nlvr2_masks_have_two_images_per_row_too(processor):
     wide = undecoded(RED, size=(60, 40))
     row = {"left": wide, "right": undecoded(BLUE), "sentence": "is it red?", "label": "True", "origin": "a"}
-    batch = Nlvr2Collator(processor, ("False", "True"), keep_aspect_ratio=True)([row])
+    batch = Nlvr2Collator(Encoder(processor).replace(keep_aspect_ratio=True), ("False", "True"))([row])
     assert batch["pixel_mask"].shape == (1, 2, 32, 48)
     assert batch["pixel_mask"].sum((0, 2, 3)).tolist() == [32 * 48, 32 * 32]
 
@@ -221,7 +223,7 @@ def test_wrong_arguments_about_missing_images(arguments, message):
 def test_an_image_that_a_dataset_lacks_is_named_with_its_row(processor):
     row = {"image": None, "hypothesis": "a", "label": "yes", "origin": "some/set, train, row 7"}
     with pytest.raises(ValueError, match="some/set, train, row 7: .*image .*got nothing"):
-        SnliVeCollator(processor, ("yes", "no"))([row])
+        SnliVeCollator(Encoder(processor), ("yes", "no"))([row])
 
 
 # SNLI-VE
@@ -251,7 +253,7 @@ def test_the_labels_of_a_model_decide_on_their_order(processor):
     data = load_snli_ve(scenes, labels=["contradiction", "Neutral", "entailment"])
     assert data.labels == ("contradiction", "Neutral", "entailment")
     rows = [data.train[number] for number in range(6)]
-    labels = SnliVeCollator(processor, data.labels)(rows)["labels"].tolist()
+    labels = SnliVeCollator(Encoder(processor), data.labels)(rows)["labels"].tolist()
     assert [data.labels[label].lower() for label in labels] == [row["label"] for row in rows]
     assert sorted(labels) == [0, 0, 1, 1, 2, 2]
     with pytest.raises(ValueError, match=r"labels \['LABEL_0', 'LABEL_1'\]: .*needs"):
@@ -261,7 +263,7 @@ def test_the_labels_of_a_model_decide_on_their_order(processor):
 def test_a_label_that_the_model_does_not_have_is_named(processor):
     row = {"image": undecoded(RED), "hypothesis": "a", "label": "maybe", "origin": "row 7"}
     with pytest.raises(ValueError, match=r"row 7: .*'maybe' .*\['yes', 'no'\]"):
-        SnliVeCollator(processor, ("yes", "no"))([row])
+        SnliVeCollator(Encoder(processor), ("yes", "no"))([row])
 
 
 def test_baselines_of_balanced_scenes_are_chance():
@@ -362,7 +364,9 @@ def read(processor, ids):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_retrieval_batches_have_the_right_caption_first_and_others_after_it(processor, training):
-    collator = RetrievalCollator(processor, max_text_length=16, captions=CAPTIONS, num_negatives=7, training=training)
+    collator = RetrievalCollator(
+        Encoder(processor).replace(max_text_length=16), captions=CAPTIONS, num_negatives=7, training=training
+    )
     batch = collator([retrieval_row(number) for number in range(4)])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels"}
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (4, 8, 16)
@@ -378,7 +382,7 @@ def test_retrieval_batches_have_the_right_caption_first_and_others_after_it(proc
 
 def test_retrieval_evaluation_is_fixed_and_training_is_not(processor):
     def two(training):
-        collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=4, training=training)
+        collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=4, training=training)
         assert collator.is_random == training
         rows = [retrieval_row(1), retrieval_row(2)]
         return collator(rows)["input_ids"], collator(rows[::-1])["input_ids"].flip(0)
@@ -389,7 +393,7 @@ def test_retrieval_evaluation_is_fixed_and_training_is_not(processor):
 
 
 def test_draws_of_an_epoch_depend_on_its_name_and_the_rows_alone(processor):
-    collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=4, training=True)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=4, training=True)
     rows = [retrieval_row(1), retrieval_row(2)]
 
     def drawn(name, rows=rows):
@@ -411,32 +415,34 @@ def test_draws_of_an_epoch_depend_on_its_name_and_the_rows_alone(processor):
 
 def test_all_captions_of_an_image_are_trained(processor):
     torch.manual_seed(0)
-    collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=1, training=True)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=1, training=True)
     assert {collator.texts(retrieval_row())[0] for _ in range(20)} == set(CAPTIONS[0])
 
 
 def test_too_few_captions_are_drawn_again_and_none_are_an_error(processor):
-    collator = RetrievalCollator(processor, captions=CAPTIONS[:2], num_negatives=5)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS[:2], num_negatives=5)
     negatives = collator.texts(retrieval_row())[1:]
     assert set(negatives) == set(CAPTIONS[1])
     assert len(negatives) == 5
     with pytest.raises(ValueError, match="same captions"):
-        RetrievalCollator(processor, captions=CAPTIONS[:1])([retrieval_row()])
+        RetrievalCollator(Encoder(processor), captions=CAPTIONS[:1])([retrieval_row()])
 
 
 def test_speed_is_measured_on_pairs(processor):
-    batch = RetrievalCollator(processor, captions=CAPTIONS, training=True).for_benchmark()([retrieval_row()])
+    batch = RetrievalCollator(Encoder(processor), captions=CAPTIONS, training=True).for_benchmark()([retrieval_row()])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}
     assert batch["input_ids"].ndim == 2
 
 
 def test_a_caption_is_no_negative_of_an_image_that_has_it(processor):
     captions = [["A dog.", "it barks"], ["a  dog.", "it sleeps"], ["a cat"]]
-    collator = RetrievalCollator(processor, captions=captions, num_negatives=3)
+    collator = RetrievalCollator(Encoder(processor), captions=captions, num_negatives=3)
     assert set(collator.texts({"captions": captions[0], "origin": "a"})[1:]) == {"it sleeps", "a cat"}
     assert set(collator.texts({"captions": captions[1], "origin": "b"})[1:]) == {"it barks", "a cat"}
     with pytest.raises(ValueError, match="same captions"):
-        RetrievalCollator(processor, captions=[["A dog"], ["a dog "]]).texts({"captions": ["a dog"], "origin": "c"})
+        RetrievalCollator(Encoder(processor), captions=[["A dog"], ["a dog "]]).texts(
+            {"captions": ["a dog"], "origin": "c"}
+        )
 
 
 def test_equal_scores_of_a_ranking_count_as_in_random_order():
@@ -501,7 +507,7 @@ def test_only_training_images_are_augmented(processor):
     args = SnliVeDataArguments(train_scenes=2, eval_scenes=1, rand_augment=True)
     data = load_snli_ve(args)
     rows = [data.train[number] for number in range(6)]
-    plain = SnliVeCollator(processor, data.labels, args.max_text_length)(rows)
+    plain = SnliVeCollator(Encoder(processor).replace(max_text_length=args.max_text_length), data.labels)(rows)
     for training in (True, False):
         collator = SNLI_VE.collator(processor, data, args, training)
         assert collator.is_random == training

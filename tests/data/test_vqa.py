@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 from tiny import encoded, meter_fields, png, vilt_fields
 
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, counted_answers, drop_unknown, load_vqa
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
@@ -290,7 +291,7 @@ RED, BLUE = [1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]
 
 
 def test_batches_have_the_shapes_and_types_that_models_take(processor):
-    batch = VqaCollator(processor, ["yes", "no", "so"], max_text_length=9)([row(), row((50, 20))])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=9), ["yes", "no", "so"])([row(), row((50, 20))])
     assert {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name != "token_type_ids"} == {
         "input_ids": ((2, 9), torch.long),
         "attention_mask": ((2, 9), torch.long),
@@ -300,7 +301,7 @@ def test_batches_have_the_shapes_and_types_that_models_take(processor):
 
 
 def test_questions_are_padded_to_max_text_length(processor):
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=12)([row(), row(question="is it?")])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=12), ["yes", "no"])([row(), row(question="is it?")])
     lengths = [len(processor.tokenizer(question).input_ids) for question in ("is it red?", "is it?")]
     assert lengths[0] > lengths[1]
     for ids, mask, length in zip(batch["input_ids"], batch["attention_mask"], lengths, strict=True):
@@ -310,7 +311,7 @@ def test_questions_are_padded_to_max_text_length(processor):
 
 def test_questions_are_cut_at_max_text_length_and_still_end_properly(processor):
     question = "is it red? " * 9
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=7)([row(question=question)])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=7), ["yes", "no"])([row(question=question)])
     tokenizer = processor.tokenizer
     words = tokenizer(question, add_special_tokens=False).input_ids[:5]
     assert batch["input_ids"].tolist() == [[tokenizer.cls_token_id, *words, tokenizer.sep_token_id]]
@@ -320,14 +321,14 @@ def test_questions_are_cut_at_max_text_length_and_still_end_properly(processor):
 def test_an_image_of_the_right_size_keeps_its_pixels(processor):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     image = {"path": None, "bytes": encoded(PILImage.fromarray(pixels))}
-    values = VqaCollator(processor, ["yes", "no"])([row(image=image)])["pixel_values"][0]
+    values = VqaCollator(Encoder(processor), ["yes", "no"])([row(image=image)])["pixel_values"][0]
     expected = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(50, 20), (20, 50), (64, 64), (8, 8)])
 def test_square_images_are_whole_and_need_no_mask(processor, size):
-    batch = VqaCollator(processor, ["yes", "no"])([row(size), row()])
+    batch = VqaCollator(Encoder(processor), ["yes", "no"])([row(size), row()])
     assert "pixel_mask" not in batch
     values = batch["pixel_values"][0]
     assert values.shape == (3, 32, 32)
@@ -336,7 +337,7 @@ def test_square_images_are_whole_and_need_no_mask(processor, size):
 
 
 def test_images_of_different_shapes_keep_their_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(
+    batch = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(
         [row((40, 40)), row((80, 52)), row((30, 48))]
     )
     heights, widths = (32, 32, 48), (32, 48, 32)
@@ -350,7 +351,9 @@ def test_images_of_different_shapes_keep_their_mask(processor):
 
 
 def test_images_of_the_same_shape_need_no_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row((60, 40)), row((60, 40))])
+    batch = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(
+        [row((60, 40)), row((60, 40))]
+    )
     assert "pixel_mask" not in batch
     assert batch["pixel_values"].shape == (2, 3, 32, 48)
 
@@ -358,16 +361,16 @@ def test_images_of_the_same_shape_need_no_mask(processor):
 @pytest.mark.parametrize("size", [(2000, 3), (3, 2000)])
 def test_an_image_that_is_too_long_for_its_shape_is_named_with_its_row(processor, size):
     rows = [row(), {**row(size), "origin": "train.jsonl, line 7"}]
-    assert VqaCollator(processor, ["yes", "no"])(rows)["pixel_values"].shape == (2, 3, 32, 32)
+    assert VqaCollator(Encoder(processor), ["yes", "no"])(rows)["pixel_values"].shape == (2, 3, 32, 32)
     expected = f"train.jsonl, line 7: keep_aspect_ratio=True: the image .*has {size[0]} x {size[1]} pixels"
     with pytest.raises(ValueError, match=expected):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+        VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(rows)
 
 
 @pytest.mark.parametrize("length", range(120, 170, 7))
 def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length):
     image = np.zeros((20, length, 3), dtype=np.uint8)
-    collator = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)
+    collator = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])
     try:
         processor.image_processor([image])
     except ValueError:
@@ -385,7 +388,7 @@ def meter_processor():
 
 
 def test_meter_sees_squares_of_whole_images(meter_processor):
-    batch = VqaCollator(meter_processor, ["yes", "no"], max_text_length=9)([row((50, 20)), row()])
+    batch = VqaCollator(Encoder(meter_processor).replace(max_text_length=9), ["yes", "no"])([row((50, 20)), row()])
     assert "pixel_mask" not in batch
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 9)
     assert batch["pixel_values"].shape == (2, 3, 32, 32)
@@ -394,13 +397,12 @@ def test_meter_sees_squares_of_whole_images(meter_processor):
 
 
 def test_meter_cannot_keep_the_aspect_ratio(meter_processor):
-    collator = VqaCollator(meter_processor, ["yes", "no"], keep_aspect_ratio=True)
     with pytest.raises(ValueError, match="data.keep_aspect_ratio=True"):
-        collator([row()])
+        VqaDataArguments(keep_aspect_ratio=True).encoder(meter_processor)
 
 
 def test_a_row_does_not_depend_on_the_others(processor):
-    collator = VqaCollator(processor, ["yes", "no"])
+    collator = VqaCollator(Encoder(processor), ["yes", "no"])
     together = collator([row(), row((50, 20), question="what is it? " * 9, answers=["no"])])
     alone = collator([row()])
     for name, value in alone.items():
@@ -418,12 +420,12 @@ def test_a_row_does_not_depend_on_the_others(processor):
     ],
 )
 def test_labels_are_soft_targets(processor, answers, target):
-    batch = VqaCollator(processor, ["yes", "no", "so"])([row(answers=answers)])
+    batch = VqaCollator(Encoder(processor), ["yes", "no", "so"])([row(answers=answers)])
     torch.testing.assert_close(batch["labels"], torch.tensor([target], dtype=torch.float32))
 
 
 def test_labels_with_capital_letters_are_matched(processor):
-    assert VqaCollator(processor, ["Yes", "No"]).target(["no"]).tolist() == [0, 1]
+    assert VqaCollator(Encoder(processor), ["Yes", "No"]).target(["no"]).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -443,11 +445,11 @@ def test_answers_count_as_labels_normalised_in_the_same_way(labels, target):
 
 def test_rows_without_answers_have_no_labels(processor):
     unanswered = {name: value for name, value in row().items() if name != "answers"}
-    assert "labels" not in VqaCollator(processor, ["yes", "no"])([unanswered])
+    assert "labels" not in VqaCollator(Encoder(processor), ["yes", "no"])([unanswered])
 
 
 def test_teacher_logits_are_passed_through(processor):
-    collator = VqaCollator(processor, ["yes", "no"])
+    collator = VqaCollator(Encoder(processor), ["yes", "no"])
     batch = collator([row(teacher_logits=[0.25, -3.0]), row(teacher_logits=[1.5, 2.0])])
     assert batch["teacher_logits"].dtype == torch.float32
     assert batch["teacher_logits"].tolist() == [[0.25, -3.0], [1.5, 2.0]]
@@ -457,7 +459,7 @@ def test_teacher_logits_are_passed_through(processor):
 def test_digit_scenes_go_through_the_collator(processor):
     scenes = {"train_scenes": 20, "eval_scenes": 2, "grid_size": 4, "unknown_answers": "ignore"}
     data = load_vqa(VqaDataArguments(**scenes))
-    batch = VqaCollator(processor, data.labels)([data.train[number] for number in range(8)])
+    batch = VqaCollator(Encoder(processor), data.labels)([data.train[number] for number in range(8)])
     assert batch["pixel_values"].shape == (8, 3, 32, 32)
     assert "pixel_mask" not in batch
     assert [data.labels[number] for number in batch["labels"].argmax(1)] == [a[0] for a in data.train["answers"][:8]]

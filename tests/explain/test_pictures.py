@@ -12,6 +12,7 @@ from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
 from pumer_hf.explain.pictures import strip, token_colours, trace_panels
 from pumer_hf.explain.prediction import encode, run
+from pumer_hf.inputs import Encoder
 
 GREY = (120, 120, 120)
 
@@ -139,7 +140,7 @@ def test_the_inputs_are_those_of_training():
     model, processor = tiny("vilt", "snli_ve")
     wide, text = picture(640, 427), "there is a red digit"
     row = {"image": {"bytes": encoded(wide), "path": None}, "hypothesis": text, "origin": "a row"}
-    collator = SnliVeCollator(processor, max_text_length=min(40, model.config.max_text_length))
+    collator = SnliVeCollator(Encoder(processor).replace(max_text_length=min(40, model.config.max_text_length)))
     expected = collator([row])
     found = encode(model, processor, wide, text)
     assert found.keys() == expected.keys()

@@ -28,7 +28,8 @@ from pumer_hf import (
     PuMerMeterModel,
     PuMerMeterProcessor,
 )
-from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.data.vqa import VqaCollator, VqaDataArguments
+from pumer_hf.inputs import Encoder
 from pumer_hf.models.encoders.meter.modeling import MeterInputs
 from pumer_hf.models.encoders.meter.towers import resize_position_embeddings
 from pumer_hf.models.encoders.outputs import ATTENTIONS
@@ -371,21 +372,20 @@ def test_the_collator_leaves_resizing_to_the_processor(teacher):
         {"image": undecoded(size=size), "question": "how many?", "answers": ["no"], "origin": "here"}
         for size in ((50, 20), (16, 16))
     ]
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=12)(rows)
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=12), ["yes", "no"])(rows)
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "labels"}
     assert batch["pixel_values"].shape == (2, 3, 16, 16)
     assert model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+        VqaDataArguments(keep_aspect_ratio=True).encoder(processor)
 
 
 def test_a_processor_that_cuts_the_middle_keeps_no_aspect_ratio(teacher):
     processor = copy.deepcopy(teacher[1])
     square = {"height": 16, "width": 16}
     processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
-    row = {"image": undecoded(size=(50, 20)), "question": "?", "answers": ["no"], "origin": "here"}
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row])
+        VqaDataArguments(keep_aspect_ratio=True).encoder(processor)
 
 
 def test_position_embeddings_of_a_new_image_tower_tell_the_patches_apart():

@@ -11,7 +11,7 @@ ROOT = Path(pumer_hf.__file__).parent
 ROWS = [
     ("release", "editable", "recipe_files"),
     ("ops", "remote_code", "images", "folders", "reading", "wheel", "figures"),
-    ("tokens", "grounding"),
+    ("tokens", "grounding", "encoding"),
     ("reducers",),
     ("configuration",),
     ("models",),

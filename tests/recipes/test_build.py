@@ -12,8 +12,9 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.inputs import resized_processor
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
+from pumer_hf.recipes.build import build_teacher, check_sources, load_model, teacher_labels
 from pumer_hf.recipes.recipe import ModelArguments
 
 CONFIGS = {

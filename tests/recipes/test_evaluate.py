@@ -14,7 +14,7 @@ from PIL import Image
 from readable import unreadable
 from safetensors.torch import load_file
 from tiny import PUMER
-from tiny_tasks import CONFIGS
+from tiny_tasks import CONFIGS, without_record
 from transformers import set_seed
 
 from pumer_hf.data.arguments import only_split
@@ -22,6 +22,7 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes import evaluation
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.evaluation import evaluation_lines
@@ -180,7 +181,8 @@ def evaluated(monkeypatch, capsys):
         seen = {}
 
         def evaluate(task, args, model, data, collator):
-            seen.update(rows=list(data.test), length=collator.max_text_length, batch=args.per_device_eval_batch_size)
+            length = collator.encoder.record.max_text_length
+            seen.update(rows=list(data.test), length=length, batch=args.per_device_eval_batch_size)
             return {}
 
         monkeypatch.setattr(evaluation, "evaluate", evaluate)
@@ -231,18 +233,18 @@ def lines_in(path, answers):
     ],
 )
 def test_files_need_no_training_data(given, split, answers, tmp_path, evaluated):
-    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    model = without_record(checkpoint(tmp_path / "model", VQA, ["yes", "no"]))
     files = {"validation": ["yes", "yes"], "test": ["no"]}
     words = [word for name in given for word in (f"--{name}_file", lines_in(tmp_path / f"{name}.jsonl", files[name]))]
     seen = evaluated(VQA, model, *words, "--split", split)
     assert [row["answers"] for row in seen["rows"]] == [[answer] for answer in answers]
-    assert seen["length"] == 32  # of the task, as no recipe says it
+    assert seen["length"] == 32  # of the task, as neither the model nor a recipe says it
     assert seen["batch"] == 64  # of the paper
     assert evaluated(VQA, model, *words, "--split", split, "--per_device_eval_batch_size", 5)["batch"] == 5
 
 
 def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evaluated):
-    model = checkpoint(tmp_path / "run" / "student", VQA, ["yes", "no"])
+    model = without_record(checkpoint(tmp_path / "run" / "student", VQA, ["yes", "no"]))
     words = ["--validation_file", lines_in(tmp_path / "validation.jsonl", ["yes"])]
     record = {"student": {"data": {"max_text_length": 12, "keep_aspect_ratio": False}}}
     (tmp_path / "run" / "stages.json").write_text(json.dumps(record))
@@ -250,8 +252,16 @@ def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evalua
     assert evaluated(VQA, model, *words, "--max_text_length", 9)["length"] == 9
 
 
+def test_inputs_are_made_as_the_processor_says(tmp_path, evaluated):
+    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    Encoder.from_pretrained(model, max_text_length=11).save_pretrained(model)
+    words = ["--validation_file", lines_in(tmp_path / "validation.jsonl", ["yes"])]
+    assert evaluated(VQA, model, *words)["length"] == 11
+    assert evaluated(VQA, model, *words, "--max_text_length", 9)["length"] == 9
+
+
 def test_texts_of_digit_scenes_are_as_long_as_in_their_recipe(tmp_path, evaluated):
-    model = checkpoint(tmp_path / "model", RETRIEVAL, [])  # it takes 40 tokens
+    model = without_record(checkpoint(tmp_path / "model", RETRIEVAL, []))  # it takes 40 tokens
     seen = evaluated(RETRIEVAL, model, "--eval_scenes", 2)
     assert (seen["length"], seen["batch"]) == (16, 512)
 

@@ -134,7 +134,9 @@ class Oracle(torch.nn.Module):
     def __init__(self, rows, collator):
         super().__init__()
         self.shown = [collator.for_benchmark()([row])["pixel_values"] for row in rows]
-        self.own = [{tuple(collator.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows]
+        self.own = [
+            {tuple(collator.encoder.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows
+        ]
 
     def forward(self, input_ids, attention_mask, pixel_values, **others):
         image = next(number for number, pixels in enumerate(self.shown) if torch.equal(pixels, pixel_values))

@@ -12,7 +12,7 @@ from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.recipes.build import resized_processor
+from pumer_hf.inputs import resized_processor
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from pumer_hf.recipes.report import write_json
 from pumer_hf.recipes.runner import check_image_size, check_method, check_push, check_recipe, open_output_folder

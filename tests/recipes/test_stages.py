@@ -18,6 +18,7 @@ from pumer_hf import PuMerViltForQuestionAnswering, PuMerViltModel
 from pumer_hf.bench.cost import cost_report
 from pumer_hf.data.scenes.digits import COLOURS
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
+from pumer_hf.inputs import Encoder
 from pumer_hf.metrics.vqa import accuracy
 from pumer_hf.recipes.build import build_bert_tokenizer, build_teacher, load_model
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
@@ -47,7 +48,7 @@ def built(data):
 
 @pytest.fixture
 def collator(built, data):
-    return VqaCollator(built[1], data.labels, TEXT_LENGTH)
+    return VqaCollator(Encoder(built[1]).replace(max_text_length=TEXT_LENGTH), data.labels)
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_a_stage_writes_a_folder_that_the_auto_classes_load(train_student, teach
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor) is ViltProcessor
     rows = list(data.validation)
-    again = VqaCollator(processor, data.labels, TEXT_LENGTH)(rows)
+    again = VqaCollator(Encoder(processor).replace(max_text_length=TEXT_LENGTH), data.labels)(rows)
     inputs = collator(rows)
     for name, value in inputs.items():
         assert torch.equal(again[name], value), name

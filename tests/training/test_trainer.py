@@ -23,6 +23,7 @@ from pumer_hf import (
     ReductionWarmupCallback,
 )
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.inputs import Encoder
 from pumer_hf.reducers.pumer import PuMerReducer
 
 # transformers renamed it in 5.23
@@ -670,7 +671,7 @@ def test_evaluation_has_a_collator_of_its_own(make_model, make_rows, make_args):
 
 def test_the_processor_of_our_collator_is_saved(make_args, tmp_path):
     model, processor = tiny("vilt")
-    collator = VqaCollator(processor, LABELS["vqa"])
+    collator = VqaCollator(Encoder(processor), LABELS["vqa"])
     trainer = DistillationTrainer(model, args=make_args(), data_collator=collator)
     trainer.save_model(str(tmp_path / "model"))
     saved = AutoProcessor.from_pretrained(tmp_path / "model")
