@@ -7,8 +7,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pumer_hf.bench.contenders import BenchOptions, Contender, contender, stock_contender
-from pumer_hf.bench.full_size import TEXT_LENGTH, paper_model
+from pumer_hf.bench.full_size import paper_model
 from pumer_hf.bench.measure import measure, sizes
+from pumer_hf.encoding import QUESTION_LENGTH
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.results import REGIMES, Environment, Results, text_table
 
@@ -98,7 +99,7 @@ def run_table(number: int, options: BenchOptions, build: Builder = paper_model) 
             "The paper's figures are of other GPUs. Its memory stands beside that of a training step, as the code"
         )
         lines.append("released with it measures memory with gradients on.")
-    return lines, PaperReport(number, TEXT_LENGTH, measured, Environment.current())
+    return lines, PaperReport(number, QUESTION_LENGTH, measured, Environment.current())
 
 
 def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrainedModel]:
@@ -111,7 +112,9 @@ def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrain
 def count_group(group: Sequence[Row], build: Builder) -> dict[str, MeasuredRow]:
     """The FLOPs of some rows."""
     options = BenchOptions()
-    contenders = {name: contender(model, TEXT_LENGTH, options) for name, model in build_group(group, build).items()}
+    contenders = {
+        name: contender(model, QUESTION_LENGTH, options) for name, model in build_group(group, build).items()
+    }
     gflops = sizes({name: (one, one.inputs(1)) for name, one in contenders.items()}).gflops
     original = gflops[BASELINE]
     return {
@@ -127,8 +130,8 @@ def measure_group(group: Sequence[Row], options: BenchOptions, build: Builder) -
     models = build_group(group, build)
     contenders: dict[str, Contender] = {}
     for name, model in models.items():
-        contenders[name] = contender(model, TEXT_LENGTH, options)
-        stock = stock_contender(model, TEXT_LENGTH, options) if name == BASELINE and len(group) == 1 else None
+        contenders[name] = contender(model, QUESTION_LENGTH, options)
+        stock = stock_contender(model, QUESTION_LENGTH, options) if name == BASELINE and len(group) == 1 else None
         if stock is not None:
             contenders["stock"] = stock
     cost = measure(contenders, options)

@@ -12,7 +12,7 @@ from typing import Any
 from pumer_hf.hub.sources import public_words
 from pumer_hf.recipes.cards import recipe_task
 from pumer_hf.recipes.recipe import exit_on_user_error
-from pumer_hf.recipes.record import RECORD_NAME, differences, recorded
+from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results_file
 
 TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
@@ -98,7 +98,7 @@ def student_facts(folder: Path) -> dict[str, Any]:
     """The blocks of the recipe that the student of a seed was made from, without the seed."""
     blocks = {name: recorded(folder / "student", name) for name in ("reduction", "data", "training")}
     if blocks["data"] is None:
-        raise ValueError(f"{folder / RECORD_NAME} does not say what the student was made from: remove {folder}")
+        raise ValueError(f"{folder / STAGES_NAME} does not say what the student was made from: remove {folder}")
     training = {name: value for name, value in (blocks["training"] or {}).items() if name not in PER_SEED}
     return {**blocks, "training": training}
 

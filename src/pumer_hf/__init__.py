@@ -38,9 +38,10 @@ from .pipeline import PuMerVqaPipeline, register
 if TYPE_CHECKING:
     from .configuration import PuMerConfig, preset
     from .convert import convert_checkpoint
+    from .encoding import EncodingRecord
     from .hub.card import PuMerCard
     from .hub.push import push_folder
-    from .inputs import encode_example
+    from .inputs import Encoder, encode_example
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -52,6 +53,8 @@ _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "configuration",
     "convert_checkpoint": "convert",
+    "Encoder": "inputs",
+    "EncodingRecord": "encoding",
     "encode_example": "inputs",
     "PuMerCard": "hub.card",
     "push_folder": "hub.push",
@@ -65,6 +68,8 @@ _LAZY = {
 __all__ = [
     "DistillationTrainer",
     "DistillationTrainingArguments",
+    "Encoder",
+    "EncodingRecord",
     "PuMerCard",
     "PuMerConfig",
     "PuMerMeterConfig",

@@ -7,6 +7,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
+TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
 
 
 def in_words(choices: tuple[object, ...]) -> str:

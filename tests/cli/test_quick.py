@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from laboratory.paper import TABLES
 from pumer_hf.bench.contenders import DTYPES, MATMUL_PRECISIONS
 from pumer_hf.bench.full_size import TASKS as SETTING_TASKS
 from pumer_hf.convert.keys import LAYOUTS
 from pumer_hf.convert.tasks import TASKS as CONVERT_TASKS
 from pumer_hf.models.families import FAMILIES
+from pumer_hf.recipes.cards import TASKS
 from pumer_hf_cli import COMMANDS, choices, main
 
 CPU_SECONDS = 1.0
@@ -102,7 +102,6 @@ def test_a_misspelt_word_is_one_line(arguments, message):
         (["bench", "model", "--device", "tpu"], "device='tpu'"),
         (["bench", "model", "--batch-size", "many"], "--batch-size many"),
         (["bench", "--table", "3"], "--table 3"),
-        (["bench", "--table", "7", "--text-length", "9"], "--text-length"),
         (["measure", "model", "--limit", "3"], "--limit"),
         (["demo", "model", "--requirement", "x"], "--requirement"),
         (["card", "folder", "--results", "r.json"], "--results"),
@@ -139,10 +138,10 @@ def test_choices_are_the_true_ones():
     assert tuple(FAMILIES) == choices.BACKBONES
     assert tuple(DTYPES) == choices.DTYPES
     assert choices.MATMUL_PRECISIONS == MATMUL_PRECISIONS
-    assert tuple(TABLES) == choices.PAPER_TABLES
     assert tuple(SETTING_TASKS) == choices.PAPER_TASKS
     assert tuple(LAYOUTS) == choices.KINDS
     assert choices.CONVERT_TASKS == CONVERT_TASKS
+    assert tuple(TASKS) == choices.TASKS
 
 
 def test_the_package_as_a_module():

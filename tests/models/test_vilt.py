@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from pumer_hf.models.encoders.embeddings import sine_cosine_positions
+from pumer_hf.models.encoders.inputs import INPUT_DIMS
 from pumer_hf.models.encoders.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
@@ -120,8 +121,9 @@ def test_patch_p_is_token_1_plus_p_in_raster_order():
     for patch in range(16):
         row, column = divmod(patch, 4)
         images[patch, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 1
-    embedded, *_ = model.vilt.embeddings.embed_image(images, None, None)
-    blank, *_ = model.vilt.embeddings.embed_image(torch.zeros(1, 3, 16, 16), None, None)
+    nothing = dict.fromkeys(INPUT_DIMS)
+    embedded, *_ = model.vilt.embeddings.embed_image(nothing | {"pixel_values": images})
+    blank, *_ = model.vilt.embeddings.embed_image(nothing | {"pixel_values": torch.zeros(1, 3, 16, 16)})
     changed = (embedded - blank).abs().sum(dim=-1) > 1e-6
     assert changed.nonzero().tolist() == [[patch, 1 + patch] for patch in range(16)]
 
@@ -154,12 +156,12 @@ def test_attentions_and_hidden_states_have_the_lengths_of_their_layers(reduction
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_ids": None}, "either input_ids or inputs_embeds"),
-        ({"pixel_values": None}, "give pixel_values"),
-        ({"pixel_values": torch.zeros(2, 3, 16, 16), "pixel_mask": None}, "3 texts, but 2 images"),
-        ({"pixel_values": torch.zeros(3, 1, 16, 16)}, r"pixel_values has shape \(3, 1, 16, 16\)"),
-        ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),
-        ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, but config.max_pos"),
+        ({"input_ids": None}, "input_ids or inputs_embeds"),
+        ({"pixel_values": None}, "pixel_values"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16), "pixel_mask": None}, "3 texts, .*2 images"),
+        ({"pixel_values": torch.zeros(3, 1, 16, 16)}, r"pixel_values .*\(3, 1, 16, 16\)"),
+        ({"labels": torch.zeros(3)}, r"labels .*\(3,\): .*\(3, 5\)"),
+        ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, .*config.max_pos"),
     ],
 )
 def test_wrong_inputs_are_named(change, message):

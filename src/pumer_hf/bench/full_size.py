@@ -8,8 +8,6 @@ from ..configuration import preset
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 
-TEXT_LENGTH = 32
-"""Tokens per text: with it, the FLOPs of Table 7 come out."""
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "vqav2": ("ForQuestionAnswering", {"num_labels": 3129}),
     "nlvr2": ("ForImagesAndTextClassification", {"num_labels": 2, "num_images": 2, "modality_type_vocab_size": 3}),

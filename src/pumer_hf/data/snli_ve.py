@@ -113,7 +113,7 @@ class SnliVeCollator(ClassCollator):
 
 def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArguments, training: bool) -> SnliVeCollator:
     augment = args.rand_augment and training
-    return SnliVeCollator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+    return SnliVeCollator(args.encoder(processor), data.labels, augment)
 
 
 SNLI_VE = Task(

@@ -1,4 +1,4 @@
-"""What `recipes/evaluate.py` does: a trained model on a split, or its answers to questions without public answers."""
+"""`pumer-hf evaluate` and `recipes/evaluate.py`: a trained model on a split, or its answers to a test's questions."""
 
 import argparse
 from collections.abc import Sequence
@@ -10,28 +10,29 @@ from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.vqa import VQA
+from ..encoding import checkpoint_record
 from ..folders import check_file, check_writable, write_json
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from ..results import Environment, check_results_file
 from .build import load_model, load_processor, trained_backbone
-from .cards import RECIPE_NAME, TASKS
-from .finetuning import paper_recipe
+from .cards import TASKS
+from .finetuning import default_recipe, paper_recipe
+from .program import program_name
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
-from .record import recorded_inputs
 from .report import EvaluationReport
 from .runner import check_text_length, evaluate
 from .stages import predict
 from .threads import use_available_cores
 
 
-def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | None = None) -> None:
-    """The main function of the script.
+def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Run the evaluation of a command line.
 
     Args:
         description: for `--help`.
-        recipes: the folder with the recipe files to use when the command line names none, `<DIGIT_SCENES>/pumer.yaml`.
-        arguments: the command line; default `sys.argv[1:]`.
+        arguments: the command line without the program; default `sys.argv[1:]`. If it names no recipe file, the data
+            are those of the task's recipe on digit scenes.
     """
     args, rest = build_parser(description).parse_known_args(arguments)
     task = TASKS[args.task]
@@ -39,13 +40,13 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        data_class, default = only_split(task.arguments, args.split), recipes / DIGIT_SCENES[args.task] / RECIPE_NAME
+        data_class, default = only_split(task.arguments, args.split), default_recipe(task)
         recipe = parse_recipe(data_class, default, [*([args.recipe] if args.recipe else []), *rest])
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
             if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
-                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task.arguments)["training"]
+                paper = read_blocks(paper_recipe(backbone, task), task.arguments)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
             recipe = parse_recipe(data_class, default, [*flags, *rest])
         check_files(args, recipe.data)
@@ -70,20 +71,11 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         print(*report.lines(), report.finish(args.output), sep="\n")
 
 
-DIGIT_SCENES = {
-    "vqa": "digit_scenes",
-    "nlvr2": "digit_scenes_nlvr2",
-    "snli_ve": "digit_scenes_snli_ve",
-    "retrieval": "digit_scenes_retrieval",
-}
-"""The folder of each task's recipe on digit scenes."""
-
-
 def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
     """Flags that say how the inputs of a model are made, where no recipe does.
 
-    They are as in the run that trained the model, if that lies in its folder. Else digit scenes are read as the
-    task's recipe says, and other data as the task does by default; texts are no longer than the model takes.
+    They are as in the training of the model ([`checkpoint_record`]). If it does not say how long its texts are, they
+    are as long as in the task's recipe for digit scenes, and for other data as the task has it by default.
 
     Args:
         model: a folder, or an id on the Hub.
@@ -91,11 +83,10 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
         data: the block of the task's recipe on digit scenes, with the flags of the user.
         longest: tokens that the model takes.
     """
-    trained = recorded_inputs(model)
-    if trained:
-        return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
-    length = task.arguments().max_text_length if data.is_own else data.max_text_length
-    return ["--max_text_length", str(min(length, longest))]
+    usual = task.arguments().max_text_length if data.is_own else data.max_text_length
+    record = checkpoint_record(model, longest, usual)
+    values = {"max_text_length": record.max_text_length, "keep_aspect_ratio": record.keep_aspect_ratio}
+    return [word for name, value in values.items() for word in (f"--{name}", str(value).lower())]
 
 
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:
@@ -115,8 +106,10 @@ def check_files(args: argparse.Namespace, data: DataArguments) -> None:
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments of the script itself; all others are those of a recipe."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the evaluation's own arguments; all others are those of a recipe."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument(
         "recipe", nargs="?", metavar="RECIPE.yaml", help="for its data block; default: the task's on digit scenes"

@@ -1,4 +1,4 @@
-"""What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
+"""The runner of recipes: it trains teacher and student, and reports what the reduction costs and wins."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,7 +23,6 @@ from ..explain.maps import patch_size
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..inputs import check_aspect_ratio
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reducers import METHODS, parse_reduction
@@ -35,8 +34,8 @@ from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import check_devices, check_label_smoothing
 from ..wheel import installation
-from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
-from .cards import draw_example, write_run_cards
+from .build import build_teacher, check_sources, load_model, teacher_labels
+from .cards import TASKS, draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
@@ -51,21 +50,22 @@ from .threads import use_available_cores
 logger = logging.get_logger(__name__)
 
 
-def run_recipe(task: Task, default: Path) -> None:
-    """The main function of a recipe script: teacher, student, report.
+def run_recipe(task: str, arguments: list[str] | None = None) -> None:
+    """Run a recipe: train teacher and student, and report. The program ends with a line if something is wrong.
 
     Args:
-        task: what to train for.
-        default: the recipe on digit scenes, for a command line that names neither a recipe file nor data.
+        task: the name of what to train for: `"vqa"`.
+        arguments: `[FILE.yaml] [--flag value ...]`; default `sys.argv[1:]`. [`training_recipe`] says which recipe is
+            run without a file.
     """
     with ending_in_one_line():
-        run_stages(task, default)
+        run_stages(TASKS[task], arguments)
 
 
-def run_stages(task: Task, default: Path) -> None:
-    """What [`run_recipe`] does, when nothing stops it."""
+def run_stages(task: Task, arguments: list[str] | None) -> None:
+    """Do what [`run_recipe`] does, when nothing stops it."""
     with exit_on_user_error():
-        recipe = training_recipe(task, default)
+        recipe = training_recipe(task, arguments)
         check_devices(recipe.training)
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
@@ -136,7 +136,6 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` for what does not fit together, before hours of training."""
     teacher.config.checked(recipe.reduction)
     check_text_length(recipe.data.max_text_length, teacher)
-    check_aspect_ratio(collator.processor, recipe.data.keep_aspect_ratio, "data.keep_aspect_ratio")
     computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
     if recipe.training.cache_teacher_logits and collator.is_random:
         raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
@@ -228,7 +227,7 @@ def train_models(
     eval_collator: Collator,
 ) -> dict[str, str]:
     """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
-    record = made_from(recipe, data, collator.processor)
+    record = made_from(recipe, data, collator.encoder.processor)
     train = partial(
         train_stage,
         train=data.train,
@@ -242,7 +241,7 @@ def train_models(
         args = stage_arguments(task, recipe, "teacher")
         with exit_on_user_error():
             begin_stage(args, without_student(record))
-        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
+        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.encoder.processor)
         folders = {"teacher": args.output_dir}
     else:
         folders = {"teacher": recipe.model.teacher}
@@ -262,7 +261,7 @@ def train_models(
         train,
         collator=at_size(collator, image_size),
         eval_collator=at_size(eval_collator, image_size),
-        processor=resized_processor(collator.processor, image_size),
+        processor=collator.encoder.at_size(image_size).processor,
         teacher=frozen,
         teacher_collator=None if image_size is None else collator,
     )
@@ -325,7 +324,7 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
 
 def at_size(collator: Collator, image_size: int | None) -> Collator:
     """The collator with images of another size; None: the same."""
-    return replace(collator, processor=resized_processor(collator.processor, image_size))
+    return replace(collator, encoder=collator.encoder.at_size(image_size))
 
 
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
