@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny import vilt_fields, words_of
 from torch.nn.functional import cross_entropy
 
 from laboratory.render import recipes_table
@@ -14,21 +15,12 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.recipes.recipe import parse_recipe
-from pumer_hf.recipes.runner import run_recipe, stage_arguments
+from pumer_hf.recipes.runner import run_stages, stage_arguments
 from pumer_hf.results import MetricType, Report
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vilt" / "digit_scenes_snli_ve" / "pumer.yaml"
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-    "max_position_embeddings": 16,
-}
 FLAGS = {
-    "config": json.dumps(TINY),
+    "config": json.dumps(vilt_fields(max_position_embeddings=16)),
     "train_scenes": "8",
     "eval_scenes": "4",
     "max_steps": "3",
@@ -69,10 +61,10 @@ LOSS = replace(
 
 def test_a_loss_goes_through_a_recipe_its_card_and_its_table(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
-    flags = [word for name, value in {**FLAGS, "output_dir": str(folder)}.items() for word in (f"--{name}", value)]
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+    flags = words_of({**FLAGS, "output_dir": str(folder)})
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])  # what the results tell
     monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)  # tests run on one
-    run_recipe(LOSS, default=RECIPE)
+    run_stages(LOSS, [str(RECIPE), *flags])
     printed = capsys.readouterr().out
     report = Report.load(folder / "results.json")
     values = json.loads((folder / "results.json").read_text())
