@@ -11,11 +11,16 @@ from pumer_hf.results import REGIMES, markdown_table
 from .paper import TABLES
 from .paper_tables import PaperReport, table_cells
 
+OLD_TOWER = "image_tower_merge_ratio"
+"""The field of older schedules that merges tokens in the image tower, too."""
+
 
 def report_name(report: BenchReport) -> str:
     """The setting or the checkpoint of a report, and whether the image tower merges too."""
-    tower = report.reduction.get("image_tower_merge_ratio") if isinstance(report.reduction, dict) else None
-    return report.name if tower is None else f"{report.name} with `image_tower_merge_ratio` {tower}"
+    schedules = report.reduction if isinstance(report.reduction, list) else [report.reduction or {}]
+    towers = [f"`image_tower_merge_ratio` {one[OLD_TOWER]}" for one in schedules if OLD_TOWER in one]
+    towers += [f"`{one['method']}` in its image tower" for one in schedules if one.get("site") == "tower"]
+    return " with ".join([report.name, *towers])
 
 
 def conditions_text(report: BenchReport) -> str:

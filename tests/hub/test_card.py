@@ -133,6 +133,15 @@ def test_the_command_of_several_processes_says_how_many():
     assert "- Command: `accelerate launch --num_processes 4 recipes/train_vqa.py`" in text
 
 
+def test_the_command_of_the_package_is_told_with_the_launcher_that_it_needs():
+    assert "- Command: `pumer-hf train vqa --seed 1`" in card(report=run_by("pumer-hf", *TRAIN)).render()
+    several = card(report=run_by("pumer-hf", *TRAIN, processes=4)).render()
+    assert "- Command: `accelerate launch --num_processes 4 -m pumer_hf train vqa --seed 1`" in several
+
+
+TRAIN = ("train", "vqa", "--seed", "1")
+
+
 def test_of_a_model_that_has_not_been_trained_the_card_says_how_to():
     launch = "accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/train_vqa.py"
     assert f"- Command: `{launch}`" in card(launch=launch).render()

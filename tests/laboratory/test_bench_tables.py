@@ -61,6 +61,11 @@ def test_a_row_of_a_benchmark_without_stock_latency_and_memory():
     )
 
 
+def test_a_list_of_schedules_says_what_its_tower_does():
+    schedules = [{"method": "pumer", "site": "layers"}, {"method": "tome", "site": "tower", "merge_ratio": 0.1}]
+    assert first_cells(reduction=schedules) == "| vilt/vqav2 with `tome` in its image tower, bfloat16, compiled"
+
+
 def paper_report(number, rows):
     return PaperReport.from_dict({"table": number, "text_length": 32, "rows": rows, "machine": MACHINE})
 

@@ -25,6 +25,13 @@ def test_a_command_is_told_without_its_folder_and_without_tokens(run_as):
     assert str(Command.current()) == "train.py"
 
 
+def test_the_package_as_a_module_is_told_as_its_command(run_as):
+    run_as(["/a/pumer_hf/__main__.py", "train", "vqa"])
+    assert str(Command.current()) == "pumer-hf train vqa"
+    run_as(["/a/other/__main__.py"])
+    assert str(Command.current()) == "__main__.py"
+
+
 def test_a_command_comes_back_from_a_file_word_by_word():
     words = ["r.yaml", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir", "my folder", "--flag", "--y={}"]
     command = Command("train.py", tuple(words))

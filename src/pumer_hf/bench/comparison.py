@@ -1,4 +1,4 @@
-"""`pumer-hf bench`: a model as it reduces, against itself unreduced and against stock transformers."""
+"""`pumer-hf bench` measures a model that reduces tokens against itself unreduced and against stock transformers."""
 
 import copy
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def bench_checkpoint(
     text_length: int | None = None,
     output: str | Path | None = None,
 ) -> list[str]:
-    """Measure a checkpoint with and without reduction, interleaved in one run; see [`measure`].
+    """Measure a checkpoint with and without reduction, interleaved in one run ([`measure`]).
 
-    The inputs are random: what a forward costs depends on their shape alone. The texts have no padding.
+    The inputs are random, since the cost of a forward depends on their shape alone. The texts have no padding.
 
     Args:
         source: a folder, or an id on the Hub.
@@ -56,7 +56,7 @@ def bench_setting(
     text_length: int | None = None,
     output: str | Path | None = None,
 ) -> list[str]:
-    """Measure a full-size model of the paper with random weights, as [`bench_checkpoint`] does a checkpoint.
+    """Measure a full-size model of the paper with random weights, in the way of [`bench_checkpoint`].
 
     Args:
         setting: backbone and task, such as `"vilt/vqav2"`.
@@ -81,7 +81,7 @@ def bench_model(
     text_length: int | None,
     output: str | Path | None,
 ) -> list[str]:
-    """Measure a model that reduces; `source` says in the results which it is."""
+    """Measure a model that reduces tokens. `source` tells in the results which model it is."""
     text_length = checked_text_length(model, text_length)
     contenders = contenders_of(model, text_length, options)
     report = BenchReport(
@@ -96,7 +96,7 @@ def bench_model(
 
 
 def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> dict[str, Contender]:
-    """The model unreduced, what transformers has of it, and the model as it is."""
+    """Return the models to compare: the unreduced one, that of transformers if there is one, and the reduced one."""
     unreduced = copy.deepcopy(model)
     unreduced.set_reduction(None)
     stock = stock_contender(unreduced, text_length, options)
@@ -108,7 +108,7 @@ def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchO
 
 
 def notes(report: BenchReport) -> Sequence[str]:
-    """What to know about the table, and whether reduction pays."""
+    """Return the lines below the table: how it was measured, and whether reduction pays."""
     conditions, throughput = report.conditions, report.throughput
     dtype = conditions.dtype[report.reduced]
     lines = [

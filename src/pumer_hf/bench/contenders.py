@@ -1,4 +1,4 @@
-"""The models of a benchmark. Weights and inputs may be random: what a forward costs depends on shapes alone."""
+"""The models of a benchmark. Weights and inputs may be random, since the cost of a forward depends on shapes alone."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,11 +30,11 @@ STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
     vilt.PuMerViltForImageAndTextRetrieval: ViltForImageAndTextRetrieval,
     vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
 }
-"""What transformers has of our models."""
+"""For each of our models, the class in transformers that computes the same without reduction."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-"""As in `torch.set_float32_matmul_precision`."""
+"""The values that `torch.set_float32_matmul_precision` takes."""
 COMPILATIONS = 64
-"""How often a class may be compiled, for all models and batch sizes of a benchmark. Beyond, it would be an error."""
+"""How often a class may be compiled, over all models and batch sizes of a benchmark. More is an error of torch."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,10 @@ class BenchOptions:
         dtype: of our models, one of `DTYPES`.
         compile: time our models compiled, see [`compiled`].
         matmul_precision: of float32 products, one of `MATMUL_PRECISIONS`. In compiled code on a CPU, `"high"` takes
-            oneDNN's kernels instead of MKL's, which round to TF32 on processors that have it and are else as exact.
-        batch_size: examples per forward; None to let it grow until it stops paying.
-        seconds: how long to measure the throughput, and half of it the latency; at least five rounds.
+            oneDNN's kernels instead of MKL's. They round to TF32 on processors that have it; elsewhere they are as
+            exact.
+        batch_size: examples per forward. None: the batch grows until a larger one is no faster.
+        seconds: how long to measure the throughput. The latency takes half of it. Both take at least five rounds.
         latency: measure the latency at batch 1.
         memory: measure the peak memory.
         pooled_only: set `config.pooled_only` in our models, also in the unreduced one.
@@ -86,32 +87,32 @@ class Contender:
     """A model in a benchmark."""
 
     eager: PreTrainedModel
-    """In eval mode, on its device: what is counted."""
+    """The model whose FLOPs and memory are counted. It is in eval mode and on its device."""
     run: nn.Module
-    """What is timed: the same, or compiled."""
+    """The model that is timed: the same one, or the compiled one."""
     inputs_of: PuMerPreTrainedModel
-    """Our model on that device that takes the same inputs."""
+    """The model of ours, on the same device, that takes the same inputs."""
     text_length: int
     """Tokens per text; there is no padding."""
 
     def inputs(self, batch_size: int) -> dict[str, Tensor]:
-        """A batch as its forward takes it."""
+        """Return a batch as its forward takes it."""
         inputs = random_inputs(self.inputs_of, batch_size, self.text_length)
         dtype = self.eager.dtype
         return {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
 
 
 def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender:
-    """One of our models as the options want it."""
+    """Return a contender for one of our models: on the device, in the precision and compiled as the options say."""
     model = model.to(device=options.device, dtype=DTYPES[options.dtype]).eval()
     model.config.pooled_only |= options.pooled_only
     return Contender(model, compiled(model) if options.compile else model, model, text_length)
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """A model compiled by `torch.compile` for inference, whole, each batch size by itself.
+    """Compile a whole model for inference with `torch.compile`, anew for each batch size.
 
-    It is compiled at its first call, which is to be made under [`torch_options`].
+    The compilation happens at the first call. Make that call under [`torch_options`].
     """
     torch._dynamo.config.cache_size_limit = COMPILATIONS
     return torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[return-value]
@@ -119,8 +120,8 @@ def compiled(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def torch_options(options: BenchOptions) -> Iterator[None]:
-    """What is set in torch as a whole while a benchmark runs: the precision of float32 products; and on a CPU that
-    compiled code freezes the weights, which packs them as its matrix products want them.
+    """Set global options of torch while a benchmark runs: the precision of float32 products, and on a CPU that
+    compiled code freezes the weights. Frozen weights are stored in the order in which its matrix products read them.
     """
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(options.matmul_precision)
@@ -133,7 +134,7 @@ def torch_options(options: BenchOptions) -> Iterator[None]:
 
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender | None:
-    """What transformers has of a model, as it comes: not compiled, and on a CPU in float32. None if it has nothing."""
+    """Return transformers' own model as a contender: not compiled, and on a CPU in float32. None if there is none."""
     stock_class = STOCK.get(type(model))
     if stock_class is None:
         return None
@@ -160,8 +161,8 @@ def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) ->
 
 
 def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
-    """Inputs of one of our models, on its device: `input_ids` and `attention_mask` long (B, Lt), `pixel_values` float
-    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2; and `image_saliency` for a method that needs it.
+    """Return inputs of one of our models, on its device: `input_ids` and `attention_mask` long (B, Lt), `pixel_values`
+    float (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2; and `image_saliency` for a method that needs it.
     """
     generator = torch.Generator().manual_seed(0)
     images = (batch_size,) if num_images(model) == 1 else (batch_size, num_images(model))

@@ -1,4 +1,4 @@
-"""What models cost on one batch: speed, FLOPs and tokens, and rows of a table about them."""
+"""Measures the cost of models on one batch (speed, FLOPs and tokens), and makes the rows of a table about it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +42,9 @@ def measure_cost(
 
 
 def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, TokenCounts]:
-    """GFLOPs (multiply-adds) of a forward of one example, and how many text and image tokens leave each layer."""
+    """Count the GFLOPs (multiply-adds) of a forward of one example, and the text and image tokens that leave each
+    layer.
+    """
     inputs: dict[str, Any] = {**example, "output_hidden_states": True}
     flops, outputs = count_flops(model, inputs)
     states = outputs.hidden_states[0]
@@ -53,7 +55,7 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tup
 
 
 def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
-    """Rows of a table, a column per model and a last one that compares the last model with the first."""
+    """Return rows of a table: a column per model, and a last one that compares the last model with the first."""
     assert cost.throughput is not None, "of models that were measured"
     gain = cost.throughput.gain
     faster = f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower"

@@ -1,4 +1,4 @@
-"""FLOPs, counted from a forward that really runs."""
+"""Counts the FLOPs of a forward that really runs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _CPU_ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_c
 
 
 class FlopCounter(FlopCounterMode):
-    """Counts the FLOPs of what runs in its context, as papers count them: a multiply-add is one."""
+    """A counter of the FLOPs of all that runs in its context. As in papers, a multiply-add counts as one."""
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=_CPU_ATTENTION_FLOPS)
@@ -29,7 +29,7 @@ class FlopCounter(FlopCounterMode):
 
 @torch.no_grad()
 def count_flops(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[int, Any]:
-    """FLOPs of one forward in eval mode, as papers count them: a multiply-add is one.
+    """Count the FLOPs of one forward in eval mode. As in papers, a multiply-add counts as one.
 
     Args:
         model: on the device of the inputs; its training mode is kept.

@@ -1,4 +1,4 @@
-"""Full-size models of the paper's tasks, with random weights: what a forward costs does not depend on them."""
+"""Full-size models of the paper's tasks, with random weights: the cost of a forward does not depend on the weights."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
 def paper_model(
     backbone: str, task: str, reduction: Any = "preset", image_size: int = 384, **overrides: Any
 ) -> PuMerPreTrainedModel:
-    """A full-size model for a task of the paper, with random weights, in eval mode.
+    """Make a full-size model for a task of the paper, with random weights, in eval mode.
 
     Args:
         backbone: `"vilt"` or `"meter"`.

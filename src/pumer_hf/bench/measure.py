@@ -1,4 +1,4 @@
-"""All that a benchmark measures of its contenders, and the table about it."""
+"""Measures everything about the contenders of a benchmark, and makes the table about it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -18,24 +18,24 @@ from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
 
 START, LIMIT = 8, 4096
-"""Batch sizes to begin and to end with, where the batch grows."""
+"""The first and the last batch size that are tried where the batch grows."""
 PAYS = 1.03
-"""A doubled batch must be so much faster per example for somebody to pay."""
+"""A doubled batch pays if some contender is so many times as fast per example."""
 
 
 COUNTING, PROFILING, MEMORY = 2, 5, 10
-"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory: as seen on a CPU."""
+"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory, seen on a CPU."""
 
 
 def measure(contenders: Mapping[str, Contender], options: BenchOptions) -> Cost:
     """Measure speed, memory and size of models, each beside the first one, which is the baseline.
 
     Args:
-        contenders: by name: the baseline, others, and last the one that it is about.
-        options: how.
+        contenders: by name; first the baseline, last the model that the benchmark is about.
+        options: how to measure.
 
     Returns:
-        All of [`Cost`], but for the latency and the memory where the options leave them out.
+        All fields of [`Cost`]. The options can leave out the latency and the memory.
     """
     names = list(contenders)
     models = {name: one.run for name, one in contenders.items()}
@@ -55,7 +55,7 @@ def measure_parts(
     examples: Mapping[str, dict[str, Any]],
     progress: Progress,
 ) -> Cost:
-    """What [`measure`] gives, from the inputs of each contender: a batch to measure on, and a single example."""
+    """Do the work of [`measure`]. Each contender has a batch to measure on and a single example."""
     models = {name: one.run for name, one in contenders.items()}
     choices: dict[str, Any] = {"seconds": options.seconds, "on_round": progress.move}
     progress.begin("throughput")
@@ -78,7 +78,7 @@ def measure_parts(
 def measure_memory(
     contenders: Mapping[str, Contender], batches: Mapping[str, dict[str, Any]], progress: Progress
 ) -> Memory:
-    """The peak memory of each contender on its batch."""
+    """Measure the peak memory of each contender on its batch."""
     peaks = {}
     for name, one in contenders.items():
         progress.begin(f"memory, {name}")
@@ -88,17 +88,17 @@ def measure_memory(
 
 
 def reduces(model: Any) -> bool:
-    """Whether it is a model of ours that reduces tokens."""
+    """Return whether a model is one of ours and reduces tokens."""
     return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
 
 
 def pools_only(model: Any) -> bool:
-    """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
+    """Return whether a model is one of ours and its last layer computes only what is pooled (`config.pooled_only`)."""
     return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> Cost:
-    """The GFLOPs and the tokens per layer of contenders, each with an example of its inputs."""
+    """Count the GFLOPs and the tokens per layer of contenders, each on an example of its inputs."""
     gflops, tokens = {}, {}
     for name, (one, example) in contenders.items():
         if isinstance(one.eager, PuMerPreTrainedModel):
@@ -109,7 +109,7 @@ def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> Cost:
 
 
 def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str, float]:
-    """Examples per second at a batch size, from a few rounds."""
+    """Measure the examples per second at a batch size, in a few rounds."""
     batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
     models = {name: one.run for name, one in contenders.items()}
     first = next(iter(batches.values()))
@@ -120,11 +120,11 @@ def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str,
 def expected_of_all(
     contenders: Mapping[str, Contender], forwards: Mapping[str, float], options: BenchOptions, batch_size: int
 ) -> float:
-    """About how long [`measure_parts`] takes.
+    """Estimate how many seconds [`measure_parts`] takes.
 
     Args:
         contenders: by name.
-        forwards: seconds of a forward of each at the batch size.
+        forwards: by name, the seconds of a forward at the batch size.
         options: how to measure.
         batch_size: examples per forward.
     """
@@ -138,7 +138,7 @@ def expected_of_all(
 
 
 def grown_batch(contenders: Mapping[str, Contender]) -> int:
-    """The batch size that [`grow_batch`] finds, with a bar of those that it tries."""
+    """Return the batch size that [`grow_batch`] finds. A bar shows the sizes that it tries."""
     with tqdm(desc="Growing the batch", unit="size", leave=False) as bar:
 
         def speeds(batch_size: int) -> dict[str, float]:
@@ -151,7 +151,7 @@ def grown_batch(contenders: Mapping[str, Contender]) -> int:
 
 
 def grow_batch(speeds: Callable[[int], Mapping[str, float]], start: int = START, limit: int = LIMIT) -> int:
-    """Double the batch until that makes no contender faster per example, or the GPU's memory is full.
+    """Double the batch until no contender becomes faster per example, or until the GPU's memory is full.
 
     Args:
         speeds: examples per second by name, at a batch size.
@@ -175,7 +175,7 @@ def grow_batch(speeds: Callable[[int], Mapping[str, float]], start: int = START,
 
 
 def measure_rows(cost: Cost) -> list[list[str]]:
-    """Rows of a table, a column per contender, from what [`measure`] gave."""
+    """Return the rows of the table about what [`measure`] gave, with a column per contender."""
     names = list(cost.gflops)
     first = names[0]
     rows = [["", *names], *speed_rows(cost, names)]
@@ -195,7 +195,7 @@ def measure_rows(cost: Cost) -> list[list[str]]:
 
 
 def speed_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
-    """The rows about throughput and latency."""
+    """Return the rows about throughput and latency."""
     assert cost.throughput is not None, "`measure` always gives it"
     speeds, times_first = cost.throughput.speeds, f"  times {names[0]}"
     rows = [
@@ -211,7 +211,7 @@ def speed_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
 
 
 def memory_rows(memory: Memory, names: Sequence[str]) -> list[list[str]]:
-    """The rows about the peak memory."""
+    """Return the rows about the peak memory."""
     rows = []
     for regime in REGIMES:
         rows.append([f"peak MiB, {regime}", *(figure(memory.peaks(regime)[name] / 2**20) for name in names)])

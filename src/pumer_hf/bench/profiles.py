@@ -1,4 +1,4 @@
-"""What profiling says about one call: the peak of its memory, and the part of its time that reducing tokens takes."""
+"""Profiles one call: its peak memory, and the part of its time that goes into reducing tokens."""
 
 import os
 from collections.abc import Callable
@@ -12,21 +12,21 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from ..models.encoders.profiling import REDUCTION_REGION
 
 FORWARDS = 3
-"""How many are profiled for their time."""
+"""How many forwards are profiled for their time."""
 
 
 def profiler(device: torch.device, memory: bool = False) -> profile:
-    """A profiler that writes nothing to the terminal."""
+    """Return a profiler that writes nothing to the terminal."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read when the first profiler starts
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     return profile(activities=activities, profile_memory=memory, acc_events=True)  # else torch 2.10 warns
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
-    """Bytes that a call has allocated at its peak, beyond those that were allocated before it.
+    """Measure how many bytes a call has allocated at its peak, beyond those that were allocated before it.
 
-    On CUDA by the statistics of the caching allocator. On a CPU by the profiler, which sees each tensor that comes and
-    goes, but no scratch memory inside of libraries.
+    On CUDA, the caching allocator says it. On a CPU, the profiler says it. The profiler sees each tensor that comes
+    and goes, but not the memory that libraries use inside.
 
     Args:
         call: the function.
@@ -47,11 +47,14 @@ def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
 
 
 def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, int]:
-    """Peak bytes of activations in both regimes ([`Memory`]): weights, their gradients and inputs do not count.
+    """Measure the peak bytes of activations in both regimes. Weights, their gradients and inputs do not count.
 
     Args:
         model: on the device of the inputs; is in eval mode afterwards, without gradients.
         inputs: keyword arguments of its forward.
+
+    Returns:
+        The bytes by name of the regime ([`Memory`]).
     """
     device = next(iter(inputs.values())).device
 
@@ -75,9 +78,9 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
 
 @torch.inference_mode()
 def reduction_share(model: nn.Module, inputs: dict[str, Tensor]) -> float:
-    """The part of a forward's time that goes into reducing tokens: collecting the evidence, deciding, moving.
+    """Measure the part of a forward's time that goes into reducing tokens: collecting the evidence, deciding, moving.
 
-    Time of the device: of kernels on CUDA. What the reduction saves is not in it.
+    The time is that of the device, so on CUDA that of kernels. It does not contain what the reduction saves.
 
     Args:
         model: in eval mode, not compiled, on the device of the inputs.

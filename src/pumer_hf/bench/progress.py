@@ -1,4 +1,4 @@
-"""How long a benchmark takes: an estimate before, and a bar meanwhile. Both go to stderr, the results to stdout."""
+"""Shows how long a benchmark takes: first an estimate, then a bar. Both go to stderr; the results go to stdout."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from ..figures import duration
 
 
 class Progress:
-    """A bar of the seconds that have passed, of as many as are expected. It is gone at the end.
+    """A bar that shows how many of the expected seconds have passed. It disappears at the end.
 
     Args:
         name: what takes the time.

@@ -28,8 +28,8 @@ def interleaved_times(
     on_cuda: bool = False,
     on_round: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Time functions in turn, A B A B ..., so that a change of the machine's speed meets all alike. The process keeps
-    its memory from here on ([`keep_freed_memory`]).
+    """Time functions in turn, A B A B ..., so that a change of the machine's speed affects all of them alike. From
+    here on, the process keeps its memory ([`keep_freed_memory`]).
 
     Args:
         calls: functions by name.
@@ -56,14 +56,16 @@ def interleaved_times(
 
 
 def expected_seconds(in_turn: float, *, warmup: int, seconds: float) -> float:
-    """How long [`interleaved_times`] takes if a round takes `in_turn` seconds; the other arguments are its own."""
+    """Estimate how many seconds [`interleaved_times`] takes if a round takes `in_turn` seconds. The other arguments
+    are the same as there.
+    """
     return warmup * in_turn + max(seconds, MIN_ROUNDS * in_turn)
 
 
 @torch.inference_mode()
 def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[str, Tensor]]) -> dict[str, float]:
-    """About how long a forward of each model takes under `inference_mode`. It is the second one of each, since the
-    first may compile the model. A bar shows how far it is.
+    """Estimate how many seconds a forward of each model takes under `inference_mode`. The second forward is timed,
+    since the first one may compile the model. A bar shows the progress.
 
     Args:
         models: by name, in the mode (eval) to measure.
@@ -82,8 +84,8 @@ def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[s
 def keep_freed_memory() -> None:
     """Have glibc keep what is freed for the next allocation, as torch's allocator does on a GPU; elsewhere do nothing.
 
-    Otherwise large tensors go back to the system and come again page by page, filled with zeros. That took up to a
-    third of the time of a small model at a large batch, and it changed from one minute to the next.
+    Otherwise the memory of large tensors is given back to the system, and comes again page by page, filled with zeros.
+    For a small model at a large batch this took up to a third of the time, and more in one minute than in the next.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is not None:
@@ -92,14 +94,14 @@ def keep_freed_memory() -> None:
 
 
 def wall_seconds(call: Callable[[], Any]) -> float:
-    """Seconds that a function takes."""
+    """Return the seconds that a function takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
 def cuda_seconds(call: Callable[[], Any]) -> float:
-    """Seconds that the GPU takes for a function, from an idle GPU to the end of all that it was given."""
+    """Return the seconds that an idle GPU takes for all the work that a function gives it."""
     torch.cuda.synchronize()
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record()
@@ -173,5 +175,5 @@ def compare_latency(
 
 
 def median_ratio(baseline: Sequence[float], own: Sequence[float]) -> float:
-    """The median over the rounds of the baseline's time over a model's own."""
+    """Return the median over the rounds of the ratio of the baseline's time to a model's own."""
     return median(base / time for base, time in zip(baseline, own, strict=True))

@@ -1,4 +1,4 @@
-"""What may be said in public about where a model and its data come from: ids on the Hub, and no path of a machine."""
+"""Says where a model and its data come from, in public: with ids on the Hub, and without the paths of a machine."""
 
 import json
 import os
@@ -15,16 +15,16 @@ from ..results import Environment
 from ..results.environment import without_tokens
 
 LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
-"""Where recipes keep their files: `checkpoints/x` looks like the id of a model on the Hub, but is none."""
+"""The folders in which recipes keep their files. So `checkpoints/x` is no id of a model on the Hub."""
 RECIPES = "recipes"
 """The folder of this repository whose paths may be told."""
 PATH_KEYS = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file")
-"""Where config files say from where something was loaded."""
+"""The fields of config files that say from where something was loaded."""
 
 
 def may_be_hub_id(source: str) -> bool:
-    """Whether this can be the id of a repository on the Hub, perhaps without a namespace, and is nothing on this
-    machine, which would be read first.
+    """Return whether this can be the id of a repository on the Hub, with or without a namespace. A file or folder of
+    this name on this machine would be read first, so then it is no id.
     """
     try:
         validate_repo_id(source)
@@ -34,12 +34,12 @@ def may_be_hub_id(source: str) -> bool:
 
 
 def is_hub_id(source: str | None) -> bool:
-    """Whether this is the id `namespace/name` of a repository on the Hub rather than a folder."""
+    """Return whether this is the id `namespace/name` of a repository on the Hub, and no folder."""
     return bool(source) and "/" in str(source) and may_be_hub_id(str(source))
 
 
 def public_name(source: str) -> str:
-    """An id on the Hub as it is; of a path only its last part, except in the folder of recipes."""
+    """Return an id on the Hub as it is, and the last part of a path. Paths in the folder of recipes stay whole."""
     parts = [part for part in re.split(r"[\\/]+", source) if part]
     if is_hub_id(source) or not parts or parts[0] == RECIPES:
         return source
@@ -47,7 +47,7 @@ def public_name(source: str) -> str:
 
 
 def without_paths(value: Any) -> Any:
-    """A value of JSON types in which each string that is an absolute path is replaced by its last part."""
+    """Return a value of JSON types in which each absolute path is replaced by its last part."""
     if isinstance(value, dict):
         return {name: without_paths(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -56,30 +56,32 @@ def without_paths(value: Any) -> Any:
 
 
 def is_absolute(text: str) -> bool:
-    """Whether this is an absolute path, of any system, or one from a home folder."""
+    """Return whether this is an absolute path of any operating system, or a path from a home folder."""
     return text.startswith(("/", "~", "file:")) or PureWindowsPath(text).is_absolute()
 
 
 def public_words(words: Sequence[str]) -> list[str]:
-    """The words of a command line that name files and folders by their last part and tell no token."""
+    """Return the words of a command line without tokens, and with the last part alone of each path."""
     return [_public_word(word) for word in without_tokens(words)]
 
 
 def launch_command(environment: Environment, script: str) -> str:
-    """The command of a run as one types it, with its launcher; of a program that is not `script`, as it was.
+    """Return the command of a run as one types it, with the launcher that it needs; empty if the command is unknown.
 
     Args:
         environment: of the run.
-        script: a file in the folder of recipes.
+        script: the file in the folder of recipes that runs such a recipe. It needs the launcher.
     """
     command = environment.command
     if command is None:
         return ""
-    if command.program != script:
-        return str(command)
     processes = None if environment.machine is None else environment.machine.processes
-    several = ["--num_processes", str(processes)] if processes else []
-    return shlex.join(["accelerate", "launch", *several, f"{RECIPES}/{script}", *command.arguments])
+    launcher = ["accelerate", "launch", *(["--num_processes", str(processes)] if processes else [])]
+    if command.program == script:
+        return shlex.join([*launcher, f"{RECIPES}/{script}", *command.arguments])
+    if command.program == "pumer-hf" and processes:
+        return shlex.join([*launcher, "-m", "pumer_hf", *command.arguments])
+    return str(command)
 
 
 def _public_word(word: str) -> str:
@@ -105,7 +107,7 @@ def _public_json(text: str) -> str:
 
 
 def without_path_keys(config: Any) -> Any:
-    """A config as JSON holds it, without the fields that say from where something was loaded."""
+    """Return a config, as JSON holds it, without the fields that say from where something was loaded."""
     if isinstance(config, dict):
         return {name: without_path_keys(value) for name, value in config.items() if name not in PATH_KEYS}
     return [without_path_keys(value) for value in config] if isinstance(config, list) else config

@@ -9,7 +9,7 @@ from ..results import ROLES, Metric, Report, SeedRun, markdown_table
 
 
 def results_table(report: Report, role: str) -> str:
-    """Accuracy, speed and size; beside a student its teacher, where there is one, and the other way round."""
+    """Return the table of metrics, speed and size: of the model, and of its teacher or its student if there is one."""
     names = [name for name in ROLES if name == role or name in report.evaluations]
     own = report.evaluations.get(role)
     rows = [
@@ -29,7 +29,7 @@ def results_table(report: Report, role: str) -> str:
 
 
 def tokens_table(report: Report, role: str) -> str:
-    """Text and image tokens that leave each layer."""
+    """Return the table of the text and image tokens that leave each layer."""
     tokens = report.cost.tokens_per_layer
     names = [name for name in ROLES if name in tokens]
     if role not in names:
@@ -43,7 +43,7 @@ def tokens_table(report: Report, role: str) -> str:
 
 
 def training_table(training: Mapping[str, Any]) -> str:
-    """The training arguments."""
+    """Return the table of the training arguments."""
     rows = [
         [f"`{name}`", f"{value:g}" if isinstance(value, float) else str(value)] for name, value in training.items()
     ]
@@ -51,7 +51,7 @@ def training_table(training: Mapping[str, Any]) -> str:
 
 
 def metric_cell(report: Report, role: str, name: str) -> str:
-    """A model's metric; of several students, the mean and the range."""
+    """Return a metric of a model. If several students were trained, it is their mean, with the range."""
     evaluation = report.evaluations.get(role)
     if evaluation is None or name not in evaluation.metrics:
         return ""
@@ -59,7 +59,9 @@ def metric_cell(report: Report, role: str, name: str) -> str:
 
 
 def speed_cell(report: Report, role: str) -> str:
-    """A model's speed over the teacher's; of several students, the mean and the range."""
+    """Return the speed of a model relative to the teacher. If several students were trained, it is their mean, with
+    the range.
+    """
     speeds = [run.speed for run in students(report, role)]
     if speeds:
         return f"{mean(speeds):.2f}x [{min(speeds):.2f}, {max(speeds):.2f}] n={len(speeds)}"
@@ -68,11 +70,11 @@ def speed_cell(report: Report, role: str) -> str:
 
 
 def students(report: Report, role: str) -> Sequence[SeedRun]:
-    """The students of several seeds; none for a teacher, and of a single run."""
+    """Return the students if several were trained; nothing for a teacher, or for a single run."""
     return report.seeds if role == "student" else ()
 
 
 def spread(metrics: Sequence[Metric]) -> str:
-    """The lowest and the highest value and how many there are; nothing of none."""
+    """Return the lowest value, the highest value and the number of values, as text; empty if there are none."""
     ranked = sorted(metrics, key=lambda metric: metric.value)
     return f" [{ranked[0].number}, {ranked[-1].number}] n={len(ranked)}" if ranked else ""

@@ -66,8 +66,8 @@ class KeepPruned(nn.Module):
     """Stands in for a reducer: keeps the image tokens that it would prune in its first layer, prunes those that it
     would keep, and reduces nothing else, there or later.
 
-    The image [CLS] stays. Padding that the reducer drops is dropped by nobody here, but it stays padding. The image
-    tower merges as before, so that the first layer has the same tokens to choose from.
+    The image [CLS] stays. The padding that the reducer drops is kept here, and it is still marked as padding. The
+    image tower merges as before, so that the first layer has the same tokens to choose from.
 
     Args:
         reducer: the reducer of a model, or what stands in for it.

@@ -1,4 +1,4 @@
-"""What recipes print: teacher against student, and `EvaluationReport` for a model on a split."""
+"""What recipes print: the comparison of teacher and student, and `EvaluationReport`, which is about one model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ from ..results.metrics import metric_types, types_to_dict
 
 
 def format_report(report: Report) -> str:
-    """The results of a recipe as a text table: a column per model, and one that compares the last with the first."""
+    """Return the results of a recipe as a text table: a column per model, and one that compares the last with the
+    first.
+    """
     names = list(report.evaluations)
     rows = [["", *names, ""], *metric_rows(report.evaluations), *cost_rows(report.cost, names)]
     baselines = ", ".join(f"{name.replace('_', ' ')} {metric.text(1)}" for name, metric in report.baselines.items())
@@ -25,7 +27,7 @@ def format_report(report: Report) -> str:
 
 
 def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
-    """A row per metric, then the metrics by kind of question."""
+    """Return a row per metric, and below them the metrics by kind of question."""
     first, *_ = models = list(evaluations.values())
     rows = [
         metric_row(metric.type.label(name), [model.metrics[name] for model in models])
@@ -37,7 +39,7 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
 
 
 def metric_row(label: str, metrics: list[Metric]) -> list[str]:
-    """The values of all models, and the change from the first model to the last one if there are several."""
+    """Return the values of all models, and the change from the first model to the last one if there are several."""
     change = metrics[-1].change_from(metrics[0]) if len(metrics) > 1 else ""
     return [label, *(metric.number for metric in metrics), change]
 
@@ -67,7 +69,7 @@ class EvaluationReport(Results):
         return {**facts, "metrics": metrics, **self.evaluation.to_dict(), **self.environment.to_dict()}
 
     def lines(self) -> list[str]:
-        """What was evaluated, and a table of its metrics and counts."""
+        """Return what was evaluated, and a table of metrics and counts."""
         rows: list[list[str]] = []
         for name, metric in self.evaluation.metrics.items():
             rows.append([metric.type.title(name), str(metric)])

@@ -41,7 +41,8 @@ class Command:
     def current(cls) -> "Command":
         """The command of this process, without tokens of the Hub."""
         program, *arguments = sys.argv
-        return cls(Path(program).name, tuple(without_tokens(arguments)))
+        is_module = Path(program).parts[-2:] == ("pumer_hf", "__main__.py")  # `python -m pumer_hf`
+        return cls("pumer-hf" if is_module else Path(program).name, tuple(without_tokens(arguments)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Command | None":
