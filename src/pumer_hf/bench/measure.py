@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from ..figures import duration, figure
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reduces_tokens
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
@@ -85,7 +86,9 @@ def measure_parts(
     report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
     progress.begin("reduction")
     report["reduction_share"] = {
-        name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
+        name: reduction_share(one.eager, batches[name])
+        for name, one in contenders.items()
+        if reduces_tokens(one.eager)
     }
     if settings.memory:
         peaks = {}
@@ -97,11 +100,6 @@ def measure_parts(
             **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES},
         }
     return report
-
-
-def reduces(model: Any) -> bool:
-    """Whether it is a model of ours that reduces tokens."""
-    return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
 
 
 def pools_only(model: Any) -> bool:
@@ -146,7 +144,7 @@ def expected_of_all(
     seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
     if settings.latency:
         seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
-    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
+    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces_tokens(one.eager))
     return seconds + (MEMORY * in_turn if settings.memory else 0)
 
 

@@ -98,7 +98,7 @@ def measured_batches(
     if "answers" in rows.column_names:
         rows = drop_unknown(rows, labels, "ignore", drop=False)  # such rows count as wrong
     length = min(VqaDataArguments().max_text_length, model.config.max_text_length)
-    with_map = model.reduction is not None and model.base_model.reducer.uses_prior
+    with_map = model.token_reduction.uses_prior
     collator, patch = VqaCollator(processor, labels, length, image_saliency=with_map), patch_size(model.config)
 
     def batches() -> Iterator[MeasuredBatch]:

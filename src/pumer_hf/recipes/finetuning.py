@@ -93,7 +93,7 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
 
 def finetuning_blocks(
     task: Task, model: ModelArguments, recipes: Path, given: Collection[str]
-) -> tuple[Path, dict[str, dict[str, Any]]]:
+) -> tuple[Path, dict[str, Any]]:
     """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
 
     Args:

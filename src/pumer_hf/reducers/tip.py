@@ -13,11 +13,11 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import OwnStart, ReductionConfig
+from .base import HEADS, OwnStart, ReductionConfig, chosen_heads
 from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 
-PRUNERS = ("mlp", "linear", "mean_attention", "first_attention")
+PRUNERS = ("mlp", "linear", *HEADS)
 PROJECTION_SIZE = 192
 START_TEMPERATURE = 0.07
 
@@ -27,8 +27,8 @@ class TipReductionConfig(PruningConfig):
     """Schedule of TiP. Its paper prunes 0.5 at three layers of each backbone (Section 4.3).
 
     Args:
-        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_attention"` or
-            `"first_attention"`, a linear layer on the attention that the text pays it, over all heads or the first.
+        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_head"` or
+            `"first_head"`, a linear layer on the attention that the text pays it, over all heads or the first.
         sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
             out. Not for retrieval with several candidates, where most pairs of a batch do not match.
@@ -106,7 +106,7 @@ class TipReducer(LearnedPruningReducer):
 
     @property
     def uses_attention(self) -> bool:  # type: ignore[override]
-        return self.config.pruner.endswith("attention")
+        return self.config.pruner in HEADS
 
     def fits(self, config: ReductionConfig) -> bool:
         return (
@@ -120,9 +120,7 @@ class TipReducer(LearnedPruningReducer):
         features = pair.image.states
         if self.uses_attention:
             assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-            heads = (
-                evidence.text_to_image[:, :1] if self.config.pruner == "first_attention" else evidence.text_to_image
-            )
+            heads = chosen_heads(evidence.text_to_image, self.config.pruner)
             # Times the number of tokens left, so that what an average one gets does not depend on it.
             num_left = (pair.image.mask > 0).sum(dim=1, keepdim=True)
             attention = ops.text_saliency(heads, pair.text.mask) * num_left

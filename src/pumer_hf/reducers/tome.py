@@ -12,15 +12,16 @@ from .base import Ratios, ReductionConfig, TokenReducer, share
 
 @dataclass(frozen=True)
 class ToMeReductionConfig(ReductionConfig):
-    """Schedule of ToMe. Its paper names every layer in `layers`.
+    """Schedule of ToMe, whose paper merges in every layer. It can work inside an image tower, too (`site="tower"`).
 
     Args:
-        layers: indices of the layers that reduce, ascending.
+        layers: indices of the layers that reduce, ascending; at site `"tower"` every layer, if left out.
         merge_ratio: part of the tokens coming in that a layer merges away, of the text as of the image, in [0, 1): one
             number for all layers or one per entry of `layers`. A layer can merge half of the tokens at most.
     """
 
     method: ClassVar[str] = "tome"
+    sites: ClassVar[tuple[str, ...]] = ("layers", "tower")
     ratios: ClassVar[tuple[str, ...]] = ("merge_ratio",)
 
     merge_ratio: Ratios

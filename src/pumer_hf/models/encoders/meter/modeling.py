@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
-from ....reducers import ReductionConfig
-from ....reducers.pumer import PuMerReductionConfig
+from ....reducers import AnyReduction
 from ....reducers.release import MeterReleaseReducer
 from ....tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
@@ -61,7 +60,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         roberta_id: str,
         *,
         image_size: int = 384,
-        reduction: ReductionConfig | dict[str, Any] | None = None,
+        reduction: AnyReduction = None,
         **config_overrides: Any,
     ) -> "PuMerMeterPreTrainedModel":
         """A model with pretrained towers and new cross-layers.
@@ -110,7 +109,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.image_projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.pairs = nn.ModuleList([PuMerMeterPair(config) for _ in range(config.num_hidden_layers)])
-        self.reducer = self.make_reducer(config.reduction)
+        self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
         self.pooled_size = config.hidden_size * 2
@@ -254,8 +253,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
     @property
     def image_tower_merge_ratio(self) -> float:
         """What the schedule in use merges away in each layer of the image tower, in [0, 1)."""
-        schedule = self.reduction
-        return schedule.image_tower_merge_ratio if isinstance(schedule, PuMerReductionConfig) else 0.0
+        part = self.config.schedule and self.config.schedule.at("tower")
+        return part.merge_ratio if part else 0.0
 
     def encode_image(self, pixel_values: Tensor | None) -> tuple[Tensor, Tensor]:
         """The image tower and its projection.

@@ -84,7 +84,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         super().__init__(config)
         self.embeddings = PuMerViltEmbeddings(config)
         self.encoder = PuMerViltEncoder(config)
-        self.reducer = self.make_reducer(config.reduction)
+        self.token_reduction.build()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
         self.pooled_size = config.hidden_size
