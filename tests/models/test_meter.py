@@ -30,6 +30,7 @@ from pumer_hf import (
     PuMerMeterProcessor,
 )
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.models.encoders.meter.modeling import MeterInputs
 from pumer_hf.models.encoders.meter.towers import resize_position_embeddings
 from pumer_hf.models.encoders.outputs import ATTENTIONS
 from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
@@ -80,8 +81,7 @@ def test_the_towers_equal_those_of_transformers(towers):
 
 def test_what_comes_into_the_pairs_is_the_towers_projected_plus_a_modality(towers):
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
-    text = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
-    pair = model.join(text, model.encode_image(inputs["pixel_values"])[0], inputs["attention_mask"], 1)
+    pair = model.embed(dict.fromkeys(MeterInputs.__annotations__) | inputs, image_token_type_idx=1)
     kinds = model.token_type_embeddings.weight
     image = model.vision_model(inputs["pixel_values"])[0] @ model.image_projection.weight.T
     torch.testing.assert_close(pair.image.states, image + model.image_projection.bias + kinds[1])
@@ -130,24 +130,24 @@ def test_the_image_layer_reads_the_text_that_came_into_the_pair():
     model = FAMILIES["meter"].model(schedule("pumer", "small")).meter
     seen = []
     for pair in model.pairs:
-        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1:3]))
+        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1]))
     outputs = model(**meter_inputs(), output_hidden_states=True)
     lengths = [9, *(text for text, _ in model.output_lengths(9, 17))]
-    for (context, mask), length, states in zip(seen, lengths, outputs.hidden_states, strict=False):
-        assert context.shape[1] == mask.shape[-1] == length
-        torch.testing.assert_close(context, states[:, :length])
+    for context, length, states in zip(seen, lengths, outputs.hidden_states, strict=False):
+        assert context.states.shape[1] == context.mask.shape[1] == length
+        torch.testing.assert_close(context.states, states[:, :length])
 
 
 def test_sequential_co_attention_reads_what_the_text_layer_made():
     model = FAMILIES["meter"].model(schedule("pumer", "small"), co_attention="sequential").meter
     seen = []
     for pair in model.pairs:
-        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1:3]))
+        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1]))
     outputs = model(**meter_inputs(), output_hidden_states=True)
     lengths = [text for text, _ in model.output_lengths(9, 17)]
-    for (context, mask), length, states in zip(seen, lengths, outputs.hidden_states[1:], strict=True):
-        assert context.shape[1] == mask.shape[-1] == length
-        torch.testing.assert_close(context, states[:, :length])
+    for context, length, states in zip(seen, lengths, outputs.hidden_states[1:], strict=True):
+        assert context.states.shape[1] == context.mask.shape[1] == length
+        torch.testing.assert_close(context.states, states[:, :length])
 
 
 def test_the_two_forms_of_co_attention_differ():
@@ -298,7 +298,7 @@ def test_parts_of_the_model(model_class, overrides):
     model = model_class(meter_config(**overrides))
     parts = {}
     for name, _ in model.named_parameters():
-        parts.setdefault(model.part_of(name), set()).add(name.removeprefix("meter.").split(".")[0])
+        parts.setdefault(model.parameter_group(name), set()).add(name.removeprefix("meter.").split(".")[0])
     assert parts["backbone"] == {"text_model", "vision_model", "token_type_embeddings"}
     assert parts["cross_modal"] == {"text_projection", "image_projection", "pairs", "text_pooler", "image_pooler"}
     assert parts.get("classifier", set()) <= {"classifier", "rank_output"}

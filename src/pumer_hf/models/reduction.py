@@ -134,7 +134,7 @@ class Reduction:
     def _fill(self, host: nn.Module, site: str, part: ReductionConfig | None) -> None:
         """Give a host the reducer for a part of a schedule: its own one if that can go on, else a new one."""
         old = host.reducer
-        if part is not None and old is not None and old.fits(part):
+        if part is not None and old is not None and old.accepts(part):
             old.config = part
             return
         if old is not None:

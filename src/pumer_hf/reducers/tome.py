@@ -1,4 +1,4 @@
-"""ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer. It knows of no text and no image."""
+"""ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer, of text and image alike."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
-from .base import Ratios, ReductionConfig, TokenReducer, share
+from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class ToMeReductionConfig(ReductionConfig):
 class ToMeReducer(TokenReducer):
     """Bipartite soft matching with tracked sizes and proportional attention (ToMe, Section 3).
 
-    A merged token is the mean of all that it holds, and weighs as much in attention as they did together: the mask
-    holds the sizes, so each `exp(score)` is multiplied by the size of its token, which is ToMe's `+ log s`.
+    A merged token is the mean of all tokens that it holds. Its weight in attention is its size, the number of these
+    tokens: `exp(score)` is multiplied by the size, which is ToMe's `+ log s`.
 
     Deviation: a token merges within its own modality, at the same ratio in both, where ToMe would match them across.
     METER has no joint sequence, and in ViLT the number of text tokens left would depend on the values.
@@ -44,15 +44,14 @@ class ToMeReducer(TokenReducer):
 
     def num_merges(self, layer: int, length: int) -> int:
         """How many of `length` tokens `layer` merges away."""
-        return num_merges(self.config.ratio("merge_ratio", layer), length)
+        return min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), ops.max_merges(length))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text - self.num_merges(layer, num_text), num_image - self.num_merges(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
-        text, text_matching = merge_similar(pair.text, evidence.text_keys, self.num_merges(layer, num_text))
-        image, image_matching = merge_similar(pair.image, evidence.image_keys, self.num_merges(layer, num_image))
+        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
+        image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
         trace = LayerTrace(
             layer=layer,
             num_text=text.mask.shape[1],
@@ -64,22 +63,24 @@ class ToMeReducer(TokenReducer):
         )
         return TokenPair(text, image), trace
 
-
-def num_merges(ratio: float, length: int) -> int:
-    """How many of `length` tokens to merge away, the part `ratio` in [0, 1) if so many can."""
-    return min(share(ratio, length), ops.max_merges(length))
+    def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching | None]:
+        """Merge the tokens of one modality. Inside an image tower there are none of the text, and nothing merges."""
+        num_tokens = tokens.mask.shape[1]
+        return merge_similar(tokens, keys, self.num_merges(layer, num_tokens)) if num_tokens else (tokens, None)
 
 
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
-    """Merge the most similar tokens of one modality. Each is then the mean of all that it holds, its mask says of how
-    many.
+    """Merge the most similar tokens of one modality.
+
+    A merged token is the mean of all original tokens that it holds, and its weight is their number. Padding leaves
+    first, and token 0 stays.
 
     Args:
-        tokens: padding leaves first, token 0 stays.
+        tokens: the tokens of the modality.
         keys: float (B, L, d), compared by cosine.
         num_merge: tokens to merge away, from 0 to [`ops.max_merges`].
     """
     length = tokens.mask.shape[1]
-    matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask > 0, num_merge))
-    sized = replace(tokens, mask=tokens.size.float())
+    matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask, num_merge))
+    sized = replace(tokens, weight=tokens.size.float())
     return sized.move(matching.positions(length), length - num_merge), matching

@@ -25,7 +25,7 @@ def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
         reduction.set([without_continuity(part) for part in reduction.schedule.parts])
     of_reducers = {id(parameter) for reducer in reduction.reducers.values() for parameter in reducer.parameters()}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) in of_reducers or model.part_of(name) == "classifier")
+        parameter.requires_grad_(id(parameter) in of_reducers or model.parameter_group(name) == "classifier")
 
 
 def without_continuity(part: ReductionConfig) -> ReductionConfig:
@@ -51,5 +51,5 @@ def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> l
             groups[part, decay] = {"params": [], "lr": args.learning_rate_of(part), "weight_decay": weight_decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[model.part_of(name), decays(name, parameter)]["params"].append(parameter)
+            groups[model.parameter_group(name), decays(name, parameter)]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]

@@ -1,17 +1,17 @@
 """What both model families share: the reducer in the model, and changing it after loading."""
 
-from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from ...reducers import ReductionConfig, TokenReducer
-from ...reducers.base import OwnStart
+from ...reducers.base import HasInit
 from ...reducers.release import ReleaseReducer
+from ...tokens import TokenPair
 from ..offload import execution_device, is_offloaded
 from ..reduction import ReducibleModel
-from .chunking import MIN_ROWS
+from .chunking import MIN_CHUNK
 from .plan import LayerPlan
 
 
@@ -35,7 +35,7 @@ class PuMerPreTrainedModel(ReducibleModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, OwnStart):
+        if isinstance(module, HasInit):
             module.reset()
 
     @property
@@ -66,7 +66,25 @@ class PuMerPreTrainedModel(ReducibleModel):
         """What `resize_images` does in a family."""
         raise NotImplementedError
 
-    def rows_at_once(self, batch_size: int, num_text: int, num_image: int) -> int | None:
+    def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
+        """What each reducible layer has to do in one forward.
+
+        Args:
+            pair: the tokens that come into the first one.
+            with_attentions: whether the layers return their attention probabilities.
+        """
+        batch_size, num_text = pair.text.mask.shape
+        chunk = self.chunk_size(batch_size, num_text, pair.image.mask.shape[1])
+        reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
+        plans = []
+        for index in range(last + 1):
+            reduces = reducer is not None and reducer.config.reduces(index)
+            # The heads read the [CLS] alone.
+            num_queries = 1 if self.config.pooled_only and index == last and not reduces else None
+            plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
+        return plans
+
+    def chunk_size(self, batch_size: int, num_text: int, num_image: int) -> int | None:
         """How many tokens a feed-forward part takes at once: as many as leave the last layer.
 
         So the layers before the reduction do not set the peak of the memory.
@@ -77,30 +95,15 @@ class PuMerPreTrainedModel(ReducibleModel):
             num_image: image tokens that come into it.
 
         Returns:
-            A number of tokens of the batch. None for all: where nothing is reduced, or by something that announces no
-            lengths, where gradients need it all, in compiled code, whose compiler plans the memory.
+            A number of tokens of the batch, or None for all. It is None if nothing is reduced; if gradients are
+            computed, which need all the states anyway; and in compiled code, as the compiler plans the memory.
         """
-        if self.base_model.reducer is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.token_reduction.reducers:
             return None
-        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
+        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_CHUNK)
 
-    def plan(self, layer: int, output_attentions: bool, rows: int | None) -> LayerPlan:
-        """What a layer has to do; `rows` as from [`rows_at_once`]."""
-        reducer = self.base_model.reducer
-        if reducer is None or not reducer.config.reduces(layer):
-            return LayerPlan(output_attentions=output_attentions, rows=rows, num_queries=self.num_queries(layer))
-        return LayerPlan(partial(reducer, layer), reducer.uses_attention, output_attentions, rows)
-
-    def num_queries(self, layer: int) -> int | None:
-        """How many tokens of each modality a layer computes, the first ones: with `config.pooled_only` the [CLS] alone
-        in the last layer; None for all.
-        """
-        last = layer == self.config.num_reducible_layers - 1
-        reduces = self.base_model.reducer is not None and self.base_model.reducer.config.reduces(layer)
-        return 1 if self.config.pooled_only and last and not reduces else None
-
-    def part_of(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
-        """Which part of the model a parameter belongs to; the parts can learn at different rates (PuMer, Table 5)."""
+    def parameter_group(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
+        """Which part of the model a parameter belongs to. The parts can learn at different rates (PuMer, Table 5)."""
         _, in_backbone, name = f".{parameter_name}".partition(f".{self.base_model_prefix}.")
         if self.base_model is self:
             name = parameter_name

@@ -1,8 +1,10 @@
-"""What METER changes about its towers: CLIP's image tower, where tokens can merge, and position embeddings for another
-image size.
+"""What METER changes about its towers: CLIP's image tower, where tokens can be reduced, and position embeddings for
+another image size.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -13,11 +15,13 @@ from transformers import initialization as init
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
 from .... import ops
-from ....reducers.tome import merge_similar, num_merges
-from ....tokens import Tokens
-from ..attention import attend, key_mask, mean_over_heads, split_heads
-from ..chunking import reduction_region, tokenwise
+from ....reducers import TokenReducer
+from ....tokens import Evidence, TokenPair, Tokens
+from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
+from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
+from ..plan import LayerPlan
+from ..profiling import reduction_region
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
@@ -25,75 +29,70 @@ POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
-    Modifications: with a merge ratio, similar tokens merge between attention and feed-forward part. A merged token is
-    the mean of the patches that it holds, and is attended to as much as that many tokens (ToMe,
-    https://arxiv.org/abs/2210.09461, Section 3).
+    Modifications: a reducer can act between attention and feed-forward part, with the keys of the self-attention. If
+    it gives tokens a weight, the layers after it attend to each token as much as its weight says.
     """
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
+    kernel = AttentionKernel()
+
+    def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair]:
         """
         Args:
             states: float (B, L, D), the [CLS] first.
-            source: long (B, 1 + P), which token holds the [CLS] and each patch.
-            merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
-            rows: how many tokens the feed-forward part takes at once; None for all.
+            pair: the same tokens, without states, as its image; its text has no tokens.
+            plan: what to do.
 
         Returns:
-            The states that are left and their source, in the same form.
+            The states that are left; and their tokens, without states.
         """
-        if merge_ratio == 0:
+        if plan.reducer is None and pair.image.weight is None:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
-            return tokenwise(self.feed_forward, states + attended, rows), source
-        length = states.shape[1]
-        sizes = ops.group_sizes(source, length).float()
-        attended, keys = self.attend(self.layer_norm1(states), sizes)
+            return tokenwise(self.feed_forward, states + attended, plan.chunk), pair
+        attended, keys = self.attend(replace(pair.image, states=self.layer_norm1(states)))
         states = states + attended
-        with reduction_region():
-            tokens, _ = merge_similar(Tokens(states, sizes, source), keys, num_merges(merge_ratio, length))
-        return tokenwise(self.feed_forward, tokens.states, rows), tokens.source
+        if plan.reducer is not None:
+            with reduction_region():
+                pair = TokenPair(pair.text, replace(pair.image, states=states))
+                evidence = Evidence(None, keys.new_empty(len(keys), 0, keys.shape[-1]), keys, states.dtype)
+                pair, _ = plan.reducer(plan.index, pair, evidence)
+                states, pair = pair.image.states, pair.without_states()
+        return tokenwise(self.feed_forward, states, plan.chunk), pair
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """The feed-forward part with its residual, of each token by itself."""
         return states + self.mlp(self.layer_norm2(states))
 
-    def attend(self, states: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Self-attention of the states (B, L, D), in which the weight of a token is its size (B, L).
+    def attend(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Self-attention, in which each token counts as much as its weight.
 
         Returns:
             The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
         """
         own = self.self_attn
-        query, key, value = (
-            split_heads(project(states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj)
+        heads = Heads(
+            *(split_heads(project(tokens.states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj))
         )
         dropout = own.dropout if self.training else 0.0
         explicit = own.config._attn_implementation == "eager"
-        context, _ = attend(query, key, value, key_mask(sizes, padded=False), dropout, explicit)
-        return own.out_proj(context), mean_over_heads(key.detach())
+        context, _ = self.kernel.attend(heads, tokens.key_mask(), dropout, explicit)
+        return own.out_proj(context), mean_over_heads(heads.key.detach())
 
 
 class PuMerMeterVisionEncoder(nn.Module):
-    """The layers of CLIP's image tower."""
+    """The layers of CLIP's image tower; the model runs them."""
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__()
         self.layers = nn.ModuleList([PuMerMeterVisionLayer(config) for _ in range(config.num_hidden_layers)])
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
-        """As of [`PuMerMeterVisionLayer`], for all layers."""
-        for layer in self.layers:
-            states, source = layer(states, source, merge_ratio, rows)
-        return states, source
-
 
 class PuMerMeterVisionModel(CLIPPreTrainedModel):
     """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
 
-    Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
-    tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
-    CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position
-    embeddings of a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn
-    where things are.
+    Modifications: its `reducer` can act in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to
+    all tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less
+    than CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position embeddings of
+    a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn where things are.
     """
 
     config: CLIPVisionConfig
@@ -108,6 +107,7 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = PuMerMeterVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.reducer: TokenReducer | None = None
         self.post_init()
 
     @torch.no_grad()
@@ -118,37 +118,29 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(
-        self, pixel_values: Tensor, merge_ratio: float = 0.0, rows: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan] | None = None) -> tuple[Tensor, Tensor]:
         """
         Args:
             pixel_values: float (B, 3, image_size, image_size).
-            merge_ratio: part of the tokens that each layer merges away, in [0, 1).
-            rows: how many tokens a feed-forward part takes at once; None for all.
+            plans: what each layer has to do; None for CLIP's own layers.
 
         Returns:
-            The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
-            of them holds the [CLS] and each patch.
+            The [CLS] and the patches, float (B, L, D), in raster order if nothing was reduced; and long (B, 1 + P),
+            which of them holds the [CLS] and each patch.
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
-        source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
-        states, source = self.encoder(states, source, merge_ratio, rows)
-        return self.post_layernorm(states), source
-
-    def output_lengths(self, merge_ratio: float) -> list[int]:
-        """Tokens that leave each layer, [CLS] included. Depends on nothing else."""
-        length, lengths = self.embeddings.num_positions, []
-        for _ in self.encoder.layers:
-            length -= num_merges(merge_ratio, length)
-            lengths.append(length)
-        return lengths
+        pair = TokenPair(Tokens.initial(states[:, :0]), Tokens.initial(states)).without_states()
+        plans = [LayerPlan(index) for index in range(len(self.encoder.layers))] if plans is None else plans
+        for layer, plan in zip(self.encoder.layers, plans, strict=True):
+            states, pair = layer(states, pair, plan)
+        return self.post_layernorm(states), pair.image.source
 
 
 def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
-    """The tokens of an image that the tower has encoded, all real and of one weight.
+    """The tokens of an image that the tower has encoded. All are real and count the same.
 
-    Tokens that were merged are in no raster any more (`Tokens.grid`), and their `prior` is the mean of what they hold.
+    If tokens were merged, they form no raster any more (`Tokens.grid`), and the `prior` of each is the mean over the
+    patches that it holds.
 
     Args:
         states: float (B, L, D).
@@ -160,18 +152,18 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
         ValueError: tokens were merged, and there is no `source`.
     """
     length, num_positions = states.shape[1], 1 + grid[0] * grid[1]
-    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
     if length == num_positions:
-        return Tokens.initial(states, mask, prior, grid)
+        return Tokens.initial(states, prior=prior, grid=grid)
     if source is None:
         raise ValueError(
             f"image_embeds has {length} tokens for {num_positions - 1} patches and the [CLS]: give image_source too, "
             "which encode_image makes"
         )
     if prior is not None:
-        weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.bool), length)
-        prior = ops.group_sums(weights * prior, source, length)
-    return Tokens(states, mask, source, prior)
+        mean_weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.float32), length)
+        prior = ops.group_sums(mean_weights * prior, source, length)
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    return Tokens(states, mask, source, prior=prior, padded=False)
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
