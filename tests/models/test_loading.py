@@ -133,7 +133,7 @@ def test_a_field_of_a_wrong_type(folder):
 
 def test_a_method_that_learns_may_be_given_to_a_checkpoint_without_it(folder):
     model, _ = load_checkpoint(str(folder), {"method": "tip", "layers": [1], "prune_ratio": 0.5})
-    assert model.reduction.method == "tip"
+    assert model.reduction.at("layers").method == "tip"
 
 
 @pytest.mark.parametrize("head", HEADS)
@@ -145,7 +145,7 @@ def test_the_advised_schedule_has_layers_that_the_model_has(depth, family, head)
     with torch.device("meta"):
         model = getattr(tiny, head)(tiny.config(num_hidden_layers=depth, **two))
     advised = fitting_schedule(model)
-    assert model.config.checked(advised) == advised
+    assert model.config.checked(advised).to_dict() == advised
     paper = preset(family, HEADS[head])
     if depth == FULL_DEPTH[family]:
         assert advised == paper

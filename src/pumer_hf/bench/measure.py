@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from ..figures import duration, figure
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reduces_tokens
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
@@ -85,7 +86,9 @@ def measure_parts(
     report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
     progress.begin("reduction")
     report["reduction_share"] = {
-        name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
+        name: reduction_share(one.eager, batches[name])
+        for name, one in contenders.items()
+        if reduces_tokens(one.eager)
     }
     if settings.memory:
         peaks = {}
@@ -99,14 +102,9 @@ def measure_parts(
     return report
 
 
-def reduces(model: Any) -> bool:
-    """Whether it is a model of ours that reduces tokens."""
-    return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
-
-
 def pools_only(model: Any) -> bool:
     """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
-    return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
+    return isinstance(model, PuMerPreTrainedModel) and model.pools_only
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def expected_of_all(
     seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
     if settings.latency:
         seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
-    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
+    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces_tokens(one.eager))
     return seconds + (MEMORY * in_turn if settings.memory else 0)
 
 

@@ -24,6 +24,7 @@ from ..models.encoders.meter import PuMerMeterConfig, PuMerMeterProcessor
 from ..models.encoders.vilt import PuMerViltConfig
 from ..models.families import FAMILIES
 from ..models.loading import load_whole, naming, saved_config
+from ..reducers import AnyReduction
 from .recipe import ModelArguments
 
 
@@ -125,9 +126,7 @@ def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrained
             weights[name][len(value) :] = value[-1]
 
 
-def load_model(
-    source: str, reduction: dict[str, Any] | None, task: Task = VQA, *, flag: str = "model"
-) -> PuMerPreTrainedModel:
+def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: str = "model") -> PuMerPreTrainedModel:
     """A model of either family that was trained for a task, with another reduction than it was saved with.
 
     Args:

@@ -26,7 +26,7 @@ from ..hub.push import push_folder
 from ..images import DataError
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..reducers import METHODS, parse_reduction
+from ..reducers import METHODS
 from ..reducers.pruning import LearnedPruningReducer
 from ..reducers.tip import TipReductionConfig
 from ..release import needs_wheel
@@ -299,22 +299,27 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
-    schedule = parse_reduction(recipe.reduction)
-    learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
+    parts = () if recipe.schedule is None else recipe.schedule.parts
+    learns = any(issubclass(METHODS[part.method], LearnedPruningReducer) for part in parts)
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
         raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
     has_map = isinstance(recipe.data, VqaDataArguments) and recipe.data.image_saliency
-    if schedule is not None and METHODS[schedule.method].uses_prior and not has_map:
-        raise ValueError(
-            f"reduction.method={schedule.method!r} needs data.image_saliency, which VQA on digit scenes has"
-        )
-    if not isinstance(schedule, TipReductionConfig):
-        return
-    if isinstance(collator, RetrievalCollator) and schedule.contrastive_weight > 0:
+    for part in parts:
+        if METHODS[part.method].uses_prior and not has_map:
+            raise ValueError(
+                f"reduction.method={part.method!r} needs data.image_saliency, which VQA on digit scenes has"
+            )
+        if isinstance(part, TipReductionConfig):
+            check_tip(part, teacher, collator)
+
+
+def check_tip(part: TipReductionConfig, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
+    """Raise `ValueError` if a loss of TiP cannot be computed."""
+    if isinstance(collator, RetrievalCollator) and part.contrastive_weight > 0:
         raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
-    if teacher.base_model_prefix == "vilt" and teacher.config.max_image_length > 0 < schedule.continuity_weight:
+    if teacher.base_model_prefix == "vilt" and teacher.config.max_image_length > 0 < part.continuity_weight:
         raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
 
 

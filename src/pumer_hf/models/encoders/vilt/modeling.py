@@ -87,7 +87,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.embeddings = PuMerViltEmbeddings(config)
         self.kernel = KERNELS[config.semantics]()
         self.encoder = PuMerViltEncoder(config, self.kernel)
-        self.reducer = self.make_reducer(config.reduction)
+        self.token_reduction.build()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
         self.pooled_size = config.hidden_size
