@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from PIL import Image
+from tiny import noise
 from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf.explain.counts import LayerCounts, layer_counts, patches_sentence
 from pumer_hf.explain.prediction import encode, run
 from pumer_hf.reducers import parse_method
 
-SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
+SCENE = noise()
 TOME = {"method": "tome", "layers": [0, 2], "merge_ratio": 0.3}
 SCHEDULES = {
     "pumer": REDUCTION,

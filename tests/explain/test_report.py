@@ -4,7 +4,7 @@ import json
 
 import pytest
 from PIL import Image
-from tiny import WIDTH
+from tiny import WIDTH, noise
 from tiny_tasks import LABELS, REDUCTION, save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -15,7 +15,7 @@ from pumer_hf.models.loading import load_checkpoint
 
 @pytest.fixture
 def scene(tmp_path):
-    Image.effect_noise((48, 48), 90).convert("RGB").save(tmp_path / "scene.png")
+    noise().save(tmp_path / "scene.png")
     return str(tmp_path / "scene.png")
 
 

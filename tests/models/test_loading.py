@@ -6,7 +6,7 @@ import shutil
 import pytest
 import tiny_models
 import torch
-from PIL import Image
+from tiny import noise
 from tiny_tasks import save_tiny
 from transformers.utils import logging
 
@@ -36,7 +36,7 @@ def folder(saved, tmp_path):
 
 
 def draw(path):
-    Image.effect_noise((48, 48), 90).convert("RGB").save(path)
+    noise().save(path)
 
 
 def change_config(folder, change):

@@ -297,6 +297,7 @@ def test_retrieval_and_two_images_run():
     assert [trace.image_index for trace in two(**inputs).reduction] == [0, 1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("reduction", [TOWER, pytest.param(EXTREME, marks=pytest.mark.slow)], ids=["small", "extreme"])
 def test_compiles_without_graph_break_forward_and_backward(reduction):
     torch.compiler.reset()
@@ -308,6 +309,7 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_exports():
     model, inputs = METER.model(TOWER), meter_inputs()
     exported = torch.export.export(model, (), kwargs=inputs).module()

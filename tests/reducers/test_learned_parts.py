@@ -80,6 +80,7 @@ def test_a_process_finds_the_texts_of_its_images_among_those_of_all(monkeypatch)
         torch.testing.assert_close(found, -whole[2 * rank : 2 * rank + 2].mean())
 
 
+@pytest.mark.integration  # starts processes
 def test_the_contrast_is_with_the_texts_of_all_processes(tmp_path):
     generator = torch.Generator().manual_seed(0)
     text, image = (torch.randn(4, 3, generator=generator, requires_grad=True) for _ in range(2))
