@@ -48,7 +48,7 @@ def test_convert(as_file, released, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "ve"], "task='ve': the checkpoint has no head for it"),
+        (["--task", "ve"], "task='snli_ve': the checkpoint has no head for it"),
         (["--config", "{"], "--config='{': not valid JSON"),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--processor", "no/such"], "processor='no/such' does not load"),

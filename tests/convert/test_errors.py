@@ -192,7 +192,7 @@ def test_the_kind_can_be_forced(tmp_path):
     ("arguments", "message"),
     [
         ({"task": "captioning"}, "task='captioning': choose one of pretrain, vqa"),
-        ({"task": "snli_ve"}, "task='ve': the checkpoint has no head for it; the heads it has: vqa"),
+        ({"task": "snli_ve"}, "task='snli_ve': the checkpoint has no head for it; the heads it has: vqa"),
         ({"image_size": 33}, "image_size=33 is not a multiple of the patch size 8"),
         ({"config": {"co_attention": "parallel"}}, "config.co_attention is no field of PuMerViltConfig"),
         ({"config": {"hidden_size": 24, "num_attention_heads": 2}}, "of a wrong shape"),

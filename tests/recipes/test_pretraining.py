@@ -41,7 +41,7 @@ def recipe(tmp_path):
             **flags,
         }
         words = [word for name, value in values.items() for word in (f"--{name}", value)]
-        return parse_recipe(SNLI_VE.arguments, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words)
+        return parse_recipe(SNLI_VE, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words)
 
     return make
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image as PILImage
@@ -24,6 +24,9 @@ class Collator:
     `teacher_logits` float (B, C) if they have them. Several texts or images per row make one more dimension, the
     second.
     """
+
+    texts_match: ClassVar[bool] = True
+    """Whether each text is about its image; not so if most texts are wrong candidates."""
 
     processor: ProcessorMixin
     labels: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from ..bench.output import check_output, finish
 from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
+from ..data.tasks import TASKS
 from ..data.vqa import VQA
 from ..figures import figure
 from ..folders import check_file, check_writable
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
-from .cards import RECIPE_NAME, TASKS
+from .cards import RECIPE_NAME
 from .finetuning import paper_recipe
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
 from .record import recorded_inputs
@@ -31,7 +33,7 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
 
     Args:
         description: for `--help`.
-        recipes: the folder with the recipe files to use when the command line names none, `<DIGIT_SCENES>/pumer.yaml`.
+        recipes: the folder of the recipes on digit scenes, which are used if the command line names no recipe file.
         arguments: the command line; default `sys.argv[1:]`.
     """
     args, rest = build_parser(description).parse_known_args(arguments)
@@ -40,15 +42,16 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        data_class, default = only_split(task.arguments, args.split), recipes / DIGIT_SCENES[args.task] / RECIPE_NAME
-        recipe = parse_recipe(data_class, default, [*([args.recipe] if args.recipe else []), *rest])
+        one_split = replace(task, arguments=only_split(task.arguments, args.split))
+        default = recipes / task.scenes_folder / RECIPE_NAME
+        recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *rest])
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
             if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
-                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task.arguments)["training"]
+                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
-            recipe = parse_recipe(data_class, default, [*flags, *rest])
+            recipe = parse_recipe(one_split, default, [*flags, *rest])
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
         check_text_length(recipe.data.max_text_length, model)
@@ -68,15 +71,6 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         length = recipe.data.max_text_length
         facts = {"model": args.model, "task": task.name, "split": args.split, "max_text_length": length}
         print(*evaluation_lines(facts, report), finish({**facts, **report}, args.output), sep="\n")
-
-
-DIGIT_SCENES = {
-    "vqa": "digit_scenes",
-    "nlvr2": "digit_scenes_nlvr2",
-    "snli_ve": "digit_scenes_snli_ve",
-    "retrieval": "digit_scenes_retrieval",
-}
-"""The folder of each task's recipe on digit scenes."""
 
 
 def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:

@@ -19,7 +19,7 @@ from ..data.downloads import check_downloaded
 from ..data.task import Task
 from ..inputs import TEXT_LENGTH
 from ..models.families import FAMILIES
-from ..models.loading import data_of_paper, naming, schedule_of
+from ..models.loading import naming, schedule_of
 from .build import trained_backbone
 from .recipe import (
     ModelArguments,
@@ -67,10 +67,10 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
     named, flags = split_command(arguments)
     given = given_flags(flags)
     own = [name for name in OWN_DATA if name in given]
-    start = read_blocks(named or default, task.arguments)
+    start = read_blocks(named or default, task)
     if not own or (named is not None and not is_for_scenes(start["data"])):
-        return parse_recipe(task.arguments, default, arguments)
-    values, _ = parse_flags(start, task.arguments, flags, default)
+        return parse_recipe(task, default, arguments)
+    values, _ = parse_flags(start, task, flags, default)
     model, recipes = model_block(values), default.parents[2]
     source = model.teacher or model.checkpoint
     if named is not None:
@@ -85,7 +85,7 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
     path, blocks = finetuning_blocks(task, model, recipes, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
         blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
-    recipe = make_recipe(blocks, task.arguments, flags, default)
+    recipe = make_recipe(blocks, task, flags, default)
     if recipe.training.process_index == 0:
         print(f"No recipe file is named: the recipe is made from {source} and from {shown(path)}; flags override it.")
     return replace(recipe, fitted=tuple(name for name in FITTED if name not in given))
@@ -125,7 +125,7 @@ def given_flags(flags: Sequence[str]) -> set[str]:
 
 def paper_recipe(recipes: Path, backbone: str, task: Task) -> Path:
     """The file with the paper's recipe for a family and a task, in the folder of all recipes."""
-    return recipes / backbone / data_of_paper(task.name) / "pumer.yaml"
+    return recipes / backbone / task.paper_folder / "pumer.yaml"
 
 
 def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
         task: that the file is for.
         given: the flags of the command line, which the teacher's part of the block does not override.
     """
-    block = read_blocks(path, task.arguments)["training"]
+    block = read_blocks(path, task)["training"]
     block |= {"output_dir": f"outputs/own-data-{task.name}"}
     block |= {
         "teacher_training": {name: value for name, value in block["teacher_training"].items() if name not in given}
@@ -186,7 +186,7 @@ def other_command(reason: str, task: Task, model: ModelArguments, recipes: Path,
             f"{reason}, so leave that file out; the recipe is then made from the model:\n"
             f"  {shlex.join([*command, *flags])}"
         )
-    checkpoint = read_blocks(paper_recipe(recipes, model.backbone, task), task.arguments)["model"]["checkpoint"]
+    checkpoint = read_blocks(paper_recipe(recipes, model.backbone, task), task)["model"]["checkpoint"]
     scratch = recipes / model.backbone / "own_data" / "scratch.yaml"
     return ValueError(
         f"{reason}, so choose one of two commands:\n"

@@ -105,6 +105,8 @@ class LearnedPruningReducer(PruningReducer):
     worth keeping.
     """
 
+    learns = True
+
     def __init__(self, config: PruningConfig, width: int):
         super().__init__(config, width)
         ratios = {str(layer): config.ratio("prune_ratio", layer) for layer in config.layers}
