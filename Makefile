@@ -1,5 +1,5 @@
 # make demo: train a ViLT and distil a faster PuMer-ViLT from it, on real handwritten digits.
-# make test: run the tests.
+# make test: run the tests; make test-unit: only the quick ones.
 # Each sets up what it needs in $(VENV). On Linux without a GPU,
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo` saves the CUDA packages (several GB).
 
@@ -12,13 +12,14 @@ PIP = $(PIP_INSTALL) --constraint $(CONSTRAINTS)
 PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-slow test-lowest test-newest pins mutants quality style
+.PHONY: help install install-dev demo test test-unit test-slow test-lowest test-newest pins mutants quality style
 
 help:
 	@echo "make demo        train teacher and student on digit scenes (minutes on two cores);"
 	@echo "                 ARGS=--resume continues an interrupted run,"
 	@echo "                 ARGS='--output_dir outputs/again' begins another one"
 	@echo "make test        run the tests"
+	@echo "make test-unit   run the quick ones of them, at each save (at most 3 minutes on two cores)"
 	@echo "make test-slow   run the slow tests too"
 	@echo "make test-lowest run the tests on the lowest versions that are declared (Python 3.10 or 3.11), in .venv-lowest"
 	@echo "make test-newest run the tests on the newest versions there are, in .venv-newest"
@@ -49,6 +50,9 @@ demo: install
 
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses auto
+
+test-unit: install-dev
+	$(BIN)/python -m pytest --numprocesses auto -m unit
 
 test-slow: install-dev
 	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"

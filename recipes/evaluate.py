@@ -8,9 +8,7 @@
 `-o FILE.json` writes the metrics to a file. Further flags are those of the recipe (`train_vqa.py --help` lists them).
 """
 
-from pathlib import Path
-
 from pumer_hf.recipes.evaluation import evaluate_recipe
 
 if __name__ == "__main__":
-    evaluate_recipe(__doc__ or "", recipes=Path(__file__).parent / "vilt")
+    evaluate_recipe(__doc__ or "")

@@ -8,10 +8,7 @@
 Writes `teacher/` and `student/`, which load with `AutoModel.from_pretrained`, and `results.json`.
 """
 
-from pathlib import Path
-
-from pumer_hf.data.vqa import VQA
 from pumer_hf.recipes.runner import run_recipe
 
 if __name__ == "__main__":
-    run_recipe(VQA, default=Path(__file__).parent / "vilt" / "digit_scenes" / "pumer.yaml")
+    run_recipe("vqa")

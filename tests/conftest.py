@@ -3,6 +3,7 @@
 import gc
 import os
 import warnings
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -14,6 +15,21 @@ import torch
 torch.set_num_threads(1)
 
 pytest_plugins = ["tiny_training"]
+
+TESTS = Path(__file__).parent
+UNIT = ("test_ops.py", "test_tokens.py", "test_configuration.py", "reducers", "models", "data", "metrics")
+"""The files and folders of the unit tests, those that `make test-unit` runs at each save."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by marker
+def pytest_collection_modifyitems(items):
+    """Mark each test as `unit` or `integration`. A slow test is never a unit test."""
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        if item.path.relative_to(TESTS).parts[0] in UNIT and not marks & {"slow", "integration"}:
+            item.add_marker("unit")
+        elif "integration" not in marks:
+            item.add_marker("integration")
 
 
 @pytest.fixture

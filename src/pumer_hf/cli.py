@@ -7,4 +7,5 @@ from pumer_hf_cli import COMMANDS, build_parser, main
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 if __name__ == "__main__":
+    sys.argv[0] = "pumer-hf"  # as in __main__.py
     sys.exit(main())

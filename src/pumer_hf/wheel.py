@@ -13,6 +13,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from .editable import check_editable
+from .recipe_files import IN_PACKAGE, PATTERN, recipe_folder
 from .release import PACKAGE
 
 SUFFIXES = (".py", ".typed", ".jinja")
@@ -66,12 +67,15 @@ def installation() -> Distribution:
 
 
 def code_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
-    """The files of the package by their path in the wheel."""
+    """Yield the files of the package by their path in the wheel: the code, and the recipe files."""
     root = Path(__file__).parents[1]
     for package in (installed.read_text("top_level.txt") or "").split():
         for path in sorted((root / package).rglob("*")):
             if path.suffix in SUFFIXES:
                 yield path.relative_to(root).as_posix(), path.read_bytes()
+    recipes = recipe_folder()
+    for path in sorted(recipes.glob(PATTERN)):
+        yield f"{IN_PACKAGE}/{path.relative_to(recipes).as_posix()}", path.read_bytes()
 
 
 def metadata_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:

@@ -22,10 +22,14 @@ from .export import Export
 from .measure import Measure
 from .push import Push
 from .spelling import check_spelling
+from .train import Evaluate, Train
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
-COMMANDS: tuple[Command, ...] = (Convert(), Bench(), Export(), Explain(), Measure(), Demo(), Card(), Push())
+COMMANDS: tuple[Command, ...] = (
+    *(Train(), Evaluate(), Convert(), Bench(), Export()),
+    *(Explain(), Measure(), Demo(), Card(), Push()),
+)
 
 
 class PrintVersion(argparse.Action):
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         args.chosen.check(args)
         args.chosen.run(args)
-    except (ValueError, OSError, ImportError) as error:  # ImportError: an extra is not installed
+    except args.chosen.user_errors as error:
         print(f"pumer-hf {args.command}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

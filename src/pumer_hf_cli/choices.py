@@ -6,7 +6,7 @@ DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
 KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-PAPER_TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
+TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
 
 
 def in_words(choices: tuple[object, ...]) -> str:

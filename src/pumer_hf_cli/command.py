@@ -15,6 +15,8 @@ class Command(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
     example: ClassVar[str]
+    user_errors: ClassVar[tuple[type[Exception], ...]] = (ValueError, OSError, ImportError)
+    """What `run` raises where the user can mend something; `ImportError` if an extra is not installed."""
 
     @abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -29,10 +29,14 @@ def check_spelling(
 
 
 def check_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """End the program at a word that argparse would take for a flag, if no flag of the parser begins so."""
+    """End the program at a word that argparse would take for a flag, if no flag of the parser begins so.
+
+    The words after the first argument of a command that passes the rest on, such as `train`, are not the parser's.
+    """
     flags = [flag for action in parser._actions for flag in action.option_strings]
+    passes_on = any(action.nargs == argparse.REMAINDER for action in parser._actions)
     for word in words:
-        if word == "--":  # what follows is no flag
+        if word == "--" or (passes_on and not word.startswith("-")):  # what follows is no flag of the parser
             return
         flag = word.partition("=")[0]
         if not flag.startswith("--") or " " in word or any(known.startswith(flag) for known in flags):

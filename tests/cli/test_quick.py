@@ -139,7 +139,7 @@ def test_choices_are_the_true_ones():
     assert tuple(DTYPES) == choices.DTYPES
     assert choices.MATMUL_PRECISIONS == MATMUL_PRECISIONS
     assert tuple(TABLES) == choices.PAPER_TABLES
-    assert tuple(TASKS) == choices.PAPER_TASKS
+    assert tuple(TASKS) == choices.TASKS
     assert tuple(LAYOUTS) == choices.KINDS
     assert ("pretrain", *TASKS) == choices.CONVERT_TASKS
 

@@ -10,6 +10,8 @@ from tiny_models import FAMILIES, REDUCTIONS, gradients, inputs_of, loss_of, sch
 
 from pumer_hf.bench.contenders import random_inputs
 
+pytestmark = pytest.mark.integration
+
 
 def is_quick(family, name):
     return name == "pumer-small" or (family == "vilt" and (name == "pumer-extreme" or not name.endswith("extreme")))

@@ -86,9 +86,8 @@ def test_commands_are_understood(monkeypatch, tmp_path):
             assert words[:2] == ["accelerate", "launch"]
             assert all((ROOT / word).is_file() for word in words if word.startswith("recipes/"))
             flags = words[words.index("recipes/train_vqa.py") + 1 :]
-            default = ROOT / "recipes/vilt/digit_scenes/pumer.yaml"
             flags = [pretrained if flag == "dandelin/vilt-b32-mlm" else flag for flag in flags]
-            recipe = training_recipe(VQA, default, flags)
+            recipe = training_recipe(VQA, flags)
             assert recipe.data.train_file
             assert recipe.model.config or recipe.model.checkpoint
 

@@ -1,6 +1,7 @@
 """The wheel that models and Spaces carry is the one that setuptools would build, and it works."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from builds import ROOT, built, copy_of
 from pumer_hf import wheel
 from pumer_hf.wheel import make_wheel
 
-SOURCES = ("src", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+SOURCES = ("src", "recipes", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +74,15 @@ def test_it_tells_nothing_of_this_machine(made):
         assert str(ROOT).encode() not in content, name
 
 
-def test_it_installs_and_runs_and_makes_itself_again(made, tmp_path):
-    """As for somebody who has the wheel alone: no clone, no index."""
-    target = tmp_path / "target"
+def install(archive, folder):
+    """Install a wheel into a folder, as somebody does who has the wheel alone: no clone, no index."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps"]
-    subprocess.run([*pip, "--quiet", "--target", str(target), str(made)], check=True)
+    subprocess.run([*pip, "--quiet", "--target", str(folder), str(archive)], check=True)
+    return folder
+
+
+def test_it_installs_and_runs_and_makes_itself_again(made, tmp_path):
+    target = install(made, tmp_path / "target")
     (listed,) = [text.decode() for name, text in contents(made).items() if name.endswith("/entry_points.txt")]
     module, function = re.search(r"^pumer-hf = ([\w.]+):(\w+)$", listed, re.MULTILINE).groups()
     code = f"""
@@ -97,6 +102,78 @@ def test_it_installs_and_runs_and_makes_itself_again(made, tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout == made.read_bytes()
+
+
+# What its user can do without the repository
+
+
+def test_it_holds_the_recipes_and_nothing_of_the_laboratory(official):
+    held = contents(official)
+    recipes = {name.removeprefix("pumer_hf/recipes/files/") for name in held if name.endswith(".yaml")}
+    assert recipes == {path.relative_to(ROOT / "recipes").as_posix() for path in ROOT.glob("recipes/*/*/*.yaml")}
+    assert "vilt/digit_scenes/pumer.yaml" in recipes
+    folders = {part for name in held for part in name.split("/")[:-1]}
+    assert folders.isdisjoint({"laboratory", "study", "benchmarks", "tests", "accelerate"})
+
+
+@pytest.fixture(scope="module")
+def installed(official, tmp_path_factory):
+    return install(official, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture
+def pumer_hf(installed, tmp_path):
+    """Runs the command of the installed wheel in an empty folder, far from the repository."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "pumer_hf", *words],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(installed)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_it_trains_and_evaluates(pumer_hf, tmp_path):
+    scenes = ["--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
+    batches = ["--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4", "--use_cpu", "true"]
+    steps = ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--benchmark_seconds", "0.05"]
+    process = pumer_hf("train", "vqa", *scenes, *batches, *steps, "--output_dir", "run")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["command"].startswith("pumer-hf train vqa --train_scenes 8 ")
+    process = pumer_hf("evaluate", "vqa", "--model", "run/student", *scenes, *batches)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("run/student, task vqa, split test:\n")
+
+
+def test_what_is_wrong_in_a_flag_is_one_line(pumer_hf):
+    process = pumer_hf("train", "vqa", "--max_stepz", "1")
+    assert (process.returncode, process.stdout) == (1, "")
+    assert process.stderr.splitlines() == [
+        "pumer-hf train vqa: error: unknown argument '--max_stepz': did you mean --max_steps?"
+    ]
+
+
+def test_own_data_alone_are_an_error_with_two_commands(pumer_hf):
+    """The second of them names a recipe file of the repository, which the wheel has too."""
+    process = pumer_hf("train", "vqa", "--train_file", "gone.jsonl", "--validation_file", "gone.jsonl")
+    finetune, scratch = (line.partition(": ")[2] for line in process.stderr.splitlines()[1:])
+    assert finetune.startswith("pumer-hf train vqa --checkpoint dandelin/vilt-b32-mlm --train_file")
+    assert scratch.startswith("pumer-hf train vqa recipes/vilt/own_data/scratch.yaml --train_file")
+    process = pumer_hf(*scratch.split()[1:])
+    assert process.returncode == 1
+    assert process.stderr.startswith("pumer-hf train vqa: error: ")
+    assert "gone.jsonl" in process.stderr
+
+
+# An installation that has changed since
 
 
 def say_editable(info, clone):

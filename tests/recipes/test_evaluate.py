@@ -94,7 +94,7 @@ def test_a_learned_method_is_evaluated_with_what_it_has_learned(tmp_path, monkey
     )
     monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
     flags = ["--eval_scenes", "2", "--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
-    evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["snli_ve", "--model", str(folder), *flags])
+    evaluation.evaluate_recipe("", ["snli_ve", "--model", str(folder), *flags])
     assert f"{folder}, task snli_ve, split test:" in capsys.readouterr().out
     expected = load_file(folder / "model.safetensors")
     assert any(".reducer." in name for name in expected)
@@ -112,7 +112,7 @@ def test_rows_without_their_image_are_counted_beside_the_metric(tmp_path, monkey
     flags = ["--validation_file", str(path), "--missing_images", "skip"]
     flags += ["--use_cpu", "true", "--max_text_length", "16", "--output_dir", str(tmp_path / "o")]
     flags += ["-o", str(tmp_path / "metrics.json")]
-    evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", ["vqa", "--model", str(folder), *flags])
+    evaluation.evaluate_recipe("", ["vqa", "--model", str(folder), *flags])
     assert "missing images  2" in capsys.readouterr().out
     report = json.loads((tmp_path / "metrics.json").read_text())
     assert (report["rows"], report["missing_images"]) == (1, 2)
@@ -190,7 +190,7 @@ def evaluated(monkeypatch, capsys):
         monkeypatch.setattr(evaluation, "evaluate", evaluate)
         monkeypatch.setattr(evaluation, "use_available_cores", lambda world_size: None)
         flags = [task.name, "--model", str(model), "--use_cpu", "true", *map(str, words)]
-        evaluation.evaluate_recipe("", SCRIPT.parent / "vilt", flags)
+        evaluation.evaluate_recipe("", flags)
         capsys.readouterr()
         return seen
 

@@ -25,7 +25,7 @@ def default_of(task):
 
 
 def recipe_of(task, *flags):
-    return training_recipe(TASKS[task], default_of(task), list(flags))
+    return training_recipe(TASKS[task], list(flags))
 
 
 @pytest.fixture(scope="module")

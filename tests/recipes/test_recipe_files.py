@@ -114,7 +114,7 @@ def train_a_step(tmp_path, monkeypatch, capsys):
         recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")
         monkeypatch.setattr(sys, "argv", ["train.py", str(recipe)])
         monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)  # tests run on one
-        run_recipe(task, default=recipe)
+        run_recipe(task.name)
         assert "Written to" in capsys.readouterr().out
         return tmp_path / "run"
 
@@ -140,7 +140,7 @@ def test_a_recipe_says_what_to_download_before_it_says_that_a_file_is_missing(pa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", str(RECIPES / path), "--use_cpu", "true"])
     with pytest.raises(SystemExit) as error:
-        run_recipe(PAPER_TASKS[path.parts[1]], default=RECIPES / path)
+        run_recipe(PAPER_TASKS[path.parts[1]].name)
     told, blocks = str(error.value), read(path)
     data = blocks["data"]
     files = {file for name, value in data.items() if name.endswith("_file") for file in value}

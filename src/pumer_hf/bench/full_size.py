@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from ..data.tasks import TASKS, find_task
+from ..data.tasks import TASKS
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, preset, task_name
 
@@ -27,10 +27,10 @@ def paper_model(
     Raises:
         ValueError: there is no such backbone or task.
     """
+    schedule = preset(backbone, task) if reduction == "preset" else reduction
     if backbone not in FAMILIES or task_name(task) not in TASKS:
         raise ValueError(f"{backbone}/{task}: choose one of {', '.join(FAMILIES)} and one of {', '.join(TASKS)}")
-    family, row = FAMILIES[backbone], find_task(task)
-    schedule = preset(backbone, task) if reduction == "preset" else reduction
+    family, row = FAMILIES[backbone], TASKS[task_name(task)]
     labels = {} if row.num_labels is None else {"num_labels": row.num_labels}
     fields = {**labels, **row.model_config, **overrides}
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """The table of the tasks: a line for each, and the only place that lists them."""
 
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.families import task_name, task_of
+from ..models.families import task_of
 from .nlvr2 import NLVR2
 from .retrieval import RETRIEVAL
 from .snli_ve import SNLI_VE
@@ -19,17 +19,6 @@ def register_task(task: Task) -> None:
     """
     if TASKS.setdefault(task.name, task) is not task:
         raise ValueError(f"task.name={task.name!r}: another task has this name, choose a new one")
-
-
-def find_task(name: str) -> Task:
-    """The task of a name, or of an old name.
-
-    Raises:
-        ValueError: there is no such task.
-    """
-    if task_name(name) not in TASKS:
-        raise ValueError(f"task={name!r}: choose one of {', '.join(TASKS)}")
-    return TASKS[task_name(name)]
 
 
 def task_of_model(model: PuMerPreTrainedModel) -> Task | None:

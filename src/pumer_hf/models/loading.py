@@ -25,10 +25,10 @@ SAVED = "saved"
 def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
     """The paper's schedule for a model of this family and head, on the layers that this one has ([`schedule_of`])."""
     presets, task = family_of(model.config.model_type).presets, task_of(type(model).__name__)
-    return schedule_of(model.config, task if task in presets else next(iter(presets)))
+    return schedule_of(model.config, task if task is not None and task in presets else next(iter(presets)))
 
 
-def schedule_of(config: PuMerConfig, task: str | None) -> dict[str, Any]:
+def schedule_of(config: PuMerConfig, task: str) -> dict[str, Any]:
     """The paper's schedule for the family of a config and a task (`"vqa"`), on the layers that the model has.
 
     In a model of another depth than the family's default, the layers are those at the same part of the depth.

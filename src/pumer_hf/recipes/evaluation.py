@@ -1,4 +1,4 @@
-"""What `recipes/evaluate.py` does: a trained model on a split, or its answers to questions without public answers."""
+"""`pumer-hf evaluate` and `recipes/evaluate.py`: a trained model on a split, or its answers to a test's questions."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,8 @@ from ..folders import check_file, check_writable
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from .build import load_model, load_processor, trained_backbone
-from .cards import RECIPE_NAME
-from .finetuning import paper_recipe
+from .finetuning import default_recipe, paper_recipe
+from .program import program_name
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
 from .record import recorded_inputs
 from .report import write_json
@@ -28,13 +28,13 @@ from .stages import predict
 from .threads import use_available_cores
 
 
-def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | None = None) -> None:
-    """The main function of the script.
+def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) -> None:
+    """Run the evaluation of a command line.
 
     Args:
         description: for `--help`.
-        recipes: the folder of the recipes on digit scenes, which are used if the command line names no recipe file.
-        arguments: the command line; default `sys.argv[1:]`.
+        arguments: the command line without the program; default `sys.argv[1:]`. If it names no recipe file, the data
+            are those of the task's recipe on digit scenes.
     """
     args, rest = build_parser(description).parse_known_args(arguments)
     task = TASKS[args.task]
@@ -42,14 +42,13 @@ def evaluate_recipe(description: str, recipes: Path, arguments: Sequence[str] | 
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        one_split = replace(task, arguments=only_split(task.arguments, args.split))
-        default = recipes / task.scenes_folder / RECIPE_NAME
+        one_split, default = replace(task, arguments=only_split(task.arguments, args.split)), default_recipe(task)
         recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *rest])
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
             if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
-                paper = read_blocks(paper_recipe(recipes.parent, backbone, task), task)["training"]
+                paper = read_blocks(paper_recipe(backbone, task), task)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
             recipe = parse_recipe(one_split, default, [*flags, *rest])
         check_files(args, recipe.data)
@@ -120,8 +119,10 @@ def check_files(args: argparse.Namespace, data: DataArguments) -> None:
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments of the script itself; all others are those of a recipe."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Return the parser of the evaluation's own arguments; all others are those of a recipe."""
+    parser = argparse.ArgumentParser(
+        prog=program_name(), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument(
         "recipe", nargs="?", metavar="RECIPE.yaml", help="for its data block; default: the task's on digit scenes"

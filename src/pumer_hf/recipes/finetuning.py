@@ -5,7 +5,6 @@ the number of rows.
 """
 
 import shlex
-import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,9 @@ from ..data.task import Task
 from ..inputs import TEXT_LENGTH
 from ..models.families import FAMILIES
 from ..models.loading import naming, schedule_of
+from ..recipe_files import recipe_folder, recipe_name
 from .build import trained_backbone
+from .program import program_words
 from .recipe import (
     ModelArguments,
     Recipe,
@@ -40,12 +41,12 @@ MIN_STEPS, MIN_BATCH = 8, 4
 """Few rows come in smaller batches, so that an epoch has so many steps; but no batch is smaller than this."""
 
 
-def training_recipe(task: Task, default: Path, arguments: list[str] | None = None) -> Recipe:
-    """The recipe of the command line of a script, `[FILE.yaml] [--flag value ...]`.
+def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
+    """Return the recipe of a command line, `[FILE.yaml] [--flag value ...]`.
 
     A file that is named is taken as it is; one for digit scenes does not go with own data. The default is for digit
-    scenes alone. For own data and a model, the recipe is that of the paper for the model's family and the task, with
-    these changes, and flags override it:
+    scenes alone ([`default_recipe`]). For own data and a model, the recipe is that of the paper for the model's family
+    and the task, with these changes, and flags override it:
 
     - The image size is that of the model's processor. Texts are as long as in the run that trained the model, if that
       lies in its folder; else as the pipeline reads them.
@@ -57,13 +58,13 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
 
     Args:
         task: what to train for.
-        default: the recipe on digit scenes, `recipes/<backbone>/<data>/<method>.yaml`.
         arguments: the command line without the program; default `sys.argv[1:]`.
 
     Raises:
         ValueError, FileNotFoundError: as of [`parse_recipe`]; or own data are given, but neither a file nor a model;
             or own data and a file for digit scenes.
     """
+    default = default_recipe(task)
     named, flags = split_command(arguments)
     given = given_flags(flags)
     own = [name for name in OWN_DATA if name in given]
@@ -71,18 +72,18 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
     if not own or (named is not None and not is_for_scenes(start["data"])):
         return parse_recipe(task, default, arguments)
     values, _ = parse_flags(start, task, flags, default)
-    model, recipes = model_block(values), default.parents[2]
+    model = model_block(values)
     source = model.teacher or model.checkpoint
     if named is not None:
         reason = f"data.{own[0]} is given, but {shown(named)} is for digit scenes alone"
-        raise other_command(reason, task, model, recipes, flags)
+        raise other_command(reason, task, model, flags)
     if source is None:
         reason = (
             f"data.{own[0]} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe "
             "file. The default recipe is for digit scenes alone"
         )
-        raise other_command(reason, task, model, recipes, flags)
-    path, blocks = finetuning_blocks(task, model, recipes, given)
+        raise other_command(reason, task, model, flags)
+    path, blocks = finetuning_blocks(task, model, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
         blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
     recipe = make_recipe(blocks, task, flags, default)
@@ -92,14 +93,13 @@ def training_recipe(task: Task, default: Path, arguments: list[str] | None = Non
 
 
 def finetuning_blocks(
-    task: Task, model: ModelArguments, recipes: Path, given: Collection[str]
+    task: Task, model: ModelArguments, given: Collection[str]
 ) -> tuple[Path, dict[str, dict[str, Any]]]:
     """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
 
     Args:
         task: what to train for.
         model: the flags of the `model` block, with a teacher or a checkpoint.
-        recipes: the folder of all recipes.
         given: the names of all flags.
     """
     role = "checkpoint" if model.teacher is None else "teacher"
@@ -108,7 +108,7 @@ def finetuning_blocks(
     backbone, _ = trained_backbone(f"model.{role}", source, task if role == "teacher" else None)
     with naming(f"model.{role}={source!r}", source, "model"):
         config = FAMILIES[backbone].config_class.from_pretrained(source)
-    path = paper_recipe(recipes, backbone, task)
+    path = paper_recipe(backbone, task)
     return path, {
         "model": {"backbone": backbone},
         "reduction": schedule_of(config, task.name),
@@ -123,9 +123,14 @@ def given_flags(flags: Sequence[str]) -> set[str]:
     return {word.removeprefix("--").replace("-", "_") for word in words}
 
 
-def paper_recipe(recipes: Path, backbone: str, task: Task) -> Path:
-    """The file with the paper's recipe for a family and a task, in the folder of all recipes."""
-    return recipes / backbone / task.paper_folder / "pumer.yaml"
+def default_recipe(task: Task) -> Path:
+    """Return the file with the recipe of a task on digit scenes."""
+    return recipe_folder() / "vilt" / task.scenes_folder / "pumer.yaml"
+
+
+def paper_recipe(backbone: str, task: Task) -> Path:
+    """Return the file with the paper's recipe for a family and a task."""
+    return recipe_folder() / backbone / task.paper_folder / "pumer.yaml"
 
 
 def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
@@ -169,25 +174,24 @@ def is_for_scenes(data: Collection[str]) -> bool:
     return any(name in data for name in SCENES) and not any(name in data for name in OWN_DATA)
 
 
-def other_command(reason: str, task: Task, model: ModelArguments, recipes: Path, flags: Sequence[str]) -> ValueError:
-    """The error of own data with a recipe for digit scenes. It shows the commands to choose from: two, or, if there is
-    a model to start from, the one that begins with it.
+def other_command(reason: str, task: Task, model: ModelArguments, flags: Sequence[str]) -> ValueError:
+    """Return the error of own data with a recipe for digit scenes. It shows the commands to choose from: two, or, if
+    there is a model to start from, the one that begins with it.
 
     Args:
         reason: what is wrong.
-        task: of the script.
+        task: what to train for.
         model: the `model` block.
-        recipes: the folder of all recipes.
         flags: of the user, which the commands have too.
     """
-    command = ["accelerate", "launch", shown(Path(sys.argv[0]))]
+    command = launch_words()
     if model.teacher or model.checkpoint:
         return ValueError(
             f"{reason}, so leave that file out; the recipe is then made from the model:\n"
             f"  {shlex.join([*command, *flags])}"
         )
-    checkpoint = read_blocks(paper_recipe(recipes, model.backbone, task), task)["model"]["checkpoint"]
-    scratch = recipes / model.backbone / "own_data" / "scratch.yaml"
+    checkpoint = read_blocks(paper_recipe(model.backbone, task), task)["model"]["checkpoint"]
+    scratch = recipe_folder() / model.backbone / "own_data" / "scratch.yaml"
     return ValueError(
         f"{reason}, so choose one of two commands:\n"
         f"  to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}\n"
@@ -195,7 +199,16 @@ def other_command(reason: str, task: Task, model: ModelArguments, recipes: Path,
     )
 
 
+def launch_words() -> list[str]:
+    """Return the words that start this program, without its arguments, as one would type them."""
+    first, *rest = program_words()
+    return [first, *rest] if rest else ["accelerate", "launch", shown(Path(first))]
+
+
 def shown(path: Path) -> str:
-    """A path as one would type it: relative to the working directory, if the file is in it."""
+    """Return a path as one would type it: a recipe file of this package by its name, a file in the working directory
+    relative to it, and any other file by its whole path.
+    """
     path = path.absolute()
-    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    relative = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return recipe_name(path) or str(relative)

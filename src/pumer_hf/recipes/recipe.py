@@ -23,8 +23,10 @@ from ..data.tasks import TASKS
 from ..images import DataError
 from ..models.families import FAMILIES
 from ..reading import parse_json
+from ..recipe_files import find_recipe
 from ..reducers import METHODS, parse_reduction
 from ..training.arguments import DistillationTrainingArguments
+from .program import program_name
 
 STAGES = ("pretraining", "teacher", "reducer", "student")
 """What a run trains, in order, each in a folder of its own; most runs leave some out."""
@@ -194,9 +196,9 @@ def parse_recipe(task: Task, default: Path, arguments: list[str] | None = None) 
 
 
 def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
-    """The recipe file that the command line of a recipe names, if it does, and the flags."""
+    """Return the recipe file that the command line of a recipe names, if it names one, and the flags."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    named = Path(arguments.pop(0)) if arguments and not arguments[0].startswith("-") else None
+    named = find_recipe(Path(arguments.pop(0))) if arguments and not arguments[0].startswith("-") else None
     return named, arguments
 
 
@@ -259,7 +261,7 @@ def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iter
     except kinds as error:
         # A worker of a data loader hands an exception on with its traceback; the message is at the end.
         message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
-        _end(f"{Path(sys.argv[0]).name}: error: {message.strip()}")
+        _end(f"{program_name()}: error: {message.strip()}")
 
 
 def _end(message: str) -> NoReturn:
@@ -378,6 +380,7 @@ def parse_flags(
     parser = HfArgumentParser(
         [ModelArguments, task.arguments, RecipeTrainingArguments],
         allow_abbrev=False,
+        prog=program_name(),
         usage="%(prog)s [FILE.yaml] [--flag value ...]",
         description=f"Flags override the values of the recipe file. Without one, {default.name} is used, for "
         "digit scenes alone. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "

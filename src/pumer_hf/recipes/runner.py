@@ -1,4 +1,4 @@
-"""What every recipe script does: train a teacher and a student on a task, and report what reduction costs and wins."""
+"""The runner of recipes: it trains teacher and student, and reports what the reduction costs and wins."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,6 +18,7 @@ from ..bench.cost import cost_report
 from ..data.collator import Collator
 from ..data.downloads import check_downloaded
 from ..data.task import Task, TaskData
+from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
@@ -46,21 +47,22 @@ from .threads import use_available_cores
 logger = logging.get_logger(__name__)
 
 
-def run_recipe(task: Task, default: Path) -> None:
-    """The main function of a recipe script: teacher, student, report.
+def run_recipe(task: str, arguments: list[str] | None = None) -> None:
+    """Run a recipe: train teacher and student, and report. The program ends with a line if something is wrong.
 
     Args:
-        task: what to train for.
-        default: the recipe on digit scenes, for a command line that names neither a recipe file nor data.
+        task: the name of what to train for: `"vqa"`.
+        arguments: `[FILE.yaml] [--flag value ...]`; default `sys.argv[1:]`. [`training_recipe`] says which recipe is
+            run without a file.
     """
     with ending_in_one_line():
-        run_stages(task, default)
+        run_stages(TASKS[task], arguments)
 
 
-def run_stages(task: Task, default: Path) -> None:
-    """What [`run_recipe`] does, when nothing stops it."""
+def run_stages(task: Task, arguments: list[str] | None) -> None:
+    """Do what [`run_recipe`] does, when nothing stops it."""
     with exit_on_user_error():
-        recipe = training_recipe(task, default)
+        recipe = training_recipe(task, arguments)
         check_devices(recipe.training)
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):

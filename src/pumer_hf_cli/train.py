@@ -1,0 +1,47 @@
+"""`pumer-hf train` and `pumer-hf evaluate`."""
+
+import argparse
+
+from .choices import TASKS, in_words
+from .command import Command
+
+
+class RecipeCommand(Command):
+    """A subcommand that runs a recipe: the flags after the task are those of the recipe."""
+
+    user_errors = ()  # the recipe ends the program itself, with the messages and the status that launchers need
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("task", metavar="TASK", choices=TASKS, help=in_words(TASKS))
+        parser.add_argument(
+            "arguments",
+            metavar="[RECIPE.yaml] [--flag value ...]",
+            nargs=argparse.REMAINDER,
+            help=f"`pumer-hf {self.name} {TASKS[0]} --help` lists the flags; each overrides a value of the recipe",
+        )
+
+
+class Train(RecipeCommand):
+    """`pumer-hf train`."""
+
+    name = "train"
+    summary = "train a teacher, then a student that prunes and merges its tokens; without a recipe, on digit scenes"
+    example = "pumer-hf train vqa --checkpoint dandelin/vilt-b32-mlm --train_file a.jsonl --validation_file b.jsonl"
+
+    def run(self, args: argparse.Namespace) -> None:
+        from pumer_hf.recipes.runner import run_recipe
+
+        run_recipe(args.task, args.arguments)
+
+
+class Evaluate(RecipeCommand):
+    """`pumer-hf evaluate`."""
+
+    name = "evaluate"
+    summary = "evaluate a trained model on a split of a recipe's data"
+    example = "pumer-hf evaluate vqa --model outputs/digit-scenes/student"
+
+    def run(self, args: argparse.Namespace) -> None:
+        from pumer_hf.recipes.evaluation import evaluate_recipe
+
+        evaluate_recipe(f"{self.summary[0].upper()}{self.summary[1:]}.", [args.task, *args.arguments])
