@@ -1,4 +1,5 @@
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -125,6 +126,15 @@ def test_importing_the_package_loads_no_training_code():
     run = [node for node in tree.body if not isinstance(node, ast.If)]  # not: if TYPE_CHECKING
     names = list(imported(ast.unparse(ast.Module(run, [])), "pumer_hf", is_package=True))
     assert {part_of(name) for name in names if name.startswith("pumer_hf.")} == {"models", "pipeline"}
+
+
+def test_importing_the_package_is_as_quick_as_transformers_is():
+    """What loads data, measures and pushes is loaded when it is used."""
+    code = "import sys, pumer_hf; print(*(name for name in sys.modules if name.startswith(('pumer_hf.', 'datasets'))))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    parts = {part_of(name) for name in result.stdout.split()}
+    assert {"models", "pipeline"} < parts
+    assert parts.isdisjoint({"", "data", "bench", "hub", "training", "recipes"})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT.parent / COMMAND_LINE).glob("*.py")), ids=lambda path: path.stem)
