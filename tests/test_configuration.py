@@ -37,7 +37,7 @@ def test_presets_are_those_of_table_6():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ValueError, match="backbone='vit', task='vqav2': choose one of vilt/vqa"):
+    with pytest.raises(ValueError, match="backbone='vit', task='vqav2': .*vilt/vqa"):
         preset("vit", "vqav2")
 
 
@@ -57,5 +57,5 @@ def test_from_pretrained_takes_and_checks_another_reduction(tmp_path):
 
 @pytest.mark.parametrize("reduction", [PUMER, {**PUMER, "layers": [12]}])
 def test_a_layer_that_the_model_does_not_have_is_named(reduction):
-    with pytest.raises(ValueError, match=r"names layer (5|12), but the model has layers 0 to 4"):
+    with pytest.raises(ValueError, match="layer (5|12), .*layers 0 to 4"):
         PuMerViltConfig(num_hidden_layers=5, reduction=reduction)

@@ -53,13 +53,13 @@ def test_the_working_directory_can_be_it(tmp_path, monkeypatch):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "it").write_text("a file")
-    with pytest.raises(ValueError, match="it is a file: give a folder"), whole_folder(tmp_path / "it"):
+    with pytest.raises(ValueError, match="file: .*folder"), whole_folder(tmp_path / "it"):
         pass
 
 
 def test_a_place_where_nothing_can_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file/it: nothing can be written there"), whole_folder(tmp_path / "file" / "it"):
+    with pytest.raises(OSError, match="file/it: .*written"), whole_folder(tmp_path / "file" / "it"):
         pass
 
 
@@ -82,7 +82,7 @@ def test_a_folder_that_is_there_may_be_on_another_disk(tmp_path):
 
 def test_a_disk_that_is_full_is_named_with_its_folder(tmp_path):
     place = tmp_path / "a"
-    with pytest.raises(OSError, match=f"{place}: the weights cannot be written"), whole_folder(place):
+    with pytest.raises(OSError, match=f"{place}: .*weights"), whole_folder(place):
         raise SafetensorError("I/O error: No space left on device")
     assert not list(tmp_path.iterdir())
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import WIDTH
 from transformers import (
     CLIPSegConfig,
     CLIPSegForImageSegmentation,
@@ -41,14 +42,14 @@ def test_several_boxes_and_none():
 
 @pytest.mark.parametrize("box", [(0, 0, 1), (0, 0, 0, 1), (0.5, 0, 0.2, 1), (0, 0, 48, 48)])
 def test_a_wrong_box(box):
-    with pytest.raises(ValueError, match="give left, top, right and bottom as parts of the image"):
+    with pytest.raises(ValueError, match="left, top, right and bottom"):
         saliency_from_boxes([box])
 
 
 def test_a_segmentation_model_gives_maps(tmp_path):
     words = ["<|startoftext|>", "<|endoftext|>", *"abcdefghijklmnopqrstuvwxyz", *(f"{x}</w>" for x in "abcdefghijk")]
     tokenizer = CLIPTokenizer(vocab={word: index for index, word in enumerate(words)}, merges=[])
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    small = {**WIDTH, "num_hidden_layers": 2}
     config = CLIPSegConfig(
         text_config={**small, "vocab_size": len(words), "max_position_embeddings": 20, "eos_token_id": 1},
         vision_config={**small, "image_size": 32, "patch_size": 8},
@@ -71,5 +72,5 @@ def test_a_segmentation_model_gives_maps(tmp_path):
     assert grounder(images[:1], ["a bad cab"]).shape == (1, 32, 32)
     grey = np.arange(2000, dtype=np.uint16).reshape(40, 50) % 256
     torch.testing.assert_close(grounder([grey * 257], ["a"]), grounder([grey.astype(np.uint8)], ["a"]))
-    with pytest.raises(ValueError, match="2 images and 1 texts"):
+    with pytest.raises(ValueError, match="2 images .*1 texts"):
         grounder(images, ["a"])

@@ -9,17 +9,12 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from PIL import ExifTags, Image
+from tiny import encoded
 
 from pumer_hf.images import DataError, num_frames, open_image
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
 GREY = PIXELS[:, :, 0]
-
-
-def encoded(image, form="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format=form, **options)
-    return buffer.getvalue()
 
 
 def in_memory(content):
@@ -96,9 +91,9 @@ def test_a_16_bit_picture_that_is_stored_turned():
 )
 def test_values_of_an_unknown_range_are_refused_by_name(values, found, tmp_path):
     Image.fromarray(values).save(tmp_path / "odd.tif")
-    with pytest.raises(ValueError, match=rf"line 3: cannot read the image .*odd\.tif: its values are in {found}"):
+    with pytest.raises(ValueError, match=rf"line 3: .*odd\.tif: .*{found}"):
         open_image(tmp_path / "odd.tif", "line 3")
-    with pytest.raises(ValueError, match=rf"cannot read the image of shape \(1, 2\) and dtype .*in {found}"):
+    with pytest.raises(ValueError, match=rf"\(1, 2\) and dtype .*{found}"):
         open_image(values)
 
 
@@ -159,19 +154,19 @@ def test_all_kinds_of_sources(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("gone.png", r"row 7: cannot read the image gone\.png: "),
-        ({"path": "gone.png", "bytes": b"no picture"}, r"row 7: cannot read the image gone\.png: "),
-        ("zip://b.png::train.zip", r"row 7: cannot read the image zip://b\.png::train\.zip: "),
-        ("zip://b.png::text.zip", r"row 7: cannot read the image zip://b\.png::text\.zip: "),
-        ("zip://b.png::gone.zip", r"row 7: cannot read the image zip://b\.png::gone\.zip: "),
-        ("http://127.0.0.1:9/a.png", r"row 7: cannot read the image http://127\.0\.0\.1:9/a\.png: "),
-        ("nothing://a.png", r"row 7: cannot read the image nothing://a\.png: "),
-        ("data:image/png;base64,!", r"row 7: cannot read the image data:image/png;base64,!"),
-        (np.zeros((2, 2, 3)), r"row 7: cannot read the image of shape \(2, 2, 3\) and dtype float64: .*uint8"),
-        (None, "row 7: an image must be .*, got nothing"),
-        ({"path": None, "bytes": None}, "row 7: an image must be .*, got dict"),
-        (torch.zeros(3, 2, 2), "row 7: an image must be .*, got Tensor"),
-        (7, "row 7: an image must be .*, got int"),
+        ("gone.png", r"row 7: .*gone\.png: "),
+        ({"path": "gone.png", "bytes": b"no picture"}, r"row 7: .*gone\.png: "),
+        ("zip://b.png::train.zip", r"row 7: .*zip://b\.png::train\.zip: "),
+        ("zip://b.png::text.zip", r"row 7: .*zip://b\.png::text\.zip: "),
+        ("zip://b.png::gone.zip", r"row 7: .*zip://b\.png::gone\.zip: "),
+        ("http://127.0.0.1:9/a.png", r"row 7: .*http://127\.0\.0\.1:9/a\.png: "),
+        ("nothing://a.png", r"row 7: .*nothing://a\.png: "),
+        ("data:image/png;base64,!", r"row 7: .*data:image/png;base64,!"),
+        (np.zeros((2, 2, 3)), r"row 7: .*\(2, 2, 3\) and dtype float64: .*uint8"),
+        (None, "row 7: .*got nothing"),
+        ({"path": None, "bytes": None}, "row 7: .*got dict"),
+        (torch.zeros(3, 2, 2), "row 7: .*got Tensor"),
+        (7, "row 7: .*got int"),
     ],
 )
 def test_errors_name_the_picture_and_its_row(source, message, tmp_path, monkeypatch):
@@ -214,13 +209,13 @@ def test_a_data_url_may_come_in_lines():
 @pytest.mark.parametrize("mode", ["I;16", "I"])
 def test_16_bits_of_which_8_are_used_are_refused(mode):
     values = np.full((4, 4), 200, dtype=np.uint16 if mode == "I;16" else np.int32)
-    with pytest.raises(DataError, match=r"a.png, row 3: .*\[200, 200\].* white is unknown"):
+    with pytest.raises(DataError, match=r"a.png, row 3: .*\[200, 200\]"):
         open_image(Image.fromarray(values), "a.png, row 3")
     assert open_image(Image.fromarray(0 * values)).getpixel((0, 0)) == (0, 0, 0)
 
 
 def test_a_picture_without_pixels_is_refused():
-    with pytest.raises(DataError, match=r"row 3: cannot read the image of shape \(0, 4, 3\) .* no pixels"):
+    with pytest.raises(DataError, match=r"row 3: .*\(0, 4, 3\) .*no pixels"):
         open_image(np.zeros((0, 4, 3), dtype=np.uint8), "row 3")
 
 
@@ -244,7 +239,7 @@ def test_what_is_no_picture_is_said_in_plain_words(name, content, tmp_path):
 def test_a_huge_picture_is_refused(tmp_path, monkeypatch):
     Image.new("1", (40, 30)).save(tmp_path / "huge.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(DataError, match=r"huge\.png: it has more than 1000 pixels"):
+    with pytest.raises(DataError, match=r"huge\.png: .*1000 pixels"):
         open_image(tmp_path / "huge.png")
 
 

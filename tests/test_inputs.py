@@ -29,18 +29,18 @@ def test_images_paths_and_arrays_give_the_same(backbone, tmp_path):
 def test_two_images():
     model, processor = tiny("vilt", "nlvr2")
     assert encode_example(model, processor, [PIXELS, PIXELS], QUESTION)["pixel_values"].shape == (1, 2, 3, 48, 48)
-    with pytest.raises(ValueError, match="1 images are given, but PuMerVilt.* takes 2"):
+    with pytest.raises(ValueError, match="1 images .*PuMerVilt.* takes 2"):
         encode_example(model, processor, PIXELS, QUESTION)
 
 
 @pytest.mark.parametrize(
     ("image", "text", "message"),
     [
-        (PIXELS / 255, QUESTION, r"cannot read the image of shape \(40, 60, 3\) and dtype float64: give .* uint8"),
-        (torch.zeros(3, 40, 60), QUESTION, "an image must be a PIL image, a numpy array, .* got Tensor"),
-        ("nowhere.png", QUESTION, r"cannot read the image nowhere\.png"),
-        (PIXELS, "is it \ud83d?", r"text holds half a character, '\\ud83d'"),
-        (PIXELS, " ", "text=' ': must not be empty"),
+        (PIXELS / 255, QUESTION, r"\(40, 60, 3\) and dtype float64: .*uint8"),
+        (torch.zeros(3, 40, 60), QUESTION, "image .*PIL image, .*got Tensor"),
+        ("nowhere.png", QUESTION, r"cannot read .*nowhere\.png"),
+        (PIXELS, "is it \ud83d?", r"text .*'\\ud83d'"),
+        (PIXELS, " ", "text=' '"),
     ],
 )
 def test_what_is_refused_is_named(image, text, message):
@@ -54,9 +54,7 @@ def test_an_image_that_is_too_long_for_its_shape_is_named(tmp_path, monkeypatch)
     long = "long.png"
     Image.new("RGB", (2000, 3)).save(long)
     assert encode_example(model, processor, long, QUESTION)["pixel_values"].shape == (1, 3, 48, 48)
-    with pytest.raises(
-        ValueError, match=r"here: keep_aspect_ratio=True: the image long\.png has 2000 x 3 pixels.* \(8\)"
-    ):
+    with pytest.raises(ValueError, match=r"here: keep_aspect_ratio=True: .*long\.png .*2000 x 3 pixels.* \(8\)"):
         encode_example(model, processor, long, QUESTION, keep_aspect_ratio=True, origin="here")
 
 

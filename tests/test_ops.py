@@ -84,7 +84,7 @@ def test_saliency_equals_the_loop(shape, num_heads, num_image):
     attention = torch.rand(batch, num_heads, num_text, num_image, generator=generator, dtype=torch.float64)
     mask = random_mask(batch, num_text, generator)
     expected = [slow_saliency(attention[b], mask[b]) for b in range(batch)]
-    torch.testing.assert_close(ops.text_saliency(attention, mask), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(ops.saliency_from_text(attention, mask), torch.tensor(expected, dtype=torch.float64))
 
 
 @settings(deadline=None)
@@ -132,7 +132,7 @@ def test_groups_are_plain_means_of_their_real_tokens(shape, data):
     positions = torch.randint(-1, num_groups, (batch, length), generator=generator)
     positions[:, :num_groups] = torch.arange(num_groups)
     positions = positions.gather(1, torch.rand(batch, length, generator=generator).argsort(dim=1))
-    weights = ops.group_weights(positions, mask, num_groups)
+    weights = ops.group_weights(positions, mask.float(), num_groups)
     merged = ops.merge_groups(states, weights, positions, num_groups)
     sizes = ops.group_sizes(positions.masked_fill(~mask, -1), num_groups)
     for b in range(batch):
@@ -148,7 +148,7 @@ def test_weights_of_a_group_sum_to_1_and_outside_of_all_are_0():
     mask = torch.tensor([[2.0, 1.0, 3.0, 5.0, 0.0, 0.0, 0.0], [4.0, 0.0, 1.0, 0.5, 2.0, 1.5, 2.0]])
     weights = ops.group_weights(positions, mask, 3)
     assert weights.tolist() == [[1.0, 0.25, 0.75, 0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.25, 0.5, 0.75, 0.5]]
-    plain = ops.group_weights(positions, mask > 0, 3)
+    plain = ops.group_weights(positions, (mask > 0).float(), 3)
     assert plain.tolist() == [[1.0, 0.5, 0.5, 0.0, 0.5, 0.5, 0.0], [1.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5]]
     assert weights.dtype == plain.dtype == torch.float32
 

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
+from tiny import noise
 from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
@@ -49,7 +50,7 @@ def vqa(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def picture():
-    return Image.effect_noise((24, 16), 90).convert("RGB")
+    return noise(24, 16)
 
 
 def test_answers_come_with_probabilities_the_best_first(vqa, picture):
@@ -106,7 +107,7 @@ def test_paths_and_urls(vqa, picture, tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}"
         assert vqa(f"{address}/picture.png", TEXTS[0]) == expected
-        with pytest.raises(ValueError, match=rf"cannot read the image {address}/gone\.png: .*404"):
+        with pytest.raises(ValueError, match=rf"{address}/gone\.png: .*404"):
             vqa(f"{address}/gone.png", TEXTS[0])
         server.shutdown()
 
@@ -138,7 +139,7 @@ def test_datasets(vqa, picture, files, batch_size):
 
 
 def test_a_dataset_without_its_columns_is_refused(vqa, files):
-    with pytest.raises(ValueError, match=r"needs the columns image and question, .* has \['image', 'text', 'more'\]"):
+    with pytest.raises(ValueError, match=r"columns image and question, .*\['image', 'text', 'more'\]"):
         vqa(rows_of(files).rename_column("question", "text"))
 
 
@@ -152,14 +153,14 @@ def test_pictures_that_are_broken_are_named_with_their_place(vqa, files, tmp_pat
         "generator": ({"image": name, "question": TEXTS[0]} for name in names),
     }
     for kind, examples in inputs.items():
-        with pytest.raises(ValueError, match=r"example 1: cannot read the image .*cut\.png") as error:
+        with pytest.raises(ValueError, match=r"example 1: .*cannot read .*cut\.png") as error:
             list(vqa(examples))
         assert "no picture" not in str(error.value), kind
-    with pytest.raises(ValueError, match=r"example 1: cannot read the image .*cut\.png"):
+    with pytest.raises(ValueError, match=r"example 1: .*cannot read .*cut\.png"):
         vqa(names, TEXTS[0])
-    with pytest.raises(ValueError, match=r"^cannot read the image .*cut\.png"):
+    with pytest.raises(ValueError, match=r"^cannot read .*cut\.png"):
         vqa(names[1], TEXTS[0])
-    with pytest.raises(ValueError, match=r"row 9: cannot read the image .*cut\.png"):
+    with pytest.raises(ValueError, match=r"row 9: .*cannot read .*cut\.png"):
         vqa({"image": names[1], "question": TEXTS[0], "origin": "row 9"})
 
 
@@ -170,19 +171,19 @@ def test_keeping_the_shape_of_images(picture):
     assert vqa(wide, TEXTS[0], keep_aspect_ratio=True) != vqa(wide, TEXTS[0])
     square = picture.resize((16, 16))
     assert vqa(square, TEXTS[0], keep_aspect_ratio=True) == vqa(square, TEXTS[0])
-    with pytest.raises(ValueError, match="keep_aspect_ratio=True needs batch_size=1"):
+    with pytest.raises(ValueError, match="keep_aspect_ratio=True .*batch_size=1"):
         vqa([wide, square], TEXTS[0], keep_aspect_ratio=True, batch_size=2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"question": "x", "top_k": 0}, "top_k=0: must be an int of at least 1"),
-        ({"question": ["x", "y", "z"], "image": ["a", "b"]}, "2 images and 3 questions"),
-        ({"question": " "}, "question=' ': must be a text"),
-        ({}, "needs an image and a question"),
-        ({"question": "x", "topk": 3}, "unknown argument 'topk'"),
-        ({"question": "x", "max_text_length": 99}, r"max_text_length=99: must be in \[3, "),
+        ({"question": "x", "top_k": 0}, "top_k=0: .*1"),
+        ({"question": ["x", "y", "z"], "image": ["a", "b"]}, "2 images .*3 questions"),
+        ({"question": " "}, "question=' '"),
+        ({}, "image and a question"),
+        ({"question": "x", "topk": 3}, "argument 'topk'"),
+        ({"question": "x", "max_text_length": 99}, r"max_text_length=99: .*\[3, "),
     ],
 )
 def test_errors(vqa, picture, arguments, message):
@@ -192,12 +193,12 @@ def test_errors(vqa, picture, arguments, message):
 
 def test_models_of_other_tasks_are_refused(tmp_path):
     model, processor = tiny("vilt", "entailment_class")
-    with pytest.raises(ValueError, match="pumer-vqa needs a model that answers questions"):
+    with pytest.raises(ValueError, match="pumer-vqa .*model .*questions"):
         pipeline("pumer-vqa", model=model, processor=processor)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="is a PuMerViltForVisualEntailment"):
+    with pytest.raises(ValueError, match="PuMerViltForVisualEntailment"):
         pipeline("pumer-vqa", model=str(tmp_path))
     model, _ = tiny("vilt")
-    with pytest.raises(ValueError, match="pumer-vqa needs a processor"):
+    with pytest.raises(ValueError, match="pumer-vqa .*processor"):
         PuMerVqaPipeline(model)

@@ -6,19 +6,11 @@ import pytest
 import tiny_tasks
 from hub_server import TOKEN, HubServer
 from huggingface_hub import constants
-from PIL import Image
+from tiny import CHECKPOINT_FILES, noise
 from transformers import pipeline
 
 from pumer_hf.wheel import make_wheel
 
-FILES = {
-    "config.json",
-    "model.safetensors",
-    "modeling_pumer.py",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-}
 QUESTION = "what digit is red?"
 
 
@@ -30,7 +22,7 @@ def vqa(request):
 
 @pytest.fixture
 def picture():
-    return Image.effect_noise((48, 48), 90).convert("RGB")
+    return noise()
 
 
 def names(folder):
@@ -39,7 +31,7 @@ def names(folder):
 
 def test_a_saved_pipeline_gives_the_same_answers(vqa, picture, tmp_path):
     vqa.save_pretrained(tmp_path / "saved")
-    assert names(tmp_path / "saved") == FILES
+    assert names(tmp_path / "saved") == CHECKPOINT_FILES
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert "custom_pipelines" not in config
     again = pipeline("pumer-vqa", model=str(tmp_path / "saved"))
@@ -56,7 +48,7 @@ def test_no_weights_of_another_model_stay_beside_those_saved(vqa, picture, tmp_p
     assert "model.safetensors" not in names(tmp_path)
     assert pipeline("pumer-vqa", model=str(tmp_path))(picture, QUESTION) == expected
     vqa.save_pretrained(tmp_path)
-    assert names(tmp_path) == FILES | {"notes.md"}
+    assert names(tmp_path) == CHECKPOINT_FILES | {"notes.md"}
 
 
 @pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
@@ -79,10 +71,10 @@ def test_after_an_error_nothing_half_written_stays(vqa, before, tmp_path, monkey
 
 @pytest.mark.parametrize("vqa", ["vilt"], indirect=True)
 def test_what_cannot_be_saved(vqa, tmp_path):
-    with pytest.raises(ValueError, match=r"push_to_hub=True: call push_to_hub\(repo_id\)"):
+    with pytest.raises(ValueError, match=r"push_to_hub=True: .*push_to_hub\(repo_id\)"):
         vqa.save_pretrained(tmp_path / "saved", push_to_hub=True)
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="file is a file: give a folder"):
+    with pytest.raises(ValueError, match="file: .*folder"):
         vqa.save_pretrained(tmp_path / "file")
     assert names(tmp_path) == {"file"}
 
@@ -99,6 +91,6 @@ def test_a_push_is_one_commit_with_a_card(vqa, monkeypatch):
         repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
     assert repo.private
     assert repo.titles == ["initial commit", "Mine"]
-    assert set(files) == FILES | {".gitattributes", "README.md", "results.json", make_wheel()[0]}
+    assert set(files) == CHECKPOINT_FILES | {".gitattributes", "README.md", "results.json", make_wheel()[0]}
     assert "# tiny" in files["README.md"].decode().splitlines()
     assert 'model="user/tiny"' in files["README.md"].decode()

@@ -20,13 +20,13 @@ def test_json_or_a_file_with_it(value, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "--flag='{': not valid JSON: .*column"),
-        ('{"a": nope}', "--flag=.*not valid JSON"),
-        ("nowhere.json", "--flag='nowhere.json': neither JSON nor a file"),
-        ("", "--flag='': neither JSON nor a file"),
+        ("{", "--flag='{': .*JSON: .*column"),
+        ('{"a": nope}', "--flag=.*nope.*not valid JSON"),
+        ("nowhere.json", "--flag='nowhere.json': .*JSON.* file"),
+        ("", "--flag='': .*JSON.* file"),
         ("{" + 5000 * " ", "not valid JSON"),  # too long for the name of a file
-        ("broken.json", "broken.json: not valid JSON: .*line 2"),
-        ("image.json", "image.json: not valid JSON: .*utf-8"),
+        ("broken.json", "broken.json: .*JSON: .*line 2"),
+        ("image.json", "image.json: .*JSON: .*utf-8"),
     ],
 )
 def test_errors_name_the_flag_or_the_file(text, message, tmp_path, monkeypatch):
@@ -40,7 +40,7 @@ def test_errors_name_the_flag_or_the_file(text, message, tmp_path, monkeypatch):
 def test_an_object_is_asked_for(tmp_path):
     (tmp_path / "a.json").write_text("[1]")
     assert read_json(tmp_path / "a.json") == [1]
-    with pytest.raises(ValueError, match="a.json: must hold a JSON object, not a list"):
+    with pytest.raises(ValueError, match="a.json: .*object, not a list"):
         read_object(tmp_path / "a.json")
 
 
@@ -50,7 +50,7 @@ def test_recipes_take_files_too(tmp_path):
     assert ModelArguments(config=str(path)).config == {"question": "q"}
     assert VqaDataArguments(dataset="user/data", columns=str(path)).columns == {"question": "q"}
     path.write_text("[1]")
-    with pytest.raises(ValueError, match=r"model.config=\[1\]: must be a JSON object"):
+    with pytest.raises(ValueError, match=r"model.config=\[1\]: .*object"):
         ModelArguments(config=str(path))
-    with pytest.raises(ValueError, match=r"data.columns=\[1\]: must map"):
+    with pytest.raises(ValueError, match=r"data.columns=\[1\]"):
         VqaDataArguments(dataset="user/data", columns=str(path))

@@ -20,7 +20,7 @@ from pumer_hf.demo.asker import Asker
 from pumer_hf.demo.examples import find_examples
 from pumer_hf.demo.page import build_page
 from pumer_hf.explain.prediction import encode
-from pumer_hf.inputs import encode_example
+from pumer_hf.inputs import Encoder, encode_example
 from pumer_hf.measures.vqa_hat import read_map
 
 QUESTION = "what digit is red?"
@@ -66,7 +66,7 @@ def expected(kind, processor):
 def recipe(path, model, processor):
     line = {"image": path.name, "question": QUESTION, "answer": "red"}
     (path.parent / "train.jsonl").write_text(json.dumps(line))
-    return VqaCollator(processor, LABELS["vqa"])(list(read_vqa_files([str(path.parent / "train.jsonl")])))
+    return VqaCollator(Encoder(processor), LABELS["vqa"])(list(read_vqa_files([str(path.parent / "train.jsonl")])))
 
 
 def dataset(path, model, processor):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from tiny import meter_fields, vilt_fields
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,24 +20,19 @@ VOCAB_SIZE = 40
 NUM_TEXT = 9
 REAL_TEXT = (9, 5, 3)
 """Real text tokens of the three examples in `inputs`."""
+SQUARE = {"image_size": 16, "patch_size": 4}
+DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+SHARED: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "num_labels": NUM_LABELS,
+    "initializer_range": 0.4,  # large enough for attention to differ from token to token
+    **DROPOUT,
+}
 
 
 def vilt_config(**overrides: Any) -> PuMerViltConfig:
-    values: dict[str, Any] = {
-        "vocab_size": VOCAB_SIZE,
-        "hidden_size": 16,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 16,
-        "patch_size": 4,
-        "max_position_embeddings": 12,
-        "num_labels": NUM_LABELS,
-        "initializer_range": 0.4,  # large enough for attention to differ from token to token
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-    }
-    return PuMerViltConfig(**{**values, **overrides})
+    values = {**SHARED, "vocab_size": VOCAB_SIZE, "max_position_embeddings": 12, **SQUARE, **overrides}
+    return PuMerViltConfig(**vilt_fields(**values))
 
 
 def vilt_inputs(seed: int = 0) -> dict[str, Tensor]:
@@ -50,41 +46,19 @@ def vilt_inputs(seed: int = 0) -> dict[str, Tensor]:
 
 
 def meter_config(**overrides: Any) -> PuMerMeterConfig:
-    values: dict[str, Any] = {
-        "hidden_size": 16,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "num_labels": NUM_LABELS,
-        "initializer_range": 0.4,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
-        **overrides,
-    }
-    text_config = {
+    values = {**SHARED, **overrides}
+    spread = {"num_hidden_layers": 2, "initializer_range": values["initializer_range"]}
+    text = {
         "vocab_size": VOCAB_SIZE,
         "hidden_size": 24,
-        "num_hidden_layers": 2,
         "num_attention_heads": 3,
-        "intermediate_size": 32,
         "max_position_embeddings": 13,
-        "type_vocab_size": 1,
         "pad_token_id": 0,
-        "initializer_range": values["initializer_range"],
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
+        **DROPOUT,
+        **spread,
     }
-    vision_config = {
-        "hidden_size": 20,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "image_size": 16,
-        "patch_size": 4,
-        "initializer_range": values["initializer_range"],
-        "initializer_factor": 2.0,
-    }
-    return PuMerMeterConfig(**{"text_config": text_config, "vision_config": vision_config, **values})
+    vision = {"hidden_size": 20, "initializer_factor": 2.0, **SQUARE, **spread}
+    return PuMerMeterConfig(**meter_fields(text, vision, **values))
 
 
 def meter_inputs(seed: int = 0) -> dict[str, Tensor]:

@@ -1,6 +1,10 @@
 """Tiny models from scratch with the processor for digit scenes, as the recipes build them; untrained."""
 
+import json
+from pathlib import Path
+
 import torch
+from tiny import PUMER, meter_fields, vilt_fields
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
@@ -17,30 +21,11 @@ LABELS = {
     "nlvr2": ["False", "True"],
     "retrieval": [],
 }
-REDUCTION = {
-    "method": "pumer",
-    "layers": [0, 2],
-    "prune_ratio": [0.1, 0.3],
-    "image_merge_ratio": 0.3,
-    "text_merge_ratio": 0.2,
-    "saliency": "mean_head",
-}
+REDUCTION = {**PUMER, "layers": [0, 2], "prune_ratio": [0.1, 0.3], "saliency": "mean_head"}
 TEXTS = [f"what digit is {' '.join([*DIGITS, *COLOURS])}?", "is there a red digit?"]
-CROSS = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "initializer_range": 0.4,
-}
-SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 CONFIGS = {
-    "vilt": {**CROSS, "image_size": 48, "patch_size": 8, "max_position_embeddings": 40},
-    "meter": {
-        **CROSS,
-        "text_config": {**SMALL, "max_position_embeddings": 42, "type_vocab_size": 1},
-        "vision_config": {**SMALL, "image_size": 48, "patch_size": 8, "initializer_factor": 2.0},
-    },
+    "vilt": vilt_fields(max_position_embeddings=40, initializer_range=0.4),
+    "meter": meter_fields({"max_position_embeddings": 42}, {"initializer_factor": 2.0}, initializer_range=0.4),
 }
 
 
@@ -51,6 +36,17 @@ def tiny(backbone, task="vqa", reduction=REDUCTION, seed=0, **config):
     model, processor = build_teacher(args, LABELS[task], TEXTS, 40, TASKS[task])
     model.set_reduction(reduction)
     return model.eval(), processor
+
+
+def without_record(folder):
+    """Make the processor in a folder one that does not say how inputs are made, as older versions saved it; returns
+    the folder.
+    """
+    path = Path(folder) / "processor_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    del config["image_processor"]["encoding"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
 
 
 def save_tiny(folder, *args, **kwargs):

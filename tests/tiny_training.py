@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import PUMER, vilt_fields
 from transformers import TrainerCallback
 
 from pumer_hf import (
@@ -13,32 +14,21 @@ from pumer_hf import (
 from pumer_hf.recipes.stages import train_stage
 
 NUM_TEXT, NUM_IMAGE, IMAGE_SIZE, NUM_LABELS = 8, 17, 32, 4
-REDUCTION = {
-    "method": "pumer",
-    "layers": [0, 1],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.3,
-    "text_merge_ratio": 0.25,
-}
+REDUCTION = {**PUMER, "text_merge_ratio": 0.25}
 
 
 def tiny_config(**overrides):
     values = {
         "vocab_size": 30,
-        "hidden_size": 16,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
         "max_position_embeddings": NUM_TEXT,
         "image_size": IMAGE_SIZE,
-        "patch_size": 8,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.15,
         "num_labels": NUM_LABELS,
         "reduction": REDUCTION,
     }
-    return PuMerViltConfig(**{**values, **overrides})
+    return PuMerViltConfig(**vilt_fields(**{**values, **overrides}))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pumer_hf.data.collator import Collator
 from pumer_hf.data.task import Task, TaskData
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
-from pumer_hf.recipes.build import build_teacher, load_model, resized_processor, teacher_labels
+from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
 from pumer_hf.recipes.pretraining import pretrain
 from pumer_hf.recipes.recipe import Recipe, parse_recipe
 from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
@@ -93,8 +93,8 @@ class Shared:
         return self.task.collator(self.sized_processor(image_size), self.data, args, training)
 
     def sized_processor(self, image_size: int | None) -> ProcessorMixin:
-        """The processor, or a copy that makes images of another side in pixels."""
-        return resized_processor(self.processor, image_size)
+        """The processor that encodes as the recipe says, or a copy that makes images of another side in pixels."""
+        return self.recipe.data.encoder(self.processor).at_size(image_size).processor
 
     def batch(self, method: str, image_size: int | None = None) -> dict[str, Tensor]:
         """The first test rows as a method takes them, on the device, to measure its speed with."""

@@ -9,9 +9,10 @@ from tqdm.auto import tqdm
 from pumer_hf.bench.contenders import Contender, Settings, contender, stock_contender
 from pumer_hf.bench.cost import format_table
 from pumer_hf.bench.environment import environment
-from pumer_hf.bench.full_size import TEXT_LENGTH, paper_model
+from pumer_hf.bench.full_size import paper_model
 from pumer_hf.bench.measure import measure, sizes
 from pumer_hf.bench.profiles import REGIMES
+from pumer_hf.encoding import QUESTION_LENGTH
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 
 from .paper import TABLES, Row
@@ -44,7 +45,7 @@ def run_table(number: int, settings: Settings, build: Builder = paper_model) -> 
     measured: dict[str, dict[str, Any]] = {}
     for group in tqdm(groups, desc=f"Table {number}", unit="run"):
         measured |= count_group(group, build) if number == 7 else measure_group(group, settings, build)
-    report = {"table": number, "text_length": TEXT_LENGTH, "rows": measured, **environment()}
+    report = {"table": number, "text_length": QUESTION_LENGTH, "rows": measured, **environment()}
     lines = [format_table(table_cells(rows, measured)), f"Full-size models with random weights; {settings.dtype}."]
     if number != 7:
         lines.append("x: throughput of the original in the same run. Memory: peak of the activations that is saved.")
@@ -65,7 +66,9 @@ def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrain
 def count_group(group: Sequence[Row], build: Builder) -> dict[str, dict[str, Any]]:
     """The FLOPs of some rows."""
     settings, found = Settings(), {}
-    contenders = {name: contender(model, TEXT_LENGTH, settings) for name, model in build_group(group, build).items()}
+    contenders = {
+        name: contender(model, QUESTION_LENGTH, settings) for name, model in build_group(group, build).items()
+    }
     counted = sizes({name: (one, one.inputs(1)) for name, one in contenders.items()})
     for row in group:
         original, own = counted["gflops"][BASELINE], counted["gflops"][row.label]
@@ -81,8 +84,8 @@ def measure_group(group: Sequence[Row], settings: Settings, build: Builder) -> d
     models = build_group(group, build)
     contenders: dict[str, Contender] = {}
     for name, model in models.items():
-        contenders[name] = contender(model, TEXT_LENGTH, settings)
-        stock = stock_contender(model, TEXT_LENGTH, settings) if name == BASELINE and len(group) == 1 else None
+        contenders[name] = contender(model, QUESTION_LENGTH, settings)
+        stock = stock_contender(model, QUESTION_LENGTH, settings) if name == BASELINE and len(group) == 1 else None
         if stock is not None:
             contenders["stock"] = stock
     report = measure(contenders, settings)

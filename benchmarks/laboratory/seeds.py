@@ -14,7 +14,7 @@ from pumer_hf.bench.output import check_output
 from pumer_hf.hub.sources import public_command
 from pumer_hf.reading import read_object
 from pumer_hf.recipes.recipe import exit_on_user_error, recipe_task
-from pumer_hf.recipes.record import RECORD_NAME, differences, recorded
+from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.recipes.report import write_json
 
 from . import store
@@ -53,7 +53,7 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
         print("\nStopped by Ctrl-C. To go on, give the same command.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     print(*(f"seed {run['seed']}: {run['value']:.2f} %, {run['speed']:.2f}x" for run in report["seeds"]), sep="\n")
-    print(f"Written to {args.output}; the tables of README.md: python -m laboratory.render README.md")
+    print(f"Written to {args.output}; the tables of README.md: python benchmarks/render.py README.md")
 
 
 def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def student_facts(folder: Path) -> dict[str, Any]:
     """The blocks of the recipe that the student of a seed was made from, without the seed."""
     blocks = {name: recorded(folder / "student", name) for name in ("reduction", "data", "training")}
     if blocks["data"] is None:
-        raise ValueError(f"{folder / RECORD_NAME} does not say what the student was made from: remove {folder}")
+        raise ValueError(f"{folder / STAGES_NAME} does not say what the student was made from: remove {folder}")
     training = {name: value for name, value in (blocks["training"] or {}).items() if name not in PER_SEED}
     return {**blocks, "training": training}
 

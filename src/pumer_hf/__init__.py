@@ -30,9 +30,10 @@ from .pipeline import PuMerVqaPipeline, register
 if TYPE_CHECKING:
     from .configuration import PuMerConfig
     from .convert import convert_checkpoint
+    from .encoding import EncodingRecord
     from .hub.card import PuMerCard
     from .hub.push import push_folder
-    from .inputs import encode_example
+    from .inputs import Encoder, encode_example
     from .models.families import preset
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
@@ -45,6 +46,8 @@ _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "models.families",
     "convert_checkpoint": "convert",
+    "Encoder": "inputs",
+    "EncodingRecord": "encoding",
     "encode_example": "inputs",
     "PuMerCard": "hub.card",
     "push_folder": "hub.push",
@@ -58,6 +61,8 @@ _LAZY = {
 __all__ = [
     "DistillationTrainer",
     "DistillationTrainingArguments",
+    "Encoder",
+    "EncodingRecord",
     "PuMerCard",
     "PuMerConfig",
     "PuMerMeterConfig",

@@ -1,6 +1,9 @@
-"""From an image and a text to model inputs: the same in training, in the pipeline, in pictures and on the page."""
+"""From images and texts to model inputs: the same in training, in the pipeline, in pictures and on the page."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace as replace_fields
+from pathlib import Path
 from typing import Any
 
 from PIL import Image as PILImage
@@ -9,33 +12,186 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
+from .encoding import EncodingRecord, completed, record_in, with_record
 from .images import DataError, ImageSource, image_name, located, open_image
 from .models.encoders.base import PuMerPreTrainedModel
 from .models.encoders.heads import ImagesClassifierHead, num_images
+from .models.loading import load_config, load_processor
 
-TEXT_LENGTH = 40
-"""Tokens that a text is padded to, if the model takes so many: what the recipes and the paper use at most. RoBERTa's
-512 positions would be mostly padding."""
+MIN_TEXT_LENGTH = 3
+"""Tokens of the shortest text: its beginning, a word and its end."""
+Images = ImageSource | Sequence[ImageSource]
+"""The image of an example, or a list of several."""
+Texts = str | Sequence[str]
+"""The text of an example, or a list of several."""
+
+
+class Encoder:
+    """Images and texts -> the inputs of a model, as its record says.
+
+    `processor` is the processor with this record, so what saves the processor saves the record too.
+
+    Args:
+        processor: of the checkpoint.
+        record: how inputs are made; default: as the processor says, else the defaults of [`EncodingRecord`].
+        text_limit: tokens that the model takes; None if that is not known.
+
+    Raises:
+        ValueError: the processor or the model cannot do what the record says.
+    """
+
+    def __init__(self, processor: ProcessorMixin, record: EncodingRecord | None = None, text_limit: int | None = None):
+        record = record or record_in(processor) or EncodingRecord()
+        if record.keep_aspect_ratio and makes_squares(processor):
+            raise ValueError("keep_aspect_ratio=True: the image processor makes squares of all images (METER)")
+        length = record.max_text_length
+        if text_limit is not None and not MIN_TEXT_LENGTH <= length <= text_limit:
+            raise ValueError(f"max_text_length={length}: must be in [{MIN_TEXT_LENGTH}, {text_limit}] for this model")
+        self.processor, self.record, self.text_limit = with_record(processor, record), record, text_limit
+
+    @classmethod
+    def of(cls, model: PuMerPreTrainedModel, processor: ProcessorMixin, **overrides: Any) -> "Encoder":
+        """The encoder of a loaded model.
+
+        Args:
+            model: of either family.
+            processor: of the checkpoint. If it has no record, the folder or the kind of the model says how inputs are
+                made ([`checkpoint_record`]).
+            **overrides: as of [`replace`].
+        """
+        limit = model.config.max_text_length
+        return cls(completed(processor, model.name_or_path, limit), None, limit).replace(**overrides)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **overrides: Any) -> "Encoder":
+        """The encoder of a saved model.
+
+        Args:
+            source: a folder, or an id on the Hub.
+            **overrides: as of [`replace`].
+
+        Raises:
+            ValueError: there is no such checkpoint, or it has no processor, or it cannot do what an override says.
+        """
+        limit = load_config(str(source)).max_text_length
+        return cls(load_processor(str(source), limit), None, limit).replace(**overrides)
+
+    def replace(self, **fields: Any) -> "Encoder":
+        """The same encoder with other fields of its record; None leaves a field as it is.
+
+        Raises:
+            ValueError: the processor or the model cannot do that.
+        """
+        given = {name: value for name, value in fields.items() if value is not None}
+        return Encoder(self.processor, replace_fields(self.record, **given), self.text_limit)
+
+    def at_size(self, image_size: int | None) -> "Encoder":
+        """The same encoder with images of `image_size` pixels a side; None: this one."""
+        if image_size is None:
+            return self
+        return Encoder(resized_processor(self.processor, image_size), self.record, self.text_limit)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Save the processor with its record."""
+        self.processor.save_pretrained(folder)
+
+    def __call__(
+        self,
+        images: Sequence[Images],
+        texts: Sequence[Texts],
+        origins: Sequence[str] = (),
+        augment: Callable[[PILImage.Image], PILImage.Image] | None = None,
+    ) -> dict[str, Tensor]:
+        """Encode a batch.
+
+        Args:
+            images: of each example the image, which is anything that [`open_image`] takes, or a list of images.
+            texts: of each example the text, or a list of texts.
+            origins: where each example is from, for error messages.
+            augment: changes each image, for training.
+
+        Returns:
+            `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
+            (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding. Several texts or images per
+            example make one more dimension, the second.
+
+        Raises:
+            DataError: an image cannot be read, or is too long to keep its shape.
+        """
+        origins = origins or [""] * len(images)
+        places = [origin for origin, own in zip(origins, images, strict=True) for _ in _listed(own)]
+        opened = [self.open_image(one, place) for one, place in zip(_flat(images), places, strict=True)]
+        if augment is not None:
+            opened = [augment(image) for image in opened]
+        encoded = self.processor(images=opened, text=_flat(texts), **self._text_options())
+        batch = {
+            name: _unflatten(value, images if name.startswith("pixel") else texts) for name, value in encoded.items()
+        }
+        if "pixel_mask" in batch and batch["pixel_mask"].all():
+            del batch["pixel_mask"]  # the model is faster without
+        return batch
+
+    def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What [`__call__`] makes of texts alone: `input_ids` and the like, long (N, max_text_length)."""
+        return dict(self.processor.tokenizer(list(texts), **self._text_options()))
+
+    def _text_options(self) -> dict[str, Any]:
+        """How the tokenizer pads and cuts."""
+        length = self.record.max_text_length
+        return {"padding": self.record.padding, "max_length": length, "truncation": True, "return_tensors": "pt"}
+
+    def open_image(self, source: ImageSource, origin: str = "") -> PILImage.Image:
+        """Open an image as the processor is to get it: squeezed into a square, if nothing else makes a square.
+
+        Args:
+            source: what [`open_image`](images.open_image) takes.
+            origin: where the image is from, for error messages.
+
+        Raises:
+            DataError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
+        """
+        image = open_image(source, origin)
+        if makes_squares(self.processor):
+            return image
+        if self.record.keep_aspect_ratio:
+            self._check_shape(image, source, origin)
+            return image
+        side = image_side(self.processor)
+        return image.resize((side, side), Resampling[self.record.resample.upper()])
+
+    def _check_shape(self, image: PILImage.Image, source: ImageSource, origin: str) -> None:
+        """Raise `DataError` if an image is so long that its shorter side would be less than a patch."""
+        side, patch = image_side(self.processor), self.processor.image_processor.size_divisor
+        shorter, longer = sorted(image.size)
+        longest = longest_side(self.processor)
+        if int(shorter * min(side / shorter, longest / longer) + 0.5) < patch:
+            message = (
+                f"keep_aspect_ratio=True: the image {image_name(source)} has {image.width} x {image.height} pixels: "
+                f"once its longer side fits into {longest}, the shorter one is less than a patch ({patch}); cut it, "
+                "or make squares"
+            )
+            raise DataError(located(message, origin))
 
 
 def encode_example(
     model: PuMerPreTrainedModel,
     processor: ProcessorMixin,
-    image: ImageSource | Sequence[ImageSource],
+    image: Images,
     text: str,
     max_text_length: int | None = None,
-    keep_aspect_ratio: bool = False,
+    keep_aspect_ratio: bool | None = None,
     origin: str = "",
 ) -> dict[str, Tensor]:
     """The inputs of the model for one example, as in training: a batch of one, on the CPU.
 
     Args:
         model: of either family.
-        processor: of the checkpoint.
+        processor: of the checkpoint. It says how inputs are made ([`EncodingRecord`]).
         image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2).
         text: a question, a hypothesis, a caption or a statement; one that is too long is cut.
-        max_text_length: tokens that the text is padded to; default: `TEXT_LENGTH`, or what the model takes.
-        keep_aspect_ratio: else images become squares; METER always makes squares, and refuses it.
+        max_text_length: tokens that the text is padded to; default: as the processor says.
+        keep_aspect_ratio: whether the image keeps its shape, or becomes a square; default: as the processor says.
+            METER always makes squares, and refuses True.
         origin: where the example is from, for error messages.
 
     Raises:
@@ -45,73 +201,59 @@ def encode_example(
     if not text.strip():
         raise ValueError(f"text={text!r}: must not be empty")
     check_unicode(text, located("text", origin))
-    images: list[Any] = list(image) if isinstance(image, (list, tuple)) else [image]
+    images = _listed(image)
     if len(images) != num_images(model):
         raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")
-    inputs = processor(
-        images=[ready_image(one, processor, keep_aspect_ratio, origin) for one in images],
-        text=[text],
-        padding="max_length",
-        max_length=text_length(model, max_text_length),
-        truncation=True,
-        return_tensors="pt",
-    )
-    drop_full_mask(inputs)
-    if isinstance(model, ImagesClassifierHead):
-        inputs |= {name: value.unsqueeze(0) for name, value in inputs.items() if name.startswith("pixel")}
-    return dict(inputs)
+    encoder = Encoder.of(model, processor, max_text_length=max_text_length, keep_aspect_ratio=keep_aspect_ratio)
+    return encoder([images if isinstance(model, ImagesClassifierHead) else images[0]], [text], [origin])
 
 
-def text_length(model: PuMerPreTrainedModel, max_text_length: int | None = None) -> int:
-    """Tokens that a text is padded and cut to: `max_text_length`, or else `TEXT_LENGTH` or what the model takes."""
-    return max_text_length or min(TEXT_LENGTH, model.config.max_text_length)
+def _listed(part: Any) -> list[Any]:
+    """The images or texts of an example, also if it has only one."""
+    return list(part) if isinstance(part, (list, tuple)) else [part]
 
 
-def ready_image(
-    source: ImageSource, processor: ProcessorMixin, keep_aspect_ratio: bool = False, origin: str = ""
-) -> PILImage.Image:
-    """Open an image as the processor is to get it: squeezed into a square, if nothing else makes a square.
-
-    Args:
-        source: what [`open_image`] takes.
-        processor: of the checkpoint. One that makes squares, by resizing (METER) or by cutting out the middle (METER
-            as first published), gets the image as it is.
-        keep_aspect_ratio: make no square.
-        origin: where the image is from, for error messages.
-
-    Raises:
-        DataError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
-        ValueError: the aspect ratio is to be kept, but the processor makes squares.
-    """
-    check_aspect_ratio(processor, keep_aspect_ratio)
-    image = open_image(source, origin)
-    if makes_squares(processor):
-        return image
-    side = processor.image_processor.size["shortest_edge"]
-    if not keep_aspect_ratio:
-        return image.resize((side, side), Resampling.BICUBIC)
-    shorter, longer = sorted(image.size)
-    patch, longest = processor.image_processor.size_divisor, int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * side)
-    if int(shorter * min(side / shorter, longest / longer) + 0.5) < patch:
-        message = (
-            f"keep_aspect_ratio=True: the image {image_name(source)} has {image.width} x {image.height} pixels: once "
-            f"its longer side fits into {longest}, the shorter one is less than a patch ({patch}); cut it, or make "
-            "squares"
-        )
-        raise DataError(located(message, origin))
-    return image
+def _flat(parts: Sequence[Any]) -> list[Any]:
+    """All images or texts of several examples."""
+    return [one for part in parts for one in _listed(part)]
 
 
-def check_aspect_ratio(processor: ProcessorMixin, keep_aspect_ratio: bool, name: str = "keep_aspect_ratio") -> None:
-    """Raise `ValueError`, naming the argument, if images are to keep a shape that the processor changes."""
-    if keep_aspect_ratio and makes_squares(processor):
-        raise ValueError(f"{name}=True: the image processor makes squares of all images (METER)")
+def _unflatten(values: Tensor, parts: Sequence[Any]) -> Tensor:
+    """A value for each image or text, (N, ...); where examples have lists of them, as (B, n, ...)."""
+    return values.unflatten(0, (len(parts), len(parts[0]))) if isinstance(parts[0], (list, tuple)) else values
 
 
 def makes_squares(processor: ProcessorMixin) -> bool:
-    """Whether the processor itself makes squares of images of any shape."""
+    """Whether the processor itself makes squares of images of any shape: by resizing (METER), or by cutting out the
+    middle (METER as first published).
+    """
     image_processor = processor.image_processor
     return bool(image_processor.size["shortest_edge"] is None or image_processor.do_center_crop)
+
+
+def image_side(processor: ProcessorMixin) -> int:
+    """The side in pixels of the squares that a model sees, or the shorter side of images that keep their shape."""
+    image_processor = processor.image_processor
+    if image_processor.do_center_crop:
+        return int(image_processor.crop_size["height"])
+    return int(image_processor.size["shortest_edge"] or image_processor.size["height"])
+
+
+def longest_side(processor: ProcessorMixin) -> int:
+    """Most pixels of the longer side of an image that keeps its shape."""
+    return int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * image_side(processor))
+
+
+def resized_processor(processor: ProcessorMixin, image_size: int) -> ProcessorMixin:
+    """A copy of a processor that makes images of `image_size` pixels a side."""
+    resized = copy.deepcopy(processor)
+    old, new, side = processor.image_processor, resized.image_processor, image_side(processor)
+    names = [name for name in ("shortest_edge", "height", "width") if old.size[name] is not None]
+    size_class = type(old.size)  # not a dict: a name that it lacks is None
+    new.size = size_class(**{name: round(old.size[name] * image_size / side) for name in names})
+    if old.do_center_crop:
+        new.crop_size = size_class(height=image_size, width=image_size)
+    return resized
 
 
 def seen_part(size: tuple[int, int], processor: ProcessorMixin) -> tuple[float, float, float, float]:
@@ -147,9 +289,3 @@ def check_unicode(text: str, what: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(f"{what} holds half a character, {text[error.start]!r}: remove or complete it") from error
-
-
-def drop_full_mask(inputs: dict[str, Tensor]) -> None:
-    """Remove `pixel_mask` where no pixel is padding: the model is faster without."""
-    if "pixel_mask" in inputs and inputs["pixel_mask"].all():
-        del inputs["pixel_mask"]

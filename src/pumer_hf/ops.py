@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def text_saliency(attention: Tensor, text_mask: Tensor) -> Tensor:
-    """How much the text asks about each image token (PuMer, Eq. 1).
+def saliency_from_text(attention: Tensor, text_mask: Tensor) -> Tensor:
+    """The saliency of each image token: how much the text attends to it (PuMer, Eq. 1).
 
     Args:
         attention: float `(batch, heads, text_len, image_len)`, the probability that a text token attends to an image
             token.
-        text_mask: bool `(batch, text_len)`, True for real text tokens. Padding has no say.
+        text_mask: bool `(batch, text_len)`, True for real text tokens. Padding does not count.
 
     Returns:
         float `(batch, image_len)`, the attention averaged over the heads and over the real text tokens, in [0, 1].
@@ -128,22 +128,22 @@ def group_sizes(source: Tensor, num_groups: int) -> Tensor:
     return group_sums(torch.ones_like(source), source, num_groups)
 
 
-def group_weights(positions: Tensor, mask: Tensor, num_groups: int) -> Tensor:
-    """The weights with which tokens enter the mean of their group: the plain mean, or one weighted by a float mask.
+def group_weights(positions: Tensor, weight: Tensor, num_groups: int) -> Tensor:
+    """The part that each token has in the mean of its group.
 
     Args:
         positions: long `(batch, length)`, the group of each token, -1 for none.
-        mask: bool `(batch, length)`, True for real tokens; or float of at least 0, their weights. Padding (False, 0)
-            has weight only in a group that holds nothing else.
+        weight: float32 `(batch, length)` of at least 0: 1 for each real token gives the plain mean, other numbers a
+            weighted one. Padding, of weight 0, has a part only in a group that holds nothing else.
         num_groups: tokens after the reduction.
 
     Returns:
         float32 `(batch, length)`. The weights of a group sum to 1, those outside of all are 0.
     """
     group = positions.clamp(min=0)
-    total = group_sums(mask.float(), positions, num_groups)
+    total = group_sums(weight, positions, num_groups)
     only_padding = total == 0
-    weight = torch.where(only_padding.gather(1, group), 1.0, mask.float())
+    weight = torch.where(only_padding.gather(1, group), 1.0, weight)
     total = torch.where(only_padding, group_sizes(positions, num_groups), total)
     return (weight / total.gather(1, group)).masked_fill(positions < 0, 0.0)
 

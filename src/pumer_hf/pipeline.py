@@ -10,24 +10,27 @@ import torch
 from huggingface_hub import CommitInfo
 from huggingface_hub.utils import validate_repo_id
 from torch import Tensor
-from transformers import AutoModelForVisualQuestionAnswering, Pipeline
+from transformers import AutoModelForVisualQuestionAnswering, Pipeline, ProcessorMixin
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .folders import whole_folder
-from .inputs import encode_example
+from .inputs import Encoder, encode_example
 from .models.families import task_of
 
 TASK = "pumer-vqa"
+OVERRIDES = ("max_text_length", "keep_aspect_ratio")
+"""The fields of [`EncodingRecord`] that a call may set."""
 
 
 class PuMerVqaPipeline(Pipeline):
     """Answers questions about images: `pipeline("pumer-vqa", model=...)(image=..., question=..., top_k=5)`.
 
-    Images are PIL images, numpy arrays, paths or URLs ([`open_image`]). They become squares and questions are padded
-    to one length, as in the recipes; so an answer does not depend on what else is in its batch. With
-    `keep_aspect_ratio=True` images keep their shape (not METER, which always makes squares), and a batch holds one.
+    Images are PIL images, numpy arrays, paths or URLs ([`open_image`]). Images and questions become inputs as in the
+    training of the model, which its processor says ([`EncodingRecord`]). Questions are padded to one length, so an
+    answer does not depend on what else is in its batch. If images keep their shape, a batch holds one.
     """
 
+    processor: ProcessorMixin | None
     _load_processor = True
     _load_tokenizer = False
     _load_image_processor = False
@@ -43,7 +46,10 @@ class PuMerVqaPipeline(Pipeline):
             )
         if self.processor is None:
             raise ValueError(f"{TASK} needs a processor: give processor=..., or a model folder that has one")
-        self.tokenizer = self.processor.tokenizer  # batching asks for it
+        self.encoder = Encoder.of(self.model, self.processor)
+        self.encoder.replace(**self._preprocess_params)  # raises for what this model cannot do
+        self.processor = self.encoder.processor
+        self.tokenizer = self.encoder.processor.tokenizer  # batching asks for it
 
     def _sanitize_parameters(
         self,
@@ -58,9 +64,6 @@ class PuMerVqaPipeline(Pipeline):
             )
         if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
             raise ValueError(f"top_k={top_k!r}: must be an int of at least 1")
-        longest = self.model.config.max_text_length
-        if max_text_length is not None and not 3 <= max_text_length <= longest:
-            raise ValueError(f"max_text_length={max_text_length}: must be in [3, {longest}] for this model")
         before = {"max_text_length": max_text_length, "keep_aspect_ratio": keep_aspect_ratio}
         return (
             {name: value for name, value in before.items() if value is not None},
@@ -76,8 +79,8 @@ class PuMerVqaPipeline(Pipeline):
                 `image` and `question`, a list of such dicts, or a dataset (of `datasets` or torch) or generator of
                 them.
             question: one for all images, or as many as images; one image goes with many questions.
-            **kwargs: `top_k` answers, default 5; `max_text_length` in tokens, default 40 or what the model takes;
-                `keep_aspect_ratio`; `batch_size` and `num_workers`, as in every pipeline.
+            **kwargs: `top_k` answers, default 5; `max_text_length` in tokens and `keep_aspect_ratio`, by default as in
+                the training of the model; `batch_size` and `num_workers`, as in every pipeline.
 
         Returns:
             For one question, a list of `{"score": probability, "answer": text}`, the best first; for a list, a list of
@@ -86,16 +89,20 @@ class PuMerVqaPipeline(Pipeline):
         Raises:
             ValueError: an argument is wrong, or an image cannot be read; the message names the image and its place.
         """
-        keep_aspect_ratio = {**self._preprocess_params, **kwargs}.get("keep_aspect_ratio")
-        if keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
-            raise ValueError("keep_aspect_ratio=True needs batch_size=1: the images differ in shape")
-        inputs = image if question is None else self._pairs(image, question)
+        asked = {**self._preprocess_params, **kwargs}
+        record = self.encoder.replace(**{name: asked.get(name) for name in OVERRIDES}).record
+        if record.keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
+            raise ValueError(
+                "keep_aspect_ratio=True needs batch_size=1, as the images differ in shape: leave batch_size out, or "
+                "make squares with keep_aspect_ratio=False"
+            )
+        inputs = image if question is None else self._examples(image, question)
         if isinstance(inputs, list) and not inputs:
             return []
         return super().__call__(with_origins(inputs), **kwargs)
 
     @staticmethod
-    def _pairs(image: Any, question: str | Sequence[str]) -> Any:
+    def _examples(image: Any, question: str | Sequence[str]) -> Any:
         if not isinstance(question, Sequence):
             raise ValueError(f"question={question!r}: must be a text, or a list of texts")
         several = isinstance(image, Sequence) and not isinstance(image, str)  # also a column of `datasets`
@@ -110,7 +117,7 @@ class PuMerVqaPipeline(Pipeline):
         return [{"image": one, "question": text} for one, text in zip(images, questions, strict=True)]
 
     def preprocess(
-        self, example: Any, max_text_length: int | None = None, keep_aspect_ratio: bool = False
+        self, example: Any, max_text_length: int | None = None, keep_aspect_ratio: bool | None = None
     ) -> dict[str, Tensor]:
         if not isinstance(example, dict) or not {"image", "question"} <= example.keys():
             raise ValueError(
@@ -156,7 +163,7 @@ class PuMerVqaPipeline(Pipeline):
 
         with whole_folder(save_directory) as folder:
             self.model.save_pretrained(folder, **kwargs)
-            self.processor.save_pretrained(folder)
+            self.encoder.save_pretrained(folder)
             remove_stale_weights(Path(save_directory), {path.name for path in folder.iterdir()})
 
     def push_to_hub(self, repo_id: str, *, max_shard_size: str | None = None, **kwargs: Any) -> CommitInfo:

@@ -5,6 +5,7 @@ makes new ones.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
 import torch.export
@@ -29,6 +30,17 @@ class Matching:
         return ops.merge_positions(self.src, self.dst, self.unm, length)
 
 
+class KeyMask(NamedTuple):
+    """Which keys an attention sees, and how much each of them counts."""
+
+    real: Tensor | None
+    """bool (B, 1, 1, L): True for a real token, False for padding. None if all tokens are real, or if `weight` says
+    which ones are."""
+    weight: Tensor | None
+    """float (B, 1, 1, L): what `exp(score)` is multiplied with, 0 for padding. None if all real tokens count the
+    same."""
+
+
 @dataclass(frozen=True)
 class Tokens:
     """The tokens of one modality. Token 0 is its [CLS]."""
@@ -36,48 +48,70 @@ class Tokens:
     states: Tensor
     """float (B, L, D)."""
     mask: Tensor
-    """bool (B, L): True for a real token, False for padding. Or float, what `exp(score)` is multiplied with where the
-    token is attended to: 0 for padding, else the weight that a reducer gives it (or `semantics="release"`)."""
+    """bool (B, L): True for a real token; False for padding, and for a token that a learned pruner has masked."""
     source: Tensor
-    """long (B, L0): for each of the L0 tokens that the model began with, which token holds it now; -1 where none does
-    (it was pruned, or is padding)."""
+    """long (B, L0): for each of the L0 tokens that the model began with, which token holds it now. It is -1 for a
+    token that nothing holds, because it was pruned or is padding."""
+    weight: Tensor | None = None
+    """float (B, L): what `exp(score)` is multiplied with where a token is attended to; 0 where `mask` is False. None
+    if all real tokens count the same."""
     prior: Tensor | None = None
-    """float (B, L): saliency of each token from outside the model, its input `image_saliency`."""
+    """float (B, L): saliency of each token from outside the model. It comes from the input `image_saliency`."""
     grid: tuple[int, int] | None = None
-    """Rows and columns of patches that the image began with, if tokens 1 to L0 - 1 are all of them in raster order."""
+    """Rows and columns of patches that the image began with. None if tokens 1 to L0 - 1 are not all of these patches
+    in raster order."""
+    padded: bool = True
+    """Whether `mask` may hold False. Where it is False, attention needs no mask."""
 
     @classmethod
     def initial(
-        cls, states: Tensor, mask: Tensor, prior: Tensor | None = None, grid: tuple[int, int] | None = None
+        cls,
+        states: Tensor,
+        mask: Tensor | None = None,
+        prior: Tensor | None = None,
+        grid: tuple[int, int] | None = None,
     ) -> "Tokens":
-        """Tokens that nothing has reduced yet: each real one holds itself."""
+        """Tokens that nothing has reduced yet. Each real one holds itself; without a `mask`, all are real."""
+        padded = mask is not None
+        if mask is None:
+            mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
         positions = torch.arange(states.shape[1], device=states.device)
-        return cls(states, mask, positions.masked_fill(~mask, -1), prior, grid)
+        return cls(states, mask, positions.masked_fill(~mask, -1), prior=prior, grid=grid, padded=padded)
 
     @property
     def size(self) -> Tensor:
         """Long (B, L): how many original tokens each token holds; 0 for padding."""
         return ops.group_sizes(self.source, self.mask.shape[1])
 
+    @property
+    def attention_weight(self) -> Tensor:
+        """Float (B, L): `weight`, or where there is none, 1 for a real token and 0 for padding."""
+        return self.mask.float() if self.weight is None else self.weight
+
+    def key_mask(self) -> KeyMask:
+        """What attention to these tokens needs to know of them."""
+        if self.weight is not None:
+            return KeyMask(None, self.weight[:, None, None])
+        return KeyMask(self.mask[:, None, None] if self.padded else None, None)
+
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
-        """Reduce to `num_tokens` tokens: each becomes the mean of the real tokens that go to it, the plain one or
-        that with the weights of a float mask, which then add up.
+        """Reduce to `num_tokens` tokens. Each becomes the mean of the real tokens that go to it.
+
+        It is a plain mean if there is no `weight`, else a weighted one, and the weights of merged tokens add up.
 
         Args:
-            positions: long (B, L), where each token goes, or -1 to drop it. To every place goes at least one.
+            positions: long (B, L), where each token goes, or -1 to drop it. At least one token goes to every place.
         """
-        weights = ops.group_weights(positions, self.mask, num_tokens)
+        mean_weights = ops.group_weights(positions, self.attention_weight, num_tokens)
         source = ops.follow(self.source, positions)
-        if self.mask.is_floating_point():
-            mask = ops.group_sums(self.mask, positions, num_tokens)
-        else:
-            mask = ops.group_sizes(source, num_tokens) > 0
+        weight = None if self.weight is None else ops.group_sums(self.weight, positions, num_tokens)
         return replace(
             self,
-            states=ops.merge_groups(self.states, weights, positions, num_tokens),
-            mask=mask,
+            states=ops.merge_groups(self.states, mean_weights, positions, num_tokens),
+            mask=ops.group_sizes(source, num_tokens) > 0 if weight is None else weight > 0,
             source=source,
-            prior=None if self.prior is None else ops.group_sums(weights * self.prior, positions, num_tokens),
+            weight=weight,
+            prior=None if self.prior is None else ops.group_sums(mean_weights * self.prior, positions, num_tokens),
         )
 
 
@@ -96,6 +130,13 @@ class TokenPair:
         """Bool (B, Lt + Lv)."""
         return torch.cat([self.text.mask, self.image.mask], dim=1)
 
+    def key_mask(self) -> KeyMask:
+        """What attention to the joined tokens needs to know of them."""
+        if self.text.weight is not None or self.image.weight is not None:
+            weight = torch.cat([self.text.attention_weight, self.image.attention_weight], dim=1)
+            return KeyMask(None, weight[:, None, None])
+        return KeyMask(self.joined_mask()[:, None, None] if self.text.padded or self.image.padded else None, None)
+
     def with_states(self, joined: Tensor) -> "TokenPair":
         """The same tokens with other states, float (B, Lt + Lv, D)."""
         num_text = self.text.mask.shape[1]
@@ -103,6 +144,18 @@ class TokenPair:
             text=replace(self.text, states=joined[:, :num_text]),
             image=replace(self.image, states=joined[:, num_text:]),
         )
+
+    def without_states(self) -> "TokenPair":
+        """The same tokens with empty states, float (B, L, 0).
+
+        Between two layers the states travel as arguments of their own: gradients pass through them, and no second
+        reference keeps them in memory.
+        """
+        text, image = (
+            replace(tokens, states=tokens.states.new_empty((*tokens.mask.shape, 0)))
+            for tokens in (self.text, self.image)
+        )
+        return TokenPair(text, image)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from transformers import ProcessorMixin
 
-from .inputs import text_length
+from .inputs import Encoder
 from .models.encoders.base import PuMerPreTrainedModel
 
 NAMED, LONGEST = 8, 80
@@ -68,9 +68,9 @@ def unread_words(
         model: of either family.
         processor: of the checkpoint.
         text: a question, a hypothesis, a caption or a statement.
-        max_text_length: as of [`encode_example`], or of the pipeline.
+        max_text_length: as of [`encode_example`].
     """
-    limit = text_length(model, max_text_length)
+    limit = Encoder.of(model, processor, max_text_length=max_text_length).record.max_text_length
     tokenizer = processor.tokenizer
     encoded = tokenizer(text, return_offsets_mapping=True, add_special_tokens=False, verbose=False)
     room = limit - tokenizer.num_special_tokens_to_add()

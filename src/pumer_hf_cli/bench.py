@@ -28,7 +28,9 @@ class Bench(Command):
         )
         what.add_argument("--table", metavar="N", help=argparse.SUPPRESS)  # moved to benchmarks/paper.py
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
-        parser.add_argument("--text-length", type=int, metavar="N", help="tokens per text; default: at most 40")
+        parser.add_argument(
+            "--text-length", type=int, metavar="N", help="tokens per text; default: as the model was trained"
+        )
         parser.add_argument(
             "--pooled-only",
             action="store_true",

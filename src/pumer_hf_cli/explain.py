@@ -22,7 +22,9 @@ class Explain(Command):
         parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument(
-            "--keep-aspect-ratio", action="store_true", help="for a ViLT that was trained so; default: squares"
+            "--keep-aspect-ratio",
+            action=argparse.BooleanOptionalAction,
+            help="whether images keep their shape, or become squares; default: as the model was trained",
         )
 
     def run(self, args: argparse.Namespace) -> None:

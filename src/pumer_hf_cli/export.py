@@ -18,7 +18,10 @@ class Export(Command):
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--int8", action="store_true", help="write DEST.int8.onnx too, with linear layers in int8")
         parser.add_argument(
-            "--text-length", type=int, metavar="N", help="tokens per text, fixed in the file; default: at most 40"
+            "--text-length",
+            type=int,
+            metavar="N",
+            help="tokens per text, fixed in the file; default: as the model was trained",
         )
         parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="to time; default: %(default)s")
         parser.add_argument("--seconds", type=float, default=10.0, help="how long to time; default: %(default)s")

@@ -48,10 +48,10 @@ def test_convert(as_file, released, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "ve"], "task='snli_ve': the checkpoint has no head for it"),
-        (["--config", "{"], "--config='{': not valid JSON"),
+        (["--task", "ve"], "task='snli_ve': "),
+        (["--config", "{"], "--config='{': "),
         (["--config", "nowhere.json"], "nowhere.json"),
-        (["--processor", "no/such"], "processor='no/such' does not load"),
+        (["--processor", "no/such"], "processor='no/such'"),
     ],
 )
 def test_errors(arguments, message, released, tmp_path, capsys):

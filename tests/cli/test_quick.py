@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from laboratory.paper import TABLES
 from pumer_hf.bench.contenders import DTYPES, MATMUL_PRECISIONS
 from pumer_hf.convert.layouts import LAYOUTS
 from pumer_hf.data.tasks import TASKS
@@ -101,7 +100,6 @@ def test_a_misspelt_word_is_one_line(arguments, message):
         (["bench", "model", "--device", "tpu"], "device='tpu'"),
         (["bench", "model", "--batch-size", "many"], "--batch-size many"),
         (["bench", "--table", "3"], "--table 3"),
-        (["bench", "--table", "7", "--text-length", "9"], "--text-length"),
         (["measure", "model", "--limit", "3"], "--limit"),
         (["demo", "model", "--requirement", "x"], "--requirement"),
         (["card", "folder", "--results", "r.json"], "--results"),
@@ -138,7 +136,6 @@ def test_choices_are_the_true_ones():
     assert tuple(FAMILIES) == choices.BACKBONES
     assert tuple(DTYPES) == choices.DTYPES
     assert choices.MATMUL_PRECISIONS == MATMUL_PRECISIONS
-    assert tuple(TABLES) == choices.PAPER_TABLES
     assert tuple(TASKS) == choices.TASKS
     assert tuple(LAYOUTS) == choices.KINDS
     assert ("pretrain", *TASKS) == choices.CONVERT_TASKS

@@ -66,20 +66,20 @@ def test_a_missing_key(family, name, tmp_path):
 @pytest.mark.parametrize("family", MAKERS)
 def test_a_key_too_many(family, tmp_path):
     source = save(tmp_path, family, lambda weights: weights.update({"momentum.queue": torch.ones(2)}))
-    with pytest.raises(ValueError, match="left over, with no place in the model: momentum.queue$"):
+    with pytest.raises(ValueError, match="left over.*: momentum.queue$"):
         convert_checkpoint(source, tmp_path / "out")
 
 
 def test_a_wrong_shape(tmp_path):
     source = save(tmp_path, "vilt", lambda weights: weights.update({"pooler.dense.bias": torch.ones(3)}))
-    with pytest.raises(ValueError, match=r"of a wrong shape: pooler.dense.bias .*\(3,\), expected \(16,\)"):
+    with pytest.raises(ValueError, match=r"pooler.dense.bias .*\(3,\), .*\(16,\)"):
         convert_checkpoint(source, tmp_path / "out")
     source = save(tmp_path, "vilt", lambda weights: weights.update({"transformer.pos_embed": torch.ones(1, 16, 16)}))
-    with pytest.raises(ValueError, match="15 image positions, which make no square"):
+    with pytest.raises(ValueError, match="15 image positions"):
         convert_checkpoint(source, tmp_path / "out")
     name = "transformer.blocks.0.attn.qkv.weight"
     source = save(tmp_path, "vilt", lambda weights: weights.update({name: torch.ones(50, 16)}))
-    with pytest.raises(ValueError, match=rf"{name} has shape \(50, 16\): it should hold query, key and value"):
+    with pytest.raises(ValueError, match=rf"{name} .*\(50, 16\): .*query, key and value"):
         convert_checkpoint(source, tmp_path / "out")
 
 
@@ -95,7 +95,7 @@ class Malicious:
 def test_a_file_that_is_no_checkpoint_is_refused(content, tmp_path):
     source = tmp_path / "model.bin"
     source.write_bytes(content)
-    with pytest.raises(ValueError, match="model.bin is refused: it is no PyTorch checkpoint"):
+    with pytest.raises(ValueError, match="model.bin .*no PyTorch checkpoint"):
         convert_checkpoint(source, tmp_path / "out")
 
 
@@ -109,7 +109,7 @@ def test_a_malicious_pickle_is_refused_and_its_code_does_not_run(form, tmp_path)
         torch.save({"state_dict": tiny.original_vilt(), "callbacks": {"a": Malicious(trace)}}, source)
     else:
         torch.save(content, source, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ValueError, match=r"model.ckpt is refused: .*more than tensors and plain data") as caught:
+    with pytest.raises(ValueError, match=r"model.ckpt .*more than tensors") as caught:
         convert_checkpoint(source, tmp_path / "out")
     assert "weights_only" not in str(caught.value)
     assert not trace.exists()
@@ -125,7 +125,7 @@ def test_a_download_that_broke_off(part, zipped, tmp_path):
     torch.save({"state_dict": tiny.original_vilt("vqa_classifier")}, source, _use_new_zipfile_serialization=zipped)
     content = source.read_bytes()
     source.write_bytes(content[: int(part * len(content))])
-    with pytest.raises(ValueError, match=r"model.ckpt is refused: it is cut short \([\d,]+ bytes\)"):
+    with pytest.raises(ValueError, match=r"model.ckpt .*cut short \([\d,]+ bytes\)"):
         convert_checkpoint(source, tmp_path / "out")
 
 
@@ -133,7 +133,7 @@ def test_weights_of_a_folder_that_are_cut_short(tmp_path):
     tiny.save_released(tmp_path / "in", "vilt", ["vqa_classifier"])
     weights = tmp_path / "in" / "pytorch_model.bin"
     weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"pytorch_model.bin is refused: it is cut short"):
+    with pytest.raises(ValueError, match=r"pytorch_model.bin .*cut short"):
         convert_checkpoint(tmp_path / "in", tmp_path / "out")
 
 
@@ -162,7 +162,7 @@ def test_a_file_without_weights(content, tmp_path):
 
 def test_an_unknown_checkpoint(tmp_path):
     torch.save({"encoder.weight": torch.ones(2)}, tmp_path / "model.ckpt")
-    with pytest.raises(ValueError, match="cannot tell what checkpoint this is: its names begin with encoder.weight"):
+    with pytest.raises(ValueError, match="what checkpoint this is: .*encoder.weight"):
         convert_checkpoint(tmp_path / "model.ckpt", tmp_path / "out")
     torch.save({"vit_model.layers.0.blocks.0.norm1.weight": torch.ones(2)}, tmp_path / "model.ckpt")
     with pytest.raises(ValueError, match="Swin"):
@@ -184,23 +184,23 @@ def test_the_kind_can_be_forced(tmp_path):
     assert convert_checkpoint(source, tmp_path / "out", kind="original-vilt").is_dir()
     with pytest.raises(ValueError, match="left over.*transformer.blocks.0.norm1.weight"):
         convert_checkpoint(source, tmp_path / "out2", kind="original_meter")
-    with pytest.raises(ValueError, match="kind='vit': choose one of original_vilt, original_meter, released_vilt"):
+    with pytest.raises(ValueError, match="kind='vit': .*original_vilt, original_meter, released_vilt"):
         convert_checkpoint(source, tmp_path / "out2", kind="vit")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"task": "captioning"}, "task='captioning': choose one of pretrain, vqa"),
-        ({"task": "snli_ve"}, "task='snli_ve': the checkpoint has no head for it; the heads it has: vqa"),
-        ({"image_size": 33}, "image_size=33 is not a multiple of the patch size 8"),
-        ({"config": {"co_attention": "parallel"}}, "config.co_attention is no field of PuMerViltConfig"),
-        ({"config": {"hidden_size": 24, "num_attention_heads": 2}}, "of a wrong shape"),
-        ({"config": {"id2label": {1: "yes"}}}, r"config.id2label: no label has the index 0: .*fill_labels"),
-        ({"config": {"id2label": {"yes": 1}}}, "config.id2label: 'yes' is no index"),
+        ({"task": "captioning"}, "task='captioning': .*pretrain, vqa"),
+        ({"task": "snli_ve"}, "task='snli_ve': .*no head.*: vqa"),
+        ({"image_size": 33}, "image_size=33.* multiple .* 8"),
+        ({"config": {"co_attention": "parallel"}}, "config.co_attention .*PuMerViltConfig"),
+        ({"config": {"hidden_size": 24, "num_attention_heads": 2}}, "wrong shape"),
+        ({"config": {"id2label": {1: "yes"}}}, "config.id2label: .*index 0: .*fill_labels"),
+        ({"config": {"id2label": {"yes": 1}}}, "config.id2label: 'yes'"),
         ({"image_size": -8}, "image_size=-8"),
         ({"image_size": 0}, "image_size=0"),
-        ({"config": [1]}, r"config=\[1\]: give a dict"),
+        ({"config": [1]}, r"config=\[1\]: .*dict"),
     ],
 )
 def test_wrong_arguments(arguments, message, tmp_path):
@@ -213,22 +213,22 @@ def test_wrong_arguments(arguments, message, tmp_path):
 def test_several_heads(tmp_path):
     weights = tiny.original_vilt("vqa_classifier", "nlvr2_classifier")
     source = tiny.save_lightning(tmp_path / "model.ckpt", weights)
-    with pytest.raises(ValueError, match=r"several heads \(vqa, nlvr2\): choose one with task="):
+    with pytest.raises(ValueError, match=r"heads \(vqa, nlvr2\): .*task="):
         convert_checkpoint(source, tmp_path / "out")
     assert convert_checkpoint(source, tmp_path / "out", task="vqav2").is_dir()
 
 
 def test_sources_and_destinations(tmp_path):
-    with pytest.raises(ValueError, match="is neither a file, nor a folder, nor a model on the Hub"):
+    with pytest.raises(ValueError, match="nothing.* neither"):
         convert_checkpoint(tmp_path / "nothing", tmp_path / "out")
-    with pytest.raises(ValueError, match="source='user/model' is neither"):
+    with pytest.raises(ValueError, match="source='user/model'.* neither"):
         convert_checkpoint("user/model", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no weights: looked for model.safetensors"):
+    with pytest.raises(ValueError, match="no weights: .*model.safetensors"):
         convert_checkpoint(tmp_path / "empty", tmp_path / "out")
     source = save(tmp_path, "vilt", lambda weights: None)
     for dest in (source, tmp_path):
-        with pytest.raises(ValueError, match="exists and is not empty"):
+        with pytest.raises(ValueError, match="not empty"):
             convert_checkpoint(source, dest)
     assert convert_checkpoint(source, tmp_path / "empty").is_dir()
     assert convert_checkpoint(source, tmp_path / "new" / "folder").is_dir()

@@ -112,15 +112,15 @@ def test_a_release_that_prunes_nothing_reduces_nothing(given, tmp_path):
 @pytest.mark.parametrize(
     ("family", "given", "message"),
     [
-        ("vilt", {"sim_method": "k_metric"}, "sim_method='k_metric' is not supported"),
-        ("vilt", {"sim_method": "qk"}, "sim_method='qk' is not supported"),
-        ("vilt", {"merge_style": "tip"}, "merge_style='tip' is not supported"),
-        ("vilt", {"merge_style": "diff"}, "merge_style='diff' is not supported"),
-        ("vilt", {"merge_r": 8}, "merge_r=8 is a number of tokens"),
+        ("vilt", {"sim_method": "k_metric"}, "sim_method='k_metric'"),
+        ("vilt", {"sim_method": "qk"}, "sim_method='qk'"),
+        ("vilt", {"merge_style": "tip"}, "merge_style='tip'"),
+        ("vilt", {"merge_style": "diff"}, "merge_style='diff'"),
+        ("vilt", {"merge_r": 8}, "merge_r=8"),
         ("vilt", {"prune_layers": [2]}, r"prune_layers=\[2\]"),
-        ("vilt", {"reduce_layers": "a"}, "reduce_layers=.*give a list"),
-        ("vilt", {"reduce_layers": [2]}, "names layer 2, but the model has layers 0 to 1"),
-        ("meter", {"reduce_layers": [0, 1]}, r"METER counts its pairs 0, 2, 4, ..., so \[1\] name none"),
+        ("vilt", {"reduce_layers": "a"}, "reduce_layers=.*list"),
+        ("vilt", {"reduce_layers": [2]}, "layer 2, .* 0 to 1"),
+        ("meter", {"reduce_layers": [0, 1]}, r"METER .*0, 2, 4, .*\[1\]"),
     ],
 )
 def test_released_modes_that_are_not_supported(family, given, message, tmp_path):
@@ -144,9 +144,7 @@ def test_released_shards_and_safetensors(tmp_path):
     model = load(convert_checkpoint(tmp_path / "in", tmp_path / "out"))
     assert torch.equal(model.classifier[3].weight, weights["vqa_classifier.3.weight"])
     index_file.write_text(json.dumps({"weight_map": {"x": "../elsewhere.safetensors"}}))
-    with pytest.raises(
-        ValueError, match=r"names the shard '\.\./elsewhere.safetensors', which does not lie beside it"
-    ):
+    with pytest.raises(ValueError, match=r"shard '\.\./elsewhere.safetensors'"):
         convert_checkpoint(tmp_path / "in", tmp_path / "out2")
 
 
@@ -158,7 +156,7 @@ def test_answers_of_vqa_beside_the_weights(form, tmp_path):
     config = load(convert_checkpoint(tmp_path / "in", tmp_path / "out")).config
     assert config.id2label == dict(enumerate(answers))
     (tmp_path / "in" / "vqa2_label2ans.json").write_text(json.dumps(answers[1:]))
-    with pytest.raises(ValueError, match="vqa2_label2ans.json has 6 labels, but the checkpoint 7"):
+    with pytest.raises(ValueError, match="vqa2_label2ans.json .*6 labels.* 7"):
         convert_checkpoint(tmp_path / "in", tmp_path / "out2")
 
 
@@ -195,8 +193,8 @@ def test_fields_from_a_config_that_does_not_know_the_task(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"text_config": {"num_heads": 2}}, "config.text_config.num_heads is no field of RobertaConfig"),
-        ({"vision_config": 3}, "config.vision_config=3: give a dict"),
+        ({"text_config": {"num_heads": 2}}, "config.text_config.num_heads .*RobertaConfig"),
+        ({"vision_config": 3}, "config.vision_config=3: .*dict"),
     ],
 )
 def test_unknown_fields_of_a_tower(overrides, message, tmp_path):

@@ -128,7 +128,7 @@ def test_processors_of_the_user(tokenizers, tmp_path):
 def test_a_tokenizer_with_more_words_than_the_model(tokenizers, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny, "VOCAB", 40)
     source = tiny.save_lightning(tmp_path / "a.ckpt", tiny.original_vilt("vqa_classifier"))
-    with pytest.raises(ValueError, match=r"the tokenizer knows \d+ tokens, but the checkpoint has 40"):
+    with pytest.raises(ValueError, match=r"tokenizer .*\d+ tokens, .*checkpoint .*40"):
         convert_checkpoint(source, tmp_path / "out", processor=tokenizers["vilt"])
 
 

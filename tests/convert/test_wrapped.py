@@ -5,6 +5,7 @@ import json
 import pytest
 import tiny_checkpoints as tiny
 import torch
+from tiny import vilt_fields
 from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import convert_checkpoint
@@ -49,7 +50,7 @@ def test_weights_beside_the_state_of_a_trainer(container, tmp_path):
 def test_a_wrapper_of_some_weights_is_named(tmp_path):
     weights = {f"student.{name}": value for name, value in MAKERS["original_vilt"]().items()}
     source = tiny.save_lightning(tmp_path / "a.ckpt", {**weights, "ema.decay": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"under 'student.', but ema.decay is not: give a file with"):
+    with pytest.raises(ValueError, match=r"'student.'.* ema.decay"):
         convert_checkpoint(source, tmp_path / "out")
 
 
@@ -67,7 +68,7 @@ def test_vilts_own_file_of_answers_and_a_gap_in_it(missing, tmp_path, capsys):
     assert main(["convert", str(source), str(tmp_path / "out"), "--no-processor"]) == 2
     error = capsys.readouterr().err
     assert f"{tmp_path / 'vqa_dict.json'}" in error
-    assert f"no label has the index {missing}: " in error or f"has {missing} labels, but the checkpoint 7" in error
+    assert f"index {missing}: " in error or f"{missing} labels" in error
     assert "--fill-labels" in error
     assert main(["convert", str(source), str(tmp_path / "out"), "--no-processor", "--fill-labels"]) == 0
     labels = load_checkpoint_model(str(tmp_path / "out")).config.id2label
@@ -86,9 +87,8 @@ def test_labels_of_the_user_win_over_a_file_with_a_gap(tmp_path):
 
 @pytest.mark.parametrize("fill", [False, True])
 def test_a_gap_in_the_labels_of_a_stock_config(fill, tmp_path):
-    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "num_hidden_layers": 1}
     labels = {0: "no", 1: "yes", 2: "two"}
-    config = ViltConfig(**small, image_size=16, patch_size=8, vocab_size=30, id2label=labels)
+    config = ViltConfig(**vilt_fields(num_hidden_layers=1, image_size=16), vocab_size=30, id2label=labels)
     ViltForQuestionAnswering(config).save_pretrained(tmp_path / "in")
     path = tmp_path / "in" / "config.json"
     fields = json.loads(path.read_text())
@@ -98,5 +98,5 @@ def test_a_gap_in_the_labels_of_a_stock_config(fill, tmp_path):
         model = load_checkpoint_model(str(convert_checkpoint(tmp_path / "in", tmp_path / "out", fill_labels=True)))
         assert model.config.id2label == {0: "no", 1: "LABEL_1", 2: "two"}
     else:
-        with pytest.raises(ValueError, match=r"id2label of config.json: no label has the index 1: .*fill_labels"):
+        with pytest.raises(ValueError, match="id2label of config.json: .*index 1: .*fill_labels"):
             convert_checkpoint(tmp_path / "in", tmp_path / "out")

@@ -1,6 +1,5 @@
 """Columns of Hub datasets as they are in the wild: each works, loaded and streamed, or is an error that names it."""
 
-import io
 import logging
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, List, Value
-from PIL import Image as PILImage
+from tiny import png, undecoded
 from transformers import EvalPrediction
 
 from pumer_hf.data.columns import answers_of, captions_of, class_name, image_of, text_of, truth
@@ -22,16 +21,6 @@ from pumer_hf.metrics.vqa import language_baselines
 
 STRING, NUMBER = Value("string"), Value("int64")
 RED, GREEN = (255, 0, 0), (0, 255, 0)
-
-
-def png(colour=RED):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", (4, 4), colour).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def undecoded(colour=RED):
-    return {"bytes": png(colour), "path": None}
 
 
 def read(convert, feature, values, streaming=False, folder=None):
@@ -98,7 +87,7 @@ def test_weights_are_the_targets_of_their_answers(hub, caplog):
     assert data.train["question"][:] == ["is it?", "is it?"]
     assert f"1 of 3 rows have no label and are left out; the first is {source}, train, row 1" in caplog.text
     streamed = load_vqa(VqaDataArguments(**arguments, streaming=True), labels=data.labels)
-    collator = VqaCollator(processor=None, labels=data.labels)
+    collator = VqaCollator(encoder=None, labels=data.labels)
     for rows in (data.train, sorted(streamed.train, key=lambda row: row["origin"])):
         targets = collator.labels_of(list(rows))
         torch.testing.assert_close(targets, torch.tensor([[0.3, 1.0], [0.6, 0.0]]))
@@ -113,11 +102,11 @@ def test_weights_are_the_targets_of_their_answers(hub, caplog):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"ids": ["a"], "weights": [1.0, 0.3]}, "1 ids and 2 weights"),
-        ({"ids": ["a"], "weights": [1.5]}, r"weights in \[0, 1\], got \[1.5\]"),
+        ({"ids": ["a"], "weights": [1.0, 0.3]}, "1 ids .*2 weights"),
+        ({"ids": ["a"], "weights": [1.5]}, r"\[0, 1\], got \[1.5\]"),
         ({"ids": ["a"], "weights": [None]}, r"got \[None\]"),
-        ([{"reply": "a"}], r"the fields \['reply'\], which need answer"),
-        (True, "must hold text, got True"),
+        ([{"reply": "a"}], r"\['reply'\].*answer"),
+        (True, "text, got True"),
         (b"yes", "must hold text"),
     ],
 )
@@ -144,7 +133,7 @@ def test_captions(form):
 def test_an_image_without_a_caption_is_named(hub, nothing):
     rows = {"image": [undecoded()] * 3, "captions": [["a"], ["b"], nothing]}
     source = hub({"image": Image(), "captions": List(STRING)}, train=rows, validation=rows)
-    with pytest.raises(ValueError, match="train, row 2: the column 'captions' must hold at least one caption"):
+    with pytest.raises(ValueError, match="train, row 2: .*'captions' .*at least one"):
         load_retrieval(RetrievalDataArguments(dataset=source))
 
 
@@ -210,7 +199,7 @@ NO_IMAGES = {
 def test_a_row_without_an_image_is_named(form, streaming):
     feature, values, message = NO_IMAGES[form]
     row = 0 if form == "number" else 1
-    with pytest.raises(ValueError, match=f"train, row {row}: the column 'theirs' .*{message}"):
+    with pytest.raises(ValueError, match=f"train, row {row}: .*'theirs' .*{message}"):
         read(image_of, feature, values, streaming)
 
 
@@ -220,14 +209,14 @@ def test_a_row_without_a_question_is_named(hub, streaming):
     source = hub({"query": STRING, "answers": STRING, "image": Image()}, train=columns, validation=columns)
     args = VqaDataArguments(dataset=source, columns={"question": "query"}, streaming=streaming)
     columns = {"answers": answers_of, "question": text_of, "image": image_of}
-    with pytest.raises(ValueError, match="train, row 1: the column 'query' must hold text, got None"):
+    with pytest.raises(ValueError, match="train, row 1: .*'query' .*text, got None"):
         list(load_hub_split(args, "train", columns))
 
 
 def test_a_text_may_be_alone_in_a_list():
     assert text_of(["why?"], List(STRING)) == "why?"
     for value in (["why?", "how?"], 3, [None]):
-        with pytest.raises(ValueError, match=r"must hold text|list of 2"):
+        with pytest.raises(ValueError, match="must hold text|list of 2"):
             text_of(value, None)
 
 
@@ -262,7 +251,7 @@ def test_of_a_row_without_a_label_nothing_else_is_read(hub, caplog):
 
 
 def test_a_split_without_any_label_is_an_error():
-    with pytest.raises(ValueError, match="train: there is no row with a label in the column 'theirs', of 2 rows"):
+    with pytest.raises(ValueError, match="train: .*'theirs'.* 2 rows"):
         read(entailment, STRING, ["-", None], streaming=False)
 
 
@@ -275,9 +264,9 @@ def test_left_out_rows_of_a_file_are_counted_too(tmp_path, caplog):
 
 
 def test_a_label_that_the_task_does_not_know_is_named():
-    with pytest.raises(ValueError, match="train, row 1: the column 'theirs' must hold one of .* got 'maybe'"):
+    with pytest.raises(ValueError, match="train, row 1: .*'theirs' .*got 'maybe'"):
         read(entailment, STRING, ["neutral", "maybe"], streaming=False)
-    with pytest.raises(ValueError, match="row 0: the column 'theirs' has labels that are numbers .*2: .* ClassLabel"):
+    with pytest.raises(ValueError, match="row 0: .*'theirs' .*2: .*ClassLabel"):
         read(entailment, NUMBER, [2], streaming=False)
 
 
@@ -288,7 +277,7 @@ def test_truth():
     assert truth(0, ClassLabel(names=["False", "True"])) == "False"
     assert truth(0, ClassLabel(names=["True", "False"])) == "True"
     assert [truth(value, None) for value in (-1, None, "-", float("nan"))] == [None] * 4
-    with pytest.raises(ValueError, match="the label 'maybe', which is neither true nor false"):
+    with pytest.raises(ValueError, match="'maybe'.* true .*false"):
         truth("maybe", STRING)
     assert class_name("neutral", Value("large_string")) == "neutral"
 
@@ -298,7 +287,7 @@ def test_identifiers_that_do_not_tell_sentences_apart_are_named(hub):
     features = {"left": Image(), "right": Image(), "sentence": STRING, "label": Value("bool"), "identifier": NUMBER}
     row = {"left": [undecoded()], "right": [undecoded()], "sentence": ["a"], "label": [True], "identifier": [7]}
     source = hub(features, train=row, validation=row)
-    with pytest.raises(ValueError, match="train, row 0: the column 'identifier' must hold .*dev-850-0-0.* got 7"):
+    with pytest.raises(ValueError, match="train, row 0: .*'identifier' .*dev-850-0-0.* got 7"):
         load_nlvr2(Nlvr2DataArguments(dataset=source))
 
 

@@ -1,10 +1,10 @@
-import io
 import json
 import struct
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image as PILImage
+from tiny import png
 
 from pumer_hf.data.files import (
     _numbered_image,
@@ -15,17 +15,12 @@ from pumer_hf.data.files import (
 )
 from pumer_hf.data.vqa import VqaCollator
 from pumer_hf.images import open_image
-
-
-def png_bytes(size=(6, 4), colour=(200, 30, 10), mode="RGB"):
-    buffer = io.BytesIO()
-    PILImage.new(mode, size, colour).save(buffer, format="PNG")
-    return buffer.getvalue()
+from pumer_hf.inputs import Encoder
 
 
 def write_image(path, **kwargs):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png_bytes(**kwargs))
+    path.write_bytes(png(**{"size": (6, 4), **kwargs}))
     return path
 
 
@@ -101,16 +96,16 @@ def test_an_absolute_image_path_stays(folder):
     ("line", "message"),
     [
         ('{"image": "a.png", "question": ', "not valid JSON"),
-        ("[1, 2]", "expected a JSON object, got list"),
-        (good_row(image=3), "'image' must be a str, but got 3"),
-        (good_row(question=None), "'question' must be a str, but got None"),
-        (good_row(answer=["yes"]), r"'answer' must be a str, but got \['yes'\]"),
-        (good_row(answers=[]), "'answers' must be a list of at least one string"),
-        (good_row(answers="yes"), "'answers' must be a list of at least one string, got 'yes'"),
-        (good_row(answers=["yes", 1]), "'answers' must be a list of at least one string"),
-        ({"question": "what?", "answer": "a"}, "'image' must be a str, but it is missing"),
-        ({"image": "a.png", "answer": "a"}, "'question' must be a str, but it is missing"),
-        ({"image": "a.png", "question": "what?"}, "'answer' must be a str, but it is missing"),
+        ("[1, 2]", "JSON object, got list"),
+        (good_row(image=3), "'image' .*str.* 3"),
+        (good_row(question=None), "'question' .*str.* None"),
+        (good_row(answer=["yes"]), r"'answer' .*str.* \['yes'\]"),
+        (good_row(answers=[]), "'answers' .*at least one"),
+        (good_row(answers="yes"), "'answers' .*list .*got 'yes'"),
+        (good_row(answers=["yes", 1]), "'answers' .*string"),
+        ({"question": "what?", "answer": "a"}, "'image' .*missing"),
+        ({"image": "a.png", "answer": "a"}, "'question' .*missing"),
+        ({"image": "a.png", "question": "what?"}, "'answer' .*missing"),
     ],
 )
 def test_a_damaged_line_is_named(folder, line, message):
@@ -122,14 +117,14 @@ def test_a_damaged_line_is_named(folder, line, message):
 
 def test_a_missing_image_is_named_with_its_line(folder):
     path = write_lines(folder / "train.jsonl", good_row(), good_row(image="b.png"))
-    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 2: there is no image .*b\.png"):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 2: .*no image .*b\.png"):
         read_vqa_files([path])
 
 
 def test_a_folder_is_not_an_image(folder):
     (folder / "b.png").mkdir()
     path = write_lines(folder / "train.jsonl", good_row(image="b.png"))
-    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 1: there is no image .*b\.png"):
+    with pytest.raises(FileNotFoundError, match=r"train\.jsonl, line 1: .*no image .*b\.png"):
         read_vqa_files([path])
 
 
@@ -137,7 +132,7 @@ def test_a_folder_is_not_an_image(folder):
 def test_an_empty_file_is_named(folder, content):
     path = folder / "train.jsonl"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"train\.jsonl: the file holds no question"):
+    with pytest.raises(ValueError, match=r"train\.jsonl: .*no question"):
         read_vqa_files([str(path)])
 
 
@@ -151,14 +146,14 @@ def test_a_file_that_is_not_utf_8_is_named(folder):
 def test_a_missing_file_is_named(folder):
     path = write_lines(folder / "questions.json", {})
     for files in (["nowhere.jsonl"], [path, "nowhere.jsonl"]):
-        with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl: there is no such file"):
+        with pytest.raises(FileNotFoundError, match=r"nowhere\.jsonl: .*no such file"):
             read_vqa_files(files, str(folder))
 
 
 @pytest.mark.parametrize("names", [[], ["a.json"], ["a.jsonl", "b.jsonl", "c.jsonl"]])
 def test_the_wrong_number_of_files_is_an_error_that_names_them(folder, names):
     files = [write_lines(folder / name, good_row()) for name in names]
-    with pytest.raises(ValueError, match=r"give one \.jsonl file, or VQA v2's two \.json files") as error:
+    with pytest.raises(ValueError, match=r"\.jsonl .*two \.json files") as error:
         read_vqa_files(files, str(folder))
     assert all(path in str(error.value) for path in files)
 
@@ -214,23 +209,21 @@ def test_vqa_v2_files_say_what_most_annotators_answer(vqa):
     files = vqa([vqa_question(10), vqa_question(11)], [said, vqa_annotation(10)])
     assert read_vqa_files(files, vqa.image_dir)["consensus"][:] == [None, "mug"]
     files = vqa([vqa_question()], [{**vqa_annotation(), "multiple_choice_answer": 2}])
-    with pytest.raises(
-        ValueError, match=r"a\.json, annotation 0: .*'multiple_choice_answer' must be a str, but got 2"
-    ):
+    with pytest.raises(ValueError, match=r"a\.json, annotation 0: .*'multiple_choice_answer' .*str.* 2"):
         read_vqa_files(files, vqa.image_dir)
 
 
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        ({"image_id": 9, "question": "why?"}, "'question_id' must be a int, but it is missing"),
-        (vqa_question(question_id="11"), "'question_id' must be a int, but got '11'"),
-        ({"question_id": 10, "question": "why?"}, "'image_id' must be a int, but it is missing"),
-        (vqa_question(image_id="9"), "'image_id' must be a int, but got '9'"),
-        ({"question_id": 10, "image_id": 9}, "'question' must be a str, but it is missing"),
-        (vqa_question(question=["why?"]), r"'question' must be a str, but got \['why\?'\]"),
-        ("why?", "'question_id' must be a int"),
-        (vqa_question(question_id=11), r"a\.json has no annotation for question_id 11"),
+        ({"image_id": 9, "question": "why?"}, "'question_id' .*missing"),
+        (vqa_question(question_id="11"), "'question_id' .*int.* '11'"),
+        ({"question_id": 10, "question": "why?"}, "'image_id' .*missing"),
+        (vqa_question(image_id="9"), "'image_id' .*int.* '9'"),
+        ({"question_id": 10, "image_id": 9}, "'question' .*missing"),
+        (vqa_question(question=["why?"]), r"'question' .*str.* \['why\?'\]"),
+        ("why?", "'question_id' .*int"),
+        (vqa_question(question_id=11), r"a\.json .*no annotation .*question_id 11"),
     ],
 )
 def test_a_damaged_vqa_v2_question_is_named(vqa, damaged, message):
@@ -242,13 +235,13 @@ def test_a_damaged_vqa_v2_question_is_named(vqa, damaged, message):
 @pytest.mark.parametrize(
     ("damaged", "message"),
     [
-        ({"answers": [{"answer": "a"}]}, "'question_id' must be a int, but it is missing"),
-        ({"question_id": 11}, "'answers' must be a list, but it is missing"),
-        ({"question_id": 11, "answers": "a"}, "'answers' must be a list, but got 'a'"),
-        ({"question_id": 11, "answers": ["a"]}, "'answer' must be a str"),
-        ({"question_id": 11, "answers": [{"answer": 2}]}, "'answer' must be a str, but got 2"),
-        ({"question_id": 11, "answers": []}, "'answers' must be a list of at least one"),
-        (None, "'answers' must be a list"),
+        ({"answers": [{"answer": "a"}]}, "'question_id' .*missing"),
+        ({"question_id": 11}, "'answers' .*list.* missing"),
+        ({"question_id": 11, "answers": "a"}, "'answers' .*list.* 'a'"),
+        ({"question_id": 11, "answers": ["a"]}, "'answer' .*str"),
+        ({"question_id": 11, "answers": [{"answer": 2}]}, "'answer' .*str.* 2"),
+        ({"question_id": 11, "answers": []}, "'answers' .*at least one"),
+        (None, "'answers' .*list"),
     ],
 )
 def test_a_damaged_vqa_v2_annotation_is_named(vqa, damaged, message):
@@ -259,7 +252,7 @@ def test_a_damaged_vqa_v2_annotation_is_named(vqa, damaged, message):
 
 def test_a_vqa_v2_question_without_its_image_is_named(vqa):
     files = vqa([vqa_question(), vqa_question(image_id=90)], [vqa_annotation()])
-    with pytest.raises(FileNotFoundError, match=r"q\.json, question 1: .*images has no image with the number 90"):
+    with pytest.raises(FileNotFoundError, match=r"q\.json, question 1: .*images .*90"):
         read_vqa_files(files, vqa.image_dir)
 
 
@@ -269,7 +262,7 @@ def test_some_questions_of_a_file(vqa):
     rows = read_vqa_questions(path, vqa.image_dir, [12, 10, 99])  # 11 has no image
     assert rows["question_id"][:] == [10, 12]
     assert rows["origin"][1] == f"{path}, question 2"
-    with pytest.raises(ValueError, match=r"q\.json: the file holds no question with one of the 1 question_ids"):
+    with pytest.raises(ValueError, match=r"q\.json: .*no question .*1 question_ids"):
         read_vqa_questions(path, vqa.image_dir, [99])
     assert read_vqa_answers(annotations) == {10: ["cup", "cup", "mug"], 11: ["yes"]}
 
@@ -296,7 +289,7 @@ def test_two_images_with_the_number_of_a_question_are_an_error_that_names_both(v
     first = folder / "images" / "COCO_train2014_000000000009.jpg"
     second = write_image(folder / "images" / "mask_000000000009.png")
     files = vqa([vqa_question(image_id=25), vqa_question(11)], [vqa_annotation(), vqa_annotation(11)])
-    with pytest.raises(ValueError, match=r"q\.json, question 1: .* both have the number 9") as error:
+    with pytest.raises(ValueError, match=r"q\.json, question 1: .* both .*9") as error:
         read_vqa_files(files, vqa.image_dir)
     assert str(first) in str(error.value)
     assert str(second) in str(error.value)
@@ -328,7 +321,7 @@ def test_rows_without_their_image_can_be_left_out(vqa, folder):
 
 def test_if_all_images_are_missing_the_error_names_one(folder):
     path = write_lines(folder / "train.jsonl", *[good_row(image="gone.png")] * 2)
-    with pytest.raises(ValueError, match=r"missing_images='skip'.* 2 .*line 2: there is no image .*gone\.png"):
+    with pytest.raises(ValueError, match=r"missing_images='skip'.* 2 .*line 2: .*gone\.png"):
         read_vqa_files([path], skipped=[])
 
 
@@ -343,16 +336,16 @@ def test_if_all_images_are_missing_the_error_names_one(folder):
 )
 def test_half_a_character_is_named_with_its_line(folder, changes):
     path = write_lines(folder / "train.jsonl", good_row(), good_row(**changes))
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .* half a character, '\\ud"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .*'\\ud"):
         read_vqa_files([path])
 
 
 def test_half_a_character_in_a_vqa_v2_file_is_named_with_its_row(vqa):
     files = vqa([vqa_question(), vqa_question(question="\ud83d")], [vqa_annotation()])
-    with pytest.raises(ValueError, match=r"q\.json, question 1: the field 'question' holds half a character"):
+    with pytest.raises(ValueError, match=r"q\.json, question 1: .*'question' .*half a character"):
         read_vqa_files(files, vqa.image_dir)
     files = vqa([vqa_question()], [vqa_annotation(answers=("a", "\ud83d"))])
-    with pytest.raises(ValueError, match=r"a\.json, annotation 0: the field 'answer' holds half a character"):
+    with pytest.raises(ValueError, match=r"a\.json, annotation 0: .*'answer' .*half a character"):
         read_vqa_files(files, vqa.image_dir)
 
 
@@ -364,34 +357,30 @@ def test_a_whole_character_in_two_halves_survives(folder):
 
 def test_vqa_v2_files_need_an_image_dir_that_exists(vqa):
     files = vqa([vqa_question()], [vqa_annotation()])
-    with pytest.raises(ValueError, match=r"q\.json: VQA v2 files need image_dir"):
+    with pytest.raises(ValueError, match=r"q\.json: .*image_dir"):
         read_vqa_files(files)
-    with pytest.raises(FileNotFoundError, match="image_dir=/nowhere: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="image_dir=/nowhere: .*no such folder"):
         read_vqa_files(files, "/nowhere")
 
 
 def test_two_question_files_are_an_error_that_names_both(vqa):
     files = vqa([vqa_question()], {"questions": [vqa_question()]})
-    with pytest.raises(
-        ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"
-    ):
+    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: .*'questions'.* 'annotations'"):
         read_vqa_files(files, vqa.image_dir)
 
 
 def test_two_annotation_files_are_an_error_that_names_both(vqa):
     files = vqa({"annotations": [vqa_annotation()]}, [vqa_annotation()])
-    with pytest.raises(
-        ValueError, match=r"q\.json, .*a\.json: one file must hold 'questions', the other 'annotations'"
-    ):
+    with pytest.raises(ValueError, match=r"q\.json, .*a\.json: .*'questions'.* 'annotations'"):
         read_vqa_files(files, vqa.image_dir)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"data": []}, r"has a list 'questions' or 'annotations', found \['data'\]"),
-        ({"annotations": {"10": "cup"}}, "has a list 'questions' or 'annotations'"),
-        ("[]", "expected a JSON object, got list"),
+        ({"data": []}, r"'questions' .*'annotations'.* \['data'\]"),
+        ({"annotations": {"10": "cup"}}, "'questions' .*'annotations'"),
+        ("[]", "JSON object, got list"),
         ('{"annotations": [', "not valid JSON"),
         ("", "not valid JSON"),
     ],
@@ -412,7 +401,7 @@ def test_a_vqa_v2_file_that_is_not_utf_8_is_named(vqa, folder):
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_vqa_v2_file_without_questions_is_named(vqa, order):
     files = vqa([], [vqa_annotation()])
-    with pytest.raises(ValueError, match=r"q\.json: the file holds no question"):
+    with pytest.raises(ValueError, match=r"q\.json: .*no question"):
         read_vqa_files(files[::order], vqa.image_dir)
 
 
@@ -434,45 +423,45 @@ DAMAGE = {"cut": cut, "wrong chunk": wrong_chunk, "text": lambda png: b"not an i
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_damaged_image_is_named_with_its_row(folder, damage):
-    (folder / "a.png").write_bytes(damage(png_bytes((64, 64))))
+    (folder / "a.png").write_bytes(damage(png(size=(64, 64))))
     row = read_vqa_files([write_lines(folder / "train.jsonl", good_row())])[0]
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: cannot read the image .*a\.png"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: .*cannot read .*a\.png"):
         open_image(row["image"], row["origin"])
 
 
 def test_an_image_that_is_gone_by_now_is_named_with_its_row(folder):
     row = read_vqa_files([write_lines(folder / "train.jsonl", good_row())])[0]
     (folder / "a.png").unlink()
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: cannot read the image .*a\.png"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 1: .*cannot read .*a\.png"):
         open_image(row["image"], row["origin"])
 
 
 def test_a_damaged_image_in_memory_is_named_by_its_row():
-    with pytest.raises(ValueError, match="scene 7: cannot read the image"):
+    with pytest.raises(ValueError, match="scene 7: .*cannot read"):
         open_image({"path": None, "bytes": b"not an image"}, "scene 7")
 
 
 def test_an_image_that_is_too_large_for_pillow_is_named_with_its_row(monkeypatch):
     monkeypatch.setattr(PILImage, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(ValueError, match="scene 7: cannot read the image"):
-        open_image({"path": None, "bytes": png_bytes((6, 4))}, "scene 7")
+    with pytest.raises(ValueError, match="scene 7: .*cannot read"):
+        open_image({"path": None, "bytes": png(size=(6, 4))}, "scene 7")
 
 
 def test_the_collator_names_the_row_of_a_damaged_image(folder):
     write_image(folder / "b.png")
     rows = read_vqa_files([write_lines(folder / "train.jsonl", good_row(image="b.png"), good_row())]).to_list()
-    (folder / "a.png").write_bytes(cut(png_bytes((64, 64))))
+    (folder / "a.png").write_bytes(cut(png(size=(64, 64))))
     squares = SimpleNamespace(image_processor=SimpleNamespace(size={"shortest_edge": None}))
-    collator = VqaCollator(squares, ["a cup", "yes"])
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: cannot read the image .*a\.png"):
+    collator = VqaCollator(Encoder(squares), ["a cup", "yes"])
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .*cannot read .*a\.png"):
         collator(rows)
 
 
 @pytest.mark.parametrize(("mode", "colour", "rgb"), [("L", 77, (77, 77, 77)), ("RGBA", (9, 8, 7, 255), (9, 8, 7))])
 def test_images_are_decoded_to_rgb(tmp_path, mode, colour, rgb):
-    png = png_bytes((6, 4), colour, mode)
-    (tmp_path / "a.png").write_bytes(png)
-    for image in ({"path": None, "bytes": png}, {"path": str(tmp_path / "a.png"), "bytes": None}):
+    content = png(colour, (6, 4), mode)
+    (tmp_path / "a.png").write_bytes(content)
+    for image in ({"path": None, "bytes": content}, {"path": str(tmp_path / "a.png"), "bytes": None}):
         opened = open_image(image, "row")
         assert (opened.mode, opened.size, opened.getpixel((5, 3))) == ("RGB", (6, 4), rgb)
 

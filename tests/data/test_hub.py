@@ -1,6 +1,5 @@
 """Hub datasets, as folders of parquet files: `load_dataset` reads either in the same way."""
 
-import io
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from datasets.exceptions import DatasetNotFoundError
 from httpx import Request, Response
 from huggingface_hub.errors import RevisionNotFoundError
 from in_process import run_here
-from PIL import Image as PILImage
+from tiny import png, undecoded
 
 from pumer_hf.data.arguments import DataArguments
 from pumer_hf.data.columns import class_name, image_of, text_of
@@ -21,13 +20,6 @@ from pumer_hf.data.retrieval import RetrievalDataArguments, load_retrieval
 from pumer_hf.data.snli_ve import SnliVeDataArguments, load_snli_ve
 from pumer_hf.data.vqa import VqaDataArguments, load_vqa
 from pumer_hf.images import open_image
-
-
-def png(colour=(200, 0, 0)):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", (4, 4), colour).save(buffer, format="PNG")
-    return {"bytes": buffer.getvalue(), "path": None}
-
 
 COLUMNS = {"label": class_name, "hypothesis": text_of, "image": image_of}
 VQA_FEATURES = {
@@ -39,7 +31,7 @@ VQA_FEATURES = {
 
 def vqa(*answers):
     return {
-        "picture": [png((number, 0, 0)) for number in range(len(answers))],
+        "picture": [undecoded((number, 0, 0)) for number in range(len(answers))],
         "question": [f"what {number}?" for number in range(len(answers))],
         "answers": [[{"answer": given, "answer_id": 1}] for given in answers],
     }
@@ -50,7 +42,7 @@ def test_vqa_rows_come_by_our_names_with_their_origin(hub):
     data = load_vqa(VqaDataArguments(dataset=source, columns='{"image": "picture"}'))
     assert data.labels == ("no", "yes")
     rows = data.train.to_list()
-    assert [row.pop("image")["bytes"] for row in rows] == [png((0, 0, 0))["bytes"], png((1, 0, 0))["bytes"]]
+    assert [row.pop("image")["bytes"] for row in rows] == [png((0, 0, 0)), png((1, 0, 0))]
     assert rows == [
         {"question": "what 0?", "answers": ["yes"], "origin": f"{source}, train, row 0"},
         {"question": "what 1?", "answers": ["no"], "origin": f"{source}, train, row 1"},
@@ -80,7 +72,7 @@ def test_streaming_vqa_without_labels_is_an_error(hub):
 
 def test_a_column_that_is_not_there_is_an_error_that_lists_those_that_are(hub):
     source = hub(VQA_FEATURES, train=vqa("yes"), validation=vqa("no"))
-    with pytest.raises(ValueError, match=r"has the columns \['picture', 'question', 'answers'\], the task needs"):
+    with pytest.raises(ValueError, match=r"\['picture', 'question', 'answers'\].* needs"):
         load_vqa(VqaDataArguments(dataset=source))
     with pytest.raises(ValueError, match=r"data.columns={.*'img': 'picture'"):
         load_vqa(VqaDataArguments(dataset=source, columns={"img": "picture"}))
@@ -90,8 +82,8 @@ def test_nlvr2(hub):
     features = {"image0": Image(), "image1": Image(), "sentence": Value("string"), "label": Value("bool")}
     features["identifier"] = Value("string")
     rows = {
-        "image0": [png()],
-        "image1": [png((0, 9, 0))],
+        "image0": [undecoded()],
+        "image1": [undecoded((0, 9, 0))],
         "sentence": ["two dogs"],
         "label": [True],
         "identifier": ["train-1-0-0"],
@@ -100,15 +92,15 @@ def test_nlvr2(hub):
     columns = {"left": "image0", "right": "image1"}
     data = load_nlvr2(Nlvr2DataArguments(dataset=source, columns=columns, validation_split="dev"))
     (row,) = data.validation.to_list()
-    assert row["left"]["bytes"] == png()["bytes"]
-    assert row["right"]["bytes"] == png((0, 9, 0))["bytes"]
+    assert row["left"]["bytes"] == png()
+    assert row["right"]["bytes"] == png((0, 9, 0))
     assert (row["sentence"], row["label"], row["identifier"]) == ("two dogs", "True", "train-1-0-0")
 
 
 def test_snli_ve_with_class_labels(hub):
     names = ["contradiction", "neutral", "entailment"]
     features = {"image": Image(), "hypothesis": Value("string"), "label": ClassLabel(names=names)}
-    rows = {"image": [png()] * 3, "hypothesis": ["a", "b", "c"], "label": [2, 0, 1]}
+    rows = {"image": [undecoded()] * 3, "hypothesis": ["a", "b", "c"], "label": [2, 0, 1]}
     data = load_snli_ve(SnliVeDataArguments(dataset=hub(features, train=rows, validation=rows)))
     assert data.train["label"][:] == ["entailment", "contradiction", "neutral"]
     assert data.labels == ("entailment", "neutral", "contradiction")
@@ -117,7 +109,7 @@ def test_snli_ve_with_class_labels(hub):
 def test_retrieval_with_a_split_column(hub):
     features = {"image": Image(), "caption": List(Value("string")), "split": Value("string")}
     rows = {
-        "image": [png((n, 0, 0)) for n in range(6)],
+        "image": [undecoded((n, 0, 0)) for n in range(6)],
         "caption": [[f"one {n}", f"two {n}"] for n in range(6)],
         "split": ["train", "val", "train", "test", "val", "test"],
     }
@@ -132,7 +124,7 @@ def test_retrieval_with_a_split_column(hub):
     assert data.train["captions"][:] == [["one 0", "two 0"]] * 2 + [["one 2", "two 2"]] * 2  # a row per caption
     assert data.validation["captions"][:] == [["one 1", "two 1"], ["one 4", "two 4"]]
     assert data.test["captions"][:] == [["one 3", "two 3"], ["one 5", "two 5"]]
-    with pytest.raises(ValueError, match="data.train_split='dev': the column 'split' of .* no such value"):
+    with pytest.raises(ValueError, match="data.train_split='dev': .*'split'"):
         load_retrieval(RetrievalDataArguments(**{**arguments, "train_split": "dev"}))
     with pytest.raises(ValueError, match="data.split_column='part'"):
         load_retrieval(RetrievalDataArguments(**{**arguments, "split_column": "part"}))
@@ -142,11 +134,11 @@ def test_retrieval_with_a_split_column(hub):
     ("arguments", "message"),
     [
         ({"dataset": "a/b", "train_file": ["a"], "validation_file": ["b"]}, "data.dataset and data.train_file"),
-        ({"columns": {"a": "b"}}, "data.columns is given, but no dataset"),
-        ({"streaming": True}, "data.streaming is given, but no dataset"),
-        ({"dataset": "a/b", "columns": "{"}, "data.columns='{': not valid JSON"),
-        ({"dataset": "a/b", "columns": "[1]"}, r"data.columns=\[1\]: must map"),
-        ({"dataset": "a/b", "streaming": True, "split_column": "s"}, "data.streaming does not go with"),
+        ({"columns": {"a": "b"}}, "data.columns .*no dataset"),
+        ({"streaming": True}, "data.streaming .*no dataset"),
+        ({"dataset": "a/b", "columns": "{"}, "data.columns='{': .*JSON"),
+        ({"dataset": "a/b", "columns": "[1]"}, r"data.columns=\[1\]"),
+        ({"dataset": "a/b", "streaming": True, "split_column": "s"}, "data.streaming .*split_column"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
@@ -155,7 +147,7 @@ def test_a_bad_argument_is_named(arguments, message):
 
 
 def test_a_split_that_the_metrics_need_is_never_streamed(hub):
-    rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
+    rows = {"image": [undecoded()], "hypothesis": ["a"], "label": ["neutral"]}
     features = {"image": Image(), "hypothesis": Value("string"), "label": Value("string")}
     arguments = DataArguments(dataset=hub(features, train=rows, validation=rows), streaming=True)
     assert isinstance(load_hub_split(arguments, "train", COLUMNS), IterableDataset)
@@ -166,13 +158,11 @@ def test_a_split_that_the_metrics_need_is_never_streamed(hub):
 
 
 def test_a_dataset_that_is_not_there_is_named():
-    with pytest.raises(
-        ValueError, match=r"data\.dataset='no/such': not a folder here, and not reachable on the Hub: .*id"
-    ):
+    with pytest.raises(ValueError, match=r"data\.dataset='no/such': .*folder.* Hub: .*id"):
         load_hub_split(DataArguments(dataset="no/such"), "train", COLUMNS)
     with pytest.raises(ValueError, match=r"data\.dataset=''"):
         load_hub_split(DataArguments(dataset=""), "train", COLUMNS)
-    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': not a folder here"):
+    with pytest.raises(ValueError, match=r"data\.dataset='/no/such/folder': .*folder"):
         load_hub_split(DataArguments(dataset="/no/such/folder"), "train", COLUMNS)
 
 
@@ -196,7 +186,7 @@ def test_a_folder_without_a_dataset_is_named(files, message, streaming, tmp_path
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_wrong_split_configuration_or_revision_is_named_beside_those_that_are_there(hub, streaming):
-    rows = {"image": [png()], "hypothesis": ["a"], "label": ["neutral"]}
+    rows = {"image": [undecoded()], "hypothesis": ["a"], "label": ["neutral"]}
     source = hub(train=rows, dev=rows)
     for name, value, message in (
         ("train_split", "training", r"\['train', 'dev'\]"),
@@ -245,9 +235,9 @@ def test_what_the_hub_says_is_passed_on_with_the_argument(error, message, monkey
 
 
 def test_one_column_cannot_be_two(hub):
-    rows = {"image": [png()], "sentence": ["a"], "label": ["True"], "identifier": ["dev-1-0-0"]}
+    rows = {"image": [undecoded()], "sentence": ["a"], "label": ["True"], "identifier": ["dev-1-0-0"]}
     arguments = Nlvr2DataArguments(dataset=hub(train=rows), columns={"left": "image", "right": "image"})
-    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\] would be two"):
+    with pytest.raises(ValueError, match=r"data.columns=.*\['image'\].* two"):
         load_nlvr2(arguments)
 
 
@@ -257,7 +247,7 @@ def test_a_recipe_ends_with_one_line(tmp_path):
     process = run_here([sys.executable, *words, "--dataset", "no/such", "--output_dir", "out"], tmp_path)
     assert process.returncode == 1
     assert process.stderr.count("\n") == 1
-    assert "data.dataset='no/such': not a folder here" in process.stderr
+    assert "data.dataset='no/such': " in process.stderr
 
 
 # Folders of images
@@ -271,7 +261,7 @@ def test_a_folder_of_images(zipped, streaming, hub, tmp_path):
     root = tmp_path / "hub"
     for split in ("train", "validation"):
         (root / split).mkdir(parents=True)
-        (root / split / "a.png").write_bytes(png((0, 200, 0))["bytes"])
+        (root / split / "a.png").write_bytes(png((0, 200, 0)))
         (root / split / "metadata.jsonl").write_text(METADATA)
         if zipped:
             shutil.make_archive(str(root / split), "zip", root / split)

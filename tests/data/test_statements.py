@@ -190,7 +190,7 @@ def test_same_arguments_same_rows_and_other_splits_and_seeds_others(make):
         ({"num_digits": 7}, "num_digits=7"),
         ({"grid_size": 1}, "grid_size=1"),
         ({"seed": -1}, "seed=-1"),
-        ({"number": 0}, "must be at least 1"),
+        ({"number": 0}, "at least 1"),
     ],
 )
 def test_a_bad_argument_is_named(make, arguments, message):

@@ -1,6 +1,5 @@
 """NLVR2, SNLI-VE and retrieval: their official files, collators and metrics."""
 
-import io
 import json
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image as PILImage
+from tiny import png, undecoded, vilt_fields
 from transformers import EvalPrediction
 
 from pumer_hf.data.nlvr2 import NLVR2, Nlvr2Collator, Nlvr2DataArguments, load_nlvr2, sentence_of
@@ -22,34 +22,17 @@ from pumer_hf.data.retrieval import (
 from pumer_hf.data.snli_ve import SNLI_VE, SnliVeCollator, SnliVeDataArguments, load_snli_ve
 from pumer_hf.data.task import TaskData
 from pumer_hf.data.vqa import VQA, vqa_metrics
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
-TINY = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 8,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": 16,
-}
+TINY = vilt_fields(num_hidden_layers=1, image_size=32, max_position_embeddings=16)
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
 @pytest.fixture(scope="module")
 def processor():
     return build_teacher(ModelArguments(config=TINY), ["yes", "no"], ["is it red or blue?"], max_text_length=16)[1]
-
-
-def picture(colour, size=(32, 32)):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", size, colour).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def undecoded(colour, **kwargs):
-    return {"bytes": picture(colour, **kwargs), "path": None}
 
 
 @pytest.fixture
@@ -60,7 +43,7 @@ def write(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, tuple):
-            path.write_bytes(picture(content))
+            path.write_bytes(png(content))
         else:
             lines = content if isinstance(content, list) else [content]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -115,11 +98,11 @@ def test_nlvr2_rows_of_own_data_name_their_images(write):
 @pytest.mark.parametrize(
     ("row", "error", "message"),
     [
-        (nlvr2_row(), FileNotFoundError, r"dev.json, line 1: there is no image .*dev-850-2-img0.png"),
-        (nlvr2_row("dev-850"), ValueError, "line 1: the field 'identifier' must be like dev-850-0-0, got 'dev-850'"),
-        (nlvr2_row(label="maybe"), ValueError, "line 1: the field 'label' must be True or False, got 'maybe'"),
-        (nlvr2_row(sentence=3), ValueError, "line 1: the field 'sentence' must be a str, but got 3"),
-        (nlvr2_row(images=["a.png"]), ValueError, r"'images' must name two images, got \['a.png'\]"),
+        (nlvr2_row(), FileNotFoundError, "dev.json, line 1: .*no image .*dev-850-2-img0.png"),
+        (nlvr2_row("dev-850"), ValueError, "line 1: .*'identifier' .*dev-850-0-0, got 'dev-850'"),
+        (nlvr2_row(label="maybe"), ValueError, "line 1: .*'label' .*True or False, got 'maybe'"),
+        (nlvr2_row(sentence=3), ValueError, "line 1: .*'sentence' .*str.* 3"),
+        (nlvr2_row(images=["a.png"]), ValueError, r"'images' .*two images, got \['a.png'\]"),
     ],
 )
 def test_a_damaged_nlvr2_row_is_named(write, row, error, message):
@@ -141,7 +124,7 @@ def test_nlvr2_batches_have_two_images_per_row(processor):
         {"left": undecoded(RED), "right": undecoded(BLUE), "sentence": "is it red?", "label": "True", "origin": "a"},
         {"left": undecoded(BLUE), "right": undecoded(GREEN), "sentence": "is it?", "label": "False", "origin": "b"},
     ]
-    batch = Nlvr2Collator(processor, ("False", "True"), max_text_length=9)(rows)
+    batch = Nlvr2Collator(Encoder(processor).replace(max_text_length=9), ("False", "True"))(rows)
     assert batch["pixel_values"].shape == (2, 2, 3, 32, 32)
     assert batch["pixel_values"][:, :, :, 0, 0].round().tolist() == [
         [[1, -1, -1], [-1, -1, 1]],
@@ -150,13 +133,14 @@ def test_nlvr2_batches_have_two_images_per_row(processor):
     assert batch["input_ids"].shape == (2, 9)
     assert batch["labels"].tolist() == [1, 0]
     assert batch["labels"].dtype == torch.long
-    assert Nlvr2Collator(processor, ("TRUE", "FALSE"))(rows)["labels"].tolist() == [0, 1]  # of a model of others
+    of_others = Nlvr2Collator(Encoder(processor), ("TRUE", "FALSE"))(rows)
+    assert of_others["labels"].tolist() == [0, 1]
 
 
 def test_nlvr2_masks_have_two_images_per_row_too(processor):
     wide = undecoded(RED, size=(60, 40))
     row = {"left": wide, "right": undecoded(BLUE), "sentence": "is it red?", "label": "True", "origin": "a"}
-    batch = Nlvr2Collator(processor, ("False", "True"), keep_aspect_ratio=True)([row])
+    batch = Nlvr2Collator(Encoder(processor).replace(keep_aspect_ratio=True), ("False", "True"))([row])
     assert batch["pixel_mask"].shape == (1, 2, 32, 48)
     assert batch["pixel_mask"].sum((0, 2, 3)).tolist() == [32 * 48, 32 * 32]
 
@@ -207,7 +191,7 @@ FILES = {"nlvr2": nlvr2_files, "snli_ve": snli_ve_files, "retrieval": caption_fi
 def test_rows_without_their_images_are_left_out_and_counted(task, write):
     file = FILES[task.name](write)
     files = {"train_file": [file], "validation_file": [file]}
-    with pytest.raises(FileNotFoundError, match="line 2: there is no image"):
+    with pytest.raises(FileNotFoundError, match="line 2: .*no image"):
         task.load(task.arguments(**files), None)
     data = task.load(task.arguments(**files, missing_images="skip"), None)
     assert data.missing_images == {"train": 2, "validation": 2, "test": 2}
@@ -227,8 +211,8 @@ def test_nothing_is_counted_unless_it_is_asked_for(write):
     ("arguments", "message"),
     [
         ({"train_file": ["a"], "validation_file": ["a"], "missing_images": "drop"}, "data.missing_images='drop'"),
-        ({"missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
-        ({"dataset": "some/set", "missing_images": "skip"}, "data.missing_images='skip' is given, but no train_file"),
+        ({"missing_images": "skip"}, "data.missing_images='skip'.* train_file"),
+        ({"dataset": "some/set", "missing_images": "skip"}, "data.missing_images='skip'.* train_file"),
     ],
 )
 def test_wrong_arguments_about_missing_images(arguments, message):
@@ -238,8 +222,8 @@ def test_wrong_arguments_about_missing_images(arguments, message):
 
 def test_an_image_that_a_dataset_lacks_is_named_with_its_row(processor):
     row = {"image": None, "hypothesis": "a", "label": "yes", "origin": "some/set, train, row 7"}
-    with pytest.raises(ValueError, match="some/set, train, row 7: an image must be .*, got nothing"):
-        SnliVeCollator(processor, ("yes", "no"))([row])
+    with pytest.raises(ValueError, match="some/set, train, row 7: .*image .*got nothing"):
+        SnliVeCollator(Encoder(processor), ("yes", "no"))([row])
 
 
 # SNLI-VE
@@ -260,7 +244,7 @@ def test_snli_ve_reads_the_official_fields(write, tmp_path):
     assert data.train["origin"][:] == [f"{file}, line 1", f"{file}, line 3"]
     assert colour_of(data.train[1]["image"]) == GREEN
     write("bad.jsonl", [{**rows[0], "gold_label": "maybe"}])
-    with pytest.raises(ValueError, match="bad.jsonl, line 1: the field 'gold_label' must be one of .* got 'maybe'"):
+    with pytest.raises(ValueError, match="bad.jsonl, line 1: .*'gold_label' .*got 'maybe'"):
         load_snli_ve(SnliVeDataArguments(**{**arguments, "train_file": [str(tmp_path / "bad.jsonl")]}))
 
 
@@ -269,17 +253,17 @@ def test_the_labels_of_a_model_decide_on_their_order(processor):
     data = load_snli_ve(scenes, labels=["contradiction", "Neutral", "entailment"])
     assert data.labels == ("contradiction", "Neutral", "entailment")
     rows = [data.train[number] for number in range(6)]
-    labels = SnliVeCollator(processor, data.labels)(rows)["labels"].tolist()
+    labels = SnliVeCollator(Encoder(processor), data.labels)(rows)["labels"].tolist()
     assert [data.labels[label].lower() for label in labels] == [row["label"] for row in rows]
     assert sorted(labels) == [0, 0, 1, 1, 2, 2]
-    with pytest.raises(ValueError, match=r"the model has the labels \['LABEL_0', 'LABEL_1'\]: the task needs"):
+    with pytest.raises(ValueError, match=r"labels \['LABEL_0', 'LABEL_1'\]: .*needs"):
         load_snli_ve(scenes, labels=["LABEL_0", "LABEL_1"])
 
 
 def test_a_label_that_the_model_does_not_have_is_named(processor):
     row = {"image": undecoded(RED), "hypothesis": "a", "label": "maybe", "origin": "row 7"}
-    with pytest.raises(ValueError, match=r"row 7: the label 'maybe' is not one of \['yes', 'no'\]"):
-        SnliVeCollator(processor, ("yes", "no"))([row])
+    with pytest.raises(ValueError, match=r"row 7: .*'maybe' .*\['yes', 'no'\]"):
+        SnliVeCollator(Encoder(processor), ("yes", "no"))([row])
 
 
 def test_baselines_of_balanced_scenes_are_chance():
@@ -363,7 +347,7 @@ def test_images_of_a_hub_dataset_are_the_same_by_their_bytes():
 def test_fewer_than_two_images_are_an_error(write):
     write("a.png", RED)
     file = write("own.jsonl", [{"image": "a.png", "captions": f"caption {n}"} for n in range(3)])
-    with pytest.raises(ValueError, match="the train data hold 1 images"):
+    with pytest.raises(ValueError, match="train .*1 images"):
         load_retrieval(RetrievalDataArguments(train_file=[file], validation_file=[file]))
 
 
@@ -380,7 +364,9 @@ def read(processor, ids):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_retrieval_batches_have_the_right_caption_first_and_others_after_it(processor, training):
-    collator = RetrievalCollator(processor, max_text_length=16, captions=CAPTIONS, num_negatives=7, training=training)
+    collator = RetrievalCollator(
+        Encoder(processor).replace(max_text_length=16), captions=CAPTIONS, num_negatives=7, training=training
+    )
     batch = collator([retrieval_row(number) for number in range(4)])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values", "labels"}
     assert batch["input_ids"].shape == batch["attention_mask"].shape == batch["token_type_ids"].shape == (4, 8, 16)
@@ -396,7 +382,7 @@ def test_retrieval_batches_have_the_right_caption_first_and_others_after_it(proc
 
 def test_retrieval_evaluation_is_fixed_and_training_is_not(processor):
     def two(training):
-        collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=4, training=training)
+        collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=4, training=training)
         assert collator.is_random == training
         rows = [retrieval_row(1), retrieval_row(2)]
         return collator(rows)["input_ids"], collator(rows[::-1])["input_ids"].flip(0)
@@ -407,7 +393,7 @@ def test_retrieval_evaluation_is_fixed_and_training_is_not(processor):
 
 
 def test_draws_of_an_epoch_depend_on_its_name_and_the_rows_alone(processor):
-    collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=4, training=True)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=4, training=True)
     rows = [retrieval_row(1), retrieval_row(2)]
 
     def drawn(name, rows=rows):
@@ -429,32 +415,34 @@ def test_draws_of_an_epoch_depend_on_its_name_and_the_rows_alone(processor):
 
 def test_all_captions_of_an_image_are_trained(processor):
     torch.manual_seed(0)
-    collator = RetrievalCollator(processor, captions=CAPTIONS, num_negatives=1, training=True)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS, num_negatives=1, training=True)
     assert {collator.texts(retrieval_row())[0] for _ in range(20)} == set(CAPTIONS[0])
 
 
 def test_too_few_captions_are_drawn_again_and_none_are_an_error(processor):
-    collator = RetrievalCollator(processor, captions=CAPTIONS[:2], num_negatives=5)
+    collator = RetrievalCollator(Encoder(processor), captions=CAPTIONS[:2], num_negatives=5)
     negatives = collator.texts(retrieval_row())[1:]
     assert set(negatives) == set(CAPTIONS[1])
     assert len(negatives) == 5
-    with pytest.raises(ValueError, match="all images have the same captions"):
-        RetrievalCollator(processor, captions=CAPTIONS[:1])([retrieval_row()])
+    with pytest.raises(ValueError, match="same captions"):
+        RetrievalCollator(Encoder(processor), captions=CAPTIONS[:1])([retrieval_row()])
 
 
 def test_speed_is_measured_on_pairs(processor):
-    batch = RetrievalCollator(processor, captions=CAPTIONS, training=True).for_benchmark()([retrieval_row()])
+    batch = RetrievalCollator(Encoder(processor), captions=CAPTIONS, training=True).for_benchmark()([retrieval_row()])
     assert batch.keys() == {"input_ids", "attention_mask", "token_type_ids", "pixel_values"}
     assert batch["input_ids"].ndim == 2
 
 
 def test_a_caption_is_no_negative_of_an_image_that_has_it(processor):
     captions = [["A dog.", "it barks"], ["a  dog.", "it sleeps"], ["a cat"]]
-    collator = RetrievalCollator(processor, captions=captions, num_negatives=3)
+    collator = RetrievalCollator(Encoder(processor), captions=captions, num_negatives=3)
     assert set(collator.texts({"captions": captions[0], "origin": "a"})[1:]) == {"it sleeps", "a cat"}
     assert set(collator.texts({"captions": captions[1], "origin": "b"})[1:]) == {"it barks", "a cat"}
-    with pytest.raises(ValueError, match="all images have the same captions"):
-        RetrievalCollator(processor, captions=[["A dog"], ["a dog "]]).texts({"captions": ["a dog"], "origin": "c"})
+    with pytest.raises(ValueError, match="same captions"):
+        RetrievalCollator(Encoder(processor), captions=[["A dog"], ["a dog "]]).texts(
+            {"captions": ["a dog"], "origin": "c"}
+        )
 
 
 def test_equal_scores_of_a_ranking_count_as_in_random_order():
@@ -519,7 +507,7 @@ def test_only_training_images_are_augmented(processor):
     args = SnliVeDataArguments(train_scenes=2, eval_scenes=1, rand_augment=True)
     data = load_snli_ve(args)
     rows = [data.train[number] for number in range(6)]
-    plain = SnliVeCollator(processor, data.labels, args.max_text_length)(rows)
+    plain = SnliVeCollator(Encoder(processor).replace(max_text_length=args.max_text_length), data.labels)(rows)
     for training in (True, False):
         collator = SNLI_VE.collator(processor, data, args, training)
         assert collator.is_random == training

@@ -6,21 +6,15 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image as PILImage
+from tiny import encoded, meter_fields, png, vilt_fields
 
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, counted_answers, drop_unknown, load_vqa
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
 
 ALL_SCENE_ANSWERS = {*map(str, range(10)), "yes", "no", "red", "green", "blue", "yellow", "pink", "cyan"}
-TINY = {
-    "hidden_size": 8,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 8,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": 16,
-}
+TINY = vilt_fields(num_hidden_layers=1, image_size=32, max_position_embeddings=16)
 
 
 # labels
@@ -42,7 +36,7 @@ def test_labels_do_not_depend_on_case_and_white_space():
 
 @pytest.mark.parametrize(("min_count", "left"), [(3, 1), (4, 0)])
 def test_fewer_than_two_labels_are_an_error(min_count, left):
-    with pytest.raises(ValueError, match=f"data.min_answer_count={min_count} leaves {left} labels"):
+    with pytest.raises(ValueError, match=f"data.min_answer_count={min_count} .*{left} labels"):
         answer_labels([["a"], ["a"], ["a"], ["b"]], min_count)
 
 
@@ -75,7 +69,7 @@ def test_the_consensus_of_answers_with_weights_is_the_one_of_the_highest():
 def test_labels_of_vqa_v2_files_are_those_of_the_field(tmp_path):
     """The official files, in small: read, counted over both splits, and looked up as they were counted."""
     (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "COCO_train2014_000000000009.jpg").write_bytes(png_bytes(picture(8, 8)))
+    (tmp_path / "images" / "COCO_train2014_000000000009.jpg").write_bytes(encoded(picture(8, 8)))
     files = {}
     for split, spoken in {"train": ["two", "no"], "validation": ["2", "two", "no", "rare"]}.items():
         questions = [{"question_id": n, "image_id": 9, "question": "what?"} for n in range(len(spoken))]
@@ -137,7 +131,7 @@ def test_ignoring_drops_unknown_rows_of_training_only():
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_no_known_answer_at_all_is_an_error_even_if_ignored(drop):
-    with pytest.raises(ValueError, match="f, line 1: no row has an answer among the 2 labels"):
+    with pytest.raises(ValueError, match="f, line 1: .*2 labels"):
         drop_unknown(rows(["a"], ["b"]), ["yes", "no"], "ignore", drop=drop)
 
 
@@ -158,16 +152,16 @@ def test_a_row_is_known_if_its_answer_is_a_label_once_normalised():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"train_file": ["a.jsonl"]}, "data.validation_file is missing"),
-        ({"validation_file": ["a.jsonl"]}, "data.train_file is missing"),
+        ({"train_file": ["a.jsonl"]}, "data.validation_file .*missing"),
+        ({"validation_file": ["a.jsonl"]}, "data.train_file .*missing"),
         ({"test_file": ["a.jsonl"]}, "data.test_file"),
-        ({"image_dir": "images"}, "data.image_dir is given"),
+        ({"image_dir": "images"}, "data.image_dir"),
         ({"train_file": "a.jsonl", "validation_file": "b.jsonl"}, "data.train_file='a.jsonl'"),
         ({"train_file": [], "validation_file": []}, r"data.train_file=\[\]"),
-        ({"unknown_answers": "drop"}, "data.unknown_answers='drop': choose 'error' or 'ignore'"),
-        ({"answer_counting": "all"}, "data.answer_counting='all': choose 'auto', 'consensus' or 'annotators'"),
-        ({"min_answer_count": 0}, "data.min_answer_count=0: must be at least 1"),
-        ({"max_text_length": 2}, "data.max_text_length=2: must be at least 3"),
+        ({"unknown_answers": "drop"}, "data.unknown_answers='drop': .*'error' .*'ignore'"),
+        ({"answer_counting": "all"}, "data.answer_counting='all': .*'auto', 'consensus' .*'annotators'"),
+        ({"min_answer_count": 0}, "data.min_answer_count=0: .*1"),
+        ({"max_text_length": 2}, "data.max_text_length=2: .*3"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message):
@@ -178,15 +172,9 @@ def test_a_bad_argument_is_named(arguments, message):
 # loading the splits
 
 
-def png_bytes(image):
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture
 def write(tmp_path):
-    (tmp_path / "a.png").write_bytes(png_bytes(PILImage.new("RGB", (6, 4))))
+    (tmp_path / "a.png").write_bytes(png(size=(6, 4)))
 
     def write(name, *answers):
         lines = [{"image": "a.png", "question": f"{name} {n}?", "answers": given} for n, given in enumerate(answers)]
@@ -225,7 +213,7 @@ def test_min_answer_count_and_unknown_answers_reach_the_splits(write):
         "train_file": write("train", ["no"], ["yes"], ["so"], ["no", "yes"]),
         "validation_file": write("validation", ["so"], ["no"]),
     }
-    with pytest.raises(ValueError, match=r"train.jsonl, line 3: the answer 'so'"):
+    with pytest.raises(ValueError, match="train.jsonl, line 3: .*'so'"):
         load_vqa(VqaDataArguments(**files, min_answer_count=2))
     data = load_vqa(VqaDataArguments(**files, min_answer_count=2, unknown_answers="ignore"))
     assert data.labels == ("no", "yes")
@@ -237,14 +225,14 @@ def test_min_answer_count_and_unknown_answers_reach_the_splits(write):
 def test_an_unknown_answer_in_an_evaluation_split_is_an_error_too(write, split):
     files = {f"{name}_file": write(name, ["no"], ["yes"]) for name in ("train", "validation", "test")}
     files[f"{split}_file"] = write(split, ["no"], ["so"])
-    with pytest.raises(ValueError, match=f"{split}.jsonl, line 2: the answer 'so'"):
+    with pytest.raises(ValueError, match=f"{split}.jsonl, line 2: .*'so'"):
         load_vqa(VqaDataArguments(**files))
 
 
 def test_given_labels_take_the_place_of_those_of_training(write):
     files = {"train_file": write("train", ["no"], ["yes"]), "validation_file": write("validation", ["no"])}
     assert load_vqa(VqaDataArguments(**files), labels=["no", "maybe", "yes"]).labels == ("no", "maybe", "yes")
-    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: the answer 'yes'"):
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 2: .*'yes'"):
         load_vqa(VqaDataArguments(**files), labels=["no", "maybe"])
 
 
@@ -295,7 +283,7 @@ def picture(width, height):
 
 
 def row(size=(32, 32), **changes):
-    image = {"path": None, "bytes": png_bytes(picture(*size))}
+    image = {"path": None, "bytes": encoded(picture(*size))}
     return {"image": image, "question": "is it red?", "answers": ["yes"], "origin": "row 0", **changes}
 
 
@@ -303,7 +291,7 @@ RED, BLUE = [1.0, -1.0, -1.0], [-1.0, -1.0, 1.0]
 
 
 def test_batches_have_the_shapes_and_types_that_models_take(processor):
-    batch = VqaCollator(processor, ["yes", "no", "so"], max_text_length=9)([row(), row((50, 20))])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=9), ["yes", "no", "so"])([row(), row((50, 20))])
     assert {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if name != "token_type_ids"} == {
         "input_ids": ((2, 9), torch.long),
         "attention_mask": ((2, 9), torch.long),
@@ -313,7 +301,7 @@ def test_batches_have_the_shapes_and_types_that_models_take(processor):
 
 
 def test_questions_are_padded_to_max_text_length(processor):
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=12)([row(), row(question="is it?")])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=12), ["yes", "no"])([row(), row(question="is it?")])
     lengths = [len(processor.tokenizer(question).input_ids) for question in ("is it red?", "is it?")]
     assert lengths[0] > lengths[1]
     for ids, mask, length in zip(batch["input_ids"], batch["attention_mask"], lengths, strict=True):
@@ -323,7 +311,7 @@ def test_questions_are_padded_to_max_text_length(processor):
 
 def test_questions_are_cut_at_max_text_length_and_still_end_properly(processor):
     question = "is it red? " * 9
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=7)([row(question=question)])
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=7), ["yes", "no"])([row(question=question)])
     tokenizer = processor.tokenizer
     words = tokenizer(question, add_special_tokens=False).input_ids[:5]
     assert batch["input_ids"].tolist() == [[tokenizer.cls_token_id, *words, tokenizer.sep_token_id]]
@@ -332,15 +320,15 @@ def test_questions_are_cut_at_max_text_length_and_still_end_properly(processor):
 
 def test_an_image_of_the_right_size_keeps_its_pixels(processor):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    image = {"path": None, "bytes": png_bytes(PILImage.fromarray(pixels))}
-    values = VqaCollator(processor, ["yes", "no"])([row(image=image)])["pixel_values"][0]
+    image = {"path": None, "bytes": encoded(PILImage.fromarray(pixels))}
+    values = VqaCollator(Encoder(processor), ["yes", "no"])([row(image=image)])["pixel_values"][0]
     expected = torch.from_numpy(pixels).permute(2, 0, 1) / 127.5 - 1
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("size", [(50, 20), (20, 50), (64, 64), (8, 8)])
 def test_square_images_are_whole_and_need_no_mask(processor, size):
-    batch = VqaCollator(processor, ["yes", "no"])([row(size), row()])
+    batch = VqaCollator(Encoder(processor), ["yes", "no"])([row(size), row()])
     assert "pixel_mask" not in batch
     values = batch["pixel_values"][0]
     assert values.shape == (3, 32, 32)
@@ -349,7 +337,7 @@ def test_square_images_are_whole_and_need_no_mask(processor, size):
 
 
 def test_images_of_different_shapes_keep_their_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(
+    batch = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(
         [row((40, 40)), row((80, 52)), row((30, 48))]
     )
     heights, widths = (32, 32, 48), (32, 48, 32)
@@ -363,7 +351,9 @@ def test_images_of_different_shapes_keep_their_mask(processor):
 
 
 def test_images_of_the_same_shape_need_no_mask(processor):
-    batch = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row((60, 40)), row((60, 40))])
+    batch = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(
+        [row((60, 40)), row((60, 40))]
+    )
     assert "pixel_mask" not in batch
     assert batch["pixel_values"].shape == (2, 3, 32, 48)
 
@@ -371,20 +361,20 @@ def test_images_of_the_same_shape_need_no_mask(processor):
 @pytest.mark.parametrize("size", [(2000, 3), (3, 2000)])
 def test_an_image_that_is_too_long_for_its_shape_is_named_with_its_row(processor, size):
     rows = [row(), {**row(size), "origin": "train.jsonl, line 7"}]
-    assert VqaCollator(processor, ["yes", "no"])(rows)["pixel_values"].shape == (2, 3, 32, 32)
+    assert VqaCollator(Encoder(processor), ["yes", "no"])(rows)["pixel_values"].shape == (2, 3, 32, 32)
     expected = f"train.jsonl, line 7: keep_aspect_ratio=True: the image .*has {size[0]} x {size[1]} pixels"
     with pytest.raises(ValueError, match=expected):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+        VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])(rows)
 
 
 @pytest.mark.parametrize("length", range(120, 170, 7))
 def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length):
     image = np.zeros((20, length, 3), dtype=np.uint8)
-    collator = VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)
+    collator = VqaCollator(Encoder(processor).replace(keep_aspect_ratio=True), ["yes", "no"])
     try:
         processor.image_processor([image])
     except ValueError:
-        with pytest.raises(ValueError, match=f"the image in memory has {length} x 20 pixels"):
+        with pytest.raises(ValueError, match=f"{length} x 20 pixels"):
             collator([row((length, 20))])
     else:
         assert collator([row((length, 20))])["pixel_values"].shape[2] == 8
@@ -392,16 +382,13 @@ def test_the_longest_image_is_the_one_that_the_processor_takes(processor, length
 
 @pytest.fixture(scope="module")
 def meter_processor():
-    tower = {
-        key: TINY[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    }
-    config = {**tower, "text_config": tower, "vision_config": {**tower, "image_size": 32, "patch_size": 8}}
+    config = meter_fields(vision={"image_size": 32})
     arguments = ModelArguments(backbone="meter", config=config)
     return build_teacher(arguments, ["yes", "no"], ["is it red?", "what is it?"], max_text_length=16)[1]
 
 
 def test_meter_sees_squares_of_whole_images(meter_processor):
-    batch = VqaCollator(meter_processor, ["yes", "no"], max_text_length=9)([row((50, 20)), row()])
+    batch = VqaCollator(Encoder(meter_processor).replace(max_text_length=9), ["yes", "no"])([row((50, 20)), row()])
     assert "pixel_mask" not in batch
     assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, 9)
     assert batch["pixel_values"].shape == (2, 3, 32, 32)
@@ -410,13 +397,12 @@ def test_meter_sees_squares_of_whole_images(meter_processor):
 
 
 def test_meter_cannot_keep_the_aspect_ratio(meter_processor):
-    collator = VqaCollator(meter_processor, ["yes", "no"], keep_aspect_ratio=True)
     with pytest.raises(ValueError, match="data.keep_aspect_ratio=True"):
-        collator([row()])
+        VqaDataArguments(keep_aspect_ratio=True).encoder(meter_processor)
 
 
 def test_a_row_does_not_depend_on_the_others(processor):
-    collator = VqaCollator(processor, ["yes", "no"])
+    collator = VqaCollator(Encoder(processor), ["yes", "no"])
     together = collator([row(), row((50, 20), question="what is it? " * 9, answers=["no"])])
     alone = collator([row()])
     for name, value in alone.items():
@@ -434,12 +420,12 @@ def test_a_row_does_not_depend_on_the_others(processor):
     ],
 )
 def test_labels_are_soft_targets(processor, answers, target):
-    batch = VqaCollator(processor, ["yes", "no", "so"])([row(answers=answers)])
+    batch = VqaCollator(Encoder(processor), ["yes", "no", "so"])([row(answers=answers)])
     torch.testing.assert_close(batch["labels"], torch.tensor([target], dtype=torch.float32))
 
 
 def test_labels_with_capital_letters_are_matched(processor):
-    assert VqaCollator(processor, ["Yes", "No"]).target(["no"]).tolist() == [0, 1]
+    assert VqaCollator(Encoder(processor), ["Yes", "No"]).target(["no"]).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -459,11 +445,11 @@ def test_answers_count_as_labels_normalised_in_the_same_way(labels, target):
 
 def test_rows_without_answers_have_no_labels(processor):
     unanswered = {name: value for name, value in row().items() if name != "answers"}
-    assert "labels" not in VqaCollator(processor, ["yes", "no"])([unanswered])
+    assert "labels" not in VqaCollator(Encoder(processor), ["yes", "no"])([unanswered])
 
 
 def test_teacher_logits_are_passed_through(processor):
-    collator = VqaCollator(processor, ["yes", "no"])
+    collator = VqaCollator(Encoder(processor), ["yes", "no"])
     batch = collator([row(teacher_logits=[0.25, -3.0]), row(teacher_logits=[1.5, 2.0])])
     assert batch["teacher_logits"].dtype == torch.float32
     assert batch["teacher_logits"].tolist() == [[0.25, -3.0], [1.5, 2.0]]
@@ -473,7 +459,7 @@ def test_teacher_logits_are_passed_through(processor):
 def test_digit_scenes_go_through_the_collator(processor):
     scenes = {"train_scenes": 20, "eval_scenes": 2, "grid_size": 4, "unknown_answers": "ignore"}
     data = load_vqa(VqaDataArguments(**scenes))
-    batch = VqaCollator(processor, data.labels)([data.train[number] for number in range(8)])
+    batch = VqaCollator(Encoder(processor), data.labels)([data.train[number] for number in range(8)])
     assert batch["pixel_values"].shape == (8, 3, 32, 32)
     assert "pixel_mask" not in batch
     assert [data.labels[number] for number in batch["labels"].argmax(1)] == [a[0] for a in data.train["answers"][:8]]

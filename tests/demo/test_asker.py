@@ -151,9 +151,9 @@ def test_from_folders(tmp_path, image):
 
 
 def test_models_that_it_does_not_take():
-    with pytest.raises(ValueError, match="PuMerViltForImageAndTextRetrieval: the page takes models for questions"):
+    with pytest.raises(ValueError, match="PuMerViltForImageAndTextRetrieval: .*questions"):
         Asker(*tiny("vilt", "retrieval"))
     with pytest.raises(ValueError, match="reduces no tokens"):
         Asker(*tiny("vilt", reduction=None))
-    with pytest.raises(ValueError, match="the teacher has other labels"):
+    with pytest.raises(ValueError, match="teacher .*labels"):
         Asker(*tiny("vilt"), tiny("vilt", "snli_ve", reduction=None))

@@ -42,11 +42,11 @@ def test_another_model_gets_none_unless_it_is_told(folder):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (None, "examples.jsonl: there is no such file"),
-        ("", "the file holds no example"),
-        ("{", "line 1: not valid JSON"),
-        ('{"image": "red.png"}', "line 1: the field 'text' must be a str, but it is missing"),
-        ('{"image": "blue.png", "text": "?"}', "line 1: there is no image"),
+        (None, "examples.jsonl: .*no such file"),
+        ("", "examples.jsonl.*no example"),
+        ("{", "line 1: .*not valid JSON"),
+        ('{"image": "red.png"}', "line 1: .*'text' .*missing"),
+        ('{"image": "blue.png", "text": "?"}', "line 1: .*no image .*blue.png"),
     ],
 )
 def test_errors_name_file_and_line(lines, message, folder):

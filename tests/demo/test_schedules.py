@@ -63,7 +63,7 @@ def test_the_ends_of_the_sliders():
 
 @pytest.mark.parametrize("value", [0.48, 1.2, -0.1, float("nan"), None, "0.2", True])
 def test_what_no_slider_says_is_refused(value):
-    with pytest.raises(ValueError, match=rf"prune_ratio={value}: must be a number in \[0, 0.475\]"):
+    with pytest.raises(ValueError, match=rf"prune_ratio={value}: .*\[0, 0.475\]"):
         moved(SCHEDULE, {**slider_values(SCHEDULE), "prune_ratio": value})
 
 

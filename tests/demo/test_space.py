@@ -101,11 +101,11 @@ def test_models_on_the_hub_stay_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--export-space", "."], "--export-space .: it exists and is not empty"),
-        (["--export-space", "new", "--examples", "nowhere"], "there is no such file"),
+        (["--export-space", "."], "--export-space .: "),
+        (["--export-space", "new", "--examples", "nowhere"], "no such file"),
         (["--requirement", "it"], "--requirement is for --export-space"),
         *(
-            (["--export-space", "new", "--requirement", path], f"--requirement {path}: a Space has no files")
+            (["--export-space", "new", "--requirement", path], f"--requirement {path}: ")
             for path in ("./it.whl", "/a/it.whl", "pumer-hf @ file:///a/it.whl", "-e it")
         ),
     ],

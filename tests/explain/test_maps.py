@@ -47,9 +47,9 @@ def test_words_by_hand():
 
 
 def test_a_wrong_grid_or_text_is_an_error():
-    with pytest.raises(ValueError, match=r"grid=\(3, 3\): the trace of layer 2 is about 6 patches, not 9"):
+    with pytest.raises(ValueError, match=r"grid=\(3, 3\): .*layer 2 .*6 patches, not 9"):
         token_map(by_hand(), (3, 3))
-    with pytest.raises(ValueError, match="is about 5 text tokens"):
+    with pytest.raises(ValueError, match="5 text tokens"):
         merged_words(by_hand(), ["[CLS]"])
 
 

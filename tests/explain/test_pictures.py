@@ -1,11 +1,10 @@
 """The pictures: what is drawn where."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import encoded
 from tiny_tasks import tiny
 
 from pumer_hf.data.snli_ve import SnliVeCollator
@@ -13,6 +12,7 @@ from pumer_hf.explain import draw_layers, draw_token_map, pictures, seen_picture
 from pumer_hf.explain.panels import GAP, Panel, stack, tile, titled, wrap
 from pumer_hf.explain.pictures import strip, token_colours, trace_panels
 from pumer_hf.explain.prediction import encode, run
+from pumer_hf.inputs import Encoder
 
 GREY = (120, 120, 120)
 
@@ -116,7 +116,7 @@ def test_the_model_is_left_as_it_was():
 
 def test_wrong_models_and_images():
     model, processor = tiny("vilt", "nlvr2")
-    with pytest.raises(ValueError, match=r"1 images are given, but PuMerViltForImagesAndText\w+ takes 2"):
+    with pytest.raises(ValueError, match=r"1 images .*PuMerViltForImagesAndText\w+ takes 2"):
         draw_layers(model, processor, picture(48, 48), "what?")
     model.set_reduction(None)
     with pytest.raises(ValueError, match="reduces no tokens"):
@@ -125,7 +125,7 @@ def test_wrong_models_and_images():
 
 def test_an_empty_text_is_refused():
     model, processor = tiny("vilt")
-    with pytest.raises(ValueError, match="text=' ': must not be empty"):
+    with pytest.raises(ValueError, match="text=' '"):
         encode(model, processor, picture(48, 48), " ")
 
 
@@ -139,10 +139,8 @@ def test_a_text_is_padded_or_cut_as_in_training(text):
 def test_the_inputs_are_those_of_training():
     model, processor = tiny("vilt", "snli_ve")
     wide, text = picture(640, 427), "there is a red digit"
-    buffer = io.BytesIO()
-    wide.save(buffer, "png")
-    row = {"image": {"bytes": buffer.getvalue(), "path": None}, "hypothesis": text, "origin": "a row"}
-    collator = SnliVeCollator(processor, max_text_length=min(40, model.config.max_text_length))
+    row = {"image": {"bytes": encoded(wide), "path": None}, "hypothesis": text, "origin": "a row"}
+    collator = SnliVeCollator(Encoder(processor).replace(max_text_length=min(40, model.config.max_text_length)))
     expected = collator([row])
     found = encode(model, processor, wide, text)
     assert found.keys() == expected.keys()

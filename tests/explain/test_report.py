@@ -4,6 +4,7 @@ import json
 
 import pytest
 from PIL import Image
+from tiny import WIDTH
 from tiny_tasks import LABELS, REDUCTION, save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -61,14 +62,14 @@ def test_two_images(scene, tmp_path, capsys):
     assert "image 1, layer 0: " in printed
     assert "image 2, layer 2: " in printed
     assert main(arguments) == 2
-    assert "1 images are given, but" in capsys.readouterr().err
+    assert "1 images " in capsys.readouterr().err
 
 
 def test_a_picture_that_is_too_long_is_named(tmp_path, capsys):
     Image.new("RGB", (2000, 3)).save(tmp_path / "long.png")
     arguments = [save_tiny(tmp_path / "model", "vilt"), str(tmp_path / "long.png"), "what?"]
     assert main(["explain", *arguments, "-o", str(tmp_path / "out.png"), "--keep-aspect-ratio"]) == 2
-    assert f"the image {tmp_path / 'long.png'} has 2000 x 3 pixels" in capsys.readouterr().err
+    assert f"{tmp_path / 'long.png'} has 2000 x 3 pixels" in capsys.readouterr().err
 
 
 def test_a_score(scene, tmp_path, capsys):
@@ -81,7 +82,7 @@ def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "vilt", reduction=None)
     arguments = ["explain", checkpoint, scene, "what?", "-o", str(tmp_path / "out.png")]
     assert main(arguments) == 2
-    assert "reduces no tokens (config.reduction is None)" in capsys.readouterr().err
+    assert "config.reduction is None" in capsys.readouterr().err
     assert not (tmp_path / "out.png").exists()
     assert main([*arguments, "--reduction", json.dumps(REDUCTION)]) == 0
     assert (tmp_path / "out.png").is_file()
@@ -90,16 +91,16 @@ def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": "nowhere.png"}, "nowhere.png: there is no such image"),
+        ({"image": "nowhere.png"}, "nowhere.png: "),
         ({"image": __file__}, "cannot read the image"),
-        ({"checkpoint": "no/such"}, "'no/such': there is no model here or on the Hub"),
+        ({"checkpoint": "no/such"}, "'no/such': there is no model"),
         ({"checkpoint": "."}, "'.' has no config.json"),
-        ({"output": "out.txt"}, "-o out.txt: the ending must be that of a picture"),
-        ({"output": "nowhere/out.png"}, "there is no folder nowhere"),
-        ({"reduction": "{"}, "--reduction='{': not valid JSON"),
-        ({"reduction": "nowhere.json"}, "--reduction='nowhere.json': neither JSON nor a file"),
-        ({"reduction": "null"}, "model: the model reduces no tokens"),
-        ({"reduction": '{"method": "magic"}'}, "reduction.method='magic': choose one of"),
+        ({"output": "out.txt"}, "-o out.txt: "),
+        ({"output": "nowhere/out.png"}, "no folder nowhere"),
+        ({"reduction": "{"}, "--reduction='{': "),
+        ({"reduction": "nowhere.json"}, "--reduction='nowhere.json': "),
+        ({"reduction": "null"}, "model: the model reduces"),
+        ({"reduction": '{"method": "magic"}'}, "reduction.method='magic': "),
     ],
 )
 def test_errors(change, message, scene, tmp_path, capsys, monkeypatch):
@@ -117,12 +118,12 @@ def test_errors(change, message, scene, tmp_path, capsys, monkeypatch):
 
 def test_a_stock_vilt_loads_and_another_model_does_not(tmp_path):
     folder = save_tiny(tmp_path / "model", "vilt")
-    config = ViltConfig(hidden_size=16, num_attention_heads=2, intermediate_size=16, num_hidden_layers=3)
+    config = ViltConfig(**WIDTH, num_hidden_layers=3)
     ViltForQuestionAnswering(config).save_pretrained(folder)
     model, _ = load_checkpoint(folder, REDUCTION)
     assert type(model) is PuMerViltForQuestionAnswering
     assert model.reduction.layers == (0, 2)
     fields = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps({**fields, "architectures": ["BertModel"]}))
-    with pytest.raises(ValueError, match=r"architectures=\['BertModel'\] in its config.json is neither"):
+    with pytest.raises(ValueError, match=r"architectures=\['BertModel'\] in its config.json"):
         load_checkpoint(folder)

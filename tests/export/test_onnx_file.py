@@ -88,10 +88,10 @@ def test_a_model_is_exported_in_eval_mode_and_keeps_its_own(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("dest", "options", "error", "message"),
     [
-        ("model.pt", {}, ValueError, "must be the name of a file that ends in .onnx"),
-        ("no/such/model.onnx", {}, FileNotFoundError, "there is no folder .*no/such"),
-        ("model.onnx", {"text_length": 13}, ValueError, "text_length=13: must be at least 1 and at most 12"),
-        ("model.onnx", {"text_length": 0}, ValueError, "text_length=0: must be at least 1 and at most 12"),
+        ("model.pt", {}, ValueError, r"model\.pt.*\.onnx"),
+        ("no/such/model.onnx", {}, FileNotFoundError, "no folder .*no/such"),
+        ("model.onnx", {"text_length": 13}, ValueError, "text_length=13: .*1 .*12"),
+        ("model.onnx", {"text_length": 0}, ValueError, "text_length=0: .*1 .*12"),
     ],
 )
 def test_a_bad_argument_is_named(dest, options, error, message, tmp_path):
@@ -101,7 +101,7 @@ def test_a_bad_argument_is_named(dest, options, error, message, tmp_path):
 
 
 def test_a_model_without_head_or_not_in_float32_is_named(tmp_path):
-    with pytest.raises(ValueError, match="PuMerViltModel has no logits: export a model with a head"):
+    with pytest.raises(ValueError, match="PuMerViltModel .*no logits: .*head"):
         export_onnx(new_model("vilt", "base_class"), tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match=r"the model is in torch.bfloat16: export it in float32, with model.fl"):
+    with pytest.raises(ValueError, match="torch.bfloat16: .*float32, .*model.fl"):
         export_onnx(new_model("vilt").bfloat16(), tmp_path / "model.onnx")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from tiny import CHECKPOINT_FILES
 from tiny_tasks import CONFIGS
 from transformers import dynamic_module_utils
 
@@ -52,14 +53,6 @@ for family, strategy, config in eval(sys.argv[1]):
     example.pop("labels")
     torch.save((dict(example), model.eval()(**example).logits), f"{family}.pt")
 """
-FILES = {
-    "config.json",
-    "model.safetensors",
-    "modeling_pumer.py",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-}
 MADE = {"README.md", "results.json", make_wheel()[0]}
 """What a push makes."""
 LOAD = """
@@ -103,7 +96,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         run = tmp_path / f"run-{family}"
         files, titles = hub.files(name), hub.repos[name].titles
         for commit in list(hub.repos[name].commits.values())[1:]:  # each is whole
-            assert set(commit) - {".gitattributes"} == FILES | MADE
+            assert set(commit) - {".gitattributes"} == CHECKPOINT_FILES | MADE
         assert titles[-1] == "End of training"
         assert any(title.startswith("Training in progress") for title in titles) == in_progress
         assert files["model.safetensors"] == (run / "model.safetensors").read_bytes()
@@ -122,7 +115,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
         assert "".join(line for line in printed if "PuMer" in line) == classes
     for family, processor in (("Meter", "modeling_pumer.PuMerMeterProcessor"), ("Vilt", None)):
         again = tmp_path / f"again-{family.lower()}"  # a model that came with remote code is saved with it
-        assert {path.name for path in again.iterdir()} == FILES
+        assert {path.name for path in again.iterdir()} == CHECKPOINT_FILES
         config = json.loads((again / "config.json").read_text())
         assert config["auto_map"]["AutoModel"] == f"modeling_pumer.PuMer{family}Model"
         saved = json.loads((again / "processor_config.json").read_text())
@@ -135,5 +128,5 @@ def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed
-    with pytest.raises(ImportError, match=f"this model needs the package pumer-hf: run `{re.escape(first)}`"):
+    with pytest.raises(ImportError, match=f"pumer-hf: run `{re.escape(first)}`"):
         dynamic_module_utils.get_class_from_dynamic_module("modeling_pumer.PuMerViltConfig", tmp_path)

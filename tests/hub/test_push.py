@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from huggingface_hub import constants
+from tiny import CHECKPOINT_FILES
 
 from pumer_hf import push_folder, release
 from pumer_hf.cli import main
@@ -26,18 +27,7 @@ from pumer_hf.wheel import make_wheel
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 NAME = "user/tiny"
-FILES = {
-    ".gitattributes",
-    "README.md",
-    "results.json",
-    "config.json",
-    "model.safetensors",
-    "modeling_pumer.py",
-    "processor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    make_wheel()[0],
-}
+FILES = {*CHECKPOINT_FILES, ".gitattributes", "README.md", "results.json", make_wheel()[0]}
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +208,7 @@ def test_a_hub_that_fails_in_the_middle_gets_nothing(hub, folder, monkeypatch, c
     hub.fail(method, path, 500, times=100)
     assert main(["push", str(folder), NAME]) == 2
     error = capsys.readouterr().err
-    assert "the Hub failed and confirmed no commit: push again later" in error
+    assert "no commit" in error
     assert "500" in error and "Traceback" not in error
     assert set(hub.files(NAME)) == {".gitattributes"}
     hub.faults.clear()
@@ -230,22 +220,22 @@ def test_no_connection(hub, folder, monkeypatch, capsys):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     assert main(["push", str(folder), NAME]) == 2
-    assert "user/tiny: no connection to the Hub" in capsys.readouterr().err
+    assert "user/tiny: no connection" in capsys.readouterr().err
 
 
 def test_an_expired_token(hub, folder, monkeypatch, capsys):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert main(["push", str(folder), NAME]) == 2
-    assert "the token is missing, wrong or expired: run `hf auth login` again" in capsys.readouterr().err
+    assert "`hf auth login`" in capsys.readouterr().err
     assert hub.repos == {}
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("user/not allowed", "repo='user/not allowed' is not a name that the Hub allows"),
-        ("user/-x-", "is not a name that the Hub allows"),
-        ("someone/else", "the token may not write there"),
+        ("user/not allowed", "repo='user/not allowed'"),
+        ("user/-x-", "repo='user/-x-'"),
+        ("someone/else", "token may not write"),
     ],
 )
 def test_a_name_that_is_not_allowed(hub, folder, capsys, name, message):
@@ -259,23 +249,23 @@ def test_a_dry_run_refuses_a_name_that_a_push_refuses(hub, folder, capsys, name)
     for flags in (["--dry-run"], []):
         assert main(["push", str(folder), name, *flags]) == 2
         captured = capsys.readouterr()
-        assert f"repo={name!r} is not a name that the Hub allows" in captured.err
+        assert f"repo={name!r}" in captured.err
         assert captured.out == ""
     assert hub.requests == []
 
 
 def test_private_is_not_made_public(hub, folder):
     push_folder(folder, NAME)
-    with pytest.raises(PushError, match="user/tiny exists and is public"):
+    with pytest.raises(PushError, match="user/tiny .*public"):
         push_folder(folder, NAME, private=True)
 
 
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("config.json", "config.json is missing: give a folder that `save_pretrained` wrote"),
-        ("model.safetensors", "weights are published as safetensors only"),
-        ("processor_config.json", "without a processor nobody can use the model"),
+        ("config.json", "config.json is missing"),
+        ("model.safetensors", "safetensors only"),
+        ("processor_config.json", "without a processor"),
     ],
 )
 def test_an_incomplete_folder_is_refused_before_anything_is_made(hub, folder, capsys, missing, message):
@@ -289,10 +279,10 @@ def test_other_models_and_missing_shards_are_refused(folder, model):
     model.save_pretrained(folder, max_shard_size="20KB")
     (folder / "model.safetensors").unlink(missing_ok=True)
     next(folder.glob("model-00002*")).unlink()
-    with pytest.raises(FileNotFoundError, match="model-00002-of-.*is missing"):
+    with pytest.raises(FileNotFoundError, match="model-00002-of-.*missing"):
         push_folder(folder, NAME)
     (folder / "config.json").write_text('{"model_type": "vilt"}')
-    with pytest.raises(ValueError, match="model_type='vilt' is no PuMer model: `pumer-hf convert` makes one"):
+    with pytest.raises(ValueError, match="model_type='vilt' .*`pumer-hf convert`"):
         push_folder(Path(folder), NAME)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import tiny_models
 from huggingface_hub import ModelCard
+from tiny import WIDTH
 from transformers import CLIPVisionConfig, CLIPVisionModel, RobertaConfig, RobertaModel
 
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments, PuMerMeterModel
@@ -142,15 +143,14 @@ def test_the_card_of_a_trainer_whose_model_comes_from_a_folder(here):
 
 @pytest.fixture
 def towers(here):
-    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    small = {**WIDTH, "num_hidden_layers": 2}
     CLIPVisionModel(CLIPVisionConfig(**small, image_size=16, patch_size=8)).save_pretrained("my/clip")
     RobertaModel(RobertaConfig(**small, vocab_size=300, max_position_embeddings=14)).save_pretrained("my/roberta")
     return str(here / "my" / "clip"), str(here / "my" / "roberta")
 
 
 def test_a_config_does_not_say_from_which_folders_its_towers_came(towers, here):
-    cross = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    model = PuMerMeterModel.from_towers(*towers, image_size=16, **cross)
+    model = PuMerMeterModel.from_towers(*towers, image_size=16, num_hidden_layers=1, **WIDTH)
     model.save_pretrained("saved")
     assert str(here) not in Path("saved/config.json").read_text()
     assert json.loads(Path("saved/config.json").read_text())["vision_config"]["hidden_size"] == 16

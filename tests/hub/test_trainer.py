@@ -78,7 +78,7 @@ def test_a_push_during_training_that_fails_is_told_and_made_good(hub, make_train
 
 def test_a_token_that_is_refused_ends_before_training(hub, make_trainer, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
-    with pytest.raises(PushError, match="user/tiny: the token is missing, wrong or expired"):
+    with pytest.raises(PushError, match="user/tiny: .*token"):
         make_trainer()
 
 
@@ -86,7 +86,7 @@ def test_what_a_push_needs(hub, make_trainer):
     with pytest.raises(ValueError, match="processing_class is None"):
         make_trainer(processor=False)
     assert hub.repos == {}
-    with pytest.raises(ValueError, match="unknown field 'tasks' of the model card"):
+    with pytest.raises(ValueError, match="unknown field 'tasks'"):
         make_trainer(push_to_hub=False).push_to_hub(tasks="vqa")
 
 

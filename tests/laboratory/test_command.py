@@ -104,11 +104,11 @@ def test_two_jobs_in_a_process_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--only", "nothing"], "--only nothing: no cell of the setting has such a name"),
-        (["--jobs", "0"], "--jobs 0: must be at least 1"),
-        (["--threads", "0"], "--threads 0: must be at least 1"),
-        (["--setting", "gpu", "--teacher", "folder"], "--teacher: choose the cells of one data set and backbone"),
-        (["--render"], "there is no study there yet"),
+        (["--only", "nothing"], "--only nothing: "),
+        (["--jobs", "0"], "--jobs 0: .*1"),
+        (["--threads", "0"], "--threads 0: .*1"),
+        (["--setting", "gpu", "--teacher", "folder"], "--teacher: .*one data set"),
+        (["--render"], "no study"),
     ],
 )
 def test_wrong_flags_end_with_a_message(run, flags, message):

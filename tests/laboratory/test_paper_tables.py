@@ -1,27 +1,21 @@
 import json
 
 import pytest
+from tiny import WIDTH, meter_fields
 
 from laboratory.paper import TABLES
 from laboratory.paper_tables import run_table
 from pumer_hf.bench.contenders import Settings
 from pumer_hf.bench.full_size import paper_model
 
-VILT = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
-TOWER = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32, "num_hidden_layers": 1}
-TEXT = {**TOWER, "vocab_size": 50, "max_position_embeddings": 40, "type_vocab_size": 1, "pad_token_id": 1}
-METER = {
-    "hidden_size": 16,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "text_config": TEXT,
-    "vision_config": {**TOWER, "patch_size": 16},
-}
-
 
 def small(backbone, task, reduction, image_size=384):
     """A model with the schedule of the paper, but narrow, and for smaller images."""
-    sizes = VILT if backbone == "vilt" else METER
+    if backbone == "vilt":
+        sizes = {**WIDTH, "vocab_size": 50}
+    else:
+        sizes = meter_fields({"vocab_size": 50, "max_position_embeddings": 40, "pad_token_id": 1}, {"patch_size": 16})
+        del sizes["num_hidden_layers"]  # as many as the paper's
     return paper_model(backbone, task, reduction, image_size // 2, **sizes)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from in_process import run_here
+from tiny import vilt_fields
 
 from laboratory import seeds
 from laboratory.render import results_table
@@ -61,9 +62,9 @@ def test_a_report_has_the_means_the_median_speed_and_every_run(runs):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("teacher", {"accuracy": 90.0}, "seeds 0 and 2 differ in the teacher's results"),
-        ("tokens_per_layer", {"student": [[1, 1]]}, "differ in the tokens per layer"),
-        ("machine", {"processor": "Other CPU", "torch_threads": 2}, "differ in the machine"),
+        ("teacher", {"accuracy": 90.0}, "seeds 0 and 2 .*teacher"),
+        ("tokens_per_layer", {"student": [[1, 1]]}, "seeds .*tokens per layer"),
+        ("machine", {"processor": "Other CPU", "torch_threads": 2}, "seeds .*machine"),
     ],
 )
 def test_runs_that_do_not_belong_together(runs, name, value, message):
@@ -163,7 +164,7 @@ def test_seeds_of_different_recipes_are_not_put_together(launched, tmp_path, blo
 def test_a_flag_that_has_changed_is_named(launched, tmp_path):
     words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds"]
     seeds_command("", ROOT, [*words, "0", "1"])
-    with pytest.raises(SystemExit, match=r"(?s)seed2.*training\.max_steps was 5 and is 9"):
+    with pytest.raises(SystemExit, match=r"(?s)seed2.*training\.max_steps .*5 .*9"):
         seeds_command("", ROOT, [*words, "0", "1", "2", "--max_steps", "9"])
 
 
@@ -195,23 +196,21 @@ def test_ctrl_c_ends_the_command_in_one_line(monkeypatch, tmp_path, capsys):
     assert "same command" in capsys.readouterr().err.splitlines()[-1]
 
 
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 48,
-    "patch_size": 8,
-    "max_position_embeddings": 12,
-}
-
-
 def test_two_students_are_trained_from_one_teacher(monkeypatch, tmp_path):
     """The runs themselves, in this process."""
     monkeypatch.setattr(
         seeds.subprocess, "run", lambda command, **_: run_here(command[command.index("--quiet") :], tmp_path)
     )
-    flags = ["--config", json.dumps(TINY), "--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
+    flags = [
+        "--config",
+        json.dumps(vilt_fields(max_position_embeddings=12)),
+        "--train_scenes",
+        "8",
+        "--eval_scenes",
+        "4",
+        "--unknown_answers",
+        "ignore",
+    ]
     flags += ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--per_device_train_batch_size", "4"]
     flags += ["--per_device_eval_batch_size", "16", "--benchmark_seconds", "0.1", "--report_to", "none", "--use_cpu"]
     words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--seeds", "4", "7"]
@@ -236,10 +235,10 @@ def test_a_run_that_fails_ends_the_command(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "output", "flags", "message"),
     [
-        ("none.yaml", "all.json", [], "there is no such recipe file"),
-        (str(RECIPE), "all.json", ["--seeds", "3"], "--seeds 3: give at least two"),
-        (str(RECIPE), "all.json", ["--seed", "3"], "--seed: this command gives it"),
-        (str(RECIPE), "all.json", ["--seed=3"], "--seed: this command gives it"),
+        ("none.yaml", "all.json", [], "none.yaml.*no such recipe"),
+        (str(RECIPE), "all.json", ["--seeds", "3"], "--seeds 3: .*two"),
+        (str(RECIPE), "all.json", ["--seed", "3"], "--seed: "),
+        (str(RECIPE), "all.json", ["--seed=3"], "--seed: "),
         (str(RECIPE), "no/folder/all.json", [], "-o"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_document_says_what_has_not_been_run(folder):
 
 
 def test_no_study_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no study there yet"):
+    with pytest.raises(FileNotFoundError, match="no study"):
         study_report(tmp_path)
 
 

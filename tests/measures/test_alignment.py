@@ -75,7 +75,7 @@ def test_the_random_baseline_is_what_random_choices_get():
 
 @pytest.mark.parametrize(
     ("shape", "message"),
-    [((2, 3), "region has shape"), ((2, 2, 3), r"expected \(1, rows, columns\)"), ((1, 3, 3), r"grid=\(3, 3\)")],
+    [((2, 3), r"region .*\(2, 3\)"), ((2, 2, 3), r"\(1, rows, columns\)"), ((1, 3, 3), r"grid=\(3, 3\)")],
 )
 def test_a_region_of_the_wrong_shape_is_an_error(shape, message):
     with pytest.raises(ValueError, match=message):
@@ -102,7 +102,7 @@ def test_thirds_of_a_pixel_are_exact():
 
 @pytest.mark.parametrize("box", [(5, 0, 5, 10), (0, 9, 3, 2), (-1, 0, 3, 3), (0, 0, 31, 3), (0, 0, 3)])
 def test_a_wrong_box_is_named(box):
-    with pytest.raises(ValueError, match=r"boxes: \(.*\) must be \(x0, y0, x1, y1\) within an image of 30 x 20"):
+    with pytest.raises(ValueError, match=r"boxes: \(.*\(x0, y0, x1, y1\) .*30 x 20"):
         region_from_boxes([(0, 0, 1, 1), box], (30, 20), (2, 3))
 
 
@@ -116,7 +116,7 @@ def test_cells_of_other_patch_sizes():
     assert marked(region_from_cells([1], 2, (4, 4))) == ["..xx", "..xx", "....", "...."]
     assert marked(region_from_cells([1], 6, (4, 4))) == ["xx..", "....", "....", "...."]  # pixels 8 to 15 of 48
     assert not region_from_cells([], 6, (6, 6)).any()
-    with pytest.raises(ValueError, match=r"cells=\[36\]: must be in \[0, 35\] with grid_size=6"):
+    with pytest.raises(ValueError, match=r"cells=\[36\]: .*\[0, 35\] .*grid_size=6"):
         region_from_cells([36], 6, (6, 6))
 
 
@@ -143,9 +143,9 @@ def test_nobody_looked_anywhere():
 @pytest.mark.parametrize(
     ("attention", "threshold", "message"),
     [
-        (torch.zeros(3, 4, 4), 0.2, r"attention of shape \(3, 4, 4\): must be \(h, w\)"),
+        (torch.zeros(3, 4, 4), 0.2, r"attention .*\(3, 4, 4\): .*\(h, w\)"),
         (-torch.ones(4, 4), 0.2, "no value below 0"),
-        (torch.ones(4, 4), 0.0, r"threshold=0.0: must be in \(0, 1\]"),
+        (torch.ones(4, 4), 0.0, r"threshold=0.0: .*\(0, 1\]"),
     ],
 )
 def test_wrong_attention(attention, threshold, message):

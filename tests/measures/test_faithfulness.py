@@ -4,19 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny import PUMER
 from tiny_models import FAMILIES, NUM_TEXT
 from torch import nn
 
 from pumer_hf.explain.prediction import run
 from pumer_hf.measures.faithfulness import KeepAtRandom, KeepPruned, compared_reducers, faithfulness, reduced_by
 
-SCHEDULE = {
-    "method": "pumer",
-    "layers": [1, 2],
-    "prune_ratio": 0.4,
-    "image_merge_ratio": 0.2,
-    "text_merge_ratio": 0.2,
-}
+SCHEDULE = {**PUMER, "layers": [1, 2], "prune_ratio": 0.4, "image_merge_ratio": 0.2}
 
 
 class WithoutChoice(nn.Module):
@@ -171,7 +166,7 @@ def test_a_method_that_makes_no_choice_is_an_error(family, name):
     model, inputs = model_and_inputs(family)
     model.base_model.reducer = WithoutChoice(model.base_model.reducer)
     with (
-        pytest.raises(ValueError, match="reduction.method='pumer' prunes no image tokens in layer 1"),
+        pytest.raises(ValueError, match="reduction.method='pumer' .*layer 1"),
         reduced_by(model, compared_reducers(model)[name]),
     ):
         model(**inputs)
@@ -180,7 +175,7 @@ def test_a_method_that_makes_no_choice_is_an_error(family, name):
 def test_a_first_layer_that_prunes_nothing_is_an_error(family):
     model, inputs = model_and_inputs(family, prune_ratio=[0.0, 0.4])
     with (
-        pytest.raises(ValueError, match="layer 1, the first of reduction.layers, prunes none of 17 image tokens"),
+        pytest.raises(ValueError, match="layer 1, .*reduction.layers, .*17 image tokens"),
         reduced_by(model, compared_reducers(model)["inverted"]),
     ):
         model(**inputs)
@@ -189,7 +184,7 @@ def test_a_first_layer_that_prunes_nothing_is_an_error(family):
 def test_models_that_cannot_be_compared(family):
     with pytest.raises(ValueError, match="reduces no tokens"):
         compared_reducers(family.model(None))
-    with pytest.raises(ValueError, match="config.semantics='release': its choices cannot be inverted"):
+    with pytest.raises(ValueError, match="config.semantics='release'"):
         compared_reducers(family.model(SCHEDULE, semantics="release"))
 
 

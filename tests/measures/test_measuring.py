@@ -106,12 +106,12 @@ def test_the_mean_over_examples_and_annotators_by_hand():
 def test_without_any_region_nothing_can_be_measured():
     model, inputs = FAMILIES["meter"].model(PRUNING), FAMILIES["meter"].inputs()
     nothing = MeasuredBatch(inputs, torch.zeros(3, 1, 4, 4, dtype=torch.bool))
-    with pytest.raises(ValueError, match="regions: all are empty, those of 3 examples"):
+    with pytest.raises(ValueError, match="regions: .*empty.* 3 examples"):
         measure_explanations(model, [nothing])
-    with pytest.raises(ValueError, match="batches: there is no example"):
+    with pytest.raises(ValueError, match="batches: .*no example"):
         measure_explanations(model, [])
     for labels in ([None, torch.zeros(3).long()], [torch.zeros(3).long(), None]):
-        with pytest.raises(ValueError, match="labels: give them with all batches, or with none"):
+        with pytest.raises(ValueError, match="labels: .*all batches"):
             measure_explanations(model, [nothing._replace(labels=own) for own in labels])
     model.set_reduction(None)
     with pytest.raises(ValueError, match="reduces no tokens"):
@@ -133,10 +133,10 @@ def test_the_regions_of_digit_scenes_are_their_cells():
 
 
 def test_a_model_that_knows_no_digit_scenes_is_an_error():
-    with pytest.raises(ValueError, match="no row has an answer among the 3 labels"):
+    with pytest.raises(ValueError, match="3 labels"):
         scene_batches(*tiny("vilt", "snli_ve"))
     model, processor = tiny("vilt", image_size=44, patch_size=4)
-    with pytest.raises(ValueError, match="config.image_size=44: digit scenes need a multiple of 8"):
+    with pytest.raises(ValueError, match="config.image_size=44: .*multiple of 8"):
         scene_batches(model, processor)
 
 
@@ -177,14 +177,14 @@ def test_the_command_on_vqa_hat(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--reduction", '{"method": "none"}'], "reduces no tokens (config.reduction is None): give a schedule"),
-        (["-o", "no/such/out.json"], "-o no/such/out.json: there is no folder no/such"),
+        (["--reduction", '{"method": "none"}'], "config.reduction is None"),
+        (["-o", "no/such/out.json"], "-o no/such/out.json: "),
         (["--scenes", "0"], "num_scenes=0"),
-        (["--batch-size", "0"], "batch_size=0: must be at least 1"),
-        (["--questions", "q.json", "--limit", "3"], "--questions, --limit: only with --vqa-hat"),
-        (["--vqa-hat", "maps"], "--vqa-hat needs --questions and --images"),
-        (["--vqa-hat", "maps", "--questions", "q", "--images", "i", "--scenes", "3"], "takes no --scenes"),
-        (["--vqa-hat", "maps", "--questions", "q", "--images", "i"], "maps: there is no such folder"),
+        (["--batch-size", "0"], "batch_size=0: "),
+        (["--questions", "q.json", "--limit", "3"], "--questions, --limit: "),
+        (["--vqa-hat", "maps"], "--questions and --images"),
+        (["--vqa-hat", "maps", "--questions", "q", "--images", "i", "--scenes", "3"], "no --scenes"),
+        (["--vqa-hat", "maps", "--questions", "q", "--images", "i"], "maps: there is no"),
     ],
 )
 def test_a_bad_argument_is_named(arguments, message, tmp_path, capsys):

@@ -36,7 +36,7 @@ def test_a_limit_and_no_answers(hat):
     assert rows["question_id"][:] == [10]
     assert "answers" not in rows.column_names
     assert len(read_vqa_hat(**hat, limit=100)) == 2
-    with pytest.raises(ValueError, match="limit=0: must be at least 1"):
+    with pytest.raises(ValueError, match="limit=0: .*1"):
         read_vqa_hat(**hat, limit=0)
 
 
@@ -142,5 +142,5 @@ def test_damage_is_named(kind, hat, tmp_path):
 def test_an_unreadable_map_is_named(hat, tmp_path):
     (tmp_path / "maps" / "11_2.png").write_bytes(b"no picture")
     model, processor = tiny("vilt")
-    with pytest.raises(ValueError, match=r"attention map: cannot read the image .*11_2\.png"):
+    with pytest.raises(ValueError, match=r"attention map: .*cannot read .*11_2\.png"):
         list(vqa_hat_batches(model, processor, read_vqa_hat(**hat)))

@@ -33,9 +33,9 @@ def test_consistency_is_at_most_accuracy_in_groups_of_one_size():
 
 
 def test_wrong_lengths_are_errors():
-    with pytest.raises(ValueError, match="2 predictions and 1 references"):
+    with pytest.raises(ValueError, match="2 predictions .*1 references"):
         accuracy_score([1, 2], [1])
     with pytest.raises(ValueError, match="0 predictions"):
         accuracy_score([], [])
-    with pytest.raises(ValueError, match="1 sentences for 2 predictions"):
+    with pytest.raises(ValueError, match="1 sentences .*2 predictions"):
         consistency_score([1, 2], [1, 2], ["a"])

@@ -50,7 +50,7 @@ def test_every_module_loads_by_its_path(name):
 
 
 def test_an_unknown_name_is_an_error():
-    with pytest.raises(ValueError, match="name='bleu': choose one of"):
+    with pytest.raises(ValueError, match="name='bleu': "):
         load_metric("bleu")
 
 

@@ -90,11 +90,11 @@ def test_case_and_white_space_of_captions_do_not_count():
 @pytest.mark.parametrize(
     ("scores", "owners", "message"),
     [
-        (np.zeros((3, 2)), [0, 1], r"scores has shape \(3, 2\), image_of_text \(2,\)"),
-        (np.zeros(3), [0, 1, 1], r"scores has shape \(3,\)"),
-        (np.zeros((3, 3)), [0, 1, 1], "image 2 has no caption"),
-        (np.zeros((3, 2)), [0, 1, 2], "image 2 has no caption or no column"),
-        (np.full((2, 2), np.nan), [0, 1], "scores has 4 NaNs"),
+        (np.zeros((3, 2)), [0, 1], r"scores .*\(3, 2\), image_of_text \(2,\)"),
+        (np.zeros(3), [0, 1, 1], r"scores .*\(3,\)"),
+        (np.zeros((3, 3)), [0, 1, 1], "image 2 .*no caption"),
+        (np.zeros((3, 2)), [0, 1, 2], "image 2 .*no column"),
+        (np.full((2, 2), np.nan), [0, 1], "scores .*4 NaNs"),
     ],
 )
 def test_what_does_not_fit_is_named(scores, owners, message):
@@ -103,5 +103,5 @@ def test_what_does_not_fit_is_named(scores, owners, message):
 
 
 def test_as_many_captions_as_rows():
-    with pytest.raises(ValueError, match="captions has 1 texts, scores 2 rows"):
+    with pytest.raises(ValueError, match="captions .*1 texts, scores 2 rows"):
         recall_at_k(np.zeros((2, 2)), [0, 1], captions=["a"])

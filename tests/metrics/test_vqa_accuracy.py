@@ -162,11 +162,11 @@ def test_the_official_table_of_contractions():
 
 
 def test_errors_name_what_is_wrong():
-    with pytest.raises(ValueError, match="version='2019': choose one of"):
+    with pytest.raises(ValueError, match="version='2019': "):
         vqa_score("a", ten(5, "a"), "2019")
-    with pytest.raises(ValueError, match=r"answers=\['a', 'a', 'b'\]: .*at least four"):
+    with pytest.raises(ValueError, match=r"answers=\['a', 'a', 'b'\]: .*four"):
         vqa_score("a", ["a", "a", "b"])
-    with pytest.raises(ValueError, match="2 predictions and 1 references"):
+    with pytest.raises(ValueError, match="2 predictions .*1 references"):
         vqa_accuracy(["a", "b"], [ten(5, "a")])
     with pytest.raises(ValueError, match="0 predictions"):
         vqa_accuracy([], [])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import PUMER
 from tiny_models import FAMILIES
 from torch import nn
 
@@ -9,15 +10,9 @@ from pumer_hf.bench.contenders import random_inputs
 from pumer_hf.bench.full_size import paper_model
 from pumer_hf.bench.profiles import activation_peaks
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
-from pumer_hf.models.encoders.chunking import MIN_ROWS, tokenwise
+from pumer_hf.models.encoders.chunking import MIN_CHUNK, tokenwise
 
-SCHEDULE = {
-    "method": "pumer",
-    "layers": [1, 2],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.4,
-    "text_merge_ratio": 0.2,
-}
+SCHEDULE = {**PUMER, "layers": [1, 2], "image_merge_ratio": 0.4, "text_merge_ratio": 0.2}
 
 
 def test_pieces_give_the_same():
@@ -26,11 +21,11 @@ def test_pieces_give_the_same():
     with torch.no_grad():
         whole = tokenwise(function, states, None)
         assert whole is not states
-        for rows in (1, 4, 14, 15, 16):
+        for chunk in (1, 4, 14, 15, 16):
             given = states.clone()
-            result = tokenwise(function, given, rows)
+            result = tokenwise(function, given, chunk)
             assert torch.allclose(result, whole, atol=1e-6)
-            assert (result is given) == (rows < 15)
+            assert (result is given) == (chunk < 15)
 
 
 def wide(family):
@@ -53,15 +48,15 @@ def wide(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pieces_need_less_memory(family, monkeypatch):
     model, inputs = wide(family)
-    assert model.rows_at_once(8, 9, 257) is None  # gradients need it all
+    assert model.chunk_size(8, 9, 257) is None  # gradients need it all
     with torch.inference_mode():
-        assert 8 * 266 / 2 > model.rows_at_once(8, 9, 257) >= MIN_ROWS
+        assert 8 * 266 / 2 > model.chunk_size(8, 9, 257) >= MIN_CHUNK
         in_pieces = model(**inputs).logits
     whole = model(**inputs).logits
     assert torch.allclose(in_pieces, whole, atol=1e-10)
 
     peak = activation_peaks(model, inputs)["inference"]
-    monkeypatch.setattr(PuMerPreTrainedModel, "rows_at_once", lambda *args: None)
+    monkeypatch.setattr(PuMerPreTrainedModel, "chunk_size", lambda *args: None)
     assert peak < 0.8 * activation_peaks(model, inputs)["inference"]
 
 

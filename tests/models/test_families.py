@@ -96,7 +96,7 @@ def test_one_ratio_of_one_layer_can_be_set_alone(family):
 @each_family
 def test_set_reduction_names_a_layer_that_is_not_there(family):
     model = family.model()
-    with pytest.raises(ValueError, match="names layer 7, but the model has layers 0 to 3"):
+    with pytest.raises(ValueError, match="layer 7, .*layers 0 to 3"):
         model.set_reduction({**schedule("pumer", "small"), "layers": [7]})
     assert model.reduction is None
 
@@ -170,7 +170,7 @@ def test_two_images_are_traced_apart_and_train(family):
 @each_family
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [({"num_images": -1}, "config.num_images=-1"), ({"num_images": 2}, "modality_type_vocab_size=2 is too small")],
+    [({"num_images": -1}, "config.num_images=-1"), ({"num_images": 2}, "modality_type_vocab_size=2")],
 )
 def test_two_images_need_a_config_for_them(family, overrides, message):
     with pytest.raises(ValueError, match=message):
@@ -180,7 +180,7 @@ def test_two_images_need_a_config_for_them(family, overrides, message):
 @each_family
 def test_one_image_where_two_are_expected_is_an_error(family):
     model = family.images_class(family.config(num_images=2, modality_type_vocab_size=3))
-    with pytest.raises(ValueError, match=r"shape \(3, 3, 16, 16\): expected \(batch, 2, channels"):
+    with pytest.raises(ValueError, match=r"\(3, 3, 16, 16\): .*\(batch, 2, channels"):
         model(**family.inputs())
 
 

@@ -97,7 +97,7 @@ def test_meter_takes_what_the_tokenizer_of_bert_and_the_images_of_vilt_add(head)
     with torch.no_grad():
         assert torch.equal(model(**inputs, **more).logits, model(**inputs).logits)
     more["pixel_mask"][..., -1] = 0
-    with pytest.raises(ValueError, match="pixel_mask has zeros"):
+    with pytest.raises(ValueError, match="pixel_mask .*zeros"):
         model(**inputs, **more)
 
 

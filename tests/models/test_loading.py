@@ -53,17 +53,17 @@ def cut(path, part=0.5):
 def test_weights_that_are_cut_short(part, folder):
     cut(folder / "model.safetensors", part)
     size = (folder / "model.safetensors").stat().st_size
-    with pytest.raises(ValueError, match=rf"model.safetensors .*cut short \({size:,} bytes\): copy or download it"):
+    with pytest.raises(ValueError, match=rf"model.safetensors .*cut short \({size:,} bytes\): .*download"):
         load_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_that_is_cut_short(name, folder):
     cut(folder / name)
-    with pytest.raises(ValueError, match=rf"model/{name}: not valid JSON"):
+    with pytest.raises(ValueError, match=rf"model/{name}: .*not valid JSON"):
         load_checkpoint(str(folder))
     (folder / name).write_text("[]")
-    with pytest.raises(ValueError, match=rf"model/{name}: must hold a JSON object, not a list"):
+    with pytest.raises(ValueError, match=rf"model/{name}: .*object, not a list"):
         load_checkpoint(str(folder))
 
 
@@ -99,15 +99,15 @@ def test_torch_weights_that_are_cut_short(folder):
     (folder / "model.safetensors").unlink()
     torch.save({"a": torch.ones(99)}, folder / "pytorch_model.bin")
     cut(folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"pytorch_model.bin is refused: it is cut short"):
+    with pytest.raises(ValueError, match="pytorch_model.bin .*cut short"):
         load_checkpoint(str(folder))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_hidden_layers": 5}, "the weights do not fit its config.json, they are without .*3.*and"),
-        ({"num_labels": 9, "id2label": {}}, "they are of another shape: classifier.3.bias, classifier.3.weight"),
+        ({"num_hidden_layers": 5}, "weights .*config.json, .*without .*3.*and"),
+        ({"num_labels": 9, "id2label": {}}, "another shape: classifier.3.bias, classifier.3.weight"),
     ],
 )
 def test_a_config_that_does_not_fit_the_weights(change, message, folder):
@@ -126,7 +126,7 @@ def test_a_config_that_does_not_fit_the_weights(change, message, folder):
 @pytest.mark.parametrize("saved", ["vilt"], indirect=True)
 def test_a_field_of_a_wrong_type(folder):
     change_config(folder, {"hidden_size": "x"})
-    with pytest.raises(ValueError, match="its config.json is wrong: .*hidden_size") as caught:
+    with pytest.raises(ValueError, match="config.json .*hidden_size") as caught:
         load_checkpoint(str(folder))
     assert "\n" not in str(caught.value)
 

@@ -1,12 +1,11 @@
 """METER: towers, cross-layers, processor. What families share is in `test_families.py` and `test_contract.py`."""
 
 import copy
-import io
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tiny import WIDTH, undecoded
 from tiny_models import FAMILIES, REAL_TEXT, meter_config, meter_inputs, schedule
 from torch.nn import functional as F
 from transformers import (
@@ -29,7 +28,9 @@ from pumer_hf import (
     PuMerMeterModel,
     PuMerMeterProcessor,
 )
-from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.data.vqa import VqaCollator, VqaDataArguments
+from pumer_hf.inputs import Encoder
+from pumer_hf.models.encoders.meter.modeling import MeterInputs
 from pumer_hf.models.encoders.meter.towers import resize_position_embeddings
 from pumer_hf.models.encoders.outputs import ATTENTIONS
 from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
@@ -49,13 +50,7 @@ def towers(tmp_path_factory):
     config = meter_config()
     folders = [str(tmp_path_factory.mktemp(name)) for name in ("clip", "roberta")]
     vision = {**config.vision_config.to_dict(), "num_hidden_layers": 3}
-    text = {
-        "hidden_size": 8,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-        "intermediate_size": 8,
-        "vocab_size": 9,
-    }
+    text = {**WIDTH, "num_hidden_layers": 1, "vocab_size": 9}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)).save_pretrained(folders[0])
     RobertaForMaskedLM(config.text_config).save_pretrained(folders[1])
     clip = CLIPVisionModel.from_pretrained(folders[0]).eval()
@@ -80,8 +75,7 @@ def test_the_towers_equal_those_of_transformers(towers):
 
 def test_what_comes_into_the_pairs_is_the_towers_projected_plus_a_modality(towers):
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
-    text = model.encode_text(inputs["input_ids"], inputs["attention_mask"])
-    pair = model.join(text, model.encode_image(inputs["pixel_values"])[0], inputs["attention_mask"], 1)
+    pair = model.embed(dict.fromkeys(MeterInputs.__annotations__) | inputs, image_token_type_idx=1)
     kinds = model.token_type_embeddings.weight
     image = model.vision_model(inputs["pixel_values"])[0] @ model.image_projection.weight.T
     torch.testing.assert_close(pair.image.states, image + model.image_projection.bias + kinds[1])
@@ -130,24 +124,24 @@ def test_the_image_layer_reads_the_text_that_came_into_the_pair():
     model = FAMILIES["meter"].model(schedule("pumer", "small")).meter
     seen = []
     for pair in model.pairs:
-        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1:3]))
+        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1]))
     outputs = model(**meter_inputs(), output_hidden_states=True)
     lengths = [9, *(text for text, _ in model.output_lengths(9, 17))]
-    for (context, mask), length, states in zip(seen, lengths, outputs.hidden_states, strict=False):
-        assert context.shape[1] == mask.shape[-1] == length
-        torch.testing.assert_close(context, states[:, :length])
+    for context, length, states in zip(seen, lengths, outputs.hidden_states, strict=False):
+        assert context.states.shape[1] == context.mask.shape[1] == length
+        torch.testing.assert_close(context.states, states[:, :length])
 
 
 def test_sequential_co_attention_reads_what_the_text_layer_made():
     model = FAMILIES["meter"].model(schedule("pumer", "small"), co_attention="sequential").meter
     seen = []
     for pair in model.pairs:
-        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1:3]))
+        pair.image_layer.cross_attention.register_forward_hook(lambda module, args, output: seen.append(args[1]))
     outputs = model(**meter_inputs(), output_hidden_states=True)
     lengths = [text for text, _ in model.output_lengths(9, 17)]
-    for (context, mask), length, states in zip(seen, lengths, outputs.hidden_states[1:], strict=True):
-        assert context.shape[1] == mask.shape[-1] == length
-        torch.testing.assert_close(context, states[:, :length])
+    for context, length, states in zip(seen, lengths, outputs.hidden_states[1:], strict=True):
+        assert context.states.shape[1] == context.mask.shape[1] == length
+        torch.testing.assert_close(context.states, states[:, :length])
 
 
 def test_the_two_forms_of_co_attention_differ():
@@ -249,10 +243,10 @@ def test_the_image_size_is_that_of_the_tower(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ({"co_attention": "serial"}, "co_attention='serial': choose one of parallel, sequential"),
+        ({"co_attention": "serial"}, "co_attention='serial': .*parallel, sequential"),
         ({"num_hidden_layers": 0}, "num_hidden_layers=0"),
-        ({"hidden_size": 15}, "hidden_size=15 is not a multiple of num_attention_heads=2"),
-        ({"image_size": 18}, "image_size=18 is not a multiple of vision_config.patch_size=4"),
+        ({"hidden_size": 15}, "hidden_size=15 .*num_attention_heads=2"),
+        ({"image_size": 18}, "image_size=18 .*vision_config.patch_size=4"),
     ],
 )
 def test_a_bad_value_is_named(overrides, message):
@@ -270,12 +264,12 @@ def test_from_pretrained_checks_co_attention(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_ids": None}, "either input_ids or inputs_embeds"),
-        ({"pixel_values": None}, "give pixel_values"),
-        ({"pixel_mask": torch.zeros(3, 16, 16)}, "METER takes square images without padding"),
-        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, but 2 images"),
-        ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"shape \(3, 3, 16, 20\): expected \(batch, 3, 16, 16\)"),
-        ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),
+        ({"input_ids": None}, "input_ids or inputs_embeds"),
+        ({"pixel_values": None}, "pixel_values"),
+        ({"pixel_mask": torch.zeros(3, 16, 16)}, "METER .*square images without padding"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16)}, "3 texts, .*2 images"),
+        ({"pixel_values": torch.zeros(3, 3, 16, 20)}, r"\(3, 3, 16, 20\): .*\(batch, 3, 16, 16\)"),
+        ({"labels": torch.zeros(3)}, r"labels .*\(3,\): .*\(3, 5\)"),
         ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, .* takes 12"),
     ],
 )
@@ -298,7 +292,7 @@ def test_parts_of_the_model(model_class, overrides):
     model = model_class(meter_config(**overrides))
     parts = {}
     for name, _ in model.named_parameters():
-        parts.setdefault(model.part_of(name), set()).add(name.removeprefix("meter.").split(".")[0])
+        parts.setdefault(model.parameter_group(name), set()).add(name.removeprefix("meter.").split(".")[0])
     assert parts["backbone"] == {"text_model", "vision_model", "token_type_embeddings"}
     assert parts["cross_modal"] == {"text_projection", "image_projection", "pairs", "text_pooler", "image_pooler"}
     assert parts.get("classifier", set()) <= {"classifier", "rank_output"}
@@ -375,31 +369,23 @@ def test_the_default_normalisation_is_that_of_clip(teacher):
 def test_the_collator_leaves_resizing_to_the_processor(teacher):
     model, processor = teacher
     rows = [
-        {"image": {"path": None, "bytes": png}, "question": "how many?", "answers": ["no"], "origin": "here"}
-        for png in (png_bytes(50, 20), png_bytes(16, 16))
+        {"image": undecoded(size=size), "question": "how many?", "answers": ["no"], "origin": "here"}
+        for size in ((50, 20), (16, 16))
     ]
-    batch = VqaCollator(processor, ["yes", "no"], max_text_length=12)(rows)
+    batch = VqaCollator(Encoder(processor).replace(max_text_length=12), ["yes", "no"])(rows)
     assert set(batch) == {"input_ids", "attention_mask", "pixel_values", "labels"}
     assert batch["pixel_values"].shape == (2, 3, 16, 16)
     assert model(**batch).loss.isfinite()
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)(rows)
+        VqaDataArguments(keep_aspect_ratio=True).encoder(processor)
 
 
 def test_a_processor_that_cuts_the_middle_keeps_no_aspect_ratio(teacher):
     processor = copy.deepcopy(teacher[1])
     square = {"height": 16, "width": 16}
     processor.image_processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=square)
-    row = {"image": {"path": None, "bytes": png_bytes(50, 20)}, "question": "?", "answers": ["no"], "origin": "here"}
     with pytest.raises(ValueError, match=r"data.keep_aspect_ratio=True: .* \(METER\)"):
-        VqaCollator(processor, ["yes", "no"], keep_aspect_ratio=True)([row])
-
-
-def png_bytes(width, height):
-
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, format="PNG")
-    return buffer.getvalue()
+        VqaDataArguments(keep_aspect_ratio=True).encoder(processor)
 
 
 def test_position_embeddings_of_a_new_image_tower_tell_the_patches_apart():

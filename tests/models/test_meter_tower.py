@@ -154,7 +154,7 @@ def test_an_encoded_image_is_used_with_its_source():
     expected = model(**inputs, pixel_values=pixels)
     assert torch.equal(outputs.pooler_output, expected.pooler_output)
     assert torch.equal(outputs.reduction[0].image_source, expected.reduction[0].image_source)
-    with pytest.raises(ValueError, match=r"image_embeds has 10 tokens for 16 patches .* give image_source too"):
+    with pytest.raises(ValueError, match=r"image_embeds .*10 tokens .*16 patches .*image_source"):
         model(**inputs, image_embeds=image)
 
 
@@ -277,12 +277,12 @@ def test_the_layers_that_stay_whole_are_there():
 
 
 def test_models_that_cannot_merge_there_say_so():
-    with pytest.raises(ValueError, match=r"image_tower_merge_ratio=0.25: pumer_vilt has no image tower; set it to 0"):
+    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*pumer_vilt .*0"):
         vilt_config(reduction=TOWER)
-    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: pumer_vilt has no image tower"):
+    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*pumer_vilt"):
         FAMILIES["vilt"].model(PUMER).set_reduction(TOWER)
-    with pytest.raises(ValueError, match=r"image_tower_merge_ratio=0.25: semantics='release' .* set it to 0"):
+    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*semantics='release' .*0"):
         meter_config(reduction=TOWER, semantics="release")
-    with pytest.raises(ValueError, match="image_tower_merge_ratio is not a field of method 'tome'"):
+    with pytest.raises(ValueError, match="image_tower_merge_ratio .*'tome'"):
         meter_config(reduction={**schedule("tome", "small"), "image_tower_merge_ratio": 0.25})
     assert vilt_config(reduction={**PUMER, "image_tower_merge_ratio": 0.0}).reduction == PUMER

@@ -71,7 +71,7 @@ def test_set_reduction_of_an_offloaded_model(family, offload, tmp_path):
 @each_family
 def test_resizing_needs_the_weights(family):
     model = cpu_offload(family.model(), execution_device="cpu")
-    with pytest.raises(ValueError, match="image_size=32: the weights are offloaded"):
+    with pytest.raises(ValueError, match="image_size=32: .*offloaded"):
         model.resize_images(32)
 
 

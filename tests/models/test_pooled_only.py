@@ -65,5 +65,5 @@ def test_it_is_saved_with_the_model_and_can_be_set_on_loading(tmp_path):
     family.model(pooled_only=True).save_pretrained(tmp_path)
     assert family.model_class.from_pretrained(tmp_path).config.pooled_only
     assert not family.model_class.from_pretrained(tmp_path, pooled_only=False).config.pooled_only
-    with pytest.raises(ValueError, match="pooled_only='yes': must be True or False"):
+    with pytest.raises(ValueError, match="pooled_only='yes'"):
         family.model_class.from_pretrained(tmp_path, pooled_only="yes")

@@ -154,12 +154,12 @@ def test_attentions_and_hidden_states_have_the_lengths_of_their_layers(reduction
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"input_ids": None}, "either input_ids or inputs_embeds"),
-        ({"pixel_values": None}, "give pixel_values"),
-        ({"pixel_values": torch.zeros(2, 3, 16, 16), "pixel_mask": None}, "3 texts, but 2 images"),
-        ({"pixel_values": torch.zeros(3, 1, 16, 16)}, r"pixel_values has shape \(3, 1, 16, 16\)"),
-        ({"labels": torch.zeros(3)}, r"labels has shape \(3,\): soft targets of shape \(3, 5\)"),
-        ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, but config.max_pos"),
+        ({"input_ids": None}, "input_ids or inputs_embeds"),
+        ({"pixel_values": None}, "pixel_values"),
+        ({"pixel_values": torch.zeros(2, 3, 16, 16), "pixel_mask": None}, "3 texts, .*2 images"),
+        ({"pixel_values": torch.zeros(3, 1, 16, 16)}, r"pixel_values .*\(3, 1, 16, 16\)"),
+        ({"labels": torch.zeros(3)}, r"labels .*\(3,\): .*\(3, 5\)"),
+        ({"input_ids": torch.ones(3, 20, dtype=torch.long), "attention_mask": None}, "20 tokens, .*config.max_pos"),
     ],
 )
 def test_wrong_inputs_are_named(change, message):

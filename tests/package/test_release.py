@@ -94,7 +94,8 @@ def test_nothing_else_says_how_to_install_the_package():
 def test_every_extra_that_is_named_exists():
     named = {
         extra
-        for path in (ROOT / "src").rglob("*.py")
+        for folder in ("src", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
         for extra in re.findall(r"extra_command\([\"'](\w+)[\"']\)", path.read_text(encoding="utf-8"))
     }
     assert {"augment", "demo", "digits", "evaluate", "onnx", "study"} <= named

@@ -5,22 +5,23 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import PUMER, meter_fields, vilt_fields
 from transformers import CLIPImageProcessorPil
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.inputs import resized_processor
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
+from pumer_hf.recipes.build import build_teacher, check_sources, load_model, teacher_labels
 from pumer_hf.recipes.recipe import ModelArguments
 
-TOWER = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 1, "intermediate_size": 8}
 CONFIGS = {
-    "vilt": {**TOWER, "image_size": 16, "patch_size": 8, "max_position_embeddings": 12},
-    "meter": {**TOWER, "text_config": TOWER, "vision_config": {**TOWER, "image_size": 16, "patch_size": 8}},
+    "vilt": vilt_fields(num_hidden_layers=2, image_size=16, max_position_embeddings=12),
+    "meter": meter_fields(vision={"image_size": 16}, num_hidden_layers=2),
 }
-REDUCTION = {"method": "pumer", "layers": [0], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1}
+REDUCTION = {**PUMER, "layers": [0]}
 TASKS = [VQA, NLVR2, SNLI_VE, RETRIEVAL]
 LABELS = {"nlvr2": ("False", "True"), "retrieval": ()}
 
@@ -130,9 +131,7 @@ def test_a_folder_that_holds_no_model_for_the_task_is_named_with_its_flag(kind, 
 def test_a_model_that_is_nowhere_is_named_with_its_field(field, source):
     args = ModelArguments(**{field: source})
     for check in (lambda: check_sources(args, VQA), lambda: build_teacher(args, ("a", "b"), [], 12)):
-        with pytest.raises(
-            ValueError, match=f"model.{field}='{source}': there is no model here or on the Hub"
-        ) as error:
+        with pytest.raises(ValueError, match=f"model.{field}='{source}': .*no model") as error:
             check()
         assert "\n" not in str(error.value)
 
@@ -157,11 +156,11 @@ def test_weights_that_do_not_fit_the_config_are_no_random_start(tmp_path):
         part.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
-    with pytest.raises(ValueError, match=r"model.teacher=.*do not fit its config.json, they are without vilt.encoder"):
+    with pytest.raises(ValueError, match="model.teacher=.*config.json, .*without vilt.encoder"):
         build_teacher(ModelArguments(teacher=str(tmp_path)), ("a", "b", "c"), [], 12)
 
 
 def test_a_model_without_its_processor_is_named(tmp_path):
     source = broken(tmp_path, "no processor")
-    with pytest.raises(ValueError, match=f"model.teacher='{source}': there is no processor in this folder"):
+    with pytest.raises(ValueError, match=f"model.teacher='{source}': .*no processor"):
         build_teacher(ModelArguments(teacher=source), ("a", "b", "c"), [], 12)

@@ -13,7 +13,8 @@ from in_process import run_here
 from PIL import Image
 from readable import unreadable
 from safetensors.torch import load_file
-from tiny_tasks import CONFIGS
+from tiny import PUMER
+from tiny_tasks import CONFIGS, without_record
 from transformers import set_seed
 
 from pumer_hf.data.arguments import only_split
@@ -21,19 +22,14 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.inputs import Encoder
 from pumer_hf.recipes import evaluation
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.evaluation import evaluation_lines
 from pumer_hf.recipes.recipe import ModelArguments, read_blocks
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "evaluate.py"
-REDUCTION = {
-    "method": "pumer",
-    "layers": [1],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.2,
-    "text_merge_ratio": 0.2,
-}
+REDUCTION = {**PUMER, "layers": [1], "image_merge_ratio": 0.2}
 
 
 def checkpoint(folder, task, labels, reduction=REDUCTION):
@@ -139,27 +135,27 @@ def test_answers_are_written_as_the_leaderboard_takes_them(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nlvr2", "--questions", "q.json"], "--questions is for the task vqa"),
-        (["vqa", "--submission", "a.json"], "--submission needs --questions"),
-        (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions needs --image_dir"),
-        (["vqa", "-o", "no/such/metrics.json"], "-o no/such/metrics.json: there is no folder no/such"),
+        (["nlvr2", "--questions", "q.json"], "--questions .*vqa"),
+        (["vqa", "--submission", "a.json"], "--submission .*--questions"),
+        (["vqa", "--questions", "q.json", "--submission", "a.json"], "--questions .*--image_dir"),
+        (["vqa", "-o", "no/such/metrics.json"], "-o no/such/metrics.json: .*no/such"),
         (
             ["vqa", "--questions", "q", "--submission", "a.json", "--image_dir", "i", "-o", "m.json"],
-            "-o is for metrics",
+            "-o .*metrics",
         ),
         (["vqa", "--evaluation_scenes", "3"], "--evaluation_scenes"),
-        (["vqa", "--image_dir", "pictures"], "--image_dir is given, but no file"),
-        (["vqa", "--max_text_length", "41"], "data.max_text_length=41: the model takes at most 40 tokens"),
-        (["vqa", "--train_file", "a.jsonl"], "data.test_file or data.validation_file"),
+        (["vqa", "--image_dir", "pictures"], "--image_dir .*no file"),
+        (["vqa", "--max_text_length", "41"], "data.max_text_length=41: .*40"),
+        (["vqa", "--train_file", "a.jsonl"], "data.test_file .*data.validation_file"),
         (["vqa", "--test_file", "a.jsonl", "--split", "validation"], "data.validation_file"),
-        (["snli_ve"], "PuMerViltForQuestionAnswering, but the task snli_ve needs"),
+        (["snli_ve"], "PuMerViltForQuestionAnswering, .*snli_ve"),
         (["vqa", "--model", "nowhere"], "--model='nowhere'"),
     ],
 )
 def test_what_the_user_can_mend_is_a_message(words, message, tmp_path):
     process = run(words[0], "--model", checkpoint(tmp_path / "model", VQA, ["yes", "no"]), *words[1:])
     assert process.returncode != 0
-    assert message in process.stderr.splitlines()[-1]
+    assert re.search(message, process.stderr.splitlines()[-1])
     assert "Traceback" not in process.stderr
 
 
@@ -170,7 +166,8 @@ def test_a_submission_that_cannot_be_written_is_named_before_the_work(tmp_path, 
     words = ("vqa", "--model", model, "--questions", questions_in(tmp_path), "--image_dir", tmp_path)
     process = run(*words, "--submission", tmp_path / "file" / "answers.json")
     assert process.returncode != 0
-    assert f"--submission: nothing can be written to {tmp_path / 'file'}" in process.stderr.splitlines()[-1]
+    last = process.stderr.splitlines()[-1]
+    assert "--submission: " in last and str(tmp_path / "file") in last
 
 
 # No split is needed but the one that is evaluated
@@ -184,7 +181,8 @@ def evaluated(monkeypatch, capsys):
         seen = {}
 
         def evaluate(task, args, model, data, collator):
-            seen.update(rows=list(data.test), length=collator.max_text_length, batch=args.per_device_eval_batch_size)
+            length = collator.encoder.record.max_text_length
+            seen.update(rows=list(data.test), length=length, batch=args.per_device_eval_batch_size)
             return {}
 
         monkeypatch.setattr(evaluation, "evaluate", evaluate)
@@ -235,18 +233,18 @@ def lines_in(path, answers):
     ],
 )
 def test_files_need_no_training_data(given, split, answers, tmp_path, evaluated):
-    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    model = without_record(checkpoint(tmp_path / "model", VQA, ["yes", "no"]))
     files = {"validation": ["yes", "yes"], "test": ["no"]}
     words = [word for name in given for word in (f"--{name}_file", lines_in(tmp_path / f"{name}.jsonl", files[name]))]
     seen = evaluated(VQA, model, *words, "--split", split)
     assert [row["answers"] for row in seen["rows"]] == [[answer] for answer in answers]
-    assert seen["length"] == 32  # of the task, as no recipe says it
+    assert seen["length"] == 32  # of the task, as neither the model nor a recipe says it
     assert seen["batch"] == 64  # of the paper
     assert evaluated(VQA, model, *words, "--split", split, "--per_device_eval_batch_size", 5)["batch"] == 5
 
 
 def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evaluated):
-    model = checkpoint(tmp_path / "run" / "student", VQA, ["yes", "no"])
+    model = without_record(checkpoint(tmp_path / "run" / "student", VQA, ["yes", "no"]))
     words = ["--validation_file", lines_in(tmp_path / "validation.jsonl", ["yes"])]
     record = {"student": {"data": {"max_text_length": 12, "keep_aspect_ratio": False}}}
     (tmp_path / "run" / "stages.json").write_text(json.dumps(record))
@@ -254,8 +252,16 @@ def test_texts_are_as_long_as_in_the_run_that_trained_the_model(tmp_path, evalua
     assert evaluated(VQA, model, *words, "--max_text_length", 9)["length"] == 9
 
 
+def test_inputs_are_made_as_the_processor_says(tmp_path, evaluated):
+    model = checkpoint(tmp_path / "model", VQA, ["yes", "no"])
+    Encoder.from_pretrained(model, max_text_length=11).save_pretrained(model)
+    words = ["--validation_file", lines_in(tmp_path / "validation.jsonl", ["yes"])]
+    assert evaluated(VQA, model, *words)["length"] == 11
+    assert evaluated(VQA, model, *words, "--max_text_length", 9)["length"] == 9
+
+
 def test_texts_of_digit_scenes_are_as_long_as_in_their_recipe(tmp_path, evaluated):
-    model = checkpoint(tmp_path / "model", RETRIEVAL, [])  # it takes 40 tokens
+    model = without_record(checkpoint(tmp_path / "model", RETRIEVAL, []))  # it takes 40 tokens
     seen = evaluated(RETRIEVAL, model, "--eval_scenes", 2)
     assert (seen["length"], seen["batch"]) == (16, 512)
 

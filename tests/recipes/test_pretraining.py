@@ -2,21 +2,14 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny import vilt_fields, words_of
 
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.recipes import pretraining
 from pumer_hf.recipes.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[2]
-TINY = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 16,
-    "image_size": 40,
-    "patch_size": 8,
-    "max_position_embeddings": 9,
-}
+TINY = vilt_fields(num_hidden_layers=2, image_size=40, max_position_embeddings=9)
 
 
 @pytest.fixture
@@ -40,8 +33,7 @@ def recipe(tmp_path):
             "pretraining": '{"max_steps": 7, "learning_rate": 0.5}',
             **flags,
         }
-        words = [word for name, value in values.items() for word in (f"--{name}", value)]
-        return parse_recipe(SNLI_VE, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words)
+        return parse_recipe(SNLI_VE, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words_of(values))
 
     return make
 

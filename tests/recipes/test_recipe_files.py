@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tiny import meter_fields, vilt_fields
 from transformers import set_seed
 
 from pumer_hf.data.nlvr2 import NLVR2
@@ -76,10 +77,9 @@ def test_the_model_of_a_recipe_builds_at_full_size(path):
 @pytest.fixture(scope="module")
 def tiny_checkpoints(tmp_path_factory):
     """A tiny pretrained model of each backbone, as deep as the paper's."""
-    size = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
-    towers = {"text_config": {**size, "num_hidden_layers": 1, "max_position_embeddings": 42, "type_vocab_size": 1}}
-    towers["vision_config"] = {**size, "num_hidden_layers": 1, "image_size": 48, "patch_size": 8}
-    configs = {"vilt": {**size, "image_size": 48, "patch_size": 8}, "meter": {**size, **towers}}
+    configs = {"vilt": vilt_fields(), "meter": meter_fields({"max_position_embeddings": 42})}
+    for config in configs.values():
+        del config["num_hidden_layers"]  # the default, that of the paper
     folders = {}
     for backbone, config in configs.items():
         set_seed(0)

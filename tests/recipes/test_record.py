@@ -15,7 +15,7 @@ from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.recipes import runner as run
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments
-from pumer_hf.recipes.record import RECORD_NAME, _rows, begin_stage, differences, recorded
+from pumer_hf.recipes.record import STAGES_NAME, _rows, begin_stage, differences, recorded
 
 ROWS = [("red", "what colour is it?", "red"), ("blue", "what colour is it?", "blue"), ("red", "is it red?", "yes")]
 
@@ -184,18 +184,18 @@ def test_a_stage_of_which_nothing_is_left_begins_with_other_data(train, stages):
     folder = train()
     shutil.rmtree(folder / "teacher")
     train(MORE_BLUE, resume=True)
-    assert json.loads((folder / RECORD_NAME).read_text())["teacher"]["labels"] == ["yes", "blue", "red"]
+    assert json.loads((folder / STAGES_NAME).read_text())["teacher"]["labels"] == ["yes", "blue", "red"]
 
 
 def test_a_run_of_before_the_record_is_compared_by_labels_and_vocabulary(train, stages, caplog):
     folder = train(reduction=REDUCTION)
-    (folder / RECORD_NAME).unlink()
+    (folder / STAGES_NAME).unlink()
     logger = logging.getLogger("transformers")
     logger.addHandler(caplog.handler)
     train(reduction=REDUCTION, resume=True)
     train(reduction={**REDUCTION, "layers": [0, 1]}, resume=True)
     logger.removeHandler(caplog.handler)
-    told = [record for record in caplog.records if RECORD_NAME in record.getMessage()]
+    told = [record for record in caplog.records if STAGES_NAME in record.getMessage()]
     assert len(told) == 1
     assert "label 0 was 'blue' and is 'yes'" in refusal(train, MORE_BLUE)
     assert "vocabulary.hash was" in refusal(train, [*ROWS[:2], ("red", "is it crimson?", "yes")])
@@ -203,10 +203,10 @@ def test_a_run_of_before_the_record_is_compared_by_labels_and_vocabulary(train, 
 
 def test_a_record_that_is_not_whole_is_named(train, stages):
     folder = train()
-    (folder / RECORD_NAME).write_text("{")
+    (folder / STAGES_NAME).write_text("{")
     with pytest.raises(SystemExit) as end:
         train(resume=True)
-    assert str(folder / RECORD_NAME) in str(end.value.code)
+    assert str(folder / STAGES_NAME) in str(end.value.code)
 
 
 def test_the_record_tells_what_a_finished_stage_was_trained_with(train, stages):
@@ -247,7 +247,7 @@ def test_a_stage_that_had_ended_keeps_its_record(tmp_path):
     (folder / "checkpoint-4").mkdir(parents=True)
     (folder / "checkpoint-4" / "trainer_state.json").write_text(json.dumps({"global_step": 4, "max_steps": 4}))
     record = {"labels": [], "train": {}}
-    (tmp_path / RECORD_NAME).write_text(json.dumps({"student": {**record, "training": {"max_steps": 4}}}))
+    (tmp_path / STAGES_NAME).write_text(json.dumps({"student": {**record, "training": {"max_steps": 4}}}))
     args = RecipeTrainingArguments(output_dir=str(folder), resume=True, max_steps=8, use_cpu=True)
     begin_stage(args, record)
     assert recorded(folder, "training") == {"max_steps": 4}

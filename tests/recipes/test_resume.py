@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import assert_same_weights
 from tiny_tasks import tiny
 
 from pumer_hf.data.retrieval import RETRIEVAL
@@ -55,11 +56,6 @@ def killed_before_saving(folder, moved):
         if path.is_file():
             path.unlink()
     return moved
-
-
-def assert_same_weights(folder, expected):
-    weights = load_file(folder / "model.safetensors")
-    assert all(torch.equal(value, expected[name]) for name, value in weights.items())
 
 
 def test_a_stage_killed_before_saving_its_best_model_saves_it(train, steps, tmp_path):

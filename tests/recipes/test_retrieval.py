@@ -1,6 +1,7 @@
 """Evaluation: retrieval by all pairs, and metrics of all rows, on one process and on two."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from tiny import PUMER, meter_fields, vilt_fields
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL, RetrievalDataArguments, group_by_image
@@ -18,33 +20,10 @@ from pumer_hf.models.encoders.heads import RetrievalHead
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
 
-CONFIG = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.4,
-    "reduction": {
-        "method": "pumer",
-        "layers": [1],
-        "prune_ratio": 0.2,
-        "image_merge_ratio": 0.3,
-        "text_merge_ratio": 0.2,
-    },
-}
-
-
-TOWER = {name: CONFIG[name] for name in ("hidden_size", "num_attention_heads", "intermediate_size")}
-METER_CONFIG = {
-    **TOWER,
-    "num_hidden_layers": 3,
-    "initializer_range": 0.4,
-    "reduction": CONFIG["reduction"],
-    "text_config": {**TOWER, "num_hidden_layers": 1, "max_position_embeddings": 34, "type_vocab_size": 1},
-    "vision_config": {**TOWER, "num_hidden_layers": 1, "image_size": 32, "patch_size": 8, "initializer_range": 0.4},
+SHARED = {"initializer_range": 0.4, "reduction": {**PUMER, "layers": [1]}}
+CONFIGS = {
+    "vilt": vilt_fields(image_size=32, max_position_embeddings=32, **SHARED),
+    "meter": meter_fields({"max_position_embeddings": 34}, {"image_size": 32, "initializer_range": 0.4}, **SHARED),
 }
 
 
@@ -52,7 +31,7 @@ def prepare(task, backbone="vilt", **arguments):
     torch.manual_seed(0)
     args = task.arguments(train_scenes=8, grid_size=4, max_text_length=32, **arguments)
     data = task.load(args, None)
-    model_args = ModelArguments(backbone=backbone, config={"vilt": CONFIG, "meter": METER_CONFIG}[backbone])
+    model_args = ModelArguments(backbone=backbone, config=CONFIGS[backbone])
     model, processor = build_teacher(model_args, data.labels, task.texts(data.train), 32, task)
     return model, data, task.collator(processor, data, args, False)
 
@@ -95,7 +74,7 @@ def test_every_caption_is_scored_with_every_image(alone):
 @pytest.mark.parametrize("tower_merge_ratio", [0.0, 0.25])
 def test_meter_encodes_each_caption_and_each_image_once(training_args, tower_merge_ratio):
     model, data, collator = prepare(RETRIEVAL, "meter", eval_scenes=3)
-    model.set_reduction({**METER_CONFIG["reduction"], "image_tower_merge_ratio": tower_merge_ratio})
+    model.set_reduction({**PUMER, "layers": [1], "image_tower_merge_ratio": tower_merge_ratio})
     encoded = {"text_model": 0, "vision_model": 0}
 
     def count(module, inputs, kwargs, output):
@@ -116,7 +95,10 @@ def test_meter_encodes_each_caption_and_each_image_once(training_args, tower_mer
 
 def test_two_processes_score_exactly_what_one_does(alone, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", __file__]
-    process = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of which pytest made a part
+    process = subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=240, env=env, check=False
+    )
     assert process.returncode == 0, process.stderr
     two = json.loads((tmp_path / "results.json").read_text())
     assert (alone["world_size"], two["world_size"]) == (1, 2)
@@ -153,7 +135,9 @@ class Oracle(torch.nn.Module):
     def __init__(self, rows, collator):
         super().__init__()
         self.shown = [collator.for_benchmark()([row])["pixel_values"] for row in rows]
-        self.own = [{tuple(collator.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows]
+        self.own = [
+            {tuple(collator.encoder.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows
+        ]
 
     encode_texts, encode_images = RetrievalHead.encode_texts, RetrievalHead.encode_images
 

@@ -12,7 +12,7 @@ from tiny_tasks import REDUCTION, tiny
 
 from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
-from pumer_hf.recipes.build import resized_processor
+from pumer_hf.inputs import resized_processor
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from pumer_hf.recipes.report import write_json
 from pumer_hf.recipes.runner import check_image_size, check_method, check_push, check_recipe, open_output_folder
@@ -30,12 +30,12 @@ def recipe_of(tmp_path, reduction=None, data=None, model=None, **training):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"reduction": REDUCTION, "reducer_training": {}}, "training.reducer_training is for a method that learns"),
-        ({"reduction": TIP, "reduction_warmup_steps": 5}, "training.reduction_warmup_steps is not for a method that"),
-        ({"reduction": {**TIP, "method": "grounded"}}, "'grounded' needs data.image_saliency"),
+        ({"reduction": REDUCTION, "reducer_training": {}}, "training.reducer_training .*method"),
+        ({"reduction": TIP, "reduction_warmup_steps": 5}, "training.reduction_warmup_steps .*method"),
+        ({"reduction": {**TIP, "method": "grounded"}}, "'grounded' .*data.image_saliency"),
         ({"label_smoothing_factor": 0.1}, "label_smoothing_factor=0.1: .* PuMerViltForQuestionAnswering"),
-        ({"model": {"image_size": 20}}, "model.image_size=20: must be a multiple of the patch size, 8"),
-        ({"model": {"image_size": 0}}, "model.image_size=0: must be a multiple of the patch size, 8"),
+        ({"model": {"image_size": 20}}, "model.image_size=20: .*8"),
+        ({"model": {"image_size": 0}}, "model.image_size=0: .*8"),
     ],
 )
 def test_what_does_not_fit_is_found_before_training(arguments, message, tmp_path):
@@ -95,7 +95,7 @@ def test_the_output_folder_is_made_before_the_work(args_for, tmp_path):
 @pytest.mark.parametrize("name", ["file", "file/run", "file/run/deeper"])
 def test_an_output_folder_that_cannot_be_made_is_named(name, resume, args_for, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=f"training.output_dir: nothing can be written to {tmp_path / name} "):
+    with pytest.raises(ValueError, match=f"training.output_dir: .*{tmp_path / name} "):
         open_output_folder(args_for(tmp_path / name, resume=resume))
 
 
@@ -113,10 +113,10 @@ def test_an_output_folder_that_cannot_be_written_to_is_named(there, args_for, tm
 
 def test_a_folder_with_a_run_is_refused_without_resume(args_for, tmp_path):
     (tmp_path / "teacher").mkdir()
-    with pytest.raises(FileExistsError, match=f"{tmp_path} holds a run already; continue it with --resume"):
+    with pytest.raises(FileExistsError, match=f"{tmp_path} .*--resume"):
         open_output_folder(args_for(tmp_path))
     (tmp_path / "results.json").write_text("{}")
-    with pytest.raises(FileExistsError, match=f"which is finished: {tmp_path / 'results.json'} has its results"):
+    with pytest.raises(FileExistsError, match=f"finished: {tmp_path / 'results.json'}"):
         open_output_folder(args_for(tmp_path))
     open_output_folder(args_for(tmp_path, resume=True))
 
@@ -149,8 +149,8 @@ def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("model", "training", "message"),
     [
-        ({}, {"cache_teacher_logits": True}, "training.cache_teacher_logits needs the teacher's logits of all rows"),
-        ({"image_size": 24}, {}, "model.image_size needs the teacher's logits of all rows"),
+        ({}, {"cache_teacher_logits": True}, "training.cache_teacher_logits .*all rows"),
+        ({"image_size": 24}, {}, "model.image_size .*all rows"),
     ],
 )
 def test_logits_that_are_computed_before_do_not_go_with_streaming(model, training, message, tmp_path):
@@ -168,7 +168,7 @@ def test_workers_that_persist_would_draw_the_same_in_each_epoch(training, tmp_pa
     teacher, processor = tiny("vilt", reduction=None)
     data = VQA.load(SCENES, None)
     recipe = recipe_of(tmp_path, data={"rand_augment": True}, **training)
-    with pytest.raises(ValueError, match="training.dataloader_persistent_workers=True of the stage teacher"):
+    with pytest.raises(ValueError, match="training.dataloader_persistent_workers=True .*teacher"):
         check_recipe(recipe, teacher, VQA.collator(processor, data, recipe.data, True))
     still = recipe_of(tmp_path, **training)
     check_recipe(still, teacher, VQA.collator(processor, data, still.data, True))
@@ -203,7 +203,7 @@ def test_a_push_of_a_package_that_is_not_installed_is_refused_before_the_work(tm
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(wheel, "distributions", lambda name: [])
     check_push(recipe_of(tmp_path).training)
-    with pytest.raises(ImportError, match="pumer-hf is not installed.*pip install -e"):
+    with pytest.raises(ImportError, match="not installed.*pip install -e"):
         check_push(recipe_of(tmp_path, push_to_hub=True).training)
 
 
@@ -211,7 +211,7 @@ def test_a_push_of_a_package_that_is_not_installed_is_refused_before_the_work(tm
 
 
 def test_a_reporter_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"training.report_to='wandbb': did you mean wandb\?"):
+    with pytest.raises(ValueError, match=r"training.report_to='wandbb': .*wandb\?"):
         recipe_of(tmp_path, report_to="wandbb")
 
 

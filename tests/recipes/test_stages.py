@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from tiny import PUMER, assert_same_weights, log_of, vilt_fields, weights_in
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -18,6 +18,7 @@ from pumer_hf import PuMerViltForQuestionAnswering, PuMerViltModel
 from pumer_hf.bench.cost import cost_report
 from pumer_hf.data.scenes.digits import COLOURS
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
+from pumer_hf.inputs import Encoder
 from pumer_hf.metrics.vqa import accuracy
 from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 from pumer_hf.recipes.build import build_teacher, load_model
@@ -26,25 +27,10 @@ from pumer_hf.recipes.report import format_report
 from pumer_hf.recipes.stages import predict, train_stage
 
 TEXT_LENGTH = 12
-REDUCTION = {
-    "method": "pumer",
-    "layers": [0, 1],
-    "prune_ratio": 0.2,
-    "image_merge_ratio": 0.3,
-    "text_merge_ratio": 0.2,
-    "saliency": "mean_head",
-}
-CONFIG = {
-    "hidden_size": 16,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "image_size": 32,
-    "patch_size": 8,
-    "max_position_embeddings": TEXT_LENGTH,
-    "hidden_dropout_prob": 0.1,
-    "initializer_range": 0.15,
-}
+REDUCTION = {**PUMER, "saliency": "mean_head"}
+CONFIG = vilt_fields(
+    image_size=32, max_position_embeddings=TEXT_LENGTH, hidden_dropout_prob=0.1, initializer_range=0.15
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +49,7 @@ def built(data):
 
 @pytest.fixture
 def collator(built, data):
-    return VqaCollator(built[1], data.labels, TEXT_LENGTH)
+    return VqaCollator(Encoder(built[1]).replace(max_text_length=TEXT_LENGTH), data.labels)
 
 
 @pytest.fixture
@@ -138,27 +124,12 @@ def train_and_interrupt(train_student, collator):
     return run
 
 
-def log_of(folder):
-    return json.loads((folder / "trainer_state.json").read_text())["log_history"]
-
-
 def steps_of(folder):
     return [entry["step"] for entry in log_of(folder) if "loss" in entry]
 
 
 def contents(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def weights_in(folder):
-    return load_file(folder / "model.safetensors")
-
-
-def assert_same_weights(folder, other):
-    ours, theirs = weights_in(folder), weights_in(other)
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), f"{name} differs by {(value - theirs[name]).abs().max()}"
 
 
 # A stage from the beginning
@@ -181,7 +152,7 @@ def test_a_stage_writes_a_folder_that_the_auto_classes_load(train_student, teach
     processor = AutoProcessor.from_pretrained(folder)
     assert type(processor) is ViltProcessor
     rows = list(data.validation)
-    again = VqaCollator(processor, data.labels, TEXT_LENGTH)(rows)
+    again = VqaCollator(Encoder(processor).replace(max_text_length=TEXT_LENGTH), data.labels)(rows)
     inputs = collator(rows)
     for name, value in inputs.items():
         assert torch.equal(again[name], value), name

@@ -1,6 +1,5 @@
 """Recipes that read their training data while they train: from parquet files, and from a zipped folder of images."""
 
-import io
 import json
 import sys
 import zipfile
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, Features, Image, Value
 from in_process import run_here
-from PIL import Image as PILImage
+from tiny import png, undecoded
 from tiny_tasks import save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -17,18 +16,12 @@ SCRATCH = str(ROOT / "recipes" / "vilt" / "own_data" / "scratch.yaml")
 LABELS = ["entailment", "neutral", "-", "contradiction"]
 
 
-def picture(number):
-    buffer = io.BytesIO()
-    PILImage.new("RGB", (40, 40), (60 * number, 0, 0)).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
 def write_zip(folder, split):
     """A zipped folder of images, with their texts in metadata.jsonl."""
     with zipfile.ZipFile(folder / f"{split}.zip", "w") as archive:
         rows = []
         for number, label in enumerate(LABELS):
-            archive.writestr(f"{number}.png", picture(number))
+            archive.writestr(f"{number}.png", png((60 * number, 0, 0)))
             rows.append({"file_name": f"{number}.png", "hypothesis": f"there is a {number}", "label": label})
         archive.writestr("metadata.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
@@ -37,7 +30,7 @@ def write_parquet(folder, split):
     columns = {
         "hypothesis": [f"there is a {number}" for number in range(len(LABELS))],
         "label": LABELS,
-        "image": [{"bytes": picture(number), "path": None} for number in range(len(LABELS))],
+        "image": [undecoded((60 * number, 0, 0)) for number in range(len(LABELS))],
     }
     features = Features({"hypothesis": Value("string"), "label": Value("string"), "image": Image()})
     Dataset.from_dict(columns, features=features).to_parquet(folder / f"{split}.parquet")
@@ -112,7 +105,7 @@ def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
             {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": -1}'},
             "training.max_steps=-1 of the stage teacher",
         ),
-        ([SCRATCH], {"teacher": None}, "data.streaming: a model from scratch"),
+        ([SCRATCH], {"teacher": None}, "from scratch"),
     ],
 )
 def test_what_does_not_go_with_a_stream_is_an_error_before_anything_is_read(recipe, flags, message, run, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 from in_process import run_here
 from safetensors.torch import load_file
+from tiny import log_of, vilt_fields, words_of
 from torch.testing import assert_close
 from transformers import AutoTokenizer
 
@@ -42,8 +44,7 @@ def command(task, folder, **flags):
         "report_to": "none",
         **flags,
     }
-    words = [sys.executable, str(ROOT / "recipes" / f"train_{task}.py")]
-    return words + [word for name, value in values.items() for word in (f"--{name}", value)]
+    return [sys.executable, str(ROOT / "recipes" / f"train_{task}.py"), *words_of(values)]
 
 
 def run(words, cwd):
@@ -59,7 +60,7 @@ def test_a_run_distils_and_reports(task, tmp_path):
     for name in ("teacher", "student"):
         assert METRICS[task] <= results[name].keys()
     assert results["gflops"]["ratio"] > 1
-    log = json.loads((folder / "student" / "trainer_state.json").read_text())["log_history"]
+    log = log_of(folder / "student")
     losses = [entry for entry in log if "loss" in entry]
     assert len(losses) == 2
     for entry in losses:
@@ -94,12 +95,11 @@ def test_a_model_that_exists_is_not_pretrained(tmp_path):
 def test_logits_of_inputs_that_change_are_not_cached(tmp_path):
     process = run_here(command("retrieval", tmp_path / "run", cache_teacher_logits="true"), tmp_path)
     assert process.returncode != 0
-    assert "training.cache_teacher_logits is set, but" in process.stderr.splitlines()[-1]
+    assert "training.cache_teacher_logits" in process.stderr.splitlines()[-1]
 
 
 def save_tiny_entailment_model(folder):
-    size = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 16}
-    args = ModelArguments(config={**size, "image_size": 48, "patch_size": 8, "max_position_embeddings": 12})
+    args = ModelArguments(config=vilt_fields(max_position_embeddings=12))
     for part in build_teacher(args, ["a", "b", "c"], ["there is a seven"], 12, SNLI_VE):
         part.save_pretrained(folder)
     return folder
@@ -109,7 +109,7 @@ def test_texts_longer_than_the_checkpoint_takes_are_an_error_before_training(tmp
     model = save_tiny_entailment_model(tmp_path / "model")
     process = run_here(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="16"), tmp_path)
     assert process.returncode == 1
-    assert "data.max_text_length=16: the model takes at most 12 tokens" in process.stderr
+    assert re.search("data.max_text_length=16: .*12", process.stderr)
     assert "Traceback" not in process.stderr
 
 

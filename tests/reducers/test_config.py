@@ -40,14 +40,14 @@ def test_scaled_ratios():
     assert parse_reduction(GOOD).scaled(0).image_merge_ratio == (0.0, 0.0)
     assert parse_reduction(GOOD).scaled(1).image_merge_ratio == (0.3, 0.5)
     for factor in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"factor={factor}: must be in \[0, 1\]"):
+        with pytest.raises(ValueError, match=rf"factor={factor}: .*\[0, 1\]"):
             parse_reduction(GOOD).scaled(factor)
 
 
 def test_a_schedule_must_fit_the_depth_of_the_model():
     config = parse_reduction({"method": "tome", "layers": [0, 1, 3], "merge_ratio": 0.1})
     config.validate_depth(4)
-    with pytest.raises(ValueError, match=r"reduction.layers=\[0, 1, 3\] names layer 3, .* layers 0 to 2"):
+    with pytest.raises(ValueError, match=r"reduction.layers=\[0, 1, 3\] .*layer 3, .*0 to 2"):
         config.validate_depth(3)
 
 
@@ -63,24 +63,24 @@ def test_merging_in_the_image_tower_is_one_number_off_by_default():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "pummer"}, r"reduction.method='pummer': choose one of \['none', 'pumer'"),
+        ({"method": "pummer"}, r"reduction.method='pummer': .*'none', 'pumer'"),
         ({"method": None}, "reduction.method=None"),
-        ({"prune_ration": 0.1}, "reduction.prune_ration is not a field of method 'pumer': did you mean prune_ratio"),
-        ({"prune_ratio": 1.0}, r"reduction.prune_ratio=1.0: a ratio must be a number in \[0, 1\)"),
-        ({"prune_ratio": -0.1}, r"reduction.prune_ratio=-0.1: a ratio must be a number in \[0, 1\)"),
+        ({"prune_ration": 0.1}, "reduction.prune_ration .*'pumer': .*prune_ratio"),
+        ({"prune_ratio": 1.0}, r"reduction.prune_ratio=1.0: .*\[0, 1\)"),
+        ({"prune_ratio": -0.1}, r"reduction.prune_ratio=-0.1: .*\[0, 1\)"),
         ({"prune_ratio": float("nan")}, "reduction.prune_ratio=nan"),
         ({"prune_ratio": True}, "reduction.prune_ratio=True"),
         ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
-        ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: a ratio must be a number in \[0, 1\)"),
-        ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: give one number"),
-        ({"saliency": "last_head"}, "reduction.saliency='last_head': choose one of mean_head, first_head"),
-        ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio has 1 values for 2 layers"),
-        ({"layers": []}, r"reduction.layers=\[\]: give a list with at least one layer"),
-        ({"layers": 2}, "reduction.layers=2: give a list"),
-        ({"layers": [3, 1]}, "must ascend"),
-        ({"layers": [1, 1]}, "must ascend"),
-        ({"layers": [-1, 1]}, "integer of at least 0"),
-        ({"layers": [1.0, 2]}, "integer of at least 0"),
+        ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: .*\[0, 1\)"),
+        ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: .*one number"),
+        ({"saliency": "last_head"}, "reduction.saliency='last_head': .*mean_head, first_head"),
+        ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio .*1 values .*2 layers"),
+        ({"layers": []}, r"reduction.layers=\[\]: .*at least one"),
+        ({"layers": 2}, "reduction.layers=2: .*list"),
+        ({"layers": [3, 1]}, r"reduction.layers=\[3, 1\].*ascend"),
+        ({"layers": [1, 1]}, r"reduction.layers=\[1, 1\].*ascend"),
+        ({"layers": [-1, 1]}, r"reduction.layers=\[-1, 1\].*at least 0"),
+        ({"layers": [1.0, 2]}, r"reduction.layers=\[1.0, 2\].*integer"),
     ],
 )
 def test_a_bad_value_is_named(change, message):
@@ -90,14 +90,14 @@ def test_a_bad_value_is_named(change, message):
 
 def test_the_nearest_name_is_proposed_or_all_where_none_is_near():
     tip = {"method": "tip", "layers": [1], "prune_ratio": 0.1}
-    with pytest.raises(ValueError, match=r"contrastive_weigth is not .* did you mean contrastive_weight\?"):
+    with pytest.raises(ValueError, match=r"contrastive_weigth .*contrastive_weight\?"):
         parse_reduction({**tip, "contrastive_weigth": 1})
-    with pytest.raises(ValueError, match="reduction.xyz is not .* layers or prune_ratio or pruner or"):
+    with pytest.raises(ValueError, match="reduction.xyz .*layers .*prune_ratio .*pruner"):
         parse_reduction({**tip, "xyz": 1})
 
 
 def test_a_missing_field_is_named():
-    with pytest.raises(ValueError, match="reduction.method=None: choose one of"):
+    with pytest.raises(ValueError, match="reduction.method=None: .*pumer"):
         parse_reduction({"layers": [1]})
     with pytest.raises(ValueError, match="lacks prune_ratio, text_merge_ratio"):
         parse_reduction({"method": "pumer", "layers": [1], "image_merge_ratio": 0.1})
@@ -109,7 +109,7 @@ def test_none_takes_no_other_field():
 
 
 def test_something_else_than_a_dict_is_refused():
-    with pytest.raises(ValueError, match="give a dict, a ReductionConfig or None"):
+    with pytest.raises(ValueError, match="dict, .*ReductionConfig .*None"):
         parse_reduction("pumer")
 
 

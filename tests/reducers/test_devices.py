@@ -7,7 +7,7 @@ from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pumer_hf import ops
-from pumer_hf.models.encoders.release import with_float_masks
+from pumer_hf.models.encoders.release import ReleaseKernel
 from pumer_hf.reducers import build_reducer, parse_reduction
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
@@ -42,7 +42,7 @@ def test_a_reduction_stays_on_the_device_of_its_tokens(name, release, training):
     reducer = build_reducer(schedule, WIDTH) if release is None else release(schedule, WIDTH)
     reducer = reducer.to(DEVICE).train(training)
     pair = TokenPair(tokens(9), tokens(17))
-    pair = pair if release is None else with_float_masks(pair)
+    pair = pair if release is None else ReleaseKernel().begin(pair)
     keys = torch.ones(2, 9, 3, device=DEVICE), torch.ones(2, 17, 3, device=DEVICE)
     evidence = Evidence(torch.ones(2, 2, 9, 17, device=DEVICE), *keys)
     with OneDevice():

@@ -74,9 +74,9 @@ def test_grounded_pruning_keeps_what_the_map_says(family):
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_grounded_pruning_needs_a_map(family):
     model = family.model(GROUNDED)
-    with pytest.raises(ValueError, match=r"give image_saliency, float .* pumer_hf.grounding .* data.image_saliency"):
+    with pytest.raises(ValueError, match="image_saliency, .*pumer_hf.grounding .*data.image_saliency"):
         model(**family.inputs())
-    with pytest.raises(ValueError, match=r"image_saliency has shape \(3, 1, 4, 4\)"):
+    with pytest.raises(ValueError, match=r"image_saliency .*\(3, 1, 4, 4\)"):
         model(**family.inputs(), image_saliency=torch.zeros(3, 1, 4, 4))
 
 

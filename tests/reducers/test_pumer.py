@@ -57,8 +57,8 @@ def test_each_layer_has_its_own_ratios():
 
 def test_a_reducer_goes_on_with_any_schedule_of_its_method():
     reducer = PuMerReducer(PuMerReductionConfig((1, 3), 0.1, 0.2, 0.2), 8)
-    assert reducer.fits(PuMerReductionConfig((0,), 0.3, 0.0, 0.1))
-    assert not reducer.fits(parse_reduction({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
+    assert reducer.accepts(PuMerReductionConfig((0,), 0.3, 0.0, 0.1))
+    assert not reducer.accepts(parse_reduction({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
 
 
 def test_one_step_by_hand():

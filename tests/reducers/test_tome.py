@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 from torch.nn import functional as F
 
-from pumer_hf.models.encoders.attention import attend, weighted_softmax
+from pumer_hf.models.encoders.attention import AttentionKernel, Heads, weighted_softmax
 from pumer_hf.reducers import build_reducer, parse_reduction
 from pumer_hf.reducers.tome import merge_similar
-from pumer_hf.tokens import Evidence, TokenPair, Tokens
+from pumer_hf.tokens import Evidence, KeyMask, TokenPair, Tokens
 
 
 def pair_of(num_text=6, num_image=11, width=4, seed=0):
@@ -29,16 +29,17 @@ def merged(pair, layers):
     return pair, trace
 
 
-def test_a_token_is_the_mean_of_all_that_it_holds_and_its_mask_says_how_many():
+def test_a_token_is_the_mean_of_all_that_it_holds_and_its_weight_says_how_many():
     before = pair_of()
     after, trace = merged(before, [0, 1, 2])
     for tokens, first in ((after.text, before.text), (after.image, before.image)):
-        assert torch.equal(tokens.mask, tokens.size.float())
-        assert (tokens.mask > 2).any()
+        assert torch.equal(tokens.weight, tokens.size.float())
+        assert torch.equal(tokens.mask, tokens.size > 0)
+        assert (tokens.weight > 2).any()
         for example in range(2):
             for token in range(tokens.mask.shape[1]):
                 held = tokens.source[example] == token
-                assert held.sum() == tokens.mask[example, token]
+                assert held.sum() == tokens.weight[example, token]
                 if held.any():
                     expected = first.states[example, held].mean(dim=0)
                     torch.testing.assert_close(tokens.states[example, token], expected)
@@ -65,7 +66,7 @@ def test_each_layer_merges_by_its_own_ratio():
 def test_padding_leaves_first_and_what_weighs_something_is_none():
     states, keys = torch.zeros(1, 6, 1), torch.tensor([[[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]]])
     tokens = Tokens.initial(states, torch.tensor([[True, True, True, False, False, False]]))
-    weighed = replace(tokens, mask=torch.tensor([[2.0, 0.5, 1.0, 0.0, 0.0, 0.0]]))
+    weighed = replace(tokens, weight=torch.tensor([[2.0, 0.5, 1.0, 0.0, 0.0, 0.0]]))
     for one in (tokens, weighed):
         _, matching = merge_similar(one, keys, 1)
         assert (2 * matching.src).tolist() == [[4]]  # although 2 is like 1
@@ -80,7 +81,7 @@ def test_attention_to_a_merged_token_is_that_to_its_parts():
     parts = torch.arange(5)[~padding].repeat_interleave(sizes[~padding])
     expected = F.scaled_dot_product_attention(query, key[:, :, parts], value[:, :, parts]).transpose(1, 2).flatten(2)
     for explicit in (False, True):
-        context, _ = attend(query, key, value, weight, 0.0, explicit)
+        context, _ = AttentionKernel().attend(Heads(query, key, value), KeyMask(None, weight), 0.0, explicit)
         torch.testing.assert_close(context, expected)
 
 

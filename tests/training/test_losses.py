@@ -69,7 +69,7 @@ def test_distillation_loss_stays_finite_for_extreme_logits():
 
 @pytest.mark.parametrize("shape", [(2, 4), (1, 3), (3,)])
 def test_distillation_loss_rejects_logits_of_different_shapes_and_names_both(shape):
-    with pytest.raises(ValueError, match=r"\(2, 3\).*must agree") as error:
+    with pytest.raises(ValueError, match=r"\(2, 3\)") as error:
         distillation_loss(torch.zeros(2, 3), torch.zeros(shape))
     assert str(shape) in str(error.value)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from tiny import assert_same_weights, log_of
 from torch.multiprocessing import spawn
 from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
@@ -184,16 +184,9 @@ def test_a_stage_that_goes_on_from_a_checkpoint_of_the_clock_ends_like_a_whole_o
         **options,
     )
     assert_same_weights(folder, whole)
-    logs = [json.loads((run / "trainer_state.json").read_text())["log_history"] for run in (folder, whole)]
+    logs = [log_of(run) for run in (folder, whole)]
     scores = [[(entry["step"], entry["eval_accuracy"]) for entry in log if "eval_accuracy" in entry] for log in logs]
     assert scores[0] == scores[1]
-
-
-def assert_same_weights(folder, other):
-    ours, theirs = (load_file(path / "model.safetensors") for path in (folder, other))
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        assert torch.equal(value, theirs[name]), name
 
 
 def test_the_clock_of_the_first_process_decides_for_all(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
+from tiny import assert_same_weights
 from tiny_tasks import LABELS, tiny
 from torch.nn import functional as F
 from transformers import AutoProcessor, TrainerCallback, TrainingArguments, default_data_collator
@@ -22,6 +23,7 @@ from pumer_hf import (
     ReductionWarmupCallback,
 )
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.inputs import Encoder
 from pumer_hf.reducers.pumer import PuMerReducer
 
 # transformers renamed it in 5.23
@@ -67,12 +69,6 @@ def gradients_by_hand(model, loss_of):
     model = copy.deepcopy(model)
     loss_of(model).backward()
     return {name: parameter.grad for name, parameter in model.named_parameters()}
-
-
-def assert_same_weights(weights, others):
-    assert weights.keys() == others.keys()
-    for name, value in weights.items():
-        assert torch.equal(value, others[name]), f"{name} differs by {(value - others[name]).abs().max()}"
 
 
 class LossReducer(PuMerReducer):
@@ -675,7 +671,7 @@ def test_evaluation_has_a_collator_of_its_own(make_model, make_rows, make_args):
 
 def test_the_processor_of_our_collator_is_saved(make_args, tmp_path):
     model, processor = tiny("vilt")
-    collator = VqaCollator(processor, LABELS["vqa"])
+    collator = VqaCollator(Encoder(processor), LABELS["vqa"])
     trainer = DistillationTrainer(model, args=make_args(), data_collator=collator)
     trainer.save_model(str(tmp_path / "model"))
     saved = AutoProcessor.from_pretrained(tmp_path / "model")

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..encoding import QUESTION_LENGTH
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
 from .contenders import Contender, Settings, checked_text_length, contender, stock_contender
 from .cost import format_table
-from .full_size import TEXT_LENGTH, paper_model
+from .full_size import paper_model
 from .measure import measure, measure_rows
 from .output import check_output, finish
 
@@ -32,7 +33,7 @@ def bench_checkpoint(
         source: a folder, or an id on the Hub.
         settings: how to measure.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
-        text_length: tokens per text; default: as many as the model takes, at most 40, the length of the paper's tasks.
+        text_length: tokens per text; default: as in the training of the model.
         output: a JSON file for the results.
 
     Returns:
@@ -71,9 +72,8 @@ def bench_setting(
     model = paper_model(backbone, task, **({} if reduction is SAVED else {"reduction": reduction}))
     if model.reduction is None:
         raise unreduced_error(model, setting)
-    return bench_model(
-        model, {"setting": setting}, settings, TEXT_LENGTH if text_length is None else text_length, output
-    )
+    text_length = QUESTION_LENGTH if text_length is None else text_length
+    return bench_model(model, {"setting": setting}, settings, text_length, output)
 
 
 def bench_model(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._inductor import config as inductor_config
 from transformers import PreTrainedModel
 
-from ..inputs import TEXT_LENGTH
+from ..encoding import checkpoint_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
 from ..models.families import family_of
@@ -134,10 +134,14 @@ def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Set
 
 
 def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) -> int:
-    """Tokens per text, the default for None; raises `ValueError` if the model does not take so many."""
+    """Tokens per text; for None, as many as in the training of the model ([`checkpoint_record`]).
+
+    Raises:
+        ValueError: the model does not take so many.
+    """
     longest = model.config.max_text_length
     if text_length is None:
-        return min(TEXT_LENGTH, longest)
+        return checkpoint_record(model.name_or_path, longest).max_text_length
     if not 1 <= text_length <= longest:
         raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
     return text_length

@@ -8,9 +8,6 @@ from ..data.tasks import TASKS
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, preset, task_name
 
-TEXT_LENGTH = 32
-"""Tokens per text: with it, the FLOPs of Table 7 come out."""
-
 
 def paper_model(
     backbone: str, task: str, reduction: Any = "preset", image_size: int = 384, **overrides: Any

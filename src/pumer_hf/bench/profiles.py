@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from ..models.encoders.chunking import REDUCTION_REGION
+from ..models.encoders.profiling import REDUCTION_REGION
 
 REGIMES = ("inference", "training")
 """A forward under `inference_mode`, and a step of training (forward and backward): never one figure for both."""

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedConfig, ProcessorMixin
 
 from ..configuration import PuMerConfig
+from ..encoding import QUESTION_LENGTH, TEXT_LENGTH, EncodingRecord
 from ..folders import whole_folder
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, Family
@@ -224,8 +225,32 @@ def processor_plan(
         tokenizer=checkpoint.config.get("tokenizer") or family.tokenizer,
         vocab_size=config.get_text_config().vocab_size,
         max_text_length=config.max_text_length,
+        record=encoding_record(checkpoint, renamed, task, config.max_text_length),
         folder=checkpoint.folder,
     )
+
+
+def encoding_record(checkpoint: Checkpoint, renamed: Renamed, task: str, longest: int) -> EncodingRecord:
+    """How the inputs of a checkpoint were made in its training.
+
+    Original and stock ViLT keep the aspect ratio of images. The length of texts is that in the file of an original
+    checkpoint, or that in the commands of PuMer's release for the task.
+
+    Args:
+        checkpoint: the source.
+        renamed: its weights.
+        task: `"vqa"` or another.
+        longest: tokens that the model takes.
+    """
+    origin = renamed.layout.origin
+    length = TEXT_LENGTH
+    if origin == "original":
+        length = int(checkpoint.config.get("max_text_len", TEXT_LENGTH))
+    elif origin == "released" and task == "vqa":
+        length = QUESTION_LENGTH
+    keeps_shape = origin != "released"  # unless the processor makes squares, as METER's does
+    filter_name = "bilinear" if origin == "released" else "bicubic"
+    return EncodingRecord(min(length, longest), keep_aspect_ratio=keeps_shape, resample=filter_name)
 
 
 def save(model: PuMerPreTrainedModel, processor: ProcessorMixin | None, dest: Path) -> None:

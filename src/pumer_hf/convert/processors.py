@@ -1,7 +1,7 @@
 """Processors: the image processing that a checkpoint was trained with, and its tokenizer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from transformers import (
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
 from transformers.utils import logging
+
+from ..encoding import EncodingRecord, record_in, with_record
+from ..inputs import makes_squares
 
 logger = logging.get_logger(__name__)
 
@@ -42,6 +45,9 @@ class ProcessorPlan:
     tokenizer: str
     vocab_size: int
     max_text_length: int
+    """Tokens that the model takes."""
+    record: EncodingRecord
+    """How inputs were made in training."""
     folder: Path
     """Where the checkpoint lies, perhaps with a tokenizer."""
 
@@ -50,8 +56,9 @@ def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None
     """The processor to save with a model, or None.
 
     Args:
-        processor: a processor, which is saved as it is; a tokenizer; the folder or Hub id of either; None for the
-            tokenizer beside the checkpoint or the one that it names; False for no processor.
+        processor: a processor, which is saved as it is, and gets the record of the plan if it has none; a tokenizer;
+            the folder or Hub id of either; None for the tokenizer beside the checkpoint or the one that it names;
+            False for no processor.
         plan: what the checkpoint says.
 
     Raises:
@@ -70,9 +77,12 @@ def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None
         raise ValueError(f"processor={processor!r}: give a processor, a tokenizer, or the folder or Hub id of one")
     if len(tokenizer) > plan.vocab_size:
         raise ValueError(f"the tokenizer knows {len(tokenizer)} tokens, but the checkpoint has {plan.vocab_size}")
-    if isinstance(processor, ProcessorMixin):
+    if not isinstance(processor, ProcessorMixin):
+        processor = plan.processor_class(plan.image_processor(plan), tokenizer)
+    if record_in(processor) is not None:
         return processor
-    return plan.processor_class(plan.image_processor(plan), tokenizer)
+    keeps_shape = plan.record.keep_aspect_ratio and not makes_squares(processor)
+    return with_record(processor, replace(plan.record, keep_aspect_ratio=keeps_shape))
 
 
 def load_processor(name: str) -> Any:

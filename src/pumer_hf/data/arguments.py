@@ -3,6 +3,10 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from transformers import ProcessorMixin
+
+from ..encoding import TEXT_LENGTH
+from ..inputs import Encoder
 from ..reading import parse_json
 
 SPLITS = ("train", "validation", "test")
@@ -61,7 +65,7 @@ class DataArguments:
             "evaluation; results.json counts such rows."
         },
     )
-    max_text_length: int = field(default=40, metadata={"help": "Tokens to which each text is padded or cut."})
+    max_text_length: int = field(default=TEXT_LENGTH, metadata={"help": "Tokens to which each text is padded or cut."})
     keep_aspect_ratio: bool = field(
         default=False,
         metadata={"help": "Keep the shape of the images instead of making squares, as the paper does (not METER)."},
@@ -142,6 +146,15 @@ class DataArguments:
     def files(self, split: str) -> list[str] | None:
         """The files of a split, `"train"`, `"validation"` or `"test"`."""
         return {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
+
+    def encoder(self, processor: ProcessorMixin) -> Encoder:
+        """What makes model inputs of the rows; raises `ValueError` if the processor cannot do what the block says."""
+        try:
+            return Encoder(processor).replace(
+                max_text_length=self.max_text_length, keep_aspect_ratio=self.keep_aspect_ratio
+            )
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from error
 
     def split_name(self, split: str) -> str | None:
         """What the dataset calls a split."""

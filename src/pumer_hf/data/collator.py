@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image as PILImage
 from torch import Tensor
-from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
-from ..inputs import check_aspect_ratio, drop_full_mask, ready_image
+from ..inputs import Encoder, Images, Texts
 from .augment import rand_augment
 
 
@@ -19,21 +17,16 @@ from .augment import rand_augment
 class Collator:
     """Rows -> model inputs. A task says which texts and images a row has, and what its label is.
 
-    Returns `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
-    (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding, `labels` if the rows have them, and
-    `teacher_logits` float (B, C) if they have them. Several texts or images per row make one more dimension, the
-    second.
+    Returns what [`Encoder`] makes of images and texts; `labels` if the rows have them; and `teacher_logits` float
+    (B, C) if they have them.
     """
 
     texts_match: ClassVar[bool] = True
     """Whether each text is about its image; not so if most texts are wrong candidates."""
 
-    processor: ProcessorMixin
+    encoder: Encoder
     labels: Sequence[str] = ()
     """The classes, in the order of the logits."""
-    max_text_length: int = 40
-    keep_aspect_ratio: bool = False
-    """Else images become squares."""
     rand_augment: bool = False
     """Change the images at random; for training only."""
     image_saliency: bool = False
@@ -51,11 +44,11 @@ class Collator:
         """Whether the same rows give other inputs each time."""
         return self.rand_augment
 
-    def texts(self, row: dict[str, Any]) -> str | list[str]:
+    def texts(self, row: dict[str, Any]) -> Texts:
         """The text of a row, or several; all rows of a task have as many."""
         raise NotImplementedError
 
-    def images(self, row: dict[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+    def images(self, row: dict[str, Any]) -> Images:
         """The undecoded image of a row, or several; all rows of a task have as many."""
         return row["image"]
 
@@ -72,23 +65,10 @@ class Collator:
             return self._batch(rows)
 
     def _batch(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        # The texts come first: they draw from the same generator as what augments the images.
         texts, images = [self.texts(row) for row in rows], [self.images(row) for row in rows]
-        num_texts = None if isinstance(texts[0], str) else len(texts[0])
-        num_images = len(images[0]) if isinstance(images[0], list) else None
-        origins = [row["origin"] for row in rows for _ in range(num_images or 1)]
-        encoded = self.processor(
-            images=[self._opened(image, origin) for image, origin in zip(_flat(images), origins, strict=True)],
-            text=_flat(texts),
-            padding="max_length",
-            max_length=self.max_text_length,
-            truncation=True,
-            return_tensors="pt",
-        )
-        batch = {}
-        for name, value in encoded.items():
-            number = num_images if name.startswith("pixel") else num_texts
-            batch[name] = value if number is None else value.unflatten(0, (len(rows), number))
-        drop_full_mask(batch)
+        origins = [row["origin"] for row in rows]
+        batch = self.encoder(images, texts, origins, augment=rand_augment if self.rand_augment else None)
         labels = self.labels_of(rows)
         if labels is not None:
             batch["labels"] = labels
@@ -98,22 +78,12 @@ class Collator:
             batch["teacher_logits"] = torch.tensor([row["teacher_logits"] for row in rows])
         return batch
 
-    def _opened(self, source: dict[str, Any], origin: str) -> PILImage.Image:
-        check_aspect_ratio(self.processor, self.keep_aspect_ratio, "data.keep_aspect_ratio")
-        image = ready_image(source, self.processor, self.keep_aspect_ratio, origin)
-        return rand_augment(image) if self.rand_augment else image
-
 
 def row_boxes(row: dict[str, Any]) -> list[list[float]]:
     """What a row's text is about, as parts of the image; raises `ValueError` if the row does not say."""
     if "boxes" not in row:
         raise ValueError(f"{row['origin']}: data.image_saliency needs the column `boxes`, which digit scenes have")
     return row["boxes"]
-
-
-def _flat(items: Sequence[Any]) -> list[Any]:
-    """Items, or the items of lists of them."""
-    return [part for item in items for part in (item if isinstance(item, list) else [item])]
 
 
 @dataclass

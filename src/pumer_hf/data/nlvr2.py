@@ -137,7 +137,7 @@ def nlvr2_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
 
 def _collator(processor: ProcessorMixin, data: TaskData, args: Nlvr2DataArguments, training: bool) -> Nlvr2Collator:
     augment = args.rand_augment and training
-    return Nlvr2Collator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+    return Nlvr2Collator(args.encoder(processor), data.labels, augment)
 
 
 NLVR2 = Task(

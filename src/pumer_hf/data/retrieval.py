@@ -141,7 +141,7 @@ class RetrievalCollator(Collator):
     `input_ids` and what else the tokenizer gives are long (B, 1 + num_negatives, max_text_length), `labels` long (B,)
     are 0: the model scores each candidate by itself, so that their order tells it nothing. In training the captions
     are drawn anew each time, by torch's generator. In evaluation they are the first caption of the image, and
-    negatives that depend on the row alone. Without negatives there are plain pairs, and no labels.
+    negatives that depend on the row alone. Without negatives each image has one caption, and there are no labels.
     """
 
     texts_match: ClassVar[bool] = False
@@ -209,11 +209,8 @@ def _collator(
 ) -> RetrievalCollator:
     dataset = data.train if training else data.validation
     return RetrievalCollator(
-        processor,
-        (),
-        args.max_text_length,
-        args.keep_aspect_ratio,
-        args.rand_augment and training,
+        args.encoder(processor),
+        rand_augment=args.rand_augment and training,
         captions=dataset["captions"][:],
         num_negatives=args.num_negatives,
         training=training,

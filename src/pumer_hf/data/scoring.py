@@ -75,11 +75,7 @@ def encode_captions(args: EvaluationArguments, model: RetrievalHead, texts: Inpu
 def tokenize_captions(dataset: Dataset, collator: Collator) -> Inputs:
     """All captions, image after image: what the tokenizer gives, long (num_captions, max_text_length)."""
     captions = [caption for own in dataset["captions"] for caption in own]
-    return dict(
-        collator.processor.tokenizer(
-            captions, padding="max_length", max_length=collator.max_text_length, truncation=True, return_tensors="pt"
-        )
-    )
+    return collator.encoder.encode_texts(captions)
 
 
 def cost_estimate(

@@ -115,7 +115,7 @@ class SnliVeCollator(ClassCollator):
 
 def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArguments, training: bool) -> SnliVeCollator:
     augment = args.rand_augment and training
-    return SnliVeCollator(processor, data.labels, args.max_text_length, args.keep_aspect_ratio, augment)
+    return SnliVeCollator(args.encoder(processor), data.labels, augment)
 
 
 def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:

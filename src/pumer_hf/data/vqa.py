@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin
 from transformers.utils import logging
 
+from ..encoding import QUESTION_LENGTH
 from ..images import open_image
 from ..metrics.vqa import AnswerVocabulary, answer_scores, consensus, language_baselines, normalize_answer, row_scores
 from ..metrics.vqa_accuracy import normalize, vqa_accuracy
@@ -56,7 +57,9 @@ class VqaDataArguments(DataArguments):
             "count it as wrong in evaluation."
         },
     )
-    max_text_length: int = field(default=32, metadata={"help": "Tokens to which each question is padded or cut."})
+    max_text_length: int = field(
+        default=QUESTION_LENGTH, metadata={"help": "Tokens to which each question is padded or cut."}
+    )
     question_kinds: list[str] | None = field(
         default=None,
         metadata={"help": "What to ask of digit scenes, each as often. Default: most kinds, the hard ones rarely."},
@@ -210,8 +213,6 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
 class VqaCollator(Collator):
     """Questions -> model inputs; `labels` are soft targets float (B, num_labels), if rows have `answers`."""
 
-    max_text_length: int = 32
-
     def __post_init__(self) -> None:
         self.vocabulary = AnswerVocabulary(self.labels)
 
@@ -252,8 +253,7 @@ def vqa_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
 
 def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments, training: bool) -> VqaCollator:
     augment = args.rand_augment and training
-    shape = args.keep_aspect_ratio
-    return VqaCollator(processor, data.labels, args.max_text_length, shape, augment, args.image_saliency)
+    return VqaCollator(args.encoder(processor), data.labels, augment, args.image_saliency)
 
 
 def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..figures import duration, figure
 from ..images import DataError, ImageSource, open_image
+from ..inputs import image_side
 from ..reducers import METHODS
 from ..release import extra_command
 from .asker import WARMUP, Asker, Times
@@ -90,7 +91,7 @@ def display_name(checkpoint: str) -> str:
 
 def appearance(asker: Asker) -> dict[str, Any]:
     """What Gradio takes at the launch, not in the page; nothing of it is fetched from the internet."""
-    small = asker.processor.image_processor.size.get("shortest_edge") or asker.model.config.image_size
+    small = image_side(asker.processor)
     colours = load_gradio().themes.colors
     theme = (
         load_gradio()

@@ -46,7 +46,7 @@ def draw_layers(
     image: ImageSource | Sequence[ImageSource],
     text: str,
     max_columns: int | None = None,
-    keep_aspect_ratio: bool = False,
+    keep_aspect_ratio: bool | None = None,
 ) -> PILImage.Image:
     """A strip that shows how the model reduces an image and a text: the image, then what each reduction layer left.
 
@@ -58,7 +58,7 @@ def draw_layers(
         image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2): one row each.
         text: a question, a hypothesis, a caption or a statement.
         max_columns: panels per row; default: all in one.
-        keep_aspect_ratio: for a ViLT that was trained so; else images become squares.
+        keep_aspect_ratio: as of [`encode_example`].
 
     Raises:
         ValueError: the model does not reduce, or takes another number of images.

@@ -18,7 +18,7 @@ def encode(
     processor: ProcessorMixin,
     image: ImageSource | Sequence[ImageSource],
     text: str,
-    keep_aspect_ratio: bool = False,
+    keep_aspect_ratio: bool | None = None,
 ) -> dict[str, Tensor]:
     """The inputs of the model for one example, on its device; arguments as of [`encode_example`]."""
     inputs = encode_example(model, processor, image, text, keep_aspect_ratio=keep_aspect_ratio)

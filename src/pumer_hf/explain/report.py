@@ -10,6 +10,7 @@ from transformers import ProcessorMixin
 
 from ..folders import check_file
 from ..images import ImageSource, open_image
+from ..inputs import Encoder
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
 from ..unread import unread_words
@@ -24,7 +25,7 @@ def explain_checkpoint(
     texts: Sequence[str],
     output: str,
     reduction: Any = SAVED,
-    keep_aspect_ratio: bool = False,
+    keep_aspect_ratio: bool | None = None,
 ) -> list[str]:
     """Draw what a checkpoint keeps of an image, one row per text, into a file.
 
@@ -34,7 +35,7 @@ def explain_checkpoint(
         texts: questions, hypotheses or captions about it.
         output: the picture to write; its ending says the format.
         reduction: another schedule than the checkpoint's.
-        keep_aspect_ratio: for a ViLT that was trained so; else images become squares.
+        keep_aspect_ratio: whether images keep their shape, or become squares; default: as the model was trained.
 
     Returns:
         Lines to print: the answer to each text, what was not read of it, and what each layer left.
@@ -45,7 +46,8 @@ def explain_checkpoint(
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise unreduced_error(model, checkpoint)
-    rows, lines = zip(*(explain(model, processor, images, text, keep_aspect_ratio) for text in texts), strict=True)
+    processor = Encoder.of(model, processor, keep_aspect_ratio=keep_aspect_ratio).processor
+    rows, lines = zip(*(explain(model, processor, images, text) for text in texts), strict=True)
     stack(rows).save(output)
     return [*(line for own in lines for line in own), f"Written to {output}"]
 
@@ -55,10 +57,9 @@ def explain(
     processor: ProcessorMixin,
     images: Sequence[ImageSource],
     text: str,
-    keep_aspect_ratio: bool = False,
 ) -> tuple[PILImage.Image, list[str]]:
     """The strip of [`draw_layers`] under the text and the answer to it, and the same in words."""
-    inputs = encode(model, processor, images, text, keep_aspect_ratio)
+    inputs = encode(model, processor, images, text)
     picture, lines = explain_inputs(model, processor, inputs, text)
     return picture, [*lines, *(f"  {line}" for line in unread_words(model, processor, text).sentences())]
 

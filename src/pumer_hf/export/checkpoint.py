@@ -58,7 +58,7 @@ def export_checkpoint(
         dest: the file, `*.onnx`.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
         int8: write `*.int8.onnx` beside it too ([`quantize_onnx`]), and compare it.
-        text_length: tokens per text, fixed in the file; default: as many as the model takes, at most 40.
+        text_length: tokens per text, fixed in the file; default: as in the training of the model.
         batch_size: examples per forward in the timing; the file takes any number.
         seconds: how long to time.
         output: a JSON file for the results.

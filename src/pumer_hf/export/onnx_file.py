@@ -1,24 +1,32 @@
 """A model as an ONNX file: write it, run it, quantise it."""
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from transformers.utils.logging import get_logger
 
 from ..bench.contenders import checked_text_length, random_inputs
+from ..encoding import EncodingRecord, checkpoint_record
 from ..folders import check_file
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import Head
 from ..release import extra_command
 
+logger = get_logger(__name__)
+
 TRACED_BATCH = 2
 """Examples in the batch that an export runs. Not 1, which would be taken for a fixed size."""
+METADATA = "pumer_hf.encoding"
+"""The entry in the metadata of a file that says how its inputs are made, an [`EncodingRecord`] as JSON."""
 LINEAR = ("MatMul", "Gemm")
 """What linear layers are in an ONNX file."""
 
@@ -57,15 +65,15 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
     """Write a model as it reduces tokens now, in eval mode, as an ONNX file.
 
     The file takes batches of any size. Text length and image size are fixed in it, as the schedule depends on them:
-    pad every text to `text_length`, as `encode_example` does. Its inputs are `input_ids` and `attention_mask` int64
-    (B, text_length), `pixel_values` float32 (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2, without padding; and
-    `image_saliency` float32 (B, h, w), or (B, 2, h, w), for a method that asks for it. Its output is `logits` float32
-    (B, num_labels).
+    pad every text to `text_length` and make squares of images, as an [`Encoder`] does with the record in the file
+    ([`OnnxModel.record`]). Its inputs are `input_ids` and `attention_mask` int64 (B, text_length), `pixel_values`
+    float32 (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2, without padding; and `image_saliency` float32 (B, h, w), or
+    (B, 2, h, w), for a method that asks for it. Its output is `logits` float32 (B, num_labels).
 
     Args:
         model: any model with a head, in float32.
         dest: the file, `*.onnx`, in a folder that is there. Weights of more than 2 GB go to a second file beside it.
-        text_length: tokens per text; default: `TEXT_LENGTH`, or what the model takes.
+        text_length: tokens per text; default: as in the training of the model.
 
     Raises:
         ValueError: the model has no head or is not in float32, or a value is out of range.
@@ -78,7 +86,8 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
         raise ValueError(f"{type(model).__name__} has no logits: export a model with a head")
     if model.dtype != torch.float32:
         raise ValueError(f"the model is in {model.dtype}: export it in float32, with model.float()")
-    inputs = random_inputs(model, TRACED_BATCH, checked_text_length(model, text_length))
+    record = fixed_record(model, checked_text_length(model, text_length))
+    inputs = random_inputs(model, TRACED_BATCH, record.max_text_length)
     batch = Dim("batch")
     training = model.training
     try:
@@ -96,7 +105,20 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
         model.train(training)
     assert program is not None, "`dynamo=True` gives one"
     _drop_notes(program)
+    program.model.metadata_props[METADATA] = json.dumps(record.to_dict())
     program.save(dest)
+
+
+def fixed_record(model: PuMerPreTrainedModel, text_length: int) -> EncodingRecord:
+    """How the inputs of a file are made: as in the training of the model, but with texts of one length, and with
+    squares, as the size of an image is fixed in the file.
+    """
+    record = checkpoint_record(model.name_or_path, model.config.max_text_length)
+    if record.keep_aspect_ratio:
+        logger.warning(
+            "keep_aspect_ratio=True: the model was trained on images that keep their shape, but the file takes squares"
+        )
+    return replace(record, max_text_length=text_length, padding="max_length", keep_aspect_ratio=False)
 
 
 def _drop_notes(program: torch.onnx.ONNXProgram) -> None:
@@ -158,6 +180,11 @@ class OnnxModel(nn.Module):
         # Threads that wait for work must not take the cores from what runs between two calls.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    @property
+    def record(self) -> EncodingRecord:
+        """How the inputs of the file are made; `Encoder(processor, record)` makes them."""
+        return EncodingRecord.from_dict(json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA]))
 
     def forward(self, **inputs: Tensor) -> Tensor:
         """Logits, float32 (B, num_labels); the inputs are those that [`export_onnx`] lists."""

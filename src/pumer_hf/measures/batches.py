@@ -1,16 +1,17 @@
 """Examples with the region that each is about, ready to measure a model on: digit scenes, VQA-HAT."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
+from torch.nn import functional
 from transformers import ProcessorMixin
 
 from ..data.scenes.digits import CELL_SIZE
 from ..data.vqa import VqaCollator, VqaDataArguments, drop_unknown, scene_questions
-from ..inputs import seen_part
+from ..inputs import Encoder, seen_part
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
 from .alignment import region_from_attention, region_from_cells
@@ -82,7 +83,7 @@ def measured_batches(
     regions_of: Callable[[dict[str, Any], tuple[int, int], tuple[int, int]], Tensor],
     batch_size: int,
 ) -> Iterator[MeasuredBatch]:
-    """Batches of VQA rows, whose images become squares, squeezed or cut as the processor does.
+    """Batches of VQA rows, encoded as in the training of the model.
 
     Args:
         model: one that answers questions.
@@ -97,17 +98,36 @@ def measured_batches(
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if "answers" in rows.column_names:
         rows = drop_unknown(rows, labels, "ignore", drop=False)  # such rows count as wrong
-    length = min(VqaDataArguments().max_text_length, model.config.max_text_length)
     with_map = model.reduction is not None and model.base_model.reducer.uses_prior
-    collator, patch = VqaCollator(processor, labels, length, image_saliency=with_map), patch_size(model.config)
+    collator = VqaCollator(Encoder.of(model, processor), labels, image_saliency=with_map)
+    patch = patch_size(model.config)
 
     def batches() -> Iterator[MeasuredBatch]:
         for start in range(0, len(rows), batch_size):
             part = list(rows.select(range(start, min(start + batch_size, len(rows)))))
             inputs = collator(part)
-            height, width = inputs["pixel_values"].shape[-2:]
-            regions = torch.stack([regions_of(row, (height, width), patch) for row in part])
+            regions = padded_regions(
+                [regions_of(row, size, patch) for row, size in zip(part, image_sizes(inputs), strict=True)]
+            )
             targets = inputs.pop("labels", None)
             yield MeasuredBatch(inputs, regions, targets)
 
     return batches()
+
+
+def image_sizes(inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """Height and width in pixels of each image of a batch, without its padding."""
+    pixels = inputs["pixel_values"]
+    if "pixel_mask" not in inputs:
+        return [(pixels.shape[-2], pixels.shape[-1])] * len(pixels)
+    return [(int(mask.any(dim=1).sum()), int(mask.any(dim=0).sum())) for mask in inputs["pixel_mask"]]
+
+
+def padded_regions(regions: Sequence[Tensor]) -> Tensor:
+    """Regions bool (A, rows, columns) of several images as one tensor (B, A, rows, columns); False where an image is
+    padded, right and below.
+    """
+    rows, columns = (max(region.shape[dim] for region in regions) for dim in (1, 2))
+    return torch.stack(
+        [functional.pad(region, (0, columns - region.shape[2], 0, rows - region.shape[1])) for region in regions]
+    )

@@ -17,7 +17,7 @@ from ..reducers.pumer import PuMerReductionConfig
 from .encoders import meter, vilt
 from .encoders.base import PuMerPreTrainedModel
 from .encoders.meter.processing import new_meter_processor
-from .encoders.vilt.embeddings import pair_of
+from .encoders.vilt.embeddings import as_size
 from .encoders.vilt.processing import new_vilt_processor
 
 
@@ -99,7 +99,7 @@ FAMILIES: dict[str, Family] = {
         },
         processor_class=StockViltProcessor,
         new_processor=new_vilt_processor,
-        patch_size=lambda config: pair_of(config.patch_size),
+        patch_size=lambda config: as_size(config.patch_size),
         presets={
             "vqa": PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
             "nlvr2": PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
@@ -130,7 +130,7 @@ FAMILIES: dict[str, Family] = {
         },
         processor_class=meter.PuMerMeterProcessor,
         new_processor=new_meter_processor,
-        patch_size=lambda config: pair_of(config.vision_config.patch_size),
+        patch_size=lambda config: as_size(config.vision_config.patch_size),
         presets={
             "vqa": PuMerReductionConfig((0, 1, 2, 3), 0.2, 0.2, 0.2),
             "nlvr2": PuMerReductionConfig((1, 2, 3), 0.3, 0.5, 0.2),

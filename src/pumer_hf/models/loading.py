@@ -14,6 +14,7 @@ from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..configuration import PuMerConfig
+from ..encoding import completed
 from ..reading import check_model_files, one_line
 from .encoders.base import PuMerPreTrainedModel
 from .families import FAMILIES, family_of, task_of
@@ -61,11 +62,31 @@ def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> V
 
 
 def load_checkpoint(source: str, reduction: Any = SAVED) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
-    """A saved model and its processor; see [`load_checkpoint_model`]."""
+    """A saved model and its processor; see [`load_checkpoint_model`] and [`load_processor`]."""
     model = load_checkpoint_model(source, reduction)
+    return model, load_processor(source, model.config.max_text_length)
+
+
+def load_processor(source: str, max_text_length: int) -> ProcessorMixin:
+    """The processor of a saved model, which says how inputs are made ([`EncodingRecord`]).
+
+    Args:
+        source: a folder, or an id on the Hub.
+        max_text_length: tokens that the model takes, for a processor that was saved without such a record.
+
+    Raises:
+        ValueError: there is no processor.
+    """
     with naming(repr(source), source, "processor"):
         # Code of the checkpoint is never asked for: all that it could hold is in this package.
-        return model, AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+    return completed(processor, source, max_text_length)
+
+
+def load_config(source: str) -> PuMerConfig:
+    """The config of a saved model of either family, in a folder or on the Hub."""
+    config = saved_config(source)
+    return model_class(config, source).config_class.from_dict(config)
 
 
 def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTrainedModel:

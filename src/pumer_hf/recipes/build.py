@@ -1,6 +1,5 @@
 """Models and processors for a recipe."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.task import Task
 from ..data.vqa import VQA
+from ..encoding import EncodingRecord, with_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, family_of
 from ..models.loading import load_whole, naming, saved_config
@@ -90,7 +90,7 @@ def build_teacher(
         return model, load_processor("model.checkpoint", args.checkpoint)
     config = family.config_class(**{**cast(dict, args.config or {}), **names})
     processor = family.new_processor(config, texts, max_text_length, args.image_mean, args.image_std)
-    return head(config), processor
+    return head(config), with_record(processor, EncodingRecord(max_text_length))
 
 
 def load_processor(flag: str, source: str) -> ProcessorMixin:
@@ -134,19 +134,3 @@ def load_model(
         # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
         model._weight_conversions = None
     return model
-
-
-def resized_processor(processor: ProcessorMixin, image_size: int | None) -> ProcessorMixin:
-    """A processor that makes images of `image_size` pixels a side; None: the same."""
-    if image_size is None:
-        return processor
-    resized = copy.deepcopy(processor)
-    old, new = processor.image_processor, resized.image_processor
-    crops = bool(old.do_center_crop)
-    side = old.crop_size["height"] if crops else old.size["shortest_edge"] or old.size["height"]
-    names = [name for name in ("shortest_edge", "height", "width") if old.size[name] is not None]
-    size_class = type(old.size)  # not a dict: a name that it lacks is None
-    new.size = size_class(**{name: round(old.size[name] * image_size / side) for name in names})
-    if crops:
-        new.crop_size = size_class(height=image_size, width=image_size)
-    return resized

@@ -89,7 +89,7 @@ def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str,
     text = collator.texts(row)
     assert isinstance(text, str), "for_benchmark gives one text per row"
     inputs = {name: value.to(model.device) for name, value in collator([row]).items() if name != "labels"}
-    picture, _ = explain_inputs(model, collator.processor, inputs, text)
+    picture, _ = explain_inputs(model, collator.encoder.processor, inputs, text)
     picture.save(Path(folder) / PICTURE_NAME)
 
 

@@ -13,6 +13,7 @@ from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
 from ..data.tasks import TASKS
 from ..data.vqa import VQA
+from ..encoding import checkpoint_record
 from ..figures import figure
 from ..folders import check_file, check_writable
 from ..models.encoders.base import PuMerPreTrainedModel
@@ -21,7 +22,6 @@ from .build import load_model, load_processor, trained_backbone
 from .finetuning import default_recipe, paper_recipe
 from .program import program_name
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
-from .record import recorded_inputs
 from .report import write_json
 from .runner import check_text_length, evaluate
 from .stages import predict
@@ -75,8 +75,8 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
 def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
     """Flags that say how the inputs of a model are made, where no recipe does.
 
-    They are as in the run that trained the model, if that lies in its folder. Else digit scenes are read as the
-    task's recipe says, and other data as the task does by default; texts are no longer than the model takes.
+    They are as in the training of the model ([`checkpoint_record`]). If it does not say how long its texts are, they
+    are as long as in the task's recipe for digit scenes, and for other data as the task has it by default.
 
     Args:
         model: a folder, or an id on the Hub.
@@ -84,11 +84,10 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
         data: the block of the task's recipe on digit scenes, with the flags of the user.
         longest: tokens that the model takes.
     """
-    trained = recorded_inputs(model)
-    if trained:
-        return [word for name, value in trained.items() for word in (f"--{name}", str(value).lower())]
-    length = task.arguments().max_text_length if data.is_own else data.max_text_length
-    return ["--max_text_length", str(min(length, longest))]
+    usual = task.arguments().max_text_length if data.is_own else data.max_text_length
+    record = checkpoint_record(model, longest, usual)
+    values = {"max_text_length": record.max_text_length, "keep_aspect_ratio": record.keep_aspect_ratio}
+    return [word for name, value in values.items() for word in (f"--{name}", str(value).lower())]
 
 
 def evaluation_lines(facts: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from datasets import Dataset, IterableDataset
 from ..data.arguments import OWN_DATA, SCENES
 from ..data.downloads import check_downloaded
 from ..data.task import Task
-from ..inputs import TEXT_LENGTH
+from ..encoding import TEXT_LENGTH, EncodingRecord, checkpoint_record, saved_record
 from ..models.families import FAMILIES
 from ..models.loading import naming, schedule_of
 from ..recipe_files import recipe_folder, recipe_name
@@ -33,7 +33,6 @@ from .recipe import (
     read_blocks,
     split_command,
 )
-from .record import recorded_inputs
 
 FITTED = ("per_device_train_batch_size", "early_stopping_patience")
 """What follows from the number of rows, unless a flag says it."""
@@ -48,8 +47,8 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     scenes alone ([`default_recipe`]). For own data and a model, the recipe is that of the paper for the model's family
     and the task, with these changes, and flags override it:
 
-    - The image size is that of the model's processor. Texts are as long as in the run that trained the model, if that
-      lies in its folder; else as the pipeline reads them.
+    - The image size is that of the model's processor. Texts and images are made as the processor says
+      ([`EncodingRecord`]). A model to begin with that does not say gets squares, as in the paper.
     - In a model of another depth than the paper's, the layers that reduce are those at the same part of the depth
       ([`schedule_of`]).
     - Images are not augmented, and all answers become labels.
@@ -108,11 +107,16 @@ def finetuning_blocks(
     backbone, _ = trained_backbone(f"model.{role}", source, task if role == "teacher" else None)
     with naming(f"model.{role}={source!r}", source, "model"):
         config = FAMILIES[backbone].config_class.from_pretrained(source)
+    longest = config.max_text_length
+    if role == "teacher":  # whose logits are those of its own inputs
+        record = checkpoint_record(source, longest)
+    else:
+        record = saved_record(source) or EncodingRecord(min(TEXT_LENGTH, longest))
     path = paper_recipe(backbone, task)
     return path, {
         "model": {"backbone": backbone},
         "reduction": schedule_of(config, task.name),
-        "data": {"max_text_length": min(TEXT_LENGTH, config.max_text_length), **recorded_inputs(source)},
+        "data": {"max_text_length": record.max_text_length, "keep_aspect_ratio": record.keep_aspect_ratio},
         "training": training_block(path, task, given),
     }
 

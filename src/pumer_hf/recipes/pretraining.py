@@ -46,14 +46,15 @@ def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None
     model, processor = build_teacher(recipe.model, data.labels, texts, recipe.data.max_text_length)
     with exit_on_user_error():
         begin_stage(args, without_student(made_from(replace(recipe, data=questions), data, processor)))
+    collator = VQA.collator(processor, data, questions, True)
     train_stage(
         args,
         model,
         train=data.train,
         validation=data.validation,
-        collator=VQA.collator(processor, data, questions, True),
+        collator=collator,
         eval_collator=VQA.collator(processor, data, questions, False),
-        processor=processor,
+        processor=collator.encoder.processor,
         compute_metrics=VQA.metrics(data.validation, data.labels),
         lengths=lengths,
     )

@@ -21,6 +21,7 @@ from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.utils import logging
 
 from ..data.task import TaskData
+from ..encoding import STAGES_NAME
 from ..hub.trainer import training_facts
 from ..reading import read_object
 from ..reducers import parse_reduction
@@ -30,7 +31,6 @@ from .stages import is_complete, last_complete_checkpoint, resume_point
 
 logger = logging.get_logger(__name__)
 
-RECORD_NAME = "stages.json"
 PLACES = (
     *("dataset", "dataset_config", "dataset_revision", "columns", "split_column", "streaming"),
     *("train_split", "validation_split", "test_split", "train_file", "validation_file", "test_file", "image_dir"),
@@ -89,7 +89,7 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
         ValueError: the folder holds something that was made from other data or another model, or cannot go on.
     """
     folder = Path(args.output_dir)
-    path = folder.parent / RECORD_NAME
+    path = folder.parent / STAGES_NAME
     known = _known(path)
     now = {**record, "training": json.loads(json.dumps(training_facts(args)))}
     saved = folder if is_complete(folder) else last_complete_checkpoint(folder)
@@ -126,15 +126,7 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
 
 def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
     """A block of what the stage in a folder was made from, such as `"training"`; None if no record tells."""
-    return _known(Path(folder).parent / RECORD_NAME).get(Path(folder).name, {}).get(block)
-
-
-def recorded_inputs(folder: str | Path) -> dict[str, Any]:
-    """How texts and images were made in the run that trained the model in a folder, as fields of the `data` block;
-    nothing if no record tells.
-    """
-    data = recorded(folder, "data") or {}
-    return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data}
+    return _known(Path(folder).parent / STAGES_NAME).get(Path(folder).name, {}).get(block)
 
 
 def _known(path: Path) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from datasets import Dataset
 from transformers import ProcessorMixin, TrainerState
-from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.arguments import SPLITS, DataArguments
 from ..data.task import Task, TaskData
+from ..inputs import image_side, longest_side
 from ..metrics.vqa import normalize_answer
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reducers import parse_reduction
@@ -90,15 +90,12 @@ def reduction_words(recipe: Recipe) -> str:
 
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:
     """How pictures become inputs."""
-    images = processor.image_processor
-    side = images.size["shortest_edge"]
-    if images.do_center_crop:
-        made = f"{images.crop_size['width']} x {images.crop_size['height']} pixels, the middle of each picture"
-    elif side is None:
-        made = f"{images.size['width']} x {images.size['height']} pixels: each picture becomes a square"
-    elif recipe.data.keep_aspect_ratio:
-        longest = int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * side)
+    side = image_side(processor)
+    if recipe.data.keep_aspect_ratio:
+        longest = longest_side(processor)
         made = f"{side} pixels on the shorter side, at most {longest} on the longer one: their shape is kept"
+    elif processor.image_processor.do_center_crop:
+        made = f"{side} x {side} pixels, the middle of each picture"
     else:
         made = f"{side} x {side} pixels: each picture becomes a square"
     return f"{made}; those to train on are changed by RandAugment" if recipe.data.rand_augment else made

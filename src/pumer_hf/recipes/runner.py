@@ -22,7 +22,6 @@ from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..inputs import check_aspect_ratio
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
@@ -32,7 +31,7 @@ from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import check_devices, check_label_smoothing
 from ..wheel import installation
-from .build import build_teacher, check_sources, load_model, resized_processor, teacher_labels
+from .build import build_teacher, check_sources, load_model, teacher_labels
 from .cards import draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
@@ -133,7 +132,6 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` for what does not fit together, before hours of training."""
     teacher.config.checked(recipe.reduction)
     check_text_length(recipe.data.max_text_length, teacher)
-    check_aspect_ratio(collator.processor, recipe.data.keep_aspect_ratio, "data.keep_aspect_ratio")
     computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
     if recipe.training.cache_teacher_logits and collator.is_random:
         raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
@@ -221,7 +219,7 @@ def train_models(
     eval_collator: Collator,
 ) -> dict[str, str]:
     """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
-    record = made_from(recipe, data, collator.processor)
+    record = made_from(recipe, data, collator.encoder.processor)
     train = partial(
         train_stage,
         train=data.train,
@@ -235,7 +233,7 @@ def train_models(
         args = stage_arguments(task, recipe, "teacher")
         with exit_on_user_error():
             begin_stage(args, without_student(record))
-        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.processor)
+        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.encoder.processor)
         folders = {"teacher": args.output_dir}
     else:
         folders = {"teacher": recipe.model.teacher}
@@ -255,7 +253,7 @@ def train_models(
         train,
         collator=at_size(collator, image_size),
         eval_collator=at_size(eval_collator, image_size),
-        processor=resized_processor(collator.processor, image_size),
+        processor=collator.encoder.at_size(image_size).processor,
         teacher=frozen,
         teacher_collator=None if image_size is None else collator,
     )
@@ -313,7 +311,7 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
 
 def at_size(collator: Collator, image_size: int | None) -> Collator:
     """The collator with images of another size; None: the same."""
-    return replace(collator, processor=resized_processor(collator.processor, image_size))
+    return replace(collator, encoder=collator.encoder.at_size(image_size))
 
 
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:

@@ -90,12 +90,12 @@ class ReductionConfig:
         object.__setattr__(self, name, checked)
 
 
-class OwnStart(ABC):
-    """A module of a reducer with first values of its own, which come after those that a model gives to all."""
+class HasInit(ABC):
+    """A module of a reducer that initialises some of its parameters itself, after the model's `_init_weights`."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Give its own parameters, not those of its children, their first values."""
+        """Set the first values of its own parameters, but not those of its children."""
 
 
 class TokenReducer(nn.Module, ABC):
@@ -123,8 +123,11 @@ class TokenReducer(nn.Module, ABC):
         super().__init__()
         self.config = config
 
-    def fits(self, config: ReductionConfig) -> bool:
-        """Whether this module can go on with another config; a method that learns can if the same parts learn."""
+    def accepts(self, config: ReductionConfig) -> bool:
+        """Whether this module can be reused with another config.
+
+        A method that learns can be reused if the same parts of it learn.
+        """
         return type(config) is type(self.config)
 
     @abstractmethod
@@ -140,11 +143,11 @@ class TokenReducer(nn.Module, ABC):
         """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
 
 
-def share(ratio: float, length: int) -> int:
+def num_tokens_of(ratio: float, length: int) -> int:
     """How many of `length` tokens the part `ratio` in [0, 1) is. `round` is Python's (half to even).
 
-    Compiled code is made for this very length (`index` sees to it): kept open, the lengths of the layers behind would
-    be expressions of it that take minutes to compile. The batch stays open.
+    `index` makes the length a constant of compiled code. Otherwise the lengths of all later layers would be
+    expressions of it, which take minutes to compile. The batch size may still vary.
     """
     return round(ratio * index(length))
 

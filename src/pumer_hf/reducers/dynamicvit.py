@@ -68,7 +68,7 @@ class DynamicViTReducer(LearnedPruningReducer):
         return Predictor(width, prune_ratio)
 
     def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
-        logits = self.pruners[str(layer)](pair.image.states, pair.image.mask.float())
+        logits = self.pruners[str(layer)](pair.image.states, pair.image.attention_weight)
         return logits.float().log_softmax(dim=-1)
 
     def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:

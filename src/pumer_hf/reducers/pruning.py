@@ -1,4 +1,4 @@
-"""What methods share that prune image tokens by a saliency and leave the text alone."""
+"""The common part of the methods that prune image tokens by a saliency and leave the text as it is."""
 
 import math
 from abc import abstractmethod
@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, TokenPair
-from .base import OwnStart, Ratios, ReductionConfig, TokenReducer, share
+from .base import HasInit, Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 NUM_PREFIX_TOKENS = 1
 """Leading image tokens, [CLS], that are never pruned."""
@@ -40,11 +40,11 @@ class PruningReducer(TokenReducer):
 
     @abstractmethod
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
-        """How much each image token is worth keeping, float (B, Lv); of any scale."""
+        """The saliency of each image token, float (B, Lv), of any scale. The highest ones are kept."""
 
     def num_keep(self, layer: int, num_image: int) -> int:
         """How many of `num_image` image tokens `layer` keeps, [CLS] included."""
-        return max(num_image - share(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
+        return max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
@@ -79,9 +79,10 @@ def pruned(
     return pair, trace
 
 
-class KeepLogits(nn.Linear, OwnStart):
-    """The last layer of a pruner: logits (..., 2) to keep and to prune. It starts with the wanted part kept, and not
-    with half.
+class KeepLogits(nn.Linear, HasInit):
+    """The last layer of a pruner: logits (..., 2) to keep and to prune.
+
+    Its first bias keeps the part of the tokens that the schedule keeps, and not half of them.
 
     Args:
         width: of its input.
@@ -100,9 +101,9 @@ class KeepLogits(nn.Linear, OwnStart):
 class LearnedPruningReducer(PruningReducer):
     """A pruner that learns: a module per layer says with what probability to keep each image token.
 
-    In eval mode the most probable tokens stay. In training all of them do, but those that lose a draw get weight 0 in
-    the attention of all later layers. The draw is a straight-through Gumbel-softmax, so that the task says what is
-    worth keeping.
+    In eval mode the most probable tokens stay. In training all tokens stay, but a token that loses a draw gets weight
+    0 in the attention of all later layers. The draw is a straight-through Gumbel-softmax: gradients pass through the
+    weights, so the pruners learn from the loss of the task.
     """
 
     learns = True
@@ -114,10 +115,10 @@ class LearnedPruningReducer(PruningReducer):
 
     @abstractmethod
     def new_pruner(self, width: int, prune_ratio: float) -> nn.Module:
-        """What decides in a layer: gives logits (B, Lv, 2) to keep and to prune, by [`KeepLogits`]."""
+        """The pruner of a layer. It gives logits (B, Lv, 2) to keep and to prune, by [`KeepLogits`]."""
 
-    def fits(self, config: ReductionConfig) -> bool:
-        return super().fits(config) and config.layers == self.config.layers
+    def accepts(self, config: ReductionConfig) -> bool:
+        return super().accepts(config) and config.layers == self.config.layers
 
     @abstractmethod
     def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
@@ -148,19 +149,20 @@ class LearnedPruningReducer(PruningReducer):
         log_probabilities = self.log_probabilities(layer, pair, evidence)
         draw = F.gumbel_softmax(log_probabilities, hard=True)[..., 0]
         is_prefix = torch.arange(draw.shape[1], device=draw.device) < NUM_PREFIX_TOKENS
-        drawn = pair.image.mask * torch.where(is_prefix, 1.0, draw)
+        drawn = pair.image.attention_weight * torch.where(is_prefix, 1.0, draw)
         losses = self.losses(layer, pair, log_probabilities, drawn)
-        alive = torch.where(drawn > 0, torch.arange(draw.shape[1], device=draw.device), -1)
-        image = replace(pair.image, mask=drawn, source=ops.follow(pair.image.source, alive))
+        mask = drawn > 0
+        alive = torch.where(mask, torch.arange(draw.shape[1], device=draw.device), -1)
+        image = replace(pair.image, mask=mask, source=ops.follow(pair.image.source, alive), weight=drawn, padded=True)
         return pruned(layer, replace(pair, image=image), log_probabilities[..., 0].detach().exp(), losses=losses)
 
 
 def learnable(mask: Tensor) -> Tensor:
-    """Which image tokens a layer decides about: bool (B, Lv), those that are still there, without the [CLS]."""
+    """The image tokens that a layer decides about, bool (B, Lv): those of the `mask`, bool (B, Lv), but the [CLS]."""
     is_prefix = torch.arange(mask.shape[1], device=mask.device) < NUM_PREFIX_TOKENS
-    return (mask > 0) & ~is_prefix
+    return mask & ~is_prefix
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` (B, L) where `mask` (B, L) is True, over all of the batch; 0 if it is nowhere."""
+    """The mean of `values` (B, L) where `mask` (B, L) is True, over the whole batch; 0 if it is True nowhere."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
-from .base import Ratios, ReductionConfig, TokenReducer, share
+from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 SALIENCIES = ("mean_head", "first_head")
 
@@ -80,9 +80,9 @@ class PuMerReducer(TokenReducer):
         The image merge count is taken from the length *before* pruning, as only so the FLOPs of Table 7 come out
         (pinned by `test_flops.py`).
         """
-        num_keep = max(num_image - share(self.config.ratio("prune_ratio", layer), num_image), 1)
-        image_merges = share(self.config.ratio("image_merge_ratio", layer), num_image)
-        text_merges = share(self.config.ratio("text_merge_ratio", layer), num_text)
+        num_keep = max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), 1)
+        image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_image)
+        text_merges = num_tokens_of(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
@@ -98,7 +98,7 @@ class PuMerReducer(TokenReducer):
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-        saliency = ops.text_saliency(self.heads(evidence.text_to_image), pair.text.mask)
+        saliency = ops.saliency_from_text(self.heads(evidence.text_to_image), pair.text.mask)
         # Rounded once, so that tokens of equal saliency tie, and keep their order, with every attention kernel
         # (pinned by `test_half_precision_picks_the_same_tokens_with_every_kernel`).
         saliency = saliency.to(evidence.dtype).float()

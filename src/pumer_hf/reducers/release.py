@@ -5,18 +5,19 @@ from dataclasses import replace
 import torch
 
 from .. import ops
-from ..tokens import Evidence, LayerTrace, TokenPair
+from ..tokens import Evidence, LayerTrace, TokenPair, Tokens
 from .pumer import PuMerReducer
 
 
 class ReleaseReducer(PuMerReducer):
-    """Pruning and merging as in the released ViLT. Masks are float (B, L), weights of `exp(score)` in [0, 1].
+    """Pruning and merging as in the released ViLT. All tokens have a `weight`, in [0, 1].
 
-    It is Algorithm 1 on tokens that are all taken for real, so padded text has a say in the saliency, and padding is
-    matched and merged like any token. Further:
+    It is Algorithm 1, but all tokens are taken for real. So padded text counts in the saliency, and padding is matched
+    and merged like any token. Further:
 
     * the image [CLS] competes with the patches: index 0 is the most salient image token;
-    * the mask of a merged text token is the mean of its group's, a fraction; image tokens that leave have mask 1;
+    * the weight of a merged text token is the mean weight of its group, a fraction; image tokens that leave have
+      weight 1;
     * without pruning there is no merging.
     """
 
@@ -27,24 +28,28 @@ class ReleaseReducer(PuMerReducer):
         return (num_keep, image_merges, text_merges) if num_keep < num_image else (num_image, 0, 0)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        text_mask, image_mask = pair.text.mask, pair.image.mask
-        unmasked = TokenPair(
-            replace(pair.text, mask=torch.ones_like(text_mask, dtype=torch.bool)),
-            replace(pair.image, mask=torch.ones_like(image_mask, dtype=torch.bool)),
-        )
+        text_weight = pair.text.attention_weight
+        unmasked = TokenPair(*(all_real(tokens) for tokens in (pair.text, pair.image)))
         reduced, trace = super().forward(layer, unmasked, evidence)
         assert trace.saliency is not None and trace.text_matching is not None
-        num_text, num_image = text_mask.shape[1], image_mask.shape[1]
+        num_text, num_image = text_weight.shape[1], pair.image.mask.shape[1]
         positions = trace.text_matching.positions(num_text)
-        weights = ops.group_weights(positions, unmasked.text.mask, trace.num_text)
-        text = replace(reduced.text, mask=ops.group_sums(weights * text_mask, positions, trace.num_text))
-        image = replace(reduced.image, mask=image_mask.new_ones(reduced.image.mask.shape))
+        mean_weights = ops.group_weights(positions, unmasked.text.attention_weight, trace.num_text)
+        weight = ops.group_sums(mean_weights * text_weight, positions, trace.num_text)
+        text = replace(reduced.text, mask=weight > 0, weight=weight)
+        image = all_real(reduced.image)
+        image = replace(image, weight=image.attention_weight)
         # The sum over all text tokens is divided by the number of real ones.
-        trace = replace(trace, saliency=trace.saliency * num_text / text_mask.sum(dim=1, keepdim=True))
+        trace = replace(trace, saliency=trace.saliency * num_text / text_weight.sum(dim=1, keepdim=True))
         if trace.num_image == num_image:  # untouched: not even ordered by saliency
             image = pair.image
             trace = replace(trace, keep=None, image_matching=None, image_source=image.source)
         return TokenPair(text, image), trace
+
+
+def all_real(tokens: Tokens) -> Tokens:
+    """The same tokens, all of them real and of the same weight."""
+    return replace(tokens, mask=torch.ones_like(tokens.mask), weight=None)
 
 
 class MeterReleaseReducer(ReleaseReducer):

@@ -13,7 +13,7 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import OwnStart, ReductionConfig
+from .base import HasInit, ReductionConfig
 from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 
@@ -72,7 +72,7 @@ def new_pruner(kind: str, width: int, prune_ratio: float) -> nn.Module:
     )
 
 
-class Contrast(nn.Module, OwnStart):
+class Contrast(nn.Module, HasInit):
     """Projections of text and image to a common space, and the temperature of their similarity (Section 3.2)."""
 
     def __init__(self, width: int):
@@ -114,10 +114,10 @@ class TipReducer(LearnedPruningReducer):
     def uses_attention(self) -> bool:  # type: ignore[override]
         return self.config.pruner.endswith("attention")
 
-    def fits(self, config: ReductionConfig) -> bool:
+    def accepts(self, config: ReductionConfig) -> bool:
         return (
             isinstance(config, TipReductionConfig)
-            and super().fits(config)
+            and super().accepts(config)
             and config.pruner == self.config.pruner
             and (config.contrastive_weight > 0) == bool(self.contrasts)
         )
@@ -130,8 +130,8 @@ class TipReducer(LearnedPruningReducer):
                 evidence.text_to_image[:, :1] if self.config.pruner == "first_attention" else evidence.text_to_image
             )
             # Times the number of tokens left, so that what an average one gets does not depend on it.
-            num_left = (pair.image.mask > 0).sum(dim=1, keepdim=True)
-            attention = ops.text_saliency(heads, pair.text.mask) * num_left
+            num_left = pair.image.mask.sum(dim=1, keepdim=True)
+            attention = ops.saliency_from_text(heads, pair.text.mask) * num_left
             features = attention.unsqueeze(-1).to(pair.image.states.dtype)
         return self.pruners[str(layer)](features).float().log_softmax(dim=-1)
 
@@ -141,7 +141,7 @@ class TipReducer(LearnedPruningReducer):
         kept = 1 - config.ratio("prune_ratio", layer)
         losses = {"sparsity_loss": config.sparsity_weight * sparsity_loss(probabilities, mask, kept)}
         if config.contrastive_weight > 0:
-            text = weighted_mean(pair.text.states, pair.text.mask.float())
+            text = weighted_mean(pair.text.states, pair.text.attention_weight)
             image = weighted_mean(pair.image.states, drawn)
             losses["contrastive_loss"] = config.contrastive_weight * self.contrasts[str(layer)](text, image)
         if config.continuity_weight > 0:

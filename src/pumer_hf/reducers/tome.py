@@ -1,4 +1,4 @@
-"""ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer. It knows of no text and no image."""
+"""ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer, of text and image alike."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
-from .base import Ratios, ReductionConfig, TokenReducer, share
+from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class ToMeReductionConfig(ReductionConfig):
 class ToMeReducer(TokenReducer):
     """Bipartite soft matching with tracked sizes and proportional attention (ToMe, Section 3).
 
-    A merged token is the mean of all that it holds, and weighs as much in attention as they did together: the mask
-    holds the sizes, so each `exp(score)` is multiplied by the size of its token, which is ToMe's `+ log s`.
+    A merged token is the mean of all tokens that it holds. Its weight in attention is its size, the number of these
+    tokens: `exp(score)` is multiplied by the size, which is ToMe's `+ log s`.
 
     Deviation: a token merges within its own modality, at the same ratio in both, where ToMe would match them across.
     METER has no joint sequence, and in ViLT the number of text tokens left would depend on the values.
@@ -65,20 +65,22 @@ class ToMeReducer(TokenReducer):
 
 
 def num_merges(ratio: float, length: int) -> int:
-    """How many of `length` tokens to merge away, the part `ratio` in [0, 1) if so many can."""
-    return min(share(ratio, length), ops.max_merges(length))
+    """How many of `length` tokens to merge away: the part `ratio` in [0, 1), or as many as can merge."""
+    return min(num_tokens_of(ratio, length), ops.max_merges(length))
 
 
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
-    """Merge the most similar tokens of one modality. Each is then the mean of all that it holds, its mask says of how
-    many.
+    """Merge the most similar tokens of one modality.
+
+    A merged token is the mean of all original tokens that it holds, and its weight is their number. Padding leaves
+    first, and token 0 stays.
 
     Args:
-        tokens: padding leaves first, token 0 stays.
+        tokens: the tokens of the modality.
         keys: float (B, L, d), compared by cosine.
         num_merge: tokens to merge away, from 0 to [`ops.max_merges`].
     """
     length = tokens.mask.shape[1]
-    matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask > 0, num_merge))
-    sized = replace(tokens, mask=tokens.size.float())
+    matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask, num_merge))
+    sized = replace(tokens, weight=tokens.size.float())
     return sized.move(matching.positions(length), length - num_merge), matching

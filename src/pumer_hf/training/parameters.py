@@ -21,7 +21,7 @@ def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
         model.set_reduction({**model.config.reduction, "continuity_weight": 0.0})
     prefix = "reducer." if model.base_model is model else f"{model.base_model_prefix}.reducer."
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(prefix) or model.part_of(name) == "classifier")
+        parameter.requires_grad_(name.startswith(prefix) or model.parameter_group(name) == "classifier")
 
 
 def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
@@ -42,5 +42,5 @@ def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> l
             groups[part, decay] = {"params": [], "lr": args.learning_rate_of(part), "weight_decay": weight_decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[model.part_of(name), decays(name, parameter)]["params"].append(parameter)
+            groups[model.parameter_group(name), decays(name, parameter)]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]

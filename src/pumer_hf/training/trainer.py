@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
 from ..data.collator import Collator
+from ..encoding import with_record
 from ..hub.trainer import HubTrainer
 from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
 from ..models.encoders.heads import ClassifierHead, soft_target_loss
@@ -39,8 +40,9 @@ class DistillationTrainer(HubTrainer):
             batch. The distillation loss is added to it.
 
     The other arguments are those of `Trainer`. `processing_class`, which is saved beside the model, is by default the
-    processor of a `data_collator` of ours. `args.label_smoothing_factor` is for labels that are classes. Batches
-    may hold `teacher_logits` float (B, C) ([`add_teacher_logits`]), which then take the teacher's place.
+    processor of a `data_collator` of ours. A processor that is given is saved with how this collator
+    makes inputs. `args.label_smoothing_factor` is for labels that are classes. Batches may hold `teacher_logits` float
+    (B, C) ([`add_teacher_logits`]), which then take the teacher's place.
     """
 
     args: DistillationTrainingArguments
@@ -64,8 +66,8 @@ class DistillationTrainer(HubTrainer):
         # Not the attribute of `Trainer`: with that one set, some versions do not divide by the accumulation steps.
         self.task_loss_func = compute_loss_func
         collator = kwargs.get("data_collator")
-        if kwargs.get("processing_class") is None and isinstance(collator, Collator):
-            kwargs["processing_class"] = collator.processor
+        if isinstance(collator, Collator):
+            kwargs["processing_class"] = recorded_processor(kwargs.get("processing_class"), collator)
         super().__init__(model, **kwargs)
         self._check_arguments(kwargs)
         self.model_accepts_loss_kwargs = False
@@ -210,6 +212,21 @@ class DistillationTrainer(HubTrainer):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         inputs = {name: value for name, value in inputs.items() if name != "teacher_logits"}
         return super().prediction_step(model, inputs, *args, **kwargs)
+
+
+def recorded_processor(processing_class: Any, collator: Collator) -> Any:
+    """What the trainer saves beside the model: a processor with how the collator makes inputs.
+
+    Args:
+        processing_class: of the trainer: a processor, None for that of the collator, or anything else, which stays as
+            it is.
+        collator: of the rows to train on.
+    """
+    if processing_class is None:
+        return collator.encoder.processor
+    if isinstance(processing_class, ProcessorMixin):
+        return with_record(processing_class, collator.encoder.record)
+    return processing_class
 
 
 def check_teacher(teacher: PreTrainedModel, model: PreTrainedModel) -> None:

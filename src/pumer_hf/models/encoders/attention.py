@@ -1,10 +1,23 @@
-"""Attention of both model families: fused, or with explicit probabilities where somebody reads them."""
+"""Attention of both model families: fused, or with explicit probabilities where these are needed."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .release import release_softmax
+from ...tokens import KeyMask, TokenPair
+
+
+class Heads(NamedTuple):
+    """Queries, keys and values of an attention with H heads of width d."""
+
+    query: Tensor
+    """float (B, H, Lq, d)."""
+    key: Tensor
+    """float (B, H, Lk, d)."""
+    value: Tensor
+    """float (B, H, Lk, d)."""
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -12,79 +25,82 @@ def split_heads(states: Tensor, num_heads: int) -> Tensor:
     return states.unflatten(-1, (num_heads, -1)).transpose(1, 2)
 
 
-def key_mask(mask: Tensor, padded: bool) -> Tensor | None:
-    """The mask of some tokens (B, L), bool or float, in the form that attention takes, (B, 1, 1, L).
+class AttentionKernel:
+    """How attention computes its probabilities, and which weights the tokens begin with.
 
-    None where nothing is masked: `padded` says whether some token may be padding, and a float mask always counts.
+    A model makes one, and all its attention layers use it. It holds no parameters and no state.
     """
-    return mask[:, None, None] if padded or mask.is_floating_point() else None
+
+    fused: bool = True
+    """Whether a fused kernel computes the same as `softmax`."""
+
+    def begin(self, pair: TokenPair) -> TokenPair:
+        """The tokens that come into the first layer, with their weights. Here all real tokens count the same."""
+        return pair
+
+    def softmax(self, scores: Tensor, key_mask: KeyMask) -> Tensor:
+        """The probabilities float32 (B, H, Lq, Lk) of scores of the same shape; each row sums to 1."""
+        if key_mask.weight is not None:
+            return weighted_softmax(scores, key_mask.weight)
+        if key_mask.real is not None:
+            scores = scores.masked_fill(~key_mask.real, torch.finfo(scores.dtype).min)
+        return scores.softmax(dim=-1, dtype=torch.float32)
+
+    def probabilities(self, query: Tensor, key: Tensor, key_mask: KeyMask) -> Tensor:
+        """The probability that each query attends to each key.
+
+        Args:
+            query: float (B, H, Lq, d).
+            key: float (B, H, Lk, d).
+            key_mask: of the keys.
+
+        Returns:
+            float (B, H, Lq, Lk) in the dtype of `query`. The softmax is computed in float32.
+        """
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        return self.softmax(scores, key_mask).to(query.dtype)
+
+    def attend(self, heads: Heads, key_mask: KeyMask, dropout: float, explicit: bool) -> tuple[Tensor, Tensor | None]:
+        """Multi-head attention.
+
+        Args:
+            heads: queries, keys and values.
+            key_mask: of the keys.
+            dropout: probability of dropping an attention weight, in [0, 1); 0 outside of training.
+            explicit: compute the probabilities. A fused kernel does without them.
+
+        Returns:
+            The context, float (B, Lq, H * d). And the probabilities before dropout, float (B, H, Lq, Lk), where they
+            were computed.
+        """
+        query, key, value = heads
+        probabilities = None
+        # A weight that learns must be a factor: the fused kernel adds its logarithm, whose gradient at 0 is infinite.
+        learns = key_mask.weight is not None and key_mask.weight.requires_grad
+        if explicit or learns or not self.fused:
+            probabilities = self.probabilities(query, key, key_mask)
+            context = F.dropout(probabilities, dropout) @ value
+        else:
+            mask = fused_mask(key_mask, query.dtype)
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
+        return context.transpose(1, 2).flatten(2), probabilities
 
 
-def attend(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_mask: Tensor | None,
-    dropout: float,
-    explicit: bool,
-    release: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """Multi-head attention.
-
-    Args:
-        query: float (B, H, Lq, d).
-        key: float (B, H, Lk, d).
-        value: float (B, H, Lk, d).
-        key_mask: bool (B, 1, 1, Lk), False for keys that nobody attends to; None if there are none. Or float, what
-            `exp(score)` of each key is multiplied with.
-        dropout: probability of dropping an attention weight, in [0, 1); 0 outside of training.
-        explicit: compute the probabilities, instead of letting a fused kernel do without them.
-        release: as `semantics="release"` does it; only with a float mask.
-
-    Returns:
-        The context, float (B, Lq, H * d); and the probabilities before dropout, float (B, H, Lq, Lk), if `explicit`.
-    """
-    weights = None
-    # A mask that learns must be a factor: its logarithm, which the fused kernel adds, has infinite gradients at 0.
-    if explicit or release or (key_mask is not None and key_mask.requires_grad):
-        weights = attention_weights(query, key, key_mask, release)
-        context = F.dropout(weights, dropout) @ value
-    else:
-        if key_mask is not None and key_mask.is_floating_point():
-            key_mask = key_mask.log().clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
-        context = F.scaled_dot_product_attention(query, key, value, attn_mask=key_mask, dropout_p=dropout)
-    return context.transpose(1, 2).flatten(2), weights
-
-
-def attention_weights(query: Tensor, key: Tensor, key_mask: Tensor | None, release: bool = False) -> Tensor:
-    """Softmax attention probabilities.
-
-    Args:
-        query: float (B, H, Lq, d).
-        key: float (B, H, Lk, d).
-        key_mask: as in [`attend`].
-        release: as in [`attend`].
-
-    Returns:
-        float (B, H, Lq, Lk) in the dtype of `query`; the softmax is taken in float32.
-    """
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if key_mask is not None and key_mask.is_floating_point():
-        softmax = release_softmax if release else weighted_softmax
-        return softmax(scores, key_mask).to(query.dtype)
-    if key_mask is not None:
-        scores = scores.masked_fill(~key_mask, torch.finfo(scores.dtype).min)
-    return scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+def fused_mask(key_mask: KeyMask, dtype: torch.dtype) -> Tensor | None:
+    """The mask (B, 1, 1, Lk) that `scaled_dot_product_attention` takes: bool, or float of `dtype`, which it adds."""
+    if key_mask.weight is None:
+        return key_mask.real
+    return key_mask.weight.log().clamp(min=torch.finfo(dtype).min).to(dtype)
 
 
 def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
     """A softmax in which `exp(score)` of each key is multiplied with its weight.
 
-    Gradients are finite also at weight 0, where they say what it would bring to let the key in.
+    Gradients are finite also at weight 0. There they say what a larger weight would change.
 
     Args:
         scores: float (B, H, Lq, Lk).
-        weight: float (B, 1, 1, Lk) of at least 0, for some key above 0.
+        weight: float (B, 1, 1, Lk) of at least 0, above 0 for at least one key.
 
     Returns:
         float32 (B, H, Lq, Lk); each row sums to 1.

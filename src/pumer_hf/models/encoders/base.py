@@ -1,6 +1,6 @@
 """What both model families share: the reducer in the model, and changing it after loading."""
 
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -9,11 +9,12 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ...reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduction
-from ...reducers.base import OwnStart
+from ...reducers.base import HasInit
 from ...reducers.pumer import PuMerReductionConfig
 from ...reducers.release import ReleaseReducer
+from ...tokens import TokenPair
 from ..offload import execution_device, is_offloaded, loaded_state_dict
-from .chunking import MIN_ROWS
+from .chunking import MIN_CHUNK
 from .plan import LayerPlan
 
 logger = logging.get_logger(__name__)
@@ -39,7 +40,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, OwnStart):
+        if isinstance(module, HasInit):
             module.reset()
 
     @property
@@ -78,7 +79,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
         self.config.reduction = self.config.checked(reduction)
         schedule = parse_reduction(self.config.reduction)
         backbone = self.base_model
-        if schedule is not None and backbone.reducer is not None and backbone.reducer.fits(schedule):
+        if schedule is not None and backbone.reducer is not None and backbone.reducer.accepts(schedule):
             backbone.reducer.config = schedule  # keeps what a method has learned
             return
         if backbone.reducer is not None:
@@ -132,7 +133,25 @@ class PuMerPreTrainedModel(PreTrainedModel):
             lengths.append((num_text, num_image))
         return lengths
 
-    def rows_at_once(self, batch_size: int, num_text: int, num_image: int) -> int | None:
+    def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
+        """What each reducible layer has to do in one forward.
+
+        Args:
+            pair: the tokens that come into the first one.
+            with_attentions: whether the layers return their attention probabilities.
+        """
+        batch_size, num_text = pair.text.mask.shape
+        chunk = self.chunk_size(batch_size, num_text, pair.image.mask.shape[1])
+        reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
+        plans = []
+        for index in range(last + 1):
+            reduces = reducer is not None and index in reducer.config.layers
+            # The heads read the [CLS] alone.
+            num_queries = 1 if self.config.pooled_only and index == last and not reduces else None
+            plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
+        return plans
+
+    def chunk_size(self, batch_size: int, num_text: int, num_image: int) -> int | None:
         """How many tokens a feed-forward part takes at once: as many as leave the last layer.
 
         So the layers before the reduction do not set the peak of the memory.
@@ -143,31 +162,17 @@ class PuMerPreTrainedModel(PreTrainedModel):
             num_image: image tokens that come into it.
 
         Returns:
-            A number of tokens of the batch. None for all: where nothing is reduced, or by something that announces no
-            lengths, where gradients need it all, in compiled code, whose compiler plans the memory.
+            A number of tokens of the batch, or None for all. It is None if nothing is reduced; if what reduces
+            announces no lengths; if gradients are computed, which need all the states anyway; and in compiled code, as
+            the compiler plans the memory.
         """
         announces = isinstance(self.base_model.reducer, TokenReducer)
         if not announces or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return None
-        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_ROWS)
+        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_CHUNK)
 
-    def plan(self, layer: int, output_attentions: bool, rows: int | None) -> LayerPlan:
-        """What a layer has to do; `rows` as from [`rows_at_once`]."""
-        reducer = self.base_model.reducer
-        if reducer is None or layer not in reducer.config.layers:
-            return LayerPlan(output_attentions=output_attentions, rows=rows, num_queries=self.num_queries(layer))
-        return LayerPlan(partial(reducer, layer), reducer.uses_attention, output_attentions, rows)
-
-    def num_queries(self, layer: int) -> int | None:
-        """How many tokens of each modality a layer computes, the first ones: with `config.pooled_only` the [CLS] alone
-        in the last layer; None for all.
-        """
-        last = layer == self.config.num_reducible_layers - 1
-        reduces = self.reduction is not None and layer in self.reduction.layers
-        return 1 if self.config.pooled_only and last and not reduces else None
-
-    def part_of(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
-        """Which part of the model a parameter belongs to; the parts can learn at different rates (PuMer, Table 5)."""
+    def parameter_group(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
+        """Which part of the model a parameter belongs to. The parts can learn at different rates (PuMer, Table 5)."""
         _, in_backbone, name = f".{parameter_name}".partition(f".{self.base_model_prefix}.")
         if self.base_model is self:
             name = parameter_name

@@ -1,40 +1,31 @@
-"""Parts of a layer: feed-forward in pieces, so that the layers before the reduction do not set the peak of the memory;
-and the reduction, by name, for profilers.
+"""Feed-forward parts that take some of the tokens at once.
+
+Their widest tensor then is no larger in the layers before the reduction than behind it, so it does not set the peak of
+the memory.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
-import torch
 from torch import Tensor
-from torch.profiler import record_function
 
-REDUCTION_REGION = "pumer_hf::reduction"
-"""What profilers call the work that reducing tokens adds to a layer: collecting the evidence, deciding, moving."""
-
-MIN_ROWS = 512
-"""Matrix products of fewer rows than this are slow."""
+MIN_CHUNK = 512
+"""Fewest tokens at once. Matrix products of fewer rows are slow."""
 
 
-def tokenwise(function: Callable[[Tensor], Tensor], states: Tensor, rows: int | None) -> Tensor:
+def tokenwise(function: Callable[[Tensor], Tensor], states: Tensor, chunk: int | None) -> Tensor:
     """Apply a function that works on each token by itself.
 
     Args:
         function: from float (N, D) or (B, L, D) to the same shape.
-        states: float (B, L, D), contiguous; with `rows`, it is overwritten, so nobody else may need it.
-        rows: tokens at once; None for all.
+        states: float (B, L, D), contiguous. It is overwritten if it has more than `chunk` tokens, so it must not be
+            needed elsewhere.
+        chunk: tokens at once; None for all.
 
     Returns:
         float (B, L, D).
     """
-    if rows is None or rows >= states.shape[0] * states.shape[1]:
+    if chunk is None or chunk >= states.shape[0] * states.shape[1]:
         return function(states)
-    for part in states.view(-1, states.shape[-1]).split(rows):
+    for part in states.view(-1, states.shape[-1]).split(chunk):
         part.copy_(function(part))
     return states
-
-
-def reduction_region() -> AbstractContextManager[Any]:
-    """Names what runs in it `REDUCTION_REGION` in profiles; in compiled code it does nothing."""
-    return nullcontext() if torch.compiler.is_compiling() else record_function(REDUCTION_REGION)

@@ -1,4 +1,4 @@
-"""Embeddings of patches, and of where a token is from: its place in the image, its modality."""
+"""Embeddings that both families use: of patches, of their places in the image, and of the modality of a token."""
 
 import torch
 from torch import Tensor, nn
@@ -6,26 +6,29 @@ from torch.nn import functional as F
 
 
 def modality_embeddings(table: nn.Embedding, image_token_type_idx: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The embedding of all text tokens and that of all image tokens, each float (1, D).
+    """What is added to all text tokens and what is added to all image tokens, each float (1, D).
 
     Args:
-        table: the embeddings. Its weight may be elsewhere until its `forward`, where it is offloaded.
-        image_token_type_idx: row of the image; that of the text is 0.
+        table: the embeddings of the modalities. It is called, as an offloaded weight comes only for its `forward`.
+        image_token_type_idx: row of the image; row 0 is for the text.
         device: where the tokens are.
     """
     types = torch.arange(2, device=device) * image_token_type_idx
-    of_text, of_image = table(types).split(1)
-    return of_text, of_image
+    text_type, image_type = table(types).split(1)
+    return text_type, image_type
 
 
 class PatchProjection(nn.Conv2d):
-    """A convolution whose stride is its kernel, computed as the matrix product that it is.
+    """A convolution whose stride is its kernel size, computed as a matrix product.
 
-    On a CPU, the convolution takes much longer in compiled code.
+    The two are equal, but on a CPU the convolution takes much longer in compiled code.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Patches (B, D, rows, columns) of pixels (B, C, height, width); those that fill no patch are left out."""
+        """Patches (B, D, rows, columns) of pixels (B, C, height, width).
+
+        Pixels right and below that do not fill a patch are left out.
+        """
         height, width = self.kernel_size
         rows, columns = input.shape[2] // height, input.shape[3] // width
         patches = input[:, :, : rows * height, : columns * width].unflatten(3, (columns, width))
@@ -34,7 +37,7 @@ class PatchProjection(nn.Conv2d):
 
 
 def patch_saliency(image_saliency: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The mean of a saliency map over each patch, and of the whole for the [CLS] in front.
+    """The mean of a saliency map over each patch. The [CLS] in front gets the mean of the whole map.
 
     Args:
         image_saliency: float (B, rows, columns), of any resolution, over the canvas of the image.

@@ -1,12 +1,13 @@
 """Model outputs: the transformers types plus `reduction`, the traces of the layers that reduced tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
 
+from ...configuration import PuMerConfig
 from ...tokens import LayerTrace
 
 ChosenStates = bool | int | Sequence[int] | None
@@ -28,9 +29,9 @@ class PuMerModelOutput(BaseModelOutputWithPooling):
 
     Args:
         attentions: ViLT: text and image, joined, to themselves. METER: text to text.
-        cross_attentions: METER: text to image. Where the pair reduces tokens, its mean is the saliency (Eq. 1).
-        image_attentions: METER: image to image, after the reduction of the pair.
-        image_cross_attentions: METER: image, after the reduction of the pair, to text.
+        cross_attentions: METER: text to image. If the block reduces tokens, its mean is the saliency (Eq. 1).
+        image_attentions: METER: image to image, after the reduction of the block.
+        image_cross_attentions: METER: image, after the reduction of the block, to text.
         reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model.
     """
 
@@ -70,32 +71,73 @@ def chosen_states(output_hidden_states: ChosenStates, num_states: int) -> set[in
     return {index % num_states for index in indices if -num_states <= index < num_states}
 
 
-def single_output(outputs: PuMerModelOutput, logits: Tensor, loss: Tensor | None) -> PuMerClassifierOutput:
-    """What a head returns whose backbone ran once."""
-    return PuMerClassifierOutput(
-        loss=loss,
-        logits=logits,
-        hidden_states=outputs.hidden_states,
-        reduction=outputs.reduction,
-        **{name: getattr(outputs, name) for name in ATTENTIONS},
-    )
+@dataclass
+class LayerRecord:
+    """What the layers of one forward leave for its output: the hidden states and attentions asked for, and the traces.
+
+    Args:
+        chosen: which hidden states to return; None for no tuple at all.
+        with_attentions: whether to return the attentions.
+    """
+
+    chosen: set[int] | None
+    with_attentions: bool
+    hidden_states: list[Tensor | None] = field(default_factory=list)
+    attentions: list[tuple[Tensor | None, ...]] = field(default_factory=list)
+    traces: list[LayerTrace] = field(default_factory=list)
+
+    @classmethod
+    def asked(
+        cls, config: PuMerConfig, output_attentions: bool | None, output_hidden_states: ChosenStates
+    ) -> "LayerRecord":
+        """A record of what a caller asks for; what it leaves open is as `config` says."""
+        if output_attentions is None:
+            output_attentions = config.output_attentions
+        if output_hidden_states is None:
+            output_hidden_states = config.output_hidden_states
+        chosen = chosen_states(output_hidden_states, 1 + config.num_reducible_layers)
+        return cls(chosen, bool(output_attentions))
+
+    @property
+    def wants_states(self) -> bool:
+        """Whether the hidden states that come next are asked for."""
+        return self.chosen is not None and len(self.hidden_states) in self.chosen
+
+    def add_states(self, states: Tensor | None) -> None:
+        """Record the hidden states that come next, if they are asked for."""
+        self.hidden_states.append(states if self.wants_states else None)
+
+    def add_layer(self, attentions: tuple[Tensor | None, ...], trace: LayerTrace | None) -> None:
+        """Record the attentions of a layer, if they are asked for, and the trace of its reduction, if it reduces."""
+        if self.with_attentions:
+            self.attentions.append(attentions)
+        if trace is not None:
+            self.traces.append(trace)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of [`PuMerModelOutput`] that the record fills."""
+        # The first layer says how many kinds of attention the family has.
+        kinds = zip(ATTENTIONS, zip(*self.attentions, strict=True), strict=False)
+        return {
+            "hidden_states": None if self.chosen is None else tuple(self.hidden_states),
+            "reduction": tuple(self.traces),
+            **dict(kinds),
+        }
 
 
-def joint_output(passes: Sequence[PuMerModelOutput], logits: Tensor, loss: Tensor | None) -> PuMerClassifierOutput:
-    """What a head returns whose backbone ran once for each image."""
+def fields_of_one(outputs: PuMerModelOutput) -> dict[str, Any]:
+    """The fields of [`PuMerClassifierOutput`] that come from a backbone which ran once."""
+    return {name: getattr(outputs, name) for name in ("hidden_states", "reduction", *ATTENTIONS)}
+
+
+def fields_per_image(passes: Sequence[PuMerModelOutput]) -> dict[str, Any]:
+    """The fields of [`PuMerClassifierOutput`] that come from a backbone which ran once for each image."""
 
     def per_image(name: str) -> tuple[Any, ...] | None:
         values = [getattr(outputs, name) for outputs in passes]
         return None if values[0] is None else tuple(values)
 
-    return PuMerClassifierOutput(
-        loss=loss,
-        logits=logits,
-        hidden_states=per_image("hidden_states"),
-        reduction=tuple(
-            replace(trace, image_index=index)
-            for index, outputs in enumerate(passes)
-            for trace in outputs.reduction or ()
-        ),
-        **{name: per_image(name) for name in ATTENTIONS},
+    traces = tuple(
+        replace(trace, image_index=index) for index, outputs in enumerate(passes) for trace in outputs.reduction or ()
     )
+    return {"reduction": traces, **{name: per_image(name) for name in ("hidden_states", *ATTENTIONS)}}

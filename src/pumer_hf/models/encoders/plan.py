@@ -1,26 +1,25 @@
 """What a model asks of one of its layers."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from ...tokens import Evidence, LayerTrace, TokenPair
+from ...reducers import TokenReducer
 
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What a model asks of one of its layers.
+    """What a model asks of one of its layers, in one forward ([`PuMerPreTrainedModel.plans`]).
 
-    No module is an argument of another module's `forward`: the hooks of accelerate, which offload weights, would move
-    it like a tensor. So the layer does not get the reducer, but a function that calls it.
+    The hooks of accelerate, which offload weights, move any argument that has a method `to`. A plan has none, so they
+    leave it and its reducer alone.
     """
 
-    reduce: Callable[[TokenPair, Evidence], tuple[TokenPair, LayerTrace]] | None = None
-    """Reduces the tokens in this layer; None where nothing does."""
-    with_attention: bool = False
-    """Whether `reduce` reads `Evidence.text_to_image`."""
-    output_attentions: bool = False
-    """Return the attention probabilities."""
-    rows: int | None = None
-    """How many tokens a feed-forward part takes at once; None for all."""
+    index: int
+    """Index of the layer."""
+    reducer: TokenReducer | None = None
+    """What reduces the tokens in this layer; None if nothing does."""
     num_queries: int | None = None
-    """How many tokens of each modality to compute, the first ones; None for all. Only where nothing is reduced."""
+    """How many tokens of each modality to compute, the first ones; None for all. A layer that reduces computes all."""
+    chunk: int | None = None
+    """How many tokens a feed-forward part takes at once; None for all."""
+    with_attentions: bool = False
+    """Whether the layer returns its attention probabilities."""

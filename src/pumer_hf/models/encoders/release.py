@@ -1,37 +1,56 @@
-"""Attention with `semantics="release"`: what the code released with PuMer computes where the paper's is a softmax."""
+"""Attention with `semantics="release"`, as the code released with PuMer computes it."""
 
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ...tokens import TokenPair
+from ...tokens import KeyMask, TokenPair, Tokens
+from .attention import AttentionKernel
 
 EPSILON = 1e-6
 
 
-def with_float_masks(pair: TokenPair) -> TokenPair:
-    """The tokens with float masks, which is what makes attention and reducers follow the release."""
-    text, image = pair.text, pair.image
-    return TokenPair(replace(text, mask=text.mask.float()), replace(image, mask=image.mask.float()))
+class ReleaseKernel(AttentionKernel):
+    """The attention of the released code. From the first layer on, the mask is a weight, which reducers change."""
+
+    fused = False
+
+    def begin(self, pair: TokenPair) -> TokenPair:
+        """The tokens that come into the first layer. Their weight is 1 for a real token and 0 for padding."""
+        return TokenPair(*(with_weight(tokens) for tokens in (pair.text, pair.image)))
+
+    def softmax(self, scores: Tensor, key_mask: KeyMask) -> Tensor:
+        assert key_mask.weight is not None, "`begin` gives all tokens a weight"
+        return release_softmax(scores, key_mask.weight)
 
 
-def release_softmax(scores: Tensor, key_mask: Tensor) -> Tensor:
-    """A softmax in which the masks are weights of `exp(score)`, as in DynamicViT (https://arxiv.org/abs/2106.02034).
+def with_weight(tokens: Tokens) -> Tokens:
+    """The same tokens with a `weight`."""
+    return replace(tokens, weight=tokens.attention_weight)
 
-    A masked key keeps a weight of about 1e-6 / Lk, and the maximum is taken over masked keys too. Query i may attend
-    to key i even if that is masked, in cross-attention as well, where the two have nothing to do with each other.
+
+def release_softmax(scores: Tensor, weight: Tensor) -> Tensor:
+    """A softmax with weights of `exp(score)`, as in DynamicViT (https://arxiv.org/abs/2106.02034).
+
+    A key of weight 0 keeps a probability of about 1e-6 / Lk, and the maximum is taken over such keys too. Query i may
+    attend to key i even if that has weight 0. The released code does so in cross-attention as well, where query i and
+    key i are not the same token.
 
     Args:
         scores: float (B, H, Lq, Lk).
-        key_mask: float (B, 1, 1, Lk) in [0, 1].
+        weight: float (B, 1, 1, Lk) in [0, 1].
 
     Returns:
         float32 (B, H, Lq, Lk); each row sums to 1.
     """
     num_queries, num_keys = scores.shape[-2:]
     own = torch.eye(num_queries, num_keys, device=scores.device)
-    weights = key_mask + (1 - key_mask) * own
+    weights = weight + (1 - weight) * own
     scores = scores.float()
     exponentials = (scores - scores.amax(dim=-1, keepdim=True)).exp() * weights
     return (exponentials + EPSILON / num_keys) / (exponentials.sum(dim=-1, keepdim=True) + EPSILON)
+
+
+KERNELS: dict[str, type[AttentionKernel]] = {"paper": AttentionKernel, "release": ReleaseKernel}
+"""The attention of each `config.semantics`."""

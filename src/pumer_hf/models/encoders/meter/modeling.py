@@ -14,10 +14,11 @@ from ....tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
-from ..outputs import ATTENTIONS, ChosenStates, PuMerModelOutput, chosen_states
-from ..release import with_float_masks
+from ..inputs import BackboneInputs, check_batch
+from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
+from ..release import KERNELS
 from .configuration import PuMerMeterConfig
-from .layers import PuMerMeterPair
+from .layers import PuMerMeterCrossBlock
 from .towers import PuMerMeterVisionModel, encoded_tokens, vision_weights
 
 
@@ -33,16 +34,27 @@ class PuMerMeterPooler(nn.Module):
         return torch.tanh(self.dense(states[:, 0]))
 
 
-def passed_on(text: Tensor, image: Tensor, joined: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The states float (B, Lt, D) and (B, Lv, D), and if `joined` both in one tensor (B, Lt + Lv, D), else None.
+class MeterInputs(BackboneInputs):
+    """The tensors that METER takes, by name: also texts and images that its towers have encoded before."""
 
-    The next pair then reads parts of that tensor, so that it has a gradient.
+    text_embeds: Tensor | None
+    image_embeds: Tensor | None
+    image_source: Tensor | None
+
+
+def recorded(record: LayerRecord, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Record the states float (B, Lt, D) and (B, Lv, D), joined, if they are asked for.
+
+    Returns:
+        The same states. If they were recorded, they are parts of the joined tensor, so that it gets a gradient.
     """
-    if not joined:
-        return text, image, None
-    both = torch.cat([text, image], dim=1)
-    text, image = both.split([text.shape[1], image.shape[1]], dim=1)
-    return text, image, both
+    if not record.wants_states:
+        record.add_states(None)
+        return text, image
+    joined = torch.cat([text, image], dim=1)
+    record.add_states(joined)
+    text, image = joined.split([text.shape[1], image.shape[1]], dim=1)
+    return text, image
 
 
 class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
@@ -109,7 +121,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.text_projection = nn.Linear(config.text_config.hidden_size, config.hidden_size)
         self.image_projection = nn.Linear(config.vision_config.hidden_size, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
-        self.pairs = nn.ModuleList([PuMerMeterPair(config) for _ in range(config.num_hidden_layers)])
+        self.kernel = KERNELS[config.semantics]()
+        blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
+        self.pairs = nn.ModuleList(blocks)  # the name of saved weights
         self.reducer = self.make_reducer(config.reduction)
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
@@ -150,13 +164,13 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             pixel_mask: (B, image_size, image_size), all 1 if given: METER sees square images without padding.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
             image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
-            output_attentions: return the attention probabilities of each pair, of four kinds ([`PuMerModelOutput`]).
+            output_attentions: return the attention probabilities of each block, of four kinds ([`PuMerModelOutput`]).
             output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image, or those at some
-                indices: those that come into the first pair, and those that leave each; with `config.pooled_only` the
-                [CLS] alone leave the last.
-            text_embeds: float (B, Lt, D), what [`encode_text`] made, instead of `input_ids`.
-            image_embeds: float (B, Lv, D), what [`encode_image`] made, instead of `pixel_values`.
-            image_source: long (B, 1 + P), what [`encode_image`] made too; None where the tower has merged nothing.
+                indices: those that come into the first block, and those that leave each block; with
+                `config.pooled_only` the [CLS] of each alone leave the last block.
+            text_embeds: float (B, Lt, D), the result of [`encode_text`], instead of `input_ids`.
+            image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`.
+            image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower merges nothing.
             image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
                 is worth keeping, from outside the model, for the method that asks for it (`grounded`).
 
@@ -167,64 +181,49 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         """
         if pixel_mask is not None and not pixel_mask.all():
             raise ValueError("pixel_mask has zeros, but METER takes square images without padding: resize the images")
-        pair = self.embed(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            pixel_values,
-            inputs_embeds,
-            image_token_type_idx,
-            text_embeds,
-            image_embeds,
-            image_saliency,
-            image_source,
+        inputs = MeterInputs(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
+            inputs_embeds=inputs_embeds,
+            image_saliency=image_saliency,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            image_source=image_source,
         )
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        chosen = chosen_states(output_hidden_states, 1 + len(self.pairs))
-        padded = attention_mask is not None
-        text, image = pair.text.states, pair.image.states
-        rows = self.rows_at_once(text.shape[0], text.shape[1], image.shape[1])
-        text, image, joined = passed_on(text, image, chosen is not None and 0 in chosen)
-        all_hidden_states, all_attentions, traces = [joined], [], []
-        for index, cross_layers in enumerate(self.pairs):
-            plan = self.plan(index, bool(output_attentions), rows)
-            text, image, attentions, pair, trace = cross_layers(text, image, pair, padded, plan)
-            if trace is not None:
-                traces.append(trace)
-            all_attentions.append(attentions)
-            text, image, joined = passed_on(text, image, chosen is not None and index + 1 in chosen)
-            all_hidden_states.append(joined)
-        attentions = dict(zip(ATTENTIONS, zip(*all_attentions, strict=True), strict=True)) if output_attentions else {}
+        record = LayerRecord.asked(self.config, output_attentions, output_hidden_states)
+        pair = self.embed(inputs, image_token_type_idx)
+        text, image = recorded(record, pair.text.states, pair.image.states)
+        pair = pair.without_states()
+        for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=True):
+            text, image, pair, attentions, trace = block(text, image, pair, plan)
+            record.add_layer(attentions, trace)
+            text, image = recorded(record, text, image)
         return PuMerModelOutput(
             last_hidden_state=torch.cat([text, image], dim=1),
             pooler_output=torch.cat([self.text_pooler(text), self.image_pooler(image)], dim=-1),
-            hidden_states=None if chosen is None else tuple(all_hidden_states),
-            reduction=tuple(traces),
-            **attentions,
+            **record.fields(),
         )
 
-    def embed(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        pixel_values: Tensor | None,
-        inputs_embeds: Tensor | None,
-        image_token_type_idx: int,
-        text_embeds: Tensor | None,
-        image_embeds: Tensor | None,
-        image_saliency: Tensor | None,
-        image_source: Tensor | None,
-    ) -> TokenPair:
-        """The tokens that come into the first pair; arguments as in `forward`."""
-        if text_embeds is None:
-            text_embeds = self.encode_text(input_ids, attention_mask, token_type_ids, inputs_embeds)
-        if image_embeds is None:
-            image_embeds, image_source = self.encode_image(pixel_values)
-        pair = self.join(text_embeds, image_embeds, attention_mask, image_token_type_idx, image_saliency, image_source)
-        return with_float_masks(pair) if self.config.semantics == "release" else pair
+    def embed(self, inputs: MeterInputs, image_token_type_idx: int) -> TokenPair:
+        """The tokens that come into the first block; arguments as in `forward`."""
+        text, image, source = inputs["text_embeds"], inputs["image_embeds"], inputs["image_source"]
+        if text is None:
+            text = self.encode_text(
+                inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"], inputs["inputs_embeds"]
+            )
+        if image is None:
+            image, source = self.encode_image(inputs["pixel_values"])
+        check_batch(text, image)
+        text_type, image_type = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
+        text_mask = None if inputs["attention_mask"] is None else inputs["attention_mask"].bool()
+        side = self.config.image_size // self.vision_model.config.patch_size
+        saliency = inputs["image_saliency"]
+        prior = None if saliency is None else patch_saliency(saliency, (side, side))
+        image_tokens = encoded_tokens(image + image_type, source, prior, (side, side))
+        return self.kernel.begin(TokenPair(Tokens.initial(text + text_type, text_mask), image_tokens))
 
     def encode_text(
         self,
@@ -275,30 +274,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
             )
         ratio = self.image_tower_merge_ratio
-        rows = self.rows_at_once(pixel_values.shape[0], 1, self.vision_model.output_lengths(ratio)[-1])
-        states, source = self.vision_model(pixel_values, ratio, rows)
+        chunk = self.chunk_size(pixel_values.shape[0], 1, self.vision_model.output_lengths(ratio)[-1])
+        states, source = self.vision_model(pixel_values, ratio, chunk)
         return self.image_projection(states), source
-
-    def join(
-        self,
-        text: Tensor,
-        image: Tensor,
-        attention_mask: Tensor | None,
-        image_token_type_idx: int,
-        image_saliency: Tensor | None = None,
-        image_source: Tensor | None = None,
-    ) -> TokenPair:
-        """The tokens that come into the first pair, from encoded texts and images."""
-        if text.shape[0] != image.shape[0]:
-            raise ValueError(f"{text.shape[0]} texts, but {image.shape[0]} images: give as many of each")
-        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
-        text_mask = text.new_ones(text.shape[:2]) if attention_mask is None else attention_mask
-        side = self.config.image_size // self.vision_model.config.patch_size
-        prior = None if image_saliency is None else patch_saliency(image_saliency, (side, side))
-        return TokenPair(
-            Tokens.initial(text + of_text, text_mask.bool()),
-            encoded_tokens(image + of_image, image_source, prior, (side, side)),
-        )
 
 
 class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):

@@ -3,6 +3,7 @@ image size.
 """
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,9 +16,10 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrai
 from .... import ops
 from ....reducers.tome import merge_similar, num_merges
 from ....tokens import Tokens
-from ..attention import attend, key_mask, mean_over_heads, split_heads
-from ..chunking import reduction_region, tokenwise
+from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
+from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
+from ..profiling import reduction_region
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 
@@ -30,60 +32,57 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     https://arxiv.org/abs/2210.09461, Section 3).
     """
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
+    kernel = AttentionKernel()
+
+    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, chunk: int | None) -> tuple[Tensor, Tensor]:
         """
         Args:
             states: float (B, L, D), the [CLS] first.
             source: long (B, 1 + P), which token holds the [CLS] and each patch.
             merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
-            rows: how many tokens the feed-forward part takes at once; None for all.
+            chunk: how many tokens the feed-forward part takes at once; None for all.
 
         Returns:
             The states that are left and their source, in the same form.
         """
         if merge_ratio == 0:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
-            return tokenwise(self.feed_forward, states + attended, rows), source
+            return tokenwise(self.feed_forward, states + attended, chunk), source
         length = states.shape[1]
         sizes = ops.group_sizes(source, length).float()
-        attended, keys = self.attend(self.layer_norm1(states), sizes)
-        states = states + attended
+        tokens = Tokens(self.layer_norm1(states), torch.ones_like(sizes, dtype=torch.bool), source, sizes)
+        attended, keys = self.attend(tokens)
+        tokens = replace(tokens, states=states + attended)
         with reduction_region():
-            tokens, _ = merge_similar(Tokens(states, sizes, source), keys, num_merges(merge_ratio, length))
-        return tokenwise(self.feed_forward, tokens.states, rows), tokens.source
+            tokens, _ = merge_similar(tokens, keys, num_merges(merge_ratio, length))
+        return tokenwise(self.feed_forward, tokens.states, chunk), tokens.source
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """The feed-forward part with its residual, of each token by itself."""
         return states + self.mlp(self.layer_norm2(states))
 
-    def attend(self, states: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
-        """Self-attention of the states (B, L, D), in which the weight of a token is its size (B, L).
+    def attend(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Self-attention, in which the weight of a token is its size.
 
         Returns:
             The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
         """
         own = self.self_attn
-        query, key, value = (
-            split_heads(project(states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj)
+        heads = Heads(
+            *(split_heads(project(tokens.states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj))
         )
         dropout = own.dropout if self.training else 0.0
         explicit = own.config._attn_implementation == "eager"
-        context, _ = attend(query, key, value, key_mask(sizes, padded=False), dropout, explicit)
-        return own.out_proj(context), mean_over_heads(key.detach())
+        context, _ = self.kernel.attend(heads, tokens.key_mask(), dropout, explicit)
+        return own.out_proj(context), mean_over_heads(heads.key.detach())
 
 
 class PuMerMeterVisionEncoder(nn.Module):
-    """The layers of CLIP's image tower."""
+    """The layers of CLIP's image tower; the model runs them."""
 
     def __init__(self, config: CLIPVisionConfig):
         super().__init__()
         self.layers = nn.ModuleList([PuMerMeterVisionLayer(config) for _ in range(config.num_hidden_layers)])
-
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, rows: int | None) -> tuple[Tensor, Tensor]:
-        """As of [`PuMerMeterVisionLayer`], for all layers."""
-        for layer in self.layers:
-            states, source = layer(states, source, merge_ratio, rows)
-        return states, source
 
 
 class PuMerMeterVisionModel(CLIPPreTrainedModel):
@@ -119,13 +118,13 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
     def forward(
-        self, pixel_values: Tensor, merge_ratio: float = 0.0, rows: int | None = None
+        self, pixel_values: Tensor, merge_ratio: float = 0.0, chunk: int | None = None
     ) -> tuple[Tensor, Tensor]:
         """
         Args:
             pixel_values: float (B, 3, image_size, image_size).
             merge_ratio: part of the tokens that each layer merges away, in [0, 1).
-            rows: how many tokens a feed-forward part takes at once; None for all.
+            chunk: how many tokens a feed-forward part takes at once; None for all.
 
         Returns:
             The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
@@ -133,7 +132,8 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
         source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
-        states, source = self.encoder(states, source, merge_ratio, rows)
+        for layer in self.encoder.layers:
+            states, source = layer(states, source, merge_ratio, chunk)
         return self.post_layernorm(states), source
 
     def output_lengths(self, merge_ratio: float) -> list[int]:
@@ -146,9 +146,10 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
 
 
 def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
-    """The tokens of an image that the tower has encoded, all real and of one weight.
+    """The tokens of an image that the tower has encoded. All are real and count the same.
 
-    Tokens that were merged are in no raster any more (`Tokens.grid`), and their `prior` is the mean of what they hold.
+    If tokens were merged, they form no raster any more (`Tokens.grid`), and the `prior` of each is the mean over the
+    patches that it holds.
 
     Args:
         states: float (B, L, D).
@@ -160,18 +161,18 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
         ValueError: tokens were merged, and there is no `source`.
     """
     length, num_positions = states.shape[1], 1 + grid[0] * grid[1]
-    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
     if length == num_positions:
-        return Tokens.initial(states, mask, prior, grid)
+        return Tokens.initial(states, prior=prior, grid=grid)
     if source is None:
         raise ValueError(
             f"image_embeds has {length} tokens for {num_positions - 1} patches and the [CLS]: give image_source too, "
             "which encode_image makes"
         )
     if prior is not None:
-        weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.bool), length)
-        prior = ops.group_sums(weights * prior, source, length)
-    return Tokens(states, mask, source, prior)
+        mean_weights = ops.group_weights(source, torch.ones_like(source, dtype=torch.float32), length)
+        prior = ops.group_sums(mean_weights * prior, source, length)
+    mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
+    return Tokens(states, mask, source, prior=prior, padded=False)
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:

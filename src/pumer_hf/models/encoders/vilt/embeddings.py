@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..embeddings import PatchProjection, modality_embeddings, patch_saliency
+from ..inputs import BackboneInputs
 from .configuration import PuMerViltConfig
 
 
-def pair_of(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+def as_size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
     """A size as (height, width)."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
@@ -45,7 +46,7 @@ class PuMerViltPatchEmbeddings(nn.Module):
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
-        patch_size = pair_of(config.patch_size)
+        patch_size = as_size(config.patch_size)
         self.projection = PatchProjection(config.num_channels, config.hidden_size, patch_size, patch_size)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -88,8 +89,8 @@ class PuMerViltEmbeddings(nn.Module):
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
-        height, width = pair_of(config.image_size)
-        patch_height, patch_width = pair_of(config.patch_size)
+        height, width = as_size(config.image_size)
+        patch_height, patch_width = as_size(config.patch_size)
         self.grid = (height // patch_height, width // patch_width)
         self.max_image_length = config.max_image_length
         self.text_embeddings = PuMerViltTextEmbeddings(config)
@@ -101,49 +102,55 @@ class PuMerViltEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(
-        self,
-        inputs_embeds: Tensor,
-        token_type_ids: Tensor | None,
-        pixel_values: Tensor,
-        pixel_mask: Tensor | None,
-        image_token_type_idx: int,
-        image_saliency: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
-        """Text (B, Lt, D), image (B, Lv, D); which image tokens are real, bool (B, Lv), and their saliency from
-        outside, float (B, Lv); and the grid of the patches, if all are there.
+        self, inputs_embeds: Tensor, inputs: BackboneInputs, image_token_type_idx: int
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
+        """The embedded text and image.
+
+        Args:
+            inputs_embeds: float (B, Lt, D), the word embeddings.
+            inputs: of the backbone; `pixel_values` among them.
+            image_token_type_idx: modality embedding of the image.
+
+        Returns:
+            Text (B, Lt, D), and what `embed_image` returns.
         """
         # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
-        text = self.text_embeddings(inputs_embeds, token_type_ids)
-        image, image_mask, saliency, grid = self.embed_image(pixel_values, pixel_mask, image_saliency)
-        of_text, of_image = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
-        return text + of_text, image + of_image, image_mask, saliency, grid
+        text = self.text_embeddings(inputs_embeds, inputs["token_type_ids"])
+        image, image_mask, prior, grid = self.embed_image(
+            inputs["pixel_values"], inputs["pixel_mask"], inputs["image_saliency"]
+        )
+        text_type, image_type = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
+        return text + text_type, image + image_type, image_mask, prior, grid
 
     def embed_image(
-        self, pixel_values: Tensor, pixel_mask: Tensor | None, image_saliency: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None, tuple[int, int] | None]:
-        """[CLS] and the patches in raster order: float (B, 1 + P, D), which of them are real: bool (B, 1 + P), their
-        saliency: float (B, 1 + P), and their grid.
+        self, pixel_values: Tensor | None, pixel_mask: Tensor | None, image_saliency: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
+        """The embedded image, its [CLS] and then its patches in raster order.
+
+        Returns:
+            The tokens, float (B, 1 + P, D). Which of them are real, bool (B, 1 + P), or None for all. Their saliency
+            from outside the model, float (B, 1 + P), or None. And rows and columns of the patches, or None if not all
+            of them are there.
         """
         patches = self.patch_embeddings(pixel_values)
         height, width = patches.shape[2:]
-        if pixel_mask is None:
-            mask = torch.ones((patches.shape[0], height, width), dtype=torch.bool, device=patches.device)
-            positions = self.resized_positions(None, height, width)
-        else:
+        mask = None
+        if pixel_mask is not None:
             mask = F.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0] > 0
-            positions = self.resized_positions(mask, height, width)
-        patches = patches.flatten(2).transpose(1, 2) + positions
-        mask = mask.flatten(1)
-        saliency = None if image_saliency is None else patch_saliency(image_saliency, (height, width))
+        patches = patches.flatten(2).transpose(1, 2) + self.resized_positions(mask, height, width)
+        mask = None if mask is None else mask.flatten(1)
+        prior = None if image_saliency is None else patch_saliency(image_saliency, (height, width))
         grid: tuple[int, int] | None = (height, width)
-        if 0 < self.max_image_length < mask.shape[1]:
-            index, real = even_sample(mask, self.max_image_length)
-            patches, mask, grid = patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1])), real, None
-            if saliency is not None:
-                saliency = torch.cat([saliency[:, :1], saliency[:, 1:].gather(1, index)], dim=1)
+        if 0 < self.max_image_length < patches.shape[1]:
+            real = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device) if mask is None else mask
+            index, sampled = even_sample(real, self.max_image_length)
+            patches, grid = patches.gather(1, index.unsqueeze(-1).expand(-1, -1, patches.shape[-1])), None
+            mask = None if mask is None else sampled
+            if prior is not None:
+                prior = torch.cat([prior[:, :1], prior[:, 1:].gather(1, index)], dim=1)
         cls_token = (self.cls_token + self.position_embeddings[:, :1]).expand(patches.shape[0], -1, -1)
         image = self.dropout(torch.cat([cls_token, patches], dim=1))
-        return image, F.pad(mask, (1, 0), value=True), saliency, grid
+        return image, None if mask is None else F.pad(mask, (1, 0), value=True), prior, grid
 
     def resized_positions(self, mask: Tensor | None, height: int, width: int) -> Tensor:
         """Position embeddings, bilinearly resized to the part of the canvas that each image fills.

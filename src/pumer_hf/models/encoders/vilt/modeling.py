@@ -9,30 +9,32 @@ from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
 from ....tokens import TokenPair, Tokens
-from ..attention import key_mask
+from ..attention import AttentionKernel
 from ..base import PuMerPreTrainedModel
 from ..embeddings import sine_cosine_positions
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
-from ..outputs import ChosenStates, PuMerModelOutput, chosen_states
-from ..release import with_float_masks
+from ..inputs import BackboneInputs, check_batch
+from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
+from ..release import KERNELS
 from .configuration import PuMerViltConfig
-from .embeddings import PuMerViltEmbeddings, pair_of
+from .embeddings import PuMerViltEmbeddings, as_size
 from .layers import PuMerViltLayer
 
 
 class PuMerViltEncoder(nn.Module):
     """The stack of layers.
 
-    Modifications: it only holds them; the model runs them, as nothing but the model need then keep what came in.
+    Modifications: it only holds the layers; the model runs them. So the states that come into a layer are freed as
+    soon as no layer needs them.
     """
 
-    def __init__(self, config: PuMerViltConfig):
+    def __init__(self, config: PuMerViltConfig, kernel: AttentionKernel):
         super().__init__()
-        self.layer = nn.ModuleList([PuMerViltLayer(config) for _ in range(config.num_hidden_layers)])
+        self.layer = nn.ModuleList([PuMerViltLayer(config, kernel) for _ in range(config.num_hidden_layers)])
 
 
 class PuMerViltPooler(nn.Module):
-    """Text [CLS], projected."""
+    """The text [CLS], projected."""
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
@@ -43,7 +45,7 @@ class PuMerViltPooler(nn.Module):
 
 
 class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
-    """What all ViLT models share."""
+    """Base of the ViLT models."""
 
     config: PuMerViltConfig
     base_model_prefix = "vilt"
@@ -62,7 +64,7 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
     @torch.no_grad()
     def _resize_images(self, image_size: int) -> None:
         embeddings = self.base_model.embeddings
-        height, width = pair_of(self.config.patch_size)
+        height, width = as_size(self.config.patch_size)
         if image_size < 1 or image_size % height or image_size % width:
             raise ValueError(
                 f"image_size={image_size} is not a multiple of config.patch_size={self.config.patch_size}"
@@ -84,7 +86,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
     def __init__(self, config: PuMerViltConfig):
         super().__init__(config)
         self.embeddings = PuMerViltEmbeddings(config)
-        self.encoder = PuMerViltEncoder(config)
+        self.kernel = KERNELS[config.semantics]()
+        self.encoder = PuMerViltEncoder(config, self.kernel)
         self.reducer = self.make_reducer(config.reduction)
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
@@ -131,75 +134,41 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens; with
             `config.pooled_only` the text [CLS] alone.
         """
-        padded = attention_mask is not None or pixel_mask is not None
-        hidden_states, pair = self.embed(
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            pixel_values,
-            pixel_mask,
-            inputs_embeds,
-            image_token_type_idx,
-            image_saliency,
+        inputs = BackboneInputs(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            pixel_values=pixel_values,
+            pixel_mask=pixel_mask,
+            inputs_embeds=inputs_embeds,
+            image_saliency=image_saliency,
         )
-        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        chosen = chosen_states(output_hidden_states, 1 + len(self.encoder.layer))
-        rows = self.rows_at_once(hidden_states.shape[0], pair.text.mask.shape[1], pair.image.mask.shape[1])
-        keys = key_mask(pair.joined_mask(), padded)
-        all_hidden_states, all_attentions, traces = [hidden_states if chosen and 0 in chosen else None], [], []
-        for index, layer in enumerate(self.encoder.layer):
-            plan = self.plan(index, bool(output_attentions), rows)
-            hidden_states, weights, pair, trace = layer(hidden_states, keys, pair, plan)
-            pair = pair.with_states(hidden_states)
-            if trace is not None:
-                keys = key_mask(pair.joined_mask(), padded)
-                traces.append(trace)
-            all_hidden_states.append(hidden_states if chosen and index + 1 in chosen else None)
-            all_attentions.append(weights)
+        record = LayerRecord.asked(self.config, output_attentions, output_hidden_states)
+        pair = self.embed(inputs, image_token_type_idx)
+        hidden_states, pair = pair.joined(), pair.without_states()
+        record.add_states(hidden_states)
+        for layer, plan in zip(self.encoder.layer, self.plans(pair, record.with_attentions), strict=True):
+            hidden_states, pair, attentions, trace = layer(hidden_states, pair, plan)
+            record.add_layer(attentions, trace)
+            record.add_states(hidden_states)
         last = self.layernorm(hidden_states)
-        return PuMerModelOutput(
-            last_hidden_state=last,
-            pooler_output=self.pooler(last),
-            hidden_states=None if chosen is None else tuple(all_hidden_states),
-            attentions=tuple(all_attentions) if output_attentions else None,
-            reduction=tuple(traces),
-        )
+        return PuMerModelOutput(last_hidden_state=last, pooler_output=self.pooler(last), **record.fields())
 
-    def embed(
-        self,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        pixel_values: Tensor | None,
-        pixel_mask: Tensor | None,
-        inputs_embeds: Tensor | None,
-        image_token_type_idx: int,
-        image_saliency: Tensor | None,
-    ) -> tuple[Tensor, TokenPair]:
-        """The tokens that come into the first layer, joined and as a pair; arguments as in `forward`."""
-        if (input_ids is None) == (inputs_embeds is None):
+    def embed(self, inputs: BackboneInputs, image_token_type_idx: int) -> TokenPair:
+        """The tokens that come into the first layer; arguments as in `forward`."""
+        words, pixel_values = inputs["inputs_embeds"], inputs["pixel_values"]
+        if (inputs["input_ids"] is None) == (words is None):
             raise ValueError("give either input_ids or inputs_embeds")
         if pixel_values is None:
             raise ValueError("give pixel_values")
-        if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-        if inputs_embeds.shape[0] != pixel_values.shape[0]:
-            raise ValueError(
-                f"{inputs_embeds.shape[0]} texts, but {pixel_values.shape[0]} images: give as many of each"
-            )
-        if attention_mask is None:
-            attention_mask = inputs_embeds.new_ones(inputs_embeds.shape[:2])
-        text, image, image_mask, prior, grid = self.embeddings(
-            inputs_embeds, token_type_ids, pixel_values, pixel_mask, image_token_type_idx, image_saliency
+        if words is None:
+            words = self.get_input_embeddings()(inputs["input_ids"])
+        check_batch(words, pixel_values)
+        text, image, image_mask, prior, grid = self.embeddings(words, inputs, image_token_type_idx)
+        text_mask = None if inputs["attention_mask"] is None else inputs["attention_mask"].bool()
+        return self.kernel.begin(
+            TokenPair(Tokens.initial(text, text_mask), Tokens.initial(image, image_mask, prior, grid))
         )
-        hidden_states = torch.cat([text, image], dim=1)
-        text, image = hidden_states.split([text.shape[1], image.shape[1]], dim=1)  # so that nothing is there twice
-        pair = TokenPair(Tokens.initial(text, attention_mask.bool()), Tokens.initial(image, image_mask, prior, grid))
-        if self.config.semantics == "release":
-            pair = with_float_masks(pair)
-        return hidden_states, pair
 
 
 class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, ClassifierHead):

@@ -1,0 +1,156 @@
+"""How the inputs of a model are made: a record that is saved in its processor."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Resampling
+from transformers import PreTrainedConfig, ProcessorMixin, ViltConfig
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.utils import logging
+
+from .reading import read_object
+
+logger = logging.get_logger(__name__)
+
+ENTRY = "encoding"
+"""The name of the record among the values of the image processor, in `processor_config.json`."""
+TEXT_LENGTH, QUESTION_LENGTH = 40, 32
+"""Tokens per text in the paper: the first of most tasks; the second of VQA, and of the FLOPs in Table 7. As many as
+RoBERTa takes, 512, would be mostly padding."""
+PADDINGS = ("max_length", "longest")
+STAGES_NAME = "stages.json"
+"""The file in the output folder of a recipe that says what its models, one folder beside it each, were made from."""
+
+
+@dataclass(frozen=True)
+class EncodingRecord:
+    """How texts and images become the inputs of a model, as when it was trained.
+
+    It lies in `processor_config.json`, as `encoding` of the image processor. So what saves, copies or pushes the
+    processor does the same with the record.
+    """
+
+    max_text_length: int = TEXT_LENGTH
+    """Tokens to which each text is padded, and at which it is cut."""
+    padding: str = "max_length"
+    """`"max_length"`, or `"longest"` to pad only to the longest text of a batch."""
+    keep_aspect_ratio: bool = False
+    """Whether images keep their shape; else they become squares."""
+    resample: str = "bicubic"
+    """The filter that makes squares, one of Pillow's names. It is not used where the image processor makes them."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_text_length, int) or self.max_text_length < 1:
+            raise ValueError(f"max_text_length={self.max_text_length!r}: must be an int of at least 1")
+        if self.padding not in PADDINGS:
+            raise ValueError(f"padding={self.padding!r}: choose one of {', '.join(PADDINGS)}")
+        if not isinstance(self.keep_aspect_ratio, bool):
+            raise ValueError(f"keep_aspect_ratio={self.keep_aspect_ratio!r}: must be True or False")
+        if self.resample.upper() not in Resampling.__members__:
+            names = ", ".join(name.lower() for name in Resampling.__members__)
+            raise ValueError(f"resample={self.resample!r}: choose one of {names}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], origin: str = "the processor") -> "EncodingRecord":
+        """The record in a JSON object; raises `ValueError`, naming `origin`, if it has an unknown or wrong field."""
+        unknown = sorted(values.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise ValueError(f"{origin}: encoding.{unknown[0]} is not known: it needs a newer version of pumer-hf")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{origin}: encoding.{error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields, as JSON types."""
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """The record for a reader."""
+        texts = "texts are padded to" if self.padding == "max_length" else "texts are cut at"
+        images = "keep their aspect ratio" if self.keep_aspect_ratio else "become squares"
+        return f"{texts} {self.max_text_length} tokens, and images {images}"
+
+
+def record_in(processor: ProcessorMixin) -> EncodingRecord | None:
+    """The record of a processor; None if it has none."""
+    values = vars(processor.image_processor).get(ENTRY)
+    return None if values is None else EncodingRecord.from_dict(values)
+
+
+def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorMixin:
+    """A processor that has the record. It shares all else with the given one, which stays as it is."""
+    if record_in(processor) == record:
+        return processor
+    changed = copy.copy(processor)
+    changed.image_processor = copy.copy(processor.image_processor)
+    setattr(changed.image_processor, ENTRY, record.to_dict())
+    return changed
+
+
+def completed(processor: ProcessorMixin, source: str, max_text_length: int) -> ProcessorMixin:
+    """A processor that has a record: its own, or else the [`checkpoint_record`] of the other arguments."""
+    return with_record(processor, record_in(processor) or checkpoint_record(source, max_text_length))
+
+
+def saved_record(source: str | Path) -> EncodingRecord | None:
+    """How a checkpoint's inputs were made in training, if that is written down: in its processor, or in the
+    [`STAGES_NAME`] of the run that trained it; None if not.
+
+    Args:
+        source: a folder, or an id on the Hub.
+    """
+    try:
+        values, _ = ImageProcessingMixin.get_image_processor_dict(source)
+    except OSError:  # there is no processor
+        values = {}
+    if ENTRY in values:
+        return EncodingRecord.from_dict(values[ENTRY], str(source))
+    trained = _trained_with(Path(source))
+    return None if trained is None else EncodingRecord(**trained)
+
+
+def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGTH) -> EncodingRecord:
+    """How a checkpoint's inputs are made: its [`saved_record`], or else what its kind implies, with a notice.
+
+    Stock ViLT keeps the aspect ratio of images, and takes texts of `TEXT_LENGTH`. The models of this project that were
+    saved without a record make squares, and take texts of the usual length. No text is longer than the model takes.
+
+    Args:
+        source: a folder, or an id on the Hub; empty for a model that was never saved.
+        max_text_length: tokens that the model takes.
+        usual: tokens per text of a model of this project that does not say.
+    """
+    record = saved_record(source) if source else None
+    if record is not None:
+        return record
+    is_stock = bool(source) and _model_type(source) == ViltConfig.model_type
+    record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
+    if source:
+        logger.warning_once(
+            f"{source}: its processor does not say how inputs are made, as it was saved by another library or by an "
+            f"older version, so {record.in_words()}. To write this down, or something else: "
+            f"Encoder.from_pretrained({source!r}, max_text_length={record.max_text_length}, "
+            f"keep_aspect_ratio={record.keep_aspect_ratio}).save_pretrained(FOLDER)"
+        )
+    return record
+
+
+def _trained_with(folder: Path) -> dict[str, Any] | None:
+    """The fields of the record that older versions wrote only into the [`STAGES_NAME`] of a run."""
+    path = folder.parent / STAGES_NAME
+    if not path.is_file():
+        return None
+    data = read_object(path).get(folder.name, {}).get("data") or {}
+    return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data} or None
+
+
+def _model_type(source: str) -> str | None:
+    """`model_type` in the `config.json` of a checkpoint; None if it cannot be read any more."""
+    try:
+        return PreTrainedConfig.get_config_dict(source)[0].get("model_type")
+    except OSError:
+        return None
