@@ -8,7 +8,8 @@ from PIL import Image
 from tiny_tasks import tiny
 from transformers import CLIPImageProcessorPil
 
-from pumer_hf.inputs import encode_example, seen_part
+from pumer_hf.encoding import EncodingRecord
+from pumer_hf.inputs import Encoder, encode_example, seen_part
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 QUESTION = "what digit is red?"
@@ -70,3 +71,65 @@ def test_which_part_of_an_image_is_seen():
     ):
         processor.image_processor = CLIPImageProcessorPil(size=size, crop_size={"height": crop, "width": crop})
         assert_allclose(seen_part((90, 30), processor), part)
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_a_batch_is_its_single_examples(backbone):
+    _, processor = tiny(backbone)
+    encoder, texts = Encoder(processor), [QUESTION, f"{QUESTION} {QUESTION}"]
+    batch = encoder([PIXELS, PIXELS[:, :20]], texts)
+    assert batch["input_ids"].shape == (2, 40)
+    assert torch.equal(encoder.encode_texts(texts)["input_ids"], batch["input_ids"])
+    for number, (image, text) in enumerate(zip((PIXELS, PIXELS[:, :20]), texts, strict=True)):
+        for name, value in encoder([image], [text]).items():
+            assert torch.equal(value[0], batch[name][number]), name
+
+
+def test_several_images_or_texts_make_one_more_dimension():
+    _, processor = tiny("vilt")
+    batch = Encoder(processor)([[PIXELS, PIXELS]] * 3, [[QUESTION] * 4] * 3)
+    assert batch["pixel_values"].shape == (3, 2, 3, 48, 48)
+    assert batch["input_ids"].shape == (3, 4, 40)
+
+
+def test_the_record_says_how_texts_are_padded_and_squares_are_made():
+    _, processor = tiny("vilt")
+    encoder = Encoder(processor, EncodingRecord(30, padding="longest", resample="nearest"))
+    batch = encoder([PIXELS], [QUESTION])
+    assert batch["attention_mask"].all()
+    square = Image.fromarray(PIXELS).resize((48, 48), Image.Resampling.NEAREST)
+    assert torch.equal(batch["pixel_values"], Encoder(processor)([square], [QUESTION])["pixel_values"])
+
+
+def test_overrides_leave_the_encoder_as_it_is():
+    model, processor = tiny("vilt")
+    encoder = Encoder.of(model, processor)
+    assert encoder.replace(max_text_length=9, keep_aspect_ratio=None).record == EncodingRecord(9)
+    assert encoder.record == Encoder(processor).record == EncodingRecord(40)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "override", "message"),
+    [
+        ("vilt", {"max_text_length": 41}, r"max_text_length=41: must be in \[3, 40\]"),
+        ("vilt", {"max_text_length": 2}, r"max_text_length=2: must be in \[3, 40\]"),
+        ("meter", {"keep_aspect_ratio": True}, "keep_aspect_ratio=True: .*METER"),
+    ],
+)
+def test_what_a_checkpoint_cannot_do_is_an_error(backbone, override, message, tmp_path):
+    model, processor = tiny(backbone)
+    with pytest.raises(ValueError, match=message):
+        Encoder.of(model, processor, **override)
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        Encoder.from_pretrained(tmp_path, **override)
+    with pytest.raises(ValueError, match=message):
+        encode_example(model, processor, PIXELS, QUESTION, **override)
+
+
+def test_smaller_images_keep_the_record():
+    _, processor = tiny("vilt")
+    smaller = Encoder(processor, EncodingRecord(9)).at_size(24)
+    assert smaller([PIXELS], [QUESTION])["pixel_values"].shape == (1, 3, 24, 24)
+    assert smaller.record == EncodingRecord(9)

@@ -5,6 +5,7 @@ import tarfile
 from configparser import ConfigParser
 from email import message_from_string
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -25,18 +26,32 @@ def tracked():
     return {name for name in listed.splitlines() if not name.startswith(".") and (ROOT / name).is_file()}
 
 
-def test_the_sdist_holds_what_tests_and_readme_need(tracked, tmp_path):
-    clone = copy_of(tracked, tmp_path / "clone")
+@pytest.fixture(scope="module")
+def sdist(tracked, tmp_path_factory):
+    clone = copy_of(tracked, tmp_path_factory.mktemp("clone"))
     (clone / "tests" / "__pycache__").mkdir()
     (clone / "tests" / "__pycache__" / "x.cpython-312.pyc").write_bytes(b"")
-    (tmp_path / "made").mkdir()
-    sdist = built(clone, "build_sdist", tmp_path / "made")
+    return built(clone, "build_sdist", tmp_path_factory.mktemp("sdist"))
+
+
+def test_the_sdist_holds_what_tests_and_readme_need(sdist, tracked):
     with tarfile.open(sdist) as archive:
         held = {name.partition("/")[2] for name in archive.getnames() if archive.getmember(name).isfile()}
     assert len(tracked) > 300
     assert tracked - held == set(), "name them in MANIFEST.in"
     more = {name for name in held - tracked if not name.startswith("src/pumer_hf.egg-info/")}
     assert more <= GENERATED
+
+
+def test_a_wheel_of_the_sdist_has_the_recipe_files(sdist, tmp_path):
+    (tmp_path / "made").mkdir()
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.glob("pumer_hf-*")
+    with ZipFile(built(unpacked, "build_wheel", tmp_path / "made")) as wheel:
+        held = {name.removeprefix("pumer_hf/recipes/files/") for name in wheel.namelist() if name.endswith(".yaml")}
+    assert held == {path.relative_to(ROOT / "recipes").as_posix() for path in ROOT.glob("recipes/*/*/*.yaml")}
+    assert held
 
 
 @pytest.fixture(scope="module")

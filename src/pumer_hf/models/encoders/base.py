@@ -1,4 +1,4 @@
-"""What both model families share: the reducer in the model, and changing it after loading."""
+"""The base of both model families: the reducer of a model, and the plans of its layers."""
 
 from functools import cached_property
 from typing import Any, ClassVar, Literal
@@ -186,7 +186,7 @@ class PuMerPreTrainedModel(PreTrainedModel):
 
 
 def unwrapped(model: nn.Module) -> PuMerPreTrainedModel:
-    """Our model in what others wrap around it (the `PeftModel` of adapters); itself, if nobody did."""
+    """The model of this package inside a wrapper, such as the `PeftModel` of adapters; or `model` itself."""
     for module in model.modules():
         if isinstance(module, PuMerPreTrainedModel):
             return module

@@ -123,7 +123,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
-        self.pairs = nn.ModuleList(blocks)  # the name of saved weights
+        self.pairs = nn.ModuleList(blocks)  # so are they named in saved weights
         self.reducer = self.make_reducer(config.reduction)
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)

@@ -1,6 +1,4 @@
-"""What METER changes about its towers: CLIP's image tower, where tokens can merge, and position embeddings for another
-image size.
-"""
+"""CLIP's image tower as METER uses it: tokens can merge in it, and it takes images of other sizes."""
 
 import math
 from dataclasses import replace
@@ -28,11 +26,11 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
     Modifications: with a merge ratio, similar tokens merge between attention and feed-forward part. A merged token is
-    the mean of the patches that it holds, and is attended to as much as that many tokens (ToMe,
+    the mean of the patches that it holds, and its weight in attention is their number (ToMe,
     https://arxiv.org/abs/2210.09461, Section 3).
     """
 
-    kernel = AttentionKernel()
+    kernel: ClassVar = AttentionKernel()
 
     def forward(self, states: Tensor, source: Tensor, merge_ratio: float, chunk: int | None) -> tuple[Tensor, Tensor]:
         """
@@ -90,9 +88,8 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
 
     Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
     tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
-    CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position
-    embeddings of a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn
-    where things are.
+    CLIP's, as the last block is left out. A [`PatchProjection`] embeds the patches. Position embeddings of a model
+    from scratch start as sines and cosines (CLIP: normal). Small models need this to learn where things are.
     """
 
     config: CLIPVisionConfig
@@ -137,7 +134,7 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         return self.post_layernorm(states), source
 
     def output_lengths(self, merge_ratio: float) -> list[int]:
-        """Tokens that leave each layer, [CLS] included. Depends on nothing else."""
+        """Number of tokens that leave each layer, [CLS] included. It depends on `merge_ratio` alone."""
         length, lengths = self.embeddings.num_positions, []
         for _ in self.encoder.layers:
             length -= num_merges(merge_ratio, length)
@@ -176,7 +173,7 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
-    """Position embeddings of [CLS] and a square grid of patches, for another grid (bicubic, as in METER).
+    """Interpolate the position embeddings of [CLS] and a square grid of patches for another grid (bicubic, as METER).
 
     Args:
         weight: float (1 + g * g, D).
@@ -194,7 +191,12 @@ def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
 
 
 def vision_weights(clip: dict[str, Tensor], model: PuMerMeterVisionModel) -> dict[str, Tensor]:
-    """The state dict of a [`CLIPVisionModel`] made to fit `model`: blocks dropped, position embeddings resized."""
+    """The weights of a [`CLIPVisionModel`] for `model`, without the blocks that it lacks and with resized positions.
+
+    Args:
+        clip: the state dict of the [`CLIPVisionModel`].
+        model: the tower that takes the weights.
+    """
     wanted = model.state_dict()
     weights = {name: value for name, value in clip.items() if name in wanted}
     positions = resize_position_embeddings(clip[POSITION_EMBEDDING], wanted[POSITION_EMBEDDING].shape[0])
