@@ -15,7 +15,8 @@ from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
+from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 
 TEXTS = ["how many red circles are there?", "is it blue?"]
 

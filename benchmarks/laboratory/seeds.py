@@ -13,8 +13,7 @@ from pumer_hf.bench.environment import machine_name
 from pumer_hf.bench.output import check_output
 from pumer_hf.hub.sources import public_command
 from pumer_hf.reading import read_object
-from pumer_hf.recipes.cards import recipe_task
-from pumer_hf.recipes.recipe import exit_on_user_error
+from pumer_hf.recipes.recipe import exit_on_user_error, recipe_task
 from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.recipes.report import write_json
 

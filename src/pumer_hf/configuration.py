@@ -1,4 +1,4 @@
-"""`PuMerConfig`: the part of a model config that says how tokens are reduced; and the paper's presets."""
+"""`PuMerConfig`: the part of a model config that says how tokens are reduced."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,35 +8,6 @@ from transformers import PreTrainedConfig
 from . import remote_code
 from .reducers import AnyReduction, PlainSchedule, Schedule, parse_reduction
 from .reducers.pumer import PuMerReductionConfig
-
-# PuMer, Table 6. METER layers count the six pairs of cross-layers; the paper counts in steps of two (0, 2, 4, ...).
-PRESETS: dict[tuple[str, str], PuMerReductionConfig] = {
-    ("vilt", "vqav2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
-    ("vilt", "nlvr2"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
-    ("vilt", "snli_ve"): PuMerReductionConfig((2, 4, 6, 8), 0.1, 0.3, 0.2),
-    ("vilt", "retrieval"): PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
-    ("meter", "vqav2"): PuMerReductionConfig((0, 1, 2, 3), 0.2, 0.2, 0.2),
-    ("meter", "nlvr2"): PuMerReductionConfig((1, 2, 3), 0.3, 0.5, 0.2),
-    ("meter", "snli_ve"): PuMerReductionConfig((0, 1, 2, 3), 0.3, 0.5, 0.2),
-    ("meter", "retrieval"): PuMerReductionConfig((1, 2, 3), 0.2, 0.5, 0.2),
-}
-
-
-def preset(backbone: str, task: str) -> dict[str, Any]:
-    """The schedule that the paper uses for a backbone and a task (PuMer, Table 6), in the form that configs take.
-
-    Args:
-        backbone: `"vilt"` or `"meter"`.
-        task: `"vqav2"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    if (backbone, task) not in PRESETS:
-        known = ", ".join(f"{name}/{job}" for name, job in PRESETS)
-        raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
-    return PRESETS[backbone, task].to_dict()
-
 
 SEMANTICS = ("paper", "release")
 
@@ -97,6 +68,11 @@ class PuMerConfig(PreTrainedConfig):
         """Most tokens of a text."""
         return self.max_position_embeddings
 
+    @property
+    def max_patches(self) -> int | None:
+        """Most patches of an image that the model takes, an even sample of them; None: it takes all."""
+        return None
+
     def checked(self, reduction: AnyReduction) -> Schedule | None:
         """`reduction`, parsed; raises `ValueError` if it is wrong or does not fit this model."""
         schedule = parse_reduction(reduction)
@@ -121,7 +97,7 @@ class PuMerConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Also writes the file with which the Auto classes load the model without `import pumer_hf`."""
         # Always anew: a config that came from a repository with `auto_map` would else be saved without the file.
-        self.auto_map = remote_code.auto_map(type(self).__name__.removesuffix("Config"), self.architectures)
+        self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
         remote_code.write_remote_code(save_directory)
         super().save_pretrained(save_directory, **kwargs)
 

@@ -18,7 +18,8 @@ from transformers import (
 
 from pumer_hf import Encoder, EncodingRecord, PuMerMeterProcessor, convert_checkpoint
 from pumer_hf.encoding import saved_record
-from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
+from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 

@@ -14,7 +14,8 @@ from PIL import Image
 from pumer_hf import PuMerCard
 from pumer_hf.cli import main
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
+from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 from pumer_hf.recipes.cards import command_flags
 
 TASKS = {

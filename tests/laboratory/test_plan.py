@@ -14,7 +14,7 @@ from laboratory.methods import (
 from laboratory.plan import DATA_SETS, SEEDS, SETTINGS, SPEEDS, Cell, work_list
 from laboratory.speeds import changed
 from pumer_hf.configuration import PuMerConfig
-from pumer_hf.recipes.cards import TASKS
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.reducers import METHODS as REDUCERS
 from pumer_hf.reducers import parse_reduction
 

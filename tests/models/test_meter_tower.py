@@ -288,9 +288,8 @@ def test_set_reduction_switches_it_and_a_ramp_scales_it():
 def test_retrieval_and_two_images_run():
     retrieval = METER.retrieval_class(meter_config(reduction=TOWER)).eval()
     inputs = meter_inputs()
-    text = retrieval.meter.encode_text(inputs["input_ids"], inputs["attention_mask"])
-    image, source = retrieval.meter.encode_image(inputs["pixel_values"])
-    scores = retrieval.score_encoded(text, inputs["attention_mask"], image, source)
+    texts = retrieval.encode_texts({name: inputs[name] for name in ("input_ids", "attention_mask")})
+    scores = retrieval.score(texts, retrieval.encode_images({"pixel_values": inputs["pixel_values"]}))
     torch.testing.assert_close(scores, retrieval(**inputs).logits[:, 0])
     two = METER.images_class(meter_config(reduction=TOWER, num_images=2, modality_type_vocab_size=3)).eval()
     inputs["pixel_values"] = torch.stack([inputs["pixel_values"]] * 2, dim=1)

@@ -36,7 +36,7 @@ def build(backbone, task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
     model, processor = build(backbone, task)
-    assert type(model).__name__ == f"PuMer{backbone.capitalize()}{task.head}"
+    assert type(model).__name__ == FAMILIES[backbone].heads[task.name].__name__
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     student = load_model(str(tmp_path), REDUCTION, task)
@@ -114,7 +114,7 @@ WRONG = {
     "no config": "has no config.json",
     "config cut short": "config.json",
     "another kind of model": "model_type='bert'",
-    "another head": "PuMerViltForImageAndTextRetrieval, but the task vqa needs .* ForQuestionAnswering",
+    "another head": "PuMerViltForImageAndTextRetrieval, but the task vqa needs .*ForQuestionAnswering",
 }
 
 

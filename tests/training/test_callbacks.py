@@ -13,7 +13,7 @@ from pumer_hf import (
     ReductionWarmupCallback,
     TokenReductionCallback,
 )
-from pumer_hf.bench.flops import count_flops
+from pumer_hf.flops import count_flops
 from pumer_hf.reducers import parse_reduction
 from pumer_hf.training.callbacks import EpochDrawsCallback
 

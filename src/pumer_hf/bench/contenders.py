@@ -1,36 +1,22 @@
 """The models of a benchmark. Weights and inputs may be random: what a forward costs depends on shapes alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch._inductor import config as inductor_config
-from transformers import (
-    PreTrainedModel,
-    ViltConfig,
-    ViltForImageAndTextRetrieval,
-    ViltForImagesAndTextClassification,
-    ViltForQuestionAnswering,
-    ViltModel,
-)
+from transformers import PreTrainedModel
 
 from ..encoding import checkpoint_record
-from ..models.encoders import vilt
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..models.families import family_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
-    vilt.PuMerViltModel: ViltModel,
-    vilt.PuMerViltForQuestionAnswering: ViltForQuestionAnswering,
-    vilt.PuMerViltForVisualEntailment: ViltForQuestionAnswering,  # the same head
-    vilt.PuMerViltForImageAndTextRetrieval: ViltForImageAndTextRetrieval,
-    vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
-}
-"""What transformers has of our models."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """As in `torch.set_float32_matmul_precision`."""
 COMPILATIONS = 64
@@ -134,12 +120,14 @@ def torch_settings(settings: Settings) -> Iterator[None]:
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, settings: Settings) -> Contender | None:
     """What transformers has of a model, as it comes: not compiled, and on a CPU in float32. None if it has nothing."""
-    stock_class = STOCK.get(type(model))
-    if stock_class is None:
+    name = family_of(model.config.model_type).stock_classes.get(type(model))
+    if name is None:
         return None
-    names = ViltConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
+    stock_class = getattr(transformers, name)
+    config_class = stock_class.config_class
+    names = config_class().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
     values: dict[str, Any] = {name: value for name, value in model.config.to_dict().items() if name in names}
-    stock = stock_class(ViltConfig(**values)).to(settings.device).eval()
+    stock = stock_class(config_class(**values)).to(settings.device).eval()
     if settings.device == "cuda":
         stock = stock.to(DTYPES[settings.dtype])
     return Contender(stock, stock, model, text_length)

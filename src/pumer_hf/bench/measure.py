@@ -7,12 +7,12 @@ import torch
 from tqdm.auto import tqdm
 
 from ..figures import duration, figure
+from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.reduction import reduces_tokens
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
-from .flops import count_flops
 from .profiles import REGIMES, activation_peaks, reduction_share
 from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds

@@ -14,15 +14,15 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from ..bench.flops import count_flops
 from ..bench.throughput import interleaved_times
+from ..data.tasks import task_of_model
 from ..explain.counts import LayerCounts, layer_counts
 from ..explain.panels import Panel
 from ..explain.pictures import strip, trace_panels
 from ..explain.prediction import encode, probabilities, scores_add_up
+from ..flops import count_flops
 from ..images import ImageSource, num_frames
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.heads import ClassifierHead
 from ..models.loading import load_checkpoint, unreduced_error
 from ..reducers import AnyReduction, ReductionConfig, Schedule
 from ..tokens import LayerTrace
@@ -95,7 +95,8 @@ class Asker:
             processor: of the checkpoint.
             teacher: an unreduced model for the same task, and its processor.
         """
-        if not isinstance(model, ClassifierHead):
+        task = task_of_model(model)
+        if task is None or task.page_examples is None:
             raise ValueError(
                 f"{type(model).__name__}: the page takes models for questions and for entailment; "
                 "`pumer-hf explain` takes all"

@@ -17,7 +17,7 @@ from transformers.utils import PushInProgress, logging
 from ..bench.cost import measure_size
 from ..bench.environment import environment
 from ..models.encoders.base import unwrapped
-from ..models.loading import task_of
+from ..models.families import family_of, task_of
 from .card import PuMerCard
 from .files import published_files
 from .push import clear_errors, push_folder
@@ -117,7 +117,7 @@ class HubTrainer(Trainer):
         config, source = model.config, model.name_or_path
         return PuMerCard(
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
-            backbone=config.model_type.removeprefix("pumer_"),
+            backbone=family_of(config.model_type).name,
             task=task_of(type(model).__name__),
             role="teacher" if config.reduction is None else "student",
             base_model=source or None,

@@ -11,9 +11,9 @@ from transformers import ProcessorMixin
 
 from ..data.scenes.digits import CELL_SIZE
 from ..data.vqa import VqaCollator, VqaDataArguments, drop_unknown, scene_questions
-from ..explain.maps import patch_size
 from ..inputs import Encoder, seen_part
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.families import patch_size
 from .alignment import region_from_attention, region_from_cells
 from .measuring import MeasuredBatch
 from .vqa_hat import read_map

@@ -64,6 +64,15 @@ class ReductionConfig:
                 f"but the model has layers 0 to {num_layers - 1} at site {self.site!r}"
             )
 
+    def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
+        """Raise `ValueError` if the method cannot be trained with such data or such a model.
+
+        Args:
+            image_saliency: whether the data have a map of what each text is about.
+            texts_match: whether each text of a batch is about its image.
+            all_patches: whether the model takes all patches of an image.
+        """
+
     def to_dict(self) -> dict[str, Any]:
         """The config as plain JSON types, `method` included. `site` and `layers` are left out if they say nothing."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -146,6 +155,8 @@ class TokenReducer(nn.Module, ABC):
     """Where it is from, as a link in Markdown."""
     uses_prior: ClassVar[bool] = False
     """Whether the model needs `image_saliency`."""
+    learns: ClassVar[bool] = False
+    """Whether the method has weights, which must be trained."""
     uses_attention: bool = False
 
     def __init__(self, config: ReductionConfig, width: int):

@@ -51,6 +51,12 @@ class TipReductionConfig(PruningConfig):
         for name in ("sparsity_weight", "contrastive_weight", "continuity_weight"):
             self._validate_weight(name)
 
+    def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
+        if self.contrastive_weight > 0 and not texts_match:
+            raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
+        if self.continuity_weight > 0 and not all_patches:
+            raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
+
 
 def new_pruner(kind: str, width: int, prune_ratio: float) -> nn.Module:
     """A token pruner (Appendix A.1): logits (..., 2) to keep and to prune from states (..., D), or from the attention

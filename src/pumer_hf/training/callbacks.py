@@ -8,8 +8,8 @@ from torch.utils.data import IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import has_length
 
-from ..bench.flops import count_flops
 from ..data.collator import Collator
+from ..flops import count_flops
 from ..models.encoders.base import unwrapped
 from ..models.reduction import reduction_of
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .base import PuMerPreTrainedModel
@@ -90,6 +90,8 @@ class Head(PuMerPreTrainedModel):
     """A model that reads the pooled output of a backbone. The backbone is its attribute `base_model_prefix`."""
 
     backbone_class: ClassVar[type[PuMerPreTrainedModel]]
+    auto_class: ClassVar[Any] = AutoModelForSequenceClassification
+    """The Auto class that loads a model with this head."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
@@ -219,6 +221,32 @@ class RetrievalHead(Head):
         candidates, number = to_candidates(inputs)
         outputs = self.base_model(**candidates, **asked)
         return self.rank_output(outputs.pooler_output).view(-1, number), fields_of_one(outputs)
+
+    def encode_texts(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute of texts what does not depend on the image, once for all images that they are scored with.
+
+        Without layers for the text alone there is nothing to compute.
+
+        Args:
+            texts: the inputs of `forward` that tell of a text, a row for each.
+
+        Returns:
+            What `score` takes.
+        """
+        return texts
+
+    def encode_images(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute of images what does not depend on the text; as [`encode_texts`]."""
+        return images
+
+    def score(self, texts: dict[str, Tensor], images: dict[str, Tensor]) -> Tensor:
+        """Scores float32 (B,) of texts and images, the first with the first and so on.
+
+        Args:
+            texts: from [`encode_texts`].
+            images: from [`encode_images`], as many.
+        """
+        return self(**texts, **images, return_dict=True).logits[:, 0]
 
 
 def num_images(model: PuMerPreTrainedModel) -> int:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPVisionModel, RobertaModel
+from transformers import AutoModelForVisualQuestionAnswering, CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
 from ....reducers import AnyReduction
@@ -291,6 +291,7 @@ class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):
     """METER with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
     backbone_class = PuMerMeterModel
+    auto_class = AutoModelForVisualQuestionAnswering
     criterion = staticmethod(soft_target_loss)
 
 
@@ -306,19 +307,17 @@ class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHea
 
     backbone_class = PuMerMeterModel
 
-    def score_encoded(
-        self, text_embeds: Tensor, attention_mask: Tensor, image_embeds: Tensor, image_source: Tensor | None = None
-    ) -> Tensor:
-        """Scores float32 (B,) of pairs of texts and images that were encoded before ([`PuMerMeterModel.encode_text`],
-        [`PuMerMeterModel.encode_image`]), which spares the towers where each text meets many images.
-        """
-        outputs = self.base_model(
-            text_embeds=text_embeds,
-            attention_mask=attention_mask,
-            image_embeds=image_embeds,
-            image_source=image_source,
-            return_dict=True,
-        )
+    def encode_texts(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run the text tower."""
+        return {"text_embeds": self.base_model.encode_text(**texts), "attention_mask": texts["attention_mask"]}
+
+    def encode_images(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Run the image tower."""
+        embeds, source = self.base_model.encode_image(images["pixel_values"])
+        return {"image_embeds": embeds, "image_source": source}
+
+    def score(self, texts: dict[str, Tensor], images: dict[str, Tensor]) -> Tensor:
+        outputs = self.base_model(**texts, **images, return_dict=True)
         return self.rank_output(outputs.pooler_output)[:, 0]
 
 

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForVisualQuestionAnswering
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
@@ -174,6 +175,7 @@ class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, ClassifierHead):
     """ViLT with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
     backbone_class = PuMerViltModel
+    auto_class = AutoModelForVisualQuestionAnswering
     criterion = staticmethod(soft_target_loss)
 
 

@@ -12,7 +12,7 @@ from pumer_hf import (
     PuMerViltModel,
     preset,
 )
-from pumer_hf.bench.flops import count_flops
+from pumer_hf.flops import count_flops
 
 
 def vilt_gflops(reduction):
