@@ -22,7 +22,7 @@ from transformers import set_seed
 
 from pumer_hf import DistillationTrainer
 from pumer_hf.bench.throughput import interleaved_times
-from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.data.vqa import VQA
 from pumer_hf.figures import duration
 from pumer_hf.folders import write_json
 from pumer_hf.recipes.build import build_teacher
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/distillation_step.json")
     args = parser.parse_args()
-    recipe = parse_recipe(VqaDataArguments, args.recipe, [])
+    recipe = parse_recipe(VQA, args.recipe, [])
     set_seed(recipe.training.seed)
     if recipe.training.device.type == "cpu":
         use_available_cores(recipe.training.world_size)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from pumer_hf import PuMerViltConfig, preset
-from pumer_hf.configuration import PRESETS
+from pumer_hf.models.families import FAMILIES
 
 PUMER = {
     "method": "pumer",
@@ -17,16 +17,16 @@ PUMER = {
 
 def test_presets_are_those_of_table_6():
     expected = {
-        ("vilt", "vqav2"): ([2, 5, 8], 0.1, 0.3, 0.2),
+        ("vilt", "vqa"): ([2, 5, 8], 0.1, 0.3, 0.2),
         ("vilt", "nlvr2"): ([2, 5, 8], 0.1, 0.3, 0.2),
         ("vilt", "snli_ve"): ([2, 4, 6, 8], 0.1, 0.3, 0.2),
         ("vilt", "retrieval"): ([2, 5, 8], 0.1, 0.3, 0.2),
-        ("meter", "vqav2"): ([0, 1, 2, 3], 0.2, 0.2, 0.2),
+        ("meter", "vqa"): ([0, 1, 2, 3], 0.2, 0.2, 0.2),
         ("meter", "nlvr2"): ([1, 2, 3], 0.3, 0.5, 0.2),
         ("meter", "snli_ve"): ([0, 1, 2, 3], 0.3, 0.5, 0.2),
         ("meter", "retrieval"): ([1, 2, 3], 0.2, 0.5, 0.2),
     }
-    assert set(PRESETS) == set(expected)
+    assert {(name, task) for name, family in FAMILIES.items() for task in family.presets} == set(expected)
     names = ("layers", "prune_ratio", "image_merge_ratio", "text_merge_ratio")
     for key, values in expected.items():
         assert preset(*key) == {
@@ -37,7 +37,7 @@ def test_presets_are_those_of_table_6():
 
 
 def test_an_unknown_preset_names_the_known_ones():
-    with pytest.raises(ValueError, match="backbone='vit', task='vqav2': .*vilt/vqav2"):
+    with pytest.raises(ValueError, match="backbone='vit', task='vqav2': .*vilt/vqa"):
         preset("vit", "vqav2")
 
 

@@ -15,7 +15,8 @@ from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_bert_tokenizer, build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
+from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 
 TEXTS = ["how many red circles are there?", "is it blue?"]
 
@@ -166,7 +167,7 @@ def test_pictures_that_are_broken_are_named_with_their_place(vqa, files, tmp_pat
 def test_keeping_the_shape_of_images(picture):
     model, processor = tiny("vilt")
     vqa = pipeline("pumer-vqa", model=model, processor=processor)
-    wide = Image.effect_noise((32, 16), 90).convert("RGB")
+    wide = noise(32, 16)
     assert vqa(wide, TEXTS[0], keep_aspect_ratio=True) != vqa(wide, TEXTS[0])
     square = picture.resize((16, 16))
     assert vqa(square, TEXTS[0], keep_aspect_ratio=True) == vqa(square, TEXTS[0])

@@ -6,21 +6,23 @@ from pathlib import Path
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import LABELS, ExportReport
 from pumer_hf.measures.report import ExplanationReport
+from pumer_hf.reducers import ReductionConfig, parse_reduction
 from pumer_hf.results import REGIMES, markdown_table
 
 from .paper import TABLES
 from .paper_tables import PaperReport, table_cells
 
-OLD_TOWER = "image_tower_merge_ratio"
-"""The field of older schedules that merges tokens in the image tower, too."""
-
 
 def report_name(report: BenchReport) -> str:
-    """The setting or the checkpoint of a report, and whether the image tower merges too."""
-    schedules = report.reduction if isinstance(report.reduction, list) else [report.reduction or {}]
-    towers = [f"`image_tower_merge_ratio` {one[OLD_TOWER]}" for one in schedules if OLD_TOWER in one]
-    towers += [f"`{one['method']}` in its image tower" for one in schedules if one.get("site") == "tower"]
-    return " with ".join([report.name, *towers])
+    """The setting or the checkpoint of a report, and what is reduced at other sites than `"layers"`."""
+    schedule = parse_reduction(report.reduction)
+    others = [part for part in (schedule.parts if schedule else ()) if part.site != "layers"]
+    return " with ".join([report.name, *(f"{part_text(part)} at site `{part.site}`" for part in others)])
+
+
+def part_text(part: ReductionConfig) -> str:
+    """One part of a schedule in short: its method and its ratios."""
+    return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.ratios)])
 
 
 def conditions_text(report: BenchReport) -> str:

@@ -14,9 +14,9 @@ from transformers import set_seed
 
 from pumer_hf.bench.cost import measure_cost, measure_size
 from pumer_hf.bench.throughput import compare_throughput
-from pumer_hf.explain.maps import patch_size
 from pumer_hf.hub.trainer import training_facts
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.models.families import patch_size
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.recipes.runner import evaluate, stage_arguments
 from pumer_hf.recipes.stages import train_stage

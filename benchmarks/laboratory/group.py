@@ -13,9 +13,9 @@ from transformers import ProcessorMixin, set_seed
 from pumer_hf.bench.cost import measure_size
 from pumer_hf.data.collator import Collator
 from pumer_hf.data.task import Task, TaskData
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
-from pumer_hf.recipes.cards import TASKS
 from pumer_hf.recipes.pretraining import pretrain
 from pumer_hf.recipes.recipe import Recipe, parse_recipe
 from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
@@ -61,7 +61,7 @@ class Study:
         if teacher is not None:
             flags += ["--teacher", teacher]
         path = self.recipes / backbone / data / "pumer.yaml"
-        return parse_recipe(TASKS[DATA_SETS[data]].arguments, path, [str(path), *flags])
+        return parse_recipe(TASKS[DATA_SETS[data]], path, [str(path), *flags])
 
 
 @dataclass(frozen=True)

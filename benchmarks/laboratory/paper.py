@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pumer_hf.configuration import preset
+from pumer_hf.models.families import preset
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Row:
     Args:
         label: the row by name.
         backbone: `"vilt"` or `"meter"`.
-        task: one of `TASKS`.
+        task: what the paper calls the task, an old name of ours.
         reduction: the schedule; None for none.
         image_size: side of the image in pixels.
         throughput: of the original model, times so much; None where the paper says nothing.

@@ -7,15 +7,6 @@ use.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    AutoModelForVisualQuestionAnswering,
-    AutoProcessor,
-    ViltProcessor,
-)
-
 from .models.encoders.meter import (
     PuMerMeterConfig,
     PuMerMeterForImageAndTextRetrieval,
@@ -33,15 +24,17 @@ from .models.encoders.vilt import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
+from .models.families import FAMILIES, register_family
 from .pipeline import PuMerVqaPipeline, register
 
 if TYPE_CHECKING:
-    from .configuration import PuMerConfig, preset
+    from .configuration import PuMerConfig
     from .convert import convert_checkpoint
     from .encoding import EncodingRecord
     from .hub.card import PuMerCard
     from .hub.push import push_folder
     from .inputs import Encoder, encode_example
+    from .models.families import preset
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -51,7 +44,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "PuMerConfig": "configuration",
-    "preset": "configuration",
+    "preset": "models.families",
     "convert_checkpoint": "convert",
     "Encoder": "inputs",
     "EncodingRecord": "encoding",
@@ -106,26 +99,6 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_LAZY])
 
 
-# `AutoModelForSequenceClassification` takes the head that the checkpoint names in `architectures`.
-_METER_HEADS = (
-    PuMerMeterForVisualEntailment,
-    PuMerMeterForImagesAndTextClassification,
-    PuMerMeterForImageAndTextRetrieval,
-)
-_VILT_HEADS = (
-    PuMerViltForVisualEntailment,
-    PuMerViltForImagesAndTextClassification,
-    PuMerViltForImageAndTextRetrieval,
-)
-
-for _config, _model, _answering, _heads, _processor in (
-    (PuMerMeterConfig, PuMerMeterModel, PuMerMeterForQuestionAnswering, _METER_HEADS, PuMerMeterProcessor),
-    (PuMerViltConfig, PuMerViltModel, PuMerViltForQuestionAnswering, _VILT_HEADS, ViltProcessor),
-):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    AutoModel.register(_config, _model, exist_ok=True)
-    AutoModelForVisualQuestionAnswering.register(_config, _answering, exist_ok=True)
-    AutoModelForSequenceClassification.register(_config, _heads, exist_ok=True)
-    AutoProcessor.register(_config, _processor, exist_ok=True)
-
+for _family in FAMILIES.values():
+    register_family(_family)
 register()

@@ -14,12 +14,10 @@ from transformers import AutoModelForVisualQuestionAnswering, Pipeline, Processo
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .folders import whole_folder
-from .hub.files import remove_stale_weights
-from .hub.push import clear_errors, push_folder
 from .inputs import Encoder, encode_example
+from .models.families import task_of
 
 TASK = "pumer-vqa"
-HEAD = "ForQuestionAnswering"
 OVERRIDES = ("max_text_length", "keep_aspect_ratio")
 """The fields of [`EncodingRecord`] that a call may set."""
 
@@ -41,9 +39,9 @@ class PuMerVqaPipeline(Pipeline):
     def __init__(self, model: Any, *args: Any, **kwargs: Any):
         super().__init__(model, *args, **kwargs)
         saved, head = (self.model.config.architectures or [None])[0], type(self.model).__name__
-        if not head.endswith(HEAD) or saved not in (None, head):
+        if task_of(head) != "vqa" or saved not in (None, head):
             raise ValueError(
-                f"{TASK} needs a model that answers questions (...{HEAD}), but "
+                f"{TASK} needs a model that answers questions (...ForQuestionAnswering), but "
                 f"{self.model.name_or_path or 'the model'} is a {saved or head}"
             )
         if self.processor is None:
@@ -161,6 +159,8 @@ class PuMerVqaPipeline(Pipeline):
         """
         if kwargs.get("push_to_hub"):
             raise ValueError("push_to_hub=True: call push_to_hub(repo_id) of the pipeline, which pushes both at once")
+        from .hub.files import remove_stale_weights  # `import pumer_hf` needs no code of the Hub
+
         with whole_folder(save_directory) as folder:
             self.model.save_pretrained(folder, **kwargs)
             self.encoder.save_pretrained(folder)
@@ -177,6 +177,8 @@ class PuMerVqaPipeline(Pipeline):
         Returns:
             The commit.
         """
+        from .hub.push import clear_errors, push_folder
+
         with clear_errors(repo_id):
             validate_repo_id(repo_id)
         with TemporaryDirectory() as parent:

@@ -4,7 +4,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .choices import BACKBONES, DEVICES, DTYPES, MATMUL_PRECISIONS, PAPER_TASKS, in_words
+from .choices import BACKBONES, DEVICES, DTYPES, MATMUL_PRECISIONS, TASKS, in_words
 from .command import RESULTS, SCHEDULE, Command, check_choice, schedule
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Bench(Command):
         what.add_argument(
             "--setting",
             metavar="BACKBONE/TASK",
-            help=f"a full-size model with random weights: {in_words(BACKBONES)} / {in_words(PAPER_TASKS)}",
+            help=f"a full-size model with random weights: {in_words(BACKBONES)} / {in_words(TASKS)}",
         )
         what.add_argument("--table", metavar="N", help=argparse.SUPPRESS)  # moved to benchmarks/paper.py
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)

@@ -1,12 +1,11 @@
 """What the flags choose from: the help needs no import for it, and a test compares it with the true tables."""
 
 BACKBONES = ("vilt", "meter")
-CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "ve", "retrieval")
+CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
 DEVICES = ("cpu", "cuda")
 DTYPES = ("float32", "bfloat16", "float16")
 KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
-PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
 TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
 
 

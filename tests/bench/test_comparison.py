@@ -67,8 +67,6 @@ def test_the_command_prints_a_table_and_no_json(tmp_path, capsys):
     assert "memory" not in report
     assert not any(line.startswith("peak MiB") for line in table)
     assert any(line.startswith("time at batch 1") for line in table)
-    pays = report["throughput"]["ratio"] >= 1 and report["latency"]["reduced"]["ratio"] >= 1
-    assert any("does not pay" in line for line in table) != pays
 
 
 def test_reduction_that_does_not_pay_is_said():
@@ -114,15 +112,15 @@ def test_a_setting_of_the_paper(monkeypatch, tmp_path):
 
     monkeypatch.setattr(run, "paper_model", small)
     output = tmp_path / "out.json"
-    bench_setting("vilt/vqav2", QUICK, output=output)
+    bench_setting("vilt/vqa", QUICK, output=output)
     report = json.loads(output.read_text())
-    assert (report["setting"], report["text_length"]) == ("vilt/vqav2", 32)
+    assert (report["setting"], report["text_length"]) == ("vilt/vqa", 32)
     assert report["reduction"]["layers"] == [2, 5, 8]
     bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9, output=output)
     other = json.loads(output.read_text())
     assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
-    with pytest.raises(ValueError, match="backbone='vilt', task='vqa': .*vilt/vqav2"):
-        bench_setting("vilt/vqa", QUICK)
+    with pytest.raises(ValueError, match="backbone='vilt', task='vq': .*vilt/vqa"):
+        bench_setting("vilt/vq", QUICK)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, in torch 2.13

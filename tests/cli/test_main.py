@@ -49,7 +49,7 @@ def test_convert(as_file, released, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--task", "ve"], "task='ve': "),
+        (["--task", "ve"], "task='snli_ve': "),
         (["--config", "{"], "--config='{': "),
         (["--config", "nowhere.json"], "nowhere.json"),
         (["--processor", "no/such"], "processor='no/such'"),

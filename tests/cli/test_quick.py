@@ -10,11 +10,9 @@ from pathlib import Path
 import pytest
 
 from pumer_hf.bench.contenders import DTYPES, MATMUL_PRECISIONS
-from pumer_hf.bench.full_size import TASKS as SETTING_TASKS
-from pumer_hf.convert.keys import LAYOUTS
-from pumer_hf.convert.tasks import TASKS as CONVERT_TASKS
+from pumer_hf.convert.layouts import LAYOUTS
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.cards import TASKS
 from pumer_hf_cli import COMMANDS, choices, main
 
 CPU_SECONDS = 1.0
@@ -138,10 +136,9 @@ def test_choices_are_the_true_ones():
     assert tuple(FAMILIES) == choices.BACKBONES
     assert tuple(DTYPES) == choices.DTYPES
     assert choices.MATMUL_PRECISIONS == MATMUL_PRECISIONS
-    assert tuple(SETTING_TASKS) == choices.PAPER_TASKS
-    assert tuple(LAYOUTS) == choices.KINDS
-    assert choices.CONVERT_TASKS == CONVERT_TASKS
     assert tuple(TASKS) == choices.TASKS
+    assert tuple(LAYOUTS) == choices.KINDS
+    assert ("pretrain", *TASKS) == choices.CONVERT_TASKS
 
 
 def test_the_package_as_a_module():

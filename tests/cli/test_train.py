@@ -9,8 +9,8 @@ import pytest
 from tiny_tasks import CONFIGS
 
 from pumer_hf.cli import main
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.recipes import evaluation, runner
-from pumer_hf.recipes.cards import TASKS
 from pumer_hf.recipes.program import program_name, program_words
 
 

@@ -192,7 +192,7 @@ def test_the_kind_can_be_forced(tmp_path):
     ("arguments", "message"),
     [
         ({"task": "captioning"}, "task='captioning': .*pretrain, vqa"),
-        ({"task": "snli_ve"}, "task='ve': .*no head.*: vqa"),
+        ({"task": "snli_ve"}, "task='snli_ve': .*no head.*: vqa"),
         ({"image_size": 33}, "image_size=33.* multiple .* 8"),
         ({"config": {"co_attention": "parallel"}}, "config.co_attention .*PuMerViltConfig"),
         ({"config": {"hidden_size": 24, "num_attention_heads": 2}}, "wrong shape"),

@@ -10,7 +10,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import convert_checkpoint
 from pumer_hf.cli import main
-from pumer_hf.convert.keys import unwrapped
+from pumer_hf.convert.layouts import unwrapped
 from pumer_hf.models.loading import load_checkpoint_model
 
 ANSWERS = [f"answer {index}" for index in range(tiny.LABELS)]

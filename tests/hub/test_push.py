@@ -19,7 +19,7 @@ from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.release import PACKAGE, install_commands
 from pumer_hf.wheel import make_wheel
 

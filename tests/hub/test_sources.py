@@ -16,7 +16,7 @@ from pumer_hf.hub.card import PuMerCard
 from pumer_hf.hub.files import published_files
 from pumer_hf.hub.sources import is_hub_id, may_be_hub_id, public_name, public_words
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.recipes.cards import recipe_card
 from pumer_hf.recipes.recipe import parse_recipe
 from pumer_hf.results import PERCENT, Command, Environment, Evaluation, Report
@@ -95,7 +95,7 @@ def test_the_card_of_a_recipe_on_folders(absolute, here):
     data, teacher = (str(here / name) if absolute else name for name in ("my/data", "my/teacher"))
     flags = ["--dataset", data, "--teacher", teacher, "--output_dir", str(here / "out")]
     report = report_of("train_vqa.py", str(here / "r.yaml"), *flags)
-    recipe = parse_recipe(VQA.arguments, RECIPE, flags)
+    recipe = parse_recipe(VQA, RECIPE, flags)
     card = recipe_card(VQA, recipe, "student", report, name="mine", recipe_file=str(here / "r.yaml"))
     card.save(here / "card")
     text, facts = ((here / "card" / name).read_text() for name in ("README.md", "results.json"))
@@ -119,7 +119,7 @@ def test_the_card_of_a_recipe_on_folders(absolute, here):
 
 def test_the_card_of_a_recipe_on_ids(here):
     flags = ["--dataset", "user/data", "--teacher", "user/teacher"]
-    recipe = parse_recipe(VQA.arguments, RECIPE, flags)
+    recipe = parse_recipe(VQA, RECIPE, flags)
     report = report_of("train_vqa.py", *flags)
     text = recipe_card(VQA, recipe, "student", report, name="mine").render()
     data = ModelCard(text).data

@@ -8,7 +8,7 @@ from transformers import Trainer
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.hub.push import PushError
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
-from pumer_hf.recipes.build import build_roberta_tokenizer
+from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.training.timing import TimedCheckpointCallback
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")

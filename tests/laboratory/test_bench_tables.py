@@ -1,6 +1,7 @@
 from laboratory.bench_tables import bench_table, measures_table, onnx_table, paper_table
 from laboratory.paper import TABLES
 from laboratory.paper_tables import PaperReport
+from pumer_hf import preset
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
 from pumer_hf.measures.report import ExplanationReport
@@ -21,7 +22,7 @@ def first_cells(**changes):
 
 REPORT = {
     "setting": "vilt/vqav2",
-    "reduction": {"method": "pumer"},
+    "reduction": preset("vilt", "vqav2"),
     "text_length": 32,
     "device": "cpu",
     "dtype": {"unreduced": "float32", "stock": "float32", "reduced": "bfloat16"},
@@ -51,19 +52,14 @@ def test_a_row_of_a_benchmark():
 
 
 def test_a_row_of_a_benchmark_without_stock_latency_and_memory():
-    tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
+    tower = {**preset("meter", "vqav2"), "image_tower_merge_ratio": 0.08}
     less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
     less |= {"throughput": throughput_of(unreduced=1.0, reduced=1.8)}
     values = {name: value for name, value in REPORT.items() if name not in ("latency", "memory")} | less
     assert bench_table({"one": BenchReport.from_dict(values)}).splitlines()[2] == (
-        "| meter/vqav2 with `image_tower_merge_ratio` 0.08, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
+        "| meter/vqav2 with `tome` 0.08 at site `tower`, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
         "| Some GPU |"
     )
-
-
-def test_a_list_of_schedules_says_what_its_tower_does():
-    schedules = [{"method": "pumer", "site": "layers"}, {"method": "tome", "site": "tower", "merge_ratio": 0.1}]
-    assert first_cells(reduction=schedules) == "| vilt/vqav2 with `tome` in its image tower, bfloat16, compiled"
 
 
 def paper_report(number, rows):

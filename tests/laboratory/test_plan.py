@@ -14,7 +14,7 @@ from laboratory.methods import (
 from laboratory.plan import DATA_SETS, SEEDS, SIZES, SPEEDS, Cell, work_list
 from laboratory.speeds import changed
 from pumer_hf.configuration import PuMerConfig
-from pumer_hf.recipes.cards import TASKS
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.reducers import METHODS as REDUCERS
 from pumer_hf.reducers import parse_reduction
 
@@ -102,9 +102,9 @@ def test_schedules_are_complete_and_fit_the_models(method, backbone):
     for name, variant in ABLATIONS.get(method, {}).items() if backbone == "vilt" else ():
         own = base_schedule(method, backbone, variant)
         if not variant.schedule:
-            own = changed(checked, variant)
+            own = changed(checked.to_dict(), variant)
         parsed = parse_reduction(own)
-        parsed.validate_depth(DEPTHS[backbone])
+        parsed.at("layers").validate_depth(DEPTHS[backbone])
         assert variant.reduces_alike == (parsed == parse_reduction(schedule)), name
 
 

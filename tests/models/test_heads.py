@@ -57,9 +57,8 @@ def test_scores_of_different_candidates_do_not_tie_in_bfloat16(family):
 def test_encoded_pairs_are_scored_in_float32():
     model, inputs = model_and_inputs(FAMILIES["meter"], "retrieval_class")
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        text = model.meter.encode_text(inputs["input_ids"], inputs["attention_mask"])
-        image, source = model.meter.encode_image(inputs["pixel_values"])
-        scores = model.score_encoded(text, inputs["attention_mask"], image, source)
+        texts = model.encode_texts({name: inputs[name] for name in ("input_ids", "attention_mask")})
+        scores = model.score(texts, model.encode_images({"pixel_values": inputs["pixel_values"]}))
         assert scores.dtype == torch.float32
         assert torch.equal(scores, model(**inputs).logits[:, 0])
 

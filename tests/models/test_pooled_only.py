@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, NUM_TEXT, schedule
 
-from pumer_hf.bench.flops import count_flops
+from pumer_hf.flops import count_flops
 
 NUM_CLS = {"vilt": 1, "meter": 2}
 SMALL, EXTREME = schedule("pumer", "small"), schedule("pumer", "extreme")

@@ -1,4 +1,5 @@
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,13 +11,14 @@ ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
     ("release", "editable", "recipe_files"),
-    ("ops", "remote_code", "images", "folders", "reading", "wheel", "figures"),
+    ("ops", "flops", "remote_code", "images", "folders", "reading", "wheel", "figures"),
     ("tokens", "grounding", "encoding", "results"),
     ("reducers",),
     ("configuration",),
     ("models",),
     ("metrics", "inputs"),
-    ("data", "bench", "convert", "unread"),
+    ("data", "convert", "unread"),
+    ("bench",),
     ("explain", "export"),
     ("measures", "hub"),
     ("training", "demo", "pipeline"),
@@ -99,7 +101,7 @@ def test_ops_imports_torch_only():
             "def f():\n    import pumer_hf.training.losses",
             ["pumer_hf.training.losses"],
         ),
-        ("pumer_hf.bench.flops", "from ..data.vqa import VqaCollator", ["pumer_hf.data.vqa.VqaCollator"]),
+        ("pumer_hf.data.vqa", "from ..bench.cost import cost_report", ["pumer_hf.bench.cost.cost_report"]),
         ("pumer_hf.metrics.vqa", "from pumer_hf.data import vqa", ["pumer_hf.data.vqa"]),
         ("pumer_hf.metrics.vqa", "from pumer_hf import PuMerConfig", ["pumer_hf.PuMerConfig"]),
         ("pumer_hf.data.vqa", "from ..metrics.vqa import accuracy", []),
@@ -124,6 +126,15 @@ def test_importing_the_package_loads_no_training_code():
     run = [node for node in tree.body if not isinstance(node, ast.If)]  # not: if TYPE_CHECKING
     names = list(imported(ast.unparse(ast.Module(run, [])), "pumer_hf", is_package=True))
     assert {part_of(name) for name in names if name.startswith("pumer_hf.")} == {"models", "pipeline"}
+
+
+def test_importing_the_package_is_as_quick_as_transformers_is():
+    """What loads data, measures and pushes is loaded when it is used."""
+    code = "import sys, pumer_hf; print(*(name for name in sys.modules if name.startswith(('pumer_hf.', 'datasets'))))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    parts = {part_of(name) for name in result.stdout.split()}
+    assert {"models", "pipeline"} < parts
+    assert parts.isdisjoint({"", "data", "bench", "hub", "training", "recipes"})
 
 
 @pytest.mark.parametrize("path", sorted((ROOT.parent / COMMAND_LINE).glob("*.py")), ids=lambda path: path.stem)

@@ -36,12 +36,12 @@ def build(backbone, task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
     model, processor = build(backbone, task)
-    assert type(model).__name__ == f"PuMer{backbone.capitalize()}{task.head}"
+    assert type(model).__name__ == FAMILIES[backbone].heads[task.name].__name__
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     student = load_model(str(tmp_path), REDUCTION, task)
     assert type(student) is type(model)
-    assert student.reduction.layers == [0] or tuple(student.reduction.layers) == (0,)
+    assert student.reduction.at("layers").layers == (0,)
     if LABELS.get(task.name, True):
         args = ModelArguments(backbone=backbone, teacher=str(tmp_path))
         assert tuple(teacher_labels(args)) == LABELS.get(task.name, ("a", "b", "c"))
@@ -114,7 +114,7 @@ WRONG = {
     "no config": "has no config.json",
     "config cut short": "config.json",
     "another kind of model": "model_type='bert'",
-    "another head": "PuMerViltForImageAndTextRetrieval, but the task vqa needs .* ForQuestionAnswering",
+    "another head": "PuMerViltForImageAndTextRetrieval, but the task vqa needs .*ForQuestionAnswering",
 }
 
 

@@ -219,7 +219,7 @@ def test_retrieval_on_digit_scenes_is_evaluated(split, tmp_path):
 def test_digit_scenes_are_those_of_the_recipe_that_trains_on_them(task, tmp_path, evaluated):
     labels = {"nlvr2": ["False", "True"], "snli_ve": ["entailment", "neutral", "contradiction"]}.get(task.name, [])
     seen = evaluated(task, checkpoint(tmp_path / "model", task, labels), "--eval_scenes", "2")
-    block = read_blocks(SCRIPT.parent / "vilt" / f"digit_scenes_{task.name}" / "pumer.yaml", task.arguments)["data"]
+    block = read_blocks(SCRIPT.parent / "vilt" / f"digit_scenes_{task.name}" / "pumer.yaml", task)["data"]
     args = task.arguments(**{**block, "eval_scenes": 2, "train_scenes": 2})
     assert seen["rows"] == list(task.load(args, None).test)
 

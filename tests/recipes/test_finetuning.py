@@ -58,7 +58,7 @@ def test_a_recipe_comes_from_the_model_and_the_task(backbone, task, flag, checkp
         train_file=["train.jsonl"], validation_file=["validation.jsonl"], max_text_length=40
     )
     assert recipe.data == expected
-    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task].arguments)["training"]
+    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task])["training"]
     for name in RATES:
         assert getattr(recipe.training, name) == published.get(name, getattr(recipe.training, name)), name
     assert recipe.training.learning_rate == published["learning_rate"]
@@ -166,7 +166,7 @@ def test_own_data_alone_are_an_error_with_two_commands(backbone, task, data, che
     finetune, scratch = (shlex.split(line[line.index("accelerate launch") :]) for line in commands)
     assert finetune[:3] == scratch[:3] == ["accelerate", "launch", script]
     flag, source, *rest = finetune[3:]
-    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task].arguments)["model"]
+    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task])["model"]
     assert (flag, source) == ("--checkpoint", published["checkpoint"])
     assert rest == scratch[4:] == flags
     if data != ("--test-file=t.jsonl",):  # which is not enough by itself
@@ -191,7 +191,7 @@ def test_a_file_for_digit_scenes_does_not_train_on_own_data(backbone, task, data
     assert f"data.{data[0].lstrip('-').partition('=')[0]} is given" in first
     assert f"{path} is for digit scenes" in first
     finetune, scratch = (shlex.split(line[line.index("accelerate launch") :]) for line in commands)
-    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task].arguments)["model"]
+    published = read_blocks(RECIPES / backbone / PAPER[task] / "pumer.yaml", TASKS[task])["model"]
     assert finetune == ["accelerate", "launch", script, "--checkpoint", published["checkpoint"], *data]
     assert scratch == ["accelerate", "launch", script, f"recipes/{backbone}/own_data/scratch.yaml", *data]
 
@@ -236,7 +236,7 @@ def test_the_commands_of_the_example_are_for_its_files(checkpoint, monkeypatch):
 def test_a_recipe_file_that_is_named_is_taken_as_it_is(flags):
     path = str(RECIPES / "vilt" / "easy_vqa" / "pumer.yaml")
     recipe = recipe_of("vqa", path, *flags)
-    expected = parse_recipe(TASKS["vqa"].arguments, default_of("vqa"), [path, *flags])
+    expected = parse_recipe(TASKS["vqa"], default_of("vqa"), [path, *flags])
     assert (recipe.model, recipe.reduction, recipe.data) == (expected.model, expected.reduction, expected.data)
     assert recipe.training_values == expected.training_values
     assert fit_to_rows(recipe, Dataset.from_dict({"x": [0]})) is recipe
@@ -246,7 +246,7 @@ def test_a_recipe_file_that_is_named_is_taken_as_it_is(flags):
 @pytest.mark.parametrize("flags", [(), ("--checkpoint", "any/model"), ("--grid_size", "5")])
 def test_the_default_recipe_is_for_its_own_data(task, flags):
     recipe = recipe_of(task, *flags)
-    expected = parse_recipe(TASKS[task].arguments, default_of(task), list(flags))
+    expected = parse_recipe(TASKS[task], default_of(task), list(flags))
     assert (recipe.model, recipe.reduction, recipe.data) == (expected.model, expected.reduction, expected.data)
     assert recipe.training_values == expected.training_values
 

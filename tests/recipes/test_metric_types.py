@@ -103,6 +103,6 @@ def test_a_loss_goes_through_a_recipe_its_card_and_its_table(tmp_path, monkeypat
     ],
 )
 def test_the_best_checkpoint_follows_the_direction_of_its_metric(task, flags, metric, greater, tmp_path):
-    recipe = parse_recipe(task.arguments, RECIPE, ["--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
+    recipe = parse_recipe(task, RECIPE, ["--output_dir", str(tmp_path), "--use_cpu", "true", *flags])
     args = stage_arguments(task, recipe, "teacher")
     assert (args.metric_for_best_model, args.greater_is_better) == (metric, greater)

@@ -33,7 +33,7 @@ def recipe(tmp_path):
             "pretraining": '{"max_steps": 7, "learning_rate": 0.5}',
             **flags,
         }
-        return parse_recipe(SNLI_VE.arguments, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words_of(values))
+        return parse_recipe(SNLI_VE, ROOT / "recipes/vilt/digit_scenes_snli_ve/pumer.yaml", words_of(values))
 
     return make
 

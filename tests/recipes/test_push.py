@@ -10,7 +10,7 @@ import pytest
 from hub_server import HubServer
 from tiny_tasks import CONFIGS
 
-from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.recipes.recipe import parse_recipe
 from pumer_hf.recipes.runner import stage_arguments
@@ -88,7 +88,7 @@ def test_a_recipe_pushes_its_student_with_results(tmp_path):
 )
 def test_what_each_stage_pushes(flags, teacher, student):
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
-    recipe = parse_recipe(VqaDataArguments, DEFAULT, ["--output_dir", "outputs/run", *words])
+    recipe = parse_recipe(VQA, DEFAULT, ["--output_dir", "outputs/run", *words])
     for role, expected in (("teacher", teacher), ("student", student)):
         args = stage_arguments(VQA, recipe, role)
         assert (args.hub_model_id if args.push_to_hub else None) == expected

@@ -1,5 +1,6 @@
+import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -7,27 +8,27 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from pumer_hf import preset
-from pumer_hf.data.nlvr2 import Nlvr2DataArguments
-from pumer_hf.data.retrieval import RetrievalDataArguments
-from pumer_hf.data.snli_ve import SnliVeDataArguments
-from pumer_hf.data.vqa import VqaDataArguments
+from pumer_hf.data.nlvr2 import NLVR2
+from pumer_hf.data.retrieval import RETRIEVAL
+from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.images import DataError
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.recipe import exit_on_user_error, parse_recipe, read_blocks
+from pumer_hf.recipes.recipe import exit_on_user_error, parse_recipe, read_blocks, recipe_task
 from pumer_hf.reducers import parse_reduction
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-DATA_ARGUMENTS = {
-    "digit_scenes": VqaDataArguments,
-    "digit_scenes_nlvr2": Nlvr2DataArguments,
-    "digit_scenes_retrieval": RetrievalDataArguments,
-    "digit_scenes_snli_ve": SnliVeDataArguments,
-    "easy_vqa": VqaDataArguments,
-    "nlvr2": Nlvr2DataArguments,
-    "own_data": VqaDataArguments,
-    "retrieval": RetrievalDataArguments,
-    "snli_ve": SnliVeDataArguments,
-    "vqav2": VqaDataArguments,
+TASK_OF_FOLDER = {
+    "digit_scenes": VQA,
+    "digit_scenes_nlvr2": NLVR2,
+    "digit_scenes_retrieval": RETRIEVAL,
+    "digit_scenes_snli_ve": SNLI_VE,
+    "easy_vqa": VQA,
+    "nlvr2": NLVR2,
+    "own_data": VQA,
+    "retrieval": RETRIEVAL,
+    "snli_ve": SNLI_VE,
+    "vqav2": VQA,
 }  # by the folder of a recipe
 PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
 RECIPE_FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
@@ -67,7 +68,7 @@ def parse(recipe_file):
     """Parses the recipe above, or another one, with flags."""
 
     def parse(*flags, text=RECIPE):
-        return parse_recipe(VqaDataArguments, Path("default.yaml"), [recipe_file(text), *flags])
+        return parse_recipe(VQA, Path("default.yaml"), [recipe_file(text), *flags])
 
     return parse
 
@@ -115,15 +116,13 @@ def test_a_file_without_a_reduction_reduces_nothing(parse, text):
 
 def test_the_default_file_is_read_if_the_command_line_names_none(recipe_file):
     default = Path(recipe_file(RECIPE))
-    assert parse_recipe(VqaDataArguments, default, []).data.grid_size == 5
-    assert parse_recipe(VqaDataArguments, default, ["--num_digits", "4"]).data == VqaDataArguments(
-        grid_size=5, num_digits=4
-    )
+    assert parse_recipe(VQA, default, []).data.grid_size == 5
+    assert parse_recipe(VQA, default, ["--num_digits", "4"]).data == VqaDataArguments(grid_size=5, num_digits=4)
 
 
 def test_the_command_line_is_the_default_for_arguments(recipe_file, monkeypatch):
     monkeypatch.setattr("sys.argv", ["train_vqa.py", recipe_file(RECIPE), "--alpha", "0.75"])
-    recipe = parse_recipe(VqaDataArguments, Path("default.yaml"))
+    recipe = parse_recipe(VQA, Path("default.yaml"))
     assert (recipe.training.max_steps, recipe.training.alpha) == (40, 0.75)
 
 
@@ -134,10 +133,36 @@ def test_a_recipe_takes_the_data_block_of_another_task(recipe_file):
         num_negatives: int = field(default=15)
 
     path = recipe_file("data: {num_negatives: 3}")
-    assert parse_recipe(OtherArguments, Path("default.yaml"), [path]).data == OtherArguments(3)
-    assert "num_negatives" in read_blocks(Path(path), OtherArguments)["data"]
+    other = replace(VQA, arguments=OtherArguments)
+    assert parse_recipe(other, Path("default.yaml"), [path]).data == OtherArguments(3)
+    assert "num_negatives" in read_blocks(Path(path), other)["data"]
     with pytest.raises(ValueError, match="unknown key 'num_negatives' .*'data'"):
-        read_blocks(Path(path), VqaDataArguments)
+        read_blocks(Path(path), VQA)
+
+
+def test_a_recipe_of_another_task_is_refused(recipe_file):
+    path = Path(recipe_file("task: snli_ve\n\nmodel: {backbone: vilt}"))
+    assert recipe_task(path) is SNLI_VE
+    assert read_blocks(path, SNLI_VE)["model"] == {"backbone": "vilt"}
+    with pytest.raises(ValueError, match="task: snli_ve: .* for vqa"):
+        read_blocks(path, VQA)
+
+
+def test_a_recipe_without_a_task_is_for_any_command(recipe_file):
+    path = Path(recipe_file("model: {backbone: vilt}"))
+    assert read_blocks(path, VQA) == read_blocks(path, SNLI_VE)
+    with pytest.raises(ValueError, match=r"task: None: .*nlvr2"):
+        recipe_task(path)
+    path.write_text(f"# accelerate launch recipes/train_nlvr2.py\n{path.read_text()}")
+    assert recipe_task(path) is NLVR2  # as versions before named it
+
+
+@pytest.mark.parametrize("task", ["captions", 3])
+def test_an_unknown_task_is_refused(recipe_file, task):
+    path = Path(recipe_file(f"task: {task}"))
+    for read in (recipe_task, lambda path: read_blocks(path, VQA)):
+        with pytest.raises(ValueError, match=f"task: {task}: "):
+            read(path)
 
 
 @pytest.mark.parametrize(
@@ -175,16 +200,16 @@ def test_a_file_that_is_no_recipe_is_named(error_of, text):
 
 def test_a_missing_file_is_named():
     with pytest.raises(FileNotFoundError, match=r"nowhere\.yaml: .*no such recipe"):
-        parse_recipe(VqaDataArguments, Path("default.yaml"), ["nowhere.yaml"])
+        parse_recipe(VQA, Path("default.yaml"), ["nowhere.yaml"])
     with pytest.raises(FileNotFoundError, match=r"default\.yaml: .*no such recipe"):
-        parse_recipe(VqaDataArguments, Path("default.yaml"), ["--alpha", "1"])
+        parse_recipe(VQA, Path("default.yaml"), ["--alpha", "1"])
 
 
 def test_a_file_that_is_not_utf_8_is_named(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes("model: {checkpoint: là}".encode("latin-1"))
     with pytest.raises(ValueError, match=r"recipe\.yaml"):
-        parse_recipe(VqaDataArguments, Path("default.yaml"), [str(path)])
+        parse_recipe(VQA, Path("default.yaml"), [str(path)])
 
 
 # flags
@@ -280,7 +305,7 @@ def test_one_ratio_on_the_command_line_counts_for_all_layers(parse):
 
 def test_several_ratios_on_the_command_line_count_per_layer(parse):
     flags = ["--layers", "0", "2", "4", "--prune_ratio", "0.1", "0.2", "0.3", "--image_merge_ratio", "0.5"]
-    schedule = parse_reduction(parse(*flags).reduction)
+    schedule = parse(*flags).schedule.at("layers")
     assert schedule.layers == (0, 2, 4)
     assert [schedule.ratio("prune_ratio", layer) for layer in schedule.layers] == [0.1, 0.2, 0.3]
     assert [schedule.ratio("image_merge_ratio", layer) for layer in schedule.layers] == [0.5] * 3
@@ -291,6 +316,28 @@ def test_the_command_line_alone_can_describe_a_reduction(parse):
     flags = [part for name, ratio in ratios.items() for part in (f"--{name}", str(ratio))]
     reduction = parse("--method", "pumer", "--layers", "1", *flags, text="{}").reduction
     assert reduction == {"method": "pumer", "layers": [1], **ratios}
+
+
+def test_a_list_of_schedules_is_a_block_whose_part_at_the_layers_flags_change(parse):
+    pumer = {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.2, "text_merge_ratio": 0.3}
+    tower = {"method": "tome", "site": "tower", "merge_ratio": 0.25}
+    text = json.dumps({"reduction": [pumer, tower]})
+    recipe = parse(text=text)
+    assert recipe.reduction == [pumer, tower]
+    assert [part.site for part in recipe.schedule.parts] == ["tower", "layers"]
+    assert parse("--prune_ratio", "0.4", text=text).reduction == [{**pumer, "prune_ratio": 0.4}, tower]
+    assert parse("--method", "none", text=text).reduction is None
+    with pytest.raises(ValueError, match="--prune_ratio: no part of the block 'reduction' has the site 'layers'"):
+        parse("--prune_ratio", "0.4", text=json.dumps({"reduction": [tower]}))
+    with pytest.raises(ValueError, match="reduction.merge_ratio is not a field of method 'pumer'"):
+        parse("--merge_ratio", "0.4", text=text)
+
+
+def test_the_old_field_for_merging_in_the_tower_is_read(parse):
+    pumer = {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.2, "text_merge_ratio": 0.3}
+    recipe = parse("--layers", "2", text=json.dumps({"reduction": {**pumer, "image_tower_merge_ratio": 0.25}}))
+    assert recipe.schedule.at("tower").merge_ratio == 0.25
+    assert recipe.schedule.at("layers").layers == (2,)
 
 
 def test_method_none_switches_the_reduction_of_the_file_off(parse):
@@ -415,7 +462,7 @@ def test_an_error_of_the_program_keeps_its_traceback():
 
 def test_help_shows_every_flag_under_its_block(capsys):
     with pytest.raises(SystemExit) as error:
-        parse_recipe(VqaDataArguments, RECIPES / "vilt" / "digit_scenes" / "pumer.yaml", ["--help"])
+        parse_recipe(VQA, RECIPES / "vilt" / "digit_scenes" / "pumer.yaml", ["--help"])
     assert error.value.code == 0
     text = capsys.readouterr().out
     assert "pumer.yaml is used" in text
@@ -437,23 +484,25 @@ def test_there_are_recipes():
 @pytest.mark.parametrize("path", RECIPE_FILES, ids=str)
 def test_every_recipe_loads_and_says_what_its_path_says(path):
     backbone, task, _ = path.parts
-    recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
+    recipe = parse_recipe(TASK_OF_FOLDER[task], Path("default.yaml"), [str(RECIPES / path)])
     assert recipe.model.backbone == backbone
+    if task != "own_data":  # which is for all tasks
+        assert recipe_task(RECIPES / path) is TASK_OF_FOLDER[task]
     unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
-    schedule = recipe.reduction or {"method": unreduced}
-    name = schedule["method"] + ("_tower" if "image_tower_merge_ratio" in schedule else "")
+    schedule = recipe.schedule
+    name = unreduced if schedule is None else schedule.at("layers").method
+    name += "_tower" if schedule is not None and schedule.at("tower") else ""
     assert ("scratch" if task == "own_data" else name) == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = FAMILIES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
-        schedule = parse_reduction(recipe.reduction)
         assert config.reduction == (None if schedule is None else schedule.to_dict())
 
 
 @pytest.mark.parametrize("path", [path for path in RECIPE_FILES if path.parts[1] in PAPER_TASKS], ids=str)
 def test_recipes_of_the_paper_reduce_as_its_table_6_says(path):
     backbone, task, _ = path.parts
-    recipe = parse_recipe(DATA_ARGUMENTS[task], Path("default.yaml"), [str(RECIPES / path)])
+    recipe = parse_recipe(TASK_OF_FOLDER[task], Path("default.yaml"), [str(RECIPES / path)])
     if path.stem == "pumer":
         assert parse_reduction(recipe.reduction) == parse_reduction(preset(backbone, task))
     assert recipe.data.max_text_length == (32 if task == "vqav2" else 40)

@@ -14,10 +14,11 @@ from tiny import PUMER, meter_fields, vilt_fields
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL, RetrievalDataArguments, group_by_image
+from pumer_hf.data.scoring import evaluate_retrieval, score_all
 from pumer_hf.metrics.retrieval import recall_at_k
+from pumer_hf.models.encoders.heads import RetrievalHead
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
-from pumer_hf.recipes.retrieval import evaluate_retrieval, score_all_pairs
 
 SHARED = {"initializer_range": 0.4, "reduction": {**PUMER, "layers": [1]}}
 CONFIGS = {
@@ -43,7 +44,7 @@ def evaluations(folder):
         output_dir=folder, per_device_eval_batch_size=4, use_cpu=True, report_to="none", disable_tqdm=True
     )
     model, data, collator = prepare(RETRIEVAL, eval_scenes=7)
-    results = {"scores": score_all_pairs(args, model, data.test, collator).tolist()}
+    results = {"scores": score_all(args, model, data.test, collator).tolist()}
     model, data, collator = prepare(NLVR2, eval_scenes=5)
     results["nlvr2"] = evaluate(NLVR2, args, model, data, collator).to_dict()
     if args.process_index == 0:
@@ -70,10 +71,10 @@ def test_every_caption_is_scored_with_every_image(alone):
             assert scores[text, image] == pytest.approx(model.eval()(**pair).logits.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("tower_merge_ratio", [0.0, 0.25])
-def test_meter_encodes_each_caption_and_each_image_once(training_args, tower_merge_ratio):
+@pytest.mark.parametrize("tower", [[], [{"method": "tome", "site": "tower", "merge_ratio": 0.25}]])
+def test_meter_encodes_each_caption_and_each_image_once(training_args, tower):
     model, data, collator = prepare(RETRIEVAL, "meter", eval_scenes=3)
-    model.set_reduction({**PUMER, "layers": [1], "image_tower_merge_ratio": tower_merge_ratio})
+    model.set_reduction([{**PUMER, "layers": [1]}, *tower])
     encoded = {"text_model": 0, "vision_model": 0}
 
     def count(module, inputs, kwargs, output):
@@ -82,7 +83,7 @@ def test_meter_encodes_each_caption_and_each_image_once(training_args, tower_mer
 
     for name in encoded:
         getattr(model.meter, name).register_forward_hook(count, with_kwargs=True)
-    scores = score_all_pairs(training_args, model, data.test, collator)
+    scores = score_all(training_args, model, data.test, collator)
     assert scores.shape == (6, 3)
     assert encoded == {"text_model": 6, "vision_model": 3 + 1}  # one image more for the estimate of the cost
     for text, image in [(0, 0), (5, 1), (2, 2)]:
@@ -122,7 +123,7 @@ def test_the_cost_is_said_before_and_progress_is_shown(training_args, capsys):
     assert re.search(r", about [\d.]+ (ms|s|min)( \d+ s)? on 1 process\n", printed.out)
     assert "Scoring images" in printed.err
     assert (report["images"], report["captions"]) == (3, 6)
-    scores = score_all_pairs(training_args, model, data.test, collator)
+    scores = score_all(training_args, model, data.test, collator)
     assert {name: value for name, value in report.items() if "recall" in name} == recall_at_k(
         scores, [0, 0, 1, 1, 2, 2]
     )
@@ -138,11 +139,14 @@ class Oracle(torch.nn.Module):
             {tuple(collator.encoder.processor.tokenizer(text).input_ids) for text in row["captions"]} for row in rows
         ]
 
-    def forward(self, input_ids, attention_mask, pixel_values, **others):
+    encode_texts, encode_images = RetrievalHead.encode_texts, RetrievalHead.encode_images
+
+    def score(self, texts, images):
+        pixel_values = images["pixel_values"][:1]
+        ids_and_masks = zip(texts["input_ids"], texts["attention_mask"], strict=True)
         image = next(number for number, pixels in enumerate(self.shown) if torch.equal(pixels, pixel_values))
-        texts = [tuple(ids[mask.bool()].tolist()) for ids, mask in zip(input_ids[0], attention_mask[0], strict=True)]
-        scores = torch.tensor([[float(text in self.own[image]) for text in texts]])
-        return type("Output", (), {"logits": scores})
+        texts = [tuple(ids[mask.bool()].tolist()) for ids, mask in ids_and_masks]
+        return torch.tensor([float(text in self.own[image]) for text in texts])
 
 
 def test_recall_is_whole_where_the_model_knows(training_args):
@@ -176,7 +180,7 @@ def test_scores_under_bf16_do_not_tie(backbone, tmp_path):
     )
     args.disable_tqdm = True
     model, data, collator = prepare(RETRIEVAL, backbone, eval_scenes=12)
-    scores = score_all_pairs(args, model, data.test, collator)
+    scores = score_all(args, model, data.test, collator)
     assert scores.dtype == np.float32
     assert scores.shape == (24, 12)
     different = 12 * len({caption for captions in data.test["captions"] for caption in captions})

@@ -12,6 +12,7 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
+from pumer_hf.models.families import FAMILIES
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments
 from pumer_hf.recipes.run_plan import (
     checkpoint_words,
@@ -61,7 +62,7 @@ def test_each_task_and_family_has_a_plan(task, backbone, plan_of):
     plan = plan_of(TASKS[task], backbone, max_steps=7, teacher_training={"max_steps": 1500})
     names = ["model", "reduction", "pictures", "texts", "train", "validation", "test"]
     assert list(plan) == [*names, "teacher", "student", "checkpoints", "results"]
-    assert TASKS[task].head in plan["model"]
+    assert FAMILIES[backbone].heads[TASKS[task].head].__name__ in plan["model"]
     assert "pumer in layers [0, 2], prune_ratio=[0.1, 0.3]" in plan["reduction"]
     assert plan["pictures"] == "48 x 48 pixels: each picture becomes a square"
     assert ("labels" in plan["train"]) == (task != "retrieval")

@@ -22,7 +22,8 @@ from pumer_hf.data.scenes.digits import COLOURS
 from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, load_vqa
 from pumer_hf.inputs import Encoder
 from pumer_hf.metrics.vqa import accuracy
-from pumer_hf.recipes.build import build_bert_tokenizer, build_teacher, load_model
+from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
+from pumer_hf.recipes.build import build_teacher, load_model
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
 from pumer_hf.recipes.report import format_report
 from pumer_hf.recipes.stages import predict, train_stage

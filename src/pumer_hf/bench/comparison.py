@@ -59,7 +59,7 @@ def bench_setting(
     """Measure a full-size model of the paper with random weights, in the way of [`bench_checkpoint`].
 
     Args:
-        setting: backbone and task, such as `"vilt/vqav2"`.
+        setting: backbone and task, such as `"vilt/vqa"`.
         options: how to measure.
         reduction: another schedule than the paper's for this task.
         text_length: tokens per text; default: that of the paper's FLOPs.

@@ -1,36 +1,22 @@
 """The models of a benchmark. Weights and inputs may be random, since the cost of a forward depends on shapes alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch._inductor import config as inductor_config
-from transformers import (
-    PreTrainedModel,
-    ViltConfig,
-    ViltForImageAndTextRetrieval,
-    ViltForImagesAndTextClassification,
-    ViltForQuestionAnswering,
-    ViltModel,
-)
+from transformers import PreTrainedModel
 
 from ..encoding import checkpoint_record
-from ..models.encoders import vilt
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..models.families import family_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-STOCK: Mapping[type[PuMerPreTrainedModel], type[PreTrainedModel]] = {
-    vilt.PuMerViltModel: ViltModel,
-    vilt.PuMerViltForQuestionAnswering: ViltForQuestionAnswering,
-    vilt.PuMerViltForVisualEntailment: ViltForQuestionAnswering,  # the same head
-    vilt.PuMerViltForImageAndTextRetrieval: ViltForImageAndTextRetrieval,
-    vilt.PuMerViltForImagesAndTextClassification: ViltForImagesAndTextClassification,
-}
-"""For each of our models, the class in transformers that computes the same without reduction."""
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """The values that `torch.set_float32_matmul_precision` takes."""
 COMPILATIONS = 64
@@ -135,12 +121,14 @@ def torch_options(options: BenchOptions) -> Iterator[None]:
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender | None:
     """Return transformers' own model as a contender: not compiled, and on a CPU in float32. None if there is none."""
-    stock_class = STOCK.get(type(model))
-    if stock_class is None:
+    name = family_of(model.config.model_type).stock_classes.get(type(model))
+    if name is None:
         return None
-    names = ViltConfig().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
+    stock_class = getattr(transformers, name)
+    config_class = stock_class.config_class
+    names = config_class().to_dict().keys() - {"model_type", "architectures", "transformers_version"}
     values: dict[str, Any] = {name: value for name, value in model.config.to_dict().items() if name in names}
-    stock = stock_class(ViltConfig(**values)).to(options.device).eval()
+    stock = stock_class(config_class(**values)).to(options.device).eval()
     if options.device == "cuda":
         stock = stock.to(DTYPES[options.dtype])
     return Contender(stock, stock, model, text_length)
@@ -170,6 +158,6 @@ def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
     side = model.config.image_size
     pixels = torch.rand(*images, 3, side, side, generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
-    if model.reduction is not None and model.base_model.reducer.uses_prior:
+    if model.token_reduction.uses_prior:
         inputs["image_saliency"] = torch.rand(*images, side, side, generator=generator)
     return {name: value.to(model.device) for name, value in inputs.items()}

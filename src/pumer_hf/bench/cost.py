@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor
 
 from ..figures import figure
+from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..results import Cost, TokenCounts
-from .flops import count_flops
 from .throughput import compare_throughput
 
 

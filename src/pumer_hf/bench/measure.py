@@ -8,11 +8,12 @@ import torch
 from tqdm.auto import tqdm
 
 from ..figures import duration, figure
+from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reduces_tokens
 from ..results import REGIMES, Cost, Memory
 from .contenders import BenchOptions, Contender, torch_options
 from .cost import measure_size
-from .flops import count_flops
 from .profiles import activation_peaks, reduction_share
 from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
@@ -69,7 +70,9 @@ def measure_parts(
     sized = sizes({name: (one, examples[name]) for name, one in contenders.items()})
     progress.begin("reduction")
     shares = {
-        name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
+        name: reduction_share(one.eager, batches[name])
+        for name, one in contenders.items()
+        if reduces_tokens(one.eager)
     }
     memory = measure_memory(contenders, batches, progress) if options.memory else None
     return replace(sized, throughput=throughput, latency=latency, reduction_share=shares, memory=memory)
@@ -87,14 +90,9 @@ def measure_memory(
     return Memory(batch_size, **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES})
 
 
-def reduces(model: Any) -> bool:
-    """Return whether a model is one of ours and reduces tokens."""
-    return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
-
-
 def pools_only(model: Any) -> bool:
     """Return whether a model is one of ours and its last layer computes only what is pooled (`config.pooled_only`)."""
-    return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
+    return isinstance(model, PuMerPreTrainedModel) and model.pools_only
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> Cost:
@@ -133,7 +131,7 @@ def expected_of_all(
     seconds = expected_seconds(in_turn, warmup=1, seconds=options.seconds) + COUNTING * alone
     if options.latency:
         seconds += expected_seconds(alone, warmup=2, seconds=options.seconds / 2)
-    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
+    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces_tokens(one.eager))
     return seconds + (MEMORY * in_turn if options.memory else 0)
 
 

@@ -13,10 +13,11 @@ from ..configuration import PuMerConfig
 from ..encoding import QUESTION_LENGTH, TEXT_LENGTH, EncodingRecord
 from ..folders import whole_folder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.meter import PuMerMeterConfig
+from ..models.families import FAMILIES, Family
 from ..reading import read_json
-from .families import FAMILIES, METADATA, Family, resize_meter
-from .keys import LAYOUTS, Renamed, detect_kind, mismatch, unwrapped
+from .configs import METADATA
+from .keys import Renamed, mismatch
+from .layouts import LAYOUTS, detect_kind, unwrapped
 from .processors import ProcessorPlan, make_processor
 from .sources import Checkpoint, read_checkpoint
 from .tasks import choose_task, label_names, ordered_labels, parse_task
@@ -47,9 +48,9 @@ def convert_checkpoint(
         dest: the folder to make; it must not exist, or be empty.
         kind: `"original_vilt"`, `"original_meter"`, `"released_vilt"`, `"released_meter"` or `"stock_vilt"`; default:
             as the names of the weights tell.
-        task: `"vqa"`, `"nlvr2"`, `"ve"`, `"retrieval"`, or `"pretrain"` for the model without a head; default: that of
-            the head. A pretrained checkpoint also converts to `"retrieval"`, with a head from its image-text matching,
-            and to `"nlvr2"`, without a head but with the embedding of a second image.
+        task: `"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`, or `"pretrain"` for the model without a head; default:
+            that of the head. A pretrained checkpoint also converts to `"retrieval"`, with a head from its image-text
+            matching, and to `"nlvr2"`, without a head but with the embedding of a second image.
         image_size: side of the images in pixels; default: that of the checkpoint. Original and stock ViLT: of the
             shorter edge. METER's position embeddings are interpolated to it; ViLT does so at run time.
         processor: a processor or tokenizer, or the folder or Hub id of one; default: the tokenizer beside the
@@ -132,14 +133,14 @@ def build_config(
     overrides: Mapping[str, Any],
 ) -> PuMerConfig:
     """The config that the checkpoint tells, with the overrides of the user."""
-    values = family.values(renamed, checkpoint.config, task)
+    values = renamed.layout.config_values(renamed, checkpoint.config, task)
     refuse_unknown(overrides, values, family.config_class)
     values = merged(values, overrides)
     if "id2label" in values:
         names = ordered_labels(values["id2label"], "id2label")
         values["id2label"] = dict(enumerate(names))
         values["label2id"] = {name: index for index, name in enumerate(names)}
-    if renamed.layout.family == "meter" and image_size is not None:
+    if renamed.layout.resize is not None and image_size is not None:
         values["image_size"] = image_size
     for part in ("", "text_config", "vision_config"):
         heads = values.get(part, {}) if part else values
@@ -151,9 +152,8 @@ def build_config(
 
 def refuse_unknown(overrides: Mapping[str, Any], values: Mapping[str, Any], config_class: Any) -> None:
     """Raise `ValueError` if the user gives a field that neither the config class nor the checkpoint knows."""
-    parts = {"": config_class}
-    if config_class is PuMerMeterConfig:
-        parts |= {name: tower for name, tower in config_class.sub_configs.items() if name in overrides}
+    towers = {name: tower for name, tower in config_class.sub_configs.items() if name in overrides}
+    parts = {"": config_class, **towers}
     for part, owner in parts.items():
         given, own = (overrides[part], values[part]) if part else (overrides, values)
         if not isinstance(given, Mapping):
@@ -182,11 +182,11 @@ def build_model(
 ) -> PuMerPreTrainedModel:
     """Our model with the weights of the checkpoint, each of which has its place."""
     config = build_config(checkpoint, renamed, family, task, image_size, overrides)
-    if renamed.layout.family == "meter":
-        resize_meter(renamed, config)
+    if renamed.layout.resize is not None:
+        renamed.layout.resize(renamed, config)
     head = renamed.heads.get(task, {})
     with torch.device("meta"):
-        model = family.models[task if head else "pretrain"](config)
+        model = (family.model_for(task) if head else family.base_class)(config)
     prefix = f"{model.base_model_prefix}." if head else ""
     weights = {**{f"{prefix}{name}": value for name, value in renamed.backbone.items()}, **head}
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -211,20 +211,19 @@ def processor_plan(
     checkpoint: Checkpoint, renamed: Renamed, family: Family, task: str, image_size: int | None, config: Any
 ) -> ProcessorPlan:
     """What the checkpoint says about its processor."""
-    is_meter = renamed.layout.family == "meter"
-    patch_size = config.vision_config.patch_size if is_meter else config.patch_size
+    patch_size, _ = family.patch_size(config)
     side = image_size or config.image_size
     if side % patch_size:
         raise ValueError(f"image_size={side} is not a multiple of the patch size {patch_size}")
     return ProcessorPlan(
-        family=renamed.layout.family,
-        origin=renamed.layout.origin,
+        processor_class=family.processor_class,
+        image_processor=renamed.layout.image_processor,
         task=task,
         image_size=side,
         patch_size=patch_size,
         resized=image_size is not None,
         tokenizer=checkpoint.config.get("tokenizer") or family.tokenizer,
-        vocab_size=config.text_config.vocab_size if is_meter else config.vocab_size,
+        vocab_size=config.get_text_config().vocab_size,
         max_text_length=config.max_text_length,
         record=encoding_record(checkpoint, renamed, task, config.max_text_length),
         folder=checkpoint.folder,
@@ -249,7 +248,7 @@ def encoding_record(checkpoint: Checkpoint, renamed: Renamed, task: str, longest
         length = int(checkpoint.config.get("max_text_len", TEXT_LENGTH))
     elif origin == "released" and task == "vqa":
         length = QUESTION_LENGTH
-    keeps_shape = renamed.layout.family == "vilt" and origin != "released"
+    keeps_shape = origin != "released"  # unless the processor makes squares, as METER's does
     filter_name = "bilinear" if origin == "released" else "bicubic"
     return EncodingRecord(min(length, longest), keep_aspect_ratio=keeps_shape, resample=filter_name)
 

@@ -5,8 +5,9 @@ to three is a fused projection, whose rows are those of query, key and value.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -15,8 +16,8 @@ Table = Mapping[str, str | tuple[str, ...]]
 HEADS = {
     "vqa_classifier": "vqa",
     "nlvr2_classifier": "nlvr2",
-    "snli_classifier": "ve",
-    "ve_classifier": "ve",
+    "snli_classifier": "snli_ve",
+    "ve_classifier": "snli_ve",
     "rank_output": "retrieval",
 }
 """Heads of the original and the released checkpoints, and the task of each."""
@@ -118,13 +119,13 @@ _METER_CROSS = {
     },
 }
 
-_BERT_BUFFERS = ("text_embeddings.position_ids", "text_embeddings.token_type_ids")
-_ROBERTA_UNUSED = (
+BERT_BUFFERS = ("text_embeddings.position_ids", "text_embeddings.token_type_ids")
+ROBERTA_UNUSED = (
     "text_transformer.embeddings.position_ids",
     "text_transformer.embeddings.token_type_ids",
     "text_transformer.pooler.dense.*",
 )
-_CLIP_TEXT = ("vit_model.token_embedding.weight", "vit_model.positional_embedding", "vit_model.ln_final.*")
+CLIP_TEXT = ("vit_model.token_embedding.weight", "vit_model.positional_embedding", "vit_model.ln_final.*")
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Layout:
     """How the weights of one kind of checkpoint are named."""
 
     family: str
-    """`"vilt"` or `"meter"`."""
+    """The name of a family: `"vilt"` or `"meter"`."""
     origin: str
     """`"original"`, `"released"` (with the code of PuMer) or `"stock"` (saved by transformers, or by this library)."""
     prefix: str
@@ -145,104 +146,16 @@ class Layout:
     """How names begin, after the prefix, in this layout only."""
     heads: Mapping[str, str]
     """Heads to tasks."""
+    config_values: Callable[["Renamed", Mapping[str, Any], str], dict[str, Any]]
+    """Tells the fields of our config. Arguments: the weights, the config of the checkpoint, the task."""
+    image_processor: Callable[[Any], Any]
+    """Makes the image processor that the checkpoint was trained with, from a [`ProcessorPlan`]."""
+    resize: Callable[["Renamed", Any], None] | None = None
+    """Gives the weights the image size of our config; None: the model takes images of any size."""
 
     def without_prefix(self) -> "Layout":
         """The layout of a backbone that was saved without a head, and so without a prefix."""
         return replace(self, prefix="")
-
-
-LAYOUTS = {
-    "original_vilt": Layout(
-        family="vilt",
-        origin="original",
-        prefix="",
-        table=ORIGINAL_VILT,
-        dropped=(*_BERT_BUFFERS, "transformer.mask_token"),
-        signature="transformer.blocks.",
-        heads=HEADS,
-    ),
-    "original_meter": Layout(
-        family="meter",
-        origin="original",
-        prefix="",
-        table=meter_table("vit_model.visual."),
-        dropped=(*_ROBERTA_UNUSED, *_CLIP_TEXT),
-        signature="vit_model.visual.",
-        heads=HEADS,
-    ),
-    "released_vilt": Layout(
-        family="vilt",
-        origin="released",
-        prefix="vilt.",
-        table=ORIGINAL_VILT,
-        dropped=(*_BERT_BUFFERS, "transformer.mask_token"),
-        signature="transformer.blocks.",
-        heads=HEADS,
-    ),
-    "released_meter": Layout(
-        family="meter",
-        origin="released",
-        prefix="meter.",
-        table=meter_table("vit_model."),
-        dropped=_ROBERTA_UNUSED,
-        signature="vit_model.",
-        heads=HEADS,
-    ),
-    "stock_vilt": Layout(
-        family="vilt",
-        origin="stock",
-        prefix="vilt.",
-        table=identity(ORIGINAL_VILT),
-        dropped=tuple(f"embeddings.{name}" for name in _BERT_BUFFERS),
-        signature="embeddings.patch_embeddings.",
-        heads={CLASSIFIER: CLASSIFIER, "rank_output": "retrieval"},
-    ),
-}
-
-
-def detect_kind(names: list[str]) -> str:
-    """The kind of checkpoint, a key of [`LAYOUTS`], that has weights of these names."""
-    if any(name.startswith(("vit_model.layers.", "vit_model.patch_embed.")) for name in names):
-        raise ValueError(
-            "this is a METER with a Swin image tower (vit_model.layers...): only CLIP towers are supported"
-        )
-    for kind, layout in LAYOUTS.items():
-        if any(name.startswith(layout.prefix + layout.signature) for name in names):
-            return kind
-    if any(name.startswith("embeddings.patch_embeddings.") for name in names):
-        return "stock_vilt"
-    raise ValueError(
-        f"cannot tell what checkpoint this is: its names begin with {', '.join(names[:3])}. Known are "
-        f"{', '.join(LAYOUTS)}; choose one with kind="
-    )
-
-
-def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without what a wrapper of the model (DDP, `torch.compile`, a trainer) put before all of their names:
-    `module.`, `_orig_mod.`, `model.` or another one.
-
-    Raises:
-        ValueError: it is before some names only; the message names it.
-    """
-    by_prefix = sorted(LAYOUTS.values(), key=lambda layout: not layout.prefix)
-    starts = dict.fromkeys(
-        start for layout in by_prefix for start in (layout.prefix + layout.signature, layout.signature)
-    )
-    if any(name.startswith(tuple(starts)) for name in weights):
-        return dict(weights)
-    for start in starts:
-        known = next((name for name in weights if f".{start}" in name), None)
-        if known is None:
-            continue
-        wrapper = known[: known.index(f".{start}") + 1]
-        others = [name for name in weights if not name.startswith(wrapper)]
-        if others:
-            raise ValueError(
-                f"the weight {known} is under {wrapper!r}, but {others[0]} is not: give a file with the weights under "
-                f"{wrapper!r} alone"
-            )
-        return {name.removeprefix(wrapper): value for name, value in weights.items()}
-    return dict(weights)
 
 
 @dataclass(frozen=True)

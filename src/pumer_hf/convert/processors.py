@@ -1,5 +1,6 @@
 """Processors: the image processing that a checkpoint was trained with, and its tokenizer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     ProcessorMixin,
     ViltImageProcessorPil,
-    ViltProcessor,
     ViTImageProcessorPil,
 )
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD, PILImageResampling
@@ -21,7 +21,6 @@ from transformers.utils import logging
 
 from ..encoding import EncodingRecord, record_in, with_record
 from ..inputs import makes_squares
-from ..models.encoders.meter import PuMerMeterProcessor
 
 logger = logging.get_logger(__name__)
 
@@ -34,8 +33,9 @@ HALF = [0.5, 0.5, 0.5]
 class ProcessorPlan:
     """What a checkpoint says about its processor."""
 
-    family: str
-    origin: str
+    processor_class: type[ProcessorMixin]
+    image_processor: Callable[["ProcessorPlan"], Any]
+    """As of [`Layout`]."""
     task: str
     image_size: int
     """Pixels: the side of the square, or the shorter edge of what original and stock ViLT see."""
@@ -78,8 +78,7 @@ def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None
     if len(tokenizer) > plan.vocab_size:
         raise ValueError(f"the tokenizer knows {len(tokenizer)} tokens, but the checkpoint has {plan.vocab_size}")
     if not isinstance(processor, ProcessorMixin):
-        processor_class = PuMerMeterProcessor if plan.family == "meter" else ViltProcessor
-        processor = processor_class(image_processor(plan), tokenizer)
+        processor = plan.processor_class(plan.image_processor(plan), tokenizer)
     if record_in(processor) is not None:
         return processor
     keeps_shape = plan.record.keep_aspect_ratio and not makes_squares(processor)
@@ -121,28 +120,42 @@ def default_tokenizer(plan: ProcessorPlan) -> Any:
     return None
 
 
-def image_processor(plan: ProcessorPlan) -> Any:
-    """The image processing that a checkpoint was trained with.
+def vilt_image_processor(plan: ProcessorPlan) -> Any:
+    """The image processor of original ViLT, which keeps the aspect ratio: `image_size` is the shorter edge."""
+    size = {"shortest_edge": plan.image_size}
+    return ViltImageProcessorPil(size=size, size_divisor=plan.patch_size, image_mean=HALF, image_std=HALF)
 
-    Original and stock ViLT keep the aspect ratio (shorter edge `image_size`). Original METER cuts a square out of the
-    middle. The release of PuMer squeezes images into a square: METER as CLIP for VQA and retrieval, but in
-    its commands for visual entailment and NLVR2 with the mean, the deviation and the bilinear filter of ViLT.
-    """
-    square = {"height": plan.image_size, "width": plan.image_size}
-    if plan.family == "vilt":
-        if plan.origin == "released":
-            return ViTImageProcessorPil(size=square, image_mean=HALF, image_std=HALF, do_convert_rgb=True)
+
+def stock_image_processor(plan: ProcessorPlan) -> Any:
+    """The image processor of a stock ViLT: the one that its folder has a config for, else that of original ViLT."""
+    if not any((plan.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
         return vilt_image_processor(plan)
-    if plan.origin == "original":
-        return CLIPImageProcessorPil(
-            size={"shortest_edge": plan.image_size},
-            crop_size=square,
-            image_mean=list(OPENAI_CLIP_MEAN),
-            image_std=list(OPENAI_CLIP_STD),
-        )
-    like_clip = plan.task not in ("ve", "nlvr2")
+    resize = {"size": {"shortest_edge": plan.image_size}} if plan.resized else {}
+    return ViltImageProcessorPil.from_pretrained(plan.folder, **resize)
+
+
+def square_image_processor(plan: ProcessorPlan) -> Any:
+    """The image processor of released ViLT, which squeezes images into squares."""
+    return ViTImageProcessorPil(size=square(plan), image_mean=HALF, image_std=HALF, do_convert_rgb=True)
+
+
+def cropping_image_processor(plan: ProcessorPlan) -> Any:
+    """The image processor of original METER, which cuts a square out of the middle."""
     return CLIPImageProcessorPil(
-        size=square,
+        size={"shortest_edge": plan.image_size},
+        crop_size=square(plan),
+        image_mean=list(OPENAI_CLIP_MEAN),
+        image_std=list(OPENAI_CLIP_STD),
+    )
+
+
+def released_meter_image_processor(plan: ProcessorPlan) -> Any:
+    """The image processor of released METER, which squeezes images into squares: as CLIP does for VQA and retrieval,
+    but in its commands for visual entailment and NLVR2 with the mean, the deviation and the bilinear filter of ViLT.
+    """
+    like_clip = plan.task not in ("snli_ve", "nlvr2")
+    return CLIPImageProcessorPil(
+        size=square(plan),
         do_center_crop=False,
         resample=PILImageResampling.BICUBIC if like_clip else PILImageResampling.BILINEAR,
         image_mean=list(OPENAI_CLIP_MEAN) if like_clip else HALF,
@@ -150,10 +163,6 @@ def image_processor(plan: ProcessorPlan) -> Any:
     )
 
 
-def vilt_image_processor(plan: ProcessorPlan) -> Any:
-    """ViLT's own image processing; of a stock ViLT that has a config for it, that one."""
-    resize = {"size": {"shortest_edge": plan.image_size}}
-    names = ("processor_config.json", "preprocessor_config.json")
-    if plan.origin == "stock" and any((plan.folder / name).is_file() for name in names):
-        return ViltImageProcessorPil.from_pretrained(plan.folder, **(resize if plan.resized else {}))
-    return ViltImageProcessorPil(**resize, size_divisor=plan.patch_size, image_mean=HALF, image_std=HALF)
+def square(plan: ProcessorPlan) -> dict[str, int]:
+    """The size of a square image, as image processors take it."""
+    return {"height": plan.image_size, "width": plan.image_size}

@@ -6,16 +6,37 @@ from typing import Any
 SALIENCIES = {"mean_head": "mean_head", "mh": "mean_head", "first_head": "first_head", "fh": "first_head"}
 
 
-def released_reduction(config: Mapping[str, Any], family: str) -> dict[str, Any] | None:
-    """The schedule that a released checkpoint was trained with; None if it reduces nothing.
+def released_vilt_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schedule of a released ViLT, which counts its layers as we do; as [`released_reduction`]."""
+    schedule = released_reduction(config)
+    return None if schedule is None else {**schedule, "saliency": released_saliency(config)}
 
-    Released ViLT counts its layers as we do; released METER counts text and image layers of a pair, so that pair `p`
-    is `2 * p`. Both reduce only where they prune: without `prune_r` the merging ratios have no effect. METER ignores
-    `sim_method` and `merge_style`.
+
+def released_meter_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schedule of a released METER; as [`released_reduction`].
+
+    It counts the text and the image layer of a pair, so that our pair `p` is its `2 * p`. It ignores `sim_method` and
+    `merge_style`.
+    """
+    schedule = released_reduction(config)
+    if schedule is None:
+        return None
+    odd = [layer for layer in schedule["layers"] if layer % 2]
+    if odd:
+        raise ValueError(
+            f"reduce_layers={schedule['layers']}: METER counts its pairs 0, 2, 4, ..., so {odd} name none"
+        )
+    return {**schedule, "layers": [layer // 2 for layer in schedule["layers"]]}
+
+
+def released_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The schedule that a released checkpoint was trained with, on its own numbers of layers; None if it reduces
+    nothing.
+
+    A released model reduces only where it prunes: without `prune_r` the merging ratios have no effect.
 
     Args:
         config: the content of `config.json`.
-        family: `"vilt"` or `"meter"`.
 
     Raises:
         ValueError: the checkpoint reduces in a way that we do not have.
@@ -29,21 +50,13 @@ def released_reduction(config: Mapping[str, Any], family: str) -> dict[str, Any]
     prune_ratio = config.get("prune_r") or 0
     if not layers or prune_ratio == 0:
         return None
-    saliency = "mean_head"
-    if family == "vilt":
-        saliency = released_saliency(config)
-    else:
-        odd = [layer for layer in layers if layer % 2]
-        if odd:
-            raise ValueError(f"reduce_layers={layers}: METER counts its pairs 0, 2, 4, ..., so {odd} name none")
-        layers = [layer // 2 for layer in layers]
     return {
         "method": "pumer",
         "layers": layers,
         "prune_ratio": prune_ratio,
         "image_merge_ratio": merge_ratio,
         "text_merge_ratio": config.get("merge_text") or 0,
-        "saliency": saliency,
+        "saliency": "mean_head",
     }
 
 

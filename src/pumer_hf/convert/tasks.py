@@ -5,40 +5,27 @@ from typing import Any
 
 from torch import Tensor
 
+from ..models.families import FAMILIES, task_name, task_of
 from ..reading import read_json
 from .keys import CLASSIFIER, Renamed
 from .sources import Checkpoint
 
-TASKS = ("pretrain", "vqa", "nlvr2", "ve", "retrieval")
-ALIASES = {
-    "vqav2": "vqa",
-    "vqa2": "vqa",
-    "snli_ve": "ve",
-    "snli": "ve",
-    "irtr": "retrieval",
-    "flickr30k": "retrieval",
-    "coco": "retrieval",
-}
-ARCHITECTURES = {
-    "ForQuestionAnswering": "vqa",
-    "ForImagesAndTextClassification": "nlvr2",
-    "ForVisualEntailment": "ve",
-    "ForImageAndTextRetrieval": "retrieval",
-}
+PRETRAIN = "pretrain"
+"""In the place of a task: the model without a head."""
 LABEL_FILES = ("vqa2_label2ans.json", "vilt_label2ans.json", "label2ans.json", "vqa_dict.json")
 """The answers of VQA, by the names that PuMer and ViLT (`vqa_dict.json`) give their file."""
 # Both in METER's and in PuMer's data preparation.
-LABELS = {"nlvr2": ["False", "True"], "ve": ["contradiction", "neutral", "entailment"]}
+LABELS = {"nlvr2": ["False", "True"], "snli_ve": ["contradiction", "neutral", "entailment"]}
 
 
 def parse_task(task: str | None) -> str | None:
-    """The task that a name or an alias means."""
+    """The task that a name or an old name means."""
     if task is None:
         return None
-    name = ALIASES.get(task.lower(), task.lower())
-    if name not in TASKS:
-        raise ValueError(f"task={task!r}: choose one of {', '.join(TASKS)}")
-    return name
+    known = dict.fromkeys([PRETRAIN, *(head for family in FAMILIES.values() for head in family.heads)])
+    if task_name(task) not in known:
+        raise ValueError(f"task={task!r}: choose one of {', '.join(known)}")
+    return task_name(task)
 
 
 def choose_task(asked: str | None, renamed: Renamed, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
@@ -60,8 +47,8 @@ def choose_task(asked: str | None, renamed: Renamed, config: Mapping[str, Any], 
         renamed.heads[asked] = {f"rank_output.{name}": value[1:].clone() for name, value in matching.items()}
     found = ", ".join(renamed.heads) or "none"
     pretrained = not renamed.heads
-    if asked == "pretrain" or (pretrained and asked in (None, "nlvr2")):
-        return asked or "pretrain"
+    if asked == PRETRAIN or (pretrained and asked in (None, "nlvr2")):
+        return asked or PRETRAIN
     if asked is not None:
         if asked not in renamed.heads:
             raise ValueError(f"task={asked!r}: the checkpoint has no head for it; the heads it has: {found}")
@@ -75,12 +62,12 @@ def name_stock_head(asked: str | None, renamed: Renamed, config: Mapping[str, An
     """File the classifier of a stock ViLT under its task, which its config tells, or how wide it is."""
     head = renamed.heads.pop(CLASSIFIER)
     architectures = config.get("architectures") or [""]
-    known = [task for ending, task in ARCHITECTURES.items() if architectures[0].endswith(ending)]
+    known = task_of(architectures[0])
     first = head.get(f"{CLASSIFIER}.0.weight")
     pooled = renamed.shape("pooler.dense.weight")[0]
     images = 1 if first is None else first.shape[-1] // pooled
-    task = known[0] if known else "vqa" if images == 1 else "nlvr2"
-    if asked == "ve" and task == "vqa":
+    task = known or ("vqa" if images == 1 else "nlvr2")
+    if asked == "snli_ve" and task == "vqa":
         task = asked
     renamed.heads[task] = head
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ class Collator:
     Returns what [`Encoder`] makes of images and texts; `labels` if the rows have them; and `teacher_logits` float
     (B, C) if they have them.
     """
+
+    texts_match: ClassVar[bool] = True
+    """Whether each text is about its image; not so if most texts are wrong candidates."""
 
     encoder: Encoder
     labels: Sequence[str] = ()

@@ -16,7 +16,7 @@ from .collator import ClassCollator
 from .columns import image_of, text_of, truth
 from .files import image_in, json_field, json_text, read_objects, to_dataset
 from .scenes.statements import NLVR2_FEATURES, TRUTH, statement_scenes
-from .task import Metrics, Task, TaskData, check_rows, load_splits
+from .task import LOADED_EXAMPLE, Metrics, Task, TaskData, check_rows, load_splits
 
 FEATURES = NLVR2_FEATURES.copy()
 del FEATURES["kind"]
@@ -143,13 +143,23 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: Nlvr2DataArgument
 
 NLVR2 = Task(
     name="nlvr2",
-    head="ForImagesAndTextClassification",
+    title="judging statements about two images",
     arguments=Nlvr2DataArguments,
     load=load_nlvr2,
     collator=_collator,
-    metrics=nlvr2_metrics,
     texts=lambda dataset: dataset["sentence"][:],
-    baselines=class_baselines("sentence"),
     metric_types={"accuracy": PERCENT, "consistency": PERCENT},
+    paper_folder="nlvr2",
+    scenes_folder="digit_scenes_nlvr2",
+    head="nlvr2",
+    num_labels=2,
     model_config={"num_images": 2, "modality_type_vocab_size": 3},
+    activation="softmax",
+    metrics=nlvr2_metrics,
+    baselines=class_baselines("sentence"),
+    hub_type="visual-reasoning",
+    card_example=LOADED_EXAMPLE
+    + 'images = [Image.open("left.png"), Image.open("right.png")]\n'
+    + 'logits = model(**encode_example(model, processor, images, "both pictures show a dog")).logits\n'
+    + "print(model.config.id2label[logits.argmax().item()])",
 )

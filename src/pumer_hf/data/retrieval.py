@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from .columns import captions_of, image_of
 from .files import existing_files, image_in, json_field, json_object, read_objects, to_dataset
 from .scenes.statements import CAPTION_FEATURES as FEATURES
 from .scenes.statements import caption_scenes
-from .task import Metrics, Task, TaskData, check_rows, load_splits
+from .scoring import evaluate_retrieval
+from .task import LOADED_EXAMPLE, Metrics, Task, TaskData, check_rows, load_splits
 
 KARPATHY_SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test": ("test",)}
 
@@ -144,6 +145,8 @@ class RetrievalCollator(Collator):
     negatives that depend on the row alone. Without negatives each image has one caption, and there are no labels.
     """
 
+    texts_match: ClassVar[bool] = False
+
     captions: Sequence[Sequence[str]] = ()
     """The captions of each image that negatives may come from."""
     num_negatives: int = 15
@@ -221,12 +224,22 @@ def _texts(dataset: Dataset) -> list[str]:
 
 RETRIEVAL = Task(
     name="retrieval",
-    head="ForImageAndTextRetrieval",
+    title="image-text retrieval",
     arguments=RetrievalDataArguments,
     load=load_retrieval,
     collator=_collator,
-    metrics=ranking_metrics,
     texts=_texts,
+    paper_folder="retrieval",
+    scenes_folder="digit_scenes_retrieval",
+    head="retrieval",
+    activation=None,
+    metrics=ranking_metrics,
     baselines=lambda data: {},
     metric_types=dict.fromkeys(["accuracy", *RECALLS], PERCENT),
+    evaluate=evaluate_retrieval,
+    hub_type="image-text-retrieval",
+    card_example=LOADED_EXAMPLE
+    + 'for caption in ("a dog is running", "two people at a table"):\n'
+    + '    inputs = encode_example(model, processor, Image.open("picture.png"), caption)\n'
+    + "    print(caption, model(**inputs).logits.item())",
 )

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
+from ..images import open_image
 from .arguments import DataArguments
 from .classes import check_labels, class_baselines, class_metrics
 from .collator import ClassCollator
@@ -15,7 +17,7 @@ from .columns import class_name, image_of, text_of
 from .files import image_in, json_field, json_text, read_objects, to_dataset
 from .hub import log_unlabelled
 from .scenes.statements import ENTAILMENT, SNLI_VE_FEATURES, hypothesis_scenes
-from .task import Task, TaskData, load_splits
+from .task import LOADED_EXAMPLE, Task, TaskData, load_splits
 
 FEATURES = SNLI_VE_FEATURES.copy()
 del FEATURES["kind"]
@@ -116,13 +118,30 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArgumen
     return SnliVeCollator(args.encoder(processor), data.labels, augment)
 
 
+def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
+    """Digit scenes of the test split, each with a hypothesis."""
+    rows = hypothesis_scenes("test", num_scenes, grid_size=grid_size)
+    rows = rows.select(range(0, len(rows), 3))
+    return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]
+
+
 SNLI_VE = Task(
     name="snli_ve",
-    head="ForVisualEntailment",
+    title="visual entailment",
     arguments=SnliVeDataArguments,
     load=load_snli_ve,
     collator=_collator,
-    metrics=class_metrics,
     texts=lambda dataset: dataset["hypothesis"][:],
+    paper_folder="snli_ve",
+    scenes_folder="digit_scenes_snli_ve",
+    head="snli_ve",
+    num_labels=3,
+    activation="softmax",
+    metrics=class_metrics,
     baselines=class_baselines("hypothesis"),
+    hub_type="visual-entailment",
+    card_example=LOADED_EXAMPLE
+    + 'logits = model(**encode_example(model, processor, Image.open("picture.png"), "a dog is running")).logits\n'
+    + "print(model.config.id2label[logits.argmax().item()])",
+    page_examples=page_examples,
 )

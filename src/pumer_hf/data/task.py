@@ -1,11 +1,15 @@
-"""What a task is to a recipe, and how its splits are loaded. Each task is an instance in a file of its own."""
+"""What a task is, and how its splits are loaded. Each task is an instance of [`Task`] in a file of its own; `tasks.py`
+lists them.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from datasets import Dataset
+from PIL import Image as PILImage
 from transformers import EvalPrediction, ProcessorMixin
 
 from ..results import PERCENT, MetricType
@@ -36,32 +40,91 @@ class TaskData:
     """In VQA, for each split: how many of its rows have no answer among the labels. Those of training are left out."""
 
 
+class EvaluationArguments(Protocol):
+    """What an evaluation reads of the training arguments."""
+
+    per_device_eval_batch_size: int
+    disable_tqdm: bool | None
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def process_index(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    def autocast(self) -> torch.autocast: ...
+
+
+CARD_MODEL = "USER/MODEL"
+"""The id of the model in [`Task.card_example`]."""
+LOADED_EXAMPLE = f"""\
+from PIL import Image
+from pumer_hf import encode_example  # also registers the models with the Auto classes
+from transformers import AutoModelForSequenceClassification, AutoProcessor
+
+model = AutoModelForSequenceClassification.from_pretrained("{CARD_MODEL}")
+processor = AutoProcessor.from_pretrained("{CARD_MODEL}")
+"""
+"""The beginning of the example of a card: it loads the model and its processor."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """A task: from its data to model inputs and a score."""
+    """A task: its data, its model, its score, and what cards and pages say about it."""
 
     name: str
-    head: str
-    """How the model classes end that have its head: `"ForQuestionAnswering"`."""
+    """The name in recipes, flags and file names: `"vqa"`."""
+    title: str
+    """What people call it, within a sentence: `"visual question answering"`."""
+
     arguments: type[DataArguments]
-    """The `data` block."""
+    """The `data` block of its recipes."""
     load: Callable[[Any, Sequence[str] | None], TaskData]
-    """From the block, and the labels of a model that exists already."""
+    """Loads the data. Arguments: the block, and the labels of a model that exists already."""
     collator: Callable[[ProcessorMixin, TaskData, Any, bool], Collator]
-    """From the processor, the data, the block, and whether it is for training."""
-    metrics: Callable[[Dataset, Sequence[str]], Metrics]
-    """`compute_metrics` of one dataset, given the labels. It may use the columns of the dataset: the predictions come
-    in the order of its rows ([`check_rows`])."""
+    """Makes the collator. Arguments: the processor, the data, the block, and whether it is for training."""
     texts: Callable[[Dataset], Sequence[str]]
     """All texts of a dataset, from which a model from scratch gets its vocabulary."""
+    paper_folder: str
+    """The folder of its recipes on the data of the paper."""
+    scenes_folder: str
+    """The folder of its recipes on digit scenes."""
+
+    head: str
+    """The head of its models, a key of [`Family.heads`]."""
+    activation: Literal["sigmoid", "softmax"] | None
+    """How logits become the probabilities of the labels. `"sigmoid"`: each label has one of its own; `"softmax"`: the
+    labels share one; None: the logits are scores, not labels."""
+
+    metrics: Callable[[Dataset, Sequence[str]], Metrics]
+    """Makes `compute_metrics` of one dataset, given the labels. It may use the columns of the dataset: the predictions
+    come in the order of its rows ([`check_rows`])."""
     baselines: Callable[[TaskData], dict[str, float]]
     """What is scored on the test data without looking at images, in the unit of the main metric."""
-    best_metric: str = "accuracy"
-    """The metric that decides which checkpoint is the best one; one of `metric_types`."""
+
+    hub_type: str
+    """The type of the task in the results of a card, as the Hub names it."""
+    card_example: str
+    """The Python code with which a card shows how to use the model `USER/MODEL`."""
+
+    num_labels: int | None = None
+    """How many labels the paper's data have; None: there are none."""
     metric_types: Mapping[str, MetricType] = field(default_factory=lambda: {"accuracy": PERCENT})
     """What each metric means that `metrics` gives or that a run reports: its unit and its direction."""
     model_config: Mapping[str, Any] = field(default_factory=dict)
-    """Config fields that the head needs."""
+    """Fields of the model's config that the head needs."""
+    best_metric: str = "accuracy"
+    """The metric by which the best checkpoint is chosen."""
+    evaluate: Callable[[EvaluationArguments, Any, Dataset, Any], dict[str, Any]] | None = None
+    """Evaluates a model on a dataset, given the collator. None: `metrics` of the logits of all rows."""
+    pipeline_tag: str | None = None
+    """The tag by which the Hub finds models of this task; None: it has no such tag."""
+    page_examples: Callable[[int, int], list[tuple[PILImage.Image, str]]] | None = None
+    """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: how many scenes, and the cells along each side of
+    one. None: the page does not take models of this task."""
 
     def __post_init__(self) -> None:
         if self.best_metric not in self.metric_types:

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from datasets import Dataset, Image
+from PIL import Image as PILImage
 from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin
 from transformers.utils import logging
 
 from ..encoding import QUESTION_LENGTH
+from ..images import open_image
 from ..metrics.vqa import AnswerVocabulary, answer_scores, consensus, language_baselines, normalize_answer, row_scores
 from ..metrics.vqa_accuracy import normalize, vqa_accuracy
 from ..results import PERCENT
@@ -21,7 +23,7 @@ from .collator import Collator
 from .columns import answers_of, image_of, text_of
 from .files import read_vqa_files
 from .scenes.digits import QUESTIONS, WEIGHTS, cell_box, digit_scenes
-from .task import Metrics, Task, TaskData, check_rows, load_splits
+from .task import CARD_MODEL, Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)
 
@@ -255,14 +257,34 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments,
     return VqaCollator(args.encoder(processor), data.labels, augment, args.image_saliency)
 
 
+def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
+    """Digit scenes of the test split, each with a question."""
+    rows = digit_scenes("test", num_scenes, questions_per_scene=1, grid_size=grid_size)
+    return [(open_image(row["image"]), row["question"]) for row in rows]
+
+
 VQA = Task(
     name="vqa",
-    head="ForQuestionAnswering",
+    title="visual question answering",
     arguments=VqaDataArguments,
     load=load_vqa,
     collator=_collator,
-    metrics=vqa_metrics,
     texts=lambda dataset: dataset["question"][:],
+    paper_folder="vqav2",
+    scenes_folder="digit_scenes",
+    head="vqa",
+    num_labels=3129,
+    activation="sigmoid",
+    metrics=vqa_metrics,
     baselines=lambda data: language_baselines(data.train, data.test, data.labels),
     metric_types={"accuracy": PERCENT, "vqa_accuracy": PERCENT},
+    hub_type="visual-question-answering",
+    pipeline_tag="visual-question-answering",
+    card_example=f"""\
+import pumer_hf  # registers models and pipeline
+from transformers import pipeline
+
+vqa = pipeline("pumer-vqa", model="{CARD_MODEL}")
+print(vqa(image="picture.png", question="what is in the picture?", top_k=5))""",
+    page_examples=page_examples,
 )

@@ -7,13 +7,11 @@ from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
 from ..data.files import find_image, json_field, read_objects
-from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS, digit_scenes
-from ..data.scenes.statements import hypothesis_scenes
-from ..explain.maps import patch_size
+from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS
+from ..data.tasks import task_of_model
 from ..images import open_image
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.meter import PuMerMeterForVisualEntailment
-from ..models.encoders.vilt import PuMerViltForVisualEntailment
+from ..models.families import patch_size
 
 DIGIT_SCENES = "digit-scenes"
 FILE = "examples.jsonl"
@@ -48,13 +46,10 @@ def knows_only_digit_scenes(model: PuMerPreTrainedModel, processor: ProcessorMix
 
 def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
     """Digit scenes of the test split, in the size that the model was trained on."""
-    grid_size = model.config.image_size // CELL_SIZE
-    if isinstance(model, (PuMerViltForVisualEntailment, PuMerMeterForVisualEntailment)):
-        rows = hypothesis_scenes("test", NUM_EXAMPLES, grid_size=grid_size)
-        rows = rows.select(range(0, len(rows), 3))
-        return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]
-    rows = digit_scenes("test", NUM_EXAMPLES, questions_per_scene=1, grid_size=grid_size)
-    return [(open_image(row["image"]), row["question"]) for row in rows]
+    task = task_of_model(model)
+    if task is None or task.page_examples is None:
+        return []
+    return task.page_examples(NUM_EXAMPLES, model.config.image_size // CELL_SIZE)
 
 
 def read_examples(folder: Path) -> list[Example]:

@@ -7,12 +7,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..configuration import PuMerConfig
-from ..models.encoders.meter import PuMerMeterConfig
 from ..models.encoders.vilt.embeddings import even_sample
+from ..models.families import patch_size
 from ..tokens import LayerTrace
 
 NUM_PREFIX_TOKENS = 1
-"""Image tokens before the patches, in both families: the image [CLS]."""
+"""Image tokens before the patches, in all families: the image [CLS]."""
 
 
 def token_map(
@@ -63,12 +63,6 @@ def merged_words(trace: LayerTrace, words: Sequence[str], example: int = 0) -> l
     return groups
 
 
-def patch_size(config: PuMerConfig) -> tuple[int, int]:
-    """Height and width of a patch in pixels."""
-    size = config.vision_config.patch_size if isinstance(config, PuMerMeterConfig) else config.patch_size
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
 def real_patches(config: PuMerConfig, pixel_values: Tensor, pixel_mask: Tensor | None) -> Tensor:
     """Bool (rows, columns): the patches of one image's canvas, True for the image and False for padding.
 
@@ -85,16 +79,15 @@ def real_patches(config: PuMerConfig, pixel_values: Tensor, pixel_mask: Tensor |
 
 
 def patch_index(config: PuMerConfig, real: Tensor) -> Tensor:
-    """Long (P,): which patches of one image's canvas the model takes, in order; all, or with ViLT's
-    `config.max_image_length` an even sample of them.
+    """Long (P,): which patches of one image's canvas the model takes, in order; all, or an even sample of
+    `config.max_patches`.
 
     Args:
         config: of the model.
         real: bool (rows, columns), from [`real_patches`].
     """
     index = torch.arange(real.numel())
-    limit = -1 if isinstance(config, PuMerMeterConfig) else config.max_image_length
-    if 0 < limit < len(index):
-        sample, _ = even_sample(real.view(1, -1), limit)
+    if config.max_patches is not None and config.max_patches < len(index):
+        sample, _ = even_sample(real.view(1, -1), config.max_patches)
         return sample.flatten()
     return index

@@ -14,9 +14,10 @@ from transformers import ProcessorMixin
 from ..images import ImageSource
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..models.families import patch_size
 from ..tokens import LayerTrace
 from .counts import patches_sentence
-from .maps import merged_words, patch_index, patch_size, real_patches, token_map
+from .maps import merged_words, patch_index, real_patches, token_map
 from .panels import Panel, stack, tile
 from .prediction import encode, run, text_tokens
 

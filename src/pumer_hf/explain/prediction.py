@@ -7,11 +7,10 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from ..data.tasks import task_of_model
 from ..images import ImageSource
 from ..inputs import encode_example
-from ..models.encoders import meter, vilt
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.heads import RetrievalHead
 
 
 def encode(
@@ -43,18 +42,22 @@ def run(model: PuMerPreTrainedModel, inputs: dict[str, Tensor]) -> Any:
 
 
 def scores_add_up(model: PuMerPreTrainedModel) -> bool:
-    """Whether the probabilities of a head share one, as those of classes do; each answer to a question has its own."""
-    return not isinstance(model, (vilt.PuMerViltForQuestionAnswering, meter.PuMerMeterForQuestionAnswering))
+    """Whether the probabilities of the labels of a model sum to one, as those of classes do."""
+    task = task_of_model(model)
+    return task is not None and task.activation == "softmax"
 
 
 def probabilities(model: PuMerPreTrainedModel, logits: Tensor) -> dict[str, float]:
-    """What the head says of one example, `logits` float (num_labels,), most probable first.
+    """The probability of each label for one example, the highest first; none for a model whose logits are no labels
+    (retrieval).
 
-    Answers to questions each have their own probability of being right, classes share one. Empty for a model whose
-    labels have no meaning of their own (retrieval).
+    Args:
+        model: with a head.
+        logits: float (num_labels,), of the head.
     """
-    if isinstance(model, RetrievalHead):
+    task = task_of_model(model)
+    if task is None or task.activation is None:
         return {}
-    values = logits.float().softmax(dim=-1) if scores_add_up(model) else logits.float().sigmoid()
+    values = logits.float().softmax(dim=-1) if task.activation == "softmax" else logits.float().sigmoid()
     ranked = values.argsort(descending=True).tolist()
     return {model.config.id2label[index]: values[index].item() for index in ranked}

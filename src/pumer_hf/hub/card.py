@@ -14,25 +14,21 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..models.loading import task_of
+from ..data.task import CARD_MODEL, Task
+from ..data.tasks import TASKS
+from ..models.families import FAMILIES, family_of, task_of
 from ..reading import read_json, read_object
-from ..reducers import METHODS
+from ..reducers import METHODS, PlainSchedule, Schedule, TokenReducer, parse_reduction
 from ..release import install_commands, needs_wheel
 from ..results import Command, Evaluation, Report
 from .sources import is_hub_id, launch_command, may_be_hub_id, public_name, public_words, without_paths
 from .tables import results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
+PLACES = {"tower": "layers of its image encoder", "layers": "some layers"}
+"""What reduces tokens at a site, in words."""
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
-# Of each task: the Hub's task type, and what people call it.
-TASKS = {
-    "vqa": ("visual-question-answering", "visual question answering"),
-    "nlvr2": ("visual-reasoning", "judging statements about two images"),
-    "snli_ve": ("visual-entailment", "visual entailment"),
-    "retrieval": ("image-text-retrieval", "image-text retrieval"),
-}
-BACKBONES = {"vilt": "ViLT", "meter": "METER"}
 OLD_UNIT = "unit"
 """In cards that were written before reports said the units of their metrics: the unit of all."""
 MAX_NAME = 96
@@ -50,7 +46,7 @@ class PuMerCard:
     name: str
     """Name of the checkpoint, which heads the card."""
     backbone: str
-    """`"vilt"` or `"meter"`."""
+    """The name of its family: `"vilt"` or `"meter"`."""
     task: str | None = None
     """`"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`; None for a backbone without a head."""
     role: str = "student"
@@ -64,7 +60,7 @@ class PuMerCard:
     dataset: dict[str, Any] | None = None
     """`name`, and as known `id` (on the Hub, or a folder), `config`, `revision`, `split` (of the results), and other
     fields."""
-    reduction: dict[str, Any] | None = None
+    reduction: PlainSchedule | None = None
     """The schedule, as `config.reduction` holds it."""
     training: dict[str, Any] = field(default_factory=dict)
     """Training arguments."""
@@ -78,7 +74,7 @@ class PuMerCard:
     """What was measured, as a recipe's `results.json` holds it; an empty one for a model that has not been trained."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("backbone", BACKBONES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
+        for name, allowed in (("backbone", FAMILIES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {choices}")
@@ -109,16 +105,12 @@ class PuMerCard:
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
         """What the config of a saved model says; nothing is known about its training."""
         config = read_object(Path(folder) / "config.json")
-        backbone = str(config.get("model_type")).removeprefix("pumer_")
-        if backbone not in BACKBONES:
-            raise ValueError(
-                f"{folder}/config.json: model_type={config.get('model_type')!r} is neither ViLT nor METER"
-            )
+        family = family_of(config.get("model_type"), f"{folder}/config.json")
         architecture = (config.get("architectures") or [""])[0]
         reduction = config.get("reduction")
         return cls(
             name=Path(folder).resolve().name,
-            backbone=backbone,
+            backbone=family.name,
             task=task_of(architecture),
             role="teacher" if reduction is None else "student",
             reduction=reduction,
@@ -147,6 +139,11 @@ class PuMerCard:
         return {name: value for name, value in values.items() if value is not None and value != {}}
 
     @property
+    def schedule(self) -> Schedule | None:
+        """What `reduction` says, parsed."""
+        return parse_reduction(self.reduction)
+
+    @property
     def evaluation(self) -> Evaluation | None:
         """What the model itself scored; None if it has not been evaluated."""
         return self.report.evaluations.get(self.role)
@@ -155,6 +152,11 @@ class PuMerCard:
     def has_report(self) -> bool:
         """Whether anything is known of a run."""
         return self.report != Report()
+
+    @property
+    def task_row(self) -> Task | None:
+        """What is known about its task; None for a model without a head."""
+        return None if self.task is None else TASKS[self.task]
 
     @property
     def model_id(self) -> str:
@@ -182,10 +184,12 @@ class PuMerCard:
             card=shown,
             has_picture=has_picture,
             picture=PICTURE_NAME,
-            backbone_name=BACKBONES[shown.backbone],
-            task_text=TASKS[shown.task][1] if shown.task else None,
-            method=METHODS[shown.reduction["method"]] if shown.reduction else None,
-            reduction_json=json.dumps(shown.reduction, indent=2),
+            family_title=FAMILIES[shown.backbone].title,
+            task_title=self.task_row.title if self.task_row else None,
+            example=self.task_row.card_example.replace(CARD_MODEL, shown.model_id) if self.task_row else None,
+            methods=shown._methods(),
+            places=PLACES,
+            reduction_json=json.dumps(shown.schedule and shown.schedule.to_dict(), indent=2),
             results_table=results_table(shown.report, shown.role),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
@@ -209,27 +213,30 @@ class PuMerCard:
             base_model=base if is_hub_id(base) else None,
             datasets=[dataset_id] if dataset_id else None,
             metrics=names or None,
-            pipeline_tag=TASKS["vqa"][0] if self.task == "vqa" else None,
+            pipeline_tag=self.task_row.pipeline_tag if self.task_row else None,
             tags=[self.backbone, "pumer", *self._reduction_tags()],
             model_name=self.name if results else None,
             eval_results=results or None,
         )
 
+    def _methods(self) -> dict[str, type[TokenReducer]]:
+        """What reduces tokens, by site."""
+        return {part.site: METHODS[part.method] for part in (self.schedule.parts if self.schedule else ())}
+
     def _reduction_tags(self) -> list[str]:
         """What the method does to tokens, by the ratios that it has."""
-        ratios = METHODS[self.reduction["method"]].config_class.ratios if self.reduction else ()
+        ratios = [name for method in self._methods().values() for name in method.config_class.ratios]
         kinds = {"token-pruning": "prune", "token-merging": "merge"}
         return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
 
     def _eval_results(self) -> list[EvalResult]:
-        if self.task is None or not (self.dataset or {}).get("name") or self.evaluation is None:
+        dataset, task = self.dataset or {}, self.task_row
+        if task is None or not dataset.get("name") or self.evaluation is None:
             return []
-        dataset = self.dataset or {}
-        kind, text = TASKS[self.task]
         return [
             EvalResult(
-                task_type=kind,
-                task_name=text.capitalize(),
+                task_type=task.hub_type,
+                task_name=task.title.capitalize(),
                 dataset_type=dataset.get("id") or dataset_slug(dataset["name"]),
                 dataset_name=dataset["name"],
                 dataset_config=dataset.get("config"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import remote_code
+from ..models.families import FAMILIES, family_of
 from ..reading import check_model_files, read_json, read_object
 from ..release import PACKAGE, WHEELS, install_commands, needs_wheel, wrong_installs
 from ..wheel import make_wheel
@@ -156,7 +157,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     check_model_files(folder)
     config = read_object(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in FAMILIES:
+    if kind not in {family.config_class.model_type for family in FAMILIES.values()}:
         raise ValueError(f"{folder}/config.json: model_type={kind!r} is no PuMer model: `pumer-hf convert` makes one")
     if (folder / INDEX).is_file():
         weight_map = read_object(folder / INDEX)["weight_map"]
@@ -176,18 +177,15 @@ def check_folder(folder: Path) -> dict[str, Any]:
     return config
 
 
-FAMILIES = {"pumer_vilt": "PuMerVilt", "pumer_meter": "PuMerMeter"}
-"""`model_type` -> how the classes of the family begin."""
-
-
 def _with_auto_map(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
     """The configs of a folder that was saved before there was remote code, which point to it."""
-    config = config | {"auto_map": remote_code.auto_map(FAMILIES[config["model_type"]], config.get("architectures"))}
+    config_class = family_of(config["model_type"]).config_class.__name__
+    config = config | {"auto_map": remote_code.config_auto_map(config_class, config.get("architectures"))}
     made: dict[str, Path | bytes] = {"config.json": _json(config)}
     processor = read_json(folder / PROCESSOR)
-    if processor.get("processor_class") == "PuMerMeterProcessor":
-        reference = f"{remote_code.MODULE}.{processor['processor_class']}"
-        made[PROCESSOR] = _json(processor | {"auto_map": {"AutoProcessor": reference}})
+    auto_map = remote_code.auto_map([processor.get("processor_class")])
+    if auto_map:  # of a processor of our own
+        made[PROCESSOR] = _json(processor | {"auto_map": auto_map})
     return made
 
 

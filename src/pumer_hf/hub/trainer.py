@@ -17,7 +17,7 @@ from transformers.utils import PushInProgress, logging
 
 from ..bench.cost import measure_size
 from ..models.encoders.base import unwrapped
-from ..models.loading import task_of
+from ..models.families import family_of, task_of
 from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
 from .files import published_files
@@ -126,7 +126,7 @@ class HubTrainer(Trainer):
         config, source = model.config, model.name_or_path
         return PuMerCard(
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
-            backbone=config.model_type.removeprefix("pumer_"),
+            backbone=family_of(config.model_type).name,
             task=task_of(type(model).__name__),
             role="teacher" if config.reduction is None else "student",
             base_model=source or None,

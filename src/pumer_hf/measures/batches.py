@@ -11,9 +11,9 @@ from transformers import ProcessorMixin
 
 from ..data.scenes.digits import CELL_SIZE
 from ..data.vqa import VqaCollator, VqaDataArguments, drop_unknown, scene_questions
-from ..explain.maps import patch_size
 from ..inputs import Encoder, seen_part
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.families import patch_size
 from .alignment import region_from_attention, region_from_cells
 from .measuring import MeasuredBatch
 from .vqa_hat import read_map
@@ -98,8 +98,7 @@ def measured_batches(
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if "answers" in rows.column_names:
         rows = drop_unknown(rows, labels, "ignore", drop=False)  # such rows count as wrong
-    with_map = model.reduction is not None and model.base_model.reducer.uses_prior
-    collator = VqaCollator(Encoder.of(model, processor), labels, image_saliency=with_map)
+    collator = VqaCollator(Encoder.of(model, processor), labels, image_saliency=model.token_reduction.uses_prior)
     patch = patch_size(model.config)
 
     def batches() -> Iterator[MeasuredBatch]:

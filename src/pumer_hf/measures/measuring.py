@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..configuration import PuMerConfig
 from ..explain.maps import real_patches
@@ -15,10 +15,11 @@ from ..explain.prediction import run
 from ..metrics.vqa import example_scores
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..reducers import TokenReducer
 from ..results import PERCENT
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
-from .faithfulness import compared_reducers, faithfulness, reduced_by
+from .faithfulness import compared_reducers, faithfulness, own_reducer, reduced_by
 from .report import Explanations, LayerAlignment
 
 
@@ -57,11 +58,10 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
         raise ValueError(f"{type(model).__name__} takes several images: measure a model of one image")
     aligned: dict[int, list[Tensor]] = {}
     scores: dict[str, list[np.ndarray]] = {}
-    reducers: dict[str, nn.Module | None] | None = None
+    reducers: dict[str, TokenReducer | None] | None = None
     for batch in batches:
         if reducers is None:
-            own = {"reduced": model.base_model.reducer}
-            reducers = own if batch.labels is None else compared_reducers(model, seed)
+            reducers = compared_reducers(model, seed) if batch.labels is not None else {"reduced": own_reducer(model)}
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
@@ -76,7 +76,7 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
 def _measure(
     model: PuMerPreTrainedModel,
     batch: MeasuredBatch,
-    reducers: Mapping[str, nn.Module | None],
+    reducers: Mapping[str, TokenReducer | None],
     aligned: dict[int, list[Tensor]],
     scores: dict[str, list[np.ndarray]],
 ) -> None:
@@ -87,7 +87,7 @@ def _measure(
             outputs = run(model, inputs)
         if name == "reduced":
             real = real_of(model.config, inputs)
-            for trace in outputs.reduction:
+            for trace in model.token_reduction.traces(outputs):
                 aligned.setdefault(trace.layer, []).append(_per_annotator(trace, batch.regions, real))
         if batch.labels is not None:
             logits = outputs.logits.float().cpu().numpy()

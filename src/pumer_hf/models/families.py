@@ -1,42 +1,252 @@
-"""Both model families and their task heads, by name."""
+"""The table of the model families: a row for each, and the only place that lists them.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+`import pumer_hf` registers the rows of the table. [`register_family`] adds a family of another package.
+"""
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin, ViltConfig
+from transformers import ViltProcessor as StockViltProcessor
+
+from .. import remote_code
 from ..configuration import PuMerConfig
+from ..reducers import ReductionConfig
+from ..reducers.pumer import PuMerReductionConfig
 from .encoders import meter, vilt
 from .encoders.base import PuMerPreTrainedModel
+from .encoders.meter.processing import new_meter_processor
+from .encoders.vilt.embeddings import as_size
+from .encoders.vilt.processing import new_vilt_processor
 
 
 @dataclass(frozen=True)
 class Family:
-    """The classes of a backbone."""
+    """A model family: its classes, and what the rest of the package has to know about it.
 
+    The checkpoints of its authors are described in `convert.layouts`, a row for each format.
+    """
+
+    name: str
+    """The name in recipes, flags and file names: `"vilt"`."""
+    title: str
+    """What people call it: `"ViLT"`."""
     config_class: type[PuMerConfig]
     base_class: type[PuMerPreTrainedModel]
+    """The model without a head."""
     heads: Mapping[str, type[PuMerPreTrainedModel]]
-    """The models by the end of their names."""
+    """The model with each head, by the name of the task that the head is for. An Auto class of several heads takes the
+    first of them for a config that names none."""
+    processor_class: type[ProcessorMixin]
+    new_processor: Callable[[Any, Sequence[str], int, float, float], ProcessorMixin]
+    """Makes the processor of a model from scratch, and adapts the config to it. Arguments: the config, the texts that
+    the vocabulary is made from, tokens per text, and the mean and the standard deviation of the pixels."""
+    patch_size: Callable[[Any], tuple[int, int]]
+    """The height and the width of a patch in pixels, from a config."""
+    presets: Mapping[str, ReductionConfig]
+    """The schedule that the paper uses for each task (PuMer, Table 6)."""
+    tokenizer: str
+    """The tokenizer of its published checkpoints, by its id on the Hub."""
+    modality_types: str
+    """The name of the weights that tell text, image and further images apart, in the model without a head."""
+    stock_type: str | None = None
+    """The `model_type` of checkpoints of transformers' own classes that this family reads too."""
+    stock_classes: Mapping[type[PuMerPreTrainedModel], str] = field(default_factory=dict)
+    """What transformers has of our models: the names of its classes."""
+    adapter: type | None = None
+    """What reduces tokens in models of transformers' own classes. None: the classes of the family do it themselves."""
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Where its models can reduce tokens: in the `"layers"` in which text and image meet, in the image `"tower"`
+        before them.
+        """
+        return tuple(self.config_class().sites)
+
+    @property
+    def model_classes(self) -> dict[str, type[PuMerPreTrainedModel]]:
+        """The model classes by the names that a `config.json` may have in `architectures`: ours, and transformers' own
+        without our prefix.
+        """
+        ours = {model_class.__name__: model_class for model_class in (self.base_class, *self.heads.values())}
+        stock = {name.removeprefix("PuMer"): model_class for name, model_class in ours.items()}
+        return {**ours, **(stock if self.stock_type else {})}
+
+    def model_for(self, head: str) -> type[PuMerPreTrainedModel]:
+        """The model with a head, by the name of its task.
+
+        Raises:
+            ValueError: the family has no such head.
+        """
+        if head not in self.heads:
+            raise ValueError(f"{self.title} has no head for the task {head!r}: choose one of {', '.join(self.heads)}")
+        return self.heads[head]
 
 
-FAMILIES = {
+# PuMer, Table 6. METER's layers count the six pairs of cross-layers; the paper counts in steps of two (0, 2, 4, ...).
+FAMILIES: dict[str, Family] = {
     "vilt": Family(
-        vilt.PuMerViltConfig,
-        vilt.PuMerViltModel,
-        {
-            "ForQuestionAnswering": vilt.PuMerViltForQuestionAnswering,
-            "ForImagesAndTextClassification": vilt.PuMerViltForImagesAndTextClassification,
-            "ForVisualEntailment": vilt.PuMerViltForVisualEntailment,
-            "ForImageAndTextRetrieval": vilt.PuMerViltForImageAndTextRetrieval,
+        name="vilt",
+        title="ViLT",
+        config_class=vilt.PuMerViltConfig,
+        base_class=vilt.PuMerViltModel,
+        heads={
+            "vqa": vilt.PuMerViltForQuestionAnswering,
+            "snli_ve": vilt.PuMerViltForVisualEntailment,
+            "nlvr2": vilt.PuMerViltForImagesAndTextClassification,
+            "retrieval": vilt.PuMerViltForImageAndTextRetrieval,
+        },
+        processor_class=StockViltProcessor,
+        new_processor=new_vilt_processor,
+        patch_size=lambda config: as_size(config.patch_size),
+        presets={
+            "vqa": PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+            "nlvr2": PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+            "snli_ve": PuMerReductionConfig((2, 4, 6, 8), 0.1, 0.3, 0.2),
+            "retrieval": PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2),
+        },
+        tokenizer="bert-base-uncased",
+        modality_types="embeddings.token_type_embeddings.weight",
+        stock_type=ViltConfig.model_type,
+        stock_classes={
+            vilt.PuMerViltModel: "ViltModel",
+            vilt.PuMerViltForQuestionAnswering: "ViltForQuestionAnswering",
+            vilt.PuMerViltForVisualEntailment: "ViltForQuestionAnswering",  # the same head
+            vilt.PuMerViltForImagesAndTextClassification: "ViltForImagesAndTextClassification",
+            vilt.PuMerViltForImageAndTextRetrieval: "ViltForImageAndTextRetrieval",
         },
     ),
     "meter": Family(
-        meter.PuMerMeterConfig,
-        meter.PuMerMeterModel,
-        {
-            "ForQuestionAnswering": meter.PuMerMeterForQuestionAnswering,
-            "ForImagesAndTextClassification": meter.PuMerMeterForImagesAndTextClassification,
-            "ForVisualEntailment": meter.PuMerMeterForVisualEntailment,
-            "ForImageAndTextRetrieval": meter.PuMerMeterForImageAndTextRetrieval,
+        name="meter",
+        title="METER",
+        config_class=meter.PuMerMeterConfig,
+        base_class=meter.PuMerMeterModel,
+        heads={
+            "vqa": meter.PuMerMeterForQuestionAnswering,
+            "snli_ve": meter.PuMerMeterForVisualEntailment,
+            "nlvr2": meter.PuMerMeterForImagesAndTextClassification,
+            "retrieval": meter.PuMerMeterForImageAndTextRetrieval,
         },
+        processor_class=meter.PuMerMeterProcessor,
+        new_processor=new_meter_processor,
+        patch_size=lambda config: as_size(config.vision_config.patch_size),
+        presets={
+            "vqa": PuMerReductionConfig((0, 1, 2, 3), 0.2, 0.2, 0.2),
+            "nlvr2": PuMerReductionConfig((1, 2, 3), 0.3, 0.5, 0.2),
+            "snli_ve": PuMerReductionConfig((0, 1, 2, 3), 0.3, 0.5, 0.2),
+            "retrieval": PuMerReductionConfig((1, 2, 3), 0.2, 0.5, 0.2),
+        },
+        tokenizer="roberta-base",
+        modality_types="token_type_embeddings.weight",
     ),
 }
+
+OLD_TASK_NAMES = {
+    "vqav2": "vqa",
+    "vqa2": "vqa",
+    "ve": "snli_ve",
+    "snli": "snli_ve",
+    "irtr": "retrieval",
+    "flickr30k": "retrieval",
+    "coco": "retrieval",
+}
+"""Names of tasks in flags and files of earlier versions and of the authors of the models, with our names."""
+
+
+def register_family(family: Family) -> None:
+    """Add a family to the table, and its classes to transformers' Auto classes.
+
+    Raises:
+        ValueError: another family has the same name.
+    """
+    if FAMILIES.setdefault(family.name, family) is not family:
+        raise ValueError(f"family.name={family.name!r}: another family has this name, choose a new one")
+    config_class = family.config_class
+    AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, family.base_class, exist_ok=True)
+    AutoProcessor.register(config_class, family.processor_class, exist_ok=True)
+    by_auto_class: dict[Any, list[type[PreTrainedModel]]] = {}
+    for head in family.heads.values():
+        by_auto_class.setdefault(head.auto_class, []).append(head)
+    for auto_class, heads in by_auto_class.items():
+        auto_class.register(config_class, heads[0] if len(heads) == 1 else tuple(heads), exist_ok=True)
+    remote_code.AUTO_CLASSES |= auto_classes(family)
+
+
+def auto_classes(family: Family) -> dict[str, str]:
+    """The name of the Auto class that loads each class of a family, for the classes that this package has."""
+    found = {family.config_class: AutoConfig, family.base_class: AutoModel, family.processor_class: AutoProcessor}
+    found |= {head: head.auto_class for head in family.heads.values()}
+    own = __name__.partition(".")[0]
+    return {
+        loaded.__name__: auto_class.__name__
+        for loaded, auto_class in found.items()
+        if loaded.__module__.partition(".")[0] == own
+    }
+
+
+def find_family(model_type: Any) -> Family | None:
+    """The family whose models have this `model_type`, or that reads checkpoints with it; None if there is none."""
+    for family in FAMILIES.values():
+        if model_type in (family.config_class.model_type, family.stock_type) and model_type is not None:
+            return family
+    return None
+
+
+def family_of(model_type: Any, where: str = "config") -> Family:
+    """The family of a `model_type`, as [`find_family`].
+
+    Args:
+        model_type: as a config holds it.
+        where: what the config belongs to, for the message.
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    family = find_family(model_type)
+    if family is None:
+        titles = " nor ".join(one.title for one in FAMILIES.values())
+        raise ValueError(f"{where}: model_type={model_type!r} is neither {titles}")
+    return family
+
+
+def patch_size(config: Any) -> tuple[int, int]:
+    """The height and the width of a patch in pixels, in a model of any family."""
+    return family_of(config.model_type).patch_size(config)
+
+
+def task_name(name: str) -> str:
+    """The name of a task, from an old name of it too, in any case."""
+    return OLD_TASK_NAMES.get(name.lower(), name.lower())
+
+
+def task_of(architecture: str) -> str | None:
+    """The name of the task that a model class has the head for; None for a model without a head, or an unknown one.
+
+    Args:
+        architecture: the name of the class, ours or that of transformers.
+    """
+    for family in FAMILIES.values():
+        found = family.model_classes.get(architecture)
+        for task, head in family.heads.items():
+            if found is head:
+                return task
+    return None
+
+
+def preset(backbone: str, task: str) -> dict[str, Any]:
+    """The schedule that the paper uses for a family and a task (PuMer, Table 6), in the form that configs take.
+
+    Args:
+        backbone: the name of a family: `"vilt"` or `"meter"`.
+        task: `"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    presets = FAMILIES[backbone].presets if backbone in FAMILIES else {}
+    if task_name(task) not in presets:
+        known = ", ".join(f"{name}/{one}" for name, family in FAMILIES.items() for one in family.presets)
+        raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
+    return presets[task_name(task)].to_dict()

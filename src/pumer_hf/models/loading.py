@@ -13,47 +13,39 @@ from safetensors import SafetensorError
 from transformers import AutoProcessor, PreTrainedConfig, ProcessorMixin
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..configuration import PRESETS, PuMerConfig
+from ..configuration import PuMerConfig
 from ..encoding import completed
 from ..reading import check_model_files, one_line
-from .encoders import meter, vilt
 from .encoders.base import PuMerPreTrainedModel
+from .families import FAMILIES, family_of, task_of
 
 SAVED = "saved"
 """`reduction` of [`load_checkpoint`]: as the checkpoint says."""
-TASK_OF_HEAD = {
-    "ForQuestionAnswering": "vqa",
-    "ForImagesAndTextClassification": "nlvr2",
-    "ForVisualEntailment": "snli_ve",
-    "ForImageAndTextRetrieval": "retrieval",
-}
-"""How a model class ends -> the task."""
-
-
-def task_of(architecture: str) -> str | None:
-    """The task of a model class, by its name."""
-    return next((task for end, task in TASK_OF_HEAD.items() if architecture.endswith(end)), None)
 
 
 def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
     """The paper's schedule for a model of this family and head, on the layers that this one has ([`schedule_of`])."""
-    return schedule_of(model.config, task_of(type(model).__name__) or "vqa")
+    presets, task = family_of(model.config.model_type).presets, task_of(type(model).__name__)
+    return schedule_of(model.config, task if task is not None and task in presets else next(iter(presets)))
 
 
 def schedule_of(config: PuMerConfig, task: str) -> dict[str, Any]:
     """The paper's schedule for the family of a config and a task (`"vqa"`), on the layers that the model has.
 
     In a model of another depth than the family's default, the layers are those at the same part of the depth.
+
+    Raises:
+        ValueError: the paper has no schedule for this task.
     """
-    schedule = PRESETS[config.model_type.removeprefix("pumer_"), data_of_paper(task)]
+    family = family_of(config.model_type)
+    if task not in family.presets:
+        raise ValueError(
+            f"task={task!r}: {family.title} has presets for {', '.join(family.presets)} alone: give a schedule"
+        )
+    schedule = family.presets[task]
     depth, usual = config.num_reducible_layers, type(config)().num_reducible_layers
     layers = sorted({layer * depth // usual for layer in schedule.layers})
     return replace(schedule, layers=tuple(layers)).to_dict()
-
-
-def data_of_paper(task: str) -> str:
-    """What the paper, its presets and the folders of its recipes call the data of a task."""
-    return "vqav2" if task == "vqa" else task
 
 
 def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> ValueError:
@@ -98,7 +90,7 @@ def load_config(source: str) -> PuMerConfig:
 
 
 def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTrainedModel:
-    """A saved model of either family, with the head that it was saved with, in eval mode, on a GPU if there is one.
+    """A saved model of any family, with the head that it was saved with, in eval mode, on a GPU if there is one.
     Reads stock ViLT checkpoints too.
 
     Args:
@@ -205,11 +197,11 @@ def naming(name: str, source: str, part: str) -> Iterator[None]:
 def model_class(config: dict[str, Any], source: str) -> type[PuMerPreTrainedModel]:
     """The class for a checkpoint, from its `config.json`."""
     name = (config.get("architectures") or [""])[0]
-    for family in (vilt, meter):
-        found = getattr(family, name if name.startswith("PuMer") else f"PuMer{name}", None)
-        if isinstance(found, type) and issubclass(found, PuMerPreTrainedModel):
-            return found
+    for family in FAMILIES.values():
+        if name in family.model_classes:
+            return family.model_classes[name]
+    titles = " nor a ".join([one.title for one in FAMILIES.values() if one.stock_type] + ["PuMer"])
     raise ValueError(
-        f"{source!r}: architectures={config.get('architectures')} in its config.json is neither a ViLT nor a PuMer "
-        "model; `pumer-hf convert` reads older checkpoints"
+        f"{source!r}: architectures={config.get('architectures')} in its config.json is neither a {titles} model; "
+        "`pumer-hf convert` reads older checkpoints"
     )

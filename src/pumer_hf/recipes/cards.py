@@ -7,23 +7,17 @@ from typing import Any
 
 from ..data.arguments import DataArguments
 from ..data.collator import Collator
-from ..data.nlvr2 import NLVR2
-from ..data.retrieval import RETRIEVAL
-from ..data.snli_ve import SNLI_VE
 from ..data.task import Task
-from ..data.vqa import VQA
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.sources import is_hub_id, may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..reducers import parse_reduction
 from ..release import LICENSE
 from ..results import Report
-from .recipe import Recipe, parse_recipe
+from .recipe import Recipe, parse_recipe, recipe_task
 from .record import recorded
 
-TASKS: dict[str, Task] = {task.name: task for task in (VQA, NLVR2, SNLI_VE, RETRIEVAL)}
 DATASETS = {
     "dataset_flickr30k": "Flickr30k",
     "digit_scenes": "digit scenes",
@@ -49,7 +43,6 @@ def recipe_card(
         name: heads the card.
         recipe_file: path of the file, to be named in the card.
     """
-    schedule = parse_reduction(recipe.reduction)
     args = recipe.stage(role)
     source = recipe.model.teacher or recipe.model.checkpoint
     return PuMerCard(
@@ -61,7 +54,7 @@ def recipe_card(
         base_model=source,
         teacher=recipe.model.teacher if role == "student" else None,
         dataset=dataset_facts(recipe.data),
-        reduction=schedule.to_dict() if role == "student" and schedule else None,
+        reduction=recipe.schedule.to_dict() if role == "student" and recipe.schedule else None,
         training=training_facts(args),
         recipe=recipe_file,
         license=None if is_hub_id(source) or recipe.data.is_own else LICENSE,
@@ -112,7 +105,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     """The card of the student that a recipe file defines.
 
     Args:
-        path: the recipe; it names its script, `recipes/train_<task>.py`, in a comment.
+        path: the recipe, which names its task.
         results: `results.json` of its run; the flags of that run count. Without one, the card says that the model has
             not been trained.
         name: heads the card; default `<folder>_<backbone>`.
@@ -123,7 +116,7 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
     task = recipe_task(path)
     report = Report() if results is None else Report.load(results)
     command = report.environment.command
-    recipe = parse_recipe(task.arguments, path, [str(path), *(command.flags if command else ())])
+    recipe = parse_recipe(task, path, [str(path), *(command.flags if command else ())])
     if not recipe.has_student:
         raise ValueError(f"{path}: it has no reduction, so it trains no student")
     name = name or f"{path.parent.name}_{recipe.model.backbone}"
@@ -136,20 +129,6 @@ def recipe_launch(path: Path) -> str | None:
     """The command in the comment of a recipe file, with its launcher; None if it has none."""
     found = re.search(r"^# (accelerate launch .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else None
-
-
-def recipe_task(path: Path) -> Task:
-    """The task of a recipe file, which names its script, `recipes/train_<task>.py`, in a comment.
-
-    Raises:
-        ValueError, FileNotFoundError: there is no such file, or it names no script.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such recipe file")
-    script = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
-    if script is None or script[1] not in TASKS:
-        raise ValueError(f"{path}: a comment has to name its script, recipes/train_<task>.py")
-    return TASKS[script[1]]
 
 
 def write_recipe_cards(folder: Path, recipes: Path, results: Path | None = None) -> list[Path]:

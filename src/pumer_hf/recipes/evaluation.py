@@ -9,6 +9,7 @@ from typing import Any
 from ..data.arguments import DataArguments, only_split
 from ..data.files import read_vqa_questions
 from ..data.task import Task, TaskData
+from ..data.tasks import TASKS
 from ..data.vqa import VQA
 from ..encoding import checkpoint_record
 from ..folders import check_file, check_writable, write_json
@@ -16,7 +17,6 @@ from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from ..results import Environment, check_results_file
 from .build import load_model, load_processor, trained_backbone
-from .cards import TASKS
 from .finetuning import default_recipe, paper_recipe
 from .program import program_name
 from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
@@ -40,15 +40,15 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
         if args.questions and (task is not VQA or not args.submission):
             raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        data_class, default = only_split(task.arguments, args.split), default_recipe(task)
-        recipe = parse_recipe(data_class, default, [*([args.recipe] if args.recipe else []), *rest])
+        one_split, default = replace(task, arguments=only_split(task.arguments, args.split)), default_recipe(task)
+        recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *rest])
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
             if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
-                paper = read_blocks(paper_recipe(backbone, task), task.arguments)["training"]
+                paper = read_blocks(paper_recipe(backbone, task), task)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
-            recipe = parse_recipe(data_class, default, [*flags, *rest])
+            recipe = parse_recipe(one_split, default, [*flags, *rest])
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
         check_text_length(recipe.data.max_text_length, model)

@@ -18,7 +18,7 @@ from ..data.downloads import check_downloaded
 from ..data.task import Task
 from ..encoding import TEXT_LENGTH, EncodingRecord, checkpoint_record, saved_record
 from ..models.families import FAMILIES
-from ..models.loading import data_of_paper, naming, schedule_of
+from ..models.loading import naming, schedule_of
 from ..recipe_files import recipe_folder, recipe_name
 from .build import trained_backbone
 from .program import program_words
@@ -67,10 +67,10 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     named, flags = split_command(arguments)
     given = given_flags(flags)
     own = [name for name in OWN_DATA if name in given]
-    start = read_blocks(named or default, task.arguments)
+    start = read_blocks(named or default, task)
     if not own or (named is not None and not is_for_scenes(start["data"])):
-        return parse_recipe(task.arguments, default, arguments)
-    values, _ = parse_flags(start, task.arguments, flags, default)
+        return parse_recipe(task, default, arguments)
+    values, _ = parse_flags(start, task, flags, default)
     model = model_block(values)
     source = model.teacher or model.checkpoint
     if named is not None:
@@ -85,15 +85,13 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     path, blocks = finetuning_blocks(task, model, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
         blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
-    recipe = make_recipe(blocks, task.arguments, flags, default)
+    recipe = make_recipe(blocks, task, flags, default)
     if recipe.training.process_index == 0:
         print(f"No recipe file is named: the recipe is made from {source} and from {shown(path)}; flags override it.")
     return replace(recipe, fitted=tuple(name for name in FITTED if name not in given))
 
 
-def finetuning_blocks(
-    task: Task, model: ModelArguments, given: Collection[str]
-) -> tuple[Path, dict[str, dict[str, Any]]]:
+def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str]) -> tuple[Path, dict[str, Any]]:
     """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
 
     Args:
@@ -129,13 +127,12 @@ def given_flags(flags: Sequence[str]) -> set[str]:
 
 def default_recipe(task: Task) -> Path:
     """Return the file with the recipe of a task on digit scenes."""
-    data = "digit_scenes" if task.name == "vqa" else f"digit_scenes_{task.name}"
-    return recipe_folder() / "vilt" / data / "pumer.yaml"
+    return recipe_folder() / "vilt" / task.scenes_folder / "pumer.yaml"
 
 
 def paper_recipe(backbone: str, task: Task) -> Path:
     """Return the file with the paper's recipe for a family and a task."""
-    return recipe_folder() / backbone / data_of_paper(task.name) / "pumer.yaml"
+    return recipe_folder() / backbone / task.paper_folder / "pumer.yaml"
 
 
 def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
@@ -146,7 +143,7 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
         task: that the file is for.
         given: the flags of the command line, which the teacher's part of the block does not override.
     """
-    block = read_blocks(path, task.arguments)["training"]
+    block = read_blocks(path, task)["training"]
     block |= {"output_dir": f"outputs/own-data-{task.name}"}
     block |= {
         "teacher_training": {name: value for name, value in block["teacher_training"].items() if name not in given}
@@ -195,7 +192,7 @@ def other_command(reason: str, task: Task, model: ModelArguments, flags: Sequenc
             f"{reason}, so leave that file out; the recipe is then made from the model:\n"
             f"  {shlex.join([*command, *flags])}"
         )
-    checkpoint = read_blocks(paper_recipe(model.backbone, task), task.arguments)["model"]["checkpoint"]
+    checkpoint = read_blocks(paper_recipe(model.backbone, task), task)["model"]["checkpoint"]
     scratch = recipe_folder() / model.backbone / "own_data" / "scratch.yaml"
     return ValueError(
         f"{reason}, so choose one of two commands:\n"

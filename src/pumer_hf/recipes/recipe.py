@@ -1,13 +1,15 @@
-"""Recipes: a yaml file with the blocks `model`, `reduction`, `data` and `training`, and flags that override it."""
+"""Recipes: a yaml file with a `task` and the blocks `model`, `reduction`, `data` and `training`; flags override it."""
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, NoReturn, cast, get_args, get_type_hints
@@ -17,10 +19,13 @@ from transformers import HfArgumentParser
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from ..data.task import Task
+from ..data.tasks import TASKS
 from ..images import DataError
+from ..models.families import FAMILIES
 from ..reading import parse_json
 from ..recipe_files import find_recipe
-from ..reducers import METHODS, parse_reduction
+from ..reducers import METHODS, PlainSchedule, Schedule, parse_reduction
 from ..training.arguments import DistillationTrainingArguments
 from .program import program_name
 
@@ -34,7 +39,7 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    backbone: str = field(default="vilt", metadata={"help": "Model family: vilt or meter."})
+    backbone: str = field(default="vilt", metadata={"help": f"Model family: {' or '.join(FAMILIES)}."})
     checkpoint: str | None = field(
         default=None, metadata={"help": "Pretrained checkpoint (Hub id or folder) that the teacher starts from."}
     )
@@ -57,8 +62,8 @@ class ModelArguments:
 
     def __post_init__(self) -> None:
         self.config = _as_dict("model.config", self.config)
-        if self.backbone not in ("vilt", "meter"):
-            raise ValueError(f"model.backbone={self.backbone!r}: choose 'vilt' or 'meter'")
+        if self.backbone not in FAMILIES:
+            raise ValueError(f"model.backbone={self.backbone!r}: choose {' or '.join(map(repr, FAMILIES))}")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
 
@@ -150,13 +155,18 @@ class Recipe:
     """A parsed recipe: four blocks."""
 
     model: ModelArguments
-    reduction: dict[str, Any] | None
+    reduction: PlainSchedule | None
     data: Any
     training: RecipeTrainingArguments
     training_values: dict[str, Any]
     """What `training` was made from."""
     fitted: tuple[str, ...] = ()
     """Fields of `training` that are to fit the number of rows, once the data are loaded."""
+
+    @cached_property
+    def schedule(self) -> Schedule | None:
+        """What `reduction` says, parsed."""
+        return parse_reduction(self.reduction)
 
     @property
     def has_student(self) -> bool:
@@ -174,11 +184,11 @@ class Recipe:
         return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
 
 
-def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = None) -> Recipe:
+def parse_recipe(task: Task, default: Path, arguments: list[str] | None = None) -> Recipe:
     """Read the command line of a recipe: `[FILE.yaml] [--flag value ...]`.
 
     Args:
-        data_class: dataclass of the `data` block.
+        task: what the recipe is for.
         default: the yaml file to use when the command line names none.
         arguments: the command line without the program; default `sys.argv[1:]`.
 
@@ -188,7 +198,7 @@ def parse_recipe(data_class: type, default: Path, arguments: list[str] | None = 
     """
     named, flags = split_command(arguments)
     path = named or default
-    return make_recipe(read_blocks(path, data_class), data_class, flags, path)
+    return make_recipe(read_blocks(path, task), task, flags, path)
 
 
 def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
@@ -198,26 +208,26 @@ def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list
     return named, arguments
 
 
-def make_recipe(blocks: dict[str, dict[str, Any]], data_class: type, flags: list[str], default: Path) -> Recipe:
+def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: Path) -> Recipe:
     """The recipe of four blocks and the flags that override them.
 
     Args:
         blocks: as of [`read_blocks`].
-        data_class: dataclass of the `data` block.
+        task: what the recipe is for.
         flags: the command line without a recipe file.
         default: the yaml file that is used when the command line names none, for `--help`.
 
     Raises:
         ValueError: as of [`parse_recipe`].
     """
-    values, reduction = parse_flags(blocks, data_class, flags, default)
+    values, reduction = parse_flags(blocks, task, flags, default)
     if parse_reduction(reduction) is None:
         reduction = None
     training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
     recipe = Recipe(
         model=model_block(values),
         reduction=reduction,
-        data=data_class(**{name: values[name] for name in _field_names(data_class)}),
+        data=task.arguments(**{name: values[name] for name in _field_names(task.arguments)}),
         training=RecipeTrainingArguments(**training_values),
         training_values=training_values,
     )
@@ -274,36 +284,74 @@ def _end(message: str) -> NoReturn:
     sys.exit(message)
 
 
-def read_blocks(path: Path, data_class: type) -> dict[str, dict[str, Any]]:
-    """The four blocks of a recipe file, with their keys checked against the dataclass of each.
+def read_blocks(path: Path, task: Task) -> dict[str, Any]:
+    """The four blocks of a recipe file, with their keys checked against the dataclass of each. Each is a dict; the
+    block `reduction` may be a list of dicts.
+
+    Args:
+        path: the file. One that names no task is for any.
+        task: what the recipe is to be for.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a recipe; the message names the block and the nearest right key.
+        ValueError: it is no recipe, or one for another task; the message names the block and the nearest right key.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such recipe file")
-    try:
-        blocks = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid yaml: {error}") from error
     classes: dict[str, type | None] = {
         "model": ModelArguments,
         "reduction": None,
-        "data": data_class,
+        "data": task.arguments,
         "training": RecipeTrainingArguments,
     }
+    blocks = read_yaml(path)
     if not isinstance(blocks, dict):
-        raise ValueError(f"{path}: a recipe has the blocks {', '.join(classes)}")
+        raise ValueError(f"{path}: a recipe has a task and the blocks {', '.join(classes)}")
+    own = blocks.pop("task", task.name)
+    if own != task.name:
+        raise ValueError(
+            f"{path}: task: {own}: the recipe is for another task than this command, which is for {task.name}: take "
+            f"the command for {own}, or another recipe"
+        )
     for name, block in blocks.items():
         if name not in classes:
-            raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, list(classes))}?")
-        if block is not None and not isinstance(block, dict):
+            raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, ['task', *classes])}?")
+        parts = block if name == "reduction" and isinstance(block, list) else [block]
+        if block is not None and not all(isinstance(part, dict) for part in parts):
             raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
         block_class = classes[name]
         if block_class is not None:
             blocks[name] = check_values(name, block, block_class)
     return {name: blocks.get(name) or {} for name in classes}
+
+
+def recipe_task(path: Path) -> Task:
+    """The task that a recipe file names. Files of earlier versions name it in a comment, `recipes/train_<task>.py`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it names no task, or one that there is not.
+    """
+    blocks = read_yaml(path)
+    in_comment = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
+    name = blocks.get("task") if isinstance(blocks, dict) else None
+    name = name or (in_comment[1] if in_comment else None)
+    if name not in TASKS:
+        raise ValueError(f"{path}: task: {name}: the recipe has to name its task, one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+def read_yaml(path: Path) -> Any:
+    """What a yaml file holds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no yaml.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such recipe file")
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid yaml: {error}") from error
 
 
 def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
@@ -334,11 +382,11 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
 
 
 def parse_flags(
-    blocks: dict[str, dict[str, Any]], data_class: type, arguments: list[str], default: Path
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    blocks: dict[str, Any], task: Task, arguments: list[str], default: Path
+) -> tuple[dict[str, Any], PlainSchedule | None]:
     """Values of the dataclass fields, and the reduction: from the blocks unless a flag says otherwise."""
     parser = HfArgumentParser(
-        [ModelArguments, data_class, RecipeTrainingArguments],
+        [ModelArguments, task.arguments, RecipeTrainingArguments],
         allow_abbrev=False,
         prog=program_name(),
         usage="%(prog)s [FILE.yaml] [--flag value ...]",
@@ -359,15 +407,23 @@ def parse_flags(
         flags = [flag for action in parser._actions for flag in action.option_strings]
         raise ValueError(f"unknown argument '{unknown[0]}': did you mean {_nearest(unknown[0], flags)}?")
     values = vars(namespace)
-    reduction = dict(blocks["reduction"])
-    if values["method"] is not None:
-        reduction = {**(reduction if values["method"] != "none" else {}), "method": values["method"]}
-    if values["layers"] is not None:
-        reduction["layers"] = values["layers"]
+    given = {name: values[name] for name in ("method", "layers") if values[name] is not None}
     for name in ratio_names:
         if values[name] is not None:
-            reduction[name] = values[name] if len(values[name]) > 1 else values[name][0]
-    return values, reduction or None
+            given[name] = values[name] if len(values[name]) > 1 else values[name][0]
+    return values, with_flags(blocks["reduction"], given)
+
+
+def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule | None:
+    """The `reduction` block with the fields that flags give. They are about the part at site `"layers"`."""
+    if flags.get("method") == "none":
+        return {"method": "none", **{name: value for name, value in flags.items() if name != "method"}}
+    if isinstance(reduction, dict):
+        return {**reduction, **flags} or None
+    is_meant = [part.get("site", "layers") == "layers" for part in reduction]
+    if flags and not any(is_meant):
+        raise ValueError(f"--{next(iter(flags))}: no part of the block 'reduction' has the site 'layers'")
+    return [{**part, **flags} if meant else part for part, meant in zip(reduction, is_meant, strict=True)]
 
 
 def _field_names(dataclass_type: type) -> list[str]:

@@ -16,18 +16,15 @@ from transformers.utils import logging
 from ..bench.cost import measure_cost
 from ..data.collator import Collator
 from ..data.downloads import check_downloaded
-from ..data.retrieval import RetrievalCollator
 from ..data.task import Task, TaskData
-from ..data.vqa import VqaDataArguments
-from ..explain.maps import patch_size
+from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..reducers import METHODS, parse_reduction
-from ..reducers.pruning import LearnedPruningReducer
-from ..reducers.tip import TipReductionConfig
+from ..models.families import patch_size
+from ..reducers import METHODS
 from ..release import needs_wheel
 from ..results import Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
@@ -35,14 +32,13 @@ from ..training.placement import whole_models
 from ..training.trainer import check_devices, check_label_smoothing
 from ..wheel import installation
 from .build import build_teacher, check_sources, load_model, teacher_labels
-from .cards import TASKS, draw_example, write_run_cards
+from .cards import draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
-from .retrieval import evaluate_retrieval
 from .run_plan import run_plan, stage_lengths, trained_stages
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
@@ -303,23 +299,18 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
-    schedule = parse_reduction(recipe.reduction)
-    learns = schedule is not None and issubclass(METHODS[schedule.method], LearnedPruningReducer)
+    parts = () if recipe.schedule is None else recipe.schedule.parts
+    learns = any(METHODS[part.method].learns for part in parts)
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
         raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
-    has_map = isinstance(recipe.data, VqaDataArguments) and recipe.data.image_saliency
-    if schedule is not None and METHODS[schedule.method].uses_prior and not has_map:
-        raise ValueError(
-            f"reduction.method={schedule.method!r} needs data.image_saliency, which VQA on digit scenes has"
+    for part in parts:
+        part.check_training(
+            image_saliency=collator.image_saliency,
+            texts_match=collator.texts_match,
+            all_patches=teacher.config.max_patches is None,
         )
-    if not isinstance(schedule, TipReductionConfig):
-        return
-    if isinstance(collator, RetrievalCollator) and schedule.contrastive_weight > 0:
-        raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
-    if teacher.base_model_prefix == "vilt" and teacher.config.max_image_length > 0 < schedule.continuity_weight:
-        raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
 
 
 def at_size(collator: Collator, image_size: int | None) -> Collator:
@@ -366,8 +357,8 @@ def evaluate(
     task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
 ) -> Evaluation:
     """Evaluate a model on the test data; `task.metric_types` say what the figures mean."""
-    if isinstance(collator, RetrievalCollator):
-        return Evaluation.from_dict(evaluate_retrieval(args, model, data.test, collator), task.metric_types)
+    if task.evaluate is not None:
+        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), task.metric_types)
     logits, targets = predict(args, model, data.test, collator)
     assert targets is not None, "every split of a task has labels"
     metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))

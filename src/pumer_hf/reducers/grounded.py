@@ -17,6 +17,10 @@ class GroundedReductionConfig(PruningConfig):
 
     method: ClassVar[str] = "grounded"
 
+    def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
+        if not image_saliency:
+            raise ValueError("reduction.method='grounded' needs data.image_saliency, which VQA on digit scenes has")
+
 
 class GroundedReducer(PruningReducer):
     """Keeps the image tokens with the highest saliency in the model's input `image_saliency`."""

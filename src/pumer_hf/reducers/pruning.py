@@ -106,6 +106,8 @@ class LearnedPruningReducer(PruningReducer):
     weights, so the pruners learn from the loss of the task.
     """
 
+    learns = True
+
     def __init__(self, config: PruningConfig, width: int):
         super().__init__(config, width)
         ratios = {str(layer): config.ratio("prune_ratio", layer) for layer in config.layers}

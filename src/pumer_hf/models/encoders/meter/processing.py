@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin
+from transformers import CLIPImageProcessorPil, PreTrainedTokenizerBase, ProcessorMixin, RobertaTokenizer
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 from .... import remote_code
+from .configuration import PuMerMeterConfig
 
 
 class PuMerMeterProcessor(ProcessorMixin):
@@ -51,10 +52,40 @@ class PuMerMeterProcessor(ProcessorMixin):
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Also writes the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
-        self.auto_map = {"AutoProcessor": f"{remote_code.MODULE}.{type(self).__name__}"}
+        self.auto_map = remote_code.auto_map([type(self).__name__])
         remote_code.write_remote_code(save_directory)
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
         """Does nothing: `save_pretrained` writes what `AutoProcessor` needs."""
+
+
+def new_meter_processor(
+    config: PuMerMeterConfig, texts: Sequence[str], max_text_length: int, image_mean: float, image_std: float
+) -> PuMerMeterProcessor:
+    """Make a processor with a vocabulary from `texts`, and adapt `config` to it.
+
+    Args:
+        config: of the model.
+        texts: the training texts.
+        max_text_length: tokens per text; the model takes at least so many.
+        image_mean: mean of the pixels in each channel, in [0, 1].
+        image_std: standard deviation of the pixels in each channel, above 0.
+    """
+    text, image = config.text_config, config.vision_config
+    max_length = max(max_text_length, config.max_text_length)
+    tokenizer = build_roberta_tokenizer(texts, max_length)
+    text.vocab_size, text.pad_token_id = len(tokenizer), tokenizer.pad_token_id
+    text.max_position_embeddings = max_length + text.pad_token_id + 1
+    mean, std = [image_mean] * image.num_channels, [image_std] * image.num_channels
+    return PuMerMeterProcessor.from_tokenizer(tokenizer, image.image_size, mean, std)
+
+
+def build_roberta_tokenizer(texts: Sequence[str], max_length: int) -> RobertaTokenizer:
+    """A RoBERTa tokenizer (byte-level BPE) whose merges are learned from `texts`."""
+    special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    empty = RobertaTokenizer(vocab={token: index for index, token in enumerate(special)})
+    tokenizer = empty.train_new_from_iterator(texts, vocab_size=30_000, show_progress=False)
+    tokenizer.model_max_length = max_length
+    return tokenizer

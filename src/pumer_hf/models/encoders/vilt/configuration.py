@@ -21,6 +21,10 @@ class PuMerViltConfig(PuMerConfig, ViltConfig):
 
     text_layer_norm_eps: float | None = None
 
+    @property
+    def max_patches(self) -> int | None:
+        return self.max_image_length if self.max_image_length > 0 else None
+
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any

@@ -1,33 +1,14 @@
 """What the weights and the config of a checkpoint say about our config, for each model family."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import ViltConfig
 
-from ..configuration import PuMerConfig
-from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.meter import (
-    PuMerMeterConfig,
-    PuMerMeterForImageAndTextRetrieval,
-    PuMerMeterForImagesAndTextClassification,
-    PuMerMeterForQuestionAnswering,
-    PuMerMeterForVisualEntailment,
-    PuMerMeterModel,
-)
 from ..models.encoders.meter.towers import POSITION_EMBEDDING, resize_position_embeddings
-from ..models.encoders.vilt import (
-    PuMerViltConfig,
-    PuMerViltForImageAndTextRetrieval,
-    PuMerViltForImagesAndTextClassification,
-    PuMerViltForQuestionAnswering,
-    PuMerViltForVisualEntailment,
-    PuMerViltModel,
-)
 from .keys import Renamed
-from .released import released_reduction
+from .released import released_meter_reduction, released_vilt_reduction
 
 METER_POSITIONS = f"vision_model.{POSITION_EMBEDDING}"
 METADATA = (
@@ -106,7 +87,7 @@ def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,
         "semantics": "release" if released else "paper",
-        "reduction": released_reduction(config, "vilt") if released else None,
+        "reduction": released_vilt_reduction(config) if released else None,
     }
 
 
@@ -139,7 +120,7 @@ def meter_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict
         "attention_probs_dropout_prob": drop_rate,
         "co_attention": "sequential" if released else "parallel",
         "semantics": "release" if released else "paper",
-        "reduction": released_reduction(config, "meter") if released else None,
+        "reduction": released_meter_reduction(config) if released else None,
     }
 
 
@@ -175,47 +156,3 @@ def resize_meter(renamed: Renamed, config: Any) -> None:
     """Interpolate METER's image positions to `config.image_size`, as METER does."""
     num_positions = (config.image_size // config.vision_config.patch_size) ** 2 + 1
     renamed.backbone[METER_POSITIONS] = resize_position_embeddings(renamed.backbone[METER_POSITIONS], num_positions)
-
-
-@dataclass(frozen=True)
-class Family:
-    """What a conversion needs to know about a model family."""
-
-    config_class: type[PuMerConfig]
-    values: Callable[[Renamed, Mapping[str, Any], str], dict[str, Any]]
-    models: Mapping[str, type[PuMerPreTrainedModel]]
-    """The class for each task."""
-    modality_types: str
-    """Our name of the modality embeddings."""
-    tokenizer: str
-    """The tokenizer of a checkpoint that does not name one."""
-
-
-FAMILIES = {
-    "vilt": Family(
-        PuMerViltConfig,
-        vilt_values,
-        {
-            "pretrain": PuMerViltModel,
-            "vqa": PuMerViltForQuestionAnswering,
-            "nlvr2": PuMerViltForImagesAndTextClassification,
-            "ve": PuMerViltForVisualEntailment,
-            "retrieval": PuMerViltForImageAndTextRetrieval,
-        },
-        "embeddings.token_type_embeddings.weight",
-        "bert-base-uncased",
-    ),
-    "meter": Family(
-        PuMerMeterConfig,
-        meter_values,
-        {
-            "pretrain": PuMerMeterModel,
-            "vqa": PuMerMeterForQuestionAnswering,
-            "nlvr2": PuMerMeterForImagesAndTextClassification,
-            "ve": PuMerMeterForVisualEntailment,
-            "retrieval": PuMerMeterForImageAndTextRetrieval,
-        },
-        "token_type_embeddings.weight",
-        "roberta-base",
-    ),
-}
