@@ -5,7 +5,7 @@ import torch
 from torch.utils import _pytree
 
 from pumer_hf import ops
-from pumer_hf.tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
+from pumer_hf.tokens import Evidence, KeyMask, LayerTrace, Matching, TokenPair, Tokens
 
 
 def example_tokens():
@@ -47,6 +47,47 @@ def test_a_pair_is_cut_where_the_text_ends():
     assert other.text.states.flatten().tolist() == [0, 1, 2, 3, 4, 5]
     assert other.image.states.flatten().tolist() == [6, 7, 8]
     assert other.text.source is pair.text.source
+
+
+def test_without_a_mask_all_are_real_and_attention_needs_none():
+    tokens = Tokens.initial(torch.zeros(2, 3, 1))
+    assert tokens.mask.all()
+    assert tokens.source.tolist() == [[0, 1, 2]] * 2
+    assert tokens.key_mask() == TokenPair(tokens, tokens).key_mask() == KeyMask(None, None)
+    assert tokens.attention_weight.tolist() == [[1.0, 1.0, 1.0]] * 2
+
+
+def test_attention_is_told_of_padding_unless_a_weight_says_it():
+    padded, whole = example_tokens(), Tokens.initial(torch.zeros(1, 2, 1))
+    assert torch.equal(padded.key_mask().real, padded.mask[:, None, None])
+    real, weight = TokenPair(padded, whole).key_mask()
+    assert real.flatten().tolist() == [True] * 5 + [False] + [True] * 2
+    assert weight is None
+    weighed = dataclasses.replace(whole, weight=torch.tensor([[3.0, 0.5]]))
+    assert weighed.key_mask().real is None
+    assert weighed.key_mask().weight.flatten().tolist() == [3.0, 0.5]
+    real, weight = TokenPair(padded, weighed).key_mask()
+    assert real is None
+    assert weight.flatten().tolist() == [1.0] * 5 + [0.0, 3.0, 0.5]
+
+
+def test_weights_weigh_the_mean_and_add_up():
+    weight = torch.tensor([[1.0, 3.0, 1.0, 0.0, 2.0, 0.0]])
+    tokens = dataclasses.replace(example_tokens(), mask=weight > 0, weight=weight)
+    moved = tokens.move(torch.tensor([[0, 1, 1, 2, -1, 2]]), 3)
+    assert moved.states.flatten().tolist() == [1.0, 2.25, 5.0]
+    assert moved.weight.tolist() == [[1.0, 4.0, 0.0]]
+    assert moved.mask.tolist() == [[True, True, False]]
+
+
+def test_a_pair_without_states_keeps_all_else():
+    pair = TokenPair(example_tokens(), Tokens.initial(torch.zeros(1, 3, 1)))
+    bare = pair.without_states()
+    assert (bare.text.states.shape, bare.image.states.shape) == ((1, 6, 0), (1, 3, 0))
+    assert bare.text.mask is pair.text.mask
+    assert bare.image.source is pair.image.source
+    again = bare.with_states(pair.joined())
+    assert torch.equal(again.text.states, pair.text.states)
 
 
 def test_tokens_cannot_be_changed_in_place():

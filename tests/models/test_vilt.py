@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from pumer_hf.models.encoders.embeddings import sine_cosine_positions
+from pumer_hf.models.encoders.inputs import INPUT_DIMS
 from pumer_hf.models.encoders.vilt import (
     PuMerViltConfig,
     PuMerViltForImageAndTextRetrieval,
@@ -120,8 +121,9 @@ def test_patch_p_is_token_1_plus_p_in_raster_order():
     for patch in range(16):
         row, column = divmod(patch, 4)
         images[patch, :, 4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 1
-    embedded, *_ = model.vilt.embeddings.embed_image(images, None, None)
-    blank, *_ = model.vilt.embeddings.embed_image(torch.zeros(1, 3, 16, 16), None, None)
+    nothing = dict.fromkeys(INPUT_DIMS)
+    embedded, *_ = model.vilt.embeddings.embed_image(nothing | {"pixel_values": images})
+    blank, *_ = model.vilt.embeddings.embed_image(nothing | {"pixel_values": torch.zeros(1, 3, 16, 16)})
     changed = (embedded - blank).abs().sum(dim=-1) > 1e-6
     assert changed.nonzero().tolist() == [[patch, 1 + patch] for patch in range(16)]
 

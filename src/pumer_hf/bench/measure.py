@@ -104,7 +104,7 @@ def measure_parts(
 
 def pools_only(model: Any) -> bool:
     """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
-    return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
+    return isinstance(model, PuMerPreTrainedModel) and model.pools_only
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""DynamicViT (https://arxiv.org/abs/2106.02034): prune image tokens that a learned predictor finds uninformative. It
-sees no text.
+"""DynamicViT (https://arxiv.org/abs/2106.02034): prune image tokens that a learned predictor finds uninformative.
+
+The predictor sees no text.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,10 @@ class DynamicViTReductionConfig(PruningConfig):
 
 
 class Predictor(nn.Module):
-    """Probability to keep each token, from its own features and those of all (DynamicViT, Section 3.2, Eq. 1 to 4)."""
+    """Decides about each token, by its own features and the mean features of all tokens.
+
+    These are Eq. 1 to 4 of DynamicViT (Section 3.2).
+    """
 
     def __init__(self, width: int, prune_ratio: float):
         super().__init__()
@@ -44,7 +48,12 @@ class Predictor(nn.Module):
         )
 
     def forward(self, states: Tensor, weight: Tensor) -> Tensor:
-        """Logits (B, L, 2), keep and prune; `states` float (B, L, D), `weight` float (B, L) of each in the mean."""
+        """Logits to keep and to prune each token, (B, L, 2).
+
+        Args:
+            states: float (B, L, D).
+            weight: float (B, L), the weight of each token in the mean.
+        """
         features = self.local(states)
         local, whole = features[..., : self.num_local], features[..., self.num_local :]
         weight = weight.unsqueeze(-1).to(whole.dtype)
@@ -55,8 +64,8 @@ class Predictor(nn.Module):
 class DynamicViTReducer(LearnedPruningReducer):
     """Keeps the tokens that a predictor per layer finds most informative (DynamicViT, Section 3.2).
 
-    Trained by the task, by distillation (the trainer's; DynamicViT's second one, of the token states, is left out, as
-    auxiliary losses know no teacher) and by the ratio loss.
+    The predictors are trained by the task, by the distillation of the trainer, and by the ratio loss. DynamicViT's
+    second distillation, of the token states, is left out, because auxiliary losses know no teacher.
     """
 
     config_class = DynamicViTReductionConfig
@@ -78,13 +87,15 @@ class DynamicViTReducer(LearnedPruningReducer):
 
 
 def ratio_loss(drawn: Tensor, mask: Tensor, kept: float) -> Tensor:
-    """How far the part of its tokens that an example keeps is from the wanted one (DynamicViT, Eq. 8), a scalar.
+    """The squared difference between the part of its tokens that an example keeps and the wanted part, a scalar.
+
+    This is Eq. 8 of DynamicViT.
 
     Args:
         drawn: float (B, L), 1 for tokens that are kept, 0 for others.
-        mask: bool (B, L), True for the tokens that could be. They are those that came into the stage, where DynamicViT
-            counts from the first: the wanted lengths are the same.
-        kept: the part that should be, in (0, 1].
+        mask: bool (B, L), True for the tokens that came into the stage. DynamicViT counts all tokens instead, which
+            gives the same wanted lengths.
+        kept: the wanted part, in (0, 1].
     """
     part = torch.where(mask, drawn, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     return ((part - kept) ** 2).mean()

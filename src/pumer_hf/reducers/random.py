@@ -29,8 +29,10 @@ class RandomReductionConfig(PruningConfig):
 
 
 class RandomReducer(PruningReducer):
-    """Prunes random image tokens: new ones for every example in training, and in eval mode the same positions for all,
-    so that a result can be had again.
+    """Prunes random image tokens.
+
+    In training it draws new ones for every example. In eval mode it prunes the same positions of all examples, so that
+    results repeat.
     """
 
     config_class = RandomReductionConfig
@@ -46,8 +48,10 @@ class RandomReducer(PruningReducer):
 
 
 def scramble(place: Tensor, layer: int, seed: int) -> Tensor:
-    """Numbers that look random, float32 in [0, 1), one for each of `place` long (L,). Not drawn, so that it compiles
-    and exports: the bits of an integer, mixed with the factors of the finisher of MurmurHash3, in 32 bits.
+    """Numbers that look random, float32 in [0, 1), one for each of `place` long (L,).
+
+    They are not drawn, so that the function compiles and exports. They are the bits of an integer, mixed with the
+    factors of the finisher of MurmurHash3, in 32 bits.
     """
     value = (place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D
     for factor in (0x85EBCA6B, 0xC2B2AE35):

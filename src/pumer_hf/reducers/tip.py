@@ -1,5 +1,7 @@
-"""TiP, Text-informed Image Pruning (the draft before PuMer, see https://aclanthology.org/2023.acl-long.721): learned
-pruners choose the image tokens, trained by the task, by distillation and by the losses in `tip_losses.py` (Eq. 3).
+"""TiP, Text-informed Image Pruning (the draft before PuMer, see https://aclanthology.org/2023.acl-long.721).
+
+Learned pruners choose the image tokens. They are trained by the task, by distillation and by the losses in
+`tip_losses.py` (Eq. 3).
 """
 
 import math
@@ -121,7 +123,7 @@ class TipReducer(LearnedPruningReducer):
         if self.uses_attention:
             assert evidence.text_to_image is not None, "`uses_attention` asks for it"
             heads = chosen_heads(evidence.text_to_image, self.config.pruner)
-            # Times the number of tokens left, so that what an average one gets does not depend on it.
+            # Times the number of tokens that are left: so the mean does not depend on how many they are.
             num_left = pair.image.mask.sum(dim=1, keepdim=True)
             attention = ops.saliency_from_text(heads, pair.text.mask) * num_left
             features = attention.unsqueeze(-1).to(pair.image.states.dtype)

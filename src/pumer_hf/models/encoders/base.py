@@ -1,4 +1,4 @@
-"""What both model families share: the reducer in the model, and changing it after loading."""
+"""The base of both model families: the reducer of a model, and the plans of its layers."""
 
 from typing import ClassVar, Literal
 
@@ -66,6 +66,15 @@ class PuMerPreTrainedModel(ReducibleModel):
         """What `resize_images` does in a family."""
         raise NotImplementedError
 
+    @property
+    def pools_only(self) -> bool:
+        """Whether the last layer computes the [CLS] alone, which is all that the heads read (`config.pooled_only`).
+
+        A last layer that reduces tokens computes all of them.
+        """
+        reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
+        return self.config.pooled_only and (reducer is None or not reducer.config.reduces(last))
+
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
         """What each reducible layer has to do in one forward.
 
@@ -79,8 +88,7 @@ class PuMerPreTrainedModel(ReducibleModel):
         plans = []
         for index in range(last + 1):
             reduces = reducer is not None and reducer.config.reduces(index)
-            # The heads read the [CLS] alone.
-            num_queries = 1 if self.config.pooled_only and index == last and not reduces else None
+            num_queries = 1 if index == last and self.pools_only else None
             plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
         return plans
 
@@ -117,7 +125,7 @@ class PuMerPreTrainedModel(ReducibleModel):
 
 
 def unwrapped(model: nn.Module) -> PuMerPreTrainedModel:
-    """Our model in what others wrap around it (the `PeftModel` of adapters); itself, if nobody did."""
+    """The model of this package inside a wrapper, such as the `PeftModel` of adapters; or `model` itself."""
     for module in model.modules():
         if isinstance(module, PuMerPreTrainedModel):
             return module

@@ -1,7 +1,7 @@
-"""Feed-forward parts that take some of the tokens at once.
+"""Feed-forward parts that take a limited number of tokens at once.
 
-Their widest tensor then is no larger in the layers before the reduction than behind it, so it does not set the peak of
-the memory.
+The widest tensor of a feed-forward part is then no larger before the reduction than after it. So the layers before the
+reduction do not set the peak of the memory.
 """
 
 from collections.abc import Callable

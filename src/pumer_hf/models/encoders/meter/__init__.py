@@ -1,7 +1,7 @@
 """METER (https://arxiv.org/abs/2111.02387) with token reduction.
 
-CLIP and RoBERTa, both transformers' own modules, encode image and text. Then come pairs of cross-layers, one layer of
-a pair for the text and one for the image, in which each attends to the other.
+CLIP and RoBERTa, both transformers' own modules, encode image and text. Then come blocks of cross-layers. A block has
+one layer for the text and one for the image, and each attends to the other.
 """
 
 from .configuration import PuMerMeterConfig

@@ -1,4 +1,4 @@
-"""`PuMerMeterConfig`: the two towers and the pairs of cross-layers."""
+"""`PuMerMeterConfig`: the two towers and the blocks of cross-layers."""
 
 from typing import Any, ClassVar
 
@@ -20,9 +20,10 @@ class PuMerMeterConfig(PuMerConfig):
         vision_config: the image tower, a [`CLIPVisionConfig`] or its dict; default: CLIP ViT-B/16 at 384 pixels.
             `num_hidden_layers` counts the blocks that run: METER drops the last one of CLIP, so 11 of 12.
         image_size: side of the square image in pixels, multiple of the patch size; default: that of `vision_config`.
-        co_attention: what the image layer of a pair attends to. `"parallel"`: the text that came into the pair, as
-            published METER does; `"sequential"`: what the text layer of the pair made of it, as PuMer's release does.
-        num_hidden_layers: pairs of cross-layers, at least 1. `reduction.layers` counts them from 0.
+        co_attention: which text the image layer of a block attends to. `"parallel"`: the text that came into the
+            block, as in published METER; `"sequential"`: the text that leaves its text layer, as in PuMer's release.
+        num_hidden_layers: blocks of cross-layers, at least 1. A block has a text layer and an image layer.
+            `reduction.layers` counts the blocks from 0.
         hidden_size: width of the cross-layers, a multiple of `num_attention_heads`.
         num_attention_heads: attention heads of each cross-layer.
         intermediate_size: width of the feed-forward part of each cross-layer.
@@ -35,7 +36,7 @@ class PuMerMeterConfig(PuMerConfig):
         num_images: images per example, for [`PuMerMeterForImagesAndTextClassification`]; -1 elsewhere.
         reduction: how tokens are reduced ([`PuMerConfig`]).
         semantics: `"paper"` or `"release"` ([`PuMerConfig`]).
-        pooled_only: compute in the last pair only what the heads need ([`PuMerConfig`]).
+        pooled_only: compute in the last block only what the heads need ([`PuMerConfig`]).
     """
 
     model_type = "pumer_meter"

@@ -30,6 +30,8 @@ class AttentionOutput(NamedTuple):
     """float (B, H, Lq, D / H)."""
     key: Tensor
     """float (B, H, Lk, D / H)."""
+    key_mask: KeyMask
+    """Of the keys."""
 
 
 class PuMerMeterAttention(nn.Module):
@@ -62,9 +64,10 @@ class PuMerMeterAttention(nn.Module):
         )
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = with_attentions or self.config._attn_implementation == "eager"
-        attended, probabilities = self.kernel.attend(heads, context.key_mask(), dropout, explicit)
+        key_mask = context.key_mask()
+        attended, probabilities = self.kernel.attend(heads, key_mask, dropout, explicit)
         states = self.layernorm(states + self.dropout(self.output(attended)))
-        return AttentionOutput(states, probabilities, heads.query, heads.key)
+        return AttentionOutput(states, probabilities, heads.query, heads.key, key_mask)
 
 
 class PuMerMeterFeedForward(nn.Module):
@@ -139,10 +142,10 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
             the trace of a reduction or None.
         """
         tokens = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
-        # The image layer of published METER reads the text as it came into the block, all of it, also if this block
-        # reduces its tokens (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
+        # The image layer of published METER reads all text tokens that came into the block, also if the block reduces
+        # them (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
         other = tokens.text
-        tokens, trace, text_attentions = self.attend_text(tokens, plan)
+        tokens, text_attentions, trace = self.attend_text(tokens, plan)
         if trace is not None:
             pair = tokens.without_states()
         text = self.text_layer.feed_forward(tokens.text.states, plan.chunk)
@@ -156,32 +159,32 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
 
     def attend_text(
         self, pair: TokenPair, plan: LayerPlan
-    ) -> tuple[TokenPair, LayerTrace | None, tuple[Tensor | None, Tensor | None]]:
+    ) -> tuple[TokenPair, tuple[Tensor | None, Tensor | None], LayerTrace | None]:
         """The attention of the text layer, to itself and to the image, and the reduction.
 
+        Args:
+            pair: the tokens that come into the block, with states.
+            plan: what to do.
+
         Returns:
-            The tokens that are left, with states; the trace of a reduction or None; and the probabilities of the two
-            attentions.
+            The tokens that are left, with states; the probabilities of the two attentions; and the trace of a
+            reduction or None.
         """
-        if self.sequential:  # the image layer reads all of the new text
+        if self.sequential:  # the image layer reads all new text tokens
             plan = replace(plan, num_queries=None)
         text_self, text_cross = self.text_layer.attend(pair.text, pair.image, plan)
         attentions = (text_self.probabilities, text_cross.probabilities)
         reduced, trace = TokenPair(replace(pair.text, states=text_cross.states), pair.image), None
         if plan.reducer is not None:
             with reduction_region():
-                evidence = self.evidence(text_self, text_cross, pair.image.key_mask(), plan.reducer.uses_attention)
+                evidence = self.evidence(text_self, text_cross, plan.reducer.uses_attention)
                 reduced, trace = plan.reducer(plan.index, reduced, evidence)
-        return reduced, trace, attentions
+        return reduced, attentions, trace
 
     @torch.no_grad()
-    def evidence(
-        self, text_self: AttentionOutput, text_cross: AttentionOutput, image_mask: KeyMask, uses_attention: bool
-    ) -> Evidence:
+    def evidence(self, text_self: AttentionOutput, text_cross: AttentionOutput, uses_attention: bool) -> Evidence:
         """The evidence of a reducer, from the self-attention and the cross-attention of the text layer."""
-        text_to_image = None
+        query, key, text_to_image = text_cross.query, text_cross.key, None
         if uses_attention:
-            text_to_image = self.kernel.probabilities(text_cross.query.float(), text_cross.key.float(), image_mask)
-        return Evidence(
-            text_to_image, mean_over_heads(text_self.key), mean_over_heads(text_cross.key), text_cross.key.dtype
-        )
+            text_to_image = self.kernel.probabilities(query.float(), key.float(), text_cross.key_mask)
+        return Evidence(text_to_image, mean_over_heads(text_self.key), mean_over_heads(key), key.dtype)

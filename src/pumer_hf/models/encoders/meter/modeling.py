@@ -126,7 +126,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
-        self.pairs = nn.ModuleList(blocks)  # the name of saved weights
+        self.pairs = nn.ModuleList(blocks)  # so are they named in saved weights
         self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
@@ -177,8 +177,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             text_embeds: float (B, Lt, D), the result of [`encode_text`], instead of `input_ids`.
             image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`.
             image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower merges nothing.
-            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
-                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
+            image_saliency: float (B, rows, columns), a map from outside the model that says what is worth keeping, for
+                the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image

@@ -1,6 +1,4 @@
-"""What METER changes about its towers: CLIP's image tower, where tokens can be reduced, and position embeddings for
-another image size.
-"""
+"""CLIP's image tower as METER uses it: it can reduce tokens, and it takes images of other sizes."""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +31,7 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     it gives tokens a weight, the layers after it attend to each token as much as its weight says.
     """
 
-    kernel = AttentionKernel()
+    kernel: ClassVar = AttentionKernel()
 
     def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair]:
         """
@@ -91,8 +89,8 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
 
     Modifications: its `reducer` can act in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to
     all tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less
-    than CLIP's: the last block is not there. The patches are embedded by a [`PatchProjection`]. Position embeddings of
-    a model from scratch start as sines and cosines (CLIP: normal), which small models need to learn where things are.
+    than CLIP's, as the last block is left out. A [`PatchProjection`] embeds the patches. Position embeddings of a
+    model from scratch start as sines and cosines (CLIP: normal). Small models need this to learn where things are.
     """
 
     config: CLIPVisionConfig
@@ -167,7 +165,7 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
-    """Position embeddings of [CLS] and a square grid of patches, for another grid (bicubic, as in METER).
+    """Interpolate the position embeddings of [CLS] and a square grid of patches for another grid (bicubic, as METER).
 
     Args:
         weight: float (1 + g * g, D).
@@ -185,7 +183,12 @@ def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
 
 
 def vision_weights(clip: dict[str, Tensor], model: PuMerMeterVisionModel) -> dict[str, Tensor]:
-    """The state dict of a [`CLIPVisionModel`] made to fit `model`: blocks dropped, position embeddings resized."""
+    """The weights of a [`CLIPVisionModel`] for `model`, without the blocks that it lacks and with resized positions.
+
+    Args:
+        clip: the state dict of the [`CLIPVisionModel`].
+        model: the tower that takes the weights.
+    """
     wanted = model.state_dict()
     weights = {name: value for name, value in clip.items() if name in wanted}
     positions = resize_position_embeddings(clip[POSITION_EMBEDDING], wanted[POSITION_EMBEDDING].shape[0])

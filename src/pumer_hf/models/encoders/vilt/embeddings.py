@@ -63,7 +63,7 @@ def resize_weights(sizes: Tensor, length: int, grid: int) -> Tensor:
 
     Args:
         sizes: long `(batch,)`, points wanted of each example, from 1 to `length`.
-        length: rows of the result; those from `sizes` on are meaningless.
+        length: rows of the result. Of each example, the first `sizes` rows have a meaning.
         grid: points of the grid.
 
     Returns:
@@ -80,10 +80,10 @@ class PuMerViltEmbeddings(nn.Module):
     """Text and patch embeddings.
 
     Modifications: the stock model loops over the images in Python and draws its patches with `torch.multinomial`, in a
-    new order at every forward, eval included. Here the patches of all images are embedded at once and stay in raster
-    order, so results repeat, patch p of the image is token 1 + p, and the model compiles and exports.
-    `config.max_image_length` (stock: a random sample of that many patches) takes an even sample over the raster.
-    Position embeddings of a model from scratch start as sines and cosines (stock: zeros), which small models need to
+    new order at every forward, also in eval mode. Here the patches of all images are embedded at once and stay in
+    raster order. So results repeat, patch p of the image is token 1 + p, and the model compiles and exports.
+    `config.max_image_length` takes an even sample of that many patches over the raster (stock: a random sample).
+    Position embeddings of a model from scratch start as sines and cosines (stock: zeros). Small models need this to
     learn where things are.
     """
 
@@ -116,14 +116,12 @@ class PuMerViltEmbeddings(nn.Module):
         """
         # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
         text = self.text_embeddings(inputs_embeds, inputs["token_type_ids"])
-        image, image_mask, prior, grid = self.embed_image(
-            inputs["pixel_values"], inputs["pixel_mask"], inputs["image_saliency"]
-        )
+        image, image_mask, prior, grid = self.embed_image(inputs)
         text_type, image_type = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
         return text + text_type, image + image_type, image_mask, prior, grid
 
     def embed_image(
-        self, pixel_values: Tensor | None, pixel_mask: Tensor | None, image_saliency: Tensor | None
+        self, inputs: BackboneInputs
     ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
         """The embedded image, its [CLS] and then its patches in raster order.
 
@@ -132,14 +130,14 @@ class PuMerViltEmbeddings(nn.Module):
             from outside the model, float (B, 1 + P), or None. And rows and columns of the patches, or None if not all
             of them are there.
         """
-        patches = self.patch_embeddings(pixel_values)
+        patches = self.patch_embeddings(inputs["pixel_values"])
         height, width = patches.shape[2:]
-        mask = None
+        pixel_mask, saliency, mask = inputs["pixel_mask"], inputs["image_saliency"], None
         if pixel_mask is not None:
             mask = F.interpolate(pixel_mask[:, None].float(), size=(height, width))[:, 0] > 0
         patches = patches.flatten(2).transpose(1, 2) + self.resized_positions(mask, height, width)
         mask = None if mask is None else mask.flatten(1)
-        prior = None if image_saliency is None else patch_saliency(image_saliency, (height, width))
+        prior = None if saliency is None else patch_saliency(saliency, (height, width))
         grid: tuple[int, int] | None = (height, width)
         if 0 < self.max_image_length < patches.shape[1]:
             real = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device) if mask is None else mask
@@ -156,7 +154,9 @@ class PuMerViltEmbeddings(nn.Module):
         """Position embeddings, bilinearly resized to the part of the canvas that each image fills.
 
         Args:
-            mask: bool (B, height, width), True for the patches of the image; None where every image fills the canvas.
+            mask: bool (B, height, width), True for the patches of the image; None if every image fills the canvas.
+            height: rows of patches of the canvas.
+            width: columns of patches of the canvas.
 
         Returns:
             float (B or 1, height * width, D).
@@ -176,14 +176,14 @@ class PuMerViltEmbeddings(nn.Module):
 
 
 def even_sample(mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """At most `length` patches per image, evenly spread over its real ones in raster order, padding behind.
+    """Choose at most `length` patches per image, spread evenly over its real patches in raster order. Padding is last.
 
     Args:
         mask: bool (B, P), True for real patches.
         length: patches wanted, less than P.
 
     Returns:
-        long (B, length), which patches, and bool (B, length), which of those are real.
+        The chosen patches, long (B, length), and which of them are real, bool (B, length).
     """
     real_first = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
     num_real = mask.sum(dim=1, keepdim=True)
