@@ -106,7 +106,10 @@ def reduces(model: Any) -> bool:
 
 def pools_only(model: Any) -> bool:
     """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
-    return isinstance(model, PuMerPreTrainedModel) and model.num_queries(model.config.num_reducible_layers - 1) == 1
+    if not isinstance(model, PuMerPreTrainedModel) or not model.config.pooled_only:
+        return False
+    last = model.config.num_reducible_layers - 1  # where it reduces tokens, it computes all of them
+    return model.reduction is None or last not in model.reduction.layers
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:
