@@ -30,11 +30,13 @@ from .pipeline import PuMerVqaPipeline, register
 if TYPE_CHECKING:
     from .configuration import PuMerConfig
     from .convert import convert_checkpoint
+    from .data.task import Task
+    from .data.tasks import register_task
     from .encoding import EncodingRecord
     from .hub.card import PuMerCard
     from .hub.push import push_folder
     from .inputs import Encoder, encode_example
-    from .models.families import preset
+    from .models.families import Family, preset
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
     from .training.trainer import DistillationTrainer
@@ -45,6 +47,9 @@ __version__ = "0.1.0"
 _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "models.families",
+    "Family": "models.families",
+    "Task": "data.task",
+    "register_task": "data.tasks",
     "convert_checkpoint": "convert",
     "Encoder": "inputs",
     "EncodingRecord": "encoding",
@@ -63,6 +68,7 @@ __all__ = [
     "DistillationTrainingArguments",
     "Encoder",
     "EncodingRecord",
+    "Family",
     "PuMerCard",
     "PuMerConfig",
     "PuMerMeterConfig",
@@ -80,11 +86,14 @@ __all__ = [
     "PuMerViltModel",
     "PuMerVqaPipeline",
     "ReductionWarmupCallback",
+    "Task",
     "TokenReductionCallback",
     "convert_checkpoint",
     "encode_example",
     "preset",
     "push_folder",
+    "register_family",
+    "register_task",
     "unread_words",
 ]
 

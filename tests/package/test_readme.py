@@ -39,7 +39,7 @@ def newcomer(tmp_path, monkeypatch):
     stock.save_pretrained("dandelin/vilt-b32-finetuned-vqa")
     args = ModelArguments(config=vilt_fields(num_hidden_layers=4, max_position_embeddings=12))
     data = VQA.load(VqaDataArguments(train_scenes=200, eval_scenes=4, unknown_answers="ignore"), None)
-    for name, reduction in {"teacher": None, "student": preset("vilt", "vqav2") | {"layers": [1, 2]}}.items():
+    for name, reduction in {"teacher": None, "student": preset("vilt", "vqa") | {"layers": [1, 2]}}.items():
         model, processor = build_teacher(args, data.labels, data.train["question"], 12)
         model.set_reduction(reduction)
         model.save_pretrained(f"outputs/digit-scenes/{name}")
