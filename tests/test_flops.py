@@ -68,11 +68,14 @@ def test_meter_matches_table_7(meter, task, num_images, paper, design, tokens):
     assert [(trace.num_text, trace.num_image) for trace in outputs.reduction] == tokens
 
 
+TOWER = {"method": "tome", "site": "tower"}
+
+
 @pytest.mark.parametrize(("ratio", "gflops", "left"), [(0.0, 64.7, 577), (0.08, 39.9, 231)])
 def test_merging_in_the_image_tower_goes_beyond_the_paper(ratio, gflops, left):
     with torch.device("meta"):
         model = PuMerMeterModel(
-            PuMerMeterConfig(reduction={**preset("meter", "vqav2"), "image_tower_merge_ratio": ratio})
+            PuMerMeterConfig(reduction=[preset("meter", "vqav2"), {**TOWER, "merge_ratio": ratio}])
         )
         inputs = {"input_ids": torch.full((1, 32), 5), "pixel_values": torch.zeros(1, 3, 384, 384)}
     flops, outputs = count_flops(model, {**inputs, "output_hidden_states": True})

@@ -167,7 +167,7 @@ def test_pictures_that_are_broken_are_named_with_their_place(vqa, files, tmp_pat
 def test_keeping_the_shape_of_images(picture):
     model, processor = tiny("vilt")
     vqa = pipeline("pumer-vqa", model=model, processor=processor)
-    wide = Image.effect_noise((32, 16), 90).convert("RGB")
+    wide = noise(32, 16)
     assert vqa(wide, TEXTS[0], keep_aspect_ratio=True) != vqa(wide, TEXTS[0])
     square = picture.resize((16, 16))
     assert vqa(square, TEXTS[0], keep_aspect_ratio=True) == vqa(square, TEXTS[0])

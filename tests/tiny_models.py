@@ -127,8 +127,8 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "tip": {
         "small": {"layers": [1], "prune_ratio": 0.3},
         "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
-        "attention": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "mean_attention"},
-        "first": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "first_attention", "continuity_weight": 0.0},
+        "attention": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "mean_head"},
+        "first": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "first_head", "continuity_weight": 0.0},
         "linear": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "linear", "contrastive_weight": 0.0},
     },
     "tome": {

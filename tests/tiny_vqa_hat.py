@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 from PIL import Image
+from tiny import noise
 
 QUESTIONS = [(10, 1, "what is red?"), (11, 1, "is it a two?"), (20, 2, "what is it?")]
 """question_id, image_id and text; the first two have maps, and the image of the third is not there."""
@@ -25,7 +26,7 @@ def save_vqa_hat(folder):
     """
     for name in ("maps", "images"):
         (folder / name).mkdir()
-    Image.effect_noise((40, 20), 90).convert("RGB").save(folder / "images" / "COCO_val2014_000000000001.jpg")
+    noise(40, 20).save(folder / "images" / "COCO_val2014_000000000001.jpg")
     boxes = {"10_1": [(0, 0, 20, 20)], "10_2": [(0, 0, 40, 10)], "11_1": [], "11_2": [(39, 19, 40, 20)]}
     for name, own in boxes.items():
         write_map(folder / "maps" / f"{name}.png", *own)

@@ -6,6 +6,7 @@ from typing import Any
 
 from pumer_hf.bench.environment import machine_name
 from pumer_hf.bench.profiles import REGIMES
+from pumer_hf.reducers import ReductionConfig, parse_reduction
 
 from .paper import TABLES
 from .paper_tables import table_cells
@@ -18,10 +19,16 @@ def markdown(cells: Sequence[Sequence[str]]) -> str:
 
 
 def report_name(report: Mapping[str, Any]) -> str:
-    """The setting or the checkpoint of a report, and whether the image tower merges too."""
+    """The setting or the checkpoint of a report, and what is reduced at other sites than `"layers"`."""
     name = report.get("setting", report.get("checkpoint"))
-    tower = report["reduction"].get("image_tower_merge_ratio")
-    return name if tower is None else f"{name} with `image_tower_merge_ratio` {tower}"
+    schedule = parse_reduction(report["reduction"])
+    others = [part for part in (schedule.parts if schedule else ()) if part.site != "layers"]
+    return " with ".join([name, *(f"{part_text(part)} at site `{part.site}`" for part in others)])
+
+
+def part_text(part: ReductionConfig) -> str:
+    """One part of a schedule in short: its method and its ratios."""
+    return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.ratios)])
 
 
 def bench_table(reports: Sequence[Mapping[str, Any]]) -> str:

@@ -126,8 +126,8 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
     # TiP, Table 3: the pruner and its losses; Table 4: ratios, number of layers (at the same speed), their place.
     "tip": {
         "pruner_linear": Variant("linear pruner", fields={"pruner": "linear"}),
-        "pruner_mean_attention": Variant("pruner on the mean attention", fields={"pruner": "mean_attention"}),
-        "pruner_first_attention": Variant("pruner on the first head", fields={"pruner": "first_attention"}),
+        "pruner_mean_attention": Variant("pruner on the mean attention", fields={"pruner": "mean_head"}),
+        "pruner_first_attention": Variant("pruner on the first head", fields={"pruner": "first_head"}),
         "without_contrastive": Variant("without contrastive loss", fields={"contrastive_weight": 0.0}),
         "without_continuity": Variant("without continuity loss", fields={"continuity_weight": 0.0}),
         "without_both": Variant("without both", fields={"contrastive_weight": 0.0, "continuity_weight": 0.0}),

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
-from pumer_hf.reducers import METHODS
+from pumer_hf.reducers import METHODS, parse_method
+from pumer_hf.reducers.base import Ratios
 
 from .methods import Variant
 from .study_results import TOLERANCE
@@ -38,24 +39,25 @@ def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
 
 
 def with_factors(
-    schedule: Mapping[str, Any], factors: Mapping[str, float], caps: Mapping[str, float] | None = None
+    schedule: Mapping[str, Any], factors: float | Mapping[str, float], merge_cap: float = CAP
 ) -> dict[str, Any]:
-    """A schedule with some ratios times a factor of at least 0, each capped at `CAP`, or as `caps` says by name."""
+    """A schedule with ratios times a factor of at least 0, to four decimals ([`ReductionConfig.scaled`]).
 
-    def times(value: Any, factor: float, cap: float) -> Any:
-        if isinstance(value, (list, tuple)):
-            return [times(item, factor, cap) for item in value]
-        return round(min(factor * value, cap), 4)
-
-    own = {name: times(schedule[name], factor, (caps or {}).get(name, CAP)) for name, factor in factors.items()}
-    return {**schedule, **own}
+    Args:
+        schedule: the dict of a method.
+        factors: for every ratio, or by name for some. No ratio becomes more than `CAP`.
+        merge_cap: no ratio of merging becomes more than this.
+    """
+    part = parse_method(schedule)
+    caps = {name: merge_cap if "merge" in name else CAP for name in part.ratios}
+    times = part.scaled(factors, caps)
+    changed = factors if isinstance(factors, Mapping) else part.ratios
+    return {**schedule, **{name: _rounded(getattr(times, name)) for name in changed}}
 
 
 def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
     """A schedule with every ratio times `factor`, capped at `CAP`, those of merging at `MERGE_CAP`."""
-    names = ratio_names(schedule)
-    caps = {name: MERGE_CAP if "merge" in name else CAP for name in names}
-    return with_factors(schedule, dict.fromkeys(names, factor), caps)
+    return with_factors(schedule, factor, MERGE_CAP)
 
 
 def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
@@ -138,6 +140,10 @@ def closest(curve: Sequence[float], target: float) -> int:
 def is_close(ratio: float, target: float) -> bool:
     """Whether a measured speed is the target, within `TOLERANCE`."""
     return abs(math.log(ratio / target)) <= math.log(1 + TOLERANCE)
+
+
+def _rounded(value: Ratios) -> float | list[float]:
+    return [round(item, 4) for item in value] if isinstance(value, tuple) else round(value, 4)
 
 
 def _as_list(value: Any) -> list[float]:

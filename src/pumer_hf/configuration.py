@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig
 
 from . import remote_code
-from .reducers import ReductionConfig, parse_reduction
+from .reducers import AnyReduction, PlainSchedule, Schedule, parse_reduction
 from .reducers.pumer import PuMerReductionConfig
 
 SEMANTICS = ("paper", "release")
@@ -16,8 +16,8 @@ class PuMerConfig(PreTrainedConfig):
     """Base of the model configs: holds `reduction`, checks it, and saves it with the model.
 
     Args:
-        reduction: how tokens are reduced, in any form that [`parse_reduction`] takes; kept as a dict of plain JSON
-            types. None gives the unreduced model.
+        reduction: how tokens are reduced, in any form that [`parse_reduction`] takes. It is kept in plain JSON types:
+            one dict, or a list of them where the model reduces at several sites. None gives the unreduced model.
         semantics: `"paper"`, or `"release"` to compute token for token what the code released with PuMer does
             ([`reducers.release`]). Only for checkpoints that were trained with that code.
         pooled_only: compute in the last layer only what `pooler_output` needs, the [CLS] of the text (METER: and that
@@ -27,10 +27,8 @@ class PuMerConfig(PreTrainedConfig):
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
     """Fields that `__post_init__` checks."""
-    has_image_tower: ClassVar[bool] = False
-    """Whether the image passes through layers of its own before it meets the text."""
 
-    reduction: dict | None = None
+    reduction: dict | list | None = None
     semantics: str = "paper"
     pooled_only: bool = False
 
@@ -40,12 +38,30 @@ class PuMerConfig(PreTrainedConfig):
             raise ValueError(f"semantics={self.semantics!r}: choose one of {', '.join(SEMANTICS)}")
         if not isinstance(self.pooled_only, bool):
             raise ValueError(f"pooled_only={self.pooled_only!r}: must be True or False")
-        self.reduction = self.checked(self.reduction)
+        self.schedule = self.checked(self.reduction)
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """What `reduction` says, parsed and checked. Only a change of `reduction` is parsed again."""
+        if self._parsed_from != self.reduction:
+            self.schedule = self.checked(self.reduction)
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Schedule | None) -> None:
+        self._schedule = schedule
+        self._parsed_from = _plain(schedule)
+        self.reduction = _plain(schedule)
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """The sites at which the model can reduce tokens, and how many layers each has."""
+        return {"layers": self.num_hidden_layers}
 
     @property
     def num_reducible_layers(self) -> int:
-        """How many layers `reduction.layers` can name."""
-        return self.num_hidden_layers
+        """How many layers the site `"layers"` has."""
+        return self.sites["layers"]
 
     @property
     def max_text_length(self) -> int:
@@ -57,27 +73,20 @@ class PuMerConfig(PreTrainedConfig):
         """Most patches of an image that the model takes, an even sample of them; None: it takes all."""
         return None
 
-    def checked(self, reduction: ReductionConfig | dict[str, Any] | None) -> dict[str, Any] | None:
-        """`reduction` as a complete dict; raises `ValueError` if it is wrong or does not fit this model."""
+    def checked(self, reduction: AnyReduction) -> Schedule | None:
+        """`reduction`, parsed; raises `ValueError` if it is wrong or does not fit this model."""
         schedule = parse_reduction(reduction)
-        if schedule is None:
-            return None
-        if self.semantics == "release" and schedule.method != PuMerReductionConfig.method:
-            raise ValueError(f"reduction.method={schedule.method!r}: semantics='release' knows only 'pumer'")
-        schedule.validate_depth(self.num_reducible_layers)
-        if isinstance(schedule, PuMerReductionConfig) and schedule.image_tower_merge_ratio > 0:
-            self._check_tower_merging(schedule.image_tower_merge_ratio)
-        return schedule.to_dict()
-
-    def _check_tower_merging(self, ratio: float) -> None:
-        """Raise `ValueError` if the model cannot merge tokens in an image tower."""
-        reason = None
-        if not self.has_image_tower:
-            reason = f"{self.model_type} has no image tower"
-        elif self.semantics == "release":
-            reason = "semantics='release' merges nothing in the image tower"
-        if reason is not None:
-            raise ValueError(f"reduction.image_tower_merge_ratio={ratio}: {reason}; set it to 0, or leave it out")
+        for part in () if schedule is None else schedule.parts:
+            if part.site not in self.sites:
+                sites = ", ".join(map(repr, self.sites))
+                raise ValueError(f"reduction.site={part.site!r}: {self.model_type} can reduce at {sites}")
+            if self.semantics == "release" and (part.method, part.site) != (PuMerReductionConfig.method, "layers"):
+                raise ValueError(
+                    f"reduction.method={part.method!r} at site {part.site!r}: semantics='release' knows only 'pumer' "
+                    "at site 'layers'"
+                )
+            part.validate_depth(self.sites[part.site])
+        return schedule
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -92,6 +101,13 @@ class PuMerConfig(PreTrainedConfig):
         remote_code.write_remote_code(save_directory)
         super().save_pretrained(save_directory, **kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        # `reduction` says the same as the parsed schedule.
+        values = super().to_dict()
+        for name in ("_schedule", "_parsed_from"):
+            values.pop(name, None)
+        return values
+
     def to_diff_dict(self) -> dict[str, Any]:
         # What is saved does not say from which folder a tower was loaded. Of the model, transformers leaves it out.
         values = super().to_diff_dict()
@@ -102,3 +118,8 @@ class PuMerConfig(PreTrainedConfig):
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Does nothing: transformers would copy our source file, which is a part of a package, beside the model."""
+
+
+def _plain(schedule: Schedule | None) -> PlainSchedule | None:
+    """The plain form of a schedule, each time a new one, as `reduction` may be changed in place."""
+    return None if schedule is None else schedule.to_dict()

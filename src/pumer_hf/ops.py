@@ -51,7 +51,7 @@ def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_token
 
 def max_merges(length: int) -> int:
     """Most tokens that one bipartite matching can merge away: the even half without the protected token 0."""
-    return (length - 1) // 2
+    return max(length - 1, 0) // 2
 
 
 def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -17,18 +17,27 @@ from .card import Card
 from .command import Command
 from .convert import Convert
 from .demo import Demo
+from .evaluate import Evaluate
 from .explain import Explain
 from .export import Export
 from .measure import Measure
 from .push import Push
 from .spelling import check_spelling
-from .train import Evaluate, Train
+from .train import Train
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: tuple[Command, ...] = (
-    *(Train(), Evaluate(), Convert(), Bench(), Export()),
-    *(Explain(), Measure(), Demo(), Card(), Push()),
+    Train(),
+    Evaluate(),
+    Convert(),
+    Bench(),
+    Export(),
+    Explain(),
+    Measure(),
+    Demo(),
+    Card(),
+    Push(),
 )
 
 

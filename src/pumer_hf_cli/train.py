@@ -1,4 +1,4 @@
-"""`pumer-hf train` and `pumer-hf evaluate`."""
+"""`pumer-hf train`, and what it shares with `pumer-hf evaluate`."""
 
 import argparse
 
@@ -32,16 +32,3 @@ class Train(RecipeCommand):
         from pumer_hf.recipes.runner import run_recipe
 
         run_recipe(args.task, args.arguments)
-
-
-class Evaluate(RecipeCommand):
-    """`pumer-hf evaluate`."""
-
-    name = "evaluate"
-    summary = "evaluate a trained model on a split of a recipe's data"
-    example = "pumer-hf evaluate vqa --model outputs/digit-scenes/student"
-
-    def run(self, args: argparse.Namespace) -> None:
-        from pumer_hf.recipes.evaluation import evaluate_recipe
-
-        evaluate_recipe(f"{self.summary[0].upper()}{self.summary[1:]}.", [args.task, *args.arguments])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tiny_checkpoints as tiny
+import torch
 from PIL import Image
 from tiny_models import FAMILIES
 from torch.testing import assert_close
@@ -15,7 +16,8 @@ from transformers import (
     ViltProcessor,
 )
 
-from pumer_hf import PuMerMeterProcessor, convert_checkpoint
+from pumer_hf import Encoder, EncodingRecord, PuMerMeterProcessor, convert_checkpoint
+from pumer_hf.encoding import saved_record
 from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 
@@ -76,7 +78,36 @@ def test_original_vilt_keeps_the_aspect_ratio(tokenizers, tmp_path):
     pixels(folder, (32, 48))
     processor = AutoProcessor.from_pretrained(folder)
     assert "pixel_mask" in processor(images=[PHOTO], text=["what"], return_tensors="pt")
+    encoder = Encoder.from_pretrained(folder)  # and so pipeline, page and pictures
+    assert encoder.record == EncodingRecord(12, keep_aspect_ratio=True)
+    assert torch.equal(encoder([PHOTO], ["what is this"])["pixel_values"], pixels(folder))
     pixels(convert_checkpoint(source, tmp_path / "out2", processor=tokenizers["vilt"], image_size=40), (40, 56))
+
+
+@pytest.mark.parametrize(("family", "origin"), [("vilt", "original"), ("meter", "original"), ("vilt", "released")])
+@pytest.mark.parametrize(("head", "released_length"), [("vqa_classifier", 32), ("nlvr2_classifier", 40)])
+def test_texts_are_as_long_as_in_the_training_of_the_checkpoint(
+    family, origin, head, released_length, tokenizers, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiny, "POSITIONS", 60)  # the release says how many it has, not how many it trained with
+    monkeypatch.setattr(tiny, "ROBERTA_POSITIONS", 62)
+    if origin == "original":
+        weights = getattr(tiny, f"original_{family}")(head)
+        source = tiny.save_lightning(tmp_path / "in", weights, {**tiny.HYPER_PARAMETERS, "max_text_len": 50})
+    else:
+        source = tmp_path / "in"
+        tiny.save_released(source, family, [head])
+    record = saved_record(convert_checkpoint(source, tmp_path / "out", processor=tokenizers[family]))
+    assert record.max_text_length == (50 if origin == "original" else released_length)
+    assert record.keep_aspect_ratio == (family == "vilt" and origin == "original")
+    assert record.resample == ("bicubic" if origin == "original" else "bilinear")
+
+
+def test_a_processor_that_says_how_inputs_are_made_is_believed(tokenizers, tmp_path):
+    source = tiny.save_lightning(tmp_path / "a.ckpt", tiny.original_vilt("vqa_classifier"))
+    given = ViltProcessor(ViltImageProcessorPil(size={"shortest_edge": 64}), tokenizers["vilt"])
+    given = Encoder(given, EncodingRecord(7)).processor
+    assert saved_record(convert_checkpoint(source, tmp_path / "out", processor=given)) == EncodingRecord(7)
 
 
 def test_original_meter_cuts_a_square_out_of_the_middle(tokenizers, tmp_path):
@@ -95,6 +126,7 @@ def test_stock_vilt_keeps_its_processor(tokenizers, tmp_path):
     ViltImageProcessorPil(size={"shortest_edge": 24}, size_divisor=4).save_pretrained(tmp_path / "in")
     tokenizers["vilt"].save_pretrained(tmp_path / "in")
     pixels(convert_checkpoint(tmp_path / "in", tmp_path / "out"), (24, 36))
+    assert saved_record(tmp_path / "out") == EncodingRecord(12, keep_aspect_ratio=True)
     pixels(convert_checkpoint(tmp_path / "in", tmp_path / "out2", image_size=16), (16, 24))
 
 

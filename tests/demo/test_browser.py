@@ -6,6 +6,7 @@ import time
 import pytest
 from browser import Visitor, in_a_browser
 from PIL import Image
+from tiny import noise
 from tiny_tasks import tiny
 
 pytestmark = in_a_browser
@@ -52,7 +53,7 @@ def test_click_an_example_and_compare_with_nothing(browser, address):
 
 
 def test_upload_a_picture(browser, address, tmp_path):
-    Image.effect_noise((90, 60), 90).save(tmp_path / "wide.png")
+    noise(90, 60).save(tmp_path / "wide.png")
     visitor = Visitor(browser, address)
     visitor.upload(tmp_path / "wide.png")
     visitor.page.locator("#ask").click()
@@ -67,7 +68,7 @@ def nothing_is_said(visitor):
 
 
 def test_another_picture_clears_what_was_said_of_the_one_before(browser, address, tmp_path):
-    Image.effect_noise((90, 60), 90).save(tmp_path / "other.png")
+    noise(90, 60).save(tmp_path / "other.png")
     visitor = Visitor(browser, address)
     visitor.page.get_by_label("Remove Image").click()
     visitor.page.get_by_text("Give an image and a text").wait_for()
@@ -122,7 +123,7 @@ BAD = {
 def test_what_cannot_be_read_gets_one_sentence(browser, address, server_log, tmp_path):
     for name, content in BAD.items():
         (tmp_path / name).write_bytes(content)
-    Image.effect_noise((90, 60), 90).save(tmp_path / "cut.png")
+    noise(90, 60).save(tmp_path / "cut.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:1000])
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     visitor = Visitor(browser, address)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from PIL import Image
+from tiny import noise
 from tiny_tasks import LABELS, save_tiny, tiny
 
 from pumer_hf.cli import main
@@ -16,7 +17,7 @@ from pumer_hf.demo.page import HINT, Handlers, build_page, check_address, costs
 from pumer_hf.demo.schedules import slider_values
 from pumer_hf.explain.pictures import LEGEND
 
-SCENE = Image.effect_noise((48, 48), 90).convert("RGB")
+SCENE = noise()
 QUESTION = "what digit is red?"
 
 

@@ -14,9 +14,9 @@ from pumer_hf.demo.schedules import (
     slider_values,
     title,
 )
-from pumer_hf.reducers import parse_reduction
+from pumer_hf.reducers import parse_method
 
-SCHEDULE = parse_reduction(
+SCHEDULE = parse_method(
     {
         "method": "pumer",
         "layers": [0, 2, 3],
@@ -32,33 +32,34 @@ def test_a_slider_is_the_mean_over_the_layers():
 
 
 def test_sliders_at_their_places_change_nothing():
-    assert parse_reduction(moved(SCHEDULE, slider_values(SCHEDULE))) == SCHEDULE
+    assert moved(SCHEDULE, slider_values(SCHEDULE)) == SCHEDULE
 
 
 def test_ratios_are_scaled():
-    fields = moved(SCHEDULE, {"prune_ratio": 0.15, "image_merge_ratio": 0.25, "text_merge_ratio": 0.4})
-    assert fields["prune_ratio"] == pytest.approx([0.05, 0.1, 0.3])
-    assert fields["image_merge_ratio"] == 0.25
-    assert fields["text_merge_ratio"] == [0.4, 0.4, 0.4]
-    assert parse_reduction(fields).layers == (0, 2, 3)
+    part = moved(SCHEDULE, {"prune_ratio": 0.15, "image_merge_ratio": 0.25, "text_merge_ratio": 0.4})
+    assert part.prune_ratio == pytest.approx((0.05, 0.1, 0.3))
+    assert part.image_merge_ratio == 0.25
+    assert part.text_merge_ratio == 0.4  # of every layer
+    assert part.layers == (0, 2, 3)
 
 
 @pytest.mark.parametrize("name", ["prune_ratio", "image_merge_ratio", "text_merge_ratio"])
 def test_at_the_end_of_a_slider_every_layer_does_what_it_says(name):
     limits, most = slider_limits(SCHEDULE), MAX_RATIO if name == "prune_ratio" else MAX_MERGE_RATIO
-    fields = moved(SCHEDULE, {**slider_values(SCHEDULE), name: limits[name]})
-    assert mean(fields[name]) == pytest.approx(limits[name])
-    assert most - 2 * STEP < max(fields[name]) <= most + 1e-9
-    assert parse_reduction(fields).layers == (0, 2, 3)
+    part = moved(SCHEDULE, {**slider_values(SCHEDULE), name: limits[name]})
+    ratios = [part.ratio(name, layer) for layer in part.layers]
+    assert mean(ratios) == pytest.approx(limits[name])
+    assert most - 2 * STEP < max(ratios) <= most + 1e-9
+    assert part.layers == (0, 2, 3)
 
 
 def test_the_ends_of_the_sliders():
     assert slider_limits(SCHEDULE) == {"prune_ratio": 0.475, "image_merge_ratio": 0.5, "text_merge_ratio": 0.5}
-    pruning = parse_reduction({"method": "random", "layers": [1], "prune_ratio": 0.2})
+    pruning = parse_method({"method": "random", "layers": [1], "prune_ratio": 0.2})
     assert slider_limits(pruning) == {"prune_ratio": 0.95}
-    merging = parse_reduction({"method": "tome", "layers": [1, 2], "merge_ratio": [0.7, 0.9]})
+    merging = parse_method({"method": "tome", "layers": [1, 2], "merge_ratio": [0.7, 0.9]})
     assert slider_limits(merging) == slider_values(merging) == {"merge_ratio": 0.8}  # it asks for more than can be
-    assert parse_reduction(moved(merging, {"merge_ratio": 0.8})) == merging
+    assert moved(merging, {"merge_ratio": 0.8}) == merging
 
 
 @pytest.mark.parametrize("value", [0.48, 1.2, -0.1, float("nan"), None, "0.2", True])

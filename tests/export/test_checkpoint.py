@@ -4,13 +4,16 @@ import json
 import math
 import sys
 
+import numpy as np
 import pytest
 from readable import unreadable
 from tiny_tasks import save_tiny, tiny
 from torch import nn
 
+from pumer_hf import Encoder, EncodingRecord
 from pumer_hf.cli import main
 from pumer_hf.export.checkpoint import difference, require_same
+from pumer_hf.export.onnx_file import OnnxModel
 from pumer_hf.models.encoders.embeddings import PatchProjection
 from pumer_hf.models.encoders.heads import LogitsLinear
 
@@ -51,6 +54,12 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     assert operations.count("MatMulInteger") == linear
     assert report["throughput"]["batch_size"] == 2
     assert report["text_length"] == 8
+    for path in (dest, dest.with_suffix(".int8.onnx")):
+        assert OnnxModel(path).record == EncodingRecord(8)
+    encoder = Encoder(tiny("vilt")[1], OnnxModel(dest).record)
+    inputs = encoder([np.zeros((40, 80, 3), np.uint8)], ["what digit is red?"])
+    for own in OnnxModel(dest).session.get_inputs():
+        assert list(inputs[own.name].shape[1:]) == own.shape[1:]
     assert {"torch", "onnx", "onnxruntime", "onnxscript"} <= set(report["versions"])
 
 

@@ -57,11 +57,10 @@ def trained(**facts):
 
 def test_merging_in_the_image_tower_is_said():
     schedule = tiny_models.schedule("pumer", "small")
-    plain, tower = (
-        trained(backbone="meter", reduction={**schedule, **more}).render()
-        for more in ({}, {"image_tower_merge_ratio": 0.2})
-    )
-    sentences = ("Its image encoder merges similar tokens, too", "and not that of the text encoder.")
+    reductions = (schedule, [schedule, {"method": "tome", "site": "tower", "merge_ratio": 0.2}])
+    plain, tower = (trained(backbone="meter", reduction=reduction).render() for reduction in reductions)
+    assert tower == trained(backbone="meter", reduction={**schedule, "image_tower_merge_ratio": 0.2}).render()
+    sentences = ("layers of its image encoder merge similar tokens ([ToMe]", "and not that of the text encoder.")
     assert all(sentence in tower and sentence not in plain for sentence in sentences)
     assert "only in the cross-modal encoder" in plain
     assert "only in the cross-modal encoder" not in tower

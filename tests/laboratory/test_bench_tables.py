@@ -1,5 +1,6 @@
 from laboratory.bench_tables import bench_table, measures_table, onnx_table, paper_table
 from laboratory.paper import TABLES
+from pumer_hf import preset
 
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
 
@@ -7,7 +8,7 @@ MACHINE = {"processor": "Some CPU", "torch_threads": 2}
 def test_a_row_of_a_benchmark():
     report = {
         "setting": "vilt/vqav2",
-        "reduction": {"method": "pumer"},
+        "reduction": preset("vilt", "vqav2"),
         "dtype": {"unreduced": "float32", "stock": "float32", "reduced": "bfloat16"},
         "compiled": ["unreduced", "reduced"],
         "throughput": {
@@ -37,12 +38,12 @@ def test_a_row_of_a_benchmark():
         "| vilt/vqav2, bfloat16, compiled, `pooled_only`",
         "| vilt/vqav2, bfloat16, compiled",
     ]
-    tower = {"method": "pumer", "image_tower_merge_ratio": 0.08}
+    tower = {**preset("meter", "vqav2"), "image_tower_merge_ratio": 0.08}
     less = {"setting": "meter/vqav2", "reduction": tower, "compiled": [], "machine": {**MACHINE, "gpu": "Some GPU"}}
     report |= less
     del report["latency"], report["memory"], report["throughput"]["stock"]
     assert bench_table([report]).splitlines()[2] == (
-        "| meter/vqav2 with `image_tower_merge_ratio` 0.08, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
+        "| meter/vqav2 with `tome` 0.08 at site `tower`, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
         "| Some GPU |"
     )
 

@@ -19,12 +19,9 @@ def small(backbone, task, reduction, image_size=384):
     return paper_model(backbone, task, reduction, image_size // 2, **sizes)
 
 
-def test_every_row_names_a_setting_and_a_figure():
+def test_the_rows_of_a_table_have_labels_of_their_own():
     for number, rows in TABLES.items():
         assert len({row.label for row in rows}) == len(rows), number
-        for row in rows:
-            assert (row.throughput is None) == (row.gflops is not None)
-    assert all(row.memory_saved is not None for row in (*TABLES[1], *TABLES[2]))
 
 
 @pytest.mark.parametrize("number", [1, 2, pytest.param(4, marks=pytest.mark.slow), 7])

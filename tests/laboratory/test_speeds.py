@@ -22,7 +22,13 @@ from laboratory.speeds import (
 )
 from pumer_hf.bench.cost import measure_size
 
-SCHEDULE = {"method": "pumer", "layers": [0, 2], "prune_ratio": [0.05, 0.4], "image_merge_ratio": 0.2}
+SCHEDULE = {
+    "method": "pumer",
+    "layers": [0, 2],
+    "prune_ratio": [0.05, 0.4],
+    "image_merge_ratio": 0.2,
+    "text_merge_ratio": 0.0,
+}
 
 
 ascending = st.lists(st.floats(1.01, 4.0), min_size=1, max_size=60, unique=True).map(sorted)
@@ -79,7 +85,7 @@ def test_scales_go_from_nothing_to_the_cap():
     last = scaled(SCHEDULE, factors[-1])
     assert ({*last["prune_ratio"]}, last["image_merge_ratio"]) == ({CAP}, MERGE_CAP)
     with pytest.raises(ValueError, match="no ratio above 0"):
-        scales({"method": "pumer", "layers": [0], "prune_ratio": 0.0})
+        scales({**SCHEDULE, "prune_ratio": 0.0, "image_merge_ratio": 0.0})
 
 
 def test_a_variant_changes_what_it_names():

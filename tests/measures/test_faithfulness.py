@@ -6,22 +6,25 @@ import pytest
 import torch
 from tiny import PUMER
 from tiny_models import FAMILIES, NUM_TEXT
-from torch import nn
 
 from pumer_hf.explain.prediction import run
 from pumer_hf.measures.faithfulness import KeepAtRandom, KeepPruned, compared_reducers, faithfulness, reduced_by
+from pumer_hf.reducers import TokenReducer
 
 SCHEDULE = {**PUMER, "layers": [1, 2], "prune_ratio": 0.4, "image_merge_ratio": 0.2}
 
 
-class WithoutChoice(nn.Module):
+class WithoutChoice(TokenReducer):
     """A reducer whose traces have no `keep`, as that of a method that only merges."""
 
     uses_attention = True
 
     def __init__(self, reducer):
-        super().__init__()
-        self.reducer, self.config = reducer, reducer.config
+        super().__init__(reducer.config, 0)
+        self.reducer = reducer
+
+    def output_lengths(self, *args):
+        return self.reducer.output_lengths(*args)
 
     def forward(self, *args):
         pair, trace = self.reducer(*args)
@@ -67,7 +70,8 @@ def test_the_inversion_keeps_exactly_what_the_first_layer_prunes(family):
 
 @pytest.mark.parametrize("name", ["random", "inverted", "random_inverted"])
 def test_the_image_tower_merges_for_the_stand_ins_as_for_the_reducer(name):
-    model, inputs = model_and_inputs(FAMILIES["meter"], image_tower_merge_ratio=0.25)
+    inputs = FAMILIES["meter"].inputs()
+    model = FAMILIES["meter"].model([SCHEDULE, {"method": "tome", "site": "tower", "merge_ratio": 0.25}])
     own = run(model, inputs).reduction[0]
     with reduced_by(model, compared_reducers(model)[name]):
         stand_in = run(model, inputs).reduction[0]

@@ -15,22 +15,22 @@ from pumer_hf.cli import main
 from pumer_hf.data.scenes.digits import digit_scenes
 from pumer_hf.measures.batches import scene_batches
 from pumer_hf.measures.measuring import MeasuredBatch, alignment_report, measure_explanations, measures_table
-from pumer_hf.reducers import parse_reduction
+from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.tokens import LayerTrace, TokenPair
 
 NAMES = ("precision", "recall", "random_precision", "random_recall")
 PRUNING = {"method": "pumer", "layers": [1], "prune_ratio": 0.4, "image_merge_ratio": 0.0, "text_merge_ratio": 0.0}
 
 
-class Oracle(nn.Module):
+class Oracle(TokenReducer):
     """Keeps the patches that it is told, the same for every example."""
 
-    uses_attention = False
-
     def __init__(self, region):
-        super().__init__()
-        self.config = parse_reduction(PRUNING)
+        super().__init__(parse_method(PRUNING), 0)
         self.region = region
+
+    def output_lengths(self, layer, num_text, num_image):
+        return num_text, 1 + int(self.region.sum())
 
     def forward(self, layer, pair, evidence):
         mask = pair.image.mask

@@ -7,7 +7,7 @@ import torch
 from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, SCHEDULES, gradients, inputs_of, schedule
 from transformers import AutoModelForVisualQuestionAnswering
 
-from pumer_hf.reducers import METHODS, build_reducer, parse_reduction
+from pumer_hf.reducers import METHODS, build_reducer, parse_method
 from pumer_hf.reducers.pruning import LearnedPruningReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
@@ -158,7 +158,7 @@ def test_padding_never_beats_or_touches_a_real_token(family, reduction):
     if reduction is None:
         return
     pair = padded_pair()
-    reducer = build_reducer(parse_reduction(reduction), pair.image.states.shape[-1]).eval()
+    reducer = build_reducer(parse_method(reduction), pair.image.states.shape[-1]).eval()
     # The same tokens, but padding looks as salient as anything can, and like the token before it.
     loud = TokenPair(
         *(

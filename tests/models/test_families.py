@@ -35,16 +35,23 @@ def test_registration(family):
     assert type(AutoModelForVisualQuestionAnswering.from_config(config)) is family.model_class
 
 
-@each_family
-def test_auto_classes_know_the_model_in_a_new_process(family, tmp_path):
-    family.model(schedule("pumer", "small")).save_pretrained(tmp_path)
-    code = (
-        "import pumer_hf; from transformers import AutoModel, AutoModelForVisualQuestionAnswering as Vqa;"
-        f"print(type(AutoModel.from_pretrained(r'{tmp_path}')).__name__,"
-        f"type(Vqa.from_pretrained(r'{tmp_path}')).__name__)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == [family.base_class.__name__, family.model_class.__name__]
+@pytest.mark.integration  # a process of its own
+def test_auto_classes_know_the_models_in_a_new_process(tmp_path):
+    for name, family in FAMILIES.items():
+        family.model(schedule("pumer", "small")).save_pretrained(tmp_path / name)
+    code = """
+import sys
+import pumer_hf
+from transformers import AutoModel, AutoModelForVisualQuestionAnswering
+
+for folder in sys.argv[1:]:
+    for auto_class in (AutoModel, AutoModelForVisualQuestionAnswering):
+        print(type(auto_class.from_pretrained(folder)).__name__)
+"""
+    words = [sys.executable, "-c", code, *(str(tmp_path / name) for name in FAMILIES)]
+    result = subprocess.run(words, capture_output=True, text=True, check=True)
+    expected = [(family.base_class.__name__, family.model_class.__name__) for family in FAMILIES.values()]
+    assert result.stdout.split() == [name for names in expected for name in names]
 
 
 @each_family

@@ -1,4 +1,6 @@
-"""Merging inside METER's image tower (`image_tower_merge_ratio`)."""
+"""Merging inside METER's image tower (method `tome` at site `"tower"`)."""
+
+import json
 
 import pytest
 import torch
@@ -7,15 +9,23 @@ from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf import ops
 from pumer_hf.models.encoders.meter.towers import encoded_tokens
+from pumer_hf.models.encoders.plan import LayerPlan
 
 METER = FAMILIES["meter"]
 PUMER = schedule("pumer", "small")
-TOWER = {**PUMER, "image_tower_merge_ratio": 0.25}
-EXTREME = {**schedule("pumer", "extreme"), "image_tower_merge_ratio": 0.99}
+TOME = {"method": "tome", "site": "tower", "merge_ratio": 0.25}
+TOWER = [TOME, PUMER]
+EXTREME = [{**TOME, "merge_ratio": 0.99}, schedule("pumer", "extreme")]
 LEFT = {0.25: [13, 10], 0.99: [9, 5]}
 """Of 17 tokens in two layers, after each. A layer merges half of them at most."""
 
 each_schedule = pytest.mark.parametrize("reduction", [TOWER, EXTREME], ids=["small", "extreme"])
+
+
+def run_tower(model, pixels, ratio):
+    """What the tower makes of images where each of its layers merges this part of the tokens away."""
+    model.set_reduction({**TOME, "merge_ratio": ratio})
+    return model.meter.vision_model(pixels, model.meter.tower_plans(len(pixels)))
 
 
 def tower_source(model, inputs):
@@ -30,13 +40,14 @@ def tower_source(model, inputs):
 @each_schedule
 def test_tokens_leave_the_tower_as_announced(reduction):
     model, inputs = METER.model(reduction), meter_inputs()
-    ratio = reduction["image_tower_merge_ratio"]
-    assert model.meter.vision_model.output_lengths(ratio) == LEFT[ratio]
+    ratio = reduction[0]["merge_ratio"]
+    lengths = model.token_reduction.output_lengths(0, 17, "tower")
+    assert lengths == [(0, left) for left in LEFT[ratio]]
     outputs = model(**inputs, output_hidden_states=True)
     assert outputs.hidden_states[0].shape[1] == NUM_TEXT + LEFT[ratio][-1]
     announced = model.output_lengths(NUM_TEXT, LEFT[ratio][-1])
     found = [(trace.num_text, trace.num_image) for trace in outputs.reduction]
-    assert found == [announced[layer] for layer in reduction["layers"]]
+    assert found == [announced[layer] for layer in reduction[1]["layers"]]
 
 
 @each_schedule
@@ -46,7 +57,7 @@ def test_the_cls_stays_alone_and_no_patch_is_forgotten(reduction):
     assert (source[:, 0] == 0).all()
     assert (source[:, 1:] > 0).all()
     for example in source:
-        assert sorted(set(example.tolist())) == list(range(LEFT[reduction["image_tower_merge_ratio"]][-1]))
+        assert sorted(set(example.tolist())) == list(range(LEFT[reduction[0]["merge_ratio"]][-1]))
 
 
 def slow_layer(layer, states, groups, ratio):
@@ -77,9 +88,10 @@ def slow_layer(layer, states, groups, ratio):
 
 @pytest.mark.parametrize("ratio", LEFT)
 def test_the_tower_equals_a_slow_one(ratio):
-    tower, pixels = METER.model(num_hidden_layers=1).meter.vision_model, meter_inputs()["pixel_values"]
+    model, pixels = METER.model(None, num_hidden_layers=1), meter_inputs()["pixel_values"]
+    tower = model.meter.vision_model
     with torch.no_grad():
-        found, source = tower(pixels, ratio)
+        found, source = run_tower(model, pixels, ratio)
         for example, states in enumerate(tower.pre_layrnorm(tower.embeddings(pixels))):
             groups = [[position] for position in range(17)]
             for layer in tower.encoder.layers:
@@ -92,23 +104,41 @@ def test_the_tower_equals_a_slow_one(ratio):
 
 def test_no_ratio_and_ratio_0_are_the_tower_of_clip():
     pixels = meter_inputs()["pixel_values"]
-    reduced, zero = METER.model(PUMER), METER.model({**PUMER, "image_tower_merge_ratio": 0.0})
+    reduced, zero = METER.model(PUMER), METER.model([PUMER, {**TOME, "merge_ratio": 0.0}])
     assert torch.equal(reduced(**meter_inputs()).logits, zero(**meter_inputs()).logits)
-    states, source = zero.meter.vision_model(pixels)
+    tower = zero.meter.vision_model
+    states, source = tower(pixels)
     assert torch.equal(source, torch.arange(17).expand(3, -1))
     # The own attention, with nothing to merge, computes what CLIP's layer does.
-    own, _ = zero.meter.vision_model(pixels, 0.01)
+    own, _ = tower(pixels, [LayerPlan(index, tower.reducer) for index in range(2)])
     torch.testing.assert_close(own, states, atol=1e-5, rtol=1e-5)
+
+
+def test_some_layers_of_the_tower_can_merge():
+    model, pixels = METER.model({**TOME, "layers": [1], "merge_ratio": 0.4}), meter_inputs()["pixel_values"]
+    assert model.token_reduction.output_lengths(0, 17, "tower") == [(0, 17), (0, 10)]
+    assert model.meter.encode_image(pixels)[0].shape[1] == 10
+    model.set_reduction({**TOME, "layers": [0], "merge_ratio": 0.4})
+    states, source = model.meter.encode_image(pixels)
+    assert states.shape[1] == 10
+    # The layers after it attend to a merged token as much as to the tokens that it holds.
+    tower, weights = model.meter.vision_model, []
+    tower.encoder.layers[1].register_forward_pre_hook(lambda _, args: weights.append(args[1].image.weight))
+    model.meter.encode_image(pixels)
+    assert torch.equal(weights[0], ops.group_sizes(source, 10).float())
+    assert model.reduction.at("layers") is None
+    assert model(**meter_inputs()).reduction == ()
 
 
 def test_alike_patches_merge_and_change_nothing():
     """Of two patches that differ, in embedding and position, by nothing, the mean is the same and counts twice."""
-    tower = METER.model().meter.vision_model
+    model = METER.model(None)
+    tower = model.meter.vision_model
     with torch.no_grad():
         tower.embeddings.position_embedding.weight[1:] = 0
         pixels = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 4, 4)
         plain, _ = tower(pixels)
-        merged, source = tower(pixels, 0.25)
+        merged, source = run_tower(model, pixels, 0.25)
         torch.testing.assert_close(merged[0, source[0]], plain[0], atol=1e-5, rtol=1e-5)
 
 
@@ -117,7 +147,7 @@ def test_alike_patches_merge_and_change_nothing():
 
 def test_traces_say_which_token_holds_each_patch():
     nothing = {"layers": [1], "prune_ratio": 0.0, "image_merge_ratio": 0.0, "text_merge_ratio": 0.0}
-    model, inputs = METER.model({"method": "pumer", **nothing, "image_tower_merge_ratio": 0.25}), meter_inputs()
+    model, inputs = METER.model([{"method": "pumer", **nothing}, TOME]), meter_inputs()
     (trace,) = model(**inputs).reduction
     source = tower_source(model, inputs)
     # Pruning orders the tokens anew by their saliency, even if it prunes none.
@@ -217,11 +247,29 @@ def test_save_and_load_keeps_schedule_and_logits(tmp_path):
     model, inputs = METER.model(TOWER), meter_inputs()
     model.save_pretrained(tmp_path)
     loaded = AutoModelForVisualQuestionAnswering.from_pretrained(tmp_path).eval()
-    assert loaded.config.reduction == {**PUMER, "image_tower_merge_ratio": 0.25}
+    assert loaded.config.reduction == TOWER
     assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
     eager = METER.model_class.from_pretrained(tmp_path, attn_implementation="eager").eval()
     torch.testing.assert_close(eager(**inputs).logits, model(**inputs).logits, atol=1e-4, rtol=1e-4)
-    assert not METER.model_class.from_pretrained(tmp_path, reduction=None).meter.image_tower_merge_ratio
+    assert METER.model_class.from_pretrained(tmp_path, reduction=None).meter.vision_model.reducer is None
+
+
+def test_a_folder_with_the_old_field_gives_the_same(tmp_path):
+    model, inputs = METER.model(TOWER), meter_inputs()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["reduction"] = {**PUMER, "image_tower_merge_ratio": 0.25}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = METER.model_class.from_pretrained(tmp_path).eval()
+    assert loaded.config.reduction == TOWER
+    assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+
+
+def test_images_of_another_size_merge_as_well():
+    model = METER.model(TOWER)
+    model.resize_images(8)
+    pixels = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert model.meter.encode_image(pixels)[0].shape[1] == 3  # 5 tokens, 4, 3
 
 
 def test_set_reduction_switches_it_and_a_ramp_scales_it():
@@ -248,6 +296,7 @@ def test_retrieval_and_two_images_run():
     assert [trace.image_index for trace in two(**inputs).reduction] == [0, 1]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("reduction", [TOWER, pytest.param(EXTREME, marks=pytest.mark.slow)], ids=["small", "extreme"])
 def test_compiles_without_graph_break_forward_and_backward(reduction):
     torch.compiler.reset()
@@ -259,6 +308,7 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.integration
 def test_exports():
     model, inputs = METER.model(TOWER), meter_inputs()
     exported = torch.export.export(model, (), kwargs=inputs).module()
@@ -277,12 +327,14 @@ def test_the_layers_that_stay_whole_are_there():
 
 
 def test_models_that_cannot_merge_there_say_so():
-    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*pumer_vilt .*0"):
+    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'layers'"):
         vilt_config(reduction=TOWER)
-    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*pumer_vilt"):
+    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'layers'"):
         FAMILIES["vilt"].model(PUMER).set_reduction(TOWER)
-    with pytest.raises(ValueError, match="image_tower_merge_ratio=0.25: .*semantics='release' .*0"):
+    with pytest.raises(ValueError, match="reduction.method='tome' at site 'tower': semantics='release' knows only"):
         meter_config(reduction=TOWER, semantics="release")
-    with pytest.raises(ValueError, match="image_tower_merge_ratio .*'tome'"):
+    with pytest.raises(ValueError, match=r"reduction.layers=\[2\] names layer 2, .* layers 0 to 1 at site 'tower'"):
+        meter_config(reduction={**TOME, "layers": [2]})
+    with pytest.raises(ValueError, match="image_tower_merge_ratio is not a field of method 'tome'"):
         meter_config(reduction={**schedule("tome", "small"), "image_tower_merge_ratio": 0.25})
     assert vilt_config(reduction={**PUMER, "image_tower_merge_ratio": 0.0}).reduction == PUMER

@@ -156,6 +156,7 @@ class TestReleaseIsAModelLikeAnyOther:
         assert isinstance(model.base_model.reducer, ReleaseReducer)
         assert torch.equal(model(**family.inputs()).logits, self.model(family)(**family.inputs()).logits)
 
+    @pytest.mark.integration
     def test_it_compiles_without_graph_break(self, family):
         torch.compiler.reset()
         model, inputs = self.model(family), family.inputs()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tiny import vilt_fields
 from tiny_tasks import save_tiny
 from transformers import ViltConfig, ViltForQuestionAnswering
 
@@ -33,10 +34,9 @@ def newcomer(tmp_path, monkeypatch):
     stock ViLT where the Hub's is.
     """
     monkeypatch.chdir(tmp_path)
-    small = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 48, "patch_size": 8}
-    stock = ViltForQuestionAnswering(ViltConfig(**small, num_hidden_layers=12, vocab_size=30))
+    stock = ViltForQuestionAnswering(ViltConfig(**vilt_fields(num_hidden_layers=12, vocab_size=30)))
     stock.save_pretrained("dandelin/vilt-b32-finetuned-vqa")
-    args = ModelArguments(config={**small, "num_hidden_layers": 4, "max_position_embeddings": 12})
+    args = ModelArguments(config=vilt_fields(num_hidden_layers=4, max_position_embeddings=12))
     data = VQA.load(VqaDataArguments(train_scenes=200, eval_scenes=4, unknown_answers="ignore"), None)
     for name, reduction in {"teacher": None, "student": preset("vilt", "vqa") | {"layers": [1, 2]}}.items():
         model, processor = build_teacher(args, data.labels, data.train["question"], 12)
@@ -130,7 +130,7 @@ def test_tables_are_rendered_from_the_results():
     assert render(ROOT / "README.md") == README
     benchmarks = ROOT / "benchmarks" / "results" / "bench" / "README.md"
     assert render(benchmarks) == benchmarks.read_text(encoding="utf-8")
-    assert "results.json" in README
+    assert all(f"<!-- {kind}: " in README for kind in ("results", "study", "bench", "onnx", "measures"))
 
 
 def test_a_table_row():

@@ -11,9 +11,12 @@ from PIL import Image
 from tiny_tasks import CONFIGS, LABELS, REDUCTION, TASKS, TEXTS
 from transformers import pipeline
 
+from pumer_hf import Encoder, EncodingRecord
+from pumer_hf.bench.contenders import checked_text_length
 from pumer_hf.data.task import TaskData
 from pumer_hf.demo.asker import Asker
 from pumer_hf.explain.prediction import encode
+from pumer_hf.export.onnx_file import fixed_record
 from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
@@ -138,6 +141,24 @@ def test_the_pipeline_encodes_as_in_training(backbone, keeps_shape, trained):
     example = {"image": Image.open(io.BytesIO(ROWS["vqa"]["image"]["bytes"])), "question": LONG}
     (found,) = seen_by(vqa.model, lambda: vqa(example))
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("task", ["vqa", "snli_ve", "nlvr2"])
+@pytest.mark.parametrize("backbone", CONFIGS)
+def test_an_onnx_file_says_how_training_encoded(backbone, task, trained):
+    """What is written into the file; that it is in the file is tested where files are made."""
+    folder, expected = trained(backbone, task, False)
+    model, processor = load_checkpoint(str(folder))
+    encoder = Encoder(processor, fixed_record(model, checked_text_length(model, None)))
+    row = ROWS[task]
+    assert_same(encoder([[row["left"], row["right"]] if task == "nlvr2" else row["image"]], [LONG]), expected)
+
+
+def test_an_onnx_file_of_a_model_that_keeps_shapes_takes_squares(trained, caplog):
+    folder, _ = trained("vilt", "vqa", True)
+    model, _ = load_checkpoint(str(folder))
+    assert fixed_record(model, 32) == EncodingRecord(32)
+    assert "squares" in caplog.text
 
 
 @pytest.mark.parametrize(("backbone", "keeps_shape"), SHAPES)

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -304,7 +305,7 @@ def test_one_ratio_on_the_command_line_counts_for_all_layers(parse):
 
 def test_several_ratios_on_the_command_line_count_per_layer(parse):
     flags = ["--layers", "0", "2", "4", "--prune_ratio", "0.1", "0.2", "0.3", "--image_merge_ratio", "0.5"]
-    schedule = parse_reduction(parse(*flags).reduction)
+    schedule = parse(*flags).schedule.at("layers")
     assert schedule.layers == (0, 2, 4)
     assert [schedule.ratio("prune_ratio", layer) for layer in schedule.layers] == [0.1, 0.2, 0.3]
     assert [schedule.ratio("image_merge_ratio", layer) for layer in schedule.layers] == [0.5] * 3
@@ -315,6 +316,28 @@ def test_the_command_line_alone_can_describe_a_reduction(parse):
     flags = [part for name, ratio in ratios.items() for part in (f"--{name}", str(ratio))]
     reduction = parse("--method", "pumer", "--layers", "1", *flags, text="{}").reduction
     assert reduction == {"method": "pumer", "layers": [1], **ratios}
+
+
+def test_a_list_of_schedules_is_a_block_whose_part_at_the_layers_flags_change(parse):
+    pumer = {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.2, "text_merge_ratio": 0.3}
+    tower = {"method": "tome", "site": "tower", "merge_ratio": 0.25}
+    text = json.dumps({"reduction": [pumer, tower]})
+    recipe = parse(text=text)
+    assert recipe.reduction == [pumer, tower]
+    assert [part.site for part in recipe.schedule.parts] == ["tower", "layers"]
+    assert parse("--prune_ratio", "0.4", text=text).reduction == [{**pumer, "prune_ratio": 0.4}, tower]
+    assert parse("--method", "none", text=text).reduction is None
+    with pytest.raises(ValueError, match="--prune_ratio: no part of the block 'reduction' has the site 'layers'"):
+        parse("--prune_ratio", "0.4", text=json.dumps({"reduction": [tower]}))
+    with pytest.raises(ValueError, match="reduction.merge_ratio is not a field of method 'pumer'"):
+        parse("--merge_ratio", "0.4", text=text)
+
+
+def test_the_old_field_for_merging_in_the_tower_is_read(parse):
+    pumer = {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.2, "text_merge_ratio": 0.3}
+    recipe = parse("--layers", "2", text=json.dumps({"reduction": {**pumer, "image_tower_merge_ratio": 0.25}}))
+    assert recipe.schedule.at("tower").merge_ratio == 0.25
+    assert recipe.schedule.at("layers").layers == (2,)
 
 
 def test_method_none_switches_the_reduction_of_the_file_off(parse):
@@ -466,13 +489,13 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     if task != "own_data":  # which is for all tasks
         assert recipe_task(RECIPES / path) is TASK_OF_FOLDER[task]
     unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
-    schedule = recipe.reduction or {"method": unreduced}
-    name = schedule["method"] + ("_tower" if "image_tower_merge_ratio" in schedule else "")
+    schedule = recipe.schedule
+    name = unreduced if schedule is None else schedule.at("layers").method
+    name += "_tower" if schedule is not None and schedule.at("tower") else ""
     assert ("scratch" if task == "own_data" else name) == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:
         config = FAMILIES[backbone].config_class(**recipe.model.config, reduction=recipe.reduction)
-        schedule = parse_reduction(recipe.reduction)
         assert config.reduction == (None if schedule is None else schedule.to_dict())
 
 

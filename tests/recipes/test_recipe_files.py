@@ -17,7 +17,7 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.models.families import FAMILIES
 from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.recipe import ModelArguments
+from pumer_hf.recipes.recipe import ModelArguments, parse_recipe
 from pumer_hf.recipes.runner import run_recipe
 from pumer_hf.reducers import METHODS
 
@@ -121,7 +121,16 @@ def train_a_step(tmp_path, monkeypatch, capsys):
     return train
 
 
-@pytest.mark.parametrize("path", PAPER, ids=str)
+# One of each backbone and task, among them one of each kind of stages. The others differ from these in the reduction.
+OTHER_METHODS = {("vilt", "nlvr2"): "finetune", ("meter", "vqav2"): "tip"}
+TRAINED = [path for path in PAPER if path.stem == OTHER_METHODS.get(path.parts[:2], "pumer")]
+
+
+def test_one_recipe_of_each_backbone_and_task_is_trained():
+    assert sorted(path.parts[:2] for path in TRAINED) == sorted((b, t) for b in FAMILIES for t in PAPER_TASKS)
+
+
+@pytest.mark.parametrize("path", TRAINED, ids=str)
 def test_a_recipe_trains_a_step(path, tiny_checkpoints, train_a_step):
     blocks = read(path)
     blocks["model"]["checkpoint"] = str(tiny_checkpoints[path.parts[0]])
@@ -156,7 +165,27 @@ def test_a_recipe_says_what_to_download_before_it_says_that_a_file_is_missing(pa
     assert len(lines) == len(files) + (2 if path.parts[1] == "vqav2" else 1) + (path.parts[0] == "meter")
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[1] == "digit_scenes"], ids=str)
+SCENES = [path for path in FILES if path.parts[1].startswith("digit_scenes")]
+
+
+@pytest.mark.parametrize("path", SCENES, ids=str)
+def test_the_models_of_a_recipe_on_digit_scenes_build(path):
+    """With the reduction of the file on a model of its size, and the training block as the stages get it."""
+    task = next((task for task in (NLVR2, SNLI_VE, RETRIEVAL) if path.parts[1].endswith(task.name)), VQA)
+    recipe = parse_recipe(task.arguments, RECIPES / path, ["--use_cpu", "true"])
+    backbone = FAMILIES[path.parts[0]]
+    config = backbone.config_class(reduction=recipe.reduction, **task.model_config, **recipe.model.config)
+    with torch.device("meta"):
+        model = backbone.heads[task.head](config)
+    assert (model.reduction is None) == (path.stem == "smaller_images")
+    assert recipe.stage("teacher").max_steps > recipe.training.max_steps > 0
+
+
+# Whose stages or data are of another kind; `pumer.yaml` of ViLT is the default, which test_train_vqa.py trains.
+WITH_MORE = ["vilt/digit_scenes/tip.yaml", "vilt/digit_scenes/grounded.yaml", "vilt/digit_scenes/smaller_images.yaml"]
+
+
+@pytest.mark.parametrize("path", [*WITH_MORE, "meter/digit_scenes/pumer_tower.yaml"])
 def test_a_recipe_on_digit_scenes_trains_a_step(path, train_a_step):
     blocks = read(path)
     blocks["data"]["unknown_answers"] = "ignore"

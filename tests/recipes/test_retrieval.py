@@ -71,10 +71,10 @@ def test_every_caption_is_scored_with_every_image(alone):
             assert scores[text, image] == pytest.approx(model.eval()(**pair).logits.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("tower_merge_ratio", [0.0, 0.25])
-def test_meter_encodes_each_caption_and_each_image_once(training_args, tower_merge_ratio):
+@pytest.mark.parametrize("tower", [[], [{"method": "tome", "site": "tower", "merge_ratio": 0.25}]])
+def test_meter_encodes_each_caption_and_each_image_once(training_args, tower):
     model, data, collator = prepare(RETRIEVAL, "meter", eval_scenes=3)
-    model.set_reduction({**PUMER, "layers": [1], "image_tower_merge_ratio": tower_merge_ratio})
+    model.set_reduction([{**PUMER, "layers": [1]}, *tower])
     encoded = {"text_model": 0, "vision_model": 0}
 
     def count(module, inputs, kwargs, output):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from pumer_hf.reducers import METHODS, parse_reduction
+from pumer_hf.reducers import METHODS, parse_method, parse_reduction
 from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
 
 GOOD = {
@@ -15,14 +15,14 @@ GOOD = {
 
 
 def test_a_dict_round_trips_through_json():
-    config = parse_reduction(GOOD)
+    config = parse_method(GOOD)
     assert config == PuMerReductionConfig((1, 3), 0.1, (0.3, 0.5), 0.0)
     assert config.to_dict() == {**GOOD, "text_merge_ratio": 0.0, "saliency": "mean_head"}  # lists, no tuples
-    assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
+    assert parse_method(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_a_ratio_is_a_scalar_or_one_value_per_layer():
-    config = parse_reduction(GOOD)
+    config = parse_method(GOOD)
     assert [config.ratio("image_merge_ratio", layer) for layer in (1, 3)] == [0.3, 0.5]
     assert [config.ratio("prune_ratio", layer) for layer in (1, 3)] == [0.1, 0.1]
 
@@ -33,31 +33,28 @@ def test_none_means_no_reduction():
 
 
 def test_scaled_ratios():
-    scaled = parse_reduction(GOOD).scaled(0.5)
+    scaled = parse_method(GOOD).scaled(0.5)
     assert scaled.layers == (1, 3)
     assert scaled.image_merge_ratio == (0.15, 0.25)
-    assert scaled.prune_ratio == (0.05, 0.05)
-    assert parse_reduction(GOOD).scaled(0).image_merge_ratio == (0.0, 0.0)
-    assert parse_reduction(GOOD).scaled(1).image_merge_ratio == (0.3, 0.5)
-    for factor in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"factor={factor}: .*\[0, 1\]"):
-            parse_reduction(GOOD).scaled(factor)
+    assert scaled.prune_ratio == 0.05
+    assert parse_method(GOOD).scaled(0).image_merge_ratio == (0.0, 0.0)
+    assert parse_method(GOOD).scaled(1) == parse_method(GOOD)
+    some = parse_method(GOOD).scaled({"image_merge_ratio": 3}, caps={"image_merge_ratio": 0.95, "prune_ratio": 0.0})
+    assert some.image_merge_ratio == (pytest.approx(0.9), 0.95)
+    assert some.prune_ratio == 0.1  # not named
+    with pytest.raises(
+        ValueError, match=r"reduction.image_merge_ratio=\(.*1.5\): a ratio must be a number in \[0, 1\)"
+    ):
+        parse_method(GOOD).scaled(3)
+    with pytest.raises(ValueError, match="reduction.prune_ratio=-0.1"):
+        parse_method(GOOD).scaled({"prune_ratio": -1})
 
 
 def test_a_schedule_must_fit_the_depth_of_the_model():
-    config = parse_reduction({"method": "tome", "layers": [0, 1, 3], "merge_ratio": 0.1})
+    config = parse_method({"method": "tome", "layers": [0, 1, 3], "merge_ratio": 0.1})
     config.validate_depth(4)
     with pytest.raises(ValueError, match=r"reduction.layers=\[0, 1, 3\] .*layer 3, .*0 to 2"):
         config.validate_depth(3)
-
-
-def test_merging_in_the_image_tower_is_one_number_off_by_default():
-    assert "image_tower_merge_ratio" not in parse_reduction(GOOD).to_dict()
-    assert parse_reduction(GOOD) == parse_reduction({**GOOD, "image_tower_merge_ratio": 0})
-    config = parse_reduction({**GOOD, "image_tower_merge_ratio": 0.2})
-    assert parse_reduction(json.loads(json.dumps(config.to_dict()))) == config
-    assert config.scaled(0.5).image_tower_merge_ratio == 0.1
-    assert config.scaled(0.5).image_merge_ratio == (0.15, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -71,8 +68,6 @@ def test_merging_in_the_image_tower_is_one_number_off_by_default():
         ({"prune_ratio": float("nan")}, "reduction.prune_ratio=nan"),
         ({"prune_ratio": True}, "reduction.prune_ratio=True"),
         ({"prune_ratio": "0.1"}, "reduction.prune_ratio='0.1'"),
-        ({"image_tower_merge_ratio": 1}, r"reduction.image_tower_merge_ratio=1: .*\[0, 1\)"),
-        ({"image_tower_merge_ratio": [0.1, 0.1]}, r"image_tower_merge_ratio=\[0.1, 0.1\]: .*one number"),
         ({"saliency": "last_head"}, "reduction.saliency='last_head': .*mean_head, first_head"),
         ({"image_merge_ratio": [0.1]}, "reduction.image_merge_ratio .*1 values .*2 layers"),
         ({"layers": []}, r"reduction.layers=\[\]: .*at least one"),
@@ -91,9 +86,9 @@ def test_a_bad_value_is_named(change, message):
 def test_the_nearest_name_is_proposed_or_all_where_none_is_near():
     tip = {"method": "tip", "layers": [1], "prune_ratio": 0.1}
     with pytest.raises(ValueError, match=r"contrastive_weigth .*contrastive_weight\?"):
-        parse_reduction({**tip, "contrastive_weigth": 1})
+        parse_method({**tip, "contrastive_weigth": 1})
     with pytest.raises(ValueError, match="reduction.xyz .*layers .*prune_ratio .*pruner"):
-        parse_reduction({**tip, "xyz": 1})
+        parse_method({**tip, "xyz": 1})
 
 
 def test_a_missing_field_is_named():

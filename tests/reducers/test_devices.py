@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pumer_hf import ops
 from pumer_hf.models.encoders.release import ReleaseKernel
-from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
@@ -38,7 +38,7 @@ def tokens(length: int) -> Tokens:
 
 @pytest.mark.parametrize(("name", "release", "training"), CASES)
 def test_a_reduction_stays_on_the_device_of_its_tokens(name, release, training):
-    schedule = parse_reduction(REDUCTIONS[name])
+    schedule = parse_method(REDUCTIONS[name])
     reducer = build_reducer(schedule, WIDTH) if release is None else release(schedule, WIDTH)
     reducer = reducer.to(DEVICE).train(training)
     pair = TokenPair(tokens(9), tokens(17))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES, NUM_LABELS, schedule, token_pair
 
-from pumer_hf.reducers import build_reducer, parse_reduction, pruning
+from pumer_hf.reducers import build_reducer, parse_method, pruning
 from pumer_hf.reducers.pruning import KeepLogits
 from pumer_hf.tokens import Evidence
 
@@ -43,7 +43,7 @@ def test_a_masked_token_is_as_good_as_a_removed_one(family, method, monkeypatch)
 @pytest.mark.parametrize("method", LEARNED)
 @pytest.mark.parametrize(("keep_logit", "alive"), [(50.0, [0, 1, 2, 3, 4]), (-50.0, [0, -1, -1, -1, -1])])
 def test_in_training_a_draw_decides_which_tokens_have_weight(method, keep_logit, alive):
-    reducer, pair = build_reducer(parse_reduction({**LEARNED[method], "layers": [1, 3]}), 4).train(), token_pair(4)
+    reducer, pair = build_reducer(parse_method({**LEARNED[method], "layers": [1, 3]}), 4).train(), token_pair(4)
     with torch.no_grad():
         for layer in reducer.modules():
             if isinstance(layer, KeepLogits):
@@ -61,7 +61,7 @@ def test_in_training_a_draw_decides_which_tokens_have_weight(method, keep_logit,
 
 @pytest.mark.parametrize("method", LEARNED)
 def test_a_draw_is_all_or_nothing(method):
-    reducer, pair = build_reducer(parse_reduction(LEARNED[method]), 4).train(), token_pair(4)
+    reducer, pair = build_reducer(parse_method(LEARNED[method]), 4).train(), token_pair(4)
     torch.manual_seed(0)
     masks = [reducer(1, pair, Evidence(None, pair.text.states, pair.image.states))[0].image.mask for _ in range(9)]
     assert set(torch.stack(masks)[:, 0, 1:].flatten().tolist()) == {0.0, 1.0}
@@ -127,20 +127,20 @@ def test_another_schedule_keeps_what_was_learned_if_its_layers_are_the_same(capl
 @pytest.mark.parametrize("method", LEARNED)
 def test_a_reducer_goes_on_where_the_same_parts_learn(method):
     schedule = LEARNED[method]
-    reducer = build_reducer(parse_reduction(schedule), 8)
+    reducer = build_reducer(parse_method(schedule), 8)
 
     def fits(**change):
-        return reducer.accepts(parse_reduction({**schedule, **change}))
+        return reducer.accepts(parse_method({**schedule, **change}))
 
     assert fits()
     assert fits(prune_ratio=0.1)
     assert not fits(layers=[1, 3])
-    assert not any(reducer.accepts(parse_reduction(other)) for name, other in LEARNED.items() if name != method)
+    assert not any(reducer.accepts(parse_method(other)) for name, other in LEARNED.items() if name != method)
     if method == "tip":
         assert fits(contrastive_weight=0.5)  # still one
         assert not fits(contrastive_weight=0)
         assert not fits(pruner="linear")
-        without = build_reducer(parse_reduction({**schedule, "contrastive_weight": 0}), 8)
+        without = build_reducer(parse_method({**schedule, "contrastive_weight": 0}), 8)
         assert without.accepts(without.config)
         assert not without.accepts(reducer.config)
 
@@ -155,7 +155,7 @@ def test_what_was_learned_comes_back():
         assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("pruner", ["mlp", "linear", "mean_attention"])
+@pytest.mark.parametrize("pruner", ["mlp", "linear", "mean_head"])
 def test_a_new_pruner_keeps_about_what_the_schedule_says(pruner):
     reduction = {"method": "tip", "layers": [1], "prune_ratio": 0.2, "pruner": pruner}
     config = {"initializer_range": 0.02}
@@ -192,7 +192,7 @@ def test_continuity_needs_a_grid():
 )
 def test_wrong_values(change, message):
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
-        parse_reduction({**LEARNED["tip"], **change})
+        parse_method({**LEARNED["tip"], **change})
 
 
 def test_schedules_of_the_contract_say_all():

@@ -9,7 +9,7 @@ from torch import multiprocessing
 from torch.nn import functional as F
 from two_processes import contrast_of_a_share
 
-from pumer_hf.reducers import build_reducer, parse_reduction, tip_losses
+from pumer_hf.reducers import build_reducer, parse_method, tip_losses
 from pumer_hf.reducers.dynamicvit import Predictor, ratio_loss
 from pumer_hf.reducers.pruning import KeepLogits, learnable
 from pumer_hf.reducers.tip import Contrast, new_pruner, weighted_mean
@@ -80,6 +80,7 @@ def test_a_process_finds_the_texts_of_its_images_among_those_of_all(monkeypatch)
         torch.testing.assert_close(found, -whole[2 * rank : 2 * rank + 2].mean())
 
 
+@pytest.mark.integration  # starts processes
 def test_the_contrast_is_with_the_texts_of_all_processes(tmp_path):
     generator = torch.Generator().manual_seed(0)
     text, image = (torch.randn(4, 3, generator=generator, requires_grad=True) for _ in range(2))
@@ -106,7 +107,7 @@ def test_ratio_loss():
 
 def test_the_loss_of_dynamicvit_is_weighted_and_knows_the_ratio_of_its_layer():
     schedule = {**DYNAMICVIT, "prune_ratio": [0.75, 0.5], "ratio_weight": 3.0}
-    reducer, pair = build_reducer(parse_reduction(schedule), 4), token_pair(4)
+    reducer, pair = build_reducer(parse_method(schedule), 4), token_pair(4)
     drawn = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
     for layer, kept in ((1, 0.25), (2, 0.5)):
         losses = reducer.losses(layer, pair, torch.zeros(2, 5, 2), drawn)
@@ -137,7 +138,7 @@ def test_the_predictor_of_dynamicvit_is_that_of_its_paper(width):
 
 
 def test_a_pruner_of_dynamicvit_sees_the_whole_image():
-    reducer = build_reducer(parse_reduction(DYNAMICVIT), 8)
+    reducer = build_reducer(parse_method(DYNAMICVIT), 8)
     predictor = reducer.pruners["1"]
     states = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(0))
     weight = torch.tensor([[1.0, 1.0, 1.0, 1.0, 0.0]])
@@ -161,7 +162,7 @@ def test_the_pruner_of_tip_is_that_of_its_paper(width):
     assert [layer.weight.shape for layer in layers[::2]] == shapes
     assert layers[-1].bias.softmax(0)[0].item() == pytest.approx(0.7)
     assert new_pruner("linear", width, 0.3).weight.shape == (2, width)
-    assert new_pruner("first_attention", width, 0.3).weight.shape == (2, 1)
+    assert new_pruner("first_head", width, 0.3).weight.shape == (2, 1)
 
 
 def test_the_contrast_of_tip_is_of_the_directions_of_the_projections():
@@ -178,7 +179,7 @@ def test_the_contrast_of_tip_is_of_the_directions_of_the_projections():
 
 def test_the_losses_of_tip_are_weighted_and_know_the_ratio_of_their_layer():
     weights = {"sparsity_weight": 2.0, "contrastive_weight": 0.5, "continuity_weight": 5.0}
-    reducer = build_reducer(parse_reduction({**TIP, "prune_ratio": [0.75, 0.5], **weights}), 4)
+    reducer = build_reducer(parse_method({**TIP, "prune_ratio": [0.75, 0.5], **weights}), 4)
     pair = token_pair(4)
     keep = torch.tensor([[0.9, 0.8, 0.6, 0.1, 0.4], [0.9, 0.7, 0.2, 0.5, 0.5]])  # of [CLS] and the patches
     drawn = torch.tensor([[1.0, 1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0, 0.0]])
@@ -196,9 +197,9 @@ def test_the_losses_of_tip_are_weighted_and_know_the_ratio_of_their_layer():
         torch.testing.assert_close(losses, expected)
 
 
-@pytest.mark.parametrize(("pruner", "heads"), [("mean_attention", [0, 1, 2]), ("first_attention", [0])])
+@pytest.mark.parametrize(("pruner", "heads"), [("mean_head", [0, 1, 2]), ("first_head", [0])])
 def test_an_attention_pruner_reads_what_the_text_pays_each_patch(pruner, heads):
-    reducer = build_reducer(parse_reduction({**TIP, "pruner": pruner}), 4)
+    reducer = build_reducer(parse_method({**TIP, "pruner": pruner}), 4)
     with torch.no_grad():
         reducer.pruners["2"].weight.copy_(torch.tensor([[2.0], [-1.0]]))
         reducer.pruners["2"].bias.copy_(torch.tensor([0.5, 0.25]))
@@ -222,7 +223,7 @@ def test_a_weighted_mean_is_of_one_example_and_keeps_the_dtype():
 
 
 def test_the_attention_pruners_read_the_attention():
-    for pruner in ("mean_attention", "first_attention"):
-        reducer = build_reducer(parse_reduction({**TIP, "pruner": pruner}), 8)
+    for pruner in ("mean_head", "first_head"):
+        reducer = build_reducer(parse_method({**TIP, "pruner": pruner}), 8)
         assert reducer.uses_attention
-    assert not build_reducer(parse_reduction(TIP), 8).uses_attention
+    assert not build_reducer(parse_method(TIP), 8).uses_attention

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES
 
-from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.random import scramble
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
@@ -17,7 +17,7 @@ def kept_patches(trace):
 
 
 def test_each_layer_prunes_by_its_own_ratio():
-    reducer = build_reducer(parse_reduction({**GROUNDED, "prune_ratio": [0.25, 0.5]}), 2)
+    reducer = build_reducer(parse_method({**GROUNDED, "prune_ratio": [0.25, 0.5]}), 2)
     assert [reducer.output_lengths(layer, 9, 20) for layer in (1, 2)] == [(9, 15), (9, 10)]
 
 
@@ -100,7 +100,7 @@ def test_the_map_follows_the_tokens():
     prior = torch.tensor([[0.5, 0.1, 0.9, 0.3, 0.7]])
     states, mask = torch.zeros(1, 5, 2), torch.ones(1, 5, dtype=torch.bool)
     pair = TokenPair(Tokens.initial(states, mask), Tokens.initial(states, mask, prior))
-    reducer = build_reducer(parse_reduction({"method": "grounded", "layers": [3], "prune_ratio": 0.4}), 2)
+    reducer = build_reducer(parse_method({"method": "grounded", "layers": [3], "prune_ratio": 0.4}), 2)
     reduced, trace = reducer(3, pair, Evidence(None, states, states))
     assert trace.keep.tolist() == [[0, 2, 4]]
     assert (trace.layer, trace.num_text, trace.num_image, trace.losses) == (3, 5, 3, {})

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from pumer_hf.configuration import preset
-from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 
 def lengths_after_each_layer(reduction, num_text, num_image):
-    reducer = build_reducer(parse_reduction(reduction), 8)
+    reducer = build_reducer(parse_method(reduction), 8)
     lengths = []
     for layer in reduction["layers"]:
         num_text, num_image = reducer.output_lengths(layer, num_text, num_image)
@@ -58,7 +58,7 @@ def test_each_layer_has_its_own_ratios():
 def test_a_reducer_goes_on_with_any_schedule_of_its_method():
     reducer = PuMerReducer(PuMerReductionConfig((1, 3), 0.1, 0.2, 0.2), 8)
     assert reducer.accepts(PuMerReductionConfig((0,), 0.3, 0.0, 0.1))
-    assert not reducer.accepts(parse_reduction({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
+    assert not reducer.accepts(parse_method({"method": "tome", "layers": [1, 3], "merge_ratio": 0.1}))
 
 
 def test_one_step_by_hand():

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from pumer_hf.models.encoders.attention import AttentionKernel, Heads, weighted_softmax
-from pumer_hf.reducers import build_reducer, parse_reduction
+from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.tome import merge_similar
 from pumer_hf.tokens import Evidence, KeyMask, TokenPair, Tokens
 
@@ -22,7 +22,7 @@ def pair_of(num_text=6, num_image=11, width=4, seed=0):
 
 
 def merged(pair, layers):
-    reducer = build_reducer(parse_reduction({"method": "tome", "layers": layers, "merge_ratio": 0.4}), 4)
+    reducer = build_reducer(parse_method({"method": "tome", "layers": layers, "merge_ratio": 0.4}), 4)
     for layer in layers:
         evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
         pair, trace = reducer(layer, pair, evidence)
@@ -48,7 +48,7 @@ def test_a_token_is_the_mean_of_all_that_it_holds_and_its_weight_says_how_many()
 
 def test_each_layer_merges_by_its_own_ratio():
     schedule = {"method": "tome", "layers": [1, 3], "merge_ratio": [0.2, 0.4]}
-    reducer = build_reducer(parse_reduction(schedule), 4)
+    reducer = build_reducer(parse_method(schedule), 4)
     pair = pair_of(num_text=10, num_image=21)
     evidence = Evidence(None, text_keys=pair.text.states, image_keys=pair.image.states)
     for layer, expected in ((1, (8, 17)), (3, (6, 13))):

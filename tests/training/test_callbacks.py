@@ -45,7 +45,7 @@ class Watch(TrainerCallback):
         self.ratios, self.reported = [], []
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
-        self.ratios.append(model.reduction.ratio("prune_ratio", 0))
+        self.ratios.append(model.reduction.at("layers").ratio("prune_ratio", 0))
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.reported.append(dict(logs))
@@ -242,7 +242,7 @@ def test_a_training_that_ends_within_the_ramp_leaves_the_full_ratios(make_model,
     train(model, make_rows(4), [watch, ReductionWarmupCallback(100)], log_tokens=False)
     assert watch.ratios == [0, 0]
     assert model.output_lengths(NUM_TEXT, NUM_IMAGE) == full
-    assert model.reduction.scaled(1.0) == parse_reduction(model.config.reduction).scaled(1.0)
+    assert model.reduction == parse_reduction(model.config.reduction)
 
 
 def test_a_checkpoint_saved_within_the_ramp_holds_the_full_ratios(make_model, make_rows, train):

@@ -60,7 +60,7 @@ def test_the_schedule_is_seen_and_changed_through_the_adapter(family):
     (trace,) = model(**family.inputs()).reduction
     assert (trace.layer, trace.num_image) == (1, model.output_lengths(9, family.num_image)[1][1])
     assert trace.num_image < family.num_image
-    assert model.reduction.layers == (1,)
+    assert model.reduction.at("layers").layers == (1,)
     model.set_reduction({**REDUCTION, "layers": [0, 2]})
     assert [trace.layer for trace in model(**family.inputs()).reduction] == [0, 2]
     model.set_reduction(None)

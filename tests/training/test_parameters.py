@@ -162,4 +162,4 @@ def test_all_but_the_reducer_and_the_head_can_be_frozen(family):
         name for name, _ in model.named_parameters() if ".reducer." in name or name.startswith("classifier.")
     }
     assert any(".reducer." in name for name in learning)
-    assert model.reduction.continuity_weight == 0
+    assert model.reduction.at("layers").continuity_weight == 0

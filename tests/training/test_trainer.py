@@ -291,7 +291,7 @@ def test_auxiliary_losses_of_the_traces_are_averaged_over_layers_added_and_logge
     make_model, make_teacher, make_rows, run_training, training_logs
 ):
     student, teacher, rows = make_model(), make_teacher(), make_rows(2)
-    student.vilt.reducer = LossReducer(student.reduction, student.config.hidden_size)
+    student.vilt.reducer = LossReducer(student.reduction.at("layers"), student.config.hidden_size)
     outputs = copy.deepcopy(student).train()(**batch_of(rows))
     size = sum(trace.losses["size_loss"].item() for trace in outputs.reduction) / 2
     last = outputs.reduction[1].losses["last_loss"].item()
@@ -323,7 +323,7 @@ def test_accumulated_small_batches_train_and_log_like_one_large_batch(
     def run(batch_size, accumulation):
         model = make_model()
         if auxiliary:
-            model.vilt.reducer = LossReducer(model.reduction, model.config.hidden_size)
+            model.vilt.reducer = LossReducer(model.reduction.at("layers"), model.config.hidden_size)
         return model, run_training(
             model,
             make_rows(examples),

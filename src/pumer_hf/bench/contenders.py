@@ -157,6 +157,6 @@ def random_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
     side = model.config.image_size
     pixels = torch.rand(*images, 3, side, side, generator=generator)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}
-    if model.reduction is not None and model.base_model.reducer.uses_prior:
+    if model.token_reduction.uses_prior:
         inputs["image_saliency"] = torch.rand(*images, side, side, generator=generator)
     return {name: value.to(model.device) for name, value in inputs.items()}

@@ -9,6 +9,7 @@ from tqdm.auto import tqdm
 from ..figures import duration, figure
 from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reduces_tokens
 from .contenders import Contender, Settings, torch_settings
 from .cost import measure_size
 from .environment import environment
@@ -85,7 +86,9 @@ def measure_parts(
     report |= sizes({name: (one, examples[name]) for name, one in contenders.items()})
     progress.begin("reduction")
     report["reduction_share"] = {
-        name: reduction_share(one.eager, batches[name]) for name, one in contenders.items() if reduces(one.eager)
+        name: reduction_share(one.eager, batches[name])
+        for name, one in contenders.items()
+        if reduces_tokens(one.eager)
     }
     if settings.memory:
         peaks = {}
@@ -99,17 +102,9 @@ def measure_parts(
     return report
 
 
-def reduces(model: Any) -> bool:
-    """Whether it is a model of ours that reduces tokens."""
-    return isinstance(model, PuMerPreTrainedModel) and model.reduction is not None
-
-
 def pools_only(model: Any) -> bool:
     """Whether it is a model of ours whose last layer computes only what is pooled (`config.pooled_only`)."""
-    if not isinstance(model, PuMerPreTrainedModel) or not model.config.pooled_only:
-        return False
-    last = model.config.num_reducible_layers - 1  # where it reduces tokens, it computes all of them
-    return model.reduction is None or last not in model.reduction.layers
+    return isinstance(model, PuMerPreTrainedModel) and model.pools_only
 
 
 def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> dict[str, Any]:
@@ -149,7 +144,7 @@ def expected_of_all(
     seconds = expected_seconds(in_turn, warmup=1, seconds=settings.seconds) + COUNTING * alone
     if settings.latency:
         seconds += expected_seconds(alone, warmup=2, seconds=settings.seconds / 2)
-    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces(one.eager))
+    seconds += PROFILING * sum(forwards[name] for name, one in contenders.items() if reduces_tokens(one.eager))
     return seconds + (MEMORY * in_turn if settings.memory else 0)
 
 

@@ -24,7 +24,7 @@ from ..flops import count_flops
 from ..images import ImageSource, num_frames
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import load_checkpoint, unreduced_error
-from ..reducers import ReductionConfig
+from ..reducers import AnyReduction, ReductionConfig, Schedule
 from ..tokens import LayerTrace
 from ..unread import unread_words
 
@@ -39,8 +39,8 @@ SMALL = 10_000_000
 class Reply:
     """What the models answer, and how."""
 
-    schedule: ReductionConfig
-    """With which the reduced model ran."""
+    part: ReductionConfig
+    """The part of its schedule with which the layers of the reduced model ran."""
 
     answers: dict[str, float]
     """Scores by answer, the highest first ([`Asker.scores_add_up`])."""
@@ -103,12 +103,19 @@ class Asker:
             )
         if model.reduction is None:
             raise unreduced_error(model)
-        if model.base_model.reducer.uses_prior:
-            raise ValueError(f"reduction.method={model.reduction.method!r} needs a map for each text: try another")
+        part = model.reduction.at("layers")
+        if part is None:
+            raise ValueError(
+                f"config.reduction={model.config.reduction}: the page shows what layers do in which text and image "
+                "meet, so one part of the schedule must have the site 'layers'"
+            )
+        if model.token_reduction.uses_prior:
+            raise ValueError(f"reduction.method={part.method!r} needs a map for each text: try another")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
         self.model, self.processor = model, processor
-        self.schedule: ReductionConfig = model.reduction
+        self.schedule: Schedule = model.reduction
+        self.part: ReductionConfig = part
         self.others = {SAME_WEIGHTS: (unreduced_copy(model), processor)}
         if teacher is not None:
             self.others[TEACHER] = teacher
@@ -137,7 +144,7 @@ class Asker:
         """Batches to time; the most telling one last."""
         return [1, 8, 64] if self.model.num_parameters() < SMALL else [8, 1]
 
-    def ask(self, image: ImageSource, text: str, reduction: dict[str, Any], compare: str = NOTHING) -> Reply:
+    def ask(self, image: ImageSource, text: str, reduction: AnyReduction, compare: str = NOTHING) -> Reply:
         """Answer a text about an image.
 
         Args:
@@ -158,9 +165,10 @@ class Asker:
                 full_flops, full_outputs = count_flops(other, encode(other, processor, image, text))
                 full_answers = probabilities(other, full_outputs.logits[0])
             traces = outputs.reduction
-            assert self.model.reduction is not None
+            part = self.model.reduction.at("layers") if self.model.reduction else None
+            assert part is not None, "the page sets other ratios, but the same methods"
             return Reply(
-                schedule=self.model.reduction,
+                part=part,
                 answers=probabilities(self.model, outputs.logits[0]),
                 gflops=flops / 1e9,
                 full_answers=full_answers,
@@ -172,7 +180,7 @@ class Asker:
 
     @torch.inference_mode()
     def measure(
-        self, image: ImageSource, text: str, reduction: dict[str, Any], compare: str = NOTHING, batch_size: int = 1
+        self, image: ImageSource, text: str, reduction: AnyReduction, compare: str = NOTHING, batch_size: int = 1
     ) -> Times | None:
         """Time the forward on a batch of copies of the example; arguments otherwise as of [`ask`].
 

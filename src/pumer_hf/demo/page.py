@@ -10,7 +10,7 @@ from typing import Any
 from ..figures import duration, figure
 from ..images import DataError, ImageSource, open_image
 from ..inputs import image_side
-from ..reducers import METHODS
+from ..reducers import METHODS, Schedule
 from ..release import extra_command
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
@@ -157,12 +157,12 @@ def _show_settings(gr: Any, asker: Asker) -> list[Any]:
     with gr.Row():
         compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
         batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2)
-    limits = slider_limits(asker.schedule)
+    limits = slider_limits(asker.part)
     sliders = [
         gr.Slider(
             0, limits[field], value, step=STEP, label=f"{title(field)} ratio, the mean over the layers", elem_id=field
         )
-        for field, value in slider_values(asker.schedule).items()
+        for field, value in slider_values(asker.part).items()
     ]
     return [compare, batch, *sliders]
 
@@ -265,10 +265,11 @@ class Handlers:
         times = self.asker.measure(image, str(text), self.schedule(values), compare, batch_size)
         return costs(known, times) if times is not None else costs(known, pending=INTERRUPTED)
 
-    def schedule(self, values: Sequence[Any]) -> dict[str, Any]:
-        """The schedule that the sliders ask for."""
-        start = self.asker.schedule
-        return moved(start, dict(zip(start.ratios, values, strict=True)))
+    def schedule(self, values: Sequence[Any]) -> Schedule:
+        """The schedule that the sliders ask for: they move the ratios of the part at site `"layers"`."""
+        start = self.asker.part
+        part = moved(start, dict(zip(start.ratios, values, strict=True)))
+        return Schedule((part, *(other for other in self.asker.schedule.parts if other.site != start.site)))
 
 
 def nothing(message: str, problem: bool = False) -> Shown:
@@ -284,8 +285,8 @@ def unreadable(image: ImageSource, error: DataError) -> Shown:
 
 def introduction(asker: Asker) -> str:
     """What the page shows, in two sentences."""
-    method = METHODS[asker.schedule.method]
-    *others, last = (str(layer) for layer in asker.schedule.layers)
+    method = METHODS[asker.part.method]
+    *others, last = (str(layer) for layer in asker.part.layers)
     layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
     return (
         f"This model has layers that {method.summary} ({method.paper}): {layers} of its "

@@ -108,7 +108,7 @@ def data_url(picture: PILImage.Image) -> str:
 def steps_view(reply: Reply) -> str:
     """What was asked of each layer, and what it did."""
     steps = "".join(
-        f"<li><b>Layer {one.layer}</b> (asked for: {in_words(reply.schedule, one.layer)}). {one.sentences()}</li>"
+        f"<li><b>Layer {one.layer}</b> (asked for: {in_words(reply.part, one.layer)}). {one.sentences()}</li>"
         for one in reply.counts
     )
     return (

@@ -50,8 +50,11 @@ def layer_counts(traces: Sequence[LayerTrace]) -> list[LayerCounts]:
         before = traces[index - 1] if index else None
         num_text = trace.text_source.shape[1] if before is None else before.num_text
         num_image = trace.image_source.shape[1] if before is None else before.num_image
+        # METER's image tower may have merged some before the first of these layers.
         if trace.saliency is not None:
-            num_image = trace.saliency.shape[1]  # METER's image tower may have merged some
+            num_image = trace.saliency.shape[1]
+        elif trace.image_matching is not None:
+            num_image = trace.num_image + trace.image_matching.src.shape[1]
         pruned = 0 if trace.keep is None else num_image - trace.keep.shape[1]
         merged = num_image - pruned - trace.num_image
         counts.append(LayerCounts(trace.layer, num_text, num_image, pruned, merged, num_text - trace.num_text))

@@ -18,12 +18,14 @@ from ..data.task import CARD_MODEL, Task
 from ..data.tasks import TASKS
 from ..models.families import FAMILIES, family_of, task_of
 from ..reading import read_json, read_object
-from ..reducers import METHODS
+from ..reducers import METHODS, PlainSchedule, Schedule, TokenReducer, parse_reduction
 from ..release import install_commands, needs_wheel
 from .sources import is_hub_id, launch_command, may_be_hub_id, public_command, public_name, without_paths
 from .tables import format_metric, metric_names, results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
+PLACES = {"tower": "layers of its image encoder", "layers": "some layers"}
+"""What reduces tokens at a site, in words."""
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
 MAX_NAME = 96
@@ -55,7 +57,7 @@ class PuMerCard:
     dataset: dict[str, Any] | None = None
     """`name`, and as known `id` (on the Hub, or a folder), `config`, `revision`, `split` (of the results), and other
     fields."""
-    reduction: dict[str, Any] | None = None
+    reduction: PlainSchedule | None = None
     """The schedule, as `config.reduction` holds it."""
     training: dict[str, Any] = field(default_factory=dict)
     """Training arguments."""
@@ -135,6 +137,11 @@ class PuMerCard:
         return {name: value for name, value in values.items() if value is not None and value != {}}
 
     @property
+    def schedule(self) -> Schedule | None:
+        """What `reduction` says, parsed."""
+        return parse_reduction(self.reduction)
+
+    @property
     def is_trained(self) -> bool:
         """Whether there is anything measured."""
         return bool(self.results)
@@ -178,8 +185,9 @@ class PuMerCard:
             family_title=FAMILIES[shown.backbone].title,
             task_title=self.task_row.title if self.task_row else None,
             example=self.task_row.card_example.replace(CARD_MODEL, shown.model_id) if self.task_row else None,
-            method=METHODS[shown.reduction["method"]] if shown.reduction else None,
-            reduction_json=json.dumps(shown.reduction, indent=2),
+            methods=shown._methods(),
+            places=PLACES,
+            reduction_json=json.dumps(shown.schedule and shown.schedule.to_dict(), indent=2),
             results_table=results_table(shown.report, shown.role, shown.unit),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
@@ -209,9 +217,13 @@ class PuMerCard:
             eval_results=results or None,
         )
 
+    def _methods(self) -> dict[str, type[TokenReducer]]:
+        """What reduces tokens, by site."""
+        return {part.site: METHODS[part.method] for part in (self.schedule.parts if self.schedule else ())}
+
     def _reduction_tags(self) -> list[str]:
         """What the method does to tokens, by the ratios that it has."""
-        ratios = METHODS[self.reduction["method"]].config_class.ratios if self.reduction else ()
+        ratios = [name for method in self._methods().values() for name in method.config_class.ratios]
         kinds = {"token-pruning": "prune", "token-merging": "merge"}
         return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
 

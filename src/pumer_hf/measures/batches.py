@@ -98,8 +98,7 @@ def measured_batches(
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     if "answers" in rows.column_names:
         rows = drop_unknown(rows, labels, "ignore", drop=False)  # such rows count as wrong
-    with_map = model.reduction is not None and model.base_model.reducer.uses_prior
-    collator = VqaCollator(Encoder.of(model, processor), labels, image_saliency=with_map)
+    collator = VqaCollator(Encoder.of(model, processor), labels, image_saliency=model.token_reduction.uses_prior)
     patch = patch_size(model.config)
 
     def batches() -> Iterator[MeasuredBatch]:

@@ -20,12 +20,28 @@ from torch import Tensor, nn
 from .. import ops
 from ..explain.pictures import check_reduces
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reduction_of
 from ..reducers import ReductionConfig, TokenReducer
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
 
 
-class KeepAtRandom(nn.Module):
-    """Stands in for a reducer: keeps and merges as many tokens as it does, but which image tokens stay is drawn.
+class StandIn(TokenReducer):
+    """Stands in for a reducer, whose tokens it counts or whose choice it inverts. No config asks for it.
+
+    Args:
+        reducer: the reducer of a model, or what stands in for it.
+        config: where it reduces.
+    """
+
+    uses_attention = True
+
+    def __init__(self, reducer: TokenReducer, config: ReductionConfig):
+        super().__init__(config, width=0)  # it has no weights
+        self.reducer = reducer
+
+
+class KeepAtRandom(StandIn):
+    """Keeps and merges as many tokens as a reducer does, but which image tokens stay is drawn.
 
     Like every choice in this package, the draw keeps the image [CLS] and prefers real tokens to padding. What the
     reducer merges of the text stays as it is; of the image it is the most similar tokens among those that were drawn.
@@ -35,13 +51,15 @@ class KeepAtRandom(nn.Module):
         seed: of the draws, which go on from batch to batch.
     """
 
-    uses_attention = True
-
     def __init__(self, reducer: TokenReducer, seed: int):
-        super().__init__()
-        self.reducer = reducer
-        self.config = reducer.config
+        super().__init__(reducer, reducer.config)
         self.generator = torch.Generator().manual_seed(seed)
+
+    def num_keep(self, layer: int, num_image: int) -> int:
+        return self.reducer.num_keep(layer, num_image)
+
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        return self.reducer.output_lengths(layer, num_text, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """As of [`TokenReducer`]."""
@@ -60,23 +78,25 @@ class KeepAtRandom(nn.Module):
         return TokenPair(reduced.text, image), trace
 
 
-class KeepPruned(nn.Module):
-    """Stands in for a reducer: keeps the image tokens that it would prune in its first layer, prunes those that it
-    would keep, and reduces nothing else, there or later.
+class KeepPruned(StandIn):
+    """Keeps the image tokens that a reducer would prune in its first layer, and prunes those that it would keep. It
+    reduces nothing else, there or later.
 
-    The image [CLS] stays. Padding that the reducer drops is dropped by nobody here, but it stays padding. The image
-    tower merges as before, so that the first layer has the same tokens to choose from.
+    The image [CLS] stays. Where the reducer drops padding, this one keeps it as padding. The image tower merges as
+    before, so that the first layer has the same tokens to choose from.
 
     Args:
         reducer: the reducer of a model, or what stands in for it.
     """
 
-    uses_attention = True
+    def __init__(self, reducer: TokenReducer):
+        super().__init__(reducer, first_layer(reducer.config))
 
-    def __init__(self, reducer: TokenReducer | KeepAtRandom):
-        super().__init__()
-        self.reducer = reducer
-        self.config = first_layer(reducer.config)
+    def num_keep(self, layer: int, num_image: int) -> int:
+        return num_image - self.reducer.num_keep(layer, num_image) + 1  # the [CLS] again
+
+    def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
+        return num_text, self.num_keep(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """As of [`TokenReducer`]."""
@@ -121,28 +141,32 @@ def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:
 
 
 @contextmanager
-def reduced_by(model: PuMerPreTrainedModel, reducer: nn.Module | None) -> Iterator[None]:
-    """The model with another reducer, or with None unreduced; afterwards it has its own again."""
-    backbone = model.base_model
-    own = backbone.reducer
-    backbone.reducer = reducer
-    try:
+def reduced_by(model: nn.Module, reducer: TokenReducer | None) -> Iterator[None]:
+    """The model with another reducer in its layers, or with None unreduced; afterwards it has its own again."""
+    reduction = reduction_of(model)
+    with reduction.using({} if reducer is None else {**reduction.reducers, "layers": reducer}):
         yield
-    finally:
-        backbone.reducer = own
 
 
-def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, nn.Module | None]:
+def own_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
+    """The reducer of the layers of a model; raises `ValueError` if nothing is reduced there."""
+    check_reduces(model)
+    reducers = model.token_reduction.reducers
+    if "layers" not in reducers:
+        raise ValueError(f"config.reduction={model.config.reduction}: no part of it has the site 'layers'")
+    return reducers["layers"]
+
+
+def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, TokenReducer | None]:
     """The reducers under which [`faithfulness`] compares a model, by name, for [`reduced_by`].
 
     Args:
         model: one that reduces tokens, with `semantics="paper"`.
         seed: of the random ones.
     """
-    check_reduces(model)
+    own = own_reducer(model)
     if model.config.semantics == "release":
         raise ValueError("config.semantics='release': its choices cannot be inverted; measure with semantics='paper'")
-    own = model.base_model.reducer
     return {
         "unreduced": None,
         "reduced": own,

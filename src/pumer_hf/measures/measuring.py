@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bench.cost import format_table
 from ..configuration import PuMerConfig
@@ -15,9 +15,10 @@ from ..explain.prediction import run
 from ..metrics.vqa import example_scores
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
+from ..reducers import TokenReducer
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
-from .faithfulness import compared_reducers, faithfulness, reduced_by
+from .faithfulness import compared_reducers, faithfulness, own_reducer, reduced_by
 
 
 class MeasuredBatch(NamedTuple):
@@ -59,11 +60,10 @@ def measure_explanations(
         raise ValueError(f"{type(model).__name__} takes several images: measure a model of one image")
     aligned: dict[int, list[Tensor]] = {}
     scores: dict[str, list[np.ndarray]] = {}
-    reducers: dict[str, nn.Module | None] | None = None
+    reducers: dict[str, TokenReducer | None] | None = None
     for batch in batches:
         if reducers is None:
-            own = {"reduced": model.base_model.reducer}
-            reducers = own if batch.labels is None else compared_reducers(model, seed)
+            reducers = compared_reducers(model, seed) if batch.labels is not None else {"reduced": own_reducer(model)}
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
@@ -77,7 +77,7 @@ def measure_explanations(
 def _measure(
     model: PuMerPreTrainedModel,
     batch: MeasuredBatch,
-    reducers: Mapping[str, nn.Module | None],
+    reducers: Mapping[str, TokenReducer | None],
     aligned: dict[int, list[Tensor]],
     scores: dict[str, list[np.ndarray]],
 ) -> None:
@@ -88,7 +88,7 @@ def _measure(
             outputs = run(model, inputs)
         if name == "reduced":
             real = real_of(model.config, inputs)
-            for trace in outputs.reduction:
+            for trace in model.token_reduction.traces(outputs):
                 aligned.setdefault(trace.layer, []).append(_per_annotator(trace, batch.regions, real))
         if batch.labels is not None:
             logits = outputs.logits.float().cpu().numpy()

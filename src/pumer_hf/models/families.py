@@ -62,7 +62,7 @@ class Family:
         """Where its models can reduce tokens: in the `"layers"` in which text and image meet, in the image `"tower"`
         before them.
         """
-        return ("layers", "tower") if self.config_class.has_image_tower else ("layers",)
+        return tuple(self.config_class().sites)
 
     @property
     def model_classes(self) -> dict[str, type[PuMerPreTrainedModel]]:

@@ -13,6 +13,7 @@ from ..encoding import EncodingRecord, with_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, family_of
 from ..models.loading import load_whole, naming, saved_config
+from ..reducers import AnyReduction
 from .recipe import ModelArguments
 
 
@@ -114,9 +115,7 @@ def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrained
     weights[len(values) :] = values[-1]
 
 
-def load_model(
-    source: str, reduction: dict[str, Any] | None, task: Task = VQA, *, flag: str = "model"
-) -> PuMerPreTrainedModel:
+def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: str = "model") -> PuMerPreTrainedModel:
     """A model of any family that was trained for a task, with another reduction than it was saved with.
 
     Args:

@@ -14,7 +14,6 @@ from ..hub.sources import command_words, is_hub_id, may_be_hub_id, public_name
 from ..hub.trainer import training_facts
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reading import read_object
-from ..reducers import parse_reduction
 from ..release import LICENSE
 from .recipe import Recipe, parse_recipe, recipe_task
 from .record import recorded
@@ -44,7 +43,6 @@ def recipe_card(
         name: heads the card.
         recipe_file: path of the file, to be named in the card.
     """
-    schedule = parse_reduction(recipe.reduction)
     args = recipe.stage(role)
     source = recipe.model.teacher or recipe.model.checkpoint
     return PuMerCard(
@@ -56,7 +54,7 @@ def recipe_card(
         base_model=source,
         teacher=recipe.model.teacher if role == "student" else None,
         dataset=dataset_facts(recipe.data),
-        reduction=schedule.to_dict() if role == "student" and schedule else None,
+        reduction=recipe.schedule.to_dict() if role == "student" and recipe.schedule else None,
         training=training_facts(args),
         recipe=recipe_file,
         unit="%",

@@ -91,9 +91,7 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     return replace(recipe, fitted=tuple(name for name in FITTED if name not in given))
 
 
-def finetuning_blocks(
-    task: Task, model: ModelArguments, given: Collection[str]
-) -> tuple[Path, dict[str, dict[str, Any]]]:
+def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str]) -> tuple[Path, dict[str, Any]]:
     """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
 
     Args:

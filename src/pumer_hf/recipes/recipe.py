@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from types import NoneType
 from typing import Any, ClassVar, NoReturn, cast, get_args, get_type_hints
@@ -24,7 +25,7 @@ from ..images import DataError
 from ..models.families import FAMILIES
 from ..reading import parse_json
 from ..recipe_files import find_recipe
-from ..reducers import METHODS, parse_reduction
+from ..reducers import METHODS, PlainSchedule, Schedule, parse_reduction
 from ..training.arguments import DistillationTrainingArguments
 from .program import program_name
 
@@ -154,13 +155,18 @@ class Recipe:
     """A parsed recipe: four blocks."""
 
     model: ModelArguments
-    reduction: dict[str, Any] | None
+    reduction: PlainSchedule | None
     data: Any
     training: RecipeTrainingArguments
     training_values: dict[str, Any]
     """What `training` was made from."""
     fitted: tuple[str, ...] = ()
     """Fields of `training` that are to fit the number of rows, once the data are loaded."""
+
+    @cached_property
+    def schedule(self) -> Schedule | None:
+        """What `reduction` says, parsed."""
+        return parse_reduction(self.reduction)
 
     @property
     def has_student(self) -> bool:
@@ -202,7 +208,7 @@ def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list
     return named, arguments
 
 
-def make_recipe(blocks: dict[str, dict[str, Any]], task: Task, flags: list[str], default: Path) -> Recipe:
+def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: Path) -> Recipe:
     """The recipe of four blocks and the flags that override them.
 
     Args:
@@ -278,8 +284,9 @@ def _end(message: str) -> NoReturn:
     sys.exit(message)
 
 
-def read_blocks(path: Path, task: Task) -> dict[str, dict[str, Any]]:
-    """The four blocks of a recipe file, with their keys checked against the dataclass of each.
+def read_blocks(path: Path, task: Task) -> dict[str, Any]:
+    """The four blocks of a recipe file, with their keys checked against the dataclass of each. Each is a dict; the
+    block `reduction` may be a list of dicts.
 
     Args:
         path: the file. One that names no task is for any.
@@ -307,7 +314,8 @@ def read_blocks(path: Path, task: Task) -> dict[str, dict[str, Any]]:
     for name, block in blocks.items():
         if name not in classes:
             raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, ['task', *classes])}?")
-        if block is not None and not isinstance(block, dict):
+        parts = block if name == "reduction" and isinstance(block, list) else [block]
+        if block is not None and not all(isinstance(part, dict) for part in parts):
             raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
         block_class = classes[name]
         if block_class is not None:
@@ -374,8 +382,8 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
 
 
 def parse_flags(
-    blocks: dict[str, dict[str, Any]], task: Task, arguments: list[str], default: Path
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    blocks: dict[str, Any], task: Task, arguments: list[str], default: Path
+) -> tuple[dict[str, Any], PlainSchedule | None]:
     """Values of the dataclass fields, and the reduction: from the blocks unless a flag says otherwise."""
     parser = HfArgumentParser(
         [ModelArguments, task.arguments, RecipeTrainingArguments],
@@ -399,15 +407,23 @@ def parse_flags(
         flags = [flag for action in parser._actions for flag in action.option_strings]
         raise ValueError(f"unknown argument '{unknown[0]}': did you mean {_nearest(unknown[0], flags)}?")
     values = vars(namespace)
-    reduction = dict(blocks["reduction"])
-    if values["method"] is not None:
-        reduction = {**(reduction if values["method"] != "none" else {}), "method": values["method"]}
-    if values["layers"] is not None:
-        reduction["layers"] = values["layers"]
+    given = {name: values[name] for name in ("method", "layers") if values[name] is not None}
     for name in ratio_names:
         if values[name] is not None:
-            reduction[name] = values[name] if len(values[name]) > 1 else values[name][0]
-    return values, reduction or None
+            given[name] = values[name] if len(values[name]) > 1 else values[name][0]
+    return values, with_flags(blocks["reduction"], given)
+
+
+def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule | None:
+    """The `reduction` block with the fields that flags give. They are about the part at site `"layers"`."""
+    if flags.get("method") == "none":
+        return {"method": "none", **{name: value for name, value in flags.items() if name != "method"}}
+    if isinstance(reduction, dict):
+        return {**reduction, **flags} or None
+    is_meant = [part.get("site", "layers") == "layers" for part in reduction]
+    if flags and not any(is_meant):
+        raise ValueError(f"--{next(iter(flags))}: no part of the block 'reduction' has the site 'layers'")
+    return [{**part, **flags} if meant else part for part, meant in zip(reduction, is_meant, strict=True)]
 
 
 def _field_names(dataclass_type: type) -> list[str]:

@@ -43,14 +43,13 @@ MAX_NAMED = 5
 
 def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict[str, Any]:
     """What the student of a recipe is made from, as plain JSON types."""
-    schedule = parse_reduction(recipe.reduction)
     model = asdict(recipe.model)
     for name in ("checkpoint", "teacher"):
         model[name] = model[name] and weights_of(model[name])
     record = {
         "labels": list(data.labels),
         "model": model,
-        "reduction": schedule and schedule.to_dict(),
+        "reduction": recipe.schedule and recipe.schedule.to_dict(),
         "data": {name: value for name, value in asdict(recipe.data).items() if name not in PLACES},
         "train": _rows(data.train, recipe),
         "validation": _rows(data.validation, recipe),
@@ -130,8 +129,13 @@ def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """What a record holds, by stage; nothing if there is none."""
-    return read_object(path) if path.is_file() else {}
+    """What a record holds, by stage; nothing if there is none. Schedules in an old form are brought to today's."""
+    stages = read_object(path) if path.is_file() else {}
+    for stage in stages.values():
+        schedule = parse_reduction(stage.get("reduction"))
+        if schedule is not None:
+            stage["reduction"] = schedule.to_dict()
+    return stages
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from ..data.task import Task, TaskData
 from ..inputs import image_side, longest_side
 from ..metrics.vqa import normalize_answer
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..reducers import parse_reduction
+from ..reducers import ReductionConfig
 from .pretraining import is_pretrained
 from .recipe import Recipe, RecipeTrainingArguments
 from .stages import STATE_NAME, is_complete, last_complete_checkpoint
@@ -79,13 +79,18 @@ def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
 
 def reduction_words(recipe: Recipe) -> str:
     """How the student differs from the teacher."""
-    schedule, size = parse_reduction(recipe.reduction), recipe.model.image_size
+    size = recipe.model.image_size
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
-    if schedule is None:
-        return ", ".join(["none", *smaller])
-    values = schedule.to_dict()
-    ratios = [f"{name}={values[name]}" for name in type(schedule).ratios]
-    return ", ".join([f"{schedule.method} in layers {list(schedule.layers)}", *ratios, *smaller])
+    parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
+    return ", ".join([*parts, *smaller])
+
+
+def part_words(part: ReductionConfig) -> str:
+    """What one part of a schedule does, and where."""
+    values = part.to_dict()
+    where = f"layers {list(part.layers)}" if part.layers else "every layer"
+    of_site = "" if part.site == "layers" else f" of the site {part.site!r}"
+    return ", ".join([f"{part.method} in {where}{of_site}", *(f"{name}={values[name]}" for name in part.ratios)])
 
 
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:

@@ -25,7 +25,7 @@ from ..images import DataError
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
-from ..reducers import METHODS, parse_reduction
+from ..reducers import METHODS
 from ..release import needs_wheel
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
@@ -295,14 +295,14 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
-    schedule = parse_reduction(recipe.reduction)
-    learns = schedule is not None and METHODS[schedule.method].learns
+    parts = () if recipe.schedule is None else recipe.schedule.parts
+    learns = any(METHODS[part.method].learns for part in parts)
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
         raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
-    if schedule is not None:
-        schedule.check_training(
+    for part in parts:
+        part.check_training(
             image_saliency=collator.image_saliency,
             texts_match=collator.texts_match,
             all_patches=teacher.config.max_patches is None,

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.collator import Collator
-from ..models.encoders.base import unwrapped
+from ..models.reduction import reduces_tokens
 from ..training.callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
 from ..training.placement import fit_checkpoint
 from ..training.teacher_logits import add_teacher_logits
@@ -112,7 +112,7 @@ def add_callbacks(
         lengths: as of [`TimeLeftCallback`].
     """
     args = cast(RecipeTrainingArguments, trainer.args)
-    if unwrapped(trainer.model).reduction is not None:
+    if reduces_tokens(trainer.model):
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         trainer.add_callback(TokenReductionCallback(trainer, example))

@@ -1,14 +1,17 @@
 """Token reduction methods, one file each. To add one: its file, and a line in `METHODS`."""
 
-from dataclasses import MISSING, fields
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from inspect import Parameter, signature
 from typing import Any
 
 from .base import ReductionConfig, TokenReducer
 from .dynamicvit import DynamicViTReducer
 from .grounded import GroundedReducer
+from .old_forms import parts_of_today
 from .pumer import PuMerReducer
 from .random import RandomReducer
+from .schedule import PlainSchedule, Schedule
 from .tip import TipReducer
 from .tome import ToMeReducer
 
@@ -22,46 +25,77 @@ METHODS: dict[str, type[TokenReducer]] = {
 }
 
 
-def parse_reduction(reduction: ReductionConfig | dict[str, Any] | None) -> ReductionConfig | None:
+AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[ReductionConfig | Mapping[str, Any]] | None
+"""What `reduction` may be: a schedule, one part of it or its dict, or a list of those; None to reduce nothing."""
+
+
+def parse_reduction(reduction: AnyReduction) -> Schedule | None:
     """The schedule that `reduction` describes, checked.
 
     Args:
-        reduction: a config, its dict form (`{"method": "pumer", "layers": [2, 5, 8], ...}`), or None or
-            `{"method": "none"}` for a model that reduces nothing.
+        reduction: the dict of a method (`{"method": "pumer", "layers": [2, 5, 8], ...}`) or its config; or a list of
+            those, each with another `site`. None or `{"method": "none"}` is a model that reduces nothing.
+
+    Returns:
+        The schedule; None for a model that reduces nothing.
 
     Raises:
         ValueError: an unknown method, an unknown or missing field, or a value out of range; the message names it.
     """
-    if reduction is None or isinstance(reduction, ReductionConfig):
+    if reduction is None or isinstance(reduction, Schedule):
         return reduction
-    if not isinstance(reduction, dict):
-        raise ValueError(f"reduction={reduction!r}: give a dict, a ReductionConfig or None")
-    values = dict(reduction)
-    method = values.pop("method", None)
-    if method == "none":
-        if values:
-            raise ValueError(f"reduction.method='none' takes no other field, but got {sorted(values)}")
+    if isinstance(reduction, Mapping) and reduction.get("method") == "none":
+        if len(reduction) > 1:
+            raise ValueError(f"reduction.method='none' takes no other field, but got {sorted(reduction)}")
         return None
+    parts: list[ReductionConfig] = []
+    for part in reduction if isinstance(reduction, (list, tuple)) else [reduction]:
+        if isinstance(part, ReductionConfig):
+            parts.append(part)
+        elif isinstance(part, Mapping):
+            parts.extend(parse_method(today) for today in parts_of_today(dict(part)))
+        else:
+            raise ValueError(f"reduction={reduction!r}: give a dict, a ReductionConfig or None, or a list of several")
+    return Schedule(tuple(parts))
+
+
+def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
+    """One part of a schedule, from the dict of its method.
+
+    Raises:
+        ValueError: as of [`parse_reduction`].
+    """
+    values = {"layers": (), **part}
+    method = values.pop("method", None)
     if method not in METHODS:
         raise ValueError(f"reduction.method={method!r}: choose one of {['none', *METHODS]}")
     config_class = METHODS[method].config_class
-    known = fields(config_class)
-    names = [field.name for field in known]
+    known = signature(config_class).parameters
     for name in values:
-        if name not in names:
-            near = get_close_matches(name, names, n=1) or names
+        if name not in known:
+            near = get_close_matches(name, known, n=1) or known
             raise ValueError(
                 f"reduction.{name} is not a field of method {method!r}: did you mean {' or '.join(near)}?"
             )
-    missing = [field.name for field in known if field.default is MISSING and field.name not in values]
+    missing = [name for name, field in known.items() if field.default is Parameter.empty and name not in values]
     if missing:
         raise ValueError(f"reduction of method {method!r} lacks {', '.join(missing)}")
     return config_class(**values)
 
 
-def build_reducer(config: ReductionConfig | None, width: int) -> TokenReducer | None:
-    """The module that carries out `config` on token states of `width`; None for None."""
-    return None if config is None else METHODS[config.method](config, width)
+def build_reducer(config: ReductionConfig, width: int) -> TokenReducer:
+    """The module that carries out one part of a schedule on token states of `width`."""
+    return METHODS[config.method](config, width)
 
 
-__all__ = ["METHODS", "ReductionConfig", "TokenReducer", "build_reducer", "parse_reduction"]
+__all__ = [
+    "METHODS",
+    "AnyReduction",
+    "PlainSchedule",
+    "ReductionConfig",
+    "Schedule",
+    "TokenReducer",
+    "build_reducer",
+    "parse_method",
+    "parse_reduction",
+]

@@ -1,42 +1,67 @@
 """The interface of a token reduction method: a config dataclass and a module."""
 
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from operator import index
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..tokens import Evidence, LayerTrace, TokenPair
 
 Ratios = float | tuple[float, ...]
 
+SITES = ("tower", "inputs", "layers")
+"""Where a model can reduce tokens, in the order in which tokens pass there.
+
+* `"tower"`: in the layers of the image tower, before the image meets the text.
+* `"inputs"`: before the first layer in which image and text meet.
+* `"layers"`: in the layers in which image and text meet.
+"""
+
+HEADS = ("mean_head", "first_head")
+"""Whose attention counts: the mean of all heads, or the first head alone."""
+
 
 @dataclass(frozen=True)
 class ReductionConfig:
-    """A schedule: where a method reduces, and (in its subclasses) how much.
+    """One part of a schedule: at which site a method reduces, in which layers, and (in its subclasses) how much.
 
     Args:
-        layers: indices of the layers that reduce, ascending.
+        layers: indices of the layers that reduce, ascending. `()` stands for every layer of an image tower, and for
+            the site `"inputs"`, which has no layers.
+        site: where the method works, one of [`SITES`].
     """
 
     method: ClassVar[str]
+    sites: ClassVar[tuple[str, ...]] = ("layers",)
+    """Sites at which the method can work."""
     ratios: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that hold a ratio in [0, 1): one number for all layers or one per entry of `layers`."""
 
     layers: tuple[int, ...]
+    site: str = field(default="layers", kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", _as_layers(self.layers))
+        if self.site not in self.sites:
+            raise ValueError(
+                f"reduction.site={self.site!r}: method {self.method!r} works at {', '.join(map(repr, self.sites))}"
+            )
+        object.__setattr__(self, "layers", _as_layers(self.layers, self.site))
         for name in self.ratios:
             self._validate_ratio(name)
 
+    def reduces(self, layer: int) -> bool:
+        """Whether the layer with this index reduces tokens."""
+        return not self.layers or layer in self.layers
+
     def validate_depth(self, num_layers: int) -> None:
-        """Raise `ValueError` if a layer does not exist in a model of `num_layers` layers."""
-        if self.layers[-1] >= num_layers:
+        """Raise `ValueError` if a layer does not exist at a site of `num_layers` layers."""
+        if self.layers and self.layers[-1] >= num_layers:
             raise ValueError(
                 f"reduction.layers={list(self.layers)} names layer {self.layers[-1]}, "
-                f"but the model has layers 0 to {num_layers - 1}"
+                f"but the model has layers 0 to {num_layers - 1} at site {self.site!r}"
             )
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
@@ -49,8 +74,12 @@ class ReductionConfig:
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON types, `method` included."""
+        """The config as plain JSON types, `method` included. `site` and `layers` are left out if they say nothing."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        if self.site == "layers":
+            del fields["site"]
+        if not self.layers:
+            del fields["layers"]
         return {"method": self.method, **fields}
 
     def ratio(self, name: str, layer: int) -> float:
@@ -58,14 +87,25 @@ class ReductionConfig:
         value = getattr(self, name)
         return value[self.layers.index(layer)] if isinstance(value, tuple) else value
 
-    def scaled(self, factor: float) -> "ReductionConfig":
-        """The same schedule with every ratio times `factor`, a number in [0, 1]."""
-        if not 0 <= factor <= 1:
-            raise ValueError(f"factor={factor}: must be in [0, 1]")
-        ratios: dict[str, Any] = {
-            name: [factor * self.ratio(name, layer) for layer in self.layers] for name in self.ratios
-        }
-        return replace(self, **ratios)
+    def scaled(
+        self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None
+    ) -> "ReductionConfig":
+        """The same part with ratios times a factor.
+
+        Args:
+            factors: one number of at least 0 for all ratios, or one for each ratio to change, by name.
+            caps: the most that a ratio becomes, by name.
+
+        Raises:
+            ValueError: a ratio becomes 1 or more.
+        """
+        by_name = factors if isinstance(factors, Mapping) else dict.fromkeys(self.ratios, factors)
+        changes: dict[str, Any] = {}
+        for name, factor in by_name.items():
+            value, cap = getattr(self, name), (caps or {}).get(name, float("inf"))
+            times = [min(factor * item, cap) for item in _as_list(value)]
+            changes[name] = tuple(times) if isinstance(value, tuple) else times[0]
+        return replace(self, **changes)
 
     def _validate_weight(self, name: str) -> None:
         """Check a field that holds the weight of a loss, and store it as a float."""
@@ -77,7 +117,7 @@ class ReductionConfig:
     def _validate_ratio(self, name: str) -> None:
         """Check a per-layer ratio field and store it as a float or as a tuple with one float per layer."""
         value = getattr(self, name)
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        values = _as_list(value)
         for item in values:
             if isinstance(item, bool) or not isinstance(item, (int, float)) or not 0 <= item < 1:
                 raise ValueError(f"reduction.{name}={value!r}: a ratio must be a number in [0, 1)")
@@ -138,6 +178,10 @@ class TokenReducer(nn.Module, ABC):
         in eval mode.
         """
 
+    def num_keep(self, layer: int, num_image: int) -> int:
+        """How many of `num_image` image tokens the pruning of `layer` keeps, before any of them merge."""
+        return num_image
+
     @abstractmethod
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
@@ -152,9 +196,22 @@ def num_tokens_of(ratio: float, length: int) -> int:
     return round(ratio * index(length))
 
 
-def _as_layers(layers: Any) -> tuple[int, ...]:
-    if not isinstance(layers, (list, tuple)) or not layers:
+def chosen_heads(attention: Tensor, heads: str) -> Tensor:
+    """The heads of `attention`, float (B, H, Lt, Lv), that count: `heads` is one of [`HEADS`]."""
+    return attention[:, :1] if heads == "first_head" else attention
+
+
+def _as_list(value: Any) -> list[Any]:
+    """The values of a field that holds one number or several."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _as_layers(layers: Any, site: str) -> tuple[int, ...]:
+    """The checked indices of the layers that reduce at a site."""
+    if not isinstance(layers, (list, tuple)) or (not layers and site == "layers"):
         raise ValueError(f"reduction.layers={layers!r}: give a list with at least one layer index")
+    if layers and site == "inputs":
+        raise ValueError(f"reduction.layers={layers!r}: leave it out: site 'inputs' lies before the layers")
     if any(isinstance(layer, bool) or not isinstance(layer, int) or layer < 0 for layer in layers):
         raise ValueError(f"reduction.layers={layers!r}: a layer index must be an integer of at least 0")
     if list(layers) != sorted(set(layers)):

@@ -2,16 +2,12 @@
 4.1), then merge similar tokens within each modality (Section 4.2). No parameters.
 """
 
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
-
-from torch import Tensor
+from dataclasses import dataclass
+from typing import ClassVar
 
 from .. import ops
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
-from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
-
-SALIENCIES = ("mean_head", "first_head")
+from .base import HEADS, Ratios, ReductionConfig, TokenReducer, chosen_heads, num_tokens_of
 
 
 @dataclass(frozen=True)
@@ -27,8 +23,6 @@ class PuMerReductionConfig(ReductionConfig):
         text_merge_ratio: part of the text tokens to merge away.
         saliency: whose attention counts in Eq. 1: `"mean_head"`, the mean of all heads, as in the paper; or
             `"first_head"`, the first head alone, which the released command for ViLT on VQAv2 trains with.
-        image_tower_merge_ratio: part of the image tokens that each layer of METER's image tower merges away: one
-            number for all of them. Not in the paper; 0, the default, is not in `to_dict`.
     """
 
     method: ClassVar[str] = "pumer"
@@ -38,29 +32,11 @@ class PuMerReductionConfig(ReductionConfig):
     image_merge_ratio: Ratios
     text_merge_ratio: Ratios
     saliency: str = "mean_head"
-    image_tower_merge_ratio: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.image_tower_merge_ratio, (list, tuple)):
-            raise ValueError(
-                f"reduction.image_tower_merge_ratio={self.image_tower_merge_ratio!r}: give one number, which counts "
-                "for every layer of the image tower"
-            )
-        self._validate_ratio("image_tower_merge_ratio")
-        if self.saliency not in SALIENCIES:
-            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(SALIENCIES)}")
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = super().to_dict()
-        if self.image_tower_merge_ratio == 0:
-            del fields["image_tower_merge_ratio"]
-        return fields
-
-    def scaled(self, factor: float) -> "PuMerReductionConfig":
-        scaled = super().scaled(factor)
-        assert isinstance(scaled, PuMerReductionConfig)
-        return replace(scaled, image_tower_merge_ratio=factor * self.image_tower_merge_ratio)
+        if self.saliency not in HEADS:
+            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(HEADS)}")
 
 
 class PuMerReducer(TokenReducer):
@@ -85,20 +61,19 @@ class PuMerReducer(TokenReducer):
         text_merges = num_tokens_of(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
+    def num_keep(self, layer: int, num_image: int) -> int:
+        return self.counts(layer, 1, num_image)[0]
+
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
         return num_text - text_merges, num_keep - image_merges
-
-    def heads(self, attention: Tensor) -> Tensor:
-        """The heads of `attention`, float (B, H, Lt, Lv), whose saliency counts."""
-        return attention[:, :1] if self.config.saliency == "first_head" else attention
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-        saliency = ops.saliency_from_text(self.heads(evidence.text_to_image), pair.text.mask)
+        saliency = ops.saliency_from_text(chosen_heads(evidence.text_to_image, self.config.saliency), pair.text.mask)
         # Rounded once, so that tokens of equal saliency tie, and keep their order, with every attention kernel
         # (pinned by `test_half_precision_picks_the_same_tokens_with_every_kernel`).
         saliency = saliency.to(evidence.dtype).float()

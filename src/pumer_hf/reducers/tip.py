@@ -15,11 +15,11 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import HasInit, ReductionConfig
+from .base import HEADS, HasInit, ReductionConfig, chosen_heads
 from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 
-PRUNERS = ("mlp", "linear", "mean_attention", "first_attention")
+PRUNERS = ("mlp", "linear", *HEADS)
 PROJECTION_SIZE = 192
 START_TEMPERATURE = 0.07
 
@@ -29,8 +29,8 @@ class TipReductionConfig(PruningConfig):
     """Schedule of TiP. Its paper prunes 0.5 at three layers of each backbone (Section 4.3).
 
     Args:
-        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_attention"` or
-            `"first_attention"`, a linear layer on the attention that the text pays it, over all heads or the first.
+        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_head"` or
+            `"first_head"`, a linear layer on the attention that the text pays it, over all heads or the first.
         sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
             out. Not for retrieval with several candidates, where most pairs of a batch do not match.
@@ -114,7 +114,7 @@ class TipReducer(LearnedPruningReducer):
 
     @property
     def uses_attention(self) -> bool:  # type: ignore[override]
-        return self.config.pruner.endswith("attention")
+        return self.config.pruner in HEADS
 
     def accepts(self, config: ReductionConfig) -> bool:
         return (
@@ -128,9 +128,7 @@ class TipReducer(LearnedPruningReducer):
         features = pair.image.states
         if self.uses_attention:
             assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-            heads = (
-                evidence.text_to_image[:, :1] if self.config.pruner == "first_attention" else evidence.text_to_image
-            )
+            heads = chosen_heads(evidence.text_to_image, self.config.pruner)
             # Times the number of tokens that are left: so the mean does not depend on how many they are.
             num_left = pair.image.mask.sum(dim=1, keepdim=True)
             attention = ops.saliency_from_text(heads, pair.text.mask) * num_left

@@ -12,15 +12,16 @@ from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 @dataclass(frozen=True)
 class ToMeReductionConfig(ReductionConfig):
-    """Schedule of ToMe. Its paper names every layer in `layers`.
+    """Schedule of ToMe, whose paper merges in every layer. It can work inside an image tower, too (`site="tower"`).
 
     Args:
-        layers: indices of the layers that reduce, ascending.
+        layers: indices of the layers that reduce, ascending; at site `"tower"` every layer, if left out.
         merge_ratio: part of the tokens coming in that a layer merges away, of the text as of the image, in [0, 1): one
             number for all layers or one per entry of `layers`. A layer can merge half of the tokens at most.
     """
 
     method: ClassVar[str] = "tome"
+    sites: ClassVar[tuple[str, ...]] = ("layers", "tower")
     ratios: ClassVar[tuple[str, ...]] = ("merge_ratio",)
 
     merge_ratio: Ratios
@@ -43,15 +44,14 @@ class ToMeReducer(TokenReducer):
 
     def num_merges(self, layer: int, length: int) -> int:
         """How many of `length` tokens `layer` merges away."""
-        return num_merges(self.config.ratio("merge_ratio", layer), length)
+        return min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), ops.max_merges(length))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text - self.num_merges(layer, num_text), num_image - self.num_merges(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
-        text, text_matching = merge_similar(pair.text, evidence.text_keys, self.num_merges(layer, num_text))
-        image, image_matching = merge_similar(pair.image, evidence.image_keys, self.num_merges(layer, num_image))
+        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
+        image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
         trace = LayerTrace(
             layer=layer,
             num_text=text.mask.shape[1],
@@ -63,10 +63,10 @@ class ToMeReducer(TokenReducer):
         )
         return TokenPair(text, image), trace
 
-
-def num_merges(ratio: float, length: int) -> int:
-    """How many of `length` tokens to merge away: the part `ratio` in [0, 1), or as many as can merge."""
-    return min(num_tokens_of(ratio, length), ops.max_merges(length))
+    def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching | None]:
+        """Merge the tokens of one modality. Inside an image tower there are none of the text, and nothing merges."""
+        num_tokens = tokens.mask.shape[1]
+        return merge_similar(tokens, keys, self.num_merges(layer, num_tokens)) if num_tokens else (tokens, None)
 
 
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:

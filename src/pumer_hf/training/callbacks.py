@@ -11,6 +11,7 @@ from transformers.trainer_utils import has_length
 from ..data.collator import Collator
 from ..flops import count_flops
 from ..models.encoders.base import unwrapped
+from ..models.reduction import reduction_of
 
 
 class TokenReductionCallback(TrainerCallback):
@@ -44,7 +45,8 @@ class TokenReductionCallback(TrainerCallback):
 
     def _log_changes(self) -> None:
         model = unwrapped(self.trainer.model)
-        schedule = model.reduction
+        reduction = reduction_of(model)
+        schedule = reduction.schedule
         if schedule == self.logged:
             return
         self.logged = schedule
@@ -54,7 +56,7 @@ class TokenReductionCallback(TrainerCallback):
             inputs = {name: value for name, value in inputs.items() if name in names}
             flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))
         logs = {"gflops_per_example": flops / 1e9}
-        for trace in outputs.reduction:
+        for trace in reduction.traces(outputs):
             if trace.image_index == 0:
                 logs[f"text_tokens/layer_{trace.layer}"] = trace.num_text
                 logs[f"image_tokens/layer_{trace.layer}"] = trace.num_image
@@ -114,9 +116,9 @@ class ReductionWarmupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if state.global_step <= self.warmup_steps:
-            model.scale_reduction(self.factor(state.global_step))
+            reduction_of(model).scale(self.factor(state.global_step))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        model.scale_reduction(1.0)
+        reduction_of(model).scale(1.0)

@@ -1,10 +1,13 @@
 """Which parameters learn at which rate, and which decay."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
+from ..reducers import ReductionConfig
+from ..reducers.tip import TipReductionConfig
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")
@@ -17,11 +20,17 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
     """Let only what reduces tokens and the head learn, and switch the continuity loss off (TiP, Appendix A.1)."""
-    if "continuity_weight" in (model.config.reduction or {}):
-        model.set_reduction({**model.config.reduction, "continuity_weight": 0.0})
-    prefix = "reducer." if model.base_model is model else f"{model.base_model_prefix}.reducer."
+    reduction = model.token_reduction
+    if reduction.schedule is not None:
+        reduction.set([without_continuity(part) for part in reduction.schedule.parts])
+    of_reducers = {id(parameter) for reducer in reduction.reducers.values() for parameter in reducer.parameters()}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(prefix) or model.parameter_group(name) == "classifier")
+        parameter.requires_grad_(id(parameter) in of_reducers or model.parameter_group(name) == "classifier")
+
+
+def without_continuity(part: ReductionConfig) -> ReductionConfig:
+    """The same part of a schedule without TiP's continuity loss."""
+    return replace(part, continuity_weight=0.0) if isinstance(part, TipReductionConfig) else part
 
 
 def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:

@@ -1,26 +1,21 @@
 """The base of both model families: the reducer of a model, and the plans of its layers."""
 
-from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.utils import logging
+from torch import nn
 
-from ...reducers import ReductionConfig, TokenReducer, build_reducer, parse_reduction
+from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.base import HasInit
-from ...reducers.pumer import PuMerReductionConfig
 from ...reducers.release import ReleaseReducer
 from ...tokens import TokenPair
-from ..offload import execution_device, is_offloaded, loaded_state_dict
+from ..offload import execution_device, is_offloaded
+from ..reduction import ReducibleModel
 from .chunking import MIN_CHUNK
 from .plan import LayerPlan
 
-logger = logging.get_logger(__name__)
 
-
-class PuMerPreTrainedModel(PreTrainedModel):
+class PuMerPreTrainedModel(ReducibleModel):
     """Base of all models here. The backbone has a `reducer`; heads reach it through `base_model`."""
 
     supports_gradient_checkpointing = True
@@ -49,63 +44,10 @@ class PuMerPreTrainedModel(PreTrainedModel):
         device = super().device
         return execution_device(self) if device.type == "meta" else device
 
-    def make_reducer(self, reduction: ReductionConfig | dict[str, Any] | None) -> TokenReducer | None:
-        """The module that carries out `reduction`, checked; None for None."""
-        schedule = parse_reduction(self.config.checked(reduction))
-        if isinstance(schedule, PuMerReductionConfig) and self.config.semantics == "release":
-            return self.release_reducer(schedule, self.config.hidden_size)
-        return build_reducer(schedule, self.config.hidden_size)
-
-    @property
-    def reduction(self) -> ReductionConfig | None:
-        """The schedule in use: `config.reduction`, unless [`scale_reduction`] has scaled it."""
-        reducer = self.base_model.reducer
-        return None if reducer is None else reducer.config
-
-    @cached_property
-    def _learned(self) -> dict[str, Tensor]:
-        """What the reducers that this model had before have learned."""
-        return {}
-
-    def set_reduction(self, reduction: ReductionConfig | dict[str, Any] | None) -> None:
-        """Change how the loaded model reduces tokens; it takes effect at the next forward and is saved with the model.
-
-        Args:
-            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
-
-        Raises:
-            ValueError: the schedule is wrong or names a layer that the model does not have.
-        """
-        self.config.reduction = self.config.checked(reduction)
-        schedule = parse_reduction(self.config.reduction)
-        backbone = self.base_model
-        if schedule is not None and backbone.reducer is not None and backbone.reducer.accepts(schedule):
-            backbone.reducer.config = schedule  # keeps what a method has learned
-            return
-        if backbone.reducer is not None:
-            self._learned |= loaded_state_dict(backbone.reducer)
-        backbone.reducer = self.make_reducer(schedule)
-        if schedule is None or backbone.reducer is None:
-            return
-        backbone.reducer.to(device=self.device, dtype=self.dtype).train(self.training)
-        with torch.no_grad():
-            backbone.reducer.apply(self._init_weights)
-        wanted = backbone.reducer.state_dict()
-        known = {
-            name: value
-            for name, value in self._learned.items()
-            if name in wanted and value.shape == wanted[name].shape
-        }
-        backbone.reducer.load_state_dict(known, strict=False)
-        if known.keys() < wanted.keys():
-            logger.warning("reduction.method=%r has parts that must learn: train the model", schedule.method)
-
-    def scale_reduction(self, factor: float) -> None:
-        """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""
-        schedule = parse_reduction(self.config.reduction)
-        if schedule is None:
-            raise ValueError("config.reduction is None: there is nothing to scale")
-        self.base_model.reducer.config = schedule.scaled(factor)
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        if self.config.semantics == "release":
+            return self.release_reducer(part, self.config.hidden_size)
+        return super().make_reducer(part)
 
     def resize_images(self, image_size: int) -> None:
         """Take square images of another size from now on: interpolates the position embeddings, and is saved.
@@ -124,14 +66,14 @@ class PuMerPreTrainedModel(PreTrainedModel):
         """What `resize_images` does in a family."""
         raise NotImplementedError
 
-    def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
-        """(text, image) tokens that leave each reducible layer when `num_text` and `num_image` come into the first."""
-        lengths = []
-        for layer in range(self.config.num_reducible_layers):
-            if self.reduction is not None and layer in self.reduction.layers:
-                num_text, num_image = self.base_model.reducer.output_lengths(layer, num_text, num_image)
-            lengths.append((num_text, num_image))
-        return lengths
+    @property
+    def pools_only(self) -> bool:
+        """Whether the last layer computes only what `pooler_output` needs: `config.pooled_only` asks for it, and the
+        layer does not reduce.
+        """
+        reducer = self.base_model.reducer
+        reduces = reducer is not None and reducer.config.reduces(self.config.num_reducible_layers - 1)
+        return self.config.pooled_only and not reduces
 
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
         """What each reducible layer has to do in one forward.
@@ -145,9 +87,8 @@ class PuMerPreTrainedModel(PreTrainedModel):
         reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
         plans = []
         for index in range(last + 1):
-            reduces = reducer is not None and index in reducer.config.layers
-            # The heads read the [CLS] alone.
-            num_queries = 1 if self.config.pooled_only and index == last and not reduces else None
+            reduces = reducer is not None and reducer.config.reduces(index)
+            num_queries = 1 if index == last and self.pools_only else None  # the heads read the [CLS] alone
             plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
         return plans
 
@@ -162,12 +103,10 @@ class PuMerPreTrainedModel(PreTrainedModel):
             num_image: image tokens that come into it.
 
         Returns:
-            A number of tokens of the batch, or None for all. It is None if nothing is reduced; if what reduces
-            announces no lengths; if gradients are computed, which need all the states anyway; and in compiled code, as
-            the compiler plans the memory.
+            A number of tokens of the batch, or None for all. It is None if nothing is reduced; if gradients are
+            computed, which need all the states anyway; and in compiled code, as the compiler plans the memory.
         """
-        announces = isinstance(self.base_model.reducer, TokenReducer)
-        if not announces or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.token_reduction.reducers:
             return None
         return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_CHUNK)
 

@@ -18,9 +18,9 @@ from .outputs import ChosenStates, PuMerClassifierOutput, fields_of_one, fields_
 
 
 class LogitsLinear(nn.Linear):
-    """The last layer of every head: it computes and returns float32, whatever the weights and autocast are in.
+    """The last layer of every head. It computes and returns float32, also with weights or autocast in half precision.
 
-    In bfloat16 different inputs often get the same logit, so that scores of retrieval tie, and the best answers too.
+    In bfloat16 different inputs often get the same logit. Then the scores of retrieval tie, and the best answers too.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class LogitsLinear(nn.Linear):
 
 
 def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> nn.Sequential:
-    """Two-layer classifier with LayerNorm and GELU; its logits are float32."""
+    """A classifier of two layers, with LayerNorm and GELU. Its logits are float32."""
     return nn.Sequential(
         nn.Linear(in_features, hidden_features),
         nn.LayerNorm(hidden_features),
@@ -41,7 +41,7 @@ def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> 
 
 
 def soft_target_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """VQA loss: binary cross-entropy of each label, summed over the labels and averaged over the batch.
+    """The loss of VQA: binary cross-entropy of each label, summed over the labels and averaged over the batch.
 
     Args:
         logits: float (B, num_labels).
@@ -56,7 +56,7 @@ def soft_target_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
-    """Raise `ValueError` if a config cannot tell `num_images` images of an example apart."""
+    """Raise `ValueError` if a model has too few modality embeddings to tell `num_images` images apart."""
     if num_images < 1:
         raise ValueError(f"config.num_images={num_images}: set it to the images per example (NLVR2: 2)")
     if modality_type_vocab_size <= num_images:
@@ -67,7 +67,7 @@ def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
 
 
 def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Retrieval loss: cross-entropy of the matching candidate among all.
+    """The loss of retrieval: cross-entropy of the matching candidate among all.
 
     Args:
         logits: float (B, K), the matching scores.
@@ -82,7 +82,7 @@ def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy; `labels` long (B,)."""
+    """Cross-entropy of logits (B, num_labels); `labels` long (B,) are classes."""
     return F.cross_entropy(logits.float(), labels)
 
 
@@ -125,21 +125,21 @@ class Head(PuMerPreTrainedModel):
         output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
-        """Inputs as in the `forward` of the backbone, but of the shapes that the class describes.
+        """Run the backbone and the head. The class says where shapes differ from these.
 
-        The Trainer gives a model those columns of a batch that its `forward` names, so all are named here.
+        The Trainer drops all columns of a batch that `forward` does not name, so all inputs are named here.
 
         Args:
             input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
             attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
-            token_type_ids: long (B, Lt); default all 0.
+            token_type_ids: long (B, Lt), segment ids; default all 0.
             pixel_values: float (B, 3, h, w).
-            pixel_mask: (B, h, w), 1 for pixels of the image, 0 for padding.
+            pixel_mask: (B, h, w), 1 for pixels of the image, 0 for padding; default all 1.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
-            labels: as `criterion` takes them.
+            labels: as `criterion` takes them; without them there is no loss.
             output_attentions: return the attention probabilities.
-            output_hidden_states: return the hidden states.
-            image_saliency: float (B, rows, columns), for the method that asks for it (`grounded`).
+            output_hidden_states: return the hidden states, or those at some indices.
+            image_saliency: float (B, rows, columns), for the method `grounded`.
 
         Returns:
             [`PuMerClassifierOutput`] with `logits` float32.

@@ -1,4 +1,4 @@
-"""Model outputs: the transformers types plus `reduction`, the traces of the layers that reduced tokens."""
+"""Model outputs: those of transformers, and `reduction`, the traces of the layers that reduced tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,8 +11,8 @@ from ...configuration import PuMerConfig
 from ...tokens import LayerTrace
 
 ChosenStates = bool | int | Sequence[int] | None
-"""Which hidden states to return (`output_hidden_states`): all, or those at some indices, where None stands for the
-others. Negative indices count from the end.
+"""Which hidden states to return (`output_hidden_states`): all of them, or those at some indices. The others are then
+None. Negative indices count from the end.
 """
 
 Attentions = tuple[Tensor | None, ...] | tuple[tuple[Tensor | None, ...], ...]
@@ -24,8 +24,8 @@ ATTENTIONS = ("attentions", "cross_attentions", "image_attentions", "image_cross
 @dataclass
 class PuMerModelOutput(BaseModelOutputWithPooling):
     """
-    Each of the attentions is a tuple with the probabilities of every layer, float (B, H, queries, keys), where they
-    were asked for. They are as they act on the values, so gradients pass through them (`retain_grad`).
+    Each of the attentions is a tuple with the probabilities of every layer, float (B, H, queries, keys), if they were
+    asked for. Gradients pass through them (`retain_grad`).
 
     Args:
         attentions: ViLT: text and image, joined, to themselves. METER: text to text.
@@ -60,8 +60,9 @@ class PuMerClassifierOutput(SequenceClassifierOutput):
 
 
 def chosen_states(output_hidden_states: ChosenStates, num_states: int) -> set[int] | None:
-    """Which of `num_states` hidden states to return; None for no tuple at all. An index out of range chooses nothing,
-    as in transformers.
+    """Which of `num_states` hidden states to return; None for no tuple at all.
+
+    An index that is out of range chooses nothing, as in transformers.
     """
     if not output_hidden_states:
         return None
@@ -90,7 +91,7 @@ class LayerRecord:
     def asked(
         cls, config: PuMerConfig, output_attentions: bool | None, output_hidden_states: ChosenStates
     ) -> "LayerRecord":
-        """A record of what a caller asks for; what it leaves open is as `config` says."""
+        """A record of what a caller asks for. For None, the value in `config` counts."""
         if output_attentions is None:
             output_attentions = config.output_attentions
         if output_hidden_states is None:

@@ -50,7 +50,6 @@ class PuMerMeterConfig(PuMerConfig):
     ]
     sub_configs: ClassVar = {"text_config": RobertaConfig, "vision_config": CLIPVisionConfig}
     validated_fields: ClassVar[tuple[str, ...]] = (*PuMerConfig.validated_fields, "co_attention", "image_size")
-    has_image_tower: ClassVar[bool] = True
 
     text_config: Any = None
     vision_config: Any = None
@@ -88,6 +87,11 @@ class PuMerMeterConfig(PuMerConfig):
                 f"image_size={self.image_size} is not a multiple of vision_config.patch_size="
                 f"{self.vision_config.patch_size}"
             )
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """The sites at which the model can reduce tokens, and how many layers each has."""
+        return {"tower": self.vision_config.num_hidden_layers, "layers": self.num_hidden_layers}
 
     @property
     def max_text_length(self) -> int:

@@ -1,5 +1,6 @@
 """METER with token reduction: the model and its four heads."""
 
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -7,8 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForVisualQuestionAnswering, CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
-from ....reducers import ReductionConfig
-from ....reducers.pumer import PuMerReductionConfig
+from ....reducers import AnyReduction
 from ....reducers.release import MeterReleaseReducer
 from ....tokens import TokenPair, Tokens
 from ..base import PuMerPreTrainedModel
@@ -16,6 +16,7 @@ from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
 from ..inputs import BackboneInputs, check_batch
 from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
+from ..plan import LayerPlan
 from ..release import KERNELS
 from .configuration import PuMerMeterConfig
 from .layers import PuMerMeterCrossBlock
@@ -73,7 +74,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         roberta_id: str,
         *,
         image_size: int = 384,
-        reduction: ReductionConfig | dict[str, Any] | None = None,
+        reduction: AnyReduction = None,
         **config_overrides: Any,
     ) -> "PuMerMeterPreTrainedModel":
         """A model with pretrained towers and new cross-layers.
@@ -108,6 +109,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         tower = self.base_model.vision_model
         weights, resized = tower.state_dict(), PuMerMeterVisionModel(self.config.vision_config)
         resized.load_state_dict(vision_weights(weights, resized))
+        resized.reducer = tower.reducer
         self.base_model.vision_model = resized.to(device=tower.device, dtype=tower.dtype).train(tower.training)
 
 
@@ -124,11 +126,14 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
         self.pairs = nn.ModuleList(blocks)  # so are they named in saved weights
-        self.reducer = self.make_reducer(config.reduction)
+        self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
         self.pooled_size = config.hidden_size * 2
         self.post_init()
+
+    def reducer_hosts(self) -> dict[str, nn.Module]:
+        return {"tower": self.vision_model, "layers": self}
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings of the text tower."""
@@ -171,8 +176,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             text_embeds: float (B, Lt, D), the result of [`encode_text`], instead of `input_ids`.
             image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`.
             image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower merges nothing.
-            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
-                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
+            image_saliency: float (B, rows, columns), a map from outside the model that says what is worth keeping, for
+                the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
@@ -250,12 +255,6 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         ).last_hidden_state
         return self.text_projection(states)
 
-    @property
-    def image_tower_merge_ratio(self) -> float:
-        """What the schedule in use merges away in each layer of the image tower, in [0, 1)."""
-        schedule = self.reduction
-        return schedule.image_tower_merge_ratio if isinstance(schedule, PuMerReductionConfig) else 0.0
-
     def encode_image(self, pixel_values: Tensor | None) -> tuple[Tensor, Tensor]:
         """The image tower and its projection.
 
@@ -263,7 +262,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             pixel_values: float (B, 3, image_size, image_size).
 
         Returns:
-            The tokens float (B, Lv, D), fewer than 1 + P if the schedule has an `image_tower_merge_ratio`; and long
+            The tokens float (B, Lv, D), fewer than 1 + P if the schedule has a part at site `"tower"`; and long
             (B, 1 + P), which of them holds the [CLS] and each patch.
         """
         if pixel_values is None:
@@ -273,10 +272,19 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
             )
-        ratio = self.image_tower_merge_ratio
-        chunk = self.chunk_size(pixel_values.shape[0], 1, self.vision_model.output_lengths(ratio)[-1])
-        states, source = self.vision_model(pixel_values, ratio, chunk)
+        states, source = self.vision_model(pixel_values, self.tower_plans(pixel_values.shape[0]))
         return self.image_projection(states), source
+
+    def tower_plans(self, batch_size: int) -> list[LayerPlan]:
+        """What each layer of the image tower has to do. A layer that no token would leave is CLIP's own."""
+        lengths = [self.vision_model.embeddings.num_positions]
+        lengths += [num_image for _, num_image in self.token_reduction.output_lengths(0, lengths[0], "tower")]
+        chunk = self.chunk_size(batch_size, 1, lengths[-1])
+        reducer = self.vision_model.reducer
+        return [
+            LayerPlan(index, reducer if after < before else None, chunk=chunk)
+            for index, (before, after) in enumerate(pairwise(lengths))
+        ]
 
 
 class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):

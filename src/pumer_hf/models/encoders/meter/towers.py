@@ -1,6 +1,7 @@
-"""CLIP's image tower as METER uses it: tokens can merge in it, and it takes images of other sizes."""
+"""CLIP's image tower as METER uses it: tokens can be reduced in it, and it takes images of other sizes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -12,11 +13,12 @@ from transformers import initialization as init
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrainedModel, CLIPVisionEmbeddings
 
 from .... import ops
-from ....reducers.tome import merge_similar, num_merges
-from ....tokens import Tokens
+from ....reducers import TokenReducer
+from ....tokens import Evidence, TokenPair, Tokens
 from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
 from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
+from ..plan import LayerPlan
 from ..profiling import reduction_region
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
@@ -25,42 +27,41 @@ POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
-    Modifications: with a merge ratio, similar tokens merge between attention and feed-forward part. A merged token is
-    the mean of the patches that it holds, and its weight in attention is their number (ToMe,
-    https://arxiv.org/abs/2210.09461, Section 3).
+    Modifications: a reducer can act between attention and feed-forward part, with the keys of the self-attention. If
+    it gives tokens a weight, the next layers attend to each token as much as its weight says.
     """
 
     kernel: ClassVar = AttentionKernel()
 
-    def forward(self, states: Tensor, source: Tensor, merge_ratio: float, chunk: int | None) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair]:
         """
         Args:
             states: float (B, L, D), the [CLS] first.
-            source: long (B, 1 + P), which token holds the [CLS] and each patch.
-            merge_ratio: part of the tokens to merge away, in [0, 1). 0 is CLIP's own layer.
-            chunk: how many tokens the feed-forward part takes at once; None for all.
+            pair: the same tokens, without states, as its image; its text has no tokens.
+            plan: what to do.
 
         Returns:
-            The states that are left and their source, in the same form.
+            The states that are left; and their tokens, without states.
         """
-        if merge_ratio == 0:
+        if plan.reducer is None and pair.image.weight is None:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
-            return tokenwise(self.feed_forward, states + attended, chunk), source
-        length = states.shape[1]
-        sizes = ops.group_sizes(source, length).float()
-        tokens = Tokens(self.layer_norm1(states), torch.ones_like(sizes, dtype=torch.bool), source, sizes)
-        attended, keys = self.attend(tokens)
-        tokens = replace(tokens, states=states + attended)
-        with reduction_region():
-            tokens, _ = merge_similar(tokens, keys, num_merges(merge_ratio, length))
-        return tokenwise(self.feed_forward, tokens.states, chunk), tokens.source
+            return tokenwise(self.feed_forward, states + attended, plan.chunk), pair
+        attended, keys = self.attend(replace(pair.image, states=self.layer_norm1(states)))
+        states = states + attended
+        if plan.reducer is not None:
+            with reduction_region():
+                pair = TokenPair(pair.text, replace(pair.image, states=states))
+                evidence = Evidence(None, keys.new_empty(len(keys), 0, keys.shape[-1]), keys, states.dtype)
+                pair, _ = plan.reducer(plan.index, pair, evidence)
+                states, pair = pair.image.states, pair.without_states()
+        return tokenwise(self.feed_forward, states, plan.chunk), pair
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """The feed-forward part with its residual, of each token by itself."""
         return states + self.mlp(self.layer_norm2(states))
 
     def attend(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Self-attention, in which the weight of a token is its size.
+        """Self-attention, in which each token counts as much as its weight.
 
         Returns:
             The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
@@ -86,10 +87,10 @@ class PuMerMeterVisionEncoder(nn.Module):
 class PuMerMeterVisionModel(CLIPPreTrainedModel):
     """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
 
-    Modifications: tokens can merge in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to all
-    tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less than
-    CLIP's, as the last block is left out. A [`PatchProjection`] embeds the patches. Position embeddings of a model
-    from scratch start as sines and cosines (CLIP: normal). Small models need this to learn where things are.
+    Modifications: its `reducer` can act in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to
+    all tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less
+    than CLIP's, as the last block is left out. A [`PatchProjection`] embeds the patches. Position embeddings of a
+    model from scratch start as sines and cosines (CLIP: normal). Small models need this to learn where things are.
     """
 
     config: CLIPVisionConfig
@@ -104,6 +105,7 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         self.pre_layrnorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.encoder = PuMerMeterVisionEncoder(config)
         self.post_layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.reducer: TokenReducer | None = None
         self.post_init()
 
     @torch.no_grad()
@@ -114,32 +116,22 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(
-        self, pixel_values: Tensor, merge_ratio: float = 0.0, chunk: int | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan] | None = None) -> tuple[Tensor, Tensor]:
         """
         Args:
             pixel_values: float (B, 3, image_size, image_size).
-            merge_ratio: part of the tokens that each layer merges away, in [0, 1).
-            chunk: how many tokens a feed-forward part takes at once; None for all.
+            plans: what each layer has to do; None for CLIP's own layers.
 
         Returns:
-            The [CLS] and the patches, float (B, L, D), in raster order if none has merged; and long (B, 1 + P), which
-            of them holds the [CLS] and each patch.
+            The [CLS] and the patches, float (B, L, D), in raster order if nothing was reduced; and long (B, 1 + P),
+            which of them holds the [CLS] and each patch.
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
-        source = torch.arange(states.shape[1], device=states.device).expand(states.shape[0], -1)
-        for layer in self.encoder.layers:
-            states, source = layer(states, source, merge_ratio, chunk)
-        return self.post_layernorm(states), source
-
-    def output_lengths(self, merge_ratio: float) -> list[int]:
-        """Number of tokens that leave each layer, [CLS] included. It depends on `merge_ratio` alone."""
-        length, lengths = self.embeddings.num_positions, []
-        for _ in self.encoder.layers:
-            length -= num_merges(merge_ratio, length)
-            lengths.append(length)
-        return lengths
+        pair = TokenPair(Tokens.initial(states[:, :0]), Tokens.initial(states)).without_states()
+        plans = [LayerPlan(index) for index in range(len(self.encoder.layers))] if plans is None else plans
+        for layer, plan in zip(self.encoder.layers, plans, strict=True):
+            states, pair = layer(states, pair, plan)
+        return self.post_layernorm(states), pair.image.source
 
 
 def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:

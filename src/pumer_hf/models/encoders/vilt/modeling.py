@@ -88,7 +88,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.embeddings = PuMerViltEmbeddings(config)
         self.kernel = KERNELS[config.semantics]()
         self.encoder = PuMerViltEncoder(config, self.kernel)
-        self.reducer = self.make_reducer(config.reduction)
+        self.token_reduction.build()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
         self.pooled_size = config.hidden_size
@@ -127,8 +127,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
                 come into it; with `config.pooled_only` (B, H, 1, L) of the last.
             output_hidden_states: return the hidden states (B, L, D), embeddings first, or those at some indices; with
                 `config.pooled_only` the last are of the text [CLS] alone.
-            image_saliency: float (B, rows, columns), of any resolution, over the whole canvas, padding included: what
-                is worth keeping, from outside the model, for the method that asks for it (`grounded`).
+            image_saliency: float (B, rows, columns), a map from outside the model that says what is worth keeping, for
+                the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
         Returns:
             [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens; with

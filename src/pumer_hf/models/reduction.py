@@ -1,0 +1,222 @@
+"""`Reduction`: a schedule at work in a model, whatever the model is; and how to find it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import logging
+
+from ..configuration import PuMerConfig
+from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer
+from ..tokens import LayerTrace
+from .offload import loaded_state_dict
+
+logger = logging.get_logger(__name__)
+
+
+class HasTraces(Protocol):
+    """The output of a model that can reduce tokens."""
+
+    reduction: tuple[LayerTrace, ...] | None
+
+
+class Reduction:
+    """A schedule at work in a model: one reducer at each site that the schedule names.
+
+    The reducer of a site is the child `reducer` of a module, its host. It is None where nothing is reduced.
+
+    It is made when it is asked for, and holds nothing but the model: whoever holds a model holds its reduction.
+
+    Args:
+        model: the backbone.
+    """
+
+    def __init__(self, model: "ReducibleModel"):
+        self.model = model
+
+    def build(self) -> None:
+        """Give a new backbone the reducers that its config asks for. Their weights are part of the model: its
+        `__init__` calls this in the place where they belong.
+        """
+        self.model.learned = {}
+        for site, host in self.model.reducer_hosts().items():
+            part = _part(self.model.config.schedule, site)
+            host.reducer = None if part is None else self.model.make_reducer(part)
+
+    @property
+    def reducers(self) -> dict[str, TokenReducer]:
+        """The reducers at work, by site."""
+        hosts = self.model.reducer_hosts()
+        return {site: host.reducer for site, host in hosts.items() if host.reducer is not None}
+
+    @property
+    def schedule(self) -> Schedule | None:
+        """The schedule at work: `config.schedule`, unless [`scale`] has scaled it; None if nothing is reduced."""
+        parts = tuple(reducer.config for reducer in self.reducers.values())
+        return Schedule(parts) if parts else None
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether the model needs its input `image_saliency`."""
+        return any(reducer.uses_prior for reducer in self.reducers.values())
+
+    def set(self, reduction: AnyReduction) -> None:
+        """Change how the loaded model reduces tokens; it takes effect at the next forward and is saved with the model.
+
+        A method that learns keeps what it has learned, also if another method was in its place for a while.
+
+        Args:
+            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
+
+        Raises:
+            ValueError: the schedule is wrong, or names a site or a layer that the model does not have.
+        """
+        config = self.model.config
+        config.schedule = config.checked(reduction)
+        for site, host in self.model.reducer_hosts().items():
+            self._fill(host, site, _part(config.schedule, site))
+
+    def scale(self, factor: float) -> None:
+        """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""
+        schedule = self.model.config.schedule
+        if schedule is None:
+            raise ValueError("config.reduction is None: there is nothing to scale")
+        scaled = schedule.scaled(factor)
+        for site, reducer in self.reducers.items():
+            part = scaled.at(site)
+            assert part is not None, "each reducer carries out a part of the schedule"
+            reducer.config = part
+
+    @contextmanager
+    def using(self, reducers: Mapping[str, TokenReducer]) -> Iterator[None]:
+        """Reduce with other reducers for a while, and then with its own again.
+
+        Args:
+            reducers: by site. A site without one reduces nothing; `{}` is the unreduced model.
+        """
+        own = self.reducers
+        self._place(reducers)
+        try:
+            yield
+        finally:
+            self._place(own)
+
+    def output_lengths(self, num_text: int, num_image: int, site: str = "layers") -> list[tuple[int, int]]:
+        """How many tokens leave each layer of a site. They depend on nothing else.
+
+        Args:
+            num_text: text tokens that come into the first layer.
+            num_image: image tokens that come into it.
+            site: one that the model has.
+
+        Returns:
+            Numbers of text tokens and of image tokens, for each layer.
+        """
+        reducer = self.reducers.get(site)
+        lengths = []
+        for layer in range(self.model.config.sites[site]):
+            if reducer is not None and reducer.config.reduces(layer):
+                num_text, num_image = reducer.output_lengths(layer, num_text, num_image)
+            lengths.append((num_text, num_image))
+        return lengths
+
+    def traces(self, outputs: HasTraces) -> tuple[LayerTrace, ...]:
+        """What each layer did that reduced tokens, in order, from an output of the model."""
+        return outputs.reduction or ()
+
+    def _place(self, reducers: Mapping[str, TokenReducer]) -> None:
+        for site, host in self.model.reducer_hosts().items():
+            host.reducer = reducers.get(site)
+
+    def _fill(self, host: nn.Module, site: str, part: ReductionConfig | None) -> None:
+        """Give a host the reducer for a part of a schedule: its own one if that can go on, else a new one."""
+        old = host.reducer
+        if part is not None and old is not None and old.accepts(part):
+            old.config = part
+            return
+        if old is not None:
+            self.model.learned.setdefault(site, {}).update(loaded_state_dict(old))
+        host.reducer = None if part is None else self.model.make_reducer(part)
+        if part is not None and host.reducer is not None:
+            self._begin(host.reducer, self.model.learned.get(site, {}))
+
+    @torch.no_grad()
+    def _begin(self, reducer: TokenReducer, learned: Mapping[str, Tensor]) -> None:
+        """Give a new reducer of the loaded model its first weights: those that were learned, if it can have them."""
+        model = self.model
+        reducer.to(device=model.device, dtype=model.dtype).train(model.training)
+        reducer.apply(model._init_weights)
+        wanted = reducer.state_dict()
+        known = {
+            name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape
+        }
+        reducer.load_state_dict(known, strict=False)
+        if known.keys() < wanted.keys():
+            method = reducer.config.method
+            logger.warning("reduction.method=%r has parts that must learn: train the model", method)
+
+
+class ReducibleModel(PreTrainedModel):
+    """Base of the models that can reduce their tokens: backbones, and heads, which reach theirs through `base_model`.
+
+    A backbone calls `self.token_reduction.build()` in its `__init__`.
+    """
+
+    config: PuMerConfig
+    learned: dict[str, dict[str, Tensor]]
+    """By site, the weights of the reducers that a backbone had before. One of the same kind gets them back."""
+
+    def reducer_hosts(self) -> dict[str, nn.Module]:
+        """The modules of the backbone that hold a reducer, as their child `reducer`, by site."""
+        return {"layers": self}
+
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        """The module that carries out a part of a schedule."""
+        host: Any = self.reducer_hosts()[part.site]
+        return build_reducer(part, host.config.hidden_size)
+
+    @property
+    def token_reduction(self) -> Reduction:
+        """The schedule at work in this model."""
+        return Reduction(self.base_model)
+
+    @property
+    def reduction(self) -> Schedule | None:
+        """As [`Reduction.schedule`]."""
+        return self.token_reduction.schedule
+
+    def set_reduction(self, reduction: AnyReduction) -> None:
+        """As [`Reduction.set`]."""
+        self.token_reduction.set(reduction)
+
+    def scale_reduction(self, factor: float) -> None:
+        """As [`Reduction.scale`]."""
+        self.token_reduction.scale(factor)
+
+    def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
+        """As [`Reduction.output_lengths`], at the site `"layers"`."""
+        return self.token_reduction.output_lengths(num_text, num_image)
+
+
+def reduction_of(model: nn.Module) -> Reduction:
+    """The reduction of a model, also inside what others wrap around it, such as the `PeftModel` of adapters.
+
+    Raises:
+        ValueError: the model cannot reduce tokens.
+    """
+    for module in model.modules():
+        if isinstance(module, ReducibleModel):
+            return module.token_reduction
+    raise ValueError(f"{type(model).__name__} holds no model that can reduce tokens")
+
+
+def reduces_tokens(model: nn.Module) -> bool:
+    """Whether a model reduces tokens; False for one that cannot."""
+    return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
+
+
+def _part(schedule: Schedule | None, site: str) -> ReductionConfig | None:
+    return None if schedule is None else schedule.at(site)

@@ -1,0 +1,44 @@
+"""`Schedule`: all that a model reduces, at one site or at several."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .base import SITES, ReductionConfig
+
+PlainSchedule = dict[str, Any] | list[dict[str, Any]]
+"""A schedule in plain JSON types: the dict of its only part, or a list with the dict of each part."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """All that a model reduces. It cannot be empty: a model that reduces nothing has None in its place.
+
+    Args:
+        parts: one for each site at which the model reduces, in any order; kept in the order of [`SITES`].
+    """
+
+    parts: tuple[ReductionConfig, ...]
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise ValueError("reduction=[]: give at least one schedule, or None for a model that reduces nothing")
+        sites = [part.site for part in self.parts]
+        for site in sites:
+            if sites.count(site) > 1:
+                raise ValueError(f"reduction.site={site!r} stands in {sites.count(site)} schedules: give one per site")
+        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: SITES.index(part.site))))
+
+    def at(self, site: str) -> ReductionConfig | None:
+        """The part that works at a site; None if nothing is reduced there."""
+        return next((part for part in self.parts if part.site == site), None)
+
+    def scaled(self, factor: float) -> "Schedule":
+        """The same schedule with every ratio of every part times `factor`, a number in [0, 1]."""
+        if not 0 <= factor <= 1:
+            raise ValueError(f"factor={factor}: must be in [0, 1]")
+        return Schedule(tuple(part.scaled(factor) for part in self.parts))
+
+    def to_dict(self) -> PlainSchedule:
+        """The schedule as a config saves it, which `parse_reduction` reads again."""
+        parts = [part.to_dict() for part in self.parts]
+        return parts[0] if len(parts) == 1 else parts
