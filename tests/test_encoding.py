@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -115,3 +116,20 @@ def test_a_model_that_was_never_saved_needs_no_notice(notices):
     assert checkpoint_record("", 512) == EncodingRecord(40)
     assert checkpoint_record("", 9) == EncodingRecord(9)
     assert notices.text == ""
+
+
+def test_a_model_whose_folder_is_gone_can_still_be_asked(tmp_path, notices):
+    folder = without_record(save_tiny(tmp_path / "model", "vilt"))
+    model, _ = load_checkpoint(folder)
+    bare = AutoProcessor.from_pretrained(folder)
+    shutil.rmtree(folder)
+    assert encode_example(model, bare, PIXELS, LONG)["pixel_values"].shape == (1, 3, 48, 48)
+    assert "become squares" in notices.text
+
+
+def test_the_hub_is_asked_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("pumer_hf.encoding.saved_record", asked.append)
+    assert checkpoint_record("user/nowhere-to-be-found", 40) == EncodingRecord(40)
+    assert checkpoint_record("user/nowhere-to-be-found", 9) == EncodingRecord(9)
+    assert asked == ["user/nowhere-to-be-found"]

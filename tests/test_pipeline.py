@@ -14,6 +14,7 @@ from tiny import noise
 from transformers import ViltImageProcessorPil, ViltProcessor, pipeline
 
 from pumer_hf import PuMerVqaPipeline
+from pumer_hf.inputs import Encoder
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
@@ -173,6 +174,12 @@ def test_keeping_the_shape_of_images(picture):
     assert vqa(square, TEXTS[0], keep_aspect_ratio=True) == vqa(square, TEXTS[0])
     with pytest.raises(ValueError, match="keep_aspect_ratio=True .*batch_size=1"):
         vqa([wide, square], TEXTS[0], keep_aspect_ratio=True, batch_size=2)
+    keeping = Encoder.of(model, processor, keep_aspect_ratio=True).processor
+    kept = pipeline("pumer-vqa", model=model, processor=keeping)
+    assert kept(wide, TEXTS[0]) == vqa(wide, TEXTS[0], keep_aspect_ratio=True)
+    assert kept(wide, TEXTS[0], keep_aspect_ratio=False) == vqa(wide, TEXTS[0])
+    with pytest.raises(ValueError, match="keep_aspect_ratio=True needs batch_size=1"):
+        kept([wide, square], TEXTS[0], batch_size=2)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from tiny import CHECKPOINT_FILES, noise
 from transformers import pipeline
 
+from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.wheel import make_wheel
 
 QUESTION = "what digit is red?"
@@ -36,6 +37,14 @@ def test_a_saved_pipeline_gives_the_same_answers(vqa, picture, tmp_path):
     assert "custom_pipelines" not in config
     again = pipeline("pumer-vqa", model=str(tmp_path / "saved"))
     assert again(picture, QUESTION) == vqa(picture, QUESTION)
+
+
+def test_a_saved_pipeline_says_how_inputs_are_made(tmp_path):
+    folder = tiny_tasks.without_record(tiny_tasks.save_tiny(tmp_path / "run" / "student", "vilt"))
+    data = {"max_text_length": 12, "keep_aspect_ratio": True}
+    (tmp_path / "run" / "stages.json").write_text(json.dumps({"student": {"data": data}}))
+    pipeline("pumer-vqa", model=folder).save_pretrained(tmp_path / "saved")
+    assert saved_record(tmp_path / "saved") == EncodingRecord(12, keep_aspect_ratio=True)
 
 
 @pytest.mark.parametrize("vqa", ["vilt"], indirect=True)

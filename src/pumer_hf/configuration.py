@@ -76,7 +76,13 @@ class PuMerConfig(PreTrainedConfig):
     def checked(self, reduction: AnyReduction) -> Schedule | None:
         """`reduction`, parsed; raises `ValueError` if it is wrong or does not fit this model."""
         schedule = parse_reduction(reduction)
-        for part in () if schedule is None else schedule.parts:
+        if schedule is not None:
+            self.check_schedule(schedule)
+        return schedule
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Raise `ValueError` if a schedule does not fit this model."""
+        for part in schedule.parts:
             if part.site not in self.sites:
                 sites = ", ".join(map(repr, self.sites))
                 raise ValueError(f"reduction.site={part.site!r}: {self.model_type} can reduce at {sites}")
@@ -86,7 +92,6 @@ class PuMerConfig(PreTrainedConfig):
                     "at site 'layers'"
                 )
             part.validate_depth(self.sites[part.site])
-        return schedule
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
 from PIL.Image import Resampling
 from transformers import PreTrainedConfig, ProcessorMixin, ViltConfig
 from transformers.image_processing_base import ImageProcessingMixin
@@ -23,6 +25,9 @@ RoBERTa takes, 512, would be mostly padding."""
 PADDINGS = ("max_length", "longest")
 STAGES_NAME = "stages.json"
 """The file in the output folder of a recipe that says what its models, one folder beside it each, were made from."""
+
+UNREADABLE = (OSError, HFValidationError)
+"""What transformers raises if there is no such file, or no such folder and so no such id on the Hub."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
     """
     try:
         values, _ = ImageProcessingMixin.get_image_processor_dict(source)
-    except OSError:  # there is no processor
+    except UNREADABLE:  # there is no processor
         values = {}
     if ENTRY in values:
         return EncodingRecord.from_dict(values[ENTRY], str(source))
@@ -124,12 +129,11 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
         max_text_length: tokens that the model takes.
         usual: tokens per text of a model of this project that does not say.
     """
-    record = saved_record(source) if source else None
-    if record is not None:
-        return record
-    is_stock = bool(source) and _model_type(source) == ViltConfig.model_type
-    record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
-    if source:
+    if not source:
+        return EncodingRecord(min(usual, max_text_length))
+    record, is_stock = _folder_facts(source) if Path(source).is_dir() else _hub_facts(source)
+    if record is None:
+        record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
         logger.warning_once(
             f"{source}: its processor does not say how inputs are made, as it was saved by another library or by an "
             f"older version, so {record.in_words()}. To write this down, or something else: "
@@ -148,9 +152,16 @@ def _trained_with(folder: Path) -> dict[str, Any] | None:
     return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data} or None
 
 
-def _model_type(source: str) -> str | None:
-    """`model_type` in the `config.json` of a checkpoint; None if it cannot be read any more."""
+def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
+    """The [`saved_record`] of a checkpoint, and whether it is a stock ViLT; False if its config cannot be read."""
     try:
-        return PreTrainedConfig.get_config_dict(source)[0].get("model_type")
-    except OSError:
-        return None
+        config, _ = PreTrainedConfig.get_config_dict(source)
+    except UNREADABLE:  # the folder has been moved since the model was loaded
+        config = {}
+    return saved_record(source), config.get("model_type") == ViltConfig.model_type
+
+
+@cache
+def _hub_facts(source: str) -> tuple[EncodingRecord | None, bool]:
+    """The same of a checkpoint on the Hub, which is asked once."""
+    return _folder_facts(source)

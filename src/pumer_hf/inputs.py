@@ -27,9 +27,10 @@ Texts = str | Sequence[str]
 
 
 class Encoder:
-    """Images and texts -> the inputs of a model, as its record says.
+    """Makes the inputs of a model from images and texts, as in the training of the model.
 
-    `processor` is the processor with this record, so what saves the processor saves the record too.
+    A record says how ([`EncodingRecord`]). `encoder.processor` has this record, so what saves the processor saves the
+    record too.
 
     Args:
         processor: of the checkpoint.
@@ -144,7 +145,7 @@ class Encoder:
         """Open an image as the processor is to get it: squeezed into a square, if nothing else makes a square.
 
         Args:
-            source: what [`open_image`](images.open_image) takes.
+            source: what the function `open_image` takes.
             origin: where the image is from, for error messages.
 
         Raises:

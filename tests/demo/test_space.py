@@ -12,12 +12,13 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from PIL import Image
-from tiny_tasks import LABELS, REDUCTION, save_tiny
+from tiny_tasks import LABELS, REDUCTION, save_tiny, without_record
 
 import pumer_hf.demo
 from pumer_hf.cli import main
 from pumer_hf.demo import Asker, space
 from pumer_hf.demo.examples import find_examples
+from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.wheel import make_wheel
 
 
@@ -25,6 +26,14 @@ from pumer_hf.wheel import make_wheel
 def gradio(monkeypatch):
     """Exporting needs no more of Gradio than its version."""
     monkeypatch.setattr(space, "version", {"gradio": "6.1.2"}.__getitem__)
+
+
+def test_a_copied_model_says_how_its_inputs_are_made(tmp_path):
+    folder = without_record(save_tiny(tmp_path / "run" / "student", "vilt"))
+    data = {"max_text_length": 12, "keep_aspect_ratio": True}
+    (tmp_path / "run" / "stages.json").write_text(json.dumps({"student": {"data": data}}))
+    space.copied(folder, tmp_path / "space" / "model")
+    assert saved_record(tmp_path / "space" / "model") == EncodingRecord(12, keep_aspect_ratio=True)
 
 
 def run_app(folder, monkeypatch):

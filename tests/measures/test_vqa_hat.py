@@ -8,7 +8,8 @@ from tiny_tasks import tiny
 from tiny_vqa_hat import save_vqa_hat, write_map
 from transformers import CLIPImageProcessorPil
 
-from pumer_hf.measures.batches import vqa_hat_batches
+from pumer_hf import Encoder, EncodingRecord
+from pumer_hf.measures.batches import image_sizes, padded_regions, vqa_hat_batches
 from pumer_hf.measures.vqa_hat import find_maps, read_map, read_vqa_hat
 
 
@@ -144,3 +145,25 @@ def test_an_unreadable_map_is_named(hat, tmp_path):
     model, processor = tiny("vilt")
     with pytest.raises(ValueError, match=r"attention map: .*cannot read .*11_2\.png"):
         list(vqa_hat_batches(model, processor, read_vqa_hat(**hat)))
+
+
+def test_regions_lie_where_the_image_lies_that_keeps_its_shape(hat):
+    model, processor = tiny("vilt")
+    keeping = Encoder(processor, EncodingRecord(keep_aspect_ratio=True)).processor
+    (batch,) = vqa_hat_batches(model, keeping, read_vqa_hat(**hat))
+    assert batch.inputs["pixel_values"].shape == (2, 3, 40, 72)  # twice as wide as high, but for the limit and patches
+    left, top = batch.regions[0]
+    assert left.shape == (5, 9)
+    assert left[:, :4].all()
+    assert not left[:, 5:].any()
+    assert top[:2].all()
+    assert not top[3:].any()
+
+
+def test_regions_of_images_of_several_shapes():
+    mask = torch.zeros(2, 24, 32)
+    mask[0, :16], mask[1, :, :8] = 1, 1
+    sizes = image_sizes({"pixel_values": torch.zeros(2, 3, 24, 32), "pixel_mask": mask})
+    assert sizes == [(16, 32), (24, 8)]
+    regions = padded_regions([torch.ones(1, height // 8, width // 8, dtype=torch.bool) for height, width in sizes])
+    assert torch.equal(regions[:, 0], mask[:, ::8, ::8].bool())

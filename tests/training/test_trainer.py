@@ -23,6 +23,7 @@ from pumer_hf import (
     ReductionWarmupCallback,
 )
 from pumer_hf.data.vqa import VqaCollator
+from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.inputs import Encoder
 from pumer_hf.reducers.pumer import PuMerReducer
 
@@ -679,6 +680,16 @@ def test_the_processor_of_our_collator_is_saved(make_args, tmp_path):
     _, other = tiny("vilt")
     given = DistillationTrainer(model, args=make_args(), data_collator=collator, processing_class=other)
     assert given.processing_class is other
+
+
+def test_what_is_saved_says_how_the_collator_makes_inputs(make_args, tmp_path):
+    model, processor = tiny("vilt")
+    record = EncodingRecord(9, keep_aspect_ratio=True)
+    collator = VqaCollator(Encoder(processor, record), LABELS["vqa"])
+    for number, given in enumerate((None, processor)):
+        trainer = DistillationTrainer(model, args=make_args(), data_collator=collator, processing_class=given)
+        trainer.save_model(str(tmp_path / str(number)))
+        assert saved_record(tmp_path / str(number)) == record
 
 
 def test_a_model_that_is_saved_without_a_processor_is_told_once(make_model, make_rows, run_training, monkeypatch):

@@ -49,7 +49,8 @@ def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
         if isinstance(new, bool) or not isinstance(new, (int, float)) or not 0 <= new <= limits[name]:
             raise ValueError(f"{name}={new}: must be a number in [0, {limits[name]:g}]")
         if abs(new - old) > STEP / 2:
-            part = part.scaled({name: new / old}) if old else replace(part, **{name: new})
+            of_every_layer: dict[str, Any] = {name: new}
+            part = part.scaled({name: new / old}) if old else replace(part, **of_every_layer)
     return part
 
 

@@ -23,12 +23,20 @@ class HasTraces(Protocol):
     reduction: tuple[LayerTrace, ...] | None
 
 
+class ReducerHost(Protocol):
+    """A module that holds the reducer of a site as its child; None where nothing is reduced."""
+
+    reducer: TokenReducer | None
+
+    @property
+    def config(self) -> Any:
+        """Has the width of the tokens, `hidden_size`."""
+
+
 class Reduction:
     """A schedule at work in a model: one reducer at each site that the schedule names.
 
-    The reducer of a site is the child `reducer` of a module, its host. It is None where nothing is reduced.
-
-    It is made when it is asked for, and holds nothing but the model: whoever holds a model holds its reduction.
+    A `Reduction` keeps nothing but the model, so it is made anew each time that somebody asks for it.
 
     Args:
         model: the backbone.
@@ -42,8 +50,11 @@ class Reduction:
         `__init__` calls this in the place where they belong.
         """
         self.model.learned = {}
+        schedule = self.model.config.schedule
+        if schedule is not None:
+            self.model.config.check_schedule(schedule)  # other fields may have changed since it was parsed
         for site, host in self.model.reducer_hosts().items():
-            part = _part(self.model.config.schedule, site)
+            part = _part(schedule, site)
             host.reducer = None if part is None else self.model.make_reducer(part)
 
     @property
@@ -131,7 +142,7 @@ class Reduction:
         for site, host in self.model.reducer_hosts().items():
             host.reducer = reducers.get(site)
 
-    def _fill(self, host: nn.Module, site: str, part: ReductionConfig | None) -> None:
+    def _fill(self, host: ReducerHost, site: str, part: ReductionConfig | None) -> None:
         """Give a host the reducer for a part of a schedule: its own one if that can go on, else a new one."""
         old = host.reducer
         if part is not None and old is not None and old.accepts(part):
@@ -139,9 +150,9 @@ class Reduction:
             return
         if old is not None:
             self.model.learned.setdefault(site, {}).update(loaded_state_dict(old))
-        host.reducer = None if part is None else self.model.make_reducer(part)
-        if part is not None and host.reducer is not None:
-            self._begin(host.reducer, self.model.learned.get(site, {}))
+        host.reducer = new = None if part is None else self.model.make_reducer(part)
+        if new is not None:
+            self._begin(new, self.model.learned.get(site, {}))
 
     @torch.no_grad()
     def _begin(self, reducer: TokenReducer, learned: Mapping[str, Tensor]) -> None:
@@ -162,21 +173,22 @@ class Reduction:
 class ReducibleModel(PreTrainedModel):
     """Base of the models that can reduce their tokens: backbones, and heads, which reach theirs through `base_model`.
 
-    A backbone calls `self.token_reduction.build()` in its `__init__`.
+    A backbone calls `self.token_reduction.build()` in its `__init__`. Then it has the two attributes below.
     """
 
     config: PuMerConfig
+    reducer: TokenReducer | None
+    """What reduces tokens at the site `"layers"`."""
     learned: dict[str, dict[str, Tensor]]
     """By site, the weights of the reducers that a backbone had before. One of the same kind gets them back."""
 
-    def reducer_hosts(self) -> dict[str, nn.Module]:
-        """The modules of the backbone that hold a reducer, as their child `reducer`, by site."""
+    def reducer_hosts(self) -> dict[str, ReducerHost]:
+        """The modules of the backbone that hold a reducer, by site."""
         return {"layers": self}
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """The module that carries out a part of a schedule."""
-        host: Any = self.reducer_hosts()[part.site]
-        return build_reducer(part, host.config.hidden_size)
+        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size)
 
     @property
     def token_reduction(self) -> Reduction:

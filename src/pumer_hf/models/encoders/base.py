@@ -68,12 +68,12 @@ class PuMerPreTrainedModel(ReducibleModel):
 
     @property
     def pools_only(self) -> bool:
-        """Whether the last layer computes only what `pooler_output` needs: `config.pooled_only` asks for it, and the
-        layer does not reduce.
+        """Whether the last layer computes the [CLS] alone, which is all that the heads read (`config.pooled_only`).
+
+        A last layer that reduces tokens computes all of them.
         """
-        reducer = self.base_model.reducer
-        reduces = reducer is not None and reducer.config.reduces(self.config.num_reducible_layers - 1)
-        return self.config.pooled_only and not reduces
+        reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
+        return self.config.pooled_only and (reducer is None or not reducer.config.reduces(last))
 
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
         """What each reducible layer has to do in one forward.
@@ -88,7 +88,7 @@ class PuMerPreTrainedModel(ReducibleModel):
         plans = []
         for index in range(last + 1):
             reduces = reducer is not None and reducer.config.reduces(index)
-            num_queries = 1 if index == last and self.pools_only else None  # the heads read the [CLS] alone
+            num_queries = 1 if index == last and self.pools_only else None
             plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
         return plans
 

@@ -11,6 +11,7 @@ from transformers.utils.generic import can_return_tuple
 from ....reducers import AnyReduction
 from ....reducers.release import MeterReleaseReducer
 from ....tokens import TokenPair, Tokens
+from ...reduction import ReducerHost
 from ..base import PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
@@ -132,7 +133,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.pooled_size = config.hidden_size * 2
         self.post_init()
 
-    def reducer_hosts(self) -> dict[str, nn.Module]:
+    def reducer_hosts(self) -> dict[str, ReducerHost]:
         return {"tower": self.vision_model, "layers": self}
 
     def get_input_embeddings(self) -> nn.Module:

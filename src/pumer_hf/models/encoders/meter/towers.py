@@ -1,4 +1,4 @@
-"""CLIP's image tower as METER uses it: tokens can be reduced in it, and it takes images of other sizes."""
+"""CLIP's image tower as METER uses it: it can reduce tokens, and it takes images of other sizes."""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
     Modifications: a reducer can act between attention and feed-forward part, with the keys of the self-attention. If
-    it gives tokens a weight, the next layers attend to each token as much as its weight says.
+    it gives tokens a weight, the layers after it attend to each token as much as its weight says.
     """
 
     kernel: ClassVar = AttentionKernel()
