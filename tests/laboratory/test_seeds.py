@@ -109,7 +109,7 @@ def test_a_card_says_mean_range_and_number_and_the_processor_beside_the_speed(ru
     assert "All figures are of one run." in text
 
 
-MADE_FROM = {"reduction": {"method": "pumer", "layers": [1]}, "data": {"grid_size": 3}}
+MADE_FROM = {"reduction": {"method": "random", "layers": [1], "prune_ratio": 0.5}, "data": {"grid_size": 3}}
 
 
 @pytest.fixture

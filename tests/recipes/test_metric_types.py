@@ -12,7 +12,6 @@ from torch.nn.functional import cross_entropy
 
 from laboratory.render import recipes_table
 from pumer_hf.data.snli_ve import SNLI_VE
-from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
 from pumer_hf.recipes.recipe import parse_recipe
 from pumer_hf.recipes.runner import run_stages, stage_arguments
@@ -94,12 +93,12 @@ def test_a_loss_goes_through_a_recipe_its_card_and_its_table(tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("task", "flags", "metric", "greater"),
     [
-        (VQA, [], "accuracy", True),
+        (SNLI_VE, [], "accuracy", True),
         (LOSS, [], "cross_entropy", False),
         (LOSS, ["--metric_for_best_model", "rate"], "rate", True),
         (LOSS, ["--metric_for_best_model", "eval_cross_entropy"], "eval_cross_entropy", False),
         (LOSS, ["--metric_for_best_model", "rate", "--greater_is_better", "false"], "rate", False),
-        (VQA, ["--metric_for_best_model", "loss"], "loss", False),
+        (SNLI_VE, ["--metric_for_best_model", "loss"], "loss", False),
     ],
 )
 def test_the_best_checkpoint_follows_the_direction_of_its_metric(task, flags, metric, greater, tmp_path):
