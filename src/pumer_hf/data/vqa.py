@@ -20,7 +20,7 @@ from ..metrics.vqa_accuracy import normalize, vqa_accuracy
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
-from .files import read_vqa_files
+from .files import read_vqa_files, read_vqa_questions
 from .scenes.digits import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .task import CARD_MODEL, Metrics, Task, TaskData, check_rows, load_splits
 
@@ -276,6 +276,7 @@ VQA = Task(
     activation="sigmoid",
     metrics=vqa_metrics,
     baselines=lambda data: language_baselines(data.train, data.test, data.labels),
+    read_questions=read_vqa_questions,
     hub_type="visual-question-answering",
     pipeline_tag="visual-question-answering",
     card_example=f"""\
