@@ -55,7 +55,7 @@ class Encoder:
         """The encoder of a loaded model.
 
         Args:
-            model: of either family.
+            model: of any family.
             processor: of the checkpoint. If it has no record, the folder or the kind of the model says how inputs are
                 made ([`checkpoint_record`]).
             **overrides: as of [`replace`].
@@ -186,7 +186,7 @@ def encode_example(
     """The inputs of the model for one example, as in training: a batch of one, on the CPU.
 
     Args:
-        model: of either family.
+        model: of any family.
         processor: of the checkpoint. It says how inputs are made ([`EncodingRecord`]).
         image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2).
         text: a question, a hypothesis, a caption or a statement; one that is too long is cut.

@@ -65,7 +65,7 @@ def unread_words(
     """What the model does not read of a text.
 
     Args:
-        model: of either family.
+        model: of any family.
         processor: of the checkpoint.
         text: a question, a hypothesis, a caption or a statement.
         max_text_length: as of [`encode_example`].

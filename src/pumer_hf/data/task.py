@@ -120,6 +120,9 @@ class Task:
     """The metric by which the best checkpoint is chosen."""
     evaluate: Callable[[EvaluationArguments, Any, Dataset, Any], dict[str, Any]] | None = None
     """Evaluates a model on a dataset, given the collator. None: `metrics` of the logits of all rows."""
+    read_questions: Callable[[str, str], Dataset] | None = None
+    """Reads questions without answers, for the leaderboard of the task; each row has a `question_id`. Arguments: the
+    file, and the folder of the images. None: the task has no leaderboard."""
     pipeline_tag: str | None = None
     """The tag by which the Hub finds models of this task; None: it has no such tag."""
     page_examples: Callable[[int, int], list[tuple[PILImage.Image, str]]] | None = None

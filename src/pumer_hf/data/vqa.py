@@ -21,7 +21,7 @@ from ..results import PERCENT
 from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
-from .files import read_vqa_files
+from .files import read_vqa_files, read_vqa_questions
 from .scenes.digits import QUESTIONS, WEIGHTS, cell_box, digit_scenes
 from .task import CARD_MODEL, Metrics, Task, TaskData, check_rows, load_splits
 
@@ -278,6 +278,7 @@ VQA = Task(
     metrics=vqa_metrics,
     baselines=lambda data: language_baselines(data.train, data.test, data.labels),
     metric_types={"accuracy": PERCENT, "vqa_accuracy": PERCENT},
+    read_questions=read_vqa_questions,
     hub_type="visual-question-answering",
     pipeline_tag="visual-question-answering",
     card_example=f"""\

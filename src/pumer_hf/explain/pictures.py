@@ -53,7 +53,7 @@ def draw_layers(
     What the looks of a patch mean is in `LEGEND`, and under the first picture.
 
     Args:
-        model: of either family, with any head.
+        model: of any family, with any head.
         processor: of the checkpoint.
         image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2): one row each.
         text: a question, a hypothesis, a caption or a statement.

@@ -41,7 +41,7 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
     The model is run in eval mode and left as it was.
 
     Args:
-        model: of either family, with a head of one image and one text, and a reduction.
+        model: of any family, with a head of one image and one text, and a reduction.
         batches: either all with labels or all without; all with as many annotators.
         seed: of the random baselines.
 

@@ -84,7 +84,7 @@ def load_processor(source: str, max_text_length: int) -> ProcessorMixin:
 
 
 def load_config(source: str) -> PuMerConfig:
-    """The config of a saved model of either family, in a folder or on the Hub."""
+    """The config of a saved model of any family, in a folder or on the Hub."""
     config = saved_config(source)
     return model_class(config, source).config_class.from_dict(config)
 

@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+from datasets import Dataset
 
 from ..data.arguments import DataArguments, only_split
-from ..data.files import read_vqa_questions
+from ..data.collator import Collator
 from ..data.task import Task, TaskData
 from ..data.tasks import TASKS
-from ..data.vqa import VQA
 from ..encoding import checkpoint_record
 from ..folders import check_file, check_writable, write_json
 from ..models.encoders.base import PuMerPreTrainedModel
@@ -37,8 +37,9 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
     args, rest = build_parser(description).parse_known_args(arguments)
     task = TASKS[args.task]
     with exit_on_user_error():
-        if args.questions and (task is not VQA or not args.submission):
-            raise ValueError("--questions is for the task vqa, and needs --submission and --image_dir")
+        if args.questions and (task.read_questions is None or not args.submission):
+            names = " or ".join(name for name, one in TASKS.items() if one.read_questions is not None)
+            raise ValueError(f"--questions is for the task {names}, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
         one_split, default = replace(task, arguments=only_split(task.arguments, args.split)), default_recipe(task)
         recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *rest])
@@ -57,8 +58,11 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":
             use_available_cores(recipe.training.world_size)
-        if args.questions:
-            write_submission(recipe, model, processor, labels, args.questions, Path(args.submission))
+        if args.questions and task.read_questions is not None:
+            rows = task.read_questions(args.questions, recipe.data.image_dir)
+            questions = TaskData(rows, rows, rows, tuple(labels))
+            collator = task.collator(processor, questions, recipe.data, False)
+            write_submission(recipe, model, rows, collator, Path(args.submission))
             return
         data = task.load(recipe.data, labels)
         evaluation = evaluate(task, recipe.training, model, data, task.collator(processor, data, recipe.data, False))
@@ -124,18 +128,11 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 
 
 def write_submission(
-    recipe: Recipe,
-    model: PuMerPreTrainedModel,
-    processor: Any,
-    labels: Sequence[str],
-    questions: str,
-    path: Path,
+    recipe: Recipe, model: PuMerPreTrainedModel, rows: Dataset, collator: Collator, path: Path
 ) -> None:
-    """Answer questions and write what VQA v2's leaderboard takes: a list of `question_id` and `answer`."""
-    rows = read_vqa_questions(questions, recipe.data.image_dir)
-    data = TaskData(rows, rows, rows, tuple(labels))
-    logits, _ = predict(recipe.training, model, rows, VQA.collator(processor, data, recipe.data, False))
-    answers = [labels[index] for index in logits.argmax(-1)]
+    """Answer questions and write what the leaderboard of VQA v2 takes: a list of `question_id` and `answer`."""
+    logits, _ = predict(recipe.training, model, rows, collator)
+    answers = [collator.labels[index] for index in logits.argmax(-1)]
     if recipe.training.process_index == 0:
         results = [
             {"question_id": number, "answer": answer}

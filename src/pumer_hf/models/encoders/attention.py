@@ -1,4 +1,4 @@
-"""Attention of both model families: fused, or with explicit probabilities where these are needed."""
+"""Attention of all model families: fused, or with explicit probabilities where these are needed."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The base of both model families: the reducer of a model, and the plans of its layers."""
+"""The base of all model families: the reducer of a model, and the plans of its layers."""
 
 from typing import ClassVar, Literal
 

@@ -1,4 +1,4 @@
-"""Embeddings that both families use: of patches, of their places in the image, and of the modality of a token."""
+"""Embeddings that all families use: of patches, of their places in the image, and of the modality of a token."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""The task heads of both model families, and their losses.
+"""The task heads of all model families, and their losses.
 
 A family derives its heads from these classes and names its backbone in `backbone_class`. All backbones take
 [`BackboneInputs`]: see [`PuMerViltModel.forward`], [`PuMerMeterModel.forward`].

@@ -1,4 +1,4 @@
-"""The inputs that the backbones of both families take, and how heads lay several texts or images of an example out."""
+"""The inputs that the backbones of all families take, and how heads lay several texts or images of an example out."""
 
 from typing import TypedDict, cast
 
