@@ -197,7 +197,7 @@ def test_a_plain_state_dict_without_a_config(tmp_path):
     folder = convert_checkpoint(tmp_path / "weights.pth", tmp_path / "out", config=config)
     loaded = load(folder, "PuMerMeterForQuestionAnswering").config
     assert loaded.text_config.num_attention_heads == loaded.vision_config.num_attention_heads == 4
-    with pytest.raises(ValueError, match="num_attention_heads"):
+    with pytest.raises(ValueError, match="not tell num_attention_heads"):
         convert_checkpoint(tmp_path / "weights.pth", tmp_path / "out2")
 
 

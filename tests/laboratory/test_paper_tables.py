@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import pytest
 from tiny import WIDTH, meter_fields
@@ -24,10 +25,21 @@ def test_the_rows_of_a_table_have_labels_of_their_own():
         assert len({row.label for row in rows}) == len(rows), number
 
 
+@pytest.fixture(scope="module")
+def measured():
+    """The lines and the report of a table, measured once; of Table 2 with its memory."""
+
+    @cache
+    def measure(number):
+        return run_table(number, BenchOptions(batch_size=1, seconds=0.01, memory=number == 2), small)
+
+    return measure
+
+
 @pytest.mark.parametrize("number", [1, 2, pytest.param(4, marks=pytest.mark.slow), 7])
-def test_a_table_beside_the_paper(number):
+def test_a_table_beside_the_paper(number, measured):
     memory = number == 2
-    lines, report = run_table(number, BenchOptions(batch_size=1, seconds=0.01, memory=memory), small)
+    lines, report = measured(number)
     values = json.loads(json.dumps(report.to_dict()))
     assert PaperReport.from_dict(values) == report
     assert all(values["rows"][row.label]["paper"] for row in TABLES[number])
@@ -49,8 +61,8 @@ def test_a_table_beside_the_paper(number):
     assert ("over stock" in header) == (number != 7)
 
 
-def test_smaller_images_are_cheaper():
-    _, report = run_table(2, BenchOptions(batch_size=1, seconds=0.01), small)
+def test_smaller_images_are_cheaper(measured):
+    _, report = measured(2)
     rows = [own for label, own in report.rows.items() if label.startswith("unreduced")]
     for gains in ([own.gflops_ratio for own in rows], [own.memory_saved["training"] for own in rows]):
         assert gains == sorted(gains, reverse=True)

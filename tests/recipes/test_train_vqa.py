@@ -125,9 +125,12 @@ KILLED = """
 import os, runpy, signal, sys
 from transformers.trainer_callback import CallbackHandler
 
+saved = CallbackHandler.on_save
+
 def on_save(self, args, state, control):
     if args.output_dir.endswith("student"):
         os.kill(os.getpid(), signal.SIGKILL)
+    return saved(self, args, state, control)
 
 CallbackHandler.on_save = on_save
 sys.argv = sys.argv[1:]
