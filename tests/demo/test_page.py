@@ -27,7 +27,7 @@ def handlers():
 
 
 def start_values(handlers):
-    return list(slider_values(handlers.asker.schedule).values())
+    return list(slider_values(handlers.asker.part).values())
 
 
 KNOWN = {"gflops": 0.5, "full_gflops": 1.25, "removed": 9}
