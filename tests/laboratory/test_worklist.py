@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from laboratory import worklist as run_module
 from laboratory.group import Study, load_group
 from laboratory.methods import MAIN, NONE, RESOLUTION, TRAINING_FREE, available
 from laboratory.plan import SIZES, Cell, StudySize
+from laboratory.speeds import Option
 from laboratory.worklist import run_study
 from pumer_hf.models.loading import load_checkpoint_model
 
@@ -180,21 +182,23 @@ def test_out_of_reach_is_said_and_not_trained(study, monkeypatch):
 
 def test_a_schedule_off_its_speed_is_replaced(study, monkeypatch):
     """A curve that promises too much: what it says, then what it says once it is taken to be so much lower."""
-    curve = {"speeds": [1.2, 1.5, 1.8, 2.1], "reductions": list("abcd"), "image_sizes": [None] * 4}
+    curve = SimpleNamespace(
+        speeds=(1.2, 1.5, 1.8, 2.1), options=tuple(Option({"method": name}, None) for name in "abcd")
+    )
     true = {"a": 1.1, "b": 1.25, "c": 1.5, "d": 1.7}
     monkeypatch.setattr(cells_module, "calibrate_curve", lambda shared, cell: curve)
     measured = []
 
     def measure(shared, cell, option):
-        measured.append(option.reduction)
-        return {"reduction": option.reduction, "throughput": {"ratio": true[option.reduction]}}
+        measured.append(option.reduction["method"])
+        return SimpleNamespace(option=option, speed=true[measured[-1]])
 
     monkeypatch.setattr(cells_module, "measure", measure)
 
     def found(target):
         measured.clear()
         record, reached = cells_module.find(None, None, target)
-        return record["reduction"], reached, "".join(measured)
+        return record.option.reduction["method"], reached, "".join(measured)
 
     assert found(1.5) == ("c", True, "bc")
     assert found(1.1) == ("a", True, "a")

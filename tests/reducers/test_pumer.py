@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pumer_hf.configuration import preset
+from pumer_hf import preset
 from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
