@@ -144,7 +144,7 @@ def _read_texts(
             converted[index] = row
     if not converted:
         raise ValueError(
-            f"{origin}: none of the {len(rows)} rows has a label in the column {reader.sources[texts[0]]!r}"
+            f"{origin}: the column {reader.sources[texts[0]]!r} has no label in any of its {len(rows)} rows"
         )
     if unlabelled:
         log_unlabelled(len(unlabelled), len(rows), unlabelled[0])

@@ -167,24 +167,25 @@ class RetrievalCollator(Collator):
         return replace(self, num_negatives=0, training=False)
 
     def texts(self, row: dict[str, Any]) -> str | list[str]:
-        own = row["captions"]
+        captions = row["captions"]
         if not self.num_negatives:
-            return own[0]
+            return captions[0]
         generator = None if self.training else Generator().manual_seed(zlib.crc32(row["origin"].encode()))
-        positive = own[int(torch.randint(len(own), (), generator=generator))] if self.training else own[0]
-        return [positive, *self.negatives({normalize_caption(caption) for caption in own}, generator)]
+        index = int(torch.randint(len(captions), (), generator=generator)) if self.training else 0
+        return [captions[index], *self.negatives({normalize_caption(caption) for caption in captions}, generator)]
 
-    def negatives(self, own: set[str], generator: Generator | None) -> list[str]:
-        """Draw captions of other images, all different if there are enough. `own` are the normalised captions of the
-        image itself.
+    def negatives(self, positives: set[str], generator: Generator | None) -> list[str]:
+        """Draw captions of other images, all different if there are enough.
+
+        `positives` are the normalised captions of the image itself.
         """
-        others = len(self.pool) - len(self.known & own)
+        others = len(self.pool) - len(self.known & positives)
         if not others:
             raise DataError("data: all images have the same captions, so there are no negatives")
         drawn: list[str] = []
         while len(drawn) < self.num_negatives:
             name, caption = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]
-            if name not in own and (caption not in drawn or len(drawn) >= others):
+            if name not in positives and (caption not in drawn or len(drawn) >= others):
                 drawn.append(caption)
         return drawn
 

@@ -97,7 +97,7 @@ def check_files(args: argparse.Namespace, data: DataArguments) -> None:
     """Raise `ValueError` if flags about files contradict each other, or if a file cannot be written."""
     check_results_file(args.output)
     if args.output and args.questions:
-        raise ValueError("-o is for metrics, which --questions has none of: --submission names the file of answers")
+        raise ValueError("-o is for metrics, but --questions gives none: --submission names the file of answers")
     if args.submission and not args.questions:
         raise ValueError("--submission needs --questions, the official file with the questions to answer")
     if args.questions and not data.image_dir:

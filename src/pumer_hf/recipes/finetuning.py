@@ -74,12 +74,12 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     model = model_block(values)
     source = model.teacher or model.checkpoint
     if named is not None:
-        reason = f"data.{own[0]} is given, but {shown(named)} is only for digit scenes"
+        reason = f"data.{own[0]} is given, but {shown(named)} is for digit scenes only"
         raise other_command(reason, task, model, flags)
     if source is None:
         reason = (
             f"data.{own[0]} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe "
-            "file. The default recipe is only for digit scenes"
+            "file. The default recipe is for digit scenes only"
         )
         raise other_command(reason, task, model, flags)
     path, blocks = finetuning_blocks(task, model, given)

@@ -102,8 +102,8 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
     then = known.get(folder.name)
     if then is None:
         logger.warning_once(
-            f"{path} does not say what the stages were made from, as that of an older version: of the data, only the "
-            "labels and the vocabulary are compared"
+            f"{path} does not say what this stage was made from, as in older versions: only the labels and the "
+            "vocabulary are compared"
         )
         then = _saved(saved, now)
         now = {name: now[name] for name in then}  # this leaves the training arguments out
@@ -111,8 +111,8 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
     if changed:
         teacher = f", with --teacher {folder}" if folder.name == "teacher" and saved == folder else ""
         raise ValueError(
-            f"{folder} was made from something else than --resume would go on with: {_listed(changed)}; give it the "
-            f"data and the flags of then, or begin anew in another --output_dir{teacher}"
+            f"{folder} was made from other data or flags than --resume would use: {_listed(changed)}; give the data "
+            f"and flags that it was made with, or begin anew in another --output_dir{teacher}"
         )
     changed = differences({"training": then.get("training")}, {"training": now.get("training")})
     if changed and ended:

@@ -140,7 +140,9 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
         raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
     if computed_before and recipe.data.streaming:
         name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
-        raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+        raise ValueError(
+            f"{name} needs the teacher's logits of all rows in advance, so it does not go with data.streaming"
+        )
     check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
@@ -200,7 +202,7 @@ def check_streaming(recipe: Recipe) -> None:
     if not recipe.data.streaming:
         return
     if not recipe.model.teacher and not recipe.model.checkpoint:
-        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
+        raise ValueError("data.streaming: a model from scratch needs all texts in advance: give model.checkpoint")
     for name in trained_stages(recipe):
         steps = recipe.stage(name).max_steps
         if steps <= 0:
@@ -308,7 +310,7 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
-        raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
+        raise ValueError("training.reduction_warmup_steps is not for a method that learns, which draws what it keeps")
     for part in parts:
         part.check_training(
             image_saliency=collator.image_saliency,

@@ -155,7 +155,7 @@ def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
         checkpoint = folder / Path(state.best_model_checkpoint).name  # the folder may have been moved
         if not is_complete(checkpoint):
             raise ValueError(
-                f"{checkpoint} is not there or not whole, and it has the best model of its stage: bring it back, "
+                f"{checkpoint} is not there or incomplete, but it has the best model of its stage: bring it back, "
                 "leave load_best_model_at_end out to take the last one, or choose another --output_dir"
             )
         state.best_model_checkpoint = str(checkpoint)
