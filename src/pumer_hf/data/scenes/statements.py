@@ -158,7 +158,7 @@ def hypothesis_scenes(
     """Make hypotheses about a scene. Each has three pictures: one entails it, one contradicts it, one leaves it open.
 
     In the picture that leaves it open, the thing cannot be seen, but a quarter of the picture is covered. Half of the
-    pictures that entail their hypothesis have a covered quarter too, so that a covered quarter tells no label.
+    pictures that entail their hypothesis have a covered quarter too, so that no picture alone tells its label.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
