@@ -22,5 +22,5 @@ def register_task(task: Task) -> None:
 
 
 def task_of_model(model: PuMerPreTrainedModel) -> Task | None:
-    """The task that the head of a model is for; None for a model without a head, or with one of an unknown task."""
+    """Return the task of a model's head; None if the model has no head, or a head for an unknown task."""
     return TASKS.get(task_of(type(model).__name__) or "")
