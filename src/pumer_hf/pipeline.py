@@ -93,8 +93,8 @@ class PuMerVqaPipeline(Pipeline):
         record = self.encoder.replace(**{name: asked.get(name) for name in OVERRIDES}).record
         if record.keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
             raise ValueError(
-                "keep_aspect_ratio=True needs batch_size=1, because images differ in shape: leave it out, or "
-                "make squares with keep_aspect_ratio=False"
+                "keep_aspect_ratio=True needs batch_size=1, because images differ in shape: leave out batch_size, "
+                "or make squares with keep_aspect_ratio=False"
             )
         inputs = image if question is None else self._examples(image, question)
         if isinstance(inputs, list) and not inputs:
@@ -114,7 +114,7 @@ class PuMerVqaPipeline(Pipeline):
             raise ValueError(
                 f"{len(images)} images and {len(questions)} questions: give as many of both, or one of either"
             )
-        return [{"image": one, "question": text} for one, text in zip(images, questions, strict=True)]
+        return [{"image": source, "question": text} for source, text in zip(images, questions, strict=True)]
 
     def preprocess(
         self, example: Any, max_text_length: int | None = None, keep_aspect_ratio: bool | None = None

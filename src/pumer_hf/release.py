@@ -63,8 +63,9 @@ def extra_command(extra: str) -> str:
         lines = requires(PACKAGE) or []
     except PackageNotFoundError:  # this code runs in a clone that is not installed
         return shlex.join(["pip", "install", "-e", f".[{extra}]"])
-    found = [Requirement(line) for line in lines if "extra" in line]
-    names = [f"{one.name}{one.specifier}" for one in found if one.marker and one.marker.evaluate({"extra": extra})]
+    marked = [Requirement(line) for line in lines if "extra" in line]
+    needed = [found for found in marked if found.marker and found.marker.evaluate({"extra": extra})]
+    names = [f"{requirement.name}{requirement.specifier}" for requirement in needed]
     if not names:
         raise ValueError(f"extra={extra!r}: the installed {PACKAGE} has no such extra")
     return shlex.join(["pip", "install", *names])

@@ -205,7 +205,7 @@ def family_of(model_type: Any, where: str = "config") -> Family:
     """
     family = find_family(model_type)
     if family is None:
-        titles = " nor ".join(one.title for one in FAMILIES.values())
+        titles = " nor ".join(known.title for known in FAMILIES.values())
         raise ValueError(f"{where}: model_type={model_type!r} is neither {titles}")
     return family
 
@@ -246,6 +246,6 @@ def preset(backbone: str, task: str) -> dict[str, Any]:
     """
     presets = FAMILIES[backbone].presets if backbone in FAMILIES else {}
     if task_name(task) not in presets:
-        known = ", ".join(f"{name}/{one}" for name, family in FAMILIES.items() for one in family.presets)
+        known = ", ".join(f"{name}/{known_task}" for name, family in FAMILIES.items() for known_task in family.presets)
         raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
     return presets[task_name(task)].to_dict()

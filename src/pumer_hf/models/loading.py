@@ -182,7 +182,7 @@ def naming(name: str, source: str, part: str) -> Iterator[None]:
     except (OSError, HFValidationError) as error:
         if part == "processor" and Path(source).is_dir():
             raise ValueError(
-                f"{name}: there is no processor in this folder. Add that of the model that it was trained from: "
+                f"{name}: there is no processor in this folder. Add the processor of the model it was trained from: "
                 f"`AutoProcessor.from_pretrained(MODEL).save_pretrained({source!r})` ({one_line(error)})"
             ) from error
         where = "in this folder" if Path(source).is_dir() else "here or on the Hub"
@@ -201,7 +201,7 @@ def model_class(config: dict[str, Any], source: str) -> type[PuMerPreTrainedMode
     for family in FAMILIES.values():
         if name in family.model_classes:
             return family.model_classes[name]
-    titles = " nor a ".join([one.title for one in FAMILIES.values() if one.stock_type] + ["PuMer"])
+    titles = " nor a ".join([family.title for family in FAMILIES.values() if family.stock_type] + ["PuMer"])
     raise ValueError(
         f"{source!r}: architectures={config.get('architectures')} in its config.json is neither a {titles} model; "
         "`pumer-hf convert` reads older checkpoints"

@@ -54,7 +54,9 @@ class TipReductionConfig(PruningConfig):
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if self.contrastive_weight > 0 and not texts_match:
-            raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
+            raise ValueError(
+                "reduction.contrastive_weight: in retrieval most texts do not match the image, so set it to 0"
+            )
         if self.continuity_weight > 0 and not all_patches:
             raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
 
@@ -131,7 +133,7 @@ class TipReducer(LearnedPruningReducer):
         if self.uses_attention:
             assert evidence.text_to_image is not None, "`uses_attention` asks for it"
             heads = chosen_heads(evidence.text_to_image, self.config.pruner)
-            # It is multiplied by the number of tokens that are left, so that its mean does not depend on this number.
+            # The attention is multiplied by the number of remaining tokens, so that its mean does not depend on it.
             num_left = pair.image.mask.sum(dim=1, keepdim=True)
             attention = ops.saliency_from_text(heads, pair.text.mask) * num_left
             features = attention.unsqueeze(-1).to(pair.image.states.dtype)

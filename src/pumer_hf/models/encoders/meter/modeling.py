@@ -126,7 +126,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
-        self.pairs = nn.ModuleList(blocks)  # their name in saved weights
+        self.pairs = nn.ModuleList(blocks)  # the name in saved weights
         self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
