@@ -21,18 +21,16 @@ from .throughput import compare_latency, compare_throughput, expected_seconds, f
 START, LIMIT = 8, 4096
 """The first and the last batch size that are tried where the batch grows."""
 PAYS = 1.03
-"""A doubled batch pays if some contender is so many times as fast per example."""
-
-
+"""A doubled batch pays if it makes some contender so many times as fast per example."""
 COUNTING, PROFILING, MEMORY = 2, 5, 10
-"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory, seen on a CPU."""
+"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory, on a CPU."""
 
 
 def measure(contenders: Mapping[str, Contender], options: BenchOptions) -> Cost:
     """Measure speed, memory and size of models, each beside the first one, which is the baseline.
 
     Args:
-        contenders: by name; first the baseline, last the model that the benchmark is about.
+        contenders: by name. The first one is the baseline, the last one is the model that the benchmark is about.
         options: how to measure.
 
     Returns:
