@@ -87,7 +87,7 @@ def check_measuring(args: argparse.Namespace) -> None:
 
 
 def measuring_options(args: argparse.Namespace) -> "BenchOptions":
-    """What those flags say."""
+    """Return the options that those flags set."""
     import torch
 
     from pumer_hf.bench.contenders import BenchOptions

@@ -1,2 +1,1 @@
-"""Models as ONNX files. `onnx_file` writes, runs and quantises them; `checkpoint` does the work of `pumer-hf export`.
-"""
+"""Models as ONNX files: `onnx_file` writes, runs and quantises them, `checkpoint` does what `pumer-hf export` does."""
