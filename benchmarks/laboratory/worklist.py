@@ -1,4 +1,4 @@
-"""Runs the work list group by group: first it measures all schedules, while nothing trains, then it trains students."""
+"""Runs the work list group by group: first it measures schedules, while nothing trains, then it trains students."""
 
 import multiprocessing
 import time

@@ -128,7 +128,7 @@ def layer_alignment(layer: int, values: Tensor) -> LayerAlignment:
     examples = int(has_region.any(dim=1).sum())
     if not examples:
         raise ValueError(
-            f"regions: those of all {values.shape[1]} examples are empty, so there is nothing to align with"
+            f"regions: all are empty, those of {values.shape[1]} examples: there is nothing to align with"
         )
     means = values.nanmean(dim=1)[:, has_region.any(dim=0)].mean(dim=1)
     percents = dict(zip(Alignment._fields, (100 * means).tolist(), strict=True))
