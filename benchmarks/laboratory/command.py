@@ -74,10 +74,12 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         help="how much: cpu is ViLT on digit scenes, gpu everything, tiny two cells to see that all works "
         "(default: %(default)s)",
     )
-    parser.add_argument("--list", action="store_true", help="print the work list, and what of it is done; then end")
-    parser.add_argument("--render", action="store_true", help="only draw the tables and plots anew")
+    parser.add_argument("--list", action="store_true", help="print the work list and what is done, then end")
+    parser.add_argument("--render", action="store_true", help="only make the tables and plots again")
     parser.add_argument("--only", metavar="PATTERN", help="only the cells whose name it matches, such as '*-pumer-*'")
-    parser.add_argument("--minutes", type=positive, help="begin nothing new after this time; run again to go on")
+    parser.add_argument(
+        "--minutes", type=positive, help="begin nothing new after this time; the same command continues"
+    )
     parser.add_argument(
         "--jobs",
         type=int,
@@ -90,7 +92,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         help="CPU threads to measure with, and to train with if --jobs is 1; default: one per core",
     )
     parser.add_argument("--teacher", help="a trained teacher, folder or Hub id; default: trained by the recipe")
-    parser.add_argument("--retry-failed", action="store_true", help="do what failed again")
+    parser.add_argument("--retry-failed", action="store_true", help="run the cells that failed again")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="results; default: benchmarks/results/study")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="models and caches; default: outputs/study")
     return parser
@@ -152,9 +154,9 @@ def found(output: Path, cells: Sequence[Cell]) -> str | None:
     )
     if len(known) < len(cells):
         return text
-    again = " --retry-failed does again what failed." if store.FAILED in states else ""
+    again = " --retry-failed runs the cells that failed again." if store.FAILED in states else ""
     return (
-        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all of it anew, on this "
+        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all cells again, on this "
         "machine, give --output another folder."
     )
 

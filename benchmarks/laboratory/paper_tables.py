@@ -97,7 +97,7 @@ def run_table(number: int, options: BenchOptions, build: Builder = paper_model) 
     if number != 7:
         lines.append("x: throughput of the original in the same run. Memory: peak of the activations that is saved.")
         lines.append(
-            "The paper's figures are of other GPUs. Its memory stands beside that of a training step, as the code"
+            "The paper's figures are of other GPUs. Its memory is shown with that of a training step, because the code"
         )
         lines.append("released with it measures memory with gradients on.")
     return lines, PaperReport(number, QUESTION_LENGTH, measured, Environment.current())

@@ -29,8 +29,8 @@ BLOCK = re.compile(
 )
 ONE_RUN = "Each row is one run."
 SEVERAL_SEEDS = (
-    "Where n is given, that many students were trained from one teacher, a seed each: mean, and [lowest, highest] of "
-    "the change in points and of the speed. The other rows are one run each."
+    "Where n is given, that many students were trained from one teacher, each with its own seed. The row has their "
+    "mean, and [lowest, highest] of the change in points and of the speed. The other rows are one run each."
 )
 
 

@@ -47,7 +47,7 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
         print("\nStopped by Ctrl-C. To go on, give the same command.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     print(*(f"seed {run.seed}: {run.student.main}, {run.speed:.2f}x" for run in report.seeds), sep="\n")
-    print(f"Written to {args.output}; the tables of README.md: python benchmarks/render.py README.md")
+    print(f"Written to {args.output}. To render the tables of README.md: python benchmarks/render.py README.md")
 
 
 def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Report:

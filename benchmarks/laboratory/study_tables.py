@@ -16,11 +16,11 @@ from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, Summary, read_
 METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
 """The names of the main metrics in the tables."""
 NOTES = (
-    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds; behind it the "
-    "measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target "
-    f"by more than {100 * TOLERANCE:.0f} %."
+    "Each cell has the change of {metric} against the teacher in {unit} (mean, [lowest, highest] and number of "
+    "seeds), then the measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed "
+    f"is off its target by more than {100 * TOLERANCE:.0f} %."
 )
-UPPER_BOUND_NOTE = "(oracle): told where to look, so no competitor but a bound."
+UPPER_BOUND_NOTE = "(oracle): this method is told where to look, so it is a bound and does not compete."
 
 
 def metric_title(teacher: TeacherResult) -> str:
@@ -97,7 +97,7 @@ def training_free_section(results: StudyResults, group: str) -> str:
     cells = results.of(group, TRAINING_FREE)
     if not cells:
         return ""
-    title = "Without training, the teacher's weights with the same schedules:"
+    title = "Without training: the teacher's weights with the same schedules."
     return f"{title}\n\n{speed_table(cells, results.teachers[group])}\n"
 
 
@@ -135,7 +135,7 @@ def schedule_text(reduction: dict[str, Any] | None) -> str:
 def study_report(folder: Path) -> str:
     """Return all tables of a study as a Markdown document for its folder."""
     results = read_study(folder)
-    parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files beside this one.\n"]
+    parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files in this folder.\n"]
     for group in results.groups:
         parts += [f"## {group}\n", main_section(results, group), plot_line(folder, folder, group)]
         methods = dict.fromkeys(cell.method for cell in results.of(group))
