@@ -37,7 +37,7 @@ ROOT = Path(__file__).parents[1]
 def training_step(trainer: DistillationTrainer) -> Callable[[], None]:
     """Return a function that takes the next step of a trainer."""
     trainer.create_optimizer_and_scheduler(num_training_steps=1_000_000)
-    trainer.current_gradient_accumulation_steps = 1  # as `train` would
+    trainer.current_gradient_accumulation_steps = 1  # `train` would set it
     loader = trainer.get_train_dataloader()
 
     def batches() -> Iterator[dict[str, Any]]:

@@ -90,7 +90,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "onnx": (ExportReport, onnx_table),
     "measures": (ExplanationReport, measures_table),
 }
-"""By kind of a block: the type of its files, and the function that makes its content from the files by name."""
+"""The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 
 
 def render(document: Path) -> str:

@@ -16,7 +16,7 @@ from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results
 
 TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
 """The flags of recipes that the command itself gives to each run."""
-UNTOLD = {"--output_dir", "--resume", "--report_to"}
+UNREPORTED = {"--output_dir", "--resume", "--report_to"}
 """The flags of runs that do not change their results. The report leaves them out."""
 PER_SEED = {"seed", "output_dir"}
 """The training arguments that differ from seed to seed."""
@@ -138,7 +138,7 @@ def collect(runs: Mapping[int, Report]) -> Report:
         first,
         evaluations={**first.evaluations, "student": Evaluation.mean([run.student for run in seeds])},
         cost=replace(first.cost, throughput=median.throughput),
-        environment=replace(first.environment, command=told_command(first.environment.command)),
+        environment=replace(first.environment, command=reported_command(first.environment.command)),
         seeds=tuple(seeds),
     )
 
@@ -147,11 +147,11 @@ def seed_run(seed: int, run: Report) -> SeedRun:
     """Return one run as a part of the report about all of them."""
     if run.cost.throughput is None:
         raise ValueError(f"seed {seed}: its results have no throughput")
-    command = told_command(run.environment.command)
+    command = reported_command(run.environment.command)
     return SeedRun(seed, run.evaluations["student"], run.cost.throughput, command)
 
 
-def told_command(command: Command | None) -> Command | None:
+def reported_command(command: Command | None) -> Command | None:
     """Return the command of a run without the flags that do not change its results."""
     if command is None:
         return None
@@ -159,7 +159,7 @@ def told_command(command: Command | None) -> Command | None:
     is_shown = True
     for word in public_words(command.arguments):
         if word.startswith("--"):
-            is_shown = word.partition("=")[0] not in UNTOLD
+            is_shown = word.partition("=")[0] not in UNREPORTED
         if is_shown:
             shown.append(word)
     return replace(command, arguments=tuple(shown))

@@ -101,5 +101,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"pumer-hf {args.command}: interrupted", file=sys.stderr)
-        return 130  # as a shell reports it
+        return 130  # the status that a shell gives for Ctrl-C
     return 0

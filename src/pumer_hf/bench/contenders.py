@@ -96,7 +96,7 @@ def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptio
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Compile a whole model for inference with `torch.compile`, anew for each batch size.
+    """Compile a whole model for inference with `torch.compile`, again for each batch size.
 
     The compilation happens at the first call. Make that call under [`torch_options`].
     """

@@ -21,10 +21,10 @@ def measure_cost(
     """Measure speed and size of models on one batch, interleaved in one run.
 
     Args:
-        models: by name, the unreduced one first, all on the device of the inputs.
+        models: the models by name, the unreduced one first, all on the device of the inputs.
         inputs: keyword arguments of their forward.
         seconds: how long to measure.
-        own_inputs: by name, the inputs of those models that take the same examples in another form (smaller images).
+        own_inputs: by name, the inputs of models that take the same examples in another form (smaller images).
 
     Returns:
         The throughput, the GFLOPs of one example and the tokens per layer.

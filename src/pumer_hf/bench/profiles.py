@@ -50,7 +50,7 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
     """Measure the peak bytes of activations in both regimes. Weights, their gradients and inputs do not count.
 
     Args:
-        model: on the device of the inputs. Afterwards it is in eval mode and has no gradients.
+        model: a model on the device of the inputs. Afterwards it is in eval mode and has no gradients.
         inputs: keyword arguments of its forward.
 
     Returns:

@@ -18,7 +18,7 @@ class Conditions:
 
     device: str = "cpu"
     dtype: dict[str, str] = field(default_factory=dict)
-    """By name of the model."""
+    """The precision of each model, by name."""
     matmul_precision: str = "highest"
     compiled: tuple[str, ...] = ()
     """The models that were compiled."""
@@ -60,7 +60,7 @@ class BenchReport(Results):
     text_length: int
     conditions: Conditions
     cost: Cost
-    """By name of the model: unreduced, stock (where transformers has it) and reduced."""
+    """The cost by name of the model: unreduced, stock (if transformers has the model) and reduced."""
     environment: Environment
 
     @property

@@ -69,8 +69,8 @@ def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[s
     since the first one may compile the model. A bar shows the progress.
 
     Args:
-        models: by name, in the mode (eval) to measure.
-        inputs: by name, keyword arguments of their forward.
+        models: the models by name, in the mode (eval) to measure.
+        inputs: by name of the model, the keyword arguments of its forward.
     """
     keep_freed_memory()
     times = {}
@@ -126,9 +126,9 @@ def compare_throughput(
     """Measure the forward throughput under `inference_mode`, on the same batch, relative to the first model.
 
     Args:
-        models: by name, on the device of the inputs, in the mode (eval) to measure.
+        models: the models by name, on the device of the inputs, in the mode (eval) to measure.
         inputs: keyword arguments of their forward, with a batch dimension first.
-        own_inputs: by name, the inputs of those models that take the same examples in another form (smaller images).
+        own_inputs: by name, the inputs of models that take the same examples in another form (smaller images).
         on_round: called after each round.
     """
     device = next(iter(inputs.values())).device
@@ -161,8 +161,8 @@ def compare_latency(
     """Measure the forward latency under `inference_mode`, relative to the first model.
 
     Args:
-        models: by name, in the mode (eval) to measure.
-        inputs: by name, keyword arguments of their forward, usually of one example.
+        models: the models by name, in the mode (eval) to measure.
+        inputs: by name of the model, the keyword arguments of its forward, usually of one example.
         on_round: called after each round.
     """
     device = next(iter(next(iter(inputs.values())).values())).device

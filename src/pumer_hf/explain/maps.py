@@ -21,7 +21,7 @@ def token_map(
     """Return which image token holds each patch of the image after the layer.
 
     Args:
-        trace: one of `outputs.reduction`.
+        trace: one of the traces in `outputs.reduction`.
         grid: rows and columns of patches on the canvas, with the padding.
         example: the index of the example in the batch.
         patches: indices of the patches that the model got, in their order ([`patch_index`]); default: all.
@@ -49,7 +49,7 @@ def merged_words(trace: LayerTrace, words: Sequence[str], example: int = 0) -> l
     """Return the words that each text token holds after the layer, in reading order. Padding holds none.
 
     Args:
-        trace: one of `outputs.reduction`.
+        trace: one of the traces in `outputs.reduction`.
         words: the text tokens that the model got, as strings ([`text_tokens`]).
         example: the index of the example in the batch.
     """

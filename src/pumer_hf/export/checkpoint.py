@@ -163,7 +163,7 @@ def measure_speed(models: dict[str, nn.Module], batch_size: int, text_length: in
     unreduced model too, first in PyTorch and then in onnxruntime; both come before `models`.
 
     Args:
-        models: by name, PyTorch's first.
+        models: the models by name, PyTorch's first.
         batch_size: examples per forward.
         text_length: tokens per text.
         seconds: how long to measure.

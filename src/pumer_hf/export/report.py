@@ -66,7 +66,7 @@ class ExportReport(Results):
     files: dict[str, ExportedFile]
     difference: dict[str, Difference]
     throughput: Throughput
-    """By name of the model, one of `LABELS`."""
+    """The throughput by name of the model, one of `LABELS`."""
     environment: Environment
 
     @classmethod

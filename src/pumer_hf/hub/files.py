@@ -50,7 +50,7 @@ class FolderFiles:
     """The files of a folder: those to publish, and those that are left out."""
 
     published: dict[str, Path | bytes]
-    """By the name in the repository: the path of a file, or the content of a file that the push makes."""
+    """The files by their name in the repository: the path of a file, or the content of a file that the push makes."""
     left_out: tuple[str, ...]
 
     def listing(self) -> str:

@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # of the HTTP client that huggingface_hub uses
+    HTTPError,  # the error of the HTTP client that huggingface_hub uses
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
@@ -50,7 +50,7 @@ def _advice(status: int) -> str:
     if status == 404:
         return "there is no such repository or revision, or the token does not see it"
     if status == 409:
-        return "it has changed meanwhile: push again"
+        return "it has changed since the push began: push again"
     if status == 400:
         return "the Hub does not accept this"
     if status >= 500:

@@ -44,7 +44,7 @@ def alignment(trace: LayerTrace, region: Tensor, real: Tensor | None = None) -> 
     """Return the precision and the recall of what a layer holds, and those of random patches (TiP, Section 5.2).
 
     Args:
-        trace: one of `outputs.reduction`.
+        trace: one of the traces in `outputs.reduction`.
         region: bool (B, rows, columns), the patches that the text is about.
         real: bool (B, rows, columns), False for patches that are padding ([`real_patches`]); default: all are real.
 

@@ -58,7 +58,7 @@ def vqa_hat_batches(
     Args:
         model: a model that answers questions.
         processor: the processor of the checkpoint.
-        rows: from [`read_vqa_hat`]. Without the column `answers`, the batches have no labels.
+        rows: the rows from [`read_vqa_hat`]. Without the column `answers`, the batches have no labels.
         batch_size: questions per batch.
 
     Raises:
@@ -90,7 +90,7 @@ def measured_batches(
     Args:
         model: a model that answers questions.
         processor: the processor of the checkpoint.
-        rows: with the columns `image` (undecoded), `question`, `origin` and perhaps `answers`.
+        rows: rows with the columns `image` (undecoded), `question`, `origin` and perhaps `answers`.
         regions_of: returns the regions of a row, bool (A, rows, columns). It takes the row, and the sizes (height,
             width) in pixels of the model's image and of a patch.
         batch_size: rows per batch.

@@ -150,7 +150,7 @@ def reduced_by(model: nn.Module, reducer: TokenReducer | None) -> Iterator[None]
         yield
 
 
-def own_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
+def layers_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
     """Return the reducer of a model's layers; raise `ValueError` if the layers reduce nothing."""
     check_reduces(model)
     reducers = model.token_reduction.reducers
@@ -166,15 +166,15 @@ def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, T
         model: a model that reduces tokens, with `semantics="paper"`.
         seed: the seed of the random reducers.
     """
-    own = own_reducer(model)
+    reducer = layers_reducer(model)
     if model.config.semantics == "release":
         raise ValueError("config.semantics='release': its choices cannot be inverted; measure with semantics='paper'")
     return {
         "unreduced": None,
-        "reduced": own,
-        "random": KeepAtRandom(own, seed),
-        "inverted": KeepPruned(own),
-        "random_inverted": KeepPruned(KeepAtRandom(own, seed)),
+        "reduced": reducer,
+        "random": KeepAtRandom(reducer, seed),
+        "inverted": KeepPruned(reducer),
+        "random_inverted": KeepPruned(KeepAtRandom(reducer, seed)),
     }
 
 

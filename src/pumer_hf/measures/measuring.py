@@ -19,7 +19,7 @@ from ..reducers import TokenReducer
 from ..results import PERCENT
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
-from .faithfulness import compared_reducers, faithfulness, own_reducer, reduced_by
+from .faithfulness import compared_reducers, faithfulness, layers_reducer, reduced_by
 from .report import Explanations, LayerAlignment
 
 
@@ -61,16 +61,18 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
     reducers: dict[str, TokenReducer | None] | None = None
     for batch in batches:
         if reducers is None:
-            reducers = compared_reducers(model, seed) if batch.labels is not None else {"reduced": own_reducer(model)}
+            reducers = (
+                compared_reducers(model, seed) if batch.labels is not None else {"reduced": layers_reducer(model)}
+            )
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
-    aligned_alone = alignment_report(aligned, seed)
+    without_accuracy = alignment_report(aligned, seed)
     if not scores:
-        return aligned_alone
+        return without_accuracy
     means = {name: 100 * float(np.concatenate(values).mean(dtype=np.float64)) for name, values in scores.items()}
     accuracy = {name: PERCENT.of(mean) for name, mean in means.items()}
-    return replace(aligned_alone, accuracy=accuracy, faithfulness=faithfulness(accuracy))
+    return replace(without_accuracy, accuracy=accuracy, faithfulness=faithfulness(accuracy))
 
 
 def _measure(

@@ -42,9 +42,9 @@ class Explanations:
     seed: int = 0
     """The seed of the random baselines."""
     accuracy: dict[str, Metric] = field(default_factory=dict)
-    """By name of the reducer; empty without labels."""
+    """The accuracy by name of the reducer. It is empty without labels."""
     faithfulness: dict[str, Metric] = field(default_factory=dict)
-    """The measures of `FAITHFULNESS`; empty without labels."""
+    """The measures of `FAITHFULNESS`. It is empty without labels."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Explanations":

@@ -111,7 +111,7 @@ class Machine:
     @classmethod
     def current(cls) -> "Machine":
         """Return the machine of this process."""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launchers set it
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # launchers set it
         gpu: dict[str, Any] = {}
         if torch.cuda.is_available():
             memory = torch.cuda.get_device_properties(0).total_memory / 2**30
