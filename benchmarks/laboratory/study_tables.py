@@ -16,9 +16,9 @@ from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, Summary, read_
 METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
 """The names of the main metrics in the tables."""
 NOTES = (
-    "Each cell has the change of {metric} against the teacher in {unit} (mean, [lowest, highest] and number of "
-    "seeds), then the measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed "
-    f"is off its target by more than {100 * TOLERANCE:.0f} %."
+    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds, then the measured "
+    "speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target by more "
+    f"than {100 * TOLERANCE:.0f} %."
 )
 UPPER_BOUND_NOTE = "(oracle): this method is told where to look, so it is a bound and does not compete."
 
