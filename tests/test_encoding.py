@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 
 import numpy as np
@@ -39,6 +40,16 @@ def test_a_record_stays_with_its_processor(tmp_path):
     assert saved["image_processor"]["encoding"] == record.to_dict()
 
 
+def save_with_entry(folder, entry):
+    """A tiny ViLT whose processor has `entry` as its record."""
+    save_tiny(folder, "vilt")
+    path = folder / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["encoding"] = entry
+    path.write_text(json.dumps(config))
+    return str(folder)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -47,18 +58,33 @@ def test_a_record_stays_with_its_processor(tmp_path):
         ({"padding": "left"}, "padding='left'.*longest"),
         ({"keep_aspect_ratio": 1}, "keep_aspect_ratio=1"),
         ({"resample": "cubic"}, "resample='cubic'.*bicubic"),
+        ({"max_text_length": True}, "max_text_length=True"),
+        ({"resample": 3}, "resample=3: .*bicubic"),
+        ({"resample": None}, "resample=None: .*bicubic"),
+        ({"padding": ["longest"]}, r"padding=\['longest'\]"),
         ({"colour": "red"}, "encoding.colour.*newer version"),
     ],
 )
 def test_a_wrong_record_is_named(fields, message, tmp_path):
-    _, processor = tiny("vilt")
-    processor.save_pretrained(tmp_path)
-    path = tmp_path / "processor_config.json"
-    config = json.loads(path.read_text())
-    config["image_processor"]["encoding"] |= fields
-    path.write_text(json.dumps(config))
+    folder = save_with_entry(tmp_path, EncodingRecord().to_dict() | fields)
     with pytest.raises(ValueError, match=f"{tmp_path}.*{message}"):
-        saved_record(tmp_path)
+        saved_record(folder)
+
+
+@pytest.mark.parametrize("entry", [[], "x", 5, False])
+def test_what_is_no_record_is_named(entry, tmp_path):
+    folder = save_with_entry(tmp_path, entry)
+    with pytest.raises(ValueError, match=f"{tmp_path}: encoding={re.escape(repr(entry))}"):
+        saved_record(folder)
+    with pytest.raises(ValueError, match=f"{tmp_path}: encoding={re.escape(repr(entry))}"):
+        load_checkpoint(folder)
+
+
+def test_null_is_no_record(tmp_path, notices):
+    folder = save_with_entry(tmp_path, None)
+    assert saved_record(folder) is None
+    assert record_in(load_checkpoint(folder)[1]) == EncodingRecord(40)
+    assert "does not say" in notices.text
 
 
 @pytest.fixture

@@ -48,19 +48,24 @@ class EncodingRecord:
     """The filter that makes squares, one of Pillow's names. It is not used where the image processor makes them."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_text_length, int) or self.max_text_length < 1:
+        length = self.max_text_length
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise ValueError(f"max_text_length={self.max_text_length!r}: must be an int of at least 1")
         if self.padding not in PADDINGS:
             raise ValueError(f"padding={self.padding!r}: choose one of {', '.join(PADDINGS)}")
         if not isinstance(self.keep_aspect_ratio, bool):
             raise ValueError(f"keep_aspect_ratio={self.keep_aspect_ratio!r}: must be True or False")
-        if self.resample.upper() not in Resampling.__members__:
+        if not isinstance(self.resample, str) or self.resample.upper() not in Resampling.__members__:
             names = ", ".join(name.lower() for name in Resampling.__members__)
             raise ValueError(f"resample={self.resample!r}: choose one of {names}")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], origin: str = "the processor") -> "EncodingRecord":
-        """The record in a JSON object; raises `ValueError`, naming `origin`, if it has an unknown or wrong field."""
+    def from_dict(cls, values: Any, origin: str = "the processor") -> "EncodingRecord":
+        """The record in a JSON object; raises `ValueError`, naming `origin`, if it is no object, or has an unknown or
+        wrong field.
+        """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{origin}: encoding={values!r}: must be a JSON object")
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"{origin}: encoding.{unknown[0]} is not known: it needs a newer version of pumer-hf")
@@ -80,10 +85,10 @@ class EncodingRecord:
         return f"{texts} {self.max_text_length} tokens, and images {images}"
 
 
-def record_in(processor: ProcessorMixin) -> EncodingRecord | None:
-    """The record of a processor; None if it has none."""
+def record_in(processor: ProcessorMixin, origin: str = "the processor") -> EncodingRecord | None:
+    """The record of a processor; None if it has none. Errors name `origin`."""
     values = vars(processor.image_processor).get(ENTRY)
-    return None if values is None else EncodingRecord.from_dict(values)
+    return None if values is None else EncodingRecord.from_dict(values, origin)
 
 
 def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorMixin:
@@ -98,7 +103,8 @@ def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorM
 
 def completed(processor: ProcessorMixin, source: str, max_text_length: int) -> ProcessorMixin:
     """A processor that has a record: its own, or else the [`checkpoint_record`] of the other arguments."""
-    return with_record(processor, record_in(processor) or checkpoint_record(source, max_text_length))
+    record = record_in(processor, source or "the processor")
+    return with_record(processor, record or checkpoint_record(source, max_text_length))
 
 
 def saved_record(source: str | Path) -> EncodingRecord | None:
@@ -112,7 +118,7 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
         values, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except UNREADABLE:  # there is no processor
         values = {}
-    if ENTRY in values:
+    if values.get(ENTRY) is not None:
         return EncodingRecord.from_dict(values[ENTRY], str(source))
     trained = _trained_with(Path(source))
     return None if trained is None else EncodingRecord(**trained)
