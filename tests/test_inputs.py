@@ -1,5 +1,7 @@
 """From an image and a text to model inputs: what is taken, what is refused, and which part the model sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from tiny_tasks import tiny
 from transformers import CLIPImageProcessorPil
 
-from pumer_hf.encoding import EncodingRecord
+from pumer_hf.encoding import EncodingRecord, with_record
 from pumer_hf.inputs import Encoder, encode_example, seen_part
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -126,6 +128,26 @@ def test_what_a_checkpoint_cannot_do_is_an_error(backbone, override, message, tm
         Encoder.from_pretrained(tmp_path, **override)
     with pytest.raises(ValueError, match=message):
         encode_example(model, processor, PIXELS, QUESTION, **override)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "record", "override"),
+    [
+        ("vilt", EncodingRecord(60), {"max_text_length": 32}),
+        ("meter", EncodingRecord(keep_aspect_ratio=True), {"keep_aspect_ratio": False}),
+    ],
+)
+def test_an_override_mends_a_record_that_the_checkpoint_cannot_do(backbone, record, override, tmp_path):
+    model, processor = tiny(backbone)
+    wrong = with_record(processor, record)
+    with pytest.raises(ValueError, match="max_text_length=60|keep_aspect_ratio=True"):
+        Encoder.of(model, wrong)
+    mended = replace(record, **override)
+    assert Encoder.of(model, wrong, **override).record == mended
+    assert encode_example(model, wrong, PIXELS, QUESTION, **override)["input_ids"].shape == (1, mended.max_text_length)
+    for part in (model, wrong):
+        part.save_pretrained(tmp_path)
+    assert Encoder.from_pretrained(tmp_path, **override).record == mended
 
 
 def test_smaller_images_keep_the_record():

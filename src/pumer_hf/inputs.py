@@ -1,7 +1,7 @@
 """From images and texts to model inputs: the same in training, in the pipeline, in pictures and on the page."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Encoder:
             **overrides: as of [`replace`].
         """
         limit = model.config.max_text_length
-        return cls(completed(processor, model.name_or_path, limit), None, limit).replace(**overrides)
+        return cls._with_overrides(completed(processor, model.name_or_path, limit), limit, overrides)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> "Encoder":
@@ -75,7 +75,12 @@ class Encoder:
             ValueError: there is no such checkpoint, or it has no processor, or it cannot do what an override says.
         """
         limit = load_config(str(source)).max_text_length
-        return cls(load_processor(str(source), limit), None, limit).replace(**overrides)
+        return cls._with_overrides(load_processor(str(source), limit), limit, overrides)
+
+    @classmethod
+    def _with_overrides(cls, processor: ProcessorMixin, text_limit: int, overrides: Mapping[str, Any]) -> "Encoder":
+        """The encoder of a processor. Its record is checked with the overrides: they may mend it."""
+        return cls(processor, overridden(record_in(processor) or EncodingRecord(), overrides), text_limit)
 
     def replace(self, **fields: Any) -> "Encoder":
         """The same encoder with other fields of its record; None leaves a field as it is.
@@ -83,8 +88,7 @@ class Encoder:
         Raises:
             ValueError: the processor or the model cannot do that.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        return Encoder(self.processor, replace_fields(self.record, **given), self.text_limit)
+        return Encoder(self.processor, overridden(self.record, fields), self.text_limit)
 
     def at_size(self, image_size: int | None) -> "Encoder":
         """The same encoder with images of `image_size` pixels a side; None: this one."""
@@ -207,6 +211,11 @@ def encode_example(
         raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")
     encoder = Encoder.of(model, processor, max_text_length=max_text_length, keep_aspect_ratio=keep_aspect_ratio)
     return encoder([images if isinstance(model, ImagesClassifierHead) else images[0]], [text], [origin])
+
+
+def overridden(record: EncodingRecord, values: Mapping[str, Any]) -> EncodingRecord:
+    """The record with other values of its fields; None leaves a field as it is."""
+    return replace_fields(record, **{name: value for name, value in values.items() if value is not None})
 
 
 def _listed(part: Any) -> list[Any]:
