@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +137,34 @@ def test_the_record_of_a_run_stands_for_one_in_the_processor(tmp_path, notices):
     assert "does not say" not in notices.text
     Encoder.from_pretrained(folder, max_text_length=9).save_pretrained(folder)
     assert saved_record(folder) == EncodingRecord(9, keep_aspect_ratio=True)
+
+
+def test_the_record_of_a_run_is_found_from_inside_and_for_checkpoints(tmp_path, monkeypatch):
+    student = Path(without_record(save_tiny(tmp_path / "student", "vilt")))
+    shutil.copytree(student, student / "checkpoint-3")
+    data = {"max_text_length": 12, "keep_aspect_ratio": True}
+    (tmp_path / "stages.json").write_text(json.dumps({"student": {"data": data}}))
+    expected = EncodingRecord(12, keep_aspect_ratio=True)
+    assert saved_record(student / "checkpoint-3") == saved_record(f"{student}/../student") == expected
+    monkeypatch.chdir(student)
+    assert saved_record(".") == saved_record("checkpoint-3") == expected
+    monkeypatch.chdir("checkpoint-3")
+    assert saved_record(".") == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (5, "student=5: must be a JSON object"),
+        ({"data": ["x"]}, r"student.data=\['x'\]: must be a JSON object"),
+        ({"data": {"max_text_length": "9"}}, "student.data.max_text_length='9'"),
+    ],
+)
+def test_a_wrong_entry_of_a_run_is_named(entry, message, tmp_path):
+    folder = without_record(save_tiny(tmp_path / "student", "vilt"))
+    (tmp_path / "stages.json").write_text(json.dumps({"student": entry}))
+    with pytest.raises(ValueError, match=f"stages.json: {message}"):
+        saved_record(folder)
 
 
 def test_a_model_that_was_never_saved_needs_no_notice(notices):

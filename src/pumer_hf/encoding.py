@@ -11,6 +11,7 @@ from huggingface_hub.errors import HFValidationError
 from PIL.Image import Resampling
 from transformers import PreTrainedConfig, ProcessorMixin, ViltConfig
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .reading import read_object
@@ -120,8 +121,7 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
         values = {}
     if values.get(ENTRY) is not None:
         return EncodingRecord.from_dict(values[ENTRY], str(source))
-    trained = _trained_with(Path(source))
-    return None if trained is None else EncodingRecord(**trained)
+    return _trained_with(Path(source))
 
 
 def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGTH) -> EncodingRecord:
@@ -149,13 +149,32 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
     return record
 
 
-def _trained_with(folder: Path) -> dict[str, Any] | None:
-    """The fields of the record that older versions wrote only into the [`STAGES_NAME`] of a run."""
+def _trained_with(folder: Path) -> EncodingRecord | None:
+    """The record that older versions wrote only into the [`STAGES_NAME`] of a run, for a model or a checkpoint of it.
+
+    Raises:
+        ValueError: the entry of the model is broken.
+    """
+    folder = folder.resolve()
+    if folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+        folder = folder.parent
     path = folder.parent / STAGES_NAME
     if not path.is_file():
         return None
-    data = read_object(path).get(folder.name, {}).get("data") or {}
-    return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data} or None
+    entry = _object(read_object(path).get(folder.name), f"{path}: {folder.name}")
+    data = _object(entry.get("data"), f"{path}: {folder.name}.data")
+    values = {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data}
+    try:
+        return EncodingRecord(**values) if values else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {folder.name}.data.{error}") from error
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    """A JSON object, empty for null; raises `ValueError` for anything else."""
+    if not isinstance(value, (Mapping, type(None))):
+        raise ValueError(f"{name}={value!r}: must be a JSON object")
+    return value or {}
 
 
 def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
