@@ -11,7 +11,6 @@ from huggingface_hub.errors import HFValidationError
 from PIL.Image import Resampling
 from transformers import PreTrainedConfig, ProcessorMixin, ViltConfig
 from transformers.image_processing_base import ImageProcessingMixin
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from .reading import read_object
@@ -26,6 +25,10 @@ RoBERTa takes, 512, would be mostly padding."""
 PADDINGS = ("max_length", "longest")
 STAGES_NAME = "stages.json"
 """The file in the output folder of a recipe that says what its models, one folder beside it each, were made from."""
+CHECKPOINT_PREFIX = "checkpoint-"
+"""How the folders of checkpoints begin in the folder of a model, as the Trainer names them."""
+ORIGINAL_TEXT_EPS = 1e-12
+"""`text_layer_norm_eps` of models that were converted from original ViLT; the other ViLT models have none."""
 
 UNREADABLE = (OSError, HFValidationError)
 """What transformers raises if there is no such file, or no such folder and so no such id on the Hub."""
@@ -127,8 +130,9 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
 def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGTH) -> EncodingRecord:
     """How a checkpoint's inputs are made: its [`saved_record`], or else what its kind implies, with a notice.
 
-    Stock ViLT keeps the aspect ratio of images, and takes texts of `TEXT_LENGTH`. The models of this project that were
-    saved without a record make squares, and take texts of the usual length. No text is longer than the model takes.
+    Stock ViLT and original ViLT keep the aspect ratio of images, and take texts of `TEXT_LENGTH`. The other models of
+    this project that were saved without a record make squares, and take texts of the usual length. No text is longer
+    than the model takes.
 
     Args:
         source: a folder, or an id on the Hub; empty for a model that was never saved.
@@ -137,9 +141,11 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
     """
     if not source:
         return EncodingRecord(min(usual, max_text_length))
-    record, is_stock = _folder_facts(source) if Path(source).is_dir() else _hub_facts(source)
+    record, keeps_shape = _folder_facts(source) if Path(source).is_dir() else _hub_facts(source)
     if record is None:
-        record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
+        record = EncodingRecord(
+            min(TEXT_LENGTH if keeps_shape else usual, max_text_length), keep_aspect_ratio=keeps_shape
+        )
         logger.warning_once(
             f"{source}: its processor does not say how inputs are made, as it was saved by another library or by an "
             f"older version, so {record.in_words()}. To write this down, or something else: "
@@ -156,7 +162,7 @@ def _trained_with(folder: Path) -> EncodingRecord | None:
         ValueError: the entry of the model is broken.
     """
     folder = folder.resolve()
-    if folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-"):
+    if folder.name.startswith(CHECKPOINT_PREFIX):
         folder = folder.parent
     path = folder.parent / STAGES_NAME
     if not path.is_file():
@@ -178,12 +184,15 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
-    """The [`saved_record`] of a checkpoint, and whether it is a stock ViLT; False if its config cannot be read."""
+    """The [`saved_record`] of a checkpoint, and whether its kind keeps the aspect ratio; False if its config cannot be
+    read.
+    """
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)
     except UNREADABLE:  # the folder has been moved since the model was loaded
         config = {}
-    return saved_record(source), config.get("model_type") == ViltConfig.model_type
+    is_original = config.get("text_layer_norm_eps") == ORIGINAL_TEXT_EPS and config.get("semantics") != "release"
+    return saved_record(source), config.get("model_type") == ViltConfig.model_type or is_original
 
 
 @cache
