@@ -94,6 +94,24 @@ def test_several_images_or_texts_make_one_more_dimension():
     assert batch["input_ids"].shape == (3, 4, 40)
 
 
+@pytest.mark.parametrize(
+    ("images", "texts", "message"),
+    [
+        ([PIXELS], [QUESTION, QUESTION], "1 images and 2 texts"),
+        ([PIXELS, PIXELS], [QUESTION], "2 images and 1 texts"),
+        ([PIXELS] * 2, [[QUESTION] * 2, [QUESTION]], r"texts: .*1, 2"),
+        ([PIXELS] * 2, [[QUESTION], QUESTION], r"texts: .*list"),
+        ([PIXELS] * 2, [QUESTION, [QUESTION]], r"texts: .*list"),
+        ([[PIXELS] * 2, [PIXELS]], [QUESTION] * 2, r"images: .*1, 2"),
+        ([[]], [QUESTION], r"images: .*empty"),
+        ([], [], "empty"),
+    ],
+)
+def test_a_batch_of_unequal_counts_is_an_error(images, texts, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder(tiny("vilt")[1])(images, texts)
+
+
 def test_the_record_says_how_texts_are_padded_and_squares_are_made():
     _, processor = tiny("vilt")
     encoder = Encoder(processor, EncodingRecord(30, padding="longest", resample="nearest"))

@@ -122,7 +122,12 @@ class Encoder:
 
         Raises:
             DataError: an image cannot be read, or is too long to keep its shape.
+            ValueError: there are not as many images as texts, or not as many of them in each example.
         """
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images and {len(texts)} texts are given: give one of each per example")
+        _check_counts("images", images)
+        _check_counts("texts", texts)
         origins = origins or [""] * len(images)
         places = [origin for origin, own in zip(origins, images, strict=True) for _ in _listed(own)]
         opened = [self.open_image(one, place) for one, place in zip(_flat(images), places, strict=True)]
@@ -221,6 +226,18 @@ def overridden(record: EncodingRecord, values: Mapping[str, Any]) -> EncodingRec
 def _listed(part: Any) -> list[Any]:
     """The images or texts of an example, also if it has only one."""
     return list(part) if isinstance(part, (list, tuple)) else [part]
+
+
+def _check_counts(name: str, parts: Sequence[Any]) -> None:
+    """Raise `ValueError` unless all examples have one image or text, or all have a list of as many."""
+    counts = {len(part) if isinstance(part, (list, tuple)) else None for part in parts}
+    if not counts or 0 in counts:
+        raise ValueError(f"{name}: the batch is empty, or an example has an empty list: give at least one")
+    if None in counts and len(counts) > 1:
+        raise ValueError(f"{name}: some examples have a list and others do not: give a list for each, or for none")
+    if len(counts) > 1:
+        numbers = ", ".join(str(count) for count in sorted(filter(None, counts)))
+        raise ValueError(f"{name}: the lists of the examples have {numbers} entries: all must have as many")
 
 
 def _flat(parts: Sequence[Any]) -> list[Any]:
