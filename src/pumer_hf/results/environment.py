@@ -46,10 +46,22 @@ class Command:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Command | None":
-        """The command that stands among the values of a file, if there is one."""
+        """The command that stands among the values of a file, if there is one.
+
+        Raises:
+            ValueError: it is no text with a program, or its words are no list of them.
+        """
         if "command" not in values:
             return None
-        program, *arguments = values["argv"] if "argv" in values else words_of_old_command(values["command"])
+        line, words = values["command"], values.get("argv")
+        if "argv" in values:
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"argv={words!r}: must be a list of texts, the program first")
+        elif not isinstance(line, str) or not line.strip():
+            raise ValueError(f"command={line!r}: must be a command line")
+        else:
+            words = words_of_old_command(line)
+        program, *arguments = words
         return cls(program, tuple(arguments))
 
     def to_dict(self) -> dict[str, Any]:
