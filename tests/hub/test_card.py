@@ -193,6 +193,17 @@ def test_of_a_teacher():
     assert "```json" not in text
 
 
+def test_a_schedule_of_method_none_is_of_an_unreduced_model(tmp_path):
+    config = {"model_type": "pumer_vilt", "architectures": ["PuMerViltForQuestionAnswering"]}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "reduction": {"method": "none"}}))
+    found = PuMerCard.from_checkpoint(tmp_path)
+    assert found.role == "teacher"
+    assert "unreduced" in found.render()
+    text = card(reduction={"method": "none"}).render()
+    assert text == card(reduction=None).render()
+    assert "cuts its tokens" not in text
+
+
 @pytest.mark.parametrize("facts", [{"backbone": "bert"}, {"task": "captions"}, {"role": "judge"}])
 def test_wrong_values_name_the_field(facts):
     (name,) = facts

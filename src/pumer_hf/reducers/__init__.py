@@ -53,9 +53,7 @@ def parse_reduction(reduction: AnyReduction) -> Schedule | None:
         if isinstance(part, ReductionConfig):
             parts.append(part)
         elif isinstance(part, Mapping) and part.get("method") == "none":
-            raise ValueError(
-                "reduction.method='none' stands in a list: leave it out, or give it alone"
-            )
+            raise ValueError("reduction.method='none' stands in a list: leave it out, or give it alone")
         elif isinstance(part, Mapping):
             parts.extend(parse_method(today) for today in parts_of_today(dict(part)))
         else:
