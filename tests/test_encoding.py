@@ -182,6 +182,17 @@ def test_a_model_whose_folder_is_gone_can_still_be_asked(tmp_path, notices):
     assert "become squares" in notices.text
 
 
+def test_the_files_of_a_model_are_read_once(tmp_path, monkeypatch):
+    folder = without_record(save_tiny(tmp_path / "model", "vilt"))
+    model, _ = load_checkpoint(folder)
+    bare = AutoProcessor.from_pretrained(folder)
+    read = []
+    monkeypatch.setattr("pumer_hf.encoding.saved_record", read.append)
+    for length in (None, None, 9):
+        assert encode_example(model, bare, PIXELS, LONG, length)["input_ids"].shape == (1, length or 40)
+    assert read == [folder]
+
+
 def test_the_hub_is_asked_once(monkeypatch):
     asked = []
     monkeypatch.setattr("pumer_hf.encoding.saved_record", asked.append)

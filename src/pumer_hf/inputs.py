@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image as PILImage
 from PIL.Image import Resampling
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
-from .encoding import EncodingRecord, completed, record_in, with_record
+from .encoding import EncodingRecord, checkpoint_record, record_in, with_record
 from .images import DataError, ImageSource, image_name, located, open_image
 from .models.encoders.base import PuMerPreTrainedModel
 from .models.encoders.heads import ImagesClassifierHead, num_images
@@ -24,6 +25,8 @@ Images = ImageSource | Sequence[ImageSource]
 """The image of an example, or a list of several."""
 Texts = str | Sequence[str]
 """The text of an example, or a list of several."""
+_IMPLIED: WeakKeyDictionary[PuMerPreTrainedModel, EncodingRecord] = WeakKeyDictionary()
+"""How the inputs of a model are made whose processor does not say it."""
 
 
 class Encoder:
@@ -60,8 +63,8 @@ class Encoder:
                 made ([`checkpoint_record`]).
             **overrides: as of [`replace`].
         """
-        limit = model.config.max_text_length
-        return cls._with_overrides(completed(processor, model.name_or_path, limit), limit, overrides)
+        record = record_in(processor) or _implied_record(model)
+        return cls(processor, overridden(record, overrides), model.config.max_text_length)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> "Encoder":
@@ -75,12 +78,8 @@ class Encoder:
             ValueError: there is no such checkpoint, or it has no processor, or it cannot do what an override says.
         """
         limit = load_config(str(source)).max_text_length
-        return cls._with_overrides(load_processor(str(source), limit), limit, overrides)
-
-    @classmethod
-    def _with_overrides(cls, processor: ProcessorMixin, text_limit: int, overrides: Mapping[str, Any]) -> "Encoder":
-        """The encoder of a processor. Its record is checked with the overrides: they may mend it."""
-        return cls(processor, overridden(record_in(processor) or EncodingRecord(), overrides), text_limit)
+        processor = load_processor(str(source), limit)
+        return cls(processor, overridden(record_in(processor) or EncodingRecord(), overrides), limit)
 
     def replace(self, **fields: Any) -> "Encoder":
         """The same encoder with other fields of its record; None leaves a field as it is.
@@ -216,6 +215,13 @@ def encode_example(
         raise ValueError(f"{len(images)} images are given, but {type(model).__name__} takes {num_images(model)}")
     encoder = Encoder.of(model, processor, max_text_length=max_text_length, keep_aspect_ratio=keep_aspect_ratio)
     return encoder([images if isinstance(model, ImagesClassifierHead) else images[0]], [text], [origin])
+
+
+def _implied_record(model: PuMerPreTrainedModel) -> EncodingRecord:
+    """The [`checkpoint_record`] of a model. Its files are read once."""
+    if model not in _IMPLIED:
+        _IMPLIED[model] = checkpoint_record(model.name_or_path, model.config.max_text_length)
+    return _IMPLIED[model]
 
 
 def overridden(record: EncodingRecord, values: Mapping[str, Any]) -> EncodingRecord:
