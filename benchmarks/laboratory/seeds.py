@@ -154,14 +154,7 @@ def told_command(command: Command | None) -> Command | None:
     """The command of a run without the flags that say nothing about its results."""
     if command is None:
         return None
-    told: list[str] = []
-    is_told = True
-    for word in public_words(command.arguments):
-        if word.startswith("--"):
-            is_told = word.partition("=")[0] not in UNTOLD
-        if is_told:
-            told.append(word)
-    return replace(command, arguments=tuple(told))
+    return replace(command, arguments=tuple(public_words(command.without(UNTOLD).arguments)))
 
 
 def shared_facts(run: Report) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,17 @@ class Command:
     def flags(self) -> list[str]:
         """The arguments from the first flag on."""
         return flags_of(self.arguments)
+
+    def without(self, flags: Collection[str]) -> "Command":
+        """The same command without some flags, such as `"--resume"`, and without their values."""
+        told: list[str] = []
+        is_told = True
+        for word in self.arguments:
+            if word.startswith("--"):
+                is_told = word.partition("=")[0] not in flags
+            if is_told:
+                told.append(word)
+        return replace(self, arguments=tuple(told))
 
     @classmethod
     def current(cls) -> "Command":
