@@ -2,7 +2,9 @@
 
 import json
 import logging
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +41,16 @@ def test_a_record_stays_with_its_processor(tmp_path):
     assert saved["image_processor"]["encoding"] == record.to_dict()
 
 
+def save_with_entry(folder, entry):
+    """A tiny ViLT whose processor has `entry` as its record."""
+    save_tiny(folder, "vilt")
+    path = folder / "processor_config.json"
+    config = json.loads(path.read_text())
+    config["image_processor"]["encoding"] = entry
+    path.write_text(json.dumps(config))
+    return str(folder)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -47,18 +59,33 @@ def test_a_record_stays_with_its_processor(tmp_path):
         ({"padding": "left"}, "padding='left'.*longest"),
         ({"keep_aspect_ratio": 1}, "keep_aspect_ratio=1"),
         ({"resample": "cubic"}, "resample='cubic'.*bicubic"),
+        ({"max_text_length": True}, "max_text_length=True"),
+        ({"resample": 3}, "resample=3: .*bicubic"),
+        ({"resample": None}, "resample=None: .*bicubic"),
+        ({"padding": ["longest"]}, r"padding=\['longest'\]"),
         ({"colour": "red"}, "encoding.colour.*newer version"),
     ],
 )
 def test_a_wrong_record_is_named(fields, message, tmp_path):
-    _, processor = tiny("vilt")
-    processor.save_pretrained(tmp_path)
-    path = tmp_path / "processor_config.json"
-    config = json.loads(path.read_text())
-    config["image_processor"]["encoding"] |= fields
-    path.write_text(json.dumps(config))
+    folder = save_with_entry(tmp_path, EncodingRecord().to_dict() | fields)
     with pytest.raises(ValueError, match=f"{tmp_path}.*{message}"):
-        saved_record(tmp_path)
+        saved_record(folder)
+
+
+@pytest.mark.parametrize("entry", [[], "x", 5, False])
+def test_what_is_no_record_is_named(entry, tmp_path):
+    folder = save_with_entry(tmp_path, entry)
+    with pytest.raises(ValueError, match=f"{tmp_path}: encoding={re.escape(repr(entry))}"):
+        saved_record(folder)
+    with pytest.raises(ValueError, match=f"{tmp_path}: encoding={re.escape(repr(entry))}"):
+        load_checkpoint(folder)
+
+
+def test_null_is_no_record(tmp_path, notices):
+    folder = save_with_entry(tmp_path, None)
+    assert saved_record(folder) is None
+    assert record_in(load_checkpoint(folder)[1]) == EncodingRecord(40)
+    assert "does not say" in notices.text
 
 
 @pytest.fixture
@@ -112,6 +139,34 @@ def test_the_record_of_a_run_stands_for_one_in_the_processor(tmp_path, notices):
     assert saved_record(folder) == EncodingRecord(9, keep_aspect_ratio=True)
 
 
+def test_the_record_of_a_run_is_found_from_inside_and_for_checkpoints(tmp_path, monkeypatch):
+    student = Path(without_record(save_tiny(tmp_path / "student", "vilt")))
+    shutil.copytree(student, student / "checkpoint-3")
+    data = {"max_text_length": 12, "keep_aspect_ratio": True}
+    (tmp_path / "stages.json").write_text(json.dumps({"student": {"data": data}}))
+    expected = EncodingRecord(12, keep_aspect_ratio=True)
+    assert saved_record(student / "checkpoint-3") == saved_record(f"{student}/../student") == expected
+    monkeypatch.chdir(student)
+    assert saved_record(".") == saved_record("checkpoint-3") == expected
+    monkeypatch.chdir("checkpoint-3")
+    assert saved_record(".") == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (5, "student=5: must be a JSON object"),
+        ({"data": ["x"]}, r"student.data=\['x'\]: must be a JSON object"),
+        ({"data": {"max_text_length": "9"}}, "student.data.max_text_length='9'"),
+    ],
+)
+def test_a_wrong_entry_of_a_run_is_named(entry, message, tmp_path):
+    folder = without_record(save_tiny(tmp_path / "student", "vilt"))
+    (tmp_path / "stages.json").write_text(json.dumps({"student": entry}))
+    with pytest.raises(ValueError, match=f"stages.json: {message}"):
+        saved_record(folder)
+
+
 def test_a_model_that_was_never_saved_needs_no_notice(notices):
     assert checkpoint_record("", 512) == EncodingRecord(40)
     assert checkpoint_record("", 9) == EncodingRecord(9)
@@ -125,6 +180,17 @@ def test_a_model_whose_folder_is_gone_can_still_be_asked(tmp_path, notices):
     shutil.rmtree(folder)
     assert encode_example(model, bare, PIXELS, LONG)["pixel_values"].shape == (1, 3, 48, 48)
     assert "become squares" in notices.text
+
+
+def test_the_files_of_a_model_are_read_once(tmp_path, monkeypatch):
+    folder = without_record(save_tiny(tmp_path / "model", "vilt"))
+    model, _ = load_checkpoint(folder)
+    bare = AutoProcessor.from_pretrained(folder)
+    read = []
+    monkeypatch.setattr("pumer_hf.encoding.saved_record", read.append)
+    for length in (None, None, 9):
+        assert encode_example(model, bare, PIXELS, LONG, length)["input_ids"].shape == (1, length or 40)
+    assert read == [folder]
 
 
 def test_the_hub_is_asked_once(monkeypatch):

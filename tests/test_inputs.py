@@ -1,5 +1,7 @@
 """From an image and a text to model inputs: what is taken, what is refused, and which part the model sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from tiny_tasks import tiny
 from transformers import CLIPImageProcessorPil
 
-from pumer_hf.encoding import EncodingRecord
+from pumer_hf.encoding import EncodingRecord, with_record
 from pumer_hf.inputs import Encoder, encode_example, seen_part
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
@@ -92,6 +94,24 @@ def test_several_images_or_texts_make_one_more_dimension():
     assert batch["input_ids"].shape == (3, 4, 40)
 
 
+@pytest.mark.parametrize(
+    ("images", "texts", "message"),
+    [
+        ([PIXELS], [QUESTION, QUESTION], "1 images and 2 texts"),
+        ([PIXELS, PIXELS], [QUESTION], "2 images and 1 texts"),
+        ([PIXELS] * 2, [[QUESTION] * 2, [QUESTION]], r"texts: .*1, 2"),
+        ([PIXELS] * 2, [[QUESTION], QUESTION], r"texts: .*list"),
+        ([PIXELS] * 2, [QUESTION, [QUESTION]], r"texts: .*list"),
+        ([[PIXELS] * 2, [PIXELS]], [QUESTION] * 2, r"images: .*1, 2"),
+        ([[]], [QUESTION], r"images: .*empty"),
+        ([], [], "empty"),
+    ],
+)
+def test_a_batch_of_unequal_counts_is_an_error(images, texts, message):
+    with pytest.raises(ValueError, match=message):
+        Encoder(tiny("vilt")[1])(images, texts)
+
+
 def test_the_record_says_how_texts_are_padded_and_squares_are_made():
     _, processor = tiny("vilt")
     encoder = Encoder(processor, EncodingRecord(30, padding="longest", resample="nearest"))
@@ -126,6 +146,26 @@ def test_what_a_checkpoint_cannot_do_is_an_error(backbone, override, message, tm
         Encoder.from_pretrained(tmp_path, **override)
     with pytest.raises(ValueError, match=message):
         encode_example(model, processor, PIXELS, QUESTION, **override)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "record", "override"),
+    [
+        ("vilt", EncodingRecord(60), {"max_text_length": 32}),
+        ("meter", EncodingRecord(keep_aspect_ratio=True), {"keep_aspect_ratio": False}),
+    ],
+)
+def test_an_override_mends_a_record_that_the_checkpoint_cannot_do(backbone, record, override, tmp_path):
+    model, processor = tiny(backbone)
+    wrong = with_record(processor, record)
+    with pytest.raises(ValueError, match="max_text_length=60|keep_aspect_ratio=True"):
+        Encoder.of(model, wrong)
+    mended = replace(record, **override)
+    assert Encoder.of(model, wrong, **override).record == mended
+    assert encode_example(model, wrong, PIXELS, QUESTION, **override)["input_ids"].shape == (1, mended.max_text_length)
+    for part in (model, wrong):
+        part.save_pretrained(tmp_path)
+    assert Encoder.from_pretrained(tmp_path, **override).record == mended
 
 
 def test_smaller_images_keep_the_record():

@@ -155,14 +155,7 @@ def reported_command(command: Command | None) -> Command | None:
     """Return the command of a run without the flags that do not change its results."""
     if command is None:
         return None
-    shown: list[str] = []
-    is_shown = True
-    for word in public_words(command.arguments):
-        if word.startswith("--"):
-            is_shown = word.partition("=")[0] not in UNREPORTED
-        if is_shown:
-            shown.append(word)
-    return replace(command, arguments=tuple(shown))
+    return replace(command, arguments=tuple(public_words(command.without(UNREPORTED).arguments)))
 
 
 def shared_facts(run: Report) -> dict[str, Any]:

@@ -25,6 +25,10 @@ takes 512, but most of them would be padding."""
 PADDINGS = ("max_length", "longest")
 STAGES_NAME = "stages.json"
 """The file in the output folder of a recipe that says how its models were made. Each model has a folder next to it."""
+CHECKPOINT_PREFIX = "checkpoint-"
+"""How the folders of checkpoints begin in the folder of a model, as the Trainer names them."""
+ORIGINAL_TEXT_EPS = 1e-12
+"""`text_layer_norm_eps` of models that were converted from original ViLT; the other ViLT models have none."""
 
 UNREADABLE = (OSError, HFValidationError)
 """The errors of transformers if there is no such file, or no such folder or id on the Hub."""
@@ -48,23 +52,26 @@ class EncodingRecord:
     """The filter that makes squares, by its name in Pillow. The image processor may make them instead."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.max_text_length, int) or self.max_text_length < 1:
+        length = self.max_text_length
+        if not isinstance(length, int) or isinstance(length, bool) or length < 1:
             raise ValueError(f"max_text_length={self.max_text_length!r}: must be an int of at least 1")
         if self.padding not in PADDINGS:
             raise ValueError(f"padding={self.padding!r}: choose one of {', '.join(PADDINGS)}")
         if not isinstance(self.keep_aspect_ratio, bool):
             raise ValueError(f"keep_aspect_ratio={self.keep_aspect_ratio!r}: must be True or False")
-        if self.resample.upper() not in Resampling.__members__:
+        if not isinstance(self.resample, str) or self.resample.upper() not in Resampling.__members__:
             names = ", ".join(name.lower() for name in Resampling.__members__)
             raise ValueError(f"resample={self.resample!r}: choose one of {names}")
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], origin: str = "the processor") -> "EncodingRecord":
+    def from_dict(cls, values: Any, origin: str = "the processor") -> "EncodingRecord":
         """Read the record from a JSON object.
 
         Raises:
-            ValueError: a field is unknown or wrong. The message names `origin` and the field.
+            ValueError: it is no object, or a field is unknown or wrong. The message names `origin` and the field.
         """
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{origin}: encoding={values!r}: must be a JSON object")
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"{origin}: encoding.{unknown[0]} is not known: it needs a newer version of pumer-hf")
@@ -84,10 +91,10 @@ class EncodingRecord:
         return f"{texts} {self.max_text_length} tokens, and images {images}"
 
 
-def record_in(processor: ProcessorMixin) -> EncodingRecord | None:
-    """Return the record of a processor; None if it has none."""
+def record_in(processor: ProcessorMixin, origin: str = "the processor") -> EncodingRecord | None:
+    """Return the record of a processor; None if it has none. Errors name `origin`."""
     values = vars(processor.image_processor).get(ENTRY)
-    return None if values is None else EncodingRecord.from_dict(values)
+    return None if values is None else EncodingRecord.from_dict(values, origin)
 
 
 def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorMixin:
@@ -102,7 +109,8 @@ def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorM
 
 def completed(processor: ProcessorMixin, source: str, max_text_length: int) -> ProcessorMixin:
     """Return a processor that has a record: its own, or else the [`checkpoint_record`] of the other arguments."""
-    return with_record(processor, record_in(processor) or checkpoint_record(source, max_text_length))
+    record = record_in(processor, source or "the processor")
+    return with_record(processor, record or checkpoint_record(source, max_text_length))
 
 
 def saved_record(source: str | Path) -> EncodingRecord | None:
@@ -117,17 +125,17 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
         values, _ = ImageProcessingMixin.get_image_processor_dict(source)
     except UNREADABLE:  # there is no processor
         values = {}
-    if ENTRY in values:
+    if values.get(ENTRY) is not None:
         return EncodingRecord.from_dict(values[ENTRY], str(source))
-    trained = _trained_with(Path(source))
-    return None if trained is None else EncodingRecord(**trained)
+    return _trained_with(Path(source))
 
 
 def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGTH) -> EncodingRecord:
     """Return how a checkpoint's inputs are made: its [`saved_record`], or else what its kind implies, with a notice.
 
-    Stock ViLT keeps the aspect ratio of images, and takes texts of `TEXT_LENGTH`. A model of this project that was
-    saved without a record makes squares, and takes texts of the `usual` length. The limit of the model is kept.
+    Stock ViLT and original ViLT keep the aspect ratio of images, and take texts of `TEXT_LENGTH`. The other models of
+    this project that were saved without a record make squares, and take texts of the usual length. No text is longer
+    than the model takes.
 
     Args:
         source: a folder, or an id on the Hub; empty for a model that was never saved.
@@ -136,9 +144,11 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
     """
     if not source:
         return EncodingRecord(min(usual, max_text_length))
-    record, is_stock = _folder_facts(source) if Path(source).is_dir() else _hub_facts(source)
+    record, keeps_shape = _folder_facts(source) if Path(source).is_dir() else _hub_facts(source)
     if record is None:
-        record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
+        record = EncodingRecord(
+            min(TEXT_LENGTH if keeps_shape else usual, max_text_length), keep_aspect_ratio=keeps_shape
+        )
         logger.warning_once(
             f"{source}: its processor does not say how inputs are made, because another library or an older version "
             f"saved it. So {record.in_words()}. To save this choice, or another one: "
@@ -148,22 +158,44 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
     return record
 
 
-def _trained_with(folder: Path) -> dict[str, Any] | None:
-    """Return the fields of the record that older versions wrote only into the [`STAGES_NAME`] of a run."""
+def _trained_with(folder: Path) -> EncodingRecord | None:
+    """Return the record that older versions wrote only into the [`STAGES_NAME`] of a run.
+
+    Raises:
+        ValueError: the entry of the model is broken.
+    """
+    folder = folder.resolve()
+    if folder.name.startswith(CHECKPOINT_PREFIX):
+        folder = folder.parent
     path = folder.parent / STAGES_NAME
     if not path.is_file():
         return None
-    data = read_object(path).get(folder.name, {}).get("data") or {}
-    return {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data} or None
+    entry = _object(read_object(path).get(folder.name), f"{path}: {folder.name}")
+    data = _object(entry.get("data"), f"{path}: {folder.name}.data")
+    values = {name: data[name] for name in ("max_text_length", "keep_aspect_ratio") if name in data}
+    try:
+        return EncodingRecord(**values) if values else None
+    except ValueError as error:
+        raise ValueError(f"{path}: {folder.name}.data.{error}") from error
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    """A JSON object, empty for null; raises `ValueError` for anything else."""
+    if not isinstance(value, (Mapping, type(None))):
+        raise ValueError(f"{name}={value!r}: must be a JSON object")
+    return value or {}
 
 
 def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
-    """Return the [`saved_record`] of a checkpoint, and whether it is a stock ViLT (False without a config)."""
+    """Return the [`saved_record`] of a checkpoint, and whether its kind keeps the aspect ratio; False if its config cannot be
+    read.
+    """
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)
     except UNREADABLE:  # the folder has been moved since the model was loaded
         config = {}
-    return saved_record(source), config.get("model_type") == ViltConfig.model_type
+    is_original = config.get("text_layer_norm_eps") == ORIGINAL_TEXT_EPS and config.get("semantics") != "release"
+    return saved_record(source), config.get("model_type") == ViltConfig.model_type or is_original
 
 
 @cache

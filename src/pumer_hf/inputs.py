@@ -1,10 +1,11 @@
 """The way from images and texts to model inputs. Training, the pipeline, the pictures and the page share it."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from PIL import Image as PILImage
 from PIL.Image import Resampling
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 from transformers.models.vilt.image_processing_pil_vilt import MAX_LONGER_EDGE, MAX_SHORTER_EDGE
 
-from .encoding import EncodingRecord, completed, record_in, with_record
+from .encoding import EncodingRecord, checkpoint_record, record_in, with_record
 from .images import DataError, ImageSource, image_name, located, open_image
 from .models.encoders.base import PuMerPreTrainedModel
 from .models.encoders.heads import ImagesClassifierHead, num_images
@@ -24,6 +25,8 @@ Images = ImageSource | Sequence[ImageSource]
 """The image of an example, or a list of several."""
 Texts = str | Sequence[str]
 """The text of an example, or a list of several."""
+_IMPLIED: WeakKeyDictionary[PuMerPreTrainedModel, EncodingRecord] = WeakKeyDictionary()
+"""How the inputs of a model are made whose processor does not say it."""
 
 
 class Encoder:
@@ -59,8 +62,8 @@ class Encoder:
                 how inputs are made ([`checkpoint_record`]).
             **overrides: fields of the record, as in [`replace`].
         """
-        limit = model.config.max_text_length
-        return cls(completed(processor, model.name_or_path, limit), None, limit).replace(**overrides)
+        record = record_in(processor) or _implied_record(model)
+        return cls(processor, overridden(record, overrides), model.config.max_text_length)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> "Encoder":
@@ -74,7 +77,8 @@ class Encoder:
             ValueError: there is no such checkpoint, or it has no processor, or it cannot do what an override says.
         """
         limit = load_config(str(source)).max_text_length
-        return cls(load_processor(str(source), limit), None, limit).replace(**overrides)
+        processor = load_processor(str(source), limit)
+        return cls(processor, overridden(record_in(processor) or EncodingRecord(), overrides), limit)
 
     def replace(self, **fields: Any) -> "Encoder":
         """Return the same encoder with other fields of its record. None leaves a field as it is.
@@ -82,8 +86,7 @@ class Encoder:
         Raises:
             ValueError: the processor or the model cannot do that.
         """
-        given = {name: value for name, value in fields.items() if value is not None}
-        return Encoder(self.processor, replace_fields(self.record, **given), self.text_limit)
+        return Encoder(self.processor, overridden(self.record, fields), self.text_limit)
 
     def at_size(self, image_size: int | None) -> "Encoder":
         """Return the same encoder with images of `image_size` pixels a side. For None, return this encoder."""
@@ -117,7 +120,12 @@ class Encoder:
 
         Raises:
             DataError: an image cannot be read, or is too narrow to keep its shape.
+            ValueError: there are not as many images as texts, or not as many of them in each example.
         """
+        if len(images) != len(texts):
+            raise ValueError(f"{len(images)} images and {len(texts)} texts are given: give one of each per example")
+        _check_counts("images", images)
+        _check_counts("texts", texts)
         origins = origins or [""] * len(images)
         image_origins = [origin for origin, given in zip(origins, images, strict=True) for _ in _listed(given)]
         opened = [self.open_image(image, origin) for image, origin in zip(_flat(images), image_origins, strict=True)]
@@ -210,9 +218,33 @@ def encode_example(
     return encoder([images if isinstance(model, ImagesClassifierHead) else images[0]], [text], [origin])
 
 
+def _implied_record(model: PuMerPreTrainedModel) -> EncodingRecord:
+    """The [`checkpoint_record`] of a model. Its files are read once."""
+    if model not in _IMPLIED:
+        _IMPLIED[model] = checkpoint_record(model.name_or_path, model.config.max_text_length)
+    return _IMPLIED[model]
+
+
+def overridden(record: EncodingRecord, values: Mapping[str, Any]) -> EncodingRecord:
+    """The record with other values of its fields; None leaves a field as it is."""
+    return replace_fields(record, **{name: value for name, value in values.items() if value is not None})
+
+
 def _listed(part: Any) -> list[Any]:
     """Return the images or texts of an example as a list, even if it has only one."""
     return list(part) if isinstance(part, (list, tuple)) else [part]
+
+
+def _check_counts(name: str, parts: Sequence[Any]) -> None:
+    """Raise `ValueError` unless all examples have one image or text, or all have a list of as many."""
+    counts = {len(part) if isinstance(part, (list, tuple)) else None for part in parts}
+    if not counts or 0 in counts:
+        raise ValueError(f"{name}: the batch is empty, or an example has an empty list: give at least one")
+    if None in counts and len(counts) > 1:
+        raise ValueError(f"{name}: some examples have a list and others do not: give a list for each, or for none")
+    if len(counts) > 1:
+        numbers = ", ".join(str(count) for count in sorted(filter(None, counts)))
+        raise ValueError(f"{name}: the lists of the examples have {numbers} entries: all must have as many")
 
 
 def _flat(parts: Sequence[Any]) -> list[Any]:

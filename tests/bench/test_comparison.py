@@ -16,11 +16,20 @@ from torch._inductor.utils import run_and_get_code
 from pumer_hf.bench import comparison as run
 from pumer_hf.bench import progress
 from pumer_hf.bench.comparison import bench_checkpoint, bench_setting
-from pumer_hf.bench.contenders import BenchOptions, compiled, contender, stock_contender, torch_options
+from pumer_hf.bench.contenders import (
+    BenchOptions,
+    checked_text_length,
+    compiled,
+    contender,
+    stock_contender,
+    torch_options,
+)
 from pumer_hf.bench.full_size import paper_model
 from pumer_hf.bench.measure import expected_of_all, grow_batch, measure_rows
 from pumer_hf.bench.report import BenchReport, Conditions
 from pumer_hf.cli import main
+from pumer_hf.encoding import EncodingRecord, with_record
+from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.results import Cost, Environment, Latencies, Latency, Memory, Speed, Throughput, text_table
 
 QUICK = BenchOptions(batch_size=2, seconds=0.01)
@@ -51,6 +60,15 @@ def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     assert sum(last[-1]) < sum(first[-1])
     assert report["reduction"]["layers"] == REDUCTION["layers"]
     assert report["compiled"] == []
+
+
+def test_the_text_length_of_a_record_is_checked_too(tmp_path):
+    checkpoint = save_tiny(tmp_path / "model", "vilt")
+    with_record(tiny("vilt")[1], EncodingRecord(60)).save_pretrained(checkpoint)
+    model = load_checkpoint_model(checkpoint)
+    with pytest.raises(ValueError, match="text_length=60: .*at most 40"):
+        checked_text_length(model, None)
+    assert checked_text_length(model, 32) == 32
 
 
 def test_the_command_prints_a_table_and_no_json(tmp_path, capsys):

@@ -6,6 +6,7 @@ import tiny_checkpoints as tiny
 import torch
 from PIL import Image
 from tiny_models import FAMILIES
+from tiny_tasks import without_record
 from torch.testing import assert_close
 from transformers import (
     AutoProcessor,
@@ -82,6 +83,19 @@ def test_original_vilt_keeps_the_aspect_ratio(tokenizers, tmp_path):
     assert encoder.record == EncodingRecord(12, keep_aspect_ratio=True)
     assert torch.equal(encoder([PHOTO], ["what is this"])["pixel_values"], pixels(folder))
     pixels(convert_checkpoint(source, tmp_path / "out2", processor=tokenizers["vilt"], image_size=40), (40, 56))
+
+
+@pytest.mark.parametrize(("origin", "keeps_shape"), [("original", True), ("released", False)])
+def test_a_converted_vilt_that_was_saved_without_a_record_keeps_its_shape(origin, keeps_shape, tokenizers, tmp_path):
+    source = tmp_path / "in.ckpt"
+    if origin == "original":
+        tiny.save_lightning(source, tiny.original_vilt("vqa_classifier"))
+    else:
+        tiny.save_released(source, "vilt", ["vqa_classifier"])
+    folder = without_record(convert_checkpoint(source, tmp_path / "out", processor=tokenizers["vilt"]))
+    encoder = Encoder.from_pretrained(folder)
+    assert encoder.record == EncodingRecord(12, keep_aspect_ratio=keeps_shape)
+    assert encoder([PHOTO], ["what is this"])["pixel_values"].shape == (1, 3, 32, 48 if keeps_shape else 32)
 
 
 @pytest.mark.parametrize(("family", "origin"), [("vilt", "original"), ("meter", "original"), ("vilt", "released")])

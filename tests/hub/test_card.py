@@ -119,8 +119,16 @@ def test_the_command_is_whole_and_can_be_pasted_into_a_shell():
     (line,) = re.findall(r"^- Command: `(.*)`$", text, re.MULTILINE)
     assert shlex.split(line) == [
         *("accelerate", "launch", "recipes/train_vqa.py", "recipes/vilt/easy_vqa/pumer.yaml"),
-        *("--checkpoint", "teacher", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir=my run", "--resume"),
+        *("--checkpoint", "teacher", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir=my run"),
     ]
+
+
+@pytest.mark.parametrize("resume", [["--resume"], ["--resume", "true"], ["--resume=true"]])
+def test_the_command_of_a_run_that_was_resumed_starts_a_new_one(resume):
+    flags = [*resume, "--seed", "1"]
+    assert "recipes/train_vqa.py --seed 1`" in card(report=run_by("train_vqa.py", *flags)).render()
+    assert "- Command: `pumer-hf train vqa --seed 1`" in card(report=run_by("pumer-hf", *TRAIN[:2], *flags)).render()
+    assert f"`mine.py {' '.join(resume)} --seed 1`" in card(report=run_by("mine.py", *flags)).render()
 
 
 def test_a_command_that_is_no_recipe_s_is_told_as_it_was():
@@ -191,6 +199,17 @@ def test_of_a_teacher():
     assert "teacher (this model)" in text
     assert "unreduced" in text
     assert "```json" not in text
+
+
+def test_a_schedule_of_method_none_is_of_an_unreduced_model(tmp_path):
+    config = {"model_type": "pumer_vilt", "architectures": ["PuMerViltForQuestionAnswering"]}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "reduction": {"method": "none"}}))
+    found = PuMerCard.from_checkpoint(tmp_path)
+    assert found.role == "teacher"
+    assert "unreduced" in found.render()
+    text = card(reduction={"method": "none"}).render()
+    assert text == card(reduction=None).render()
+    assert "cuts its tokens" not in text
 
 
 @pytest.mark.parametrize("facts", [{"backbone": "bert"}, {"task": "captions"}, {"role": "judge"}])

@@ -147,7 +147,7 @@ def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) ->
     """
     longest = model.config.max_text_length
     if text_length is None:
-        return checkpoint_record(model.name_or_path, longest).max_text_length
+        text_length = checkpoint_record(model.name_or_path, longest).max_text_length
     if not 1 <= text_length <= longest:
         raise ValueError(f"text_length={text_length}: must be at least 1 and at most {longest}")
     return text_length

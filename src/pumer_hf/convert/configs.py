@@ -6,6 +6,7 @@ from typing import Any
 
 from transformers import ViltConfig
 
+from ..encoding import ORIGINAL_TEXT_EPS
 from ..models.encoders.meter.towers import POSITION_EMBEDDING, resize_position_embeddings
 from .keys import Renamed
 from .released import released_meter_reduction, released_vilt_reduction
@@ -82,7 +83,7 @@ def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[
     return {
         **sizes,
         "layer_norm_eps": 1e-6,
-        "text_layer_norm_eps": 1e-12,
+        "text_layer_norm_eps": ORIGINAL_TEXT_EPS,
         "hidden_dropout_prob": 0.0 if released else config.get("drop_rate", 0.1),
         "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,

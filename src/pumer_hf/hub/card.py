@@ -112,7 +112,7 @@ class PuMerCard:
             name=Path(folder).resolve().name,
             backbone=family.name,
             task=task_of(architecture),
-            role="teacher" if reduction is None else "student",
+            role="teacher" if parse_reduction(reduction) is None else "student",
             reduction=reduction,
         )
 

@@ -78,6 +78,8 @@ def launch_command(environment: Environment, script: str) -> str:
         return ""
     processes = None if environment.machine is None else environment.machine.processes
     launcher = ["accelerate", "launch", *(["--num_processes", str(processes)] if processes else [])]
+    if command.program in (script, "pumer-hf"):
+        command = command.without(["--resume"])  # who pastes it begins anew
     if command.program == script:
         return shlex.join([*launcher, f"{RECIPES}/{script}", *command.arguments])
     if command.program == "pumer-hf" and processes:

@@ -132,7 +132,7 @@ class HubTrainer(Trainer):
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
             backbone=family_of(config.model_type).name,
             task=task_of(type(model).__name__),
-            role="teacher" if config.reduction is None else "student",
+            role="teacher" if config.schedule is None else "student",
             base_model=source or None,
             reduction=config.reduction,
         )

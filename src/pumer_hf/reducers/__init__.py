@@ -52,6 +52,8 @@ def parse_reduction(reduction: AnyReduction) -> Schedule | None:
     for part in reduction if isinstance(reduction, (list, tuple)) else [reduction]:
         if isinstance(part, ReductionConfig):
             parts.append(part)
+        elif isinstance(part, Mapping) and part.get("method") == "none":
+            raise ValueError("reduction.method='none' stands in a list: leave it out, or give it alone")
         elif isinstance(part, Mapping):
             parts.extend(parse_method(current) for current in current_parts(dict(part)))
         else:
@@ -67,7 +69,7 @@ def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
     """
     values = {"layers": (), **part}
     method = values.pop("method", None)
-    if method not in METHODS:
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"reduction.method={method!r}: choose one of {['none', *METHODS]}")
     config_class = METHODS[method].config_class
     known = signature(config_class).parameters

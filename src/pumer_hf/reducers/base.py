@@ -118,6 +118,8 @@ class ReductionConfig:
         """Check a per-layer ratio field and store it as a float or as a tuple with one float per layer."""
         value = getattr(self, name)
         values = _as_list(value)
+        if not values:
+            raise ValueError(f"reduction.{name}={value!r}: give one number, or at least one in a list")
         for item in values:
             if isinstance(item, bool) or not isinstance(item, (int, float)) or not 0 <= item < 1:
                 raise ValueError(f"reduction.{name}={value!r}: a ratio must be a number in [0, 1)")

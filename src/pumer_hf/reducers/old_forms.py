@@ -15,10 +15,11 @@ def current_parts(part: dict[str, Any]) -> list[dict[str, Any]]:
 
     The log notes each old form once.
     """
-    if part.get("method") == "tip" and part.get("pruner") in OLD_PRUNERS:
-        pruner = OLD_PRUNERS[part["pruner"]]
-        _note(f"reduction.pruner={part['pruner']!r}", f"{pruner!r}")
-        return [{**part, "pruner": pruner}]
+    pruner = part.get("pruner")
+    if part.get("method") == "tip" and isinstance(pruner, str) and pruner in OLD_PRUNERS:
+        today = OLD_PRUNERS[pruner]
+        _note(f"reduction.pruner={pruner!r}", f"{today!r}")
+        return [{**part, "pruner": today}]
     if part.get("method") == "pumer" and "image_tower_merge_ratio" in part:
         kept = {name: value for name, value in part.items() if name != "image_tower_merge_ratio"}
         ratio = part["image_tower_merge_ratio"]

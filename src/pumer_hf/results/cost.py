@@ -132,7 +132,7 @@ class Cost:
             throughput=None if throughput is None else Throughput.from_dict(throughput),
             latency=None if latency is None else Latencies.from_dict(latency),
             gflops={name: count for name, count in values.get("gflops", {}).items() if name != "ratio"},
-            tokens_per_layer={name: [(text, image) for text, image in layers] for name, layers in tokens.items()},
+            tokens_per_layer={name: _token_counts(name, layers) for name, layers in tokens.items()},
             reduction_share=dict(values.get("reduction_share", {})),
             memory=None if memory is None else Memory(**memory),
         )
@@ -154,6 +154,16 @@ class Cost:
         if self.memory is not None:
             values["memory"] = asdict(self.memory)
         return values
+
+
+def _token_counts(model: str, layers: Any) -> TokenCounts:
+    """The tokens per layer of a model, from a file."""
+    for counts in layers:
+        if not isinstance(counts, (list, tuple)) or len(counts) != 2 or not all(isinstance(n, int) for n in counts):
+            raise ValueError(
+                f"tokens_per_layer.{model}: {counts!r}: each layer has two integers, of text and of image"
+            )
+    return [(text, image) for text, image in layers]
 
 
 def _by_name(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:

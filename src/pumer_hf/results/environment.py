@@ -5,8 +5,8 @@ import platform
 import re
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,17 @@ class Command:
         """The arguments from the first flag on."""
         return flags_of(self.arguments)
 
+    def without(self, flags: Collection[str]) -> "Command":
+        """The same command without some flags, such as `"--resume"`, and without their values."""
+        told: list[str] = []
+        is_told = True
+        for word in self.arguments:
+            if word.startswith("--"):
+                is_told = word.partition("=")[0] not in flags
+            if is_told:
+                told.append(word)
+        return replace(self, arguments=tuple(told))
+
     @classmethod
     def current(cls) -> "Command":
         """Return the command of this process, without tokens of the Hub."""
@@ -46,10 +57,22 @@ class Command:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Command | None":
-        """Read the command from the values of a file; return None if there is none."""
+        """Read the command from the values of a file; return None if there is none.
+
+        Raises:
+            ValueError: it is no text with a program, or its words are no list of them.
+        """
         if "command" not in values:
             return None
-        program, *arguments = values["argv"] if "argv" in values else words_of_old_command(values["command"])
+        line, words = values["command"], values.get("argv")
+        if "argv" in values:
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"argv={words!r}: must be a list of texts, the program first")
+        elif not isinstance(line, str) or not line.strip():
+            raise ValueError(f"command={line!r}: must be a command line")
+        else:
+            words = words_of_old_command(line)
+        program, *arguments = words
         return cls(program, tuple(arguments))
 
     def to_dict(self) -> dict[str, Any]:

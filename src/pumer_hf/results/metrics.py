@@ -25,6 +25,12 @@ class MetricType:
         """Return a metric of this type with the value."""
         return Metric(value, self.unit, self.higher_is_better)
 
+    def read(self, value: Any, name: str) -> "Metric":
+        """A value of this type from a file; raises `ValueError` if it is no number."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f"{name}={value!r}: must be a number")
+        return self.of(value)
+
     @property
     def difference(self) -> "MetricType":
         """The type of the difference of two values. That of two percentages is in points."""
@@ -127,7 +133,7 @@ class Evaluation:
             types: what each metric means.
 
         Raises:
-            ValueError: `types` does not say what a number means.
+            ValueError: `types` does not say what a number means, or a metric is no number, or there is no metric.
         """
         metrics: dict[str, Metric] = {}
         counts: dict[str, int] = {}
@@ -135,9 +141,9 @@ class Evaluation:
         for name, value in values.items():
             base = name.removesuffix(BY_KIND)
             if isinstance(value, Mapping) and base in types:
-                by_kind[base] = {part: types[base].of(number) for part, number in value.items()}
+                by_kind[base] = {part: types[base].read(number, f"{name}.{part}") for part, number in value.items()}
             elif name in types:
-                metrics[name] = types[name].of(value)
+                metrics[name] = types[name].read(value, name)
             elif isinstance(value, int):
                 counts[name] = value
             else:
@@ -145,6 +151,8 @@ class Evaluation:
                     f"metric {name!r}={value!r}: nothing says its unit and its direction; "
                     f"those of {', '.join(types) or 'no metric'} are known"
                 )
+        if not metrics:
+            raise ValueError(f"an evaluation has no metric, only {dict(values)}")
         return cls(metrics, counts, by_kind)
 
     def to_dict(self) -> dict[str, Any]:

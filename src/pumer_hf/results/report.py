@@ -35,6 +35,8 @@ class Results(ABC):
         values = read_object(path)
         try:
             return cls.from_dict(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: these are no results that {cls.__name__} reads: {error!r}") from error
 
@@ -125,7 +127,9 @@ class Report(Results):
             evaluations=evaluations,
             cost=Cost.from_dict(values),
             environment=Environment.from_dict(values),
-            baselines={name: main.of(value) for name, value in values.get("baselines", {}).items()},
+            baselines={
+                name: main.read(value, f"baselines.{name}") for name, value in values.get("baselines", {}).items()
+            },
             missing_images=dict(values.get("missing_images", {})),
             seeds=tuple(SeedRun.from_dict(run, types) for run in values.get("seeds", ())),
             other=rest,
