@@ -94,8 +94,8 @@ def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[
 def meter_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[str, Any]:
     """The fields of [`PuMerMeterConfig`].
 
-    The released code lets the image layer of a pair read what its text layer has made (`co_attention="sequential"`),
-    the original what came into the pair.
+    The released code lets the image layer of a block read what its text layer has made (`co_attention="sequential"`),
+    the original what came into the block.
     """
     if "swin" in str(config.get("vit", "")):
         raise ValueError(f"this METER has the image tower {config['vit']!r}: only CLIP towers are supported")

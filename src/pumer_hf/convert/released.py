@@ -15,8 +15,8 @@ def released_vilt_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
 def released_meter_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
     """The schedule of a released METER; as [`released_reduction`].
 
-    It counts the text and the image layer of a pair, so that our pair `p` is its `2 * p`. It ignores `sim_method` and
-    `merge_style`.
+    It counts the text and the image layer of a block, so that our block `b` is its `2 * b`. It ignores `sim_method`
+    and `merge_style`.
     """
     schedule = released_reduction(config)
     if schedule is None:
@@ -24,7 +24,7 @@ def released_meter_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None
     odd = [layer for layer in schedule["layers"] if layer % 2]
     if odd:
         raise ValueError(
-            f"reduce_layers={schedule['layers']}: METER counts its pairs 0, 2, 4, ..., so {odd} name none"
+            f"reduce_layers={schedule['layers']}: METER counts its blocks 0, 2, 4, ..., so {odd} name none"
         )
     return {**schedule, "layers": [layer // 2 for layer in schedule["layers"]]}
 

@@ -84,7 +84,7 @@ class Family:
         return self.heads[head]
 
 
-# PuMer, Table 6. METER's layers count the six pairs of cross-layers; the paper counts in steps of two (0, 2, 4, ...).
+# PuMer, Table 6. METER's layers count its six blocks; the paper counts in steps of two (0, 2, 4, ...).
 FAMILIES: dict[str, Family] = {
     "vilt": Family(
         name="vilt",
