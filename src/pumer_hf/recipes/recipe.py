@@ -305,8 +305,9 @@ def read_blocks(path: Path, task: Task) -> dict[str, Any]:
     blocks = read_yaml(path)
     if not isinstance(blocks, dict):
         raise ValueError(f"{path}: a recipe has a task and the blocks {', '.join(classes)}")
-    own = blocks.pop("task", task.name)
-    if own != task.name:
+    own = named_task(path, blocks)
+    blocks.pop("task", None)
+    if own not in (None, task.name):
         raise ValueError(
             f"{path}: task: {own}: the recipe is for another task than this command, which is for {task.name}: take "
             f"the command for {own}, or another recipe"
@@ -332,11 +333,24 @@ def recipe_task(path: Path) -> Task:
     """
     blocks = read_yaml(path)
     in_comment = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
-    name = blocks.get("task") if isinstance(blocks, dict) else None
-    name = name or (in_comment[1] if in_comment else None)
-    if name not in TASKS:
+    name = named_task(path, blocks) if isinstance(blocks, dict) else None
+    if name is None and in_comment:
+        name = in_comment[1]
+    if name is None or name not in TASKS:
         raise ValueError(f"{path}: task: {name}: the recipe has to name its task, one of {', '.join(TASKS)}")
     return TASKS[name]
+
+
+def named_task(path: Path, blocks: dict[str, Any]) -> str | None:
+    """The task that a recipe names, as it is written; None if it names none.
+
+    Raises:
+        ValueError: it is no name.
+    """
+    name = blocks.get("task")
+    if name is not None and not isinstance(name, str):
+        raise ValueError(f"{path}: task: {name}: must be a name, one of {', '.join(TASKS)}")
+    return name
 
 
 def read_yaml(path: Path) -> Any:
