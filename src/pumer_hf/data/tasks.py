@@ -1,7 +1,7 @@
 """The table of the tasks: a line for each, and the only place that lists them."""
 
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.families import task_of
+from ..models.families import FAMILIES, task_name, task_of
 from .nlvr2 import NLVR2
 from .retrieval import RETRIEVAL
 from .snli_ve import SNLI_VE
@@ -12,13 +12,19 @@ TASKS: dict[str, Task] = {task.name: task for task in (VQA, NLVR2, SNLI_VE, RETR
 
 
 def register_task(task: Task) -> None:
-    """Add a task of another package to the table.
+    """Add a task of another package to the table. If a new family has its head, register that family first.
 
     Raises:
-        ValueError: another task has the same name.
+        ValueError: another task has the same name, or had it in an earlier version; or no family has its head.
     """
-    if TASKS.setdefault(task.name, task) is not task:
+    if TASKS.get(task.name, task) is not task:
         raise ValueError(f"task.name={task.name!r}: another task has this name, choose a new one")
+    if task_name(task.name) != task.name:
+        raise ValueError(f"task.name={task.name!r}: it is read as {task_name(task.name)!r}, choose another name")
+    heads = dict.fromkeys(head for family in FAMILIES.values() for head in family.heads)
+    if task.head not in heads:
+        raise ValueError(f"task.head={task.head!r}: no family has such a head: choose one of {', '.join(heads)}")
+    TASKS[task.name] = task
 
 
 def task_of_model(model: PuMerPreTrainedModel) -> Task | None:

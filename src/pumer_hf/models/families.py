@@ -158,10 +158,18 @@ def register_family(family: Family) -> None:
     """Add a family to the table, and its classes to transformers' Auto classes.
 
     Raises:
-        ValueError: another family has the same name.
+        ValueError: another family has the same name, or reads checkpoints with the same `model_type`.
     """
-    if FAMILIES.setdefault(family.name, family) is not family:
+    if FAMILIES.get(family.name, family) is not family:
         raise ValueError(f"family.name={family.name!r}: another family has this name, choose a new one")
+    for name, model_type in (
+        ("config_class.model_type", family.config_class.model_type),
+        ("stock_type", family.stock_type),
+    ):
+        other = find_family(model_type)
+        if other is not None and other is not family:
+            raise ValueError(f"family.{name}={model_type!r}: {other.title} reads such checkpoints, choose a new one")
+    FAMILIES[family.name] = family
     config_class = family.config_class
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModel.register(config_class, family.base_class, exist_ok=True)
