@@ -23,6 +23,7 @@ class PuMerConfig(PreTrainedConfig):
         pooled_only: compute in the last layer only what `pooler_output` needs, the [CLS] of the text (METER: and that
             of the image), which attends to all tokens as before. The logits of a head stay the same. Not in the paper.
             `last_hidden_state` then has no other tokens. A last layer that reduces tokens computes all.
+        task: the name of the task that the model was trained for. None: the one that its head is for.
     """
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
@@ -31,6 +32,7 @@ class PuMerConfig(PreTrainedConfig):
     reduction: dict | list | None = None
     semantics: str = "paper"
     pooled_only: bool = False
+    task: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -118,6 +120,8 @@ class PuMerConfig(PreTrainedConfig):
         values = super().to_diff_dict()
         for part in self.sub_configs:
             values.get(part, {}).pop("_name_or_path", None)
+        if self.task is None:
+            values.pop("task", None)
         return values
 
     @classmethod

@@ -28,5 +28,15 @@ def register_task(task: Task) -> None:
 
 
 def task_of_model(model: PuMerPreTrainedModel) -> Task | None:
-    """The task that the head of a model is for; None for a model without a head, or with one of an unknown task."""
-    return TASKS.get(task_of(type(model).__name__) or "")
+    """The task of a model, as [`find_task`]; None for a model without a head, or with one of an unknown task."""
+    return find_task(model.config.task, type(model).__name__)
+
+
+def find_task(name: str | None, architecture: str) -> Task | None:
+    """The task of a model: the one that its config names if the table has it, else the one that its head is for.
+
+    Args:
+        name: `config.task`.
+        architecture: the name of its class, as of [`task_of`].
+    """
+    return TASKS.get(name or "") or TASKS.get(task_of(architecture) or "")

@@ -88,10 +88,16 @@ def build_teacher(
         if "modality_type_vocab_size" in task.model_config:
             pretrained = load_whole(family.base_class, args.checkpoint, name, reduction=None)
             copy_modality_types(model, pretrained, family.modality_types)
-        return model, load_processor("model.checkpoint", args.checkpoint)
+        return for_task(model, task), load_processor("model.checkpoint", args.checkpoint)
     config = family.config_class(**{**cast(dict, args.config or {}), **names})
     processor = family.new_processor(config, texts, max_text_length, args.image_mean, args.image_std)
-    return head(config), with_record(processor, EncodingRecord(max_text_length))
+    return for_task(head(config), task), with_record(processor, EncodingRecord(max_text_length))
+
+
+def for_task(model: PuMerPreTrainedModel, task: Task) -> PuMerPreTrainedModel:
+    """The model, whose config names the task if its head is called otherwise."""
+    model.config.task = None if task.name == task.head else task.name
+    return model
 
 
 def load_processor(flag: str, source: str) -> ProcessorMixin:
@@ -132,4 +138,4 @@ def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: 
     if is_deepspeed_zero3_enabled():
         # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
         model._weight_conversions = None
-    return model
+    return for_task(model, task)
