@@ -105,7 +105,7 @@ class PuMerConfig(PreTrainedConfig):
         """Also writes the file with which the Auto classes load the model without `import pumer_hf`."""
         # Always anew: a config that came from a repository with `auto_map` would else be saved without the file.
         self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
-        remote_code.write_remote_code(save_directory)
+        remote_code.write_remote_code(save_directory, type(self).__name__)
         super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -179,7 +179,7 @@ def register_family(family: Family) -> None:
         by_auto_class.setdefault(head.auto_class, []).append(head)
     for auto_class, heads in by_auto_class.items():
         auto_class.register(config_class, heads[0] if len(heads) == 1 else tuple(heads), exist_ok=True)
-    remote_code.AUTO_CLASSES |= auto_classes(family)
+    remote_code.AUTO_CLASSES[config_class.__name__] = auto_classes(family)
 
 
 def auto_classes(family: Family) -> dict[str, str]:
