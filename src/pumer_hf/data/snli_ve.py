@@ -143,5 +143,6 @@ SNLI_VE = Task(
     card_example=LOADED_EXAMPLE
     + 'logits = model(**encode_example(model, processor, Image.open("picture.png"), "a dog is running")).logits\n'
     + "print(model.config.id2label[logits.argmax().item()])",
+    text_label="Hypothesis",
     page_examples=page_examples,
 )
