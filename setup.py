@@ -1,4 +1,4 @@
-"""The build of the package. `setup.cfg` says all of it, but that the recipe files are copied into the package."""
+"""Builds the package. `setup.cfg` describes it; this file only copies the recipe files into it."""
 
 from pathlib import Path
 
@@ -12,8 +12,7 @@ DESTINATION = Path("pumer_hf", "recipes", "files")
 class BuildWithRecipes(build_py):
     """Build the package with the recipe files in it, so that a user of the wheel can train.
 
-    They stay in `recipes/`, where they are edited. An editable installation reads them there
-    (`src/pumer_hf/recipe_files.py`).
+    The originals are in `recipes/`. An editable installation reads them there (`src/pumer_hf/recipe_files.py`).
     """
 
     def run(self) -> None:

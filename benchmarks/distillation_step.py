@@ -1,4 +1,4 @@
-"""What distillation costs per training step, with the teacher beside the student and with its logits cached.
+"""Measure what distillation costs per training step, with a teacher that runs along and with cached logits.
 
     python benchmarks/distillation_step.py                          # the demo's models, digit scenes
     python benchmarks/distillation_step.py RECIPE.yaml --seconds 60
@@ -35,9 +35,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def training_step(trainer: DistillationTrainer) -> Callable[[], None]:
-    """A function that takes the next step of a trainer."""
+    """Return a function that takes the next step of a trainer."""
     trainer.create_optimizer_and_scheduler(num_training_steps=1_000_000)
-    trainer.current_gradient_accumulation_steps = 1  # as `train` would
+    trainer.current_gradient_accumulation_steps = 1  # `train` would set it
     loader = trainer.get_train_dataloader()
 
     def batches() -> Iterator[dict[str, Any]]:
@@ -55,7 +55,7 @@ def training_step(trainer: DistillationTrainer) -> Callable[[], None]:
 
 
 def trainers(recipe: Recipe, folder: str) -> dict[str, DistillationTrainer]:
-    """The three, each with a student of its own."""
+    """Return the three trainers by name. Each has its own student."""
     data = VQA.load(replace(recipe.data, train_scenes=200, eval_scenes=1), None)
     teacher, processor = build_teacher(recipe.model, data.labels, VQA.texts(data.train), recipe.data.max_text_length)
     collator = VQA.collator(processor, data, recipe.data, True)
@@ -72,7 +72,7 @@ def trainers(recipe: Recipe, folder: str) -> dict[str, DistillationTrainer]:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Measure, print the results, and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", nargs="?", type=Path, default=ROOT / "recipes/vilt/digit_scenes/pumer.yaml")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure")
@@ -87,10 +87,10 @@ def main() -> None:
         times = interleaved_times(steps, warmup=5, seconds=args.seconds)
     report: dict[str, Any] = {
         name: {
-            "milliseconds": 1000 * median(own),
-            "ratio": median(time / base for time, base in zip(own, times["finetuning"], strict=True)),
+            "milliseconds": 1000 * median(step_times),
+            "ratio": median(time / base for time, base in zip(step_times, times["finetuning"], strict=True)),
         }
-        for name, own in times.items()
+        for name, step_times in times.items()
     }
     for name, row in report.items():
         print(f"{name:12} {duration(row['milliseconds'] / 1000):>8} per step   {row['ratio']:.2f}x of finetuning")

@@ -1,4 +1,4 @@
-"""Measure the rows of a table of PuMer's paper with full-size models of random weights, beside the paper's figures.
+"""Measure the rows of a table of PuMer's paper, with full-size models of random weights, and show the paper's figures.
 
 python benchmarks/paper.py 1                                    # 1, 2, 4 or 7
 python benchmarks/paper.py 7 --no-memory -o benchmarks/results/bench/table7.json

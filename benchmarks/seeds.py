@@ -1,11 +1,12 @@
-"""Train students of a recipe from one teacher, a seed each, and write one report: mean, range and every run.
+"""Train several students of a recipe from one teacher, each with its own seed, and write one report about all of them.
 
     python benchmarks/seeds.py recipes/vilt/digit_scenes/pumer.yaml \\
         --work outputs/digit-scenes-seeds -o benchmarks/results/digit_scenes_vilt.json
 
-The first seed runs the recipe as it is, its teacher included; the others take that teacher. A quarter of an hour on
-two cores, on which nothing else should run: each student is measured beside the teacher. A seed that is done in the
-folder `--work` is not done again, so the same command goes on after an interruption. Other flags go to the recipe.
+The report has the mean, the range and every run. The first seed runs the whole recipe, with its teacher. The other
+seeds use that teacher. All of it takes a quarter of an hour on two cores. Nothing else should run there, because the
+speed of each student is measured. A seed that is done in the folder `--work` is not done again, so the same command
+continues after an interruption. Other flags go to the recipe.
 """
 
 from pathlib import Path

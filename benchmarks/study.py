@@ -2,19 +2,20 @@
 
     python benchmarks/study.py                     # ViLT on digit scenes: two hours on two cores
     python benchmarks/study.py --jobs 2            # the same, faster: two students at once
-    python benchmarks/study.py --minutes 30        # a part of it; the same command goes on later
+    python benchmarks/study.py --minutes 30        # a part of it; the same command continues later
     python benchmarks/study.py --list              # what there is to do, and what is done
     python benchmarks/study.py --only '*-pumer-main-1.7x-*'
     python benchmarks/study.py --size gpu          # METER and the other data sets too
 
-One teacher is trained per data set and backbone, by its recipe. Each method's schedule is scaled until the student
-runs 1.3, 1.7 or 2.2 times as fast as the teacher, measured; then a student per seed is trained from the teacher, all
-with the same steps, rates and order of the data. Ablations and methods without training follow.
+For each data set and backbone, one teacher is trained by its recipe. Each method's schedule is scaled until the
+measured speed of the student is 1.3, 1.7 or 2.2 times that of the teacher. Then one student per seed is trained from
+the teacher. All students have the same steps, rates and order of the data. Ablations and methods without training
+follow.
 
-Each student, schedule and teacher has a JSON file in benchmarks/results/study, written when it is done; what has a
-file is not done again. So a clone of the repository finds all of it done; `--output FOLDER` runs it anew, into another
-folder. README.md beside the files has the tables. A student that fails is recorded, and the others go on;
-a schedule that cannot reach its speed is recorded as out of reach, and not trained.
+Each student, schedule and teacher has a JSON file in benchmarks/results/study. It is written when it is done, and it
+is not done again while the file exists. So in a clone of the repository all of it is done; `--output FOLDER` does it
+again, into another folder. README.md in the folder of the files has the tables. If a student fails, that is recorded,
+and the others go on. If a schedule cannot reach its speed, it is recorded as out of reach, and no student is trained.
 """
 
 from pathlib import Path

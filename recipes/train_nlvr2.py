@@ -1,4 +1,4 @@
-"""Train PuMer for NLVR2, statements about two images: a teacher, then a student that prunes and merges its tokens.
+"""Train PuMer for statements about two images (NLVR2): a teacher, then a student that prunes and merges tokens.
 
     accelerate launch recipes/train_nlvr2.py                                  # handwritten digits, from scratch
     accelerate launch recipes/train_nlvr2.py RECIPE.yaml --prune_ratio 0.2    # flags override the recipe

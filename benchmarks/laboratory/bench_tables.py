@@ -1,4 +1,4 @@
-"""Markdown tables of what `pumer-hf bench`, `export` and `measure` measured, and of the paper's tables."""
+"""Makes Markdown tables from the results of `pumer-hf bench`, `export` and `measure`, and of `benchmarks/paper.py`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +14,19 @@ from .paper_tables import PaperReport, table_cells
 
 
 def report_name(report: BenchReport) -> str:
-    """The setting or the checkpoint of a report, and what is reduced at other sites than `"layers"`."""
+    """Return the setting or the checkpoint of a report, with what is reduced at other sites than `"layers"`."""
     schedule = parse_reduction(report.reduction)
     others = [part for part in (schedule.parts if schedule else ()) if part.site != "layers"]
     return " with ".join([report.name, *(f"{part_text(part)} at site `{part.site}`" for part in others)])
 
 
 def part_text(part: ReductionConfig) -> str:
-    """One part of a schedule in short: its method and its ratios."""
+    """Return one part of a schedule in short: its method and its ratios."""
     return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.ratios)])
 
 
 def conditions_text(report: BenchReport) -> str:
-    """How the reduced model ran."""
+    """Return in words how the reduced model ran."""
     name, conditions = report.reduced, report.conditions
     how = [conditions.dtype[name], *(["compiled"] if name in conditions.compiled else [])]
     if conditions.matmul_precision != "highest":
@@ -35,7 +35,7 @@ def conditions_text(report: BenchReport) -> str:
 
 
 def bench_table(reports: Mapping[str, BenchReport]) -> str:
-    """A row per report of `pumer-hf bench` on a setting or a checkpoint: the reduced model beside itself unreduced."""
+    """Return a table with a row per report of `pumer-hf bench`: the reduced model relative to the unreduced one."""
     cells = [["", "batch", "throughput", "GFLOPs", "over stock", "latency at batch 1"]]
     cells[0] += [*(f"memory, {regime}" for regime in REGIMES), "reduction's time", "machine"]
     for report in reports.values():
@@ -51,7 +51,7 @@ def bench_table(reports: Mapping[str, BenchReport]) -> str:
 
 
 def paper_table(report: PaperReport) -> str:
-    """A table of PuMer as `benchmarks/paper.py` measured it, the paper's figures in brackets."""
+    """Return a table of PuMer's paper as `benchmarks/paper.py` measured it. The paper's figures are in brackets."""
     batches = [row.batch_size for row in report.rows.values() if row.batch_size is not None]
     ends = dict.fromkeys([min(batches), max(batches)]) if batches else {}
     batch = f", batch {' to '.join(map(str, ends))}" if ends else ""
@@ -60,11 +60,14 @@ def paper_table(report: PaperReport) -> str:
 
 
 ONNX_COLUMNS = ("stock", "pytorch", "onnxruntime_unreduced", "onnxruntime", "int8")
-"""The models of `pumer-hf export` beside the unreduced one in PyTorch."""
+"""The models of `pumer-hf export` that have a column. The baseline, the unreduced model in PyTorch, has none."""
 
 
 def onnx_table(reports: Mapping[str, ExportReport]) -> str:
-    """A row per report of `pumer-hf export` on a model that reduces: speeds over the unreduced model in PyTorch."""
+    """Return a table with a row per report of `pumer-hf export` on a model that reduces.
+
+    The speeds are multiples of the speed of the unreduced model in PyTorch.
+    """
     labels = [*(LABELS[name] for name in ONNX_COLUMNS[:-1]), "int8"]
     cells = [["over PyTorch, unreduced", "batch", *labels, "machine"]]
     for report in reports.values():
@@ -76,16 +79,18 @@ def onnx_table(reports: Mapping[str, ExportReport]) -> str:
 
 
 def measures_table(reports: Mapping[str, ExplanationReport]) -> str:
-    """A row per report of `pumer-hf measure`, by its name: what the last layer keeps, and how faithful that is; behind
-    each figure what random choices get.
+    """Return a table with a row per report of `pumer-hf measure`, by name of the report.
+
+    A row says what the last layer keeps, and how faithful the answers are. After each figure stands that of random
+    choices.
     """
     cells = [["", "accuracy", "recall", "precision", "sufficiency", "comprehensiveness"]]
     for name, report in reports.items():
         found = report.explanations
         last, faithfulness = found.layers[-1], found.faithfulness
         row = [name, str(found.accuracy["reduced"]) if found.accuracy else ""]
-        for own, drawn in ((last.recall, last.random_recall), (last.precision, last.random_precision)):
-            row.append(f"{own:.1f} % (random {drawn:.1f} %)")
+        for value, drawn in ((last.recall, last.random_recall), (last.precision, last.random_precision)):
+            row.append(f"{value:.1f} % (random {drawn:.1f} %)")
         for measure in ("sufficiency", "comprehensiveness"):
             drawn_name = f"random_{measure}"
             known = measure in faithfulness

@@ -1,4 +1,4 @@
-"""One cell of the study: find and measure its schedule, train its student, evaluate it."""
+"""Runs one cell of the study: finds and measures its schedule, trains its student, and evaluates the student."""
 
 import math
 import shutil
@@ -31,22 +31,22 @@ from .records import Calibration, Curve, scores
 from .speeds import TOLERANCE, Option, changed, closest, distinct_schedules, is_close, speed_curve, spread
 
 CURVE_POINTS = 6
-"""How many scales of a schedule are measured to know the speed of all."""
+"""How many scales of a schedule are measured. The speeds of the other scales are computed from these."""
 MAX_MEASURES = 3
-"""How many schedules are measured until one has the target speed."""
+"""How many schedules are measured at most to find one with the target speed."""
 
 
 def calibrate(shared: Shared, cell: Cell) -> Calibration:
-    """The schedule of a cell and its speed: read from the results, or found, measured and written there.
+    """Return the schedule of a cell and its speed. Read them from the results, or find, measure and write them.
 
-    The speed does not depend on the weights, so all seeds share it, and nothing should train meanwhile.
+    The speed does not depend on the weights, so all seeds share it. No training should run during the measurement.
     """
     output = shared.study.output
     known = store.load(output, cell.schedule_key, Calibration)
     if known is not None:
         return known
     variant, reached = variant_of(cell.method, cell.schedule_variant), True
-    if cell.schedule_variant != MAIN and not variant.schedule:  # the method's own schedule, changed
+    if cell.schedule_variant != MAIN and not variant.schedule:  # it changes the schedule of the method itself
         found = calibrate(shared, replace(cell, variant=MAIN))
         reached = found.reached
         if reached:
@@ -62,11 +62,12 @@ def calibrate(shared: Shared, cell: Cell) -> Calibration:
 
 
 def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
-    """Measure the option of a method whose speed is closest to the target; and whether any is so fast.
+    """Measure the option of a method whose speed is closest to the target. Return it, and whether any option is so
+    fast.
 
-    The machine may have become faster or slower since the curve was measured. If the option differs from the curve by
-    more than `TOLERANCE`, the whole curve is taken to differ by the same factor, and the next closest option is
-    measured.
+    The machine may have become faster or slower since the curve was measured. If the option is off its target by more
+    than `TOLERANCE`, all speeds of the curve are multiplied by the factor that this measurement shows. Then the option
+    that is closest now is measured.
     """
     curve, measured = calibrate_curve(shared, cell), []
     speeds = list(curve.speeds)
@@ -82,9 +83,9 @@ def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
 
 
 def calibrate_curve(shared: Shared, cell: Cell) -> Curve:
-    """How fast a student is at every scale of its schedule: read from the results, or measured and written there.
+    """Return how fast a student is at every scale of its schedule. Read it from the results, or measure and write it.
 
-    A few options take turns with the teacher in one run, so that a change of the machine's speed meets all alike.
+    A few options take turns with the teacher in one run, so a change of the machine's speed affects all of them alike.
     """
     output = shared.study.output
     known = store.load(output, cell.curve_key, Curve)
@@ -112,7 +113,7 @@ def calibrate_curve(shared: Shared, cell: Cell) -> Curve:
 
 
 def options_of(shared: Shared, cell: Cell) -> list[Option]:
-    """The ways to run the students of a method, the cheaper later."""
+    """Return the ways to run the students of a method, from the most to the least expensive."""
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
     student = shared.student(schedule).eval()
     if schedule is None:
@@ -123,12 +124,12 @@ def options_of(shared: Shared, cell: Cell) -> list[Option]:
 
 
 def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The first example of a batch, as a batch."""
+    """Return the first example of a batch, as a batch of one."""
     return {name: value[:1] for name, value in batch.items()}
 
 
 def measure(shared: Shared, cell: Cell, option: Option) -> Calibration:
-    """What an option costs beside the teacher, interleaved in one run; see [`measure_cost`]."""
+    """Measure what an option costs compared with the teacher, interleaved in one run ([`measure_cost`])."""
     student = shared.student(option.reduction, option.image_size).eval()
     smaller = None if option.image_size is None else shared.batch(cell.method, option.image_size)
     cost = measure_cost(
@@ -144,13 +145,13 @@ def run_cell(shared: Shared, cell: Cell, schedule: Calibration) -> dict[str, Any
     """Train the student of a cell from the teacher, and evaluate it on the test split.
 
     Args:
-        shared: of its group.
-        cell: which.
+        shared: what the cells of its group share.
+        cell: the cell to run.
         schedule: from [`calibrate`].
 
     Returns:
-        The result, of plain JSON types, as it is written. Out of reach, nothing is trained. What training prints goes
-        to a log beside the student.
+        The content of the result file, as plain JSON types. If the target speed is out of reach, no student is
+        trained. The output of the training goes to a log file next to the student's folder.
     """
     option = schedule.option
     result: dict[str, Any] = {**cell.to_dict(), "reduction": option.reduction}
@@ -175,8 +176,9 @@ def run_cell(shared: Shared, cell: Cell, schedule: Calibration) -> dict[str, Any
 def train(
     shared: Shared, cell: Cell, args: RecipeTrainingArguments, student: PuMerPreTrainedModel, image_size: int | None
 ) -> None:
-    """Train a student in place, and leave it in its folder. TiP spends a part of its steps on the pruners and the head
-    alone (its Appendix A.1).
+    """Train a student in place, and save it in its folder.
+
+    In TiP, a first part of the steps trains only the pruners and the head (its Appendix A.1).
     """
     stage = partial(
         train_stage,
@@ -188,7 +190,7 @@ def train(
         compute_metrics=shared.task.metrics(shared.data.validation, shared.data.labels),
         teacher=shared.live_teacher,
     )
-    shutil.rmtree(args.output_dir, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(args.output_dir, ignore_errors=True)  # left by a run that was killed
     first = METHODS[cell.method].first_stage
     if first:
         schedule = student.config.reduction
@@ -202,17 +204,18 @@ def train(
 
 
 def student_arguments(shared: Shared, cell: Cell, part: float = 1.0, suffix: str = "") -> RecipeTrainingArguments:
-    """The student's training arguments for a part of its steps, with a folder of its own: the recipe's, but for the
-    size of the study, the seed and the variant.
+    """Return the student's training arguments for a part of its steps, with its own folder.
+
+    They are the recipe's arguments, changed by the size of the study, the seed and the variant.
     """
     values: dict[str, Any] = {
         **shared.recipe.training_values,
         **shared.study.size.student,
         **variant_of(cell.method, cell.variant).training,
         "seed": cell.seed,
-        "save_strategy": "no",  # a killed cell starts again: it takes a minute
+        "save_strategy": "no",  # a killed cell starts again from the beginning: it takes a minute
         "disable_tqdm": True,
-        "cache_teacher_logits": False,  # the rows have them
+        "cache_teacher_logits": False,  # the rows have the logits
     }
     values["max_steps"] = max(round(part * values["max_steps"]), 1)
     return stage_arguments(shared.task, replace(shared.recipe, training_values=values), cell.key + suffix)

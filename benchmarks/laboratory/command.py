@@ -24,12 +24,12 @@ MARKS = {store.DONE: "done", store.FAILED: "FAILED", store.OUT_OF_REACH: "out of
 
 
 def study_command(description: str, root: Path, arguments: Sequence[str] | None = None) -> None:
-    """The main function of the script.
+    """Run the script `benchmarks/study.py`.
 
     Args:
-        description: for `--help`.
-        root: of the repository.
-        arguments: the command line; default `sys.argv[1:]`.
+        description: the text of `--help`.
+        root: the folder of the repository.
+        arguments: the command line; default: `sys.argv[1:]`.
     """
     args = build_parser(description).parse_args(arguments)
     with exit_on_user_error():
@@ -52,7 +52,7 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
         if known := found(output, cells):
             print(known)
         torch.set_num_threads(args.threads or available_cores())
-        logging.disable_progress_bar()  # of each model that is loaded or saved
+        logging.disable_progress_bar()  # otherwise each model that is loaded or saved shows one
         store.write_plan(output, work_list(SIZES[args.size]))
         left = run_study(study, cells, jobs=args.jobs, minutes=args.minutes)
         render_all(output, documents)
@@ -60,11 +60,11 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
 
 
 RESULTS = {"cpu": "study", "gpu": "study_gpu", "tiny": "study_tiny"}
-"""Folders below `benchmarks/results`: speeds of different machines do not go together."""
+"""The folders in `benchmarks/results`, one per size, since speeds of different machines cannot be compared."""
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
-    """The flags of the study."""
+    """Return the parser with the flags of the study."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--size",
@@ -74,10 +74,12 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         help="how much: cpu is ViLT on digit scenes, gpu everything, tiny two cells to see that all works "
         "(default: %(default)s)",
     )
-    parser.add_argument("--list", action="store_true", help="print the work list, and what of it is done; then end")
-    parser.add_argument("--render", action="store_true", help="only draw the tables and plots anew")
+    parser.add_argument("--list", action="store_true", help="print the work list and what is done, then end")
+    parser.add_argument("--render", action="store_true", help="only make the tables and plots again")
     parser.add_argument("--only", metavar="PATTERN", help="only the cells whose name it matches, such as '*-pumer-*'")
-    parser.add_argument("--minutes", type=positive, help="begin nothing new after this time; run again to go on")
+    parser.add_argument(
+        "--minutes", type=positive, help="begin nothing new after this time; the same command continues"
+    )
     parser.add_argument(
         "--jobs",
         type=int,
@@ -90,21 +92,21 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         help="CPU threads to measure with, and to train with if --jobs is 1; default: one per core",
     )
     parser.add_argument("--teacher", help="a trained teacher, folder or Hub id; default: trained by the recipe")
-    parser.add_argument("--retry-failed", action="store_true", help="do what failed again")
+    parser.add_argument("--retry-failed", action="store_true", help="run the cells that failed again")
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="results; default: benchmarks/results/study")
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="models and caches; default: outputs/study")
     return parser
 
 
 def positive(text: str) -> float:
-    """A number above 0."""
+    """Read a number above 0."""
     if not float(text) > 0:
         raise ValueError(text)
     return float(text)
 
 
 def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
-    """The cells whose key matches a glob; raises `ValueError` if there are none."""
+    """Return the cells whose key matches a glob; raise `ValueError` if there are none."""
     found = [cell for cell in cells if pattern is None or fnmatch(cell.key, pattern)]
     if not found:
         raise ValueError(f"--only {pattern}: no cell of this size has such a name; --list prints all")
@@ -112,7 +114,7 @@ def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
 
 
 def check(study: Study, cells: Sequence[Cell], jobs: int, threads: int | None) -> None:
-    """Find what is wrong before hours of work.
+    """Raise an error about the flags before hours of work.
 
     Raises:
         ValueError, ImportError: a flag is wrong, or matplotlib is not installed.
@@ -127,7 +129,7 @@ def check(study: Study, cells: Sequence[Cell], jobs: int, threads: int | None) -
 
 
 def render_all(output: Path, documents: Sequence[Path]) -> None:
-    """Draw the plots and renew the tables: those of the folder, and those of documents that show them."""
+    """Draw the plots and render the tables again, in the folder and in the documents that show them."""
     for path in write_plots(output):
         print(f"Drawn: {path}")
     (output / "README.md").write_text(study_report(output), encoding="utf-8")
@@ -136,9 +138,9 @@ def render_all(output: Path, documents: Sequence[Path]) -> None:
 
 
 def found(output: Path, cells: Sequence[Cell]) -> str | None:
-    """What a run finds done before it begins, and how to do it anew; None if nothing is.
+    """Say how many cells are done before a run begins, and how to do them again; return None if no cell is done.
 
-    The machine is the one that measured the speeds.
+    The text names the machine that measured their speeds.
     """
     states = [store.state(output, cell) for cell in cells]
     known = [cell for cell, state in zip(cells, states, strict=True) if state != store.MISSING]
@@ -152,20 +154,20 @@ def found(output: Path, cells: Sequence[Cell]) -> str | None:
     )
     if len(known) < len(cells):
         return text
-    again = " --retry-failed does again what failed." if store.FAILED in states else ""
+    again = " --retry-failed runs the cells that failed again." if store.FAILED in states else ""
     return (
-        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all of it anew, on this "
+        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all cells again, on this "
         "machine, give --output another folder."
     )
 
 
 def counts(states: Sequence[str]) -> str:
-    """How many cells are in each state, in words."""
+    """Return in words how many cells are in each state."""
     return ", ".join(f"{states.count(state)} {MARKS[state]}" for state in MARKS if state in states)
 
 
 def summary(output: Path, cells: Sequence[Cell], left: int) -> str:
-    """What a run leaves."""
+    """Return a line about the state of the cells after a run."""
     states = [store.state(output, cell) for cell in cells]
     more = " The same command goes on." if left else ""
     return f"{len(cells)} cells: {counts(states)}. Tables: {output / 'README.md'}.{more}"

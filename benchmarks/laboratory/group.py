@@ -1,4 +1,4 @@
-"""What the cells with the same teacher share: its weights, the data, and its logits."""
+"""A group has the cells with the same teacher. They share its weights, the data, and its logits."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -31,29 +31,29 @@ from .records import TeacherResult
 
 @dataclass(frozen=True)
 class Study:
-    """Where a study is, and what is asked for; small, so that it travels to worker processes."""
+    """The size of a study and its folders. The object is small, since it is sent to worker processes."""
 
     size_name: str
     output: Path
-    """Folder of the results."""
+    """The folder of the results."""
     work: Path
-    """Folder of teachers, students and cached logits."""
+    """The folder of teachers, students and cached logits."""
     recipes: Path
-    """The recipes, `<backbone>/<data>/pumer.yaml`."""
+    """The folder of the recipes, `<backbone>/<data>/pumer.yaml`."""
     teacher: str | None = None
-    """A trained teacher, folder or Hub id, instead of one by the recipe."""
+    """The folder or the Hub id of a trained teacher. If it is None, the recipe trains one."""
 
     @property
     def size(self) -> StudySize:
-        """How much work."""
+        """How much work the study is."""
         return SIZES[self.size_name]
 
     def folder(self, data: str, backbone: str) -> Path:
-        """Where a teacher and its students are."""
+        """Return the folder of a teacher and its students."""
         return self.work / f"{data}-{backbone}"
 
     def recipe(self, data: str, backbone: str) -> Recipe:
-        """The recipe of a group, with its teacher if that is trained already."""
+        """Return the recipe of a group, with its teacher if that is trained already."""
         folder = self.folder(data, backbone)
         trained = folder / "teacher"
         teacher = self.teacher or (str(trained) if is_complete(trained) else None)
@@ -76,7 +76,7 @@ class Shared:
     teacher_folder: str
 
     def student(self, reduction: dict[str, Any] | None, image_size: int | None = None) -> PuMerPreTrainedModel:
-        """A student with the teacher's weights, on the device; for smaller images if `image_size` says so."""
+        """Return a student with the teacher's weights, on the device. `image_size` is for smaller images."""
         student = load_model(self.teacher_folder, reduction, self.task)
         if image_size is not None:
             student.resize_images(image_size)
@@ -88,22 +88,23 @@ class Shared:
         return self.student(None).eval()
 
     def collator(self, method: str, image_size: int | None = None, training: bool = False) -> Collator:
-        """The collator of a method, with smaller images if `image_size` says so."""
+        """Return the collator of a method. `image_size` is for smaller images."""
         args = replace(self.recipe.data, **METHODS[method].data)
         return self.task.collator(self.sized_processor(image_size), self.data, args, training)
 
     def sized_processor(self, image_size: int | None) -> ProcessorMixin:
-        """The processor that encodes as the recipe says, or a copy that makes images of another side in pixels."""
+        """Return the processor that encodes as the recipe says. `image_size` is for images of another side."""
         return self.recipe.data.encoder(self.processor).at_size(image_size).processor
 
     def batch(self, method: str, image_size: int | None = None) -> dict[str, Tensor]:
-        """The first test rows as a method takes them, on the device, to measure its speed with."""
+        """Return the first test rows as the inputs of a method, on the device, to measure its speed."""
         return benchmark_batch(self.recipe.training, self.data, self.collator(method, image_size))
 
     @cached_property
     def train(self) -> Dataset:
-        """The training rows with the teacher's logits on whole images, computed once; without them where the inputs of
-        a row are drawn anew each time, as in retrieval.
+        """The training rows with the teacher's logits on images of full size. The logits are computed once.
+
+        If the inputs of a row are random, as in retrieval, the rows have no logits.
         """
         collator = self.collator("none", training=True)
         if collator.is_random:
@@ -118,13 +119,13 @@ class Shared:
 
     @property
     def live_teacher(self) -> PuMerPreTrainedModel | None:
-        """The teacher for a trainer, where the rows do not have its logits."""
+        """The teacher for a trainer. It is None if the rows have the logits."""
         return None if "teacher_logits" in self.train.column_names else self.teacher
 
 
 @lru_cache(maxsize=1)
 def load_group(study: Study, data: str, backbone: str) -> Shared:
-    """What the cells of a group share; trains the teacher by the recipe if there is none."""
+    """Load what the cells of a group share. If there is no teacher, train it by the recipe."""
     task, recipe = TASKS[DATA_SETS[data]], study.recipe(data, backbone)
     splits = task.load(recipe.data, teacher_labels(recipe.model))
     texts = training_texts(task, recipe, splits)
@@ -140,7 +141,7 @@ def check_teacher(shared: Shared, group: str) -> None:
     """Evaluate the teacher and write its file, once.
 
     Raises:
-        ValueError: the folder of the results has results of another teacher.
+        ValueError: the folder has results of another teacher.
     """
     study, name = shared.study, store.teacher_name(group)
     fingerprint = weights_fingerprint(shared.teacher)
@@ -170,7 +171,7 @@ def check_teacher(shared: Shared, group: str) -> None:
 
 
 def weights_fingerprint(model: PuMerPreTrainedModel) -> str:
-    """Twelve hexadecimal digits that other weights would not have."""
+    """Return twelve hexadecimal digits that identify the weights of a model."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode())

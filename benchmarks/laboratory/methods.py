@@ -1,4 +1,4 @@
-"""What each method of the study starts from, and its ablations."""
+"""The methods of the study: the schedule that each one starts from, and its ablations."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 from pumer_hf.reducers import METHODS as REDUCERS
 
 NONE, RESOLUTION = "none", "resolution"
-"""Methods without a reducer: the unreduced model, trained on; and smaller images."""
+"""Methods without a reducer: `none` trains the unreduced model further, `resolution` gives it smaller images."""
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,12 @@ class Method:
     """A method of the study.
 
     Args:
-        schedules: by backbone, the reduction to scale to a target speed: layers, and ratios relative to each other.
-        learned: it has parameters, so that it needs training.
-        data: fields of the recipe's `data` block that are different.
-        data_sets: recipe folders that have what it needs; None for all.
-        first_stage: part of the steps in which only what reduces tokens and the head learn.
+        schedules: by backbone, the reduction that is scaled to a target speed. It sets the layers, and how the ratios
+            relate to each other.
+        learned: whether the method has parameters of its own, and so needs training.
+        data: the fields of the recipe's `data` block that the method changes.
+        data_sets: the recipe folders whose data the method can use; None for all.
+        first_stage: the part of the steps in which only the reducer and the head learn.
     """
 
     schedules: Mapping[str, Mapping[str, Any]]
@@ -29,14 +30,14 @@ class Method:
     first_stage: float = 0.0
 
 
-# ViLT has six layers here, METER three pairs. Methods that prune by the text do so once it has met the image; a layer
-# later, pruning everything would give ViLT no more than 1.7 times the speed.
+# ViLT has six layers here, METER three pairs of layers. The schedules begin right after the text has met the image. If
+# they began one layer later, ViLT would be at most 1.7 times as fast, even if it pruned everything.
 PRUNING = {
     "vilt": {"layers": [1, 2, 3], "prune_ratio": 0.5},
     "meter": {"layers": [0, 1], "prune_ratio": 0.5},
 }
-# PuMer's schedules are those that the published results were scaled from. The recipe of digit scenes has changed since
-# then: it prunes nothing in its first layer.
+# The published results were scaled from these schedules of PuMer. The recipe of digit scenes has changed since then:
+# it prunes nothing in its first layer.
 METHODS: dict[str, Method] = {
     NONE: Method({"vilt": {}, "meter": {}}),
     "pumer": Method(
@@ -67,21 +68,21 @@ METHODS: dict[str, Method] = {
     "grounded": Method(PRUNING, data={"image_saliency": True}, data_sets=("digit_scenes",)),
     RESOLUTION: Method({"vilt": {}, "meter": {}}),
 }
-"""In order of the tables. Those that the registry of reducers does not have are left out of the work list."""
+"""The methods in the order of the tables. The work list leaves out those that the package has no reducer for."""
 
 MAIN, TRAINING_FREE = "main", "training_free"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """An ablation of a method. Its schedule is the one that was found for the method itself, changed.
+    """An ablation of a method. It changes the schedule that was found for the method itself.
 
     Args:
-        title: for the table.
-        schedule: instead of that, a schedule to scale to the target speed by itself.
-        factors: ratios of the found schedule by name, times so much; 0 switches a step off.
-        fields: other fields of the found schedule.
-        training: fields of the recipe's `training` block that are different.
+        title: the name in the table.
+        schedule: another schedule. It is scaled to the target speed, and replaces the found one.
+        factors: by name of a ratio, the number to multiply it by. 0 switches a step off.
+        fields: new values of other fields of the found schedule.
+        training: the fields of the recipe's `training` block that the variant changes.
     """
 
     title: str
@@ -92,14 +93,14 @@ class Variant:
 
     @property
     def reduces_alike(self) -> bool:
-        """Whether its schedule is the method's own."""
+        """Whether its schedule is that of the method itself."""
         return not (self.schedule or self.factors or self.fields)
 
 
 NO_DISTILLATION = Variant("without distillation", training={"alpha": 0.0})
 
 ABLATIONS: dict[str, dict[str, Variant]] = {
-    # PuMer, Table 3: the components; Table 4: ratios, number of layers (at the same speed), their place.
+    # PuMer, Table 3: the components. Table 4: the ratios, the number of layers (at the same speed), and their place.
     "pumer": {
         "without_pruning": Variant("without pruning", factors={"prune_ratio": 0.0}),
         "without_merging": Variant("without merging", factors={"image_merge_ratio": 0.0, "text_merge_ratio": 0.0}),
@@ -123,7 +124,8 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "early_layers": Variant("earlier layers", fields={"layers": [0, 1]}),
         "late_layers": Variant("later layers", fields={"layers": [3, 4]}),
     },
-    # TiP, Table 3: the pruner and its losses; Table 4: ratios, number of layers (at the same speed), their place.
+    # TiP, Table 3: the pruner and its losses. Table 4: the ratios, the number of layers (at the same speed), and their
+    # place.
     "tip": {
         "pruner_linear": Variant("linear pruner", fields={"pruner": "linear"}),
         "pruner_mean_attention": Variant("pruner on the mean attention", fields={"pruner": "mean_head"}),
@@ -140,23 +142,23 @@ ABLATIONS: dict[str, dict[str, Variant]] = {
         "late_layers": Variant("later layers", fields={"layers": [2, 3, 4]}),
     },
 }
-"""Of ViLT on digit scenes. By method, then by name."""
+"""The ablations, which are of ViLT on digit scenes, by method and then by name."""
 
 
 def available(backbone: str) -> list[str]:
-    """The methods that this version of the package has for a backbone, in order of `METHODS`."""
+    """Return the methods that this version of the package has for a backbone, in the order of `METHODS`."""
     known = {NONE, RESOLUTION, *REDUCERS}
     return [name for name, method in METHODS.items() if name in known and backbone in method.schedules]
 
 
 def variant_of(method: str, name: str) -> Variant:
-    """A variant of a method by name, [`MAIN`] and [`TRAINING_FREE`] included."""
+    """Return a variant of a method by name, which may be [`MAIN`] or [`TRAINING_FREE`]."""
     titles = {MAIN: "all of it", TRAINING_FREE: "without training"}
     return Variant(titles[name]) if name in titles else ABLATIONS[method][name]
 
 
 def base_schedule(method: str, backbone: str, variant: Variant) -> dict[str, Any] | None:
-    """The reduction, as a dict, that is scaled to a target speed; None for a method without a reducer."""
+    """Return the reduction that is scaled to a target speed, as a dict; None for a method without a reducer."""
     if method in (NONE, RESOLUTION):
         return None
     return {"method": method, **(variant.schedule or METHODS[method].schedules[backbone])}

@@ -1,4 +1,4 @@
-"""The settings of PuMer's tables, and the figures that it reports for them."""
+"""The settings in the tables of PuMer's paper, and the figures that the paper reports for them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,14 @@ class Row:
     """A row of a table: a model, and what the paper says about it.
 
     Args:
-        label: the row by name.
+        label: the name of the row.
         backbone: `"vilt"` or `"meter"`.
-        task: what the paper calls the task, an old name of ours.
-        reduction: the schedule; None for none.
+        task: the paper's name of the task, which is an old name of ours.
+        reduction: the schedule; None if the model reduces nothing.
         image_size: side of the image in pixels.
-        throughput: of the original model, times so much; None where the paper says nothing.
-        memory_saved: part of the original model's peak memory.
-        gflops: of the original model, and of this one.
+        throughput: the throughput as a multiple of the original model's; None if the paper does not report it.
+        memory_saved: the part of the original model's peak memory that is saved; None if the paper does not report it.
+        gflops: the GFLOPs of the original model and of this one; None if the paper does not report them.
     """
 
     label: str
@@ -92,5 +92,5 @@ TABLES: dict[int, tuple[Row, ...]] = {
         _gflops_row("vilt", "nlvr2", 32, 17.4),
     ),
 }
-"""Tables of PuMer (https://aclanthology.org/2023.acl-long.721) by number. Its speeds and memory are of a GTX 1080 Ti
-(ViLT) and an A40 (METER)."""
+"""The tables of PuMer (https://aclanthology.org/2023.acl-long.721) by number. The paper measured speed and memory on a
+GTX 1080 Ti (ViLT) and an A40 (METER)."""

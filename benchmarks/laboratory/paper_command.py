@@ -11,11 +11,11 @@ from .paper_tables import run_table
 
 
 def paper_command(description: str, arguments: Sequence[str] | None = None) -> None:
-    """The main function of the script.
+    """Run the script `benchmarks/paper.py`.
 
     Args:
-        description: for `--help`.
-        arguments: the command line; default `sys.argv[1:]`.
+        description: the text of `--help`.
+        arguments: the command line; default: `sys.argv[1:]`.
     """
     parser = build_parser(description)
     args = parser.parse_args(arguments)
@@ -29,7 +29,7 @@ def paper_command(description: str, arguments: Sequence[str] | None = None) -> N
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
-    """The parser: the number of a table, and how to measure."""
+    """Return the parser, which takes the number of a table and the flags that say how to measure."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=int, choices=TABLES, metavar="N", help="a table of the paper: 1, 2, 4 or 7")
     add_measuring_arguments(parser)

@@ -1,4 +1,4 @@
-"""`python benchmarks/paper.py N`: the rows of a table of the paper, measured, beside its figures."""
+"""`python benchmarks/paper.py N` measures the rows of a table of the paper, and prints them with its figures."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,7 +21,7 @@ Builder = Callable[..., PuMerPreTrainedModel]
 
 @dataclass(frozen=True)
 class MeasuredRow:
-    """What was measured for a row of a table. What its table does not have is None or empty."""
+    """What was measured for a row of a table. A quantity that the table does not have is None or empty."""
 
     batch_size: int | None = None
     rounds: int | None = None
@@ -29,33 +29,33 @@ class MeasuredRow:
     """The speed as a multiple of the original's."""
     throughput_over_stock: float | None = None
     gflops_ratio: float | None = None
-    """How many times fewer FLOPs than the original it needs."""
+    """The FLOPs of the original as a multiple of those of this model."""
     reduction_share: float | None = None
-    """The part of the time that goes into reducing tokens."""
+    """The part of the time that is spent on reducing tokens."""
     memory_saved: dict[str, float] = field(default_factory=dict)
-    """By regime: the part of the original's peak memory."""
+    """The part of the original's peak memory that is saved, by regime."""
     gflops: dict[str, float] = field(default_factory=dict)
-    """Of the original and of the reduced model, and the `ratio` of both."""
+    """The GFLOPs of the original and of the reduced model, and the `ratio` of both."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "MeasuredRow":
-        """From a file, in which the paper's figures stand beside the measured ones."""
+        """Read a row from a file, which also has the paper's figures."""
         return cls(**{name: value for name, value in values.items() if name != "paper"})
 
     def to_dict(self) -> dict[str, Any]:
-        """What was measured, for a file."""
+        """Return what was measured, as a file holds it."""
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
 
 @dataclass(frozen=True)
 class PaperReport(Results):
-    """A table of PuMer, measured."""
+    """The measured rows of a table of PuMer."""
 
     table: int
-    """Its number."""
+    """The number of the table."""
     text_length: int
     rows: dict[str, MeasuredRow]
-    """By label."""
+    """The rows by label."""
     environment: Environment
 
     @classmethod
@@ -64,19 +64,20 @@ class PaperReport(Results):
         return cls(values["table"], values["text_length"], rows, Environment.from_dict(values))
 
     def to_dict(self) -> dict[str, Any]:
-        told = {row.label: paper(row) for row in TABLES[self.table]}
-        rows = {label: {**row.to_dict(), "paper": told[label]} for label, row in self.rows.items()}
+        of_paper = {row.label: paper_figures(row) for row in TABLES[self.table]}
+        rows = {label: {**row.to_dict(), "paper": of_paper[label]} for label, row in self.rows.items()}
         return {"table": self.table, "text_length": self.text_length, "rows": rows, **self.environment.to_dict()}
 
 
 def run_table(number: int, options: BenchOptions, build: Builder = paper_model) -> tuple[list[str], PaperReport]:
-    """Measure the rows of a table of PuMer with full-size models of random weights: what they cost, not how good they
-    are.
+    """Measure the rows of a table of PuMer with full-size models of random weights.
+
+    This measures what the models cost, not how good they are.
 
     Args:
         number: 1 (backbone x task), 2 (METER at other resolutions), 4 (design choices), 7 (FLOPs).
-        options: how to measure; the latency is left out.
-        build: makes a model from backbone, task, reduction and image size.
+        options: how to measure. The latency is not measured.
+        build: a function that makes a model from backbone, task, reduction and image size.
 
     Returns:
         Lines to print, and the results.
@@ -87,7 +88,7 @@ def run_table(number: int, options: BenchOptions, build: Builder = paper_model) 
     if number not in TABLES:
         raise ValueError(f"table {number}: choose one of {', '.join(map(str, TABLES))}")
     options, rows = replace(options, latency=False), TABLES[number]
-    alone = number in (1, 7)  # each row has an original of its own
+    alone = number in (1, 7)  # each row has its own original
     groups: Sequence[Sequence[Row]] = [[row] for row in rows] if alone else [rows]
     measured: dict[str, MeasuredRow] = {}
     for group in tqdm(groups, desc=f"Table {number}", unit="run"):
@@ -96,21 +97,21 @@ def run_table(number: int, options: BenchOptions, build: Builder = paper_model) 
     if number != 7:
         lines.append("x: throughput of the original in the same run. Memory: peak of the activations that is saved.")
         lines.append(
-            "The paper's figures are of other GPUs. Its memory stands beside that of a training step, as the code"
+            "The paper's figures are of other GPUs. Its memory is shown with that of a training step, because the code"
         )
         lines.append("released with it measures memory with gradients on.")
     return lines, PaperReport(number, QUESTION_LENGTH, measured, Environment.current())
 
 
 def build_group(group: Sequence[Row], build: Builder) -> dict[str, PuMerPreTrainedModel]:
-    """The original and the models of some rows, by label."""
+    """Return the original and the models of some rows, by label."""
     first = group[0]
     models = {BASELINE: build(first.backbone, first.task, None)}
     return models | {row.label: build(row.backbone, row.task, row.reduction, row.image_size) for row in group}
 
 
 def count_group(group: Sequence[Row], build: Builder) -> dict[str, MeasuredRow]:
-    """The FLOPs of some rows."""
+    """Count the FLOPs of some rows."""
     options = BenchOptions()
     contenders = {
         name: contender(model, QUESTION_LENGTH, options) for name, model in build_group(group, build).items()
@@ -126,7 +127,7 @@ def count_group(group: Sequence[Row], build: Builder) -> dict[str, MeasuredRow]:
 
 
 def measure_group(group: Sequence[Row], options: BenchOptions, build: Builder) -> dict[str, MeasuredRow]:
-    """Some rows beside their original, in one interleaved run; where a row stands alone, beside stock transformers."""
+    """Measure some rows and their original in one interleaved run. With a single row, stock transformers runs too."""
     models = build_group(group, build)
     contenders: dict[str, Contender] = {}
     for name, model in models.items():
@@ -151,15 +152,15 @@ def measure_group(group: Sequence[Row], options: BenchOptions, build: Builder) -
     }
 
 
-def paper(row: Row) -> dict[str, Any]:
-    """What the paper reports for a row."""
+def paper_figures(row: Row) -> dict[str, Any]:
+    """Return what the paper reports for a row."""
     gflops = None if row.gflops is None else list(row.gflops)
     figures = {"throughput": row.throughput, "memory_saved": row.memory_saved, "gflops": gflops}
     return {name: value for name, value in figures.items() if value is not None}
 
 
 def table_cells(rows: Sequence[Row], measured: Mapping[str, MeasuredRow]) -> list[list[str]]:
-    """The table, its header first, with the paper's figures in brackets."""
+    """Return the cells of the table with the header first. The paper's figures are in brackets."""
     if measured[rows[0].label].gflops:
         cells = [["GFLOPs per example (paper)", BASELINE, "PuMer", "times fewer"]]
         for row in rows:
@@ -171,17 +172,17 @@ def table_cells(rows: Sequence[Row], measured: Mapping[str, MeasuredRow]) -> lis
     return [[*header, "reduction's time"], *([row.label, *speed_cells(row, measured[row.label])] for row in rows)]
 
 
-def speed_cells(row: Row, own: MeasuredRow) -> list[str]:
-    """The cells of a row about speed and memory, without its label."""
-    line = [f"{own.throughput:.2f}x ({row.throughput:.2f}x)", f"{own.gflops_ratio:.2f}x"]
-    line.append("" if own.throughput_over_stock is None else f"{own.throughput_over_stock:.2f}x")
+def speed_cells(row: Row, measured: MeasuredRow) -> list[str]:
+    """Return the cells of a row about speed and memory, without its label."""
+    line = [f"{measured.throughput:.2f}x ({row.throughput:.2f}x)", f"{measured.gflops_ratio:.2f}x"]
+    line.append("" if measured.throughput_over_stock is None else f"{measured.throughput_over_stock:.2f}x")
     for regime in REGIMES:
-        told = f" ({memory_change(row.memory_saved)})" if regime == "training" and row.memory_saved else ""
-        line.append(f"{memory_change(own.memory_saved[regime])}{told}" if own.memory_saved else "")
-    return [*line, "" if own.reduction_share is None else f"{100 * own.reduction_share:.1f} %"]
+        of_paper = f" ({memory_change(row.memory_saved)})" if regime == "training" and row.memory_saved else ""
+        line.append(f"{memory_change(measured.memory_saved[regime])}{of_paper}" if measured.memory_saved else "")
+    return [*line, "" if measured.reduction_share is None else f"{100 * measured.reduction_share:.1f} %"]
 
 
 def memory_change(saved: float) -> str:
-    """By how much something grows of which a part is saved, such as `-45 %`."""
+    """Return the change of the memory, such as `-45 %`, from the part that is saved."""
     percent = round(-100 * saved)
     return f"{percent:+d} %" if percent else "0 %"

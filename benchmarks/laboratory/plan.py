@@ -1,4 +1,4 @@
-"""The study's work list: which students are trained, and in which order. Pure data."""
+"""The work list of the study: which students are trained, and in which order."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,56 +16,56 @@ DATA_SETS = {
 }
 """The recipe folders of the study, and the task of each."""
 SPEEDS = (1.7, 2.2, 1.3)
-"""Target speeds, as multiples of the teacher's throughput; the most telling first."""
+"""The target speeds as multiples of the teacher's throughput, the most important first."""
 METER_SPEEDS = (1.3, 1.5)
-"""METER's towers are not reduced, so no method makes the whole of it much faster."""
+"""The target speeds of METER. They are lower, since the study reduces no tokens in its towers."""
 SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One student: what it is trained on, how it reduces, how fast it is to be."""
+    """One student: what it is trained on, how it reduces tokens, and how fast it should be."""
 
     data: str
     backbone: str
     method: str
     target: float | None
-    """Throughput wanted, relative to the teacher; None takes the schedule of `METHODS` as it is."""
+    """The target throughput relative to the teacher. None means the schedule of `METHODS` as it is."""
     seed: int = 0
     variant: str = MAIN
 
     @property
     def group(self) -> str:
-        """What shares a teacher: data set and backbone."""
+        """The name of its group, data set and backbone. All cells of a group have the same teacher."""
         return f"{self.data}-{self.backbone}"
 
     @property
     def key(self) -> str:
-        """Name of the file with its result."""
+        """The name of the file with its result."""
         return f"{self.group}-{self.method}-{self.variant}-{self.speed_name}-seed{self.seed}"
 
     @property
     def speed_name(self) -> str:
-        """The target in words for file names."""
+        """The target speed as a part of file names."""
         return "as_is" if self.target is None else f"{self.target:g}x"
 
     @property
     def schedule_variant(self) -> str:
-        """The variant whose schedule it has."""
+        """The variant whose schedule the student has."""
         return MAIN if variant_of(self.method, self.variant).reduces_alike else self.variant
 
     @property
     def schedule_key(self) -> str:
-        """Name of the file with its schedule and speed, which all seeds share."""
+        """The name of the file with its schedule and speed, which all seeds share."""
         return f"{self.group}-{self.method}-{self.schedule_variant}-{self.speed_name}-speed"
 
     @property
     def curve_key(self) -> str:
-        """Name of the file with the speed of its schedule at all scales, which all targets share."""
+        """The name of the file with the speed of its schedule at all scales, which all targets share."""
         return f"{self.group}-{self.method}-{self.schedule_variant}-curve"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types, with `key`, `group` and the `title` of the variant for tables."""
+        """Return the cell as plain JSON types, with `key`, `group` and the `title` of the variant for tables."""
         title = variant_of(self.method, self.variant).title
         return {"key": self.key, "group": self.group, "title": title, **asdict(self)}
 
@@ -79,19 +79,19 @@ class Group:
     speeds: tuple[float | None, ...] = SPEEDS
     seeds: tuple[int, ...] = SEEDS
     extras: bool = False
-    """With training-free rows and ablations."""
+    """Whether it has cells without training and ablations too."""
     methods: tuple[str, ...] | None = None
-    """Default: all that there are."""
+    """The methods by name; None for all."""
 
 
 @dataclass(frozen=True)
 class StudySize:
-    """How much work, and for which machine.
+    """How much work a study is.
 
     Args:
-        groups: the most important first.
-        flags: of the recipes, for teachers and students.
-        student: fields of the recipes' `training` block that are different for students.
+        groups: the groups of cells, the most important first.
+        flags: flags for the recipes of teachers and students.
+        student: fields of the recipes' `training` block that have other values for students.
         benchmark_seconds: how long to measure a schedule that was found.
     """
 
@@ -101,7 +101,7 @@ class StudySize:
     benchmark_seconds: float = 10.0
 
     def arguments(self) -> list[str]:
-        """The flags as a command line."""
+        """Return the flags as a command line."""
         values = {
             name: json.dumps(value) if isinstance(value, dict) else str(value) for name, value in self.flags.items()
         }
@@ -145,22 +145,25 @@ SIZES = {
         benchmark_seconds=0.1,
     ),
 }
-"""`cpu`: ViLT on digit scenes, two hours on two cores; `gpu`: everything, with the steps of the recipes; `tiny`: two
-cells of a model too small to learn, to see that all works."""
+"""The sizes by name. `cpu` is ViLT on digit scenes, which takes two hours on two cores. `gpu` is everything, with the
+steps of the recipes. `tiny` is two cells of a model that is too small to learn; it shows that all works."""
 
 
 def work_list(size: StudySize, methods: Callable[[str], Sequence[str]] = available) -> list[Cell]:
-    """All cells of a study, the most important first: a method at a speed for one seed, then the others.
+    """Return all cells of a study, the most important first.
 
     Args:
         size: one of `SIZES`.
-        methods: the methods that there are for a backbone.
+        methods: a function that returns the methods for a backbone.
     """
     return [cell for group in size.groups for cell in group_cells(group, methods(group.backbone))]
 
 
 def group_cells(group: Group, methods: Sequence[str]) -> list[Cell]:
-    """The main grid, then what needs no training, then the ablations at the first target speed."""
+    """Return the cells of a group: the methods at all speeds, those without training, then the ablations.
+
+    The methods come speed by speed, and seed by seed. The ablations are at the first target speed.
+    """
     chosen = [name for name in methods if group.methods is None or name in group.methods]
     chosen = [name for name in chosen if group.data in (METHODS[name].data_sets or (group.data,))]
     reducing = [name for name in chosen if name != NONE]

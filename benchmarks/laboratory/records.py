@@ -1,4 +1,4 @@
-"""The results of the study, typed. There is a JSON file for each cell, each schedule, each curve and each teacher."""
+"""The results of the study as objects. Each cell, each schedule, each curve and each teacher has a JSON file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ class Curve(Results):
 
     options: tuple[Option, ...]
     gains: tuple[float, ...]
-    """The teacher's FLOPs as multiples of each option's."""
+    """For each option, the teacher's FLOPs as a multiple of the option's."""
     speeds: tuple[float, ...]
-    """The throughput of each option as a multiple of the teacher's, from the measured ones."""
+    """For each option, the throughput as a multiple of the teacher's. It is computed from the measured options."""
     throughput: Throughput
-    """Of the teacher and of the options that were measured, by their number."""
+    """The throughput of the teacher and of the measured options, by their number."""
     environment: Environment
 
     @classmethod
@@ -42,14 +42,14 @@ class Curve(Results):
 
 @dataclass(frozen=True)
 class Calibration(Results):
-    """The schedule of a student, and what it costs beside the teacher."""
+    """The schedule of a student, and what it costs compared with the teacher."""
 
     option: Option
     cost: Cost
     environment: Environment
     target: float | None = None
     reached: bool = True
-    """Whether the method can be as fast as its target."""
+    """Whether the method can be as fast as the target."""
 
     @property
     def speed(self) -> float:
@@ -59,7 +59,7 @@ class Calibration(Results):
     @property
     def throughput(self) -> Throughput:
         """The throughput, which is always measured."""
-        assert self.cost.throughput is not None, "a schedule without a measured throughput"
+        assert self.cost.throughput is not None, "the throughput of the schedule was not measured"
         return self.cost.throughput
 
     @classmethod
@@ -81,7 +81,7 @@ class Calibration(Results):
 
 @dataclass(frozen=True)
 class TeacherResult(Results):
-    """The teacher of a group."""
+    """The result of the teacher of a group."""
 
     group: str
     metric: str
@@ -90,7 +90,7 @@ class TeacherResult(Results):
     gflops: float
     environment: Environment
     weights: str = ""
-    """Hexadecimal digits that other weights would not have."""
+    """Hexadecimal digits that identify its weights."""
     tokens_per_layer: tuple[Sequence[int], ...] = ()
     evaluation: Evaluation | None = None
 
@@ -109,7 +109,7 @@ class TeacherResult(Results):
 
 @dataclass(frozen=True)
 class CellResult:
-    """A cell as it was planned, and what its result adds. Without a result it has no status."""
+    """A cell of the plan with its result. Without a result it has no status."""
 
     key: str
     group: str
@@ -121,7 +121,7 @@ class CellResult:
     status: str | None = None
     """`"done"`, `"failed"` or `"out_of_reach"`."""
     value: Metric | None = None
-    """The main metric, if it is done."""
+    """The main metric, if the cell is done."""
     speed: float | None = None
     """The throughput as a multiple of the teacher's."""
     reduction: dict[str, Any] | None = None
@@ -130,7 +130,7 @@ class CellResult:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CellResult":
-        """From the plan of a cell and the values of its file."""
+        """Make the result from the plan of a cell and the values of its file."""
         planned = {name: values[name] for name in ("key", "group", "title", "method", "variant", "target", "seed")}
         return cls(
             **planned,
@@ -144,7 +144,7 @@ class CellResult:
 
 
 def scores(evaluation: Evaluation | None) -> dict[str, Any]:
-    """What a file says of an evaluation: its main metric, all of it, and what the metrics mean."""
+    """Return what a file holds of an evaluation: the main metric, all metrics, and what they mean."""
     if evaluation is None:
         return {}
     main = {"metric": evaluation.main_name, "value": evaluation.main.value}
@@ -152,7 +152,7 @@ def scores(evaluation: Evaluation | None) -> dict[str, Any]:
 
 
 def evaluated(values: Mapping[str, Any]) -> tuple[Evaluation | None, Metric]:
-    """The opposite of [`scores`]: the evaluation, if the file has it, and the main metric."""
+    """Read what [`scores`] made: the evaluation, if the file has it, and the main metric."""
     report = values.get("report", {})
     types = metric_types(values.get("metrics"), [report])
     evaluation = Evaluation.from_dict(report, types) if report else None

@@ -1,12 +1,11 @@
-"""Markdown tables of results, rendered from the JSON files that recipes, study and benchmarks write.
+"""Renders the tables of a document from the JSON files that recipes, the study and benchmarks write.
 
     python benchmarks/render.py README.md
 
-renews every table of a document. A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and
-`<!-- /KIND -->`, where KIND is `results` for what recipes write, `bench` for `pumer-hf bench`, `paper` for
-`benchmarks/paper.py`, `onnx` for `pumer-hf export`, and `measures` for `pumer-hf measure`; what a document
-shows of the study, between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`.
-The paths are relative to the document.
+A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
+recipes, `bench` for `pumer-hf bench`, `paper` for `benchmarks/paper.py`, `onnx` for `pumer-hf export`, and `measures`
+for `pumer-hf measure`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
+`<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -30,14 +29,15 @@ BLOCK = re.compile(
 )
 ONE_RUN = "Each row is one run."
 SEVERAL_SEEDS = (
-    "Where n is given, that many students were trained from one teacher, a seed each: mean, and [lowest, highest] of "
-    "the change in points and of the speed. The other rows are one run each."
+    "Where n is given, that many students were trained from one teacher, each with its own seed. The row has their "
+    "mean, and [lowest, highest] of the change in points and of the speed. The other rows are one run each."
 )
 
 
 def recipes_table(reports: Mapping[str, Report]) -> str:
-    """One row per `results.json` of a recipe, by its name: what the student costs in accuracy and wins in speed; and a
-    line about how many students a row is of.
+    """Return a table with a row per `results.json` of a recipe, by its name, and a note about the number of students.
+
+    A row says how much accuracy the student loses, and how much faster it is.
     """
     rows = [["", "teacher", "PuMer student", "baseline without image", "measured speed", "machine", "GFLOPs"]]
     for name, report in reports.items():
@@ -59,7 +59,7 @@ def recipes_table(reports: Mapping[str, Report]) -> str:
 
 
 def row_name(name: str, report: Report) -> str:
-    """The name of a row, with the metric and its direction where that is not an accuracy."""
+    """Return the name of a row. If its metric is not the accuracy, the name says the metric and its direction."""
     teacher = report.evaluations["teacher"]
     if teacher.main_name == "accuracy":
         return name
@@ -68,7 +68,7 @@ def row_name(name: str, report: Report) -> str:
 
 
 def student_change(report: Report) -> str:
-    """The change of the student against its teacher, over its seeds if there are several."""
+    """Return the change of the student against its teacher, over the seeds if there are several."""
     teacher, student = report.evaluations["teacher"].main, report.evaluations["student"].main
     if report.seeds:
         return change([run.student.main for run in report.seeds], teacher)
@@ -76,7 +76,7 @@ def student_change(report: Report) -> str:
 
 
 def student_speed(report: Report) -> str:
-    """The measured speed of the student, over its seeds if there are several."""
+    """Return the measured speed of the student, over the seeds if there are several."""
     if report.seeds:
         speeds = [run.speed for run in report.seeds]
         return f"{mean(speeds):.2f}x [{min(speeds):.2f}x, {max(speeds):.2f}x]"
@@ -90,33 +90,33 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "onnx": (ExportReport, onnx_table),
     "measures": (ExplanationReport, measures_table),
 }
-"""What the files of a block of each kind hold, and what stands in the block, from these by name."""
+"""The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 
 
 def render(document: Path) -> str:
-    """The text of a document with its tables made anew."""
+    """Return the text of a document with its tables rendered again."""
 
     def block(match: re.Match[str]) -> str:
         kind, names = match["kind"], match["names"].split()
         if kind == "study":
-            own = study_section(document, *names)
+            content = study_section(document, *names)
         elif kind in BLOCKS:
             files = [document.parent / name for name in names]
             reader, table = BLOCKS[kind]
-            own = table({file.stem: reader.load(file) for file in files})
+            content = table({file.stem: reader.load(file) for file in files})
         else:
             return match[0]
-        return match["start"] + own + match["end"]
+        return match["start"] + content + match["end"]
 
     return BLOCK.sub(block, document.read_text(encoding="utf-8"))
 
 
 def render_command(description: str, arguments: Sequence[str] | None = None) -> None:
-    """The main function of `benchmarks/render.py`.
+    """Run the script `benchmarks/render.py`.
 
     Args:
-        description: for `--help`.
-        arguments: the command line; default `sys.argv[1:]`.
+        description: the text of `--help`.
+        arguments: the command line; default: `sys.argv[1:]`.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("documents", type=Path, nargs="+", metavar="DOCUMENT.md")

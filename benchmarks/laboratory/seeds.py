@@ -1,4 +1,4 @@
-"""Several students of a recipe from one teacher, a seed each, put together in one report."""
+"""Trains several students of a recipe from one teacher, each with its own seed, and makes one report of them."""
 
 import argparse
 import signal
@@ -15,20 +15,20 @@ from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results_file
 
 TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
-"""Flags of recipes that the command gives to each run itself."""
-UNTOLD = {"--output_dir", "--resume", "--report_to"}
-"""Flags of runs that say nothing about their results, so that the report leaves them out."""
+"""The flags of recipes that the command itself gives to each run."""
+UNREPORTED = {"--output_dir", "--resume", "--report_to"}
+"""The flags of runs that do not change their results. The report leaves them out."""
 PER_SEED = {"seed", "output_dir"}
-"""Training arguments that differ from seed to seed."""
+"""The training arguments that differ from seed to seed."""
 
 
 def seeds_command(description: str, root: Path, arguments: Sequence[str] | None = None) -> None:
-    """The main function of the script.
+    """Run the script `benchmarks/seeds.py`.
 
     Args:
-        description: for `--help`.
-        root: of the repository.
-        arguments: the command line; default `sys.argv[1:]`.
+        description: the text of `--help`.
+        root: the folder of the repository.
+        arguments: the command line; default: `sys.argv[1:]`.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -47,11 +47,11 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
         print("\nStopped by Ctrl-C. To go on, give the same command.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
     print(*(f"seed {run.seed}: {run.student.main}, {run.speed:.2f}x" for run in report.seeds), sep="\n")
-    print(f"Written to {args.output}; the tables of README.md: python benchmarks/render.py README.md")
+    print(f"Written to {args.output}. To render the tables of README.md: python benchmarks/render.py README.md")
 
 
 def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Report:
-    """Run the seeds that are not done, and write the report of all; returns it."""
+    """Run the seeds that are not done. Write the report about all of them, and return it."""
     script = root / "recipes" / f"train_{recipe_task(args.recipe).name}.py"
     folders = {seed: args.work / f"seed{seed}" for seed in args.seeds}
     if len(folders) < 2:
@@ -68,22 +68,23 @@ def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Rep
             print(f"{folder / 'results.json'} is there already: this seed is not done again.")
             continue
         teacher = [] if folder == first else ["--teacher", str(first / "teacher")]
-        run_recipe_script([str(script), str(args.recipe), *own_flags(folder, seed), *teacher, *flags])
+        run_recipe_script([str(script), str(args.recipe), *seed_flags(folder, seed), *teacher, *flags])
         check_made_alike(first, folder)
     report = collect({seed: Report.load(folder / "results.json") for seed, folder in folders.items()})
     report.save(args.output)
     return report
 
 
-def own_flags(folder: Path, seed: int) -> list[str]:
-    """What makes a run one of several: an interrupted one is continued."""
+def seed_flags(folder: Path, seed: int) -> list[str]:
+    """Return the flags of the run with a seed. A run that was interrupted is continued."""
     resume = ["--resume", "true"] if folder.exists() else []
     return ["--output_dir", str(folder), "--seed", str(seed), *resume]
 
 
 def check_made_alike(first: Path, other: Path) -> None:
-    """Raise `ValueError` if the students in two folders of seeds differ by more than the seed and the teacher's place,
-    as when the recipe or a flag has changed since the first was trained.
+    """Raise `ValueError` if the students of two seeds differ by more than the seed and the folder of the teacher.
+
+    They differ if the recipe or a flag has changed since the first one was trained.
     """
     changed = differences(student_facts(first), student_facts(other))
     if changed:
@@ -94,7 +95,7 @@ def check_made_alike(first: Path, other: Path) -> None:
 
 
 def student_facts(folder: Path) -> dict[str, Any]:
-    """The blocks of the recipe that the student of a seed was made from, without the seed."""
+    """Return the blocks of the recipe that the student of a seed was trained with, without the seed."""
     blocks = {name: recorded(folder / "student", name) for name in ("reduction", "data", "training")}
     if blocks["data"] is None:
         raise ValueError(f"{folder / STAGES_NAME} does not say what the student was made from: remove {folder}")
@@ -103,7 +104,7 @@ def student_facts(folder: Path) -> dict[str, Any]:
 
 
 def run_recipe_script(words: Sequence[str]) -> None:
-    """Launch a recipe script as README says; raises `ValueError` if it fails."""
+    """Launch a recipe script as README says, and raise `ValueError` if it fails."""
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet", *words]
     print("accelerate launch", *words, flush=True)
     status = subprocess.run(command, check=False).returncode
@@ -112,15 +113,15 @@ def run_recipe_script(words: Sequence[str]) -> None:
 
 
 def collect(runs: Mapping[int, Report]) -> Report:
-    """One report of runs from the same teacher.
+    """Make one report of several runs with the same teacher.
 
     Args:
         runs: what each run measured, by seed; at least one.
 
     Returns:
-        The report of the first run, but for three things. The student's evaluation has the means over the seeds. The
+        The report of the first run with three changes. The student's evaluation has the means over the seeds. The
         throughput is that of the run with the median speed. `seeds` has every run. Commands name folders of this
-        machine by the last part of their paths, and leave out what says nothing about the results.
+        machine by the last part of their paths, and have no flags that do not change the results.
 
     Raises:
         ValueError: the runs differ by more than the seed: in the teacher's results, the tokens per layer or the
@@ -137,34 +138,34 @@ def collect(runs: Mapping[int, Report]) -> Report:
         first,
         evaluations={**first.evaluations, "student": Evaluation.mean([run.student for run in seeds])},
         cost=replace(first.cost, throughput=median.throughput),
-        environment=replace(first.environment, command=told_command(first.environment.command)),
+        environment=replace(first.environment, command=reported_command(first.environment.command)),
         seeds=tuple(seeds),
     )
 
 
 def seed_run(seed: int, run: Report) -> SeedRun:
-    """One run as a part of the report of all."""
+    """Return one run as a part of the report about all of them."""
     if run.cost.throughput is None:
         raise ValueError(f"seed {seed}: its results have no throughput")
-    command = told_command(run.environment.command)
+    command = reported_command(run.environment.command)
     return SeedRun(seed, run.evaluations["student"], run.cost.throughput, command)
 
 
-def told_command(command: Command | None) -> Command | None:
-    """The command of a run without the flags that say nothing about its results."""
+def reported_command(command: Command | None) -> Command | None:
+    """Return the command of a run without the flags that do not change its results."""
     if command is None:
         return None
-    told: list[str] = []
-    is_told = True
+    shown: list[str] = []
+    is_shown = True
     for word in public_words(command.arguments):
         if word.startswith("--"):
-            is_told = word.partition("=")[0] not in UNTOLD
-        if is_told:
-            told.append(word)
-    return replace(command, arguments=tuple(told))
+            is_shown = word.partition("=")[0] not in UNREPORTED
+        if is_shown:
+            shown.append(word)
+    return replace(command, arguments=tuple(shown))
 
 
 def shared_facts(run: Report) -> dict[str, Any]:
-    """What runs that differ by the seed have in common."""
+    """Return the facts that are the same for all runs that differ only by the seed."""
     facts = {"the teacher's results": run.evaluations["teacher"], "the tokens per layer": run.cost.tokens_per_layer}
     return {**facts, "the machine": run.environment.machine_name}

@@ -1,4 +1,4 @@
-"""Matched speeds: how far to scale a schedule so that a student runs so many times as fast as its teacher."""
+"""Finds how far to scale a schedule, so that a student runs a given number of times as fast as its teacher."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,14 @@ from pumer_hf.reducers.base import Ratios
 from .methods import Variant
 
 TOLERANCE = 0.05
-"""A measured speed may be off its target by this part."""
+"""The part of its target by which a measured speed may be off."""
 CAP = 0.95
-"""No ratio is above it."""
+"""The highest ratio."""
 MERGE_CAP = 0.4
-"""No ratio of merging is scaled above it. A matching pairs half of the tokens at most, so this is four fifths of those
-that can merge; closer to all, tokens merge because they must, not because they are alike."""
+"""The highest ratio of merging that scaling gives. A matching pairs at most half of the tokens, so this is four fifths
+of those that can merge. Closer to all of them, tokens merge because they must, not because they are similar."""
 SCALES = 400
-"""How many scales to try; far fewer differ, since tokens are whole."""
+"""How many scales to try. Far fewer give different schedules, since the number of tokens is whole."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,20 @@ class Option:
 
 
 def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
-    """The fields of a schedule that hold ratios."""
+    """Return the names of the fields of a schedule that hold ratios."""
     return [name for name in METHODS[schedule["method"]].config_class.ratios if name in schedule]
 
 
 def with_factors(
     schedule: Mapping[str, Any], factors: float | Mapping[str, float], merge_cap: float = CAP
 ) -> dict[str, Any]:
-    """A schedule with ratios times a factor of at least 0, to four decimals ([`ReductionConfig.scaled`]).
+    """Multiply the ratios of a schedule, and round them to four decimals ([`ReductionConfig.scaled`]).
 
     Args:
         schedule: the dict of a method.
-        factors: for every ratio, or by name for some. No ratio becomes more than `CAP`.
-        merge_cap: no ratio of merging becomes more than this.
+        factors: one factor of at least 0 for every ratio, or factors by name for some ratios. No ratio becomes more
+            than `CAP`.
+        merge_cap: the highest ratio of merging.
     """
     part = parse_method(schedule)
     caps = {name: merge_cap if "merge" in name else CAP for name in part.ratios}
@@ -57,17 +58,17 @@ def with_factors(
 
 
 def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """A schedule with every ratio times `factor`, capped at `CAP`, those of merging at `MERGE_CAP`."""
+    """Multiply every ratio of a schedule by `factor`, up to `CAP`, or up to `MERGE_CAP` for ratios of merging."""
     return with_factors(schedule, factor, MERGE_CAP)
 
 
 def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
-    """A found schedule as an ablation changes it."""
+    """Change a found schedule as an ablation says."""
     return {**with_factors(schedule, variant.factors), **variant.fields}
 
 
 def scales(schedule: Mapping[str, Any]) -> list[float]:
-    """Factors from almost nothing to the one at which every ratio is at its cap, in equal steps of their logarithm.
+    """Return factors in equal steps of their logarithm: from almost 0 to the one that brings every ratio to its cap.
 
     Raises:
         ValueError: there is no ratio above 0 to scale.
@@ -82,11 +83,11 @@ def scales(schedule: Mapping[str, Any]) -> list[float]:
 def distinct_schedules(
     model: PuMerPreTrainedModel, schedule: Mapping[str, Any], num_text: int, num_image: int
 ) -> list[dict[str, Any]]:
-    """The scaled schedules that leave other numbers of tokens, those that leave fewer later.
+    """Return the scaled schedules that leave different numbers of tokens, from the most to the fewest tokens.
 
     Args:
-        model: a student of the method; its reduction is changed.
-        schedule: to scale.
+        model: a student of the method. Its reduction is changed.
+        schedule: the schedule to scale.
         num_text: text tokens that come into the first layer.
         num_image: image tokens that come into the first layer.
     """
@@ -101,10 +102,10 @@ def distinct_schedules(
 
 
 def spread(number: int, count: int) -> list[int]:
-    """At most `count` of the indices 0 to `number - 1`, evenly spread, the last one among them.
+    """Choose at most `count` of the indices 0 to `number - 1`, evenly spread. The last index is always chosen.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there is no index to choose.
     """
     if number < 1:
         raise ValueError("no schedule saves anything: there is nothing to measure")
@@ -112,11 +113,14 @@ def spread(number: int, count: int) -> list[int]:
 
 
 def speed_curve(gains: Sequence[float], points: Sequence[int], speeds: Sequence[float]) -> list[float]:
-    """The speed of every option, from the measured one of a few: it grows with what the FLOPs save, and measurements
-    that say otherwise are averaged (isotonic regression). Between them it is linear.
+    """Compute the speed of every option from the measured speeds of a few.
+
+    The speed grows with the saved FLOPs. Measurements that contradict this are averaged (isotonic regression). Between
+    two measured options, the speed is linear.
 
     Args:
-        gains: FLOPs of the teacher, as multiples of each option's, all above 1; the teacher itself has 1, and speed 1.
+        gains: the FLOPs of the teacher as multiples of each option's, all above 1. The teacher has the gain 1 and the
+            speed 1.
         points: indices of the options that were measured.
         speeds: their speeds.
 
@@ -134,12 +138,12 @@ def speed_curve(gains: Sequence[float], points: Sequence[int], speeds: Sequence[
 
 
 def closest(curve: Sequence[float], target: float) -> int:
-    """The option whose speed is closest to a target; the first of equal ones."""
+    """Return the index of the option whose speed is closest to a target. Of equal ones, it is the first."""
     return min(range(len(curve)), key=lambda index: abs(math.log(curve[index] / target)))
 
 
 def is_close(ratio: float, target: float) -> bool:
-    """Whether a measured speed is the target, within `TOLERANCE`."""
+    """Return whether a measured speed is within `TOLERANCE` of the target."""
     return abs(math.log(ratio / target)) <= math.log(1 + TOLERANCE)
 
 

@@ -1,4 +1,4 @@
-"""The study's files: one JSON per student, per schedule and per teacher, in a folder that a later run continues."""
+"""Reads and writes the files of the study: a JSON file per student, schedule, curve and teacher in one folder."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,13 +16,13 @@ DONE, FAILED, OUT_OF_REACH, MISSING = "done", "failed", "out_of_reach", "missing
 
 
 def write(folder: Path, name: str, value: Mapping[str, Any] | Results) -> None:
-    """Write `name.json`, whole or not at all."""
+    """Write `name.json`, completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{name}.json", value.to_dict() if isinstance(value, Results) else value)
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
-    """The content of `name.json`; None if it is not there or is not whole, so that it is made anew."""
+    """Return the content of `name.json`. Return None if it is missing or incomplete: then it is made again."""
     try:
         value = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
@@ -31,24 +31,24 @@ def read(folder: Path, name: str) -> dict[str, Any] | None:
 
 
 def load(folder: Path, name: str, kind: type[Known]) -> Known | None:
-    """The typed content of `name.json`; None as of [`read`]."""
+    """Return the content of `name.json` as an object of a type; None if [`read`] returns None."""
     value = read(folder, name)
     return None if value is None else kind.from_dict(value)
 
 
 def state(folder: Path, cell: Cell) -> str:
-    """How far a cell is: `DONE`, `FAILED`, `OUT_OF_REACH` or `MISSING`."""
+    """Return the state of a cell: `DONE`, `FAILED`, `OUT_OF_REACH` or `MISSING`."""
     result = read(folder, cell.key)
     return MISSING if result is None else result.get("status", MISSING)
 
 
 def write_plan(folder: Path, cells: Iterable[Cell]) -> None:
-    """Write what there is to do, from which the tables know what is missing."""
+    """Write the list of all cells. The tables read it to know which cells are missing."""
     write(folder, PLAN, {"cells": [cell.to_dict() for cell in cells]})
 
 
 def teacher_name(group: str) -> str:
-    """Name of the file about the teacher of a group."""
+    """Return the name of the file about the teacher of a group."""
     return f"{group}-teacher"
 
 

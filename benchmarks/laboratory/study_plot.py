@@ -1,4 +1,4 @@
-"""Plots of the study: accuracy against measured speed."""
+"""Draws the plots of the study: accuracy against measured speed."""
 
 from pathlib import Path
 from statistics import mean
@@ -21,7 +21,7 @@ def write_plots(folder: Path) -> list[Path]:
 
 
 def curves(results: StudyResults, group: str) -> dict[str, list[tuple[float, list[float]]]]:
-    """By method: measured speed and the metric of each seed in percent, the slowest first."""
+    """Return the points of each method, the slowest first. A point is a measured speed and the metric of each seed."""
     lines: dict[str, list[tuple[float, list[float]]]] = {}
     for (method, _), summary in summaries(results.of(group, MAIN)).items():
         if summary.values and method not in BASELINES:
@@ -30,7 +30,10 @@ def curves(results: StudyResults, group: str) -> dict[str, list[tuple[float, lis
 
 
 def plot_group(results: StudyResults, group: str, path: Path) -> Path:
-    """One line per method through the means over seeds, bars from the lowest to the highest; the teacher at 1x."""
+    """Draw one line per method through the means over the seeds, with bars from the lowest to the highest value.
+
+    The teacher is a point at speed 1.
+    """
     teacher = results.teachers[group]
     figure = load_figure()(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -59,7 +62,7 @@ def plot_group(results: StudyResults, group: str, path: Path) -> Path:
 
 
 def load_figure() -> Any:
-    """Matplotlib's `Figure`, which needs no display.
+    """Return matplotlib's `Figure`, which needs no display.
 
     Raises:
         ImportError: matplotlib is not installed.

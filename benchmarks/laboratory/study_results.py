@@ -1,4 +1,4 @@
-"""The results of the study, read from its folder and summed up over seeds."""
+"""Reads the results of the study from its folder, and sums them up over the seeds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,24 +15,24 @@ from .speeds import TOLERANCE
 Row = tuple[str, float | None]
 """A method and a target speed."""
 UPPER_BOUNDS = ("grounded",)
-"""Methods that are told where to look. They bound what pruning can reach, and do not compete."""
+"""Methods that know from outside where to look. They show what pruning can reach at best, and do not compete."""
 BASELINES = ("none",)
 """Methods that reduce nothing."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The cells of a row at a target speed, which differ by the seed only."""
+    """The cells of a method at a target speed. They differ only by the seed."""
 
     cells: tuple[CellResult, ...]
 
     def with_status(self, status: str | None) -> list[CellResult]:
-        """The cells of a status, `"done"`, `"failed"`, `"out_of_reach"`, or None for those not run."""
+        """Return the cells with a status: `"done"`, `"failed"`, `"out_of_reach"`, or None for those not run."""
         return [cell for cell in self.cells if cell.status == status]
 
     @property
     def metrics(self) -> list[Metric]:
-        """The main metric of each seed that is done."""
+        """The main metric of each cell that is done."""
         return [cell.value for cell in self.with_status(store.DONE) if cell.value is not None]
 
     @property
@@ -42,31 +42,31 @@ class Summary:
 
     @property
     def speed(self) -> float:
-        """Throughput relative to the teacher; all seeds share the schedule and its measured speed."""
+        """The throughput relative to the teacher. All seeds share the schedule and its measured speed."""
         return mean(cell.speed for cell in self.cells if cell.speed is not None)
 
     @property
     def is_on_target(self) -> bool:
-        """Whether it is done, and fast enough."""
+        """Whether a cell is done, and fast enough."""
         target = self.cells[0].target
         return bool(self.values) and (target is None or self.speed >= (1 - TOLERANCE) * target)
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """What is planned and what there is."""
+    """The cells of the plan with their results, and the teachers."""
 
     cells: tuple[CellResult, ...]
     teachers: dict[str, TeacherResult]
-    """By group, `<data>-<backbone>`."""
+    """The results of the teachers by group, `<data>-<backbone>`."""
 
     @property
     def groups(self) -> list[str]:
-        """Those with a teacher, in order of the plan."""
+        """The groups with a teacher, in the order of the plan."""
         return [group for group in dict.fromkeys(cell.group for cell in self.cells) if group in self.teachers]
 
     def of(self, group: str, variant: str | None = None) -> list[CellResult]:
-        """The cells of a group; of a variant, if it is given."""
+        """Return the cells of a group, or those of one variant if it is given."""
         return [cell for cell in self.cells if cell.group == group and variant in (None, cell.variant)]
 
 
@@ -87,15 +87,15 @@ def read_study(folder: Path) -> StudyResults:
 
 
 def summaries(cells: Iterable[CellResult]) -> dict[Row, Summary]:
-    """Cells put together by method and target, in order of the cells."""
+    """Put cells together by method and target, in the order of the cells."""
     found: dict[Row, list[CellResult]] = {}
     for cell in cells:
         found.setdefault((cell.method, cell.target), []).append(cell)
-    return {row: Summary(tuple(own)) for row, own in found.items()}
+    return {row: Summary(tuple(cells_of_row)) for row, cells_of_row in found.items()}
 
 
 def winners(by_row: Mapping[Row, Summary]) -> set[Row]:
-    """Of summaries by method and target: the best mean of each target, among those that reach it and compete."""
+    """Return the row with the best mean at each target, among the methods that reach the target and compete."""
     best: dict[float, tuple[Metric, Row]] = {}
     for (method, target), summary in by_row.items():
         if target is None or method in (*UPPER_BOUNDS, *BASELINES) or not summary.is_on_target:

@@ -1,4 +1,4 @@
-"""Markdown tables of the study, from its results alone."""
+"""Makes the Markdown tables of the study from its results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +14,22 @@ from .speeds import TOLERANCE
 from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, Summary, read_study, summaries, winners
 
 METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
-"""What the tables call the main metrics of the study."""
+"""The names of the main metrics in the tables."""
 NOTES = (
-    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds; behind it the "
-    "measured speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target "
-    f"by more than {100 * TOLERANCE:.0f} %."
+    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds, then the measured "
+    "speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target by more "
+    f"than {100 * TOLERANCE:.0f} %."
 )
-UPPER_BOUND_NOTE = "(oracle): told where to look, so no competitor but a bound."
+UPPER_BOUND_NOTE = "(oracle): this method is told where to look, so it is a bound and does not compete."
 
 
 def metric_title(teacher: TeacherResult) -> str:
-    """What the tables call the main metric of a group."""
+    """Return the name of a group's main metric in the tables."""
     return METRICS.get(teacher.metric, teacher.value.type.title(teacher.metric))
 
 
 def main_section(results: StudyResults, group: str) -> str:
-    """The teacher, and methods against target speeds."""
+    """Return a line about the teacher, and the table of methods and target speeds."""
     teacher = results.teachers[group]
     metric = metric_title(teacher)
     lines = [f"Teacher: {teacher.value} {metric}, {teacher.gflops:.4f} GFLOPs."]
@@ -45,7 +45,7 @@ def main_section(results: StudyResults, group: str) -> str:
 
 
 def speed_table(cells: Sequence[CellResult], teacher: TeacherResult) -> str:
-    """A row per method, a column per target speed."""
+    """Return a table with a row per method and a column per target speed."""
     by_row = summaries(cells)
     best = winners(by_row)
     targets = sorted({target for _, target in by_row if target is not None})
@@ -61,7 +61,7 @@ def speed_table(cells: Sequence[CellResult], teacher: TeacherResult) -> str:
 
 
 def cell_text(summary: Summary, teacher: TeacherResult, *, is_best: bool = False, with_speed: bool = True) -> str:
-    """A cell of a table: the change against the teacher and the speed; or why there is none."""
+    """Return a cell of a table: the change against the teacher and the speed, or why there is none."""
     marks = []
     if failed := summary.with_status(store.FAILED):
         marks.append(f"{len(failed)} failed: {failed[0].error.partition(':')[0]}")
@@ -81,8 +81,9 @@ def cell_text(summary: Summary, teacher: TeacherResult, *, is_best: bool = False
 
 
 def change(metrics: Sequence[Metric], base: Metric, is_best: bool = False) -> str:
-    """The change of several students against their teacher: mean, range and number; the mean in bold if it is the best
-    of its table.
+    """Return the change of several students against their teacher: mean, range and number.
+
+    The best mean of a column is in bold.
     """
     changes = [metric.value - base.value for metric in metrics]
     text = f"**{base.signed(mean(changes))}**" if is_best else base.signed(mean(changes))
@@ -92,30 +93,33 @@ def change(metrics: Sequence[Metric], base: Metric, is_best: bool = False) -> st
 
 
 def training_free_section(results: StudyResults, group: str) -> str:
-    """Methods on the teacher's own weights; empty if there are none."""
+    """Return the table of methods with the teacher's weights; an empty text if there are none."""
     cells = results.of(group, TRAINING_FREE)
     if not cells:
         return ""
-    title = "Without training, the teacher's weights with the same schedules:"
+    title = "Without training: the teacher's weights with the same schedules."
     return f"{title}\n\n{speed_table(cells, results.teachers[group])}\n"
 
 
 def ablation_section(results: StudyResults, group: str, method: str) -> str:
-    """The variants of a method beside itself, for the seed that all of them have; empty if there are none."""
+    """Return the table of a method and its variants, for the seed that all of them have.
+
+    The text is empty if there are no variants.
+    """
     variants = [cell for cell in results.of(group) if cell.method == method and is_ablation(cell)]
     if not variants:
         return ""
     seed, target, teacher = variants[0].seed, variants[0].target, results.teachers[group]
-    own = [cell for cell in results.of(group, MAIN) if (cell.method, cell.seed) == (method, seed)]
+    mains = [cell for cell in results.of(group, MAIN) if (cell.method, cell.seed) == (method, seed)]
     rows = [["", "schedule", "change", "GFLOPs"]]
-    for cell in [*(cell for cell in own if cell.target == target), *variants]:
+    for cell in [*(cell for cell in mains if cell.target == target), *variants]:
         gflops = "" if cell.gflops is None else f"{cell.gflops:.4f}"
         rows.append([cell.title, schedule_text(cell.reduction), cell_text(Summary((cell,)), teacher), gflops])
     return f"Ablations of {method} at {target:g}x, seed {seed}:\n\n{markdown_table(rows)}\n"
 
 
 def schedule_text(reduction: dict[str, Any] | None) -> str:
-    """A schedule in short: its layers and ratios."""
+    """Return a schedule in short: its layers and ratios."""
     if reduction is None:
         return ""
     parts = [f"layers {', '.join(map(str, reduction['layers']))}"]
@@ -129,9 +133,9 @@ def schedule_text(reduction: dict[str, Any] | None) -> str:
 
 
 def study_report(folder: Path) -> str:
-    """All tables of a study, as a Markdown document for its folder."""
+    """Return all tables of a study as a Markdown document for its folder."""
     results = read_study(folder)
-    parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files beside this one.\n"]
+    parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files in this folder.\n"]
     for group in results.groups:
         parts += [f"## {group}\n", main_section(results, group), plot_line(folder, folder, group)]
         methods = dict.fromkeys(cell.method for cell in results.of(group))
@@ -141,11 +145,11 @@ def study_report(folder: Path) -> str:
 
 
 def study_section(document: Path, folder: str, group: str) -> str:
-    """What a document shows of a study: the table and the plot of one group.
+    """Return what a document shows of a study: the table and the plot of one group.
 
     Args:
-        document: the file that shows it.
-        folder: of the results, relative to the document.
+        document: the file that shows them.
+        folder: the folder of the results, relative to the document.
         group: `<data>-<backbone>`.
     """
     path = document.parent / folder
@@ -159,7 +163,7 @@ def study_section(document: Path, folder: str, group: str) -> str:
 
 
 def plot_line(folder: Path, start: Path, group: str) -> str:
-    """The plot of a group as Markdown, with its path from `start`; empty if there is none."""
+    """Return the plot of a group as Markdown, with its path from `start`; an empty text if there is none."""
     path = folder / f"{group}.png"
     if not path.is_file():
         return ""
@@ -167,5 +171,5 @@ def plot_line(folder: Path, start: Path, group: str) -> str:
 
 
 def is_ablation(cell: CellResult) -> bool:
-    """Whether a cell is a variant of its method."""
+    """Return whether a cell is a variant of its method."""
     return cell.variant not in (MAIN, TRAINING_FREE)

@@ -1,4 +1,4 @@
-"""Runs the work list: group after group, first the schedules while nothing trains, then the students."""
+"""Runs the work list group by group: first it measures schedules, while nothing trains, then it trains students."""
 
 import multiprocessing
 import time
@@ -19,14 +19,15 @@ from .plan import Cell
 
 
 def run_study(study: Study, cells: Sequence[Cell], *, jobs: int = 1, minutes: float | None = None) -> int:
-    """Do what is left of some cells, each written as soon as it is there. A cell that fails is written as failed, and
-    the others go on.
+    """Run the cells that have no result yet, and write each result at once.
+
+    If a cell fails, that is written as its result, and the others go on.
 
     Args:
-        study: where.
-        cells: what to do, in order; those that have a result are skipped.
-        jobs: worker processes that train, each with a single thread; 1 trains in this process with its threads.
-        minutes: begin nothing new after this time.
+        study: the study.
+        cells: the cells to run, in order. Those that have a result are skipped.
+        jobs: how many worker processes train, each with one thread. With 1, this process trains with all its threads.
+        minutes: begin no cell after this time.
 
     Returns:
         How many cells are left.
@@ -46,11 +47,11 @@ def run_study(study: Study, cells: Sequence[Cell], *, jobs: int = 1, minutes: fl
 def _run_group(
     study: Study, data: str, backbone: str, cells: list[Cell], jobs: int, end: float | None
 ) -> Iterator[Cell]:
-    """Yields each cell of a group when it has a result."""
+    """Run the cells of a group, and yield each of them when it has a result."""
     try:
         shared = load_group(study, data, backbone)
-        _ = shared.train  # the teacher's logits, before workers look for them
-    except Exception as error:  # whatever it is, the other groups go on
+        _ = shared.train  # computes the teacher's logits, which workers then find
+    except Exception as error:  # after any error, the other groups go on
         for cell in cells:
             _write_failure(study, cell, error)
             yield cell
@@ -63,7 +64,7 @@ def _run_group(
         try:
             calibrate(shared, cell)
             ready.append(cell)
-        except Exception as error:  # whatever it is, the other cells go on
+        except Exception as error:  # after any error, the other cells go on
             _write_failure(study, cell, error)
             yield cell
     if jobs == 1:
@@ -77,18 +78,18 @@ def _run_group(
 
 
 def do_cell(study: Study, cell: Cell) -> None:
-    """Run a cell and write its result, or that it failed and why."""
+    """Run a cell and write its result. If it fails, write why."""
     try:
         shared: Shared = load_group(study, cell.data, cell.backbone)
         result = run_cell(shared, cell, calibrate(shared, cell))
-    except Exception as error:  # whatever it is, the other cells go on
+    except Exception as error:  # after any error, the other cells go on
         _write_failure(study, cell, error)
     else:
         store.write(study.output, cell.key, result)
 
 
 def _run_in_workers(study: Study, cells: Iterable[Cell], jobs: int, end: float | None) -> Iterator[Cell]:
-    """Hands out one cell at a time, so that none begins after the end."""
+    """Give the workers one cell at a time, so that no cell begins after the end."""
     waiting = iter(cells)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker) as pool:

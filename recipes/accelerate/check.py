@@ -1,13 +1,13 @@
-"""Check that several processes train like one: a few steps on digit scenes under each launch config, losses compared.
+"""Check that several processes train like one: compare the losses of a few steps under each launch config.
 
     python recipes/accelerate/check.py                                      # two GPUs, over NCCL; or two CPU processes
     python recipes/accelerate/check.py --num_processes 4 --configs zero3
     python recipes/accelerate/check.py --cpu --configs ddp zero2            # two CPU processes, over gloo
 
-Without a GPU, the processes run on the CPU. Where DeepSpeed is not installed, its configs are left out.
+Without a GPU, the processes run on the CPU. If DeepSpeed is not installed, its configs are left out.
 
-The global batch is the same everywhere, and so must the losses be, those of distillation included. What is saved must
-be the same plain folder everywhere too: the same files, and the same weights in shape and dtype.
+All configs have the same global batch, so they must have the same losses, also of distillation. They must also save
+the same plain folder: the same files, and weights of the same shapes and dtypes.
 """
 
 import argparse
@@ -44,7 +44,7 @@ RECIPE = {
     "prune_ratio": "0.2",
     "image_merge_ratio": "0.3",
     "text_merge_ratio": "0.2",
-    "alpha": "10",  # so that the distillation loss counts
+    "alpha": "10",  # makes the distillation loss count
     "max_steps": "6",
     "logging_steps": "1",
     "benchmark_seconds": "0.1",
@@ -53,7 +53,7 @@ RECIPE = {
 
 
 def losses(output_dir: Path, num_processes: int, launch: list[str], recipe: list[str]) -> list[float]:
-    """Task and distillation loss of each step of the student, after a launch."""
+    """Launch a run, and return the task and distillation loss of each step of the student."""
     flags = {
         **RECIPE,
         "output_dir": str(output_dir),
@@ -71,16 +71,16 @@ def losses(output_dir: Path, num_processes: int, launch: list[str], recipe: list
 
 
 def saved(output_dir: Path) -> dict[str, str]:
-    """What is in the student's folder: its files by name, and its weights with shape and dtype."""
+    """Return the content of the student's folder: the names of its files, and its weights with shape and dtype."""
     student = output_dir / "student"
     content = {path.name: "" for path in student.iterdir() if path.is_file()}
     with safe_open(student / "model.safetensors", framework="pt") as weights:
-        tensors = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, it is no dict
+        tensors = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118, not a dict
     return content | {name: f"{tensor.get_dtype()} {tensor.get_shape()}" for name, tensor in tensors.items()}
 
 
 def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The flags, with the configs to run and `cpu` as this machine needs them; what is left out is printed."""
+    """Parse the flags. Set the configs and `cpu` for this machine, and print what is left out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", choices=CONFIGS, help="default: all that run here (on CPUs, not fsdp)")
     parser.add_argument("--num_processes", type=int, default=2)
@@ -106,7 +106,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> None:
-    """One process, then each config; exit status 1 if any differs."""
+    """Train with one process, then under each config. The exit status is 1 if a config differs."""
     args = parsed()
     recipe = ["--use_cpu", "true"] if args.cpu else []
     wrong = []

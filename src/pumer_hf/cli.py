@@ -1,4 +1,4 @@
-"""The command `pumer-hf` in Python code: `main(["bench", "my-model"])`. It is in the package `pumer_hf_cli`."""
+"""The command `pumer-hf` for Python code: `main(["bench", "my-model"])`. Its code is in the package `pumer_hf_cli`."""
 
 import sys
 

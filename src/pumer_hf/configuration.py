@@ -13,17 +13,18 @@ SEMANTICS = ("paper", "release")
 
 
 class PuMerConfig(PreTrainedConfig):
-    """Base of the model configs: holds `reduction`, checks it, and saves it with the model.
+    """The base of the model configs. It holds `reduction`, checks it, and saves it with the model.
 
     Args:
         reduction: how tokens are reduced, in any form that [`parse_reduction`] takes. It is kept in plain JSON types:
             one dict, or a list of them where the model reduces at several sites. None gives the unreduced model.
-        semantics: `"paper"`, or `"release"` to compute token for token what the code released with PuMer does
-            ([`reducers.release`]). Only for checkpoints that were trained with that code.
-        pooled_only: compute in the last layer only what `pooler_output` needs, the [CLS] of the text (METER: and that
-            of the image), which attends to all tokens as before. The logits of a head stay the same. Not in the paper.
-            `last_hidden_state` then has no other tokens. A last layer that reduces tokens computes all.
-        task: the name of the task that the model was trained for. None: the one that its head is for.
+        semantics: `"paper"`, or `"release"` to compute, token for token, what the code released with PuMer computes
+            ([`reducers.release`]). The second is only for checkpoints that were trained with that code.
+        pooled_only: compute in the last layer only what `pooler_output` needs: the [CLS] of the text, and in METER the
+            [CLS] of the image too. It attends to all tokens as before, so the logits of a head stay the same.
+            `last_hidden_state` then has no other tokens. A last layer that reduces tokens still computes all. This
+            option is not in the paper.
+        task: the name of the task that the model was trained for. None: the task of its head.
     """
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
@@ -44,7 +45,7 @@ class PuMerConfig(PreTrainedConfig):
 
     @property
     def schedule(self) -> Schedule | None:
-        """What `reduction` says, parsed and checked. Only a change of `reduction` is parsed again."""
+        """`reduction`, parsed and checked. It is parsed again only after a change."""
         if self._parsed_from != self.reduction:
             self.schedule = self.checked(self.reduction)
         return self._schedule
@@ -67,16 +68,16 @@ class PuMerConfig(PreTrainedConfig):
 
     @property
     def max_text_length(self) -> int:
-        """Most tokens of a text."""
+        """The most tokens that a text may have."""
         return self.max_position_embeddings
 
     @property
     def max_patches(self) -> int | None:
-        """Most patches of an image that the model takes, an even sample of them; None: it takes all."""
+        """The most patches that the model takes of an image, as an even sample; None if it takes all."""
         return None
 
     def checked(self, reduction: AnyReduction) -> Schedule | None:
-        """`reduction`, parsed; raises `ValueError` if it is wrong or does not fit this model."""
+        """Parse `reduction`; raises `ValueError` if it is wrong or does not fit this model."""
         schedule = parse_reduction(reduction)
         if schedule is not None:
             self.check_schedule(schedule)
@@ -97,26 +98,26 @@ class PuMerConfig(PreTrainedConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        # `from_pretrained(..., reduction=...)` must be checked too: transformers would set it after `__post_init__`.
+        # `from_pretrained(..., reduction=...)` must be checked too. transformers would set it after `__post_init__`.
         overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Also writes the file with which the Auto classes load the model without `import pumer_hf`."""
-        # Always anew: a config that came from a repository with `auto_map` would else be saved without the file.
+        """Save the config, and the file with which the Auto classes load the model without `import pumer_hf`."""
+        # The file is written each time. Otherwise a config that was loaded with `auto_map` would be saved without it.
         self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
         remote_code.write_remote_code(save_directory, type(self).__name__)
         super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
-        # `reduction` says the same as the parsed schedule.
+        # `reduction` holds the same schedule, so the parsed one is not saved.
         values = super().to_dict()
         for name in ("_schedule", "_parsed_from"):
             values.pop(name, None)
         return values
 
     def to_diff_dict(self) -> dict[str, Any]:
-        # What is saved does not say from which folder a tower was loaded. Of the model, transformers leaves it out.
+        # The folder that a tower was loaded from is not saved. For the model itself, transformers leaves it out.
         values = super().to_diff_dict()
         for part in self.sub_configs:
             values.get(part, {}).pop("_name_or_path", None)
@@ -126,9 +127,9 @@ class PuMerConfig(PreTrainedConfig):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Does nothing: transformers would copy our source file, which is a part of a package, beside the model."""
+        """Do nothing. transformers would copy our source file next to the model, but it is a part of a package."""
 
 
 def _plain(schedule: Schedule | None) -> PlainSchedule | None:
-    """The plain form of a schedule, each time a new one, as `reduction` may be changed in place."""
+    """Return the plain form of a schedule. It is new each time, because `reduction` may be changed in place."""
     return None if schedule is None else schedule.to_dict()

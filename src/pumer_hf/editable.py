@@ -1,4 +1,4 @@
-"""Whether what pip has noted of an editable installation still fits the clone, which may have changed since."""
+"""The check that an editable installation still fits its clone, which may have changed since."""
 
 import json
 import re
@@ -14,12 +14,13 @@ from packaging.requirements import Requirement
 CLONE = Path(__file__).resolve().parents[2]
 """The clone, if this code runs in one."""
 MAX_NAMED = 5
-"""How many differences an error names of each kind."""
+"""How many differences of each kind an error names."""
 
 
 def check_editable(installed: Distribution) -> None:
-    """Raise `ImportError` if this code is an editable installation, and the clone declares something else than pip has
-    noted. A second working tree that runs by PYTHONPATH is not compared with the installation of the first.
+    """Raise `ImportError` if this code is an editable installation, and the clone says something else than pip noted.
+
+    A second working tree that runs by PYTHONPATH is not compared with the installation of the first.
     """
     origin = json.loads(installed.read_text("direct_url.json") or "{}")
     if not origin.get("dir_info", {}).get("editable"):
@@ -36,13 +37,13 @@ def check_editable(installed: Distribution) -> None:
 
 
 def named(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """List the first names, and say how many more there are."""
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return (", ".join(names[:MAX_NAMED]) or "nothing") + more
 
 
 def declared(clone: Path) -> Iterator[str]:
-    """What setup.cfg and the source folder say: version, packages, Python, requirements and commands."""
+    """Yield what setup.cfg and the source folder say: version, packages, Python, requirements and commands."""
     config = ConfigParser(delimiters="=", interpolation=None)
     config.read(clone / "setup.cfg", encoding="utf-8")
     code = (clone / "src" / "pumer_hf" / "__init__.py").read_text(encoding="utf-8")
@@ -59,7 +60,7 @@ def declared(clone: Path) -> Iterator[str]:
 
 
 def noted(installed: Distribution) -> Iterator[str]:
-    """The same, as pip has noted it."""
+    """Yield the same facts as [`declared`], as pip has noted them."""
     yield f"version {installed.version}"
     for name in lines(installed.read_text("top_level.txt") or ""):
         yield f"package {name}"
@@ -71,5 +72,5 @@ def noted(installed: Distribution) -> Iterator[str]:
 
 
 def lines(text: str) -> list[str]:
-    """The lines that are not empty."""
+    """Return the lines of a text that are not empty."""
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""How the inputs of a model are made: a record that is saved in its processor."""
+"""The record that says how the inputs of a model are made. It is saved in the processor."""
 
 import copy
 from collections.abc import Mapping
@@ -20,22 +20,22 @@ logger = logging.get_logger(__name__)
 ENTRY = "encoding"
 """The name of the record among the values of the image processor, in `processor_config.json`."""
 TEXT_LENGTH, QUESTION_LENGTH = 40, 32
-"""Tokens per text in the paper: the first of most tasks; the second of VQA, and of the FLOPs in Table 7. As many as
-RoBERTa takes, 512, would be mostly padding."""
+"""Tokens per text in the paper: the first for most tasks, the second for VQA and for the FLOPs in Table 7. RoBERTa
+takes 512, but most of them would be padding."""
 PADDINGS = ("max_length", "longest")
 STAGES_NAME = "stages.json"
-"""The file in the output folder of a recipe that says what its models, one folder beside it each, were made from."""
+"""The file in the output folder of a recipe that says how its models were made. Each model has a folder next to it."""
 
 UNREADABLE = (OSError, HFValidationError)
-"""What transformers raises if there is no such file, or no such folder and so no such id on the Hub."""
+"""The errors of transformers if there is no such file, or no such folder or id on the Hub."""
 
 
 @dataclass(frozen=True)
 class EncodingRecord:
-    """How texts and images become the inputs of a model, as when it was trained.
+    """How texts and images become the inputs of a model, in the same way as in its training.
 
-    It lies in `processor_config.json`, as `encoding` of the image processor. So what saves, copies or pushes the
-    processor does the same with the record.
+    The record is saved in `processor_config.json`, as `encoding` of the image processor. So it is saved, copied and
+    pushed together with the processor.
     """
 
     max_text_length: int = TEXT_LENGTH
@@ -43,9 +43,9 @@ class EncodingRecord:
     padding: str = "max_length"
     """`"max_length"`, or `"longest"` to pad only to the longest text of a batch."""
     keep_aspect_ratio: bool = False
-    """Whether images keep their shape; else they become squares."""
+    """Whether images keep their shape. If not, they become squares."""
     resample: str = "bicubic"
-    """The filter that makes squares, one of Pillow's names. It is not used where the image processor makes them."""
+    """The filter that makes squares, by its name in Pillow. The image processor may make them instead."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_text_length, int) or self.max_text_length < 1:
@@ -60,7 +60,11 @@ class EncodingRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], origin: str = "the processor") -> "EncodingRecord":
-        """The record in a JSON object; raises `ValueError`, naming `origin`, if it has an unknown or wrong field."""
+        """Read the record from a JSON object.
+
+        Raises:
+            ValueError: a field is unknown or wrong. The message names `origin` and the field.
+        """
         unknown = sorted(values.keys() - {field.name for field in fields(cls)})
         if unknown:
             raise ValueError(f"{origin}: encoding.{unknown[0]} is not known: it needs a newer version of pumer-hf")
@@ -70,24 +74,24 @@ class EncodingRecord:
             raise ValueError(f"{origin}: encoding.{error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields, as JSON types."""
+        """Return the fields as JSON types."""
         return asdict(self)
 
     def in_words(self) -> str:
-        """The record for a reader."""
+        """Describe the record in words."""
         texts = "texts are padded to" if self.padding == "max_length" else "texts are cut at"
         images = "keep their aspect ratio" if self.keep_aspect_ratio else "become squares"
         return f"{texts} {self.max_text_length} tokens, and images {images}"
 
 
 def record_in(processor: ProcessorMixin) -> EncodingRecord | None:
-    """The record of a processor; None if it has none."""
+    """Return the record of a processor; None if it has none."""
     values = vars(processor.image_processor).get(ENTRY)
     return None if values is None else EncodingRecord.from_dict(values)
 
 
 def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorMixin:
-    """A processor that has the record. It shares all else with the given one, which stays as it is."""
+    """Return a copy of a processor that has the record. The given processor does not change."""
     if record_in(processor) == record:
         return processor
     changed = copy.copy(processor)
@@ -97,13 +101,14 @@ def with_record(processor: ProcessorMixin, record: EncodingRecord) -> ProcessorM
 
 
 def completed(processor: ProcessorMixin, source: str, max_text_length: int) -> ProcessorMixin:
-    """A processor that has a record: its own, or else the [`checkpoint_record`] of the other arguments."""
+    """Return a processor that has a record: its own, or else the [`checkpoint_record`] of the other arguments."""
     return with_record(processor, record_in(processor) or checkpoint_record(source, max_text_length))
 
 
 def saved_record(source: str | Path) -> EncodingRecord | None:
-    """How a checkpoint's inputs were made in training, if that is written down: in its processor, or in the
-    [`STAGES_NAME`] of the run that trained it; None if not.
+    """Return the record that was saved with a checkpoint; None if there is none.
+
+    It is in the processor, or in the [`STAGES_NAME`] of the run that trained the checkpoint.
 
     Args:
         source: a folder, or an id on the Hub.
@@ -119,15 +124,15 @@ def saved_record(source: str | Path) -> EncodingRecord | None:
 
 
 def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGTH) -> EncodingRecord:
-    """How a checkpoint's inputs are made: its [`saved_record`], or else what its kind implies, with a notice.
+    """Return how a checkpoint's inputs are made: its [`saved_record`], or else what its kind implies, with a notice.
 
-    Stock ViLT keeps the aspect ratio of images, and takes texts of `TEXT_LENGTH`. The models of this project that were
-    saved without a record make squares, and take texts of the usual length. No text is longer than the model takes.
+    Stock ViLT keeps the aspect ratio of images, and takes texts of `TEXT_LENGTH`. A model of this project that was
+    saved without a record makes squares, and takes texts of the `usual` length. The limit of the model is kept.
 
     Args:
         source: a folder, or an id on the Hub; empty for a model that was never saved.
         max_text_length: tokens that the model takes.
-        usual: tokens per text of a model of this project that does not say.
+        usual: tokens per text of a model of this project that was saved without a record.
     """
     if not source:
         return EncodingRecord(min(usual, max_text_length))
@@ -135,8 +140,8 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
     if record is None:
         record = EncodingRecord(min(TEXT_LENGTH if is_stock else usual, max_text_length), keep_aspect_ratio=is_stock)
         logger.warning_once(
-            f"{source}: its processor does not say how inputs are made, as it was saved by another library or by an "
-            f"older version, so {record.in_words()}. To write this down, or something else: "
+            f"{source}: its processor does not say how inputs are made, because another library or an older version "
+            f"saved it. So {record.in_words()}. To save this choice, or another one: "
             f"Encoder.from_pretrained({source!r}, max_text_length={record.max_text_length}, "
             f"keep_aspect_ratio={record.keep_aspect_ratio}).save_pretrained(FOLDER)"
         )
@@ -144,7 +149,7 @@ def checkpoint_record(source: str, max_text_length: int, usual: int = TEXT_LENGT
 
 
 def _trained_with(folder: Path) -> dict[str, Any] | None:
-    """The fields of the record that older versions wrote only into the [`STAGES_NAME`] of a run."""
+    """Return the fields of the record that older versions wrote only into the [`STAGES_NAME`] of a run."""
     path = folder.parent / STAGES_NAME
     if not path.is_file():
         return None
@@ -153,7 +158,7 @@ def _trained_with(folder: Path) -> dict[str, Any] | None:
 
 
 def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
-    """The [`saved_record`] of a checkpoint, and whether it is a stock ViLT; False if its config cannot be read."""
+    """Return the [`saved_record`] of a checkpoint, and whether it is a stock ViLT (False without a config)."""
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)
     except UNREADABLE:  # the folder has been moved since the model was loaded
@@ -163,5 +168,5 @@ def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
 
 @cache
 def _hub_facts(source: str) -> tuple[EncodingRecord | None, bool]:
-    """The same of a checkpoint on the Hub, which is asked once."""
+    """As [`_folder_facts`], for a checkpoint on the Hub. The Hub is asked only once."""
     return _folder_facts(source)

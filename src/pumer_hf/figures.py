@@ -2,13 +2,13 @@
 
 
 def figure(value: float) -> str:
-    """A number with four significant digits, or all those before the point: `0.01681`, `92.33`, `12,346`."""
+    """Write a number with four significant digits, or with all before the point: `0.01681`, `92.33`, `12,346`."""
     short = f"{value:.4g}"
     return f"{value:,.0f}" if abs(float(short)) >= 1000 else short
 
 
 def duration(seconds: float) -> str:
-    """A time with its unit: `85.3 ms`, `1.04 s`, `2 min 5 s`, `1 h 3 min`."""
+    """Write a time with its unit: `85.3 ms`, `1.04 s`, `2 min 5 s`, `1 h 3 min`."""
     rounded = float(f"{seconds:.3g}")
     if rounded < 1:
         return f"{1000 * rounded:.3g} ms"

@@ -1,4 +1,4 @@
-"""Counts the FLOPs of a forward that really runs."""
+"""The counter of the FLOPs of a forward. The forward really runs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ _CPU_ATTENTION_FLOPS = {torch.ops.aten._scaled_dot_product_flash_attention_for_c
 
 
 class FlopCounter(FlopCounterMode):
-    """A counter of the FLOPs of all that runs in its context. As in papers, a multiply-add counts as one."""
+    """Counts the FLOPs of everything that runs in its context. As in papers, a multiply-add counts as one."""
 
     def __init__(self) -> None:
         super().__init__(display=False, custom_mapping=_CPU_ATTENTION_FLOPS)
@@ -32,8 +32,8 @@ def count_flops(model: nn.Module, inputs: dict[str, Tensor]) -> tuple[int, Any]:
     """Count the FLOPs of one forward in eval mode. As in papers, a multiply-add counts as one.
 
     Args:
-        model: on the device of the inputs; its training mode is kept.
-        inputs: keyword arguments of its forward.
+        model: a model on the device of the inputs. Its training mode does not change.
+        inputs: the keyword arguments of its forward.
 
     Returns:
         The FLOPs of matrix products, convolutions and attention; and the outputs of the model.

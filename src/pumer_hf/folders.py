@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all."""
+"""Functions that write files and folders whole or not at all."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 
 @contextmanager
 def whole_folder(destination: str | Path) -> Iterator[Path]:
-    """Give a folder to write into, and move what is in it to `destination` at the end.
+    """Give a folder to write into, and move its content to `destination` at the end.
 
-    After an error in what writes, `destination` is as it was before. Files that are there already stay, unless one of
-    the same name is written.
+    After an error, `destination` is as it was before. Files that it holds already stay, unless one of the same name is
+    written.
 
     Raises:
         ValueError: `destination` is a file.
@@ -29,7 +29,7 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
     name = f".{destination.name}.{os.getpid()}"
     unfinished = destination.with_name(name)
     if destination.is_dir() and destination.stat().st_dev != destination.parent.stat().st_dev:
-        unfinished = destination / name  # on the disk of the folder, which is one of its own
+        unfinished = destination / name  # `destination` is on another disk than its parent
     try:
         unfinished.mkdir(parents=True)
     except OSError as error:
@@ -41,7 +41,7 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
                 path.replace(destination / path.name)
         else:
             unfinished.rename(destination)
-    except SafetensorError as error:  # such as of a disk that is full
+    except SafetensorError as error:  # the disk may be full
         raise OSError(f"{destination}: the weights cannot be written there: {error}") from error
     finally:
         if unfinished.exists():
@@ -49,7 +49,7 @@ def whole_folder(destination: str | Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path, flag: str) -> None:
-    """Make a folder and try whether files can be written there; raises `ValueError` with the flag that names it."""
+    """Make a folder. Raise `ValueError`, with the flag that names the folder, if no file can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -59,7 +59,7 @@ def check_writable(folder: Path, flag: str) -> None:
 
 
 def check_file(path: str | Path, flag: str) -> None:
-    """Raise `ValueError` or `FileNotFoundError`, with the flag that names it, if a file cannot be written."""
+    """Raise `ValueError` or `FileNotFoundError`, with the flag that names a file, if that cannot be written."""
     folder = Path(path).parent
     if Path(path).is_dir():
         raise ValueError(f"{flag} {path}: it is a folder, give the name of a file")
@@ -69,7 +69,7 @@ def check_file(path: str | Path, flag: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file whole or not at all: a run that is killed meanwhile leaves the file that was there."""
+    """Write a JSON file whole or not at all. If the run is killed meanwhile, the old file stays."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value, indent=indent) + "\n", encoding="utf-8")
     os.replace(part, path)

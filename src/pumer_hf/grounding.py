@@ -1,5 +1,6 @@
-"""Where in an image a text is about: maps for the method `grounded` (`image_saliency`), from known boxes or from a
-segmentation model.
+"""Maps that say which part of an image a text is about. The method `grounded` takes them as `image_saliency`.
+
+They come from known boxes or from a segmentation model.
 """
 
 from collections.abc import Sequence
@@ -18,16 +19,18 @@ Box = Sequence[float]
 
 
 def saliency_from_boxes(boxes: Sequence[Box], side: int = SIDE) -> Tensor:
-    """A map that is highest in the boxes and falls with the distance from them, so that pruning by rank grows them
-    outwards, as TiP's grounded baseline does (Appendix A.4).
+    """Return a map that is highest in the boxes and falls with the distance from them.
+
+    So pruning by rank keeps the boxes first, and then what is nearest to them, as in TiP's grounded baseline
+    (Appendix A.4).
 
     Args:
-        boxes: what the text is about; none: the map is 0 everywhere.
+        boxes: what the text is about. Without boxes, the map is 0 everywhere.
         side: rows and columns of the map.
 
     Returns:
-        float (side, side) in [0, 1]: the part of each cell that is in a box, or less than that of any cell that
-        touches one, halved by every 1 / 8 of the image between.
+        float (side, side) in [0, 1]. A cell that touches a box has the part of it that is in the box. Any other cell
+        has half of the lowest of these values, halved again for every 1 / 8 of the image up to the nearest such cell.
 
     Raises:
         ValueError: a box is not four numbers in [0, 1], the first two below the others.
@@ -52,7 +55,7 @@ def saliency_from_boxes(boxes: Sequence[Box], side: int = SIDE) -> Tensor:
 
 
 class Grounder:
-    """Maps from CLIPSeg (https://arxiv.org/abs/2112.10003), which segments what a text names.
+    """Makes maps with CLIPSeg (https://arxiv.org/abs/2112.10003), which segments what a text names.
 
     `Grounder.from_pretrained("CIDAS/clipseg-rd64-refined")(images, texts)` gives `image_saliency`.
     """
@@ -63,14 +66,14 @@ class Grounder:
 
     @classmethod
     def from_pretrained(cls, name: str) -> "Grounder":
-        """From a Hub id or a folder."""
+        """Load a CLIPSeg model from a Hub id or a folder."""
         return cls(CLIPSegForImageSegmentation.from_pretrained(name), AutoProcessor.from_pretrained(name))
 
     @torch.no_grad()
     def __call__(self, images: Sequence[ImageSource], texts: Sequence[str]) -> Tensor:
-        """Maps float (B, rows, columns) in [0, 1], one for each image and its text.
+        """Return maps float (B, rows, columns) in [0, 1], one for each image and its text.
 
-        A map is of the whole image. For a model whose processor cuts out the middle, give the images cut like that.
+        A map covers the whole image. If the processor of a model cuts out the middle, give images that are cut alike.
         """
         if len(images) != len(texts):
             raise ValueError(f"{len(images)} images and {len(texts)} texts: give as many of both")

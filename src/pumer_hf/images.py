@@ -1,4 +1,4 @@
-"""Opening pictures. Every way in uses [`open_image`], so that a file gives the same pixels everywhere."""
+"""Functions that open pictures. All code uses [`open_image`], so a file gives the same pixels everywhere."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ class DataError(ValueError):
 
 ImageSource = PILImage.Image | np.ndarray | str | Path | Mapping[str, Any]
 """A PIL image; an array uint8 (height, width) or (height, width, 3 or 4); a path or a URL; or an undecoded image of
-`datasets`: `bytes`, or where they are None `path`, which may lie in an archive (`zip://a.png::train.zip`)."""
+`datasets`, a dict with `bytes` or else `path`. The path may be in an archive (`zip://a.png::train.zip`)."""
 URL_TIMEOUT = 30.0  # seconds
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -31,21 +31,21 @@ TURNS = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-"""What makes a picture upright, by its EXIF orientation."""
+"""The turn that makes a picture upright, by its EXIF orientation."""
 UNREADABLE = (OSError, SyntaxError, ValueError, BadZipFile, PILImage.DecompressionBombError)
-"""What Pillow and archives raise."""
+"""The errors that Pillow and archives raise."""
 
 
 def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
     """Read a picture as people see it: upright, in RGB with 8 bits per channel.
 
     The picture is turned as its EXIF orientation says, if that can be read. Transparent parts become white, as on a
-    web page and in the image processors of transformers, but not in grey of 16 bits. Of 16 bits the upper 8 are taken;
-    32-bit integers must be 16-bit values, and floats must be in [0, 1].
+    web page and in the image processors of transformers. In a grey picture of 16 bits they stay as they are. The
+    upper 8 of 16 bits are taken. Integers of 32 bits must hold 16-bit values, and floats must be in [0, 1].
 
     Args:
         source: what to open.
-        origin: who asked for the picture (file and row), for error messages.
+        origin: where the picture is named (file and row), for error messages.
 
     Raises:
         DataError: the picture cannot be read, or its values have an unknown range. The message names it and
@@ -66,8 +66,9 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
 
 
 def num_frames(source: ImageSource) -> int:
-    """How many pictures a file holds, as animations do; [`open_image`] takes the first. A photograph counts as one,
-    though phones save a small one with it.
+    """Return how many pictures a file holds: an animation holds several, and [`open_image`] takes the first.
+
+    A photograph counts as one, even if a phone saved a small preview with it.
     """
     if isinstance(source, (PILImage.Image, np.ndarray)):
         return 1
@@ -76,26 +77,26 @@ def num_frames(source: ImageSource) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """Why a picture cannot be read, in plain words where those of Pillow are not."""
+    """Return why a picture cannot be read, in plainer words than Pillow's."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is in no format that is read here, such as JPEG, PNG, WebP or GIF"
+        return "it is in no format that can be read, such as JPEG, PNG, WebP or GIF"
     if isinstance(error, PILImage.DecompressionBombError):
         return f"it has more than {2 * (PILImage.MAX_IMAGE_PIXELS or 0)} pixels"
     return str(error)
 
 
 def located(message: str, origin: str) -> str:
-    """A message after where it is about, if that is known."""
+    """Put `origin` before a message, if it is known."""
     return f"{origin}: {message}" if origin else message
 
 
 def _is_undecoded(source: Any) -> bool:
-    """Whether this is an undecoded image of `datasets` that has a path or bytes."""
+    """Return whether `source` is an undecoded image of `datasets` with a path or bytes."""
     return isinstance(source, Mapping) and any(source.get(name) is not None for name in ("bytes", "path"))
 
 
 def image_name(source: ImageSource) -> str:
-    """What to call a picture in a message: its file, or else what it is."""
+    """Return the name of a picture in a message: its file, or else its kind and size."""
     if isinstance(source, PILImage.Image):
         return f"of mode {source.mode} and {source.width} x {source.height} pixels"
     if isinstance(source, np.ndarray):
@@ -114,30 +115,30 @@ def _from_array(array: np.ndarray) -> PILImage.Image:
 
 
 def _file(source: str | Path | Mapping[str, Any]) -> Path | io.BytesIO:
-    """What Pillow opens: a local path, or the bytes of something else."""
+    """Return what Pillow can open: a local path, or the bytes of any other source."""
     if isinstance(source, Mapping):
         if source.get("bytes") is not None:
             return io.BytesIO(source["bytes"])
         source = source["path"]
     name = str(source)
     if name.startswith("data:"):
-        content = "".join(name.partition(";base64,")[2].split())  # it may come in lines
+        content = "".join(name.partition(";base64,")[2].split())  # it may have line breaks
         return io.BytesIO(base64.b64decode(content, validate=True))
     if "::" not in name and name.startswith(("http://", "https://")):
         return io.BytesIO(_download(name))
     if "://" in name:
-        from datasets.utils.file_utils import xopen  # a second of imports, which few pictures need
+        from datasets.utils.file_utils import xopen  # slow to import (1 s), and few pictures need it
 
         try:
             with xopen(name, "rb") as remote:
                 return io.BytesIO(remote.read())
-        except KeyError as error:  # of an archive that lacks the file, by older fsspec
+        except KeyError as error:  # older fsspec, if the archive lacks the file
             raise FileNotFoundError(str(error)) from error
     return Path(name)
 
 
 def _download(url: str) -> bytes:
-    import httpx  # as transformers does
+    import httpx  # transformers needs it too
 
     try:
         return httpx.get(url, timeout=URL_TIMEOUT, follow_redirects=True).raise_for_status().content
@@ -153,7 +154,7 @@ def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
     if turn is not None:
         transparency = image.info.get("transparency")
         image = image.transpose(turn)
-        # without the tag, so that whoever opens the result does not turn it again
+        # The tag is left out. Otherwise code that opens the result would turn it again.
         image.info = {} if transparency is None else {"transparency": transparency}
     if image.mode == "F" or image.mode.startswith("I"):
         image = _in_8_bits(image)
@@ -164,8 +165,9 @@ def _upright_rgb(image: PILImage.Image) -> PILImage.Image:
 
 
 def _orientation(image: PILImage.Image) -> Any:
-    """The EXIF orientation; None if there is none. Not by `ImageOps.exif_transpose`, which also writes the block anew,
-    and fails where another entry is broken.
+    """Return the EXIF orientation; None if there is none.
+
+    `ImageOps.exif_transpose` would also write the EXIF block again, which fails if another entry is broken.
     """
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
@@ -174,11 +176,11 @@ def _orientation(image: PILImage.Image) -> Any:
 
 
 def _in_8_bits(image: PILImage.Image) -> PILImage.Image:
-    """A grey image of mode `F`, `I` or `I;16` in mode `L`."""
+    """Convert a grey image of mode `F`, `I` or `I;16` to mode `L`."""
     values = np.asarray(image)
     lowest, highest = values.min(), values.max()
     if image.mode == "F":
-        if not (lowest >= 0 and highest <= 1):  # also if one is not a number
+        if not (lowest >= 0 and highest <= 1):  # NaN is refused too
             raise ValueError(f"its values are in [{lowest:g}, {highest:g}]: scale them to [0, 1] or to 8 bits")
         return PILImage.fromarray((values * 255).round().astype(np.uint8))
     if not ((lowest >= 0 and 255 < highest <= 65535) or lowest == highest == 0):

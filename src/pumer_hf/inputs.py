@@ -1,4 +1,4 @@
-"""From images and texts to model inputs: the same in training, in the pipeline, in pictures and on the page."""
+"""The way from images and texts to model inputs. Training, the pipeline, the pictures and the page share it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from .models.encoders.heads import ImagesClassifierHead, num_images
 from .models.loading import load_config, load_processor
 
 MIN_TEXT_LENGTH = 3
-"""Tokens of the shortest text: its beginning, a word and its end."""
+"""Tokens of the shortest text: the start token, one word and the end token."""
 Images = ImageSource | Sequence[ImageSource]
 """The image of an example, or a list of several."""
 Texts = str | Sequence[str]
@@ -27,15 +27,14 @@ Texts = str | Sequence[str]
 
 
 class Encoder:
-    """Makes the inputs of a model from images and texts, as in the training of the model.
+    """Makes the inputs of a model from images and texts, in the same way as in the training of the model.
 
-    A record says how ([`EncodingRecord`]). `encoder.processor` has this record, so what saves the processor saves the
-    record too.
+    A record says how ([`EncodingRecord`]). It is a part of `encoder.processor`, and is saved with it.
 
     Args:
-        processor: of the checkpoint.
-        record: how inputs are made; default: as the processor says, else the defaults of [`EncodingRecord`].
-        text_limit: tokens that the model takes; None if that is not known.
+        processor: the processor of the checkpoint.
+        record: how inputs are made; default: the record of the processor, else the defaults of [`EncodingRecord`].
+        text_limit: how many tokens the model takes; None if that is not known.
 
     Raises:
         ValueError: the processor or the model cannot do what the record says.
@@ -52,24 +51,24 @@ class Encoder:
 
     @classmethod
     def of(cls, model: PuMerPreTrainedModel, processor: ProcessorMixin, **overrides: Any) -> "Encoder":
-        """The encoder of a loaded model.
+        """Make the encoder of a loaded model.
 
         Args:
-            model: of any family.
-            processor: of the checkpoint. If it has no record, the folder or the kind of the model says how inputs are
-                made ([`checkpoint_record`]).
-            **overrides: as of [`replace`].
+            model: a model of any family.
+            processor: the processor of the checkpoint. If it has no record, the folder or the kind of the model says
+                how inputs are made ([`checkpoint_record`]).
+            **overrides: fields of the record, as in [`replace`].
         """
         limit = model.config.max_text_length
         return cls(completed(processor, model.name_or_path, limit), None, limit).replace(**overrides)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **overrides: Any) -> "Encoder":
-        """The encoder of a saved model.
+        """Make the encoder of a saved model.
 
         Args:
             source: a folder, or an id on the Hub.
-            **overrides: as of [`replace`].
+            **overrides: fields of the record, as in [`replace`].
 
         Raises:
             ValueError: there is no such checkpoint, or it has no processor, or it cannot do what an override says.
@@ -78,7 +77,7 @@ class Encoder:
         return cls(load_processor(str(source), limit), None, limit).replace(**overrides)
 
     def replace(self, **fields: Any) -> "Encoder":
-        """The same encoder with other fields of its record; None leaves a field as it is.
+        """Return the same encoder with other fields of its record. None leaves a field as it is.
 
         Raises:
             ValueError: the processor or the model cannot do that.
@@ -87,7 +86,7 @@ class Encoder:
         return Encoder(self.processor, replace_fields(self.record, **given), self.text_limit)
 
     def at_size(self, image_size: int | None) -> "Encoder":
-        """The same encoder with images of `image_size` pixels a side; None: this one."""
+        """Return the same encoder with images of `image_size` pixels a side. For None, return this encoder."""
         if image_size is None:
             return self
         return Encoder(resized_processor(self.processor, image_size), self.record, self.text_limit)
@@ -106,22 +105,22 @@ class Encoder:
         """Encode a batch.
 
         Args:
-            images: of each example the image, which is anything that [`open_image`] takes, or a list of images.
-            texts: of each example the text, or a list of texts.
+            images: the image of each example, as [`open_image`] takes it, or a list of images.
+            texts: the text of each example, or a list of texts.
             origins: where each example is from, for error messages.
-            augment: changes each image, for training.
+            augment: a function that changes each image, for training.
 
         Returns:
-            `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length), `pixel_values` float
-            (B, 3, h, w), `pixel_mask` long (B, h, w) only where some pixel is padding. Several texts or images per
-            example make one more dimension, the second.
+            `input_ids`, `attention_mask` and (ViLT) `token_type_ids` long (B, max_text_length); `pixel_values` float
+            (B, 3, h, w); and, only if some pixel is padding, `pixel_mask` long (B, h, w). Several texts or images per
+            example add a second dimension.
 
         Raises:
-            DataError: an image cannot be read, or is too long to keep its shape.
+            DataError: an image cannot be read, or is too narrow to keep its shape.
         """
         origins = origins or [""] * len(images)
-        places = [origin for origin, own in zip(origins, images, strict=True) for _ in _listed(own)]
-        opened = [self.open_image(one, place) for one, place in zip(_flat(images), places, strict=True)]
+        image_origins = [origin for origin, given in zip(origins, images, strict=True) for _ in _listed(given)]
+        opened = [self.open_image(image, origin) for image, origin in zip(_flat(images), image_origins, strict=True)]
         if augment is not None:
             opened = [augment(image) for image in opened]
         encoded = self.processor(images=opened, text=_flat(texts), **self._text_options())
@@ -133,23 +132,25 @@ class Encoder:
         return batch
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What [`__call__`] makes of texts alone: `input_ids` and the like, long (N, max_text_length)."""
+        """Encode texts alone, as [`__call__`] does: `input_ids` and the like, long (N, max_text_length)."""
         return dict(self.processor.tokenizer(list(texts), **self._text_options()))
 
     def _text_options(self) -> dict[str, Any]:
-        """How the tokenizer pads and cuts."""
+        """Return how the tokenizer pads and cuts."""
         length = self.record.max_text_length
         return {"padding": self.record.padding, "max_length": length, "truncation": True, "return_tensors": "pt"}
 
     def open_image(self, source: ImageSource, origin: str = "") -> PILImage.Image:
-        """Open an image as the processor is to get it: squeezed into a square, if nothing else makes a square.
+        """Open an image for the processor. It is squeezed into a square if the record asks for squares.
+
+        A processor that makes squares itself gets the image as it is.
 
         Args:
             source: what the function `open_image` takes.
             origin: where the image is from, for error messages.
 
         Raises:
-            DataError: the image cannot be read, or it is so long that ViLT would see no patch of its shorter side.
+            DataError: the image cannot be read, or it is so narrow that its shorter side would be less than a patch.
         """
         image = open_image(source, origin)
         if makes_squares(self.processor):
@@ -161,7 +162,7 @@ class Encoder:
         return image.resize((side, side), Resampling[self.record.resample.upper()])
 
     def _check_shape(self, image: PILImage.Image, source: ImageSource, origin: str) -> None:
-        """Raise `DataError` if an image is so long that its shorter side would be less than a patch."""
+        """Raise `DataError` if an image is so narrow that its shorter side would be less than a patch."""
         side, patch = image_side(self.processor), self.processor.image_processor.size_divisor
         shorter, longer = sorted(image.size)
         longest = longest_side(self.processor)
@@ -183,21 +184,21 @@ def encode_example(
     keep_aspect_ratio: bool | None = None,
     origin: str = "",
 ) -> dict[str, Tensor]:
-    """The inputs of the model for one example, as in training: a batch of one, on the CPU.
+    """Return the inputs of the model for one example, as in training: a batch of one, on the CPU.
 
     Args:
-        model: of any family.
-        processor: of the checkpoint. It says how inputs are made ([`EncodingRecord`]).
-        image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2).
-        text: a question, a hypothesis, a caption or a statement; one that is too long is cut.
+        model: a model of any family.
+        processor: the processor of the checkpoint. It says how inputs are made ([`EncodingRecord`]).
+        image: what [`open_image`] takes, of any size; a list if the model takes several images (NLVR2).
+        text: a question, a hypothesis, a caption or a statement. A text that is too long is cut.
         max_text_length: tokens that the text is padded to; default: as the processor says.
         keep_aspect_ratio: whether the image keeps its shape, or becomes a square; default: as the processor says.
             METER always makes squares, and refuses True.
         origin: where the example is from, for error messages.
 
     Raises:
-        ValueError: the text is empty or no Unicode, an image cannot be read or is too long for `keep_aspect_ratio`, or
-            there are more or fewer images than the model takes.
+        ValueError: the text is empty or not valid Unicode; an image cannot be read, or is too narrow for
+            `keep_aspect_ratio`; or there are more or fewer images than the model takes.
     """
     if not text.strip():
         raise ValueError(f"text={text!r}: must not be empty")
@@ -210,30 +211,31 @@ def encode_example(
 
 
 def _listed(part: Any) -> list[Any]:
-    """The images or texts of an example, also if it has only one."""
+    """Return the images or texts of an example as a list, even if it has only one."""
     return list(part) if isinstance(part, (list, tuple)) else [part]
 
 
 def _flat(parts: Sequence[Any]) -> list[Any]:
-    """All images or texts of several examples."""
-    return [one for part in parts for one in _listed(part)]
+    """Return all images or texts of several examples in one list."""
+    return [item for part in parts for item in _listed(part)]
 
 
 def _unflatten(values: Tensor, parts: Sequence[Any]) -> Tensor:
-    """A value for each image or text, (N, ...); where examples have lists of them, as (B, n, ...)."""
+    """Give values of all images or texts, (N, ...), the shape (B, n, ...) if each example has a list of n."""
     return values.unflatten(0, (len(parts), len(parts[0]))) if isinstance(parts[0], (list, tuple)) else values
 
 
 def makes_squares(processor: ProcessorMixin) -> bool:
-    """Whether the processor itself makes squares of images of any shape: by resizing (METER), or by cutting out the
-    middle (METER as first published).
+    """Return whether the processor itself makes a square of every image.
+
+    METER's resizes the image. The one of METER as first published cuts out the middle.
     """
     image_processor = processor.image_processor
     return bool(image_processor.size["shortest_edge"] is None or image_processor.do_center_crop)
 
 
 def image_side(processor: ProcessorMixin) -> int:
-    """The side in pixels of the squares that a model sees, or the shorter side of images that keep their shape."""
+    """Return the side in pixels of the squares that a model gets, or the shorter side if images keep their shape."""
     image_processor = processor.image_processor
     if image_processor.do_center_crop:
         return int(image_processor.crop_size["height"])
@@ -241,12 +243,12 @@ def image_side(processor: ProcessorMixin) -> int:
 
 
 def longest_side(processor: ProcessorMixin) -> int:
-    """Most pixels of the longer side of an image that keeps its shape."""
+    """Return how many pixels the longer side of an image that keeps its shape may have."""
     return int(MAX_LONGER_EDGE / MAX_SHORTER_EDGE * image_side(processor))
 
 
 def resized_processor(processor: ProcessorMixin, image_size: int) -> ProcessorMixin:
-    """A copy of a processor that makes images of `image_size` pixels a side."""
+    """Return a copy of a processor that makes images of `image_size` pixels a side."""
     resized = copy.deepcopy(processor)
     old, new, side = processor.image_processor, resized.image_processor, image_side(processor)
     names = [name for name in ("shortest_edge", "height", "width") if old.size[name] is not None]
@@ -258,13 +260,13 @@ def resized_processor(processor: ProcessorMixin, image_size: int) -> ProcessorMi
 
 
 def seen_part(size: tuple[int, int], processor: ProcessorMixin) -> tuple[float, float, float, float]:
-    """The part of an image that the model sees: left, top, right and bottom edge in pixels.
+    """Return the part of an image that the model gets: left, top, right and bottom edge in pixels.
 
-    It is the whole image, unless the processor cuts out the middle; then it may go beyond the image.
+    It is the whole image, unless the processor cuts out the middle. Then the part may extend beyond the image.
 
     Args:
         size: width and height of the image in pixels.
-        processor: of the checkpoint.
+        processor: the processor of the checkpoint.
     """
     width, height = size
     image_processor = processor.image_processor
@@ -283,8 +285,8 @@ def check_unicode(text: str, what: str) -> None:
     """Raise `ValueError` if a text holds half a character (a lone surrogate), which no tokenizer takes.
 
     Args:
-        text: any.
-        what: to call it in the message.
+        text: the text to check.
+        what: the name of the text in the message.
     """
     try:
         text.encode("utf-8")

@@ -4,8 +4,9 @@ Every function takes and returns plain tensors. How many tokens stay is always a
 so no result has a data-dependent shape and all of them compile with `torch.compile(fullgraph=True)`.
 
 A reduction is decided once and then applied to whatever the tokens carry. Pruning decides `keep` ([`keep_salient`]),
-merging decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]); both become *positions*, where each token goes,
-which compose ([`follow`]). Tokens that go to the same position are averaged ([`group_weights`], [`merge_groups`]).
+and merging decides `src`, `dst` and `unm` ([`bipartite_soft_matching`]). Both become *positions*, which say where each
+token goes. Two reductions in a row compose ([`follow`]). Tokens that go to the same position are averaged
+([`group_weights`], [`merge_groups`]).
 """
 
 import torch
@@ -50,18 +51,18 @@ def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_token
 
 
 def max_merges(length: int) -> int:
-    """Most tokens that one bipartite matching can merge away: the even half without the protected token 0."""
+    """Return how many tokens one bipartite matching can merge away: the even half without the protected token 0."""
     return max(length - 1, 0) // 2
 
 
 def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Match each even token to its most similar odd token; the most similar pairs will merge.
+    """Match each even token to its most similar odd token, and choose the most similar matches to merge.
 
     This is PuMer's Algorithm 1, lines 6 to 8, after ToMe (https://arxiv.org/abs/2210.09461). Two rules go beyond it:
 
     * token 0 is protected: it is never merged;
-    * padding leaves first: an even padding token outranks every real pair, and a padding token is never the partner of
-      a real one while a real partner exists.
+    * padding leaves first: an even padding token merges before any real one, and a real token gets a padding partner
+      only if there is no real partner.
 
     Args:
         metric: float `(batch, length, dim)`, compared by cosine.
@@ -88,17 +89,17 @@ def bipartite_soft_matching(metric: Tensor, mask: Tensor, num_merge: int) -> tup
 
 
 def keep_positions(keep: Tensor, length: int) -> Tensor:
-    """Pruning as positions: where each of `length` tokens goes, long `(batch, length)`, -1 for the pruned ones."""
+    """Return where pruning puts each of `length` tokens: long `(batch, length)`, -1 for a pruned token."""
     batch, num_keep = keep.shape
     positions = torch.full((batch, length), -1, dtype=torch.long, device=keep.device)
     return positions.scatter(1, keep, torch.arange(num_keep, device=keep.device).expand(batch, -1))
 
 
 def merge_positions(src: Tensor, dst: Tensor, unm: Tensor, length: int) -> Tensor:
-    """A matching as positions: where each of `length` tokens goes, long `(batch, length)`.
+    """Return where a matching puts each of `length` tokens: long `(batch, length)`.
 
-    The unmerged even tokens come first, in order, then all odd ones; a merged token goes where its partner goes. With
-    nothing to merge, every token stays where it is.
+    The unmerged even tokens come first, in order. Then come all odd ones. A merged token goes where its partner goes.
+    With nothing to merge, every token stays where it is.
     """
     if src.shape[1] == 0:
         return torch.arange(length, device=src.device).expand(src.shape[0], -1)
@@ -113,32 +114,35 @@ def merge_positions(src: Tensor, dst: Tensor, unm: Tensor, length: int) -> Tenso
 
 
 def follow(first: Tensor, then: Tensor) -> Tensor:
-    """Two reductions in a row: long `(batch, n)` positions of n tokens after `first` and then `then`, -1 stays -1."""
+    """Return where `first` and then `then` put each of n tokens: long `(batch, n)`. -1 stays -1."""
     return then.gather(1, first.clamp(min=0)).masked_fill(first < 0, -1)
 
 
 def group_sums(values: Tensor, positions: Tensor, num_groups: int) -> Tensor:
-    """Sums (batch, num_groups) of `values` (batch, length); `positions` long (batch, length), -1 for no group."""
+    """Sum the `values` `(batch, length)` of each group: `(batch, num_groups)`.
+
+    `positions`, long `(batch, length)`, is the group of each value, or -1 for none.
+    """
     sums = torch.zeros((values.shape[0], num_groups), dtype=values.dtype, device=values.device)
     return sums.scatter_add(1, positions.clamp(min=0), values.masked_fill(positions < 0, 0))
 
 
 def group_sizes(source: Tensor, num_groups: int) -> Tensor:
-    """How many tokens each group holds, long `(batch, num_groups)`; `source` long `(batch, n)`, -1 for none."""
+    """Count the tokens of each group: long `(batch, num_groups)`. `source`, long `(batch, n)`, is -1 for no group."""
     return group_sums(torch.ones_like(source), source, num_groups)
 
 
 def group_weights(positions: Tensor, weight: Tensor, num_groups: int) -> Tensor:
-    """The part that each token has in the mean of its group.
+    """Return the weight that each token has in the mean of its group.
 
     Args:
         positions: long `(batch, length)`, the group of each token, -1 for none.
-        weight: float32 `(batch, length)` of at least 0: 1 for each real token gives the plain mean, other numbers a
-            weighted one. Padding, of weight 0, has a part only in a group that holds nothing else.
+        weight: float32 `(batch, length)`, at least 0. With 1 for each real token the mean is plain, with other numbers
+            it is weighted. Padding has weight 0: it counts only in a group that holds nothing else.
         num_groups: tokens after the reduction.
 
     Returns:
-        float32 `(batch, length)`. The weights of a group sum to 1, those outside of all are 0.
+        float32 `(batch, length)`. The weights of each group sum to 1. A token of no group has weight 0.
     """
     group = positions.clamp(min=0)
     total = group_sums(weight, positions, num_groups)
@@ -149,14 +153,14 @@ def group_weights(positions: Tensor, weight: Tensor, num_groups: int) -> Tensor:
 
 
 def merge_groups(states: Tensor, weights: Tensor, positions: Tensor, num_groups: int) -> Tensor:
-    """The weighted sum of the states of each group.
+    """Return the weighted sum of the states of each group.
 
-    Most groups hold one token. So the first token of each is gathered, and a product adds the rest.
+    Most groups hold one token. So the first token of each group is gathered, and a matrix product adds the others.
 
     Args:
         states: float `(batch, length, dim)`.
-        weights: float `(batch, length)`, as from [`group_weights`].
-        positions: long `(batch, length)`, the group of each token, -1 for none; every group has one at least.
+        weights: float `(batch, length)`, from [`group_weights`].
+        positions: long `(batch, length)`, the group of each token, -1 for none; every group has at least one token.
         num_groups: tokens after the reduction.
 
     Returns:
@@ -173,21 +177,23 @@ def merge_groups(states: Tensor, weights: Tensor, positions: Tensor, num_groups:
 
 
 def split_groups(positions: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """The first token of each group, long `(batch, num_groups)`, and all others, long `(batch, length - num_groups)`,
-    in order. Every group has a token.
+    """Split the tokens into the first one of each group and all others, in order. Every group must have a token.
+
+    Returns:
+        The first tokens, long `(batch, num_groups)`, and the others, long `(batch, length - num_groups)`.
     """
     batch, length = positions.shape
     index = torch.arange(length, device=positions.device).expand(batch, -1)
-    # float, as MPS has no "amin" of integers
+    # float, because MPS has no "amin" for integers
     first = torch.full((batch, num_groups + 1), length - 1.0, device=positions.device)
-    group = positions.masked_fill(positions < 0, num_groups)  # those of no group have one of their own
+    group = positions.masked_fill(positions < 0, num_groups)  # tokens of no group get an extra one
     first = first.scatter_reduce(1, group, index.float(), "amin")[:, :num_groups].long()
     is_first = torch.zeros_like(positions).scatter(1, first, 1)
     return first, is_first.argsort(dim=1, stable=True)[:, : length - num_groups]
 
 
 def take_tokens(states: Tensor, index: Tensor) -> Tensor:
-    """Tokens `index`, long `(batch, n)`, of the states `(batch, length, dim)`: `(batch, n, dim)`."""
+    """Take the tokens `index`, long `(batch, n)`, from states `(batch, length, dim)`: `(batch, n, dim)`."""
     batch, length, dim = states.shape
-    rows = index + length * torch.arange(batch, device=index.device).unsqueeze(1)
-    return states.reshape(-1, dim).index_select(0, rows.flatten()).view(*index.shape, dim)  # `gather` is slower
+    places = index + length * torch.arange(batch, device=index.device).unsqueeze(1)
+    return states.reshape(-1, dim).index_select(0, places.flatten()).view(*index.shape, dim)  # `gather` is slower

@@ -1,4 +1,4 @@
-"""`pipeline("pumer-vqa")`: questions about images. transformers 5 has no pipeline for them any more."""
+"""The pipeline `pumer-vqa`, which answers questions about images. transformers 5 has no such pipeline any more."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ class PuMerVqaPipeline(Pipeline):
     """Answers questions about images: `pipeline("pumer-vqa", model=...)(image=..., question=..., top_k=5)`.
 
     Images are PIL images, numpy arrays, paths or URLs ([`open_image`]). Images and questions become inputs as in the
-    training of the model, which its processor says ([`EncodingRecord`]). Questions are padded to one length, so an
-    answer does not depend on what else is in its batch. If images keep their shape, a batch holds one.
+    training of the model; its processor says how ([`EncodingRecord`]). Questions are padded to one length, so an
+    answer does not depend on what else is in its batch. If images keep their shape, a batch holds one example.
     """
 
     processor: ProcessorMixin | None
@@ -47,9 +47,9 @@ class PuMerVqaPipeline(Pipeline):
         if self.processor is None:
             raise ValueError(f"{TASK} needs a processor: give processor=..., or a model folder that has one")
         self.encoder = Encoder.of(self.model, self.processor)
-        self.encoder.replace(**self._preprocess_params)  # raises for what this model cannot do
+        self.encoder.replace(**self._preprocess_params)  # raises if this model cannot do it
         self.processor = self.encoder.processor
-        self.tokenizer = self.encoder.processor.tokenizer  # batching asks for it
+        self.tokenizer = self.encoder.processor.tokenizer  # transformers reads it to make batches
 
     def _sanitize_parameters(
         self,
@@ -78,7 +78,7 @@ class PuMerVqaPipeline(Pipeline):
             image: a PIL image, a numpy array, a path or a URL; or a list of them. Without `question`: a dict with
                 `image` and `question`, a list of such dicts, or a dataset (of `datasets` or torch) or generator of
                 them.
-            question: one for all images, or as many as images; one image goes with many questions.
+            question: one question for all images, or one for each. Several questions may also share one image.
             **kwargs: `top_k` answers, default 5; `max_text_length` in tokens and `keep_aspect_ratio`, by default as in
                 the training of the model; `batch_size` and `num_workers`, as in every pipeline.
 
@@ -93,8 +93,8 @@ class PuMerVqaPipeline(Pipeline):
         record = self.encoder.replace(**{name: asked.get(name) for name in OVERRIDES}).record
         if record.keep_aspect_ratio and (kwargs.get("batch_size") or self._batch_size or 1) > 1:
             raise ValueError(
-                "keep_aspect_ratio=True needs batch_size=1, as the images differ in shape: leave batch_size out, or "
-                "make squares with keep_aspect_ratio=False"
+                "keep_aspect_ratio=True needs batch_size=1, because images differ in shape: leave out batch_size, "
+                "or make squares with keep_aspect_ratio=False"
             )
         inputs = image if question is None else self._examples(image, question)
         if isinstance(inputs, list) and not inputs:
@@ -114,7 +114,7 @@ class PuMerVqaPipeline(Pipeline):
             raise ValueError(
                 f"{len(images)} images and {len(questions)} questions: give as many of both, or one of either"
             )
-        return [{"image": one, "question": text} for one, text in zip(images, questions, strict=True)]
+        return [{"image": source, "question": text} for source, text in zip(images, questions, strict=True)]
 
     def preprocess(
         self, example: Any, max_text_length: int | None = None, keep_aspect_ratio: bool | None = None
@@ -140,7 +140,7 @@ class PuMerVqaPipeline(Pipeline):
         return {"logits": self.model(**inputs).logits}
 
     def postprocess(self, outputs: dict[str, Tensor], top_k: int = 5) -> list[dict[str, Any]]:
-        probabilities = outputs["logits"][0].float().sigmoid()  # each answer on its own: VQA is trained so
+        probabilities = outputs["logits"][0].float().sigmoid()  # VQA is trained with a sigmoid per answer
         scores, indices = probabilities.topk(min(top_k, len(probabilities)))
         names = self.model.config.id2label
         return [
@@ -170,8 +170,8 @@ class PuMerVqaPipeline(Pipeline):
         """Push model, processor and a model card, in one commit.
 
         Args:
-            repo_id: `"user/name"`, or `"name"` in the namespace of the token. Made if it does not exist.
-            max_shard_size: most bytes of a file with weights, such as `"5GB"`.
+            repo_id: `"user/name"`, or `"name"` in the namespace of the token. It is made if it does not exist.
+            max_shard_size: the largest size of a file with weights, such as `"5GB"`.
             **kwargs: those of [`push_folder`]: `private`, `revision`, `create_pr`, `commit_message`, `token`.
 
         Returns:
@@ -182,13 +182,13 @@ class PuMerVqaPipeline(Pipeline):
         with clear_errors(repo_id):
             validate_repo_id(repo_id)
         with TemporaryDirectory() as parent:
-            folder = Path(parent, repo_id.split("/")[-1])  # its name heads the card
+            folder = Path(parent, repo_id.split("/")[-1])  # the card takes its title from this name
             self.save_pretrained(folder, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
             return push_folder(folder, repo_id, **kwargs)
 
 
-class Rows(torch.utils.data.Dataset):
-    """A dataset of `datasets`, as transformers' pipelines take it: each row with its place."""
+class DatasetWithOrigins(torch.utils.data.Dataset):
+    """A dataset of `datasets` in the form that transformers' pipelines take. Each example says where it is from."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -201,23 +201,23 @@ class Rows(torch.utils.data.Dataset):
 
 
 def with_origins(inputs: Any) -> Any:
-    """The inputs of the pipeline, each example with its place, for error messages."""
+    """Add to each example of the inputs where it is from, for error messages."""
     if isinstance(inputs, list):
         return [with_origin(example, index) for index, example in enumerate(inputs)]
     if not isinstance(inputs, (GeneratorType, dict)):
         from datasets import Dataset, IterableDataset
 
         if isinstance(inputs, Dataset):
-            return Rows(undecoded(inputs))
+            return DatasetWithOrigins(undecoded(inputs))
         if isinstance(inputs, IterableDataset):
-            inputs = (row for row in undecoded(inputs))
+            inputs = (example for example in undecoded(inputs))
     if isinstance(inputs, GeneratorType):
         return (with_origin(example, index) for index, example in enumerate(inputs))
     return inputs
 
 
 def undecoded(dataset: Any) -> Any:
-    """A dataset of `datasets` that gives its images as files, which the pipeline opens itself."""
+    """Make a dataset of `datasets` give its images as files. The pipeline opens them itself."""
     from datasets import Image
 
     names = dataset.column_names
@@ -230,7 +230,7 @@ def undecoded(dataset: Any) -> Any:
 
 
 def with_origin(example: Any, index: int) -> Any:
-    """An example with its place, unless it says where it is from."""
+    """Add to an example where it is from, unless it says so itself."""
     return {"origin": f"example {index}", **example} if isinstance(example, dict) else example
 
 

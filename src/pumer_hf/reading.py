@@ -1,4 +1,4 @@
-"""Reading files that users give: JSON, and weights; each error names the file."""
+"""Functions that read files of users: JSON, and weights. Each error names the file."""
 
 import json
 import os
@@ -21,7 +21,7 @@ MODEL_JSON = (
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file; raises `ValueError` if it holds anything else, `OSError` if it cannot be read."""
+    """Read a JSON file; raises `ValueError` if it holds anything else, `OSError` if it cannot be read."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:  # no UTF-8, or no JSON
@@ -29,7 +29,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """The content of a JSON file that holds an object; errors as of [`read_json`]."""
+    """Read a JSON file that holds an object. Errors are as in [`read_json`]."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path}: must hold a JSON object, not a {type(value).__name__}")
@@ -37,14 +37,14 @@ def read_object(path: str | Path) -> dict[str, Any]:
 
 
 def parse_json(text: str, name: str) -> Any:
-    """The value of a flag that takes JSON.
+    """Return the value of a flag that takes JSON.
 
     Args:
         text: JSON, or the name of a file with it.
-        name: of the flag, for errors.
+        name: the name of the flag, for errors.
 
     Raises:
-        ValueError: it is neither; or the file holds no JSON.
+        ValueError: the text is neither; or the file holds no JSON.
     """
     if os.path.isfile(text):
         return read_json(text)
@@ -57,12 +57,12 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without its line breaks."""
+    """Return the message of an error without line breaks."""
     return " ".join(str(error).split())
 
 
 def check_safetensors(path: Path) -> None:
-    """Raise `ValueError` if a file of weights is cut short or broken; only its header is read."""
+    """Raise `ValueError` if a file of weights is cut short or broken. Only its header is read."""
     try:
         with safe_open(path, "pt"):
             pass
@@ -82,7 +82,7 @@ def check_not_cut_short(path: Path) -> None:
 
 
 def cut_short(path: Path) -> ValueError:
-    """The error of a file that ends too early."""
+    """Return the error of a file that ends too early."""
     return ValueError(
         f"{path} is refused: it is cut short ({path.stat().st_size:,} bytes), as after a download that broke off: "
         "copy or download it again"

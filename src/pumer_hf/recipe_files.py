@@ -1,4 +1,4 @@
-"""Where the recipe files of this project are: `<backbone>/<data>/<method>.yaml`.
+"""The place of the recipe files of this project. Their paths are `<backbone>/<data>/<method>.yaml`.
 
 Each of them is written once, in the folder `recipes/` of the repository. `setup.py` copies them into each package
 that it builds. A clone, and so an editable installation, reads them in `recipes/` itself.
@@ -7,11 +7,11 @@ that it builds. A clone, and so an editable installation, reads them in `recipes
 from pathlib import Path
 
 NAME = "recipes"
-"""The folder in the repository. The paths of recipe files begin with it in README, cards and commands."""
+"""The folder in the repository. In README, cards and commands, the path of a recipe file begins with it."""
 IN_PACKAGE = "pumer_hf/recipes/files"
 """The folder in a built package."""
 PATTERN = "*/*/*.yaml"
-"""Which files of the folder are recipes; those of `accelerate/` are about hardware."""
+"""The files of the folder that are recipes. The files in `accelerate/` are about hardware."""
 
 
 def recipe_folder() -> Path:
@@ -25,8 +25,8 @@ def find_recipe(path: Path) -> Path:
     """Return the file that a command line names.
 
     Args:
-        path: of a file. If there is no such file, `recipes/vilt/digit_scenes/tome.yaml` means the file that comes with
-            this package.
+        path: the path of a file. A path such as `recipes/vilt/digit_scenes/tome.yaml` that does not exist means the
+            file that comes with this package.
     """
     if path.exists() or path.parts[:1] != (NAME,):
         return path
@@ -35,6 +35,6 @@ def find_recipe(path: Path) -> Path:
 
 
 def recipe_name(path: Path) -> str | None:
-    """Return what [`find_recipe`] calls a file of this package; None if it is no such file."""
+    """Return the path with which [`find_recipe`] finds a file of this package; None for any other file."""
     folder = recipe_folder()
     return f"{NAME}/{path.relative_to(folder).as_posix()}" if path.is_relative_to(folder) else None

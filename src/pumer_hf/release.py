@@ -1,4 +1,4 @@
-"""How to install this package: the one place that knows whether it is published, for cards, Spaces and errors."""
+"""How to install this package. Only this file knows whether it is published; cards, Spaces and errors ask it."""
 
 import re
 import shlex
@@ -10,7 +10,7 @@ PACKAGE = "pumer-hf"
 PUBLISHED = False
 """Whether PyPI has this version. Whoever publishes it sets this to True first."""
 REPOSITORY: str | None = None
-"""The address that `git clone` takes; None as long as the project has no public one."""
+"""The address that `git clone` takes; None while the project has no public one."""
 LICENSE = "apache-2.0"
 """The licence of this project, as the Hub abbreviates it."""
 WHEELS = "pumer_hf-*.whl"
@@ -22,16 +22,16 @@ IN_CLONE = "pip install -e ."
 
 
 def needs_wheel() -> bool:
-    """Whether pip finds this package nowhere, so that a model on the Hub must carry a wheel of it."""
+    """Return whether pip finds this package nowhere, so that a model on the Hub must carry a wheel of it."""
     return not PUBLISHED and REPOSITORY is None
 
 
 def install_commands(repo_id: str | None = None) -> list[str]:
-    """The lines for a shell that install this package.
+    """Return the lines for a shell that install this package.
 
     Args:
-        repo_id: a model on the Hub, which carries the wheel where [`needs_wheel`]. Without one, where pip finds this
-            package nowhere, the line is for a clone.
+        repo_id: a model on the Hub. It carries the wheel if [`needs_wheel`] is True. Without a `repo_id`, the line is
+            then for a clone.
     """
     if PUBLISHED:
         return [f"pip install {PACKAGE}"]
@@ -46,25 +46,26 @@ def install_commands(repo_id: str | None = None) -> list[str]:
 
 
 def wrong_installs(text: str, repo_id: str) -> list[str]:
-    """The commands in a text that install this package, but not as [`install_commands`] does."""
+    """Return the commands in a text that install this package in another way than [`install_commands`]."""
     found = re.findall(r"(?:pip install|hf download) [^`\n]*(?:pumer[-_]hf|-e \.)[^`\n]*", text)
     return [command for command in found if command.strip() not in install_commands(repo_id)]
 
 
 def extra_command(extra: str) -> str:
-    """The line for a shell that installs what an extra of this package needs.
+    """Return the line for a shell that installs what an extra of this package needs.
 
-    It names the packages and not the extra, so it works wherever this package was installed from.
+    The line names the packages and not the extra. So it works for every way in which this package was installed.
 
     Args:
         extra: a name under `options.extras_require` in setup.cfg.
     """
     try:
         lines = requires(PACKAGE) or []
-    except PackageNotFoundError:  # it runs in a clone, without having been installed
+    except PackageNotFoundError:  # this code runs in a clone that is not installed
         return shlex.join(["pip", "install", "-e", f".[{extra}]"])
-    found = [Requirement(line) for line in lines if "extra" in line]
-    names = [f"{one.name}{one.specifier}" for one in found if one.marker and one.marker.evaluate({"extra": extra})]
+    marked = [Requirement(line) for line in lines if "extra" in line]
+    needed = [found for found in marked if found.marker and found.marker.evaluate({"extra": extra})]
+    names = [f"{requirement.name}{requirement.specifier}" for requirement in needed]
     if not names:
-        raise ValueError(f"extra={extra!r}: {PACKAGE} as it is installed has no such extra")
+        raise ValueError(f"extra={extra!r}: the installed {PACKAGE} has no such extra")
     return shlex.join(["pip", "install", *names])

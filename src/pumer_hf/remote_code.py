@@ -1,7 +1,7 @@
-"""The Python file that lies beside a saved model, so that the Auto classes load it without `import pumer_hf`.
+"""The Python file that is saved with a model, so that the Auto classes load the model without `import pumer_hf`.
 
-`config.json` and `processor_config.json` point to it (`auto_map`), and with `trust_remote_code=True` transformers runs
-it. It is thin: it only imports the installed package, so code and checkpoint cannot drift apart.
+`config.json` and `processor_config.json` name the file (`auto_map`), and with `trust_remote_code=True` transformers
+runs it. The file only imports the installed package. So code and checkpoint always fit together.
 """
 
 from collections.abc import Iterable
@@ -28,12 +28,12 @@ except ModuleNotFoundError as error:
 
 
 def source(class_name: str, repo_id: str | None = None) -> str:
-    """The text of the file. It imports the classes of one family, so that no file depends on another family.
+    """Return the text of the file. It imports the classes of one family, so that no file depends on another family.
 
     Args:
         class_name: of any class of the family. Of a family of another package, no class can be imported.
-        repo_id: of the model on the Hub, for the error that says how to install this package; None if it is not
-            there, or not with the wheel.
+        repo_id: the id of the model on the Hub, for the error that says how to install this package. None if the model
+            is not on the Hub, or is there without the wheel.
     """
     commands = [f"`{command}`" for command in install_commands(repo_id) if command != IN_CLONE]
     ways = [" and ".join(commands), f"`{IN_CLONE}` in a clone of its repository"]
@@ -45,21 +45,21 @@ def source(class_name: str, repo_id: str | None = None) -> str:
 
 
 def family_classes(class_name: str) -> dict[str, str]:
-    """The part of [`AUTO_CLASSES`] that has a class; an empty one for a class of another package."""
+    """Return the part of [`AUTO_CLASSES`] that has a class; an empty one for a class of another package."""
     return next((classes for classes in AUTO_CLASSES.values() if class_name in classes), {})
 
 
 def write_remote_code(folder: str | Path, class_name: str) -> None:
-    """Put the file into a folder, which is made if there is none; `class_name` as of [`source`]."""
+    """Write the file into a folder. The folder is made if it does not exist. [`source`] has `class_name`."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     (Path(folder) / FILE_NAME).write_text(source(class_name), encoding="utf-8")
 
 
 def auto_map(names: Iterable[str]) -> dict[str, str]:
-    """The `auto_map` of a file that is saved with some classes: where each Auto class finds its own.
+    """Return the `auto_map` for some saved classes: it says where each Auto class finds the class to load.
 
     Args:
-        names: of the classes. Those of other packages are left out: the file cannot import them.
+        names: the names of the classes. Those of other packages are left out, because the file cannot import them.
     """
     return {
         auto_class: f"{MODULE}.{name}"
@@ -70,7 +70,7 @@ def auto_map(names: Iterable[str]) -> dict[str, str]:
 
 
 def config_auto_map(config_class: str, architectures: Iterable[str] | None) -> dict[str, str]:
-    """The `auto_map` of a config: its class, the model without a head, and the head that `architectures` names.
+    """Return the `auto_map` of a config: its class, the model without a head, and the head that `architectures` names.
 
     Args:
         config_class: the name of the class, such as `"PuMerViltConfig"`.

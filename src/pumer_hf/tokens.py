@@ -16,7 +16,7 @@ from . import ops
 
 @dataclass(frozen=True)
 class Matching:
-    """Which tokens merge, as [`ops.bipartite_soft_matching`] decided it."""
+    """Which tokens merge, as decided by [`ops.bipartite_soft_matching`]."""
 
     src: Tensor
     """long (B, num_merge): tokens of the even half that merge away; `i` is token `2 * i`."""
@@ -26,7 +26,7 @@ class Matching:
     """long (B, even_len - num_merge): tokens of the even half that stay as they are, ascending."""
 
     def positions(self, length: int) -> Tensor:
-        """Long (B, length): where each of the `length` matched tokens goes."""
+        """Return where each of the `length` matched tokens goes: long (B, length)."""
         return ops.merge_positions(self.src, self.dst, self.unm, length)
 
 
@@ -56,12 +56,12 @@ class Tokens:
     """float (B, L): what `exp(score)` is multiplied with where a token is attended to; 0 where `mask` is False. None
     if all real tokens count the same."""
     prior: Tensor | None = None
-    """float (B, L): saliency of each token from outside the model. It comes from the input `image_saliency`."""
+    """float (B, L): saliency of each token, from the input `image_saliency`. None if that is not given."""
     grid: tuple[int, int] | None = None
     """Rows and columns of patches that the image began with. None if tokens 1 to L0 - 1 are not all of these patches
     in raster order."""
     padded: bool = True
-    """Whether `mask` may hold False. Where it is False, attention needs no mask."""
+    """Whether `mask` may hold False. If not, attention needs no mask."""
 
     @classmethod
     def initial(
@@ -71,7 +71,7 @@ class Tokens:
         prior: Tensor | None = None,
         grid: tuple[int, int] | None = None,
     ) -> "Tokens":
-        """Tokens that nothing has reduced yet. Each real one holds itself; without a `mask`, all are real."""
+        """Make tokens that nothing has reduced yet. Each real token holds itself. Without a `mask`, all are real."""
         padded = mask is not None
         if mask is None:
             mask = torch.ones(states.shape[:2], dtype=torch.bool, device=states.device)
@@ -85,11 +85,11 @@ class Tokens:
 
     @property
     def attention_weight(self) -> Tensor:
-        """Float (B, L): `weight`, or where there is none, 1 for a real token and 0 for padding."""
+        """Float (B, L): `weight`. If there is none, it is 1 for a real token and 0 for padding."""
         return self.mask.float() if self.weight is None else self.weight
 
     def key_mask(self) -> KeyMask:
-        """What attention to these tokens needs to know of them."""
+        """Return the mask for attention to these tokens."""
         if self.weight is not None:
             return KeyMask(None, self.weight[:, None, None])
         return KeyMask(self.mask[:, None, None] if self.padded else None, None)
@@ -97,7 +97,7 @@ class Tokens:
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
         """Reduce to `num_tokens` tokens. Each becomes the mean of the real tokens that go to it.
 
-        It is a plain mean if there is no `weight`, else a weighted one, and the weights of merged tokens add up.
+        Without `weight` the mean is plain. With it the mean is weighted, and the weights of merged tokens add up.
 
         Args:
             positions: long (B, L), where each token goes, or -1 to drop it. At least one token goes to every place.
@@ -123,22 +123,22 @@ class TokenPair:
     image: Tokens
 
     def joined(self) -> Tensor:
-        """Float (B, Lt + Lv, D): text states, then image states."""
+        """Return the text states, then the image states: float (B, Lt + Lv, D)."""
         return torch.cat([self.text.states, self.image.states], dim=1)
 
     def joined_mask(self) -> Tensor:
-        """Bool (B, Lt + Lv)."""
+        """Return the text mask, then the image mask: bool (B, Lt + Lv)."""
         return torch.cat([self.text.mask, self.image.mask], dim=1)
 
     def key_mask(self) -> KeyMask:
-        """What attention to the joined tokens needs to know of them."""
+        """Return the mask for attention to the joined tokens."""
         if self.text.weight is not None or self.image.weight is not None:
             weight = torch.cat([self.text.attention_weight, self.image.attention_weight], dim=1)
             return KeyMask(None, weight[:, None, None])
         return KeyMask(self.joined_mask()[:, None, None] if self.text.padded or self.image.padded else None, None)
 
     def with_states(self, joined: Tensor) -> "TokenPair":
-        """The same tokens with other states, float (B, Lt + Lv, D)."""
+        """Return the same tokens with other states, float (B, Lt + Lv, D)."""
         num_text = self.text.mask.shape[1]
         return TokenPair(
             text=replace(self.text, states=joined[:, :num_text]),
@@ -146,10 +146,10 @@ class TokenPair:
         )
 
     def without_states(self) -> "TokenPair":
-        """The same tokens with empty states, float (B, L, 0).
+        """Return the same tokens with empty states, float (B, L, 0).
 
-        Between two layers the states travel as arguments of their own: gradients pass through them, and no second
-        reference keeps them in memory.
+        Between two layers the states are separate arguments. So gradients pass through these arguments, and no second
+        reference keeps the states in memory.
         """
         text, image = (
             replace(tokens, states=tokens.states.new_empty((*tokens.mask.shape, 0)))
@@ -160,22 +160,23 @@ class TokenPair:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the attention of a layer knows about its tokens. Carries no gradient."""
+    """What the attention of a layer knows about its tokens. It carries no gradient."""
 
     text_to_image: Tensor | None
-    """float (B, H, Lt, Lv): probability that a text token attends to an image token; only for reducers that ask."""
+    """float (B, H, Lt, Lv): probability that a text token attends to an image token. None if the reducer does not use
+    it."""
     text_keys: Tensor
     """float (B, Lt, D / H): the keys of the text tokens, averaged over the heads."""
     image_keys: Tensor
     """float (B, Lv, D / H): the keys of the image tokens, averaged over the heads."""
     dtype: torch.dtype = torch.float32
-    """Of the queries and keys from which all this was computed, in float32. What differs by less than the precision of
-    this type is equal: it depends on the attention kernel."""
+    """The dtype of the queries and keys from which the evidence was computed, in float32. Values that differ by less
+    than the precision of this dtype count as equal, because such differences depend on the attention kernel."""
 
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """What one layer's reduction did. Leaves the model in `outputs.reduction`, one per reduction layer."""
+    """What the reduction of one layer did. The model returns a trace for each such layer in `outputs.reduction`."""
 
     layer: int
     """Index of the layer."""
@@ -184,11 +185,11 @@ class LayerTrace:
     num_image: int
     """Image tokens after the reduction, [CLS] included."""
     text_source: Tensor
-    """long (B, Lt0): for each original text token, which token holds it after this layer; -1 where none does."""
+    """long (B, Lt0): for each original text token, which token holds it after this layer; -1 if none does."""
     image_source: Tensor
     """long (B, Lv0): the same for the image; entry 0 is the [CLS], entry 1 + p is patch p in raster order."""
     saliency: Tensor | None = None
-    """float (B, Lv): saliency of the image tokens that came in, where the method has one."""
+    """float (B, Lv): saliency of the image tokens that came in, if the method has one."""
     keep: Tensor | None = None
     """long (B, n): positions of the image tokens that survived pruning, in their new order."""
     image_matching: Matching | None = None
@@ -196,7 +197,7 @@ class LayerTrace:
     text_matching: Matching | None = None
     """How the text tokens were merged."""
     image_index: int = 0
-    """Which image of the example it is about, where a model takes several."""
+    """Index of the image that the trace is about, if an example has several."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary training losses of the method, scalars by name."""
 

@@ -1,4 +1,4 @@
-"""Which words of a text a model does not read: its end is cut off, or the vocabulary lacks them."""
+"""The words of a text that a model does not read: the text is cut before them, or the vocabulary lacks them."""
 
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -10,26 +10,26 @@ from .inputs import Encoder
 from .models.encoders.base import PuMerPreTrainedModel
 
 NAMED, LONGEST = 8, 80
-"""Words that a sentence names, and the characters of a cut text that it shows."""
+"""How many words a sentence names, and how many characters of a cut text it shows."""
 Piece = tuple[int, int, int]
-"""A token: its id, and the characters from which and before which it is in the text."""
+"""A token: its id, the place of its first character in the text, and the place after its last character."""
 
 
 @dataclass(frozen=True)
 class Unread:
-    """What a model does not read of a text; nothing at all, if all fields are empty."""
+    """What a model does not read of a text. If all fields are empty, it reads everything."""
 
     cut: str = ""
-    """The end of the text, which is behind the last token that the model reads."""
+    """The end of the text, after the last token that the model reads."""
     limit: int = 0
-    """Tokens that the model reads, if something is cut off."""
+    """How many tokens the model reads; 0 if nothing is cut off."""
     unknown: tuple[str, ...] = ()
     """Words that all become the same token, `[UNK]`, or none at all."""
     spelled: tuple[str, ...] = ()
-    """Words that the vocabulary lacks, which the model gets in single letters or bytes."""
+    """Words that the vocabulary lacks, so that the model gets single letters or bytes."""
 
     def sentences(self) -> list[str]:
-        """The same in words, a sentence for each kind."""
+        """Say the same in words, with one sentence for each kind."""
         found = []
         if self.cut:
             shown = shortened(self.cut, LONGEST)
@@ -44,31 +44,31 @@ class Unread:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Words in quotes; the last of many are only counted."""
+    """List words in quotes. Of many words, the last ones are only counted."""
     named = ", ".join(f"“{visible(shortened(word, LONGEST))}”" for word in words[:NAMED])
     return named if len(words) <= NAMED else f"{named} and {len(words) - NAMED} more"
 
 
 def shortened(text: str, length: int) -> str:
-    """The text, or so many characters of it and dots."""
+    """Return the text, or its first `length` characters and dots."""
     return text if len(text) <= length else f"{text[:length].rstrip()} ..."
 
 
 def visible(word: str) -> str:
-    """A word, each character that cannot be seen as its code."""
+    """Return a word with each invisible character replaced by its code."""
     return "".join(sign if sign.isprintable() else f"U+{ord(sign):04X}" for sign in word)
 
 
 def unread_words(
     model: PuMerPreTrainedModel, processor: ProcessorMixin, text: str, max_text_length: int | None = None
 ) -> Unread:
-    """What the model does not read of a text.
+    """Return what the model does not read of a text.
 
     Args:
-        model: of any family.
-        processor: of the checkpoint.
+        model: a model of any family.
+        processor: the processor of the checkpoint.
         text: a question, a hypothesis, a caption or a statement.
-        max_text_length: as of [`encode_example`].
+        max_text_length: as in [`encode_example`].
     """
     limit = Encoder.of(model, processor, max_text_length=max_text_length).record.max_text_length
     tokenizer = processor.tokenizer
@@ -100,14 +100,14 @@ def unread_words(
 
 
 def is_spelled(word: str, pieces: Sequence[Piece]) -> bool:
-    """Whether the tokens of a word are letters or bytes, mostly, and not words or parts of words."""
+    """Return whether most tokens of a word are letters or bytes, and not words or parts of words."""
     if len(pieces) == 1:
         return len(word) == 1 and word.isalpha() and "LATIN" not in unicodedata.name(word, "")
     return (word.isalpha() or len(pieces) > len(word)) and len(word) < 2 * len(pieces)
 
 
 def left_out(text: str, spans: Sequence[Sequence[int]]) -> Iterator[tuple[int, int]]:
-    """Signs of the text for which there is no token. Those that cannot be seen count if there is no other."""
+    """Yield the places of the characters without a token. Invisible ones count only if there is no token at all."""
     covered = {place for start, stop in spans for place in range(start, stop)}
     for place, sign in enumerate(text):
         hidden = unicodedata.category(sign) in ("Cc", "Cf", "Mn")

@@ -1,7 +1,7 @@
-"""A wheel of this package, made from the one that runs, for models and Spaces that carry it.
+"""A wheel of this package, made from the package that runs, for models and Spaces that carry it.
 
-It needs no clone, no network and no build tools: the code comes from the folder of the package, the metadata from its
-installation. So it is the same for `pip install -e .` and for a package that was installed from a wheel.
+Making it needs no clone, no network and no build tools. The code comes from the folder of the package. The metadata
+comes from its installation. So the wheel is the same after `pip install -e .` and after an installation from a wheel.
 """
 
 import base64
@@ -17,21 +17,21 @@ from .recipe_files import IN_PACKAGE, PATTERN, recipe_folder
 from .release import PACKAGE
 
 SUFFIXES = (".py", ".typed", ".jinja")
-"""How the files end that belong to the package: the code, and the data that setup.cfg lists."""
+"""The suffixes of the files of the package: the code, and the data that setup.cfg lists."""
 METADATA = ("METADATA", "entry_points.txt", "top_level.txt")
-"""What of an installation's metadata is published; the rest says how and from where it was installed here."""
+"""The metadata of an installation that is published. The rest says how and from where it was installed here."""
 LICENSES = "licenses"
 """The folder of the licences in the metadata."""
 TAG = "py3-none-any"
 EARLIEST = (1980, 1, 1, 0, 0, 0)
-"""The date of each file in a wheel, the first that a zip archive can hold: the same code makes the same bytes."""
+"""The date of each file in a wheel, the first that a zip archive can hold. So the same code makes the same bytes."""
 
 
 def make_wheel() -> tuple[str, bytes]:
-    """The file name and the content of a wheel of this package, as it runs here.
+    """Return the file name and the content of a wheel of this package, as it runs here.
 
     Raises:
-        ImportError: the package is not installed, so there is no metadata, or the clone has changed since.
+        ImportError: the package is not installed, so there is no metadata; or the clone has changed since.
     """
     installed = installation()
     stem = f"{PACKAGE.replace('-', '_')}-{installed.version}"
@@ -52,7 +52,7 @@ def make_wheel() -> tuple[str, bytes]:
 
 
 def installation() -> Distribution:
-    """The metadata that pip has installed; a folder of a build in a clone holds less, and is passed over.
+    """Return the metadata that pip has installed. The build folder of a clone holds less, and is not used.
 
     Raises:
         ImportError: the package is not installed, or the clone has changed since.
@@ -67,7 +67,7 @@ def installation() -> Distribution:
 
 
 def code_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
-    """Yield the files of the package by their path in the wheel: the code, and the recipe files."""
+    """Yield the files of the package by their path in the wheel: the code and the recipe files."""
     root = Path(__file__).parents[1]
     for package in (installed.read_text("top_level.txt") or "").split():
         for path in sorted((root / package).rglob("*")):
@@ -79,7 +79,7 @@ def code_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
 
 
 def metadata_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
-    """The metadata by their path in the wheel's folder of metadata."""
+    """Yield the metadata files by their path in the wheel's folder of metadata."""
     licenses = [f"{LICENSES}/{name}" for name in installed.metadata.get_all("License-File") or ()]
     for name in (*METADATA, *licenses):
         text = installed.read_text(name)
@@ -87,10 +87,10 @@ def metadata_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:
             yield name, text.encode()
 
 
-def record(contents: Mapping[str, bytes], own_name: str) -> bytes:
-    """The list of the files of a wheel, with their hashes."""
+def record(contents: Mapping[str, bytes], record_name: str) -> bytes:
+    """Return the list of the files of a wheel, with their hashes. The list names itself without a hash."""
     lines = []
     for name, content in contents.items():
         digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
         lines.append(f"{name},sha256={digest},{len(content)}\n")
-    return "".join([*lines, f"{own_name},,\n"]).encode()
+    return "".join([*lines, f"{record_name},,\n"]).encode()

@@ -1,9 +1,10 @@
 """The command `pumer-hf`: it reads the command line, and imports `pumer_hf` only to do the work.
 
-It is a package of its own because `import pumer_hf` loads torch and transformers to register the models, which takes
-seconds. So does the import of any module in `pumer_hf`. Help, the version and mistakes are to be there at once.
+The command is a separate package, so that it prints help, the version and mistakes at once. `import pumer_hf` loads
+torch and transformers to register the models, which takes seconds. The import of any module in `pumer_hf` does the
+same.
 
-A subcommand is a file here and a line in `COMMANDS`.
+Each subcommand has a file here and a line in `COMMANDS`.
 """
 
 import argparse
@@ -56,12 +57,12 @@ class PrintVersion(argparse.Action):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all subcommands."""
+    """Return the parser with all subcommands."""
     return build_parsers()[0]
 
 
 def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    """The parser with all subcommands, and theirs by name."""
+    """Return the parser with all subcommands, and the parsers of the subcommands by name."""
     examples = "\n".join(f"  {command.example}" for command in COMMANDS)
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
@@ -87,7 +88,7 @@ def build_parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.Argumen
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; the exit status is 2 for what the user can mend."""
+    """Run a command line, and return the exit status: 2 for a mistake that the user can correct."""
     words = sys.argv[1:] if argv is None else argv
     parser, commands = build_parsers()
     check_spelling(words, parser, commands)
@@ -100,5 +101,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(f"pumer-hf {args.command}: interrupted", file=sys.stderr)
-        return 130  # as a shell reports it
+        return 130  # the status that a shell gives for Ctrl-C
     return 0

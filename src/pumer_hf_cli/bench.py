@@ -61,17 +61,22 @@ class Bench(Command):
 def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how to measure, which `benchmarks/paper.py` has too."""
     parser.add_argument(
-        "--batch-size", default="8", metavar="N", help="or auto: grown until it stops paying; default: %(default)s"
+        "--batch-size",
+        default="8",
+        metavar="N",
+        help="or auto: it grows while that pays; default: %(default)s",
     )
     parser.add_argument("--device", help=f"{in_words(DEVICES)}; default: cuda if there is a GPU")
     parser.add_argument("--dtype", default=DTYPES[0], help=f"{in_words(DTYPES)}, of our models; default: %(default)s")
-    parser.add_argument("--compile", action="store_true", help="compile our models; transformers' runs as it comes")
+    parser.add_argument("--compile", action="store_true", help="compile our models, but not transformers'")
     parser.add_argument(
         "--matmul-precision",
         default=MATMUL_PRECISIONS[0],
-        help=f"{in_words(MATMUL_PRECISIONS)}: torch's, of float32 products; default: %(default)s",
+        help=f"{in_words(MATMUL_PRECISIONS)}: torch's precision of float32 products; default: %(default)s",
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave the memory out, which takes training steps")
+    parser.add_argument(
+        "--no-memory", action="store_true", help="do not measure the memory, which needs training steps"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
     parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
 
@@ -87,7 +92,7 @@ def check_measuring(args: argparse.Namespace) -> None:
 
 
 def measuring_options(args: argparse.Namespace) -> "BenchOptions":
-    """What those flags say."""
+    """Return the options that those flags set."""
     import torch
 
     from pumer_hf.bench.contenders import BenchOptions

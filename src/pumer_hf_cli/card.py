@@ -10,7 +10,7 @@ class Card(Command):
     """`pumer-hf card`."""
 
     name = "card"
-    summary = "render model cards: README.md from the facts in results.json, which a recipe leaves beside it"
+    summary = "render model cards: README.md from the facts in results.json, which a recipe leaves in the same folder"
     example = "pumer-hf card outputs/digit-scenes/student"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ class Card(Command):
             "--recipe",
             metavar="YAML",
             type=Path,
-            help="make results.json first, from a recipe; of a folder of recipes, a card for each of its pumer.yaml",
+            help="make results.json first, from a recipe; for a folder of recipes, a card for each pumer.yaml in it",
         )
         parser.add_argument(
             "--results",
@@ -30,7 +30,7 @@ class Card(Command):
 
     def check(self, args: argparse.Namespace) -> None:
         if args.recipe is None and args.results is not None:
-            raise ValueError("--results needs --recipe, which was run")
+            raise ValueError("--results needs --recipe, the recipe of that run")
         if args.recipe is not None and len(args.folders) > 1:
             raise ValueError("--recipe is for one FOLDER")
 

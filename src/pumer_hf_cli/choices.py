@@ -1,4 +1,4 @@
-"""What the flags choose from: the help needs no import for it, and a test compares it with the true tables."""
+"""The choices of the flags. They are repeated here so that the help imports nothing; a test compares them."""
 
 BACKBONES = ("vilt", "meter")
 CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
@@ -10,6 +10,6 @@ TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
 
 
 def in_words(choices: tuple[object, ...]) -> str:
-    """Choices for a sentence: `1, 2, 4 or 7`."""
+    """Join choices for a sentence: `1, 2, 4 or 7`."""
     *others, last = map(str, choices)
     return f"{', '.join(others)} or {last}"

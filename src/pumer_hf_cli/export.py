@@ -9,7 +9,7 @@ class Export(Command):
     """`pumer-hf export`."""
 
     name = "export"
-    summary = "write a model as an ONNX file, check it against PyTorch, and time it beside"
+    summary = "write a model as an ONNX file, compare it with PyTorch, and time both"
     example = "pumer-hf export outputs/digit-scenes/student student.onnx --int8"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,9 @@ class Export(Command):
             metavar="N",
             help="tokens per text, fixed in the file; default: as the model was trained",
         )
-        parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="to time; default: %(default)s")
+        parser.add_argument(
+            "--batch-size", type=int, default=8, metavar="N", help="examples to time; default: %(default)s"
+        )
         parser.add_argument("--seconds", type=float, default=10.0, help="how long to time; default: %(default)s")
         parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
 

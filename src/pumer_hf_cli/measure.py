@@ -22,7 +22,7 @@ class Measure(Command):
         parser.add_argument("--annotations", metavar="JSON", help="the official answers; without: alignment alone")
         parser.add_argument("--limit", type=int, metavar="N", help="measure on the first N questions of VQA-HAT")
         parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
-        parser.add_argument("--seed", type=int, default=0, help="of the random baselines; default: %(default)s")
+        parser.add_argument("--seed", type=int, default=0, help="seed of the random baselines; default: %(default)s")
         parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
 
     def check(self, args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Misspelt commands and flags, found before anything else and said in one line."""
+"""Finds misspelt commands and flags before anything else, and reports them in one line."""
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ def check_spelling(
 
     Args:
         words: the command line without the program.
-        parser: of the program.
+        parser: the parser of the program.
         commands: the parsers of the commands by name.
     """
     first = words[0] if words else ""
@@ -29,14 +29,14 @@ def check_spelling(
 
 
 def check_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
-    """End the program at a word that argparse would take for a flag, if no flag of the parser begins so.
+    """End the program at a word that looks like a flag, if no flag of the parser begins with it.
 
-    The words after the first argument of a command that passes the rest on, such as `train`, are not the parser's.
+    Some commands, such as `train`, pass on all words after their first argument. These words are not checked.
     """
     flags = [flag for action in parser._actions for flag in action.option_strings]
     passes_on = any(action.nargs == argparse.REMAINDER for action in parser._actions)
     for word in words:
-        if word == "--" or (passes_on and not word.startswith("-")):  # what follows is no flag of the parser
+        if word == "--" or (passes_on and not word.startswith("-")):  # the words after it are no flags of the parser
             return
         flag = word.partition("=")[0]
         if not flag.startswith("--") or " " in word or any(known.startswith(flag) for known in flags):
@@ -47,6 +47,6 @@ def check_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> None:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name that is most like a word; None if none is."""
+    """Return the name that is most similar to a word; None if no name is similar."""
     near = get_close_matches(word, names, n=1)
     return near[0] if near else None

@@ -1,4 +1,4 @@
-"""`pumer-hf train`, and what it shares with `pumer-hf evaluate`."""
+"""`pumer-hf train`, and the base class that it shares with `pumer-hf evaluate`."""
 
 import argparse
 
@@ -7,9 +7,9 @@ from .command import Command
 
 
 class RecipeCommand(Command):
-    """A subcommand that runs a recipe: the flags after the task are those of the recipe."""
+    """A subcommand that runs a recipe. The flags after the task belong to the recipe."""
 
-    user_errors = ()  # the recipe ends the program itself, with the messages and the status that launchers need
+    user_errors = ()  # the recipe ends the program itself, with a message and a status for launchers
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("task", metavar="TASK", choices=TASKS, help=in_words(TASKS))

@@ -10,7 +10,7 @@ from transformers import ViltConfig, ViltForQuestionAnswering
 
 from pumer_hf import convert_checkpoint
 from pumer_hf.cli import main
-from pumer_hf.convert.layouts import unwrapped
+from pumer_hf.convert.layouts import without_wrapper
 from pumer_hf.models.loading import load_checkpoint_model
 
 ANSWERS = [f"answer {index}" for index in range(tiny.LABELS)]
@@ -25,7 +25,7 @@ MAKERS = {
 @pytest.mark.parametrize("wrapper", ["", "module.", "_orig_mod.", "model.", "module._orig_mod.", "net."])
 def test_wrapped_weights_are_unwrapped(wrapper, kind):
     weights = MAKERS[kind]()
-    found = unwrapped({f"{wrapper}{name}": value for name, value in weights.items()})
+    found = without_wrapper({f"{wrapper}{name}": value for name, value in weights.items()})
     assert found.keys() == weights.keys()
     assert all(value is weights[name] for name, value in found.items())
 

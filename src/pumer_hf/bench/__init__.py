@@ -1,1 +1,1 @@
-"""Measuring speed, FLOPs and the machine; tables of results."""
+"""Benchmarks measure the speed, the memory and the FLOPs of models, and how many tokens each layer leaves."""

@@ -81,7 +81,7 @@ def bench_model(
     text_length: int | None,
     output: str | Path | None,
 ) -> list[str]:
-    """Measure a model that reduces tokens. `source` tells in the results which model it is."""
+    """Measure a model that reduces tokens. `source` says in the results which model it is."""
     text_length = checked_text_length(model, text_length)
     contenders = contenders_of(model, text_length, options)
     report = BenchReport(

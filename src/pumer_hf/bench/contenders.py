@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 MATMUL_PRECISIONS = ("highest", "high", "medium")
 """The values that `torch.set_float32_matmul_precision` takes."""
 COMPILATIONS = 64
-"""How often a class may be compiled, over all models and batch sizes of a benchmark. More is an error of torch."""
+"""How often torch may compile a class, over all models and batch sizes of a benchmark. At more, it raises an error."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ class BenchOptions:
 
     Args:
         device: `"cpu"` or `"cuda"`.
-        dtype: of our models, one of `DTYPES`.
-        compile: time our models compiled, see [`compiled`].
-        matmul_precision: of float32 products, one of `MATMUL_PRECISIONS`. In compiled code on a CPU, `"high"` takes
-            oneDNN's kernels instead of MKL's. They round to TF32 on processors that have it; elsewhere they are as
-            exact.
+        dtype: the precision of our models, one of `DTYPES`.
+        compile: whether to time our models compiled ([`compiled`]).
+        matmul_precision: the precision of float32 products, one of `MATMUL_PRECISIONS`. In compiled code on a CPU,
+            `"high"` takes oneDNN's kernels instead of MKL's. They round to TF32 on processors that have it. On other
+            processors they are as exact as MKL's.
         batch_size: examples per forward. None: the batch grows until a larger one is no faster.
         seconds: how long to measure the throughput. The latency takes half of it. Both take at least five rounds.
-        latency: measure the latency at batch 1.
-        memory: measure the peak memory.
-        pooled_only: set `config.pooled_only` in our models, also in the unreduced one.
+        latency: whether to measure the latency at batch 1.
+        memory: whether to measure the peak memory.
+        pooled_only: whether to set `config.pooled_only` in our models, also in the unreduced one.
     """
 
     device: str = "cpu"
@@ -96,7 +96,7 @@ def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptio
 
 
 def compiled(model: nn.Module) -> nn.Module:
-    """Compile a whole model for inference with `torch.compile`, anew for each batch size.
+    """Compile a whole model for inference with `torch.compile`, again for each batch size.
 
     The compilation happens at the first call. Make that call under [`torch_options`].
     """
@@ -106,13 +106,15 @@ def compiled(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def torch_options(options: BenchOptions) -> Iterator[None]:
-    """Set global options of torch while a benchmark runs: the precision of float32 products, and on a CPU that
-    compiled code freezes the weights. Frozen weights are stored in the order in which its matrix products read them.
+    """Set two global options of torch while a benchmark runs.
+
+    One is the precision of float32 products. The other makes compiled code freeze the weights on a CPU: it stores them
+    in the order in which its matrix products read them.
     """
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(options.matmul_precision)
     try:
-        # As an option of `torch.compile` it does nothing: the weights are inputs by then, not constants.
+        # `torch.compile` has this option too. There it does nothing: the weights are inputs by then, not constants.
         with inductor_config.patch(freezing=options.device == "cpu"):
             yield
     finally:
@@ -120,7 +122,10 @@ def torch_options(options: BenchOptions) -> Iterator[None]:
 
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender | None:
-    """Return transformers' own model as a contender: not compiled, and on a CPU in float32. None if there is none."""
+    """Return transformers' own model as a contender: not compiled, and in float32 on a CPU.
+
+    Return None if transformers has no such model.
+    """
     name = family_of(model.config.model_type).stock_classes.get(type(model))
     if name is None:
         return None
@@ -135,10 +140,10 @@ def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: Benc
 
 
 def checked_text_length(model: PuMerPreTrainedModel, text_length: int | None) -> int:
-    """Tokens per text; for None, as many as in the training of the model ([`checkpoint_record`]).
+    """Return the tokens per text; for None, as many as in the training of the model ([`checkpoint_record`]).
 
     Raises:
-        ValueError: the model does not take so many.
+        ValueError: the number is below 1, or the model does not take so many.
     """
     longest = model.config.max_text_length
     if text_length is None:

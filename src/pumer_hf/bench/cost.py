@@ -21,10 +21,10 @@ def measure_cost(
     """Measure speed and size of models on one batch, interleaved in one run.
 
     Args:
-        models: by name, the unreduced one first, all on the device of the inputs.
+        models: the models by name, the unreduced one first, all on the device of the inputs.
         inputs: keyword arguments of their forward.
         seconds: how long to measure.
-        own_inputs: by name, for models that take the same examples otherwise (smaller images).
+        own_inputs: by name, the inputs of models that take the same examples in another form (smaller images).
 
     Returns:
         The throughput, the GFLOPs of one example and the tokens per layer.
@@ -48,7 +48,7 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tup
     inputs: dict[str, Any] = {**example, "output_hidden_states": True}
     flops, outputs = count_flops(model, inputs)
     states = outputs.hidden_states[0]
-    if isinstance(states, tuple):  # of the first of several images
+    if isinstance(states, tuple):  # the model takes several images: one of them is enough
         states = states[0]
     num_text = example["input_ids"].shape[-1]
     return flops / 1e9, model.output_lengths(num_text, states.shape[1] - num_text)
@@ -56,7 +56,7 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tup
 
 def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
     """Return rows of a table: a column per model, and a last one that compares the last model with the first."""
-    assert cost.throughput is not None, "of models that were measured"
+    assert cost.throughput is not None, "the throughput of the models was not measured"
     gain = cost.throughput.gain
     faster = f"{gain:.2f}x faster" if gain >= 1 else f"{1 / gain:.2f}x slower"
     rows = [
@@ -64,5 +64,7 @@ def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
         ["GFLOPs per example", *(figure(cost.gflops[name]) for name in names), f"{cost.gflops_gain:.2f}x fewer"],
     ]
     for layer, lengths in enumerate(zip(*(cost.tokens_per_layer[name] for name in names), strict=True)):
-        rows.append([f"tokens after layer {layer} (text + image)", *("{} + {}".format(*pair) for pair in lengths), ""])
+        rows.append(
+            [f"tokens after layer {layer} (text + image)", *(f"{text} + {image}" for text, image in lengths), ""]
+        )
     return rows

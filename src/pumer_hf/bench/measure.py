@@ -21,18 +21,16 @@ from .throughput import compare_latency, compare_throughput, expected_seconds, f
 START, LIMIT = 8, 4096
 """The first and the last batch size that are tried where the batch grows."""
 PAYS = 1.03
-"""A doubled batch pays if some contender is so many times as fast per example."""
-
-
+"""A doubled batch pays if it makes some contender so many times as fast per example."""
 COUNTING, PROFILING, MEMORY = 2, 5, 10
-"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory, seen on a CPU."""
+"""How many forwards take as long as counting FLOPs, profiling the reduction and measuring memory, on a CPU."""
 
 
 def measure(contenders: Mapping[str, Contender], options: BenchOptions) -> Cost:
-    """Measure speed, memory and size of models, each beside the first one, which is the baseline.
+    """Measure the speed, the memory and the size of models, relative to the first one, which is the baseline.
 
     Args:
-        contenders: by name; first the baseline, last the model that the benchmark is about.
+        contenders: the contenders by name. The first one is the baseline, the last one the model of interest.
         options: how to measure.
 
     Returns:
@@ -121,8 +119,8 @@ def expected_of_all(
     """Estimate how many seconds [`measure_parts`] takes.
 
     Args:
-        contenders: by name.
-        forwards: by name, the seconds of a forward at the batch size.
+        contenders: the contenders by name.
+        forwards: by name of the contender, the seconds of a forward at the batch size.
         options: how to measure.
         batch_size: examples per forward.
     """
@@ -201,10 +199,10 @@ def speed_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
         [times_first, *(f"{speeds[name].ratio:.2f}x" for name in names)],
     ]
     if cost.latency is not None:
-        own = [cost.latency.models[name] for name in names]
-        times = (" / ".join(duration(time / 1000) for time in (one.p50, one.p90, one.p99)) for one in own)
+        latencies = [cost.latency.models[name] for name in names]
+        times = (" / ".join(duration(time / 1000) for time in (one.p50, one.p90, one.p99)) for one in latencies)
         rows.append(["time at batch 1 (p50 / p90 / p99)", *times])
-        rows.append([times_first, *(f"{one.ratio:.2f}x" for one in own)])
+        rows.append([times_first, *(f"{one.ratio:.2f}x" for one in latencies)])
     return rows
 
 

@@ -19,18 +19,18 @@ def profiler(device: torch.device, memory: bool = False) -> profile:
     """Return a profiler that writes nothing to the terminal."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # read when the first profiler starts
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    return profile(activities=activities, profile_memory=memory, acc_events=True)  # else torch 2.10 warns
+    return profile(activities=activities, profile_memory=memory, acc_events=True)  # without it, torch 2.10 warns
 
 
 def peak_memory(call: Callable[[], Any], device: torch.device) -> int:
     """Measure how many bytes a call has allocated at its peak, beyond those that were allocated before it.
 
-    On CUDA, the caching allocator says it. On a CPU, the profiler says it. The profiler sees each tensor that comes
-    and goes, but not the memory that libraries use inside.
+    On CUDA, the caching allocator counts the bytes. On a CPU, the profiler counts them. The profiler sees each tensor
+    that is allocated and freed, but not the memory that libraries use inside.
 
     Args:
         call: the function.
-        device: on which it works.
+        device: the device on which the function works.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -50,7 +50,7 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
     """Measure the peak bytes of activations in both regimes. Weights, their gradients and inputs do not count.
 
     Args:
-        model: on the device of the inputs; is in eval mode afterwards, without gradients.
+        model: a model on the device of the inputs. Afterwards it is in eval mode and has no gradients.
         inputs: keyword arguments of its forward.
 
     Returns:
@@ -66,10 +66,10 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
         model(**inputs)[0].float().square().mean().backward()
 
     model.eval()
-    infer()  # what a first call keeps for later does not count
+    infer()  # what the first call keeps for later calls does not count
     peaks = {"inference": peak_memory(infer, device)}
     model.train()
-    step()  # so that the gradients are there
+    step()  # it allocates the gradients, which do not count
     peaks["training"] = peak_memory(step, device)
     model.zero_grad(set_to_none=True)
     model.eval()
@@ -80,7 +80,8 @@ def activation_peaks(model: nn.Module, inputs: dict[str, Tensor]) -> dict[str, i
 def reduction_share(model: nn.Module, inputs: dict[str, Tensor]) -> float:
     """Measure the part of a forward's time that goes into reducing tokens: collecting the evidence, deciding, moving.
 
-    The time is that of the device, so on CUDA that of kernels. It does not contain what the reduction saves.
+    The time is measured on the device: on CUDA, it is the time of the kernels. It does not contain what the reduction
+    saves.
 
     Args:
         model: in eval mode, not compiled, on the device of the inputs.

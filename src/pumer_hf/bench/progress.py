@@ -32,13 +32,13 @@ class Progress:
         self.bar.close()
 
     def begin(self, part: str) -> None:
-        """Say what is measured now."""
+        """Show what is measured now."""
         self.bar.set_description_str(part, refresh=False)
         self.move()
         self.bar.refresh()
 
     def move(self) -> None:
-        """Move the bar to the time that has passed. What takes longer than expected makes it longer."""
+        """Move the bar to the time that has passed. If that is more than expected, the bar becomes longer."""
         passed = time.perf_counter() - self.start
         self.bar.total = self.expected = max(self.expected, passed)
         self.bar.update(passed - self.bar.n)

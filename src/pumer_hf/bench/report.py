@@ -18,7 +18,7 @@ class Conditions:
 
     device: str = "cpu"
     dtype: dict[str, str] = field(default_factory=dict)
-    """By name of the model."""
+    """The precision of each model, by name."""
     matmul_precision: str = "highest"
     compiled: tuple[str, ...] = ()
     """The models that were compiled."""
@@ -27,7 +27,7 @@ class Conditions:
 
     @classmethod
     def of(cls, contenders: Mapping[str, Contender], options: BenchOptions) -> "Conditions":
-        """Those of a benchmark."""
+        """Return the conditions of a benchmark."""
         return cls(
             device=options.device,
             dtype={name: str(one.eager.dtype).removeprefix("torch.") for name, one in contenders.items()},
@@ -38,7 +38,7 @@ class Conditions:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Conditions":
-        """The conditions that stand among the values of a file. Older files lack some."""
+        """Read the conditions from the values of a file. Older files lack some of them."""
         return cls(
             device=values["device"],
             dtype=values["dtype"],
@@ -53,13 +53,14 @@ class BenchReport(Results):
     """A model that reduces tokens, measured against itself unreduced and against stock transformers."""
 
     source: dict[str, str]
-    """Which model: `checkpoint`, a folder or a Hub id, or `setting`, a full-size one with random weights."""
+    """Which model it is. `checkpoint` has a folder or a Hub id; `setting` names a full-size model with random weights.
+    """
     reduction: dict[str, Any] | list[dict[str, Any]] | None
     """Its schedule, as `config.reduction` holds it."""
     text_length: int
     conditions: Conditions
     cost: Cost
-    """By name of the model: unreduced, stock (where transformers has it) and reduced."""
+    """The cost by name of the model: unreduced, stock (if transformers has the model) and reduced."""
     environment: Environment
 
     @property
@@ -75,7 +76,7 @@ class BenchReport(Results):
 
     @property
     def reduced(self) -> str:
-        """The name of the model that it is about, the last one."""
+        """The name of the model that the report is about. It is the last one."""
         return self.throughput.names[-1]
 
     @property

@@ -28,14 +28,15 @@ def interleaved_times(
     on_cuda: bool = False,
     on_round: Callable[[], None] | None = None,
 ) -> dict[str, list[float]]:
-    """Time functions in turn, A B A B ..., so that a change of the machine's speed affects all of them alike. From
-    here on, the process keeps its memory ([`keep_freed_memory`]).
+    """Time functions in turn, A B A B ..., so that a change of the machine's speed affects all of them alike.
+
+    From then on, the process keeps the memory that it frees ([`keep_freed_memory`]).
 
     Args:
         calls: functions by name.
         warmup: rounds that do not count.
         seconds: keep going for about this long, and for at least `MIN_ROUNDS`.
-        on_cuda: they work on the GPU: time them by its events, and wait for it after each.
+        on_cuda: whether the functions work on the GPU. Its events then time each call, which waits for the GPU.
         on_round: called after each round.
 
     Returns:
@@ -68,8 +69,8 @@ def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[s
     since the first one may compile the model. A bar shows the progress.
 
     Args:
-        models: by name, in the mode (eval) to measure.
-        inputs: by name, keyword arguments of their forward.
+        models: the models by name, in the mode (eval) to measure.
+        inputs: by name of the model, the keyword arguments of its forward.
     """
     keep_freed_memory()
     times = {}
@@ -82,10 +83,11 @@ def forward_seconds(models: Mapping[str, nn.Module], inputs: Mapping[str, dict[s
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next allocation, as torch's allocator does on a GPU; elsewhere do nothing.
+    """Make glibc keep freed memory for the next allocation, as torch's allocator does on a GPU.
 
-    Otherwise the memory of large tensors is given back to the system, and comes again page by page, filled with zeros.
-    For a small model at a large batch this took up to a third of the time, and more in one minute than in the next.
+    Without it, the memory of large tensors goes back to the system, which returns it page by page and filled with
+    zeros. For a small model at a large batch this took up to a third of the time, and not always the same part. On
+    systems without glibc, this function does nothing.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if mallopt is not None:
@@ -124,9 +126,9 @@ def compare_throughput(
     """Measure the forward throughput under `inference_mode`, on the same batch, relative to the first model.
 
     Args:
-        models: by name, on the device of the inputs, in the mode (eval) to measure.
+        models: the models by name, on the device of the inputs, in the mode (eval) to measure.
         inputs: keyword arguments of their forward, with a batch dimension first.
-        own_inputs: by name, for models that take the same examples otherwise (smaller images).
+        own_inputs: by name, the inputs of models that take the same examples in another form (smaller images).
         on_round: called after each round.
     """
     device = next(iter(inputs.values())).device
@@ -137,12 +139,12 @@ def compare_throughput(
     baseline = next(iter(times.values()))
     speeds = {
         name: Speed(
-            examples_per_second=batch_size / median(own),
-            slowest=batch_size / max(own),
-            fastest=batch_size / min(own),
-            ratio=median_ratio(baseline, own),
+            examples_per_second=batch_size / median(model_times),
+            slowest=batch_size / max(model_times),
+            fastest=batch_size / min(model_times),
+            ratio=median_ratio(baseline, model_times),
         )
-        for name, own in times.items()
+        for name, model_times in times.items()
     }
     return Throughput(batch_size, len(baseline), "forward, inference_mode", speeds)
 
@@ -159,8 +161,8 @@ def compare_latency(
     """Measure the forward latency under `inference_mode`, relative to the first model.
 
     Args:
-        models: by name, in the mode (eval) to measure.
-        inputs: by name, keyword arguments of their forward, usually of one example.
+        models: the models by name, in the mode (eval) to measure.
+        inputs: by name of the model, the keyword arguments of its forward, usually of one example.
         on_round: called after each round.
     """
     device = next(iter(next(iter(inputs.values())).values())).device
@@ -168,12 +170,12 @@ def compare_latency(
     times = interleaved_times(calls, warmup=warmup, seconds=seconds, on_cuda=device.type == "cuda", on_round=on_round)
     baseline = next(iter(times.values()))
     found = {}
-    for name, own in times.items():
-        p50, p90, p99 = (torch.tensor(own).quantile(torch.tensor([0.5, 0.9, 0.99])) * 1000).tolist()
-        found[name] = Latency(p50, p90, p99, median_ratio(baseline, own))
+    for name, model_times in times.items():
+        p50, p90, p99 = (torch.tensor(model_times).quantile(torch.tensor([0.5, 0.9, 0.99])) * 1000).tolist()
+        found[name] = Latency(p50, p90, p99, median_ratio(baseline, model_times))
     return Latencies(len(baseline), found)
 
 
-def median_ratio(baseline: Sequence[float], own: Sequence[float]) -> float:
-    """Return the median over the rounds of the ratio of the baseline's time to a model's own."""
-    return median(base / time for base, time in zip(baseline, own, strict=True))
+def median_ratio(baseline: Sequence[float], model_times: Sequence[float]) -> float:
+    """Divide the baseline's time by the model's time in each round, and return the median of these ratios."""
+    return median(base / time for base, time in zip(baseline, model_times, strict=True))

@@ -17,7 +17,7 @@ from ..models.families import FAMILIES, Family
 from ..reading import read_json
 from .configs import METADATA
 from .keys import Renamed, mismatch
-from .layouts import LAYOUTS, detect_kind, unwrapped
+from .layouts import LAYOUTS, detect_kind, without_wrapper
 from .processors import ProcessorPlan, make_processor
 from .sources import Checkpoint, read_checkpoint
 from .tasks import choose_task, label_names, ordered_labels, parse_task
@@ -38,27 +38,28 @@ def convert_checkpoint(
 ) -> Path:
     """Turn a checkpoint of another format into a folder that the Auto classes and our own classes load.
 
-    The folder gets the config, the weights (safetensors) and the processor. Every weight of the checkpoint must have
-    its place, and every weight of the model its value. Weights of the pretraining heads (`mlm_score`, `itm_score`,
-    `mpp_score`) and parts that never run (CLIP's text tower, RoBERTa's pooler) are left out. No pickled code is run.
+    The folder gets the config, the weights (safetensors) and the processor. Every weight of the checkpoint must have a
+    place in the model, and every weight of the model must get a value. Weights of the pretraining heads (`mlm_score`,
+    `itm_score`, `mpp_score`) and parts that never run (CLIP's text tower, RoBERTa's pooler) are left out. No pickled
+    code is run.
 
     Args:
         source: a Lightning file of original ViLT or METER; a folder, or the Hub id of one, released with PuMer or
             saved by transformers' ViLT; or a file with a state dict of any of them.
         dest: the folder to make; it must not exist, or be empty.
         kind: `"original_vilt"`, `"original_meter"`, `"released_vilt"`, `"released_meter"` or `"stock_vilt"`; default:
-            as the names of the weights tell.
+            what the names of the weights show.
         task: `"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`, or `"pretrain"` for the model without a head; default:
             that of the head. A pretrained checkpoint also converts to `"retrieval"`, with a head from its image-text
             matching, and to `"nlvr2"`, without a head but with the embedding of a second image.
-        image_size: side of the images in pixels; default: that of the checkpoint. Original and stock ViLT: of the
-            shorter edge. METER's position embeddings are interpolated to it; ViLT does so at run time.
-        processor: a processor or tokenizer, or the folder or Hub id of one; default: the tokenizer beside the
-            checkpoint, else the one that it names. False: none.
-        config: fields of [`PuMerViltConfig`] or [`PuMerMeterConfig`] that the checkpoint does not tell, such as
+        image_size: side of the images in pixels, or for original and stock ViLT their shorter edge; default: that of
+            the checkpoint. METER's position embeddings are interpolated to it. ViLT interpolates at run time.
+        processor: a processor or tokenizer, or the folder or Hub id of one; default: the tokenizer next to the
+            checkpoint, else the one that it names. False saves no processor.
+        config: fields of [`PuMerViltConfig`] or [`PuMerMeterConfig`] that the checkpoint does not have, such as
             `{"id2label": {0: "yes", 1: "no"}}`: a dict, with dicts in it for the towers, a config, or a JSON file.
-        fill_labels: name a label `LABEL_<index>` where a file of labels has none for its index, as `vqa_dict.json` of
-            ViLT for 125; default: such a gap is an error.
+        fill_labels: name a label `LABEL_<index>` if a file of labels has no name for its index, as ViLT's
+            `vqa_dict.json` for 125; default: such a gap is an error.
 
     Returns:
         `dest`.
@@ -73,7 +74,7 @@ def convert_checkpoint(
         raise ValueError(f"image_size={image_size}: must be a number of pixels, a multiple of the patch size")
     asked, overrides = parse_task(task), parse_overrides(config)
     checkpoint = read_checkpoint(source)
-    checkpoint = replace(checkpoint, weights=unwrapped(checkpoint.weights))
+    checkpoint = replace(checkpoint, weights=without_wrapper(checkpoint.weights))
     chosen_kind = (kind or detect_kind(list(checkpoint.weights))).replace("-", "_")
     if chosen_kind not in LAYOUTS:
         raise ValueError(f"kind={kind!r}: choose one of {', '.join(LAYOUTS)}")
@@ -92,7 +93,7 @@ def convert_checkpoint(
 
 
 def parse_overrides(config: PreTrainedConfig | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
-    """The `config` of [`convert_checkpoint`] as a dict."""
+    """Return the `config` of [`convert_checkpoint`] as a dict."""
     if config is None:
         return {}
     if isinstance(config, (str, Path)):
@@ -105,19 +106,19 @@ def parse_overrides(config: PreTrainedConfig | Mapping[str, Any] | str | Path | 
 
 
 def config_fields(config: PreTrainedConfig) -> dict[str, Any]:
-    """The fields of a config object, without those that say nothing: unnamed labels, and no number of images."""
+    """Return the fields of a config object, without labels that have no name and without `num_images` of -1."""
     values = config.to_diff_dict()
     labels = values.get("id2label") or {}
-    fields_set = {name: value for name, value in values.items() if name not in METADATA}
+    found = {name: value for name, value in values.items() if name not in METADATA}
     if labels != {index: f"LABEL_{index}" for index in labels}:
-        fields_set["id2label"] = labels
-    if fields_set.get("num_images") == -1:
-        del fields_set["num_images"]
-    return fields_set
+        found["id2label"] = labels
+    if found.get("num_images") == -1:
+        del found["num_images"]
+    return found
 
 
 def add_second_image(renamed: Renamed, family: Family) -> None:
-    """Give a pretrained checkpoint a modality embedding for NLVR2's second image, that of the first, as METER does."""
+    """Give a pretrained checkpoint a modality embedding for NLVR2's second image. METER also copies the first."""
     renamed.shape(family.modality_types)
     weight = renamed.backbone[family.modality_types]
     if weight.shape[0] == 2:
@@ -132,7 +133,7 @@ def build_config(
     image_size: int | None,
     overrides: Mapping[str, Any],
 ) -> PuMerConfig:
-    """The config that the checkpoint tells, with the overrides of the user."""
+    """Make the config from the checkpoint and the overrides of the user."""
     values = renamed.layout.config_values(renamed, checkpoint.config, task)
     refuse_unknown(overrides, values, family.config_class)
     values = merged(values, overrides)
@@ -155,17 +156,17 @@ def refuse_unknown(overrides: Mapping[str, Any], values: Mapping[str, Any], conf
     towers = {name: tower for name, tower in config_class.sub_configs.items() if name in overrides}
     parts = {"": config_class, **towers}
     for part, owner in parts.items():
-        given, own = (overrides[part], values[part]) if part else (overrides, values)
+        given, told = (overrides[part], values[part]) if part else (overrides, values)
         if not isinstance(given, Mapping):
             raise ValueError(f"config.{part}={given!r}: give a dict")
-        known = {field.name for field in fields(owner)} | set(own) | {*METADATA, "output_attentions"}
+        known = {field.name for field in fields(owner)} | set(told) | {*METADATA, "output_attentions"}
         unknown = sorted(set(given) - known)
         if unknown:
             raise ValueError(f"config.{f'{part}.{unknown[0]}'.lstrip('.')} is no field of {owner.__name__}")
 
 
 def merged(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with `overrides`, in the configs of the towers too."""
+    """Return `values` with `overrides`, also inside the configs of the towers."""
     towers = {
         name: {**values[name], **overrides[name]} for name in ("text_config", "vision_config") if name in overrides
     }
@@ -180,7 +181,7 @@ def build_model(
     image_size: int | None,
     overrides: Mapping[str, Any],
 ) -> PuMerPreTrainedModel:
-    """Our model with the weights of the checkpoint, each of which has its place."""
+    """Make our model with the weights of the checkpoint. Raise `ValueError` if they do not fit exactly."""
     config = build_config(checkpoint, renamed, family, task, image_size, overrides)
     if renamed.layout.resize is not None:
         renamed.layout.resize(renamed, config)
@@ -210,7 +211,7 @@ def build_model(
 def processor_plan(
     checkpoint: Checkpoint, renamed: Renamed, family: Family, task: str, image_size: int | None, config: Any
 ) -> ProcessorPlan:
-    """What the checkpoint says about its processor."""
+    """Return what the checkpoint says about its processor."""
     patch_size, _ = family.patch_size(config)
     side = image_size or config.image_size
     if side % patch_size:
@@ -231,16 +232,16 @@ def processor_plan(
 
 
 def encoding_record(checkpoint: Checkpoint, renamed: Renamed, task: str, longest: int) -> EncodingRecord:
-    """How the inputs of a checkpoint were made in its training.
+    """Return how the inputs of a checkpoint were made in its training.
 
-    Original and stock ViLT keep the aspect ratio of images. The length of texts is that in the file of an original
-    checkpoint, or that in the commands of PuMer's release for the task.
+    Original and stock ViLT keep the aspect ratio of images. An original checkpoint says its length of texts. For a
+    released one it is the length in the commands of PuMer's release.
 
     Args:
         checkpoint: the source.
         renamed: its weights.
-        task: `"vqa"` or another.
-        longest: tokens that the model takes.
+        task: `"vqa"` or another task.
+        longest: how many tokens the model takes.
     """
     origin = renamed.layout.origin
     length = TEXT_LENGTH

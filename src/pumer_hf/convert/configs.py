@@ -25,13 +25,13 @@ METADATA = (
 
 
 def choose_heads(width: int, known: int | None, hidden_size: int | None = None) -> int | None:
-    """The number of attention heads of a part, which no weight tells; None if nothing else does.
+    """Return the number of attention heads of a part. No weight shows it. It is None if nothing else says it.
 
     Args:
-        width: of the part.
-        known: heads of the backbone, if the checkpoint says so.
-        hidden_size: width of the backbone, if the part is a tower in front of it. A tower of the same width has
-            `known` heads; else heads are 64 wide, as in CLIP and RoBERTa.
+        width: the width of the part.
+        known: how many heads the backbone has, if the checkpoint says it.
+        hidden_size: the width of the backbone, if the part is a tower before it. A tower of the same width has `known`
+            heads. In other towers heads are 64 wide, as in CLIP and RoBERTa.
     """
     if known and hidden_size in (None, width):
         return known
@@ -40,8 +40,8 @@ def choose_heads(width: int, known: int | None, hidden_size: int | None = None) 
     return known if known and width % known == 0 else None
 
 
-def image_side(num_positions: int, patch_size: int) -> int:
-    """Side in pixels of the square image that `num_positions`, [CLS] included, are for."""
+def side_from_positions(num_positions: int, patch_size: int) -> int:
+    """Return the side in pixels of the square image that has `num_positions` positions, [CLS] included."""
     side = math.isqrt(num_positions - 1)
     if side * side != num_positions - 1:
         raise ValueError(f"there are {num_positions - 1} image positions, which make no square")
@@ -49,7 +49,7 @@ def image_side(num_positions: int, patch_size: int) -> int:
 
 
 def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """The fields of [`PuMerViltConfig`].
+    """Return the fields of [`PuMerViltConfig`].
 
     Original and released ViLT have timm's blocks (eps 1e-6, no attention dropout) and BERT's embeddings (eps 1e-12).
     The released code builds its blocks without dropout. Stock ViLT has a config of its own.
@@ -72,9 +72,9 @@ def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[
     }
     positions = renamed.shape(f"{image}position_embeddings")[1]
     if renamed.layout.origin == "stock" and config:
-        own = ViltConfig.from_dict(dict(config)).to_dict()
-        return {**{name: value for name, value in own.items() if name not in METADATA}, **sizes}
-    sizes["image_size"] = image_side(positions, patch_size)
+        stock = ViltConfig.from_dict(dict(config)).to_dict()
+        return {**{name: value for name, value in stock.items() if name not in METADATA}, **sizes}
+    sizes["image_size"] = side_from_positions(positions, patch_size)
     sizes["num_attention_heads"] = choose_heads(hidden_size, config.get("num_heads"))
     if renamed.layout.origin == "stock":
         return sizes
@@ -92,10 +92,10 @@ def vilt_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[
 
 
 def meter_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """The fields of [`PuMerMeterConfig`].
+    """Return the fields of [`PuMerMeterConfig`].
 
-    The released code lets the image layer of a block read what its text layer has made (`co_attention="sequential"`),
-    the original what came into the block.
+    In the released code the image layer of a block reads the output of its text layer (`co_attention="sequential"`).
+    In the original it reads the text that came into the block.
     """
     if "swin" in str(config.get("vit", "")):
         raise ValueError(f"this METER has the image tower {config['vit']!r}: only CLIP towers are supported")
@@ -125,7 +125,7 @@ def meter_values(renamed: Renamed, config: Mapping[str, Any], task: str) -> dict
 
 
 def meter_towers(renamed: Renamed, heads: int | None, hidden_size: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of METER's text and image tower."""
+    """Return the configs of METER's text tower and image tower."""
     vocab_size, text_width = renamed.shape("text_model.embeddings.word_embeddings.weight")
     width, channels, _, patch_size = renamed.shape("vision_model.embeddings.patch_embedding.weight")
     text_config = {
@@ -143,7 +143,7 @@ def meter_towers(renamed: Renamed, heads: int | None, hidden_size: int) -> tuple
         "num_hidden_layers": renamed.count("vision_model.encoder.layers."),
         "num_attention_heads": choose_heads(width, heads, hidden_size),
         "intermediate_size": renamed.shape("vision_model.encoder.layers.0.mlp.fc1.weight")[0],
-        "image_size": image_side(renamed.shape(METER_POSITIONS)[0], patch_size),
+        "image_size": side_from_positions(renamed.shape(METER_POSITIONS)[0], patch_size),
         "patch_size": patch_size,
         "num_channels": channels,
         "hidden_act": "quick_gelu",

@@ -1,7 +1,7 @@
 """Renaming of weights: tables from the names of each kind of checkpoint to ours.
 
-In a table `#` stands for the number of a layer, `*` for `weight` or `bias`, `**` for anything. A name that is mapped
-to three is a fused projection, whose rows are those of query, key and value.
+In a table `#` stands for the number of a layer, `*` for `weight` or `bias`, `**` for anything. A fused projection is
+mapped to three names: it holds query, key and value, one after the other.
 """
 
 import re
@@ -23,7 +23,7 @@ HEADS = {
 """Heads of the original and the released checkpoints, and the task of each."""
 PRETRAINING_HEADS = ("mlm_score.**", "mpp_score.**", "itm_score.**")
 CLASSIFIER = "classifier"
-"""The head of stock ViLT: its task is in the config only."""
+"""The head of stock ViLT. Only the config says its task."""
 
 _VILT_TEXT = "embeddings.text_embeddings."
 _VILT_LAYER = "encoder.layer.#."
@@ -52,13 +52,13 @@ ORIGINAL_VILT: Table = {
 
 
 def identity(table: Table) -> Table:
-    """The table from our names to themselves."""
+    """Return the table from our names to themselves."""
     names = [name for target in table.values() for name in ([target] if isinstance(target, str) else target)]
     return dict(zip(names, names, strict=True))
 
 
 def meter_table(vision: str) -> Table:
-    """The table of METER; `vision` is the name of the image tower."""
+    """Return the table of METER. `vision` is the prefix of the image tower."""
     block, ours = f"{vision}transformer.resblocks.#.", "vision_model.encoder.layers.#."
     tower: Table = {
         f"{vision}conv1.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -137,24 +137,24 @@ class Layout:
     origin: str
     """`"original"`, `"released"` (with the code of PuMer) or `"stock"` (saved by transformers, or by this library)."""
     prefix: str
-    """Before the names of the backbone."""
+    """The prefix of the names of the backbone."""
     table: Table
-    """Names of the backbone, without the prefix, to ours."""
+    """From the names of the backbone, without the prefix, to our names."""
     dropped: tuple[str, ...]
     """Names in the backbone, without the prefix, that our models do not have: buffers, and parts that never run."""
     signature: str
-    """How names begin, after the prefix, in this layout only."""
+    """How some names begin, after the prefix, in this layout only."""
     heads: Mapping[str, str]
-    """Heads to tasks."""
+    """From the name of each head to its task."""
     config_values: Callable[["Renamed", Mapping[str, Any], str], dict[str, Any]]
-    """Tells the fields of our config. Arguments: the weights, the config of the checkpoint, the task."""
+    """Returns the fields of our config. Arguments: the weights, the config of the checkpoint, the task."""
     image_processor: Callable[[Any], Any]
     """Makes the image processor that the checkpoint was trained with, from a [`ProcessorPlan`]."""
     resize: Callable[["Renamed", Any], None] | None = None
-    """Gives the weights the image size of our config; None: the model takes images of any size."""
+    """Resizes the weights to the image size of our config; None if the model takes images of any size."""
 
     def without_prefix(self) -> "Layout":
-        """The layout of a backbone that was saved without a head, and so without a prefix."""
+        """Return the layout of a backbone that was saved without a head, and so without a prefix."""
         return replace(self, prefix="")
 
 
@@ -167,7 +167,7 @@ class Rule:
 
     @staticmethod
     def match(template: str, name: str) -> tuple[str, ...] | None:
-        """What the wildcards of `template` stand for in `name`; None if it does not fit."""
+        """Return what the wildcards of `template` stand for in `name`; None if the name does not fit."""
         wildcards = {"**": ".*", "*": "(weight|bias)", "#": r"(\d+)"}
         parts = re.split(r"(\*\*|\*|#)", template)
         found = re.fullmatch("".join(wildcards.get(part, re.escape(part)) for part in parts), name)
@@ -175,7 +175,7 @@ class Rule:
 
     @staticmethod
     def fill(template: str, values: tuple[str, ...]) -> str:
-        """`template` with its wildcards filled."""
+        """Fill the wildcards of `template` with `values`."""
         parts = iter(values)
         return re.sub(r"[*#]", lambda _: next(parts), template)
 
@@ -184,8 +184,8 @@ class Renamed:
     """The weights of a checkpoint under our names.
 
     Args:
-        weights: under their names in the file.
-        layout: of the file.
+        weights: the weights under their names in the file.
+        layout: the layout of the file.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], layout: Layout):
@@ -222,7 +222,7 @@ class Renamed:
             if values is not None:
                 if value.ndim == 0 or value.shape[0] % len(rule.targets):
                     raise ValueError(f"{name} has shape {tuple(value.shape)}: it should hold query, key and value")
-                # Copies, as safetensors writes no tensors that share memory.
+                # Copies, because safetensors writes no tensors that share memory.
                 parts = [part.clone() for part in value.chunk(len(rule.targets))]
                 for target, part in zip(rule.targets, parts, strict=True):
                     self.backbone[Rule.fill(target, values)] = part
@@ -230,29 +230,29 @@ class Renamed:
         return False
 
     def source_name(self, name: str, task: str) -> str:
-        """The name in the file of the weight that we call `name`, in the backbone or in the head of `task`."""
+        """Return the name in the file of our weight `name`, in the backbone or in the head of `task`."""
         for rule in self._rules:
             for target in rule.targets:
                 values = Rule.match(target, name)
                 if values is not None:
                     return Rule.fill(rule.source, values)
-        heads = [head for head, of in self.layout.heads.items() if of == task]
+        heads = [head for head, head_task in self.layout.heads.items() if head_task == task]
         return name.replace(CLASSIFIER, heads[0], 1) if heads else name
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a weight of the backbone."""
+        """Return the shape of a weight of the backbone."""
         if name not in self.backbone:
             raise mismatch(self.left_over, [self.source_name(name, "")], [])
         return tuple(self.backbone[name].shape)
 
     def count(self, prefix: str) -> int:
-        """How many layers there are under `prefix`: one more than the highest number."""
+        """Count the layers under `prefix`. It is one more than the highest number."""
         starts = [name[len(prefix) :] for name in self.backbone if name.startswith(prefix)]
         return 1 + max((int(start.split(".")[0]) for start in starts), default=-1)
 
 
 def mismatch(left_over: list[str], missing: list[str], misshapen: list[str]) -> ValueError:
-    """The error of a checkpoint that does not have exactly the weights that the model needs."""
+    """Return the error of a checkpoint whose weights are not exactly those of the model."""
     problems = (
         ("left over, with no place in the model", left_over),
         ("missing", missing),

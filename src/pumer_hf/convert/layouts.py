@@ -1,4 +1,4 @@
-"""The table of checkpoint formats that are converted: a row for each, with the family that it becomes."""
+"""The table of the checkpoint formats. Each row describes a format, and names the family of the converted model."""
 
 from collections.abc import Mapping
 
@@ -86,7 +86,7 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def detect_kind(names: list[str]) -> str:
-    """The kind of checkpoint, a key of [`LAYOUTS`], that has weights of these names."""
+    """Return the kind of checkpoint, a key of [`LAYOUTS`], that has weights of these names."""
     if any(name.startswith(("vit_model.layers.", "vit_model.patch_embed.")) for name in names):
         raise ValueError(
             "this is a METER with a Swin image tower (vit_model.layers...): only CLIP towers are supported"
@@ -102,12 +102,13 @@ def detect_kind(names: list[str]) -> str:
     )
 
 
-def unwrapped(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without what a wrapper of the model (DDP, `torch.compile`, a trainer) put before all of their names:
-    `module.`, `_orig_mod.`, `model.` or another one.
+def without_wrapper(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the prefix that a wrapper of the model has put before all names of the weights.
+
+    DDP, `torch.compile` and trainers put `module.`, `_orig_mod.`, `model.` or another prefix there.
 
     Raises:
-        ValueError: it is before some names only; the message names it.
+        ValueError: only some names have the prefix. The message names it.
     """
     by_prefix = sorted(LAYOUTS.values(), key=lambda layout: not layout.prefix)
     starts = dict.fromkeys(

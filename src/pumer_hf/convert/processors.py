@@ -1,4 +1,4 @@
-"""Processors: the image processing that a checkpoint was trained with, and its tokenizer."""
+"""The processor of a checkpoint: its tokenizer, and the image processing that it was trained with."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,34 +35,34 @@ class ProcessorPlan:
 
     processor_class: type[ProcessorMixin]
     image_processor: Callable[["ProcessorPlan"], Any]
-    """As of [`Layout`]."""
+    """As in [`Layout`]."""
     task: str
     image_size: int
-    """Pixels: the side of the square, or the shorter edge of what original and stock ViLT see."""
+    """The side of the square in pixels; for original and stock ViLT, the shorter edge of the image."""
     patch_size: int
     resized: bool
-    """Whether `image_size` is the user's wish."""
+    """Whether the user has chosen `image_size`."""
     tokenizer: str
     vocab_size: int
     max_text_length: int
-    """Tokens that the model takes."""
+    """How many tokens the model takes."""
     record: EncodingRecord
     """How inputs were made in training."""
     folder: Path
-    """Where the checkpoint lies, perhaps with a tokenizer."""
+    """The folder of the checkpoint. A tokenizer may be in it."""
 
 
 def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None:
-    """The processor to save with a model, or None.
+    """Return the processor to save with a model, or None.
 
     Args:
-        processor: a processor, which is saved as it is, and gets the record of the plan if it has none; a tokenizer;
-            the folder or Hub id of either; None for the tokenizer beside the checkpoint or the one that it names;
-            False for no processor.
+        processor: a processor, a tokenizer, or the folder or Hub id of either. A processor is saved as it is, but gets
+            the record of the plan if it has none. None takes the tokenizer next to the checkpoint, or the one that the
+            checkpoint names. False means no processor.
         plan: what the checkpoint says.
 
     Raises:
-        ValueError: the processor that was asked for does not load, or it knows more words than the model.
+        ValueError: the processor that was asked for does not load, or it knows more tokens than the model.
     """
     if processor is False:
         return None
@@ -71,7 +71,7 @@ def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None
         if processor is None:
             return None
     elif isinstance(processor, (str, Path)):
-        processor = limited(load_processor(str(processor)), plan)
+        processor = limited(load_given(str(processor)), plan)
     tokenizer = getattr(processor, "tokenizer", processor)
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise ValueError(f"processor={processor!r}: give a processor, a tokenizer, or the folder or Hub id of one")
@@ -85,8 +85,8 @@ def make_processor(processor: Any, plan: ProcessorPlan) -> ProcessorMixin | None
     return with_record(processor, replace(plan.record, keep_aspect_ratio=keeps_shape))
 
 
-def load_processor(name: str) -> Any:
-    """The processor, or else the tokenizer, in a folder or on the Hub."""
+def load_given(name: str) -> Any:
+    """Load the processor, or else the tokenizer, from a folder or from the Hub."""
     loader = AutoProcessor if (Path(name) / "processor_config.json").is_file() else AutoTokenizer
     try:
         return loader.from_pretrained(name)
@@ -95,20 +95,20 @@ def load_processor(name: str) -> Any:
 
 
 def limited(processor: Any, plan: ProcessorPlan) -> Any:
-    """A processor or tokenizer that was just loaded, told the longest text of the model."""
+    """Limit a processor or tokenizer that was just loaded to the longest text of the model."""
     tokenizer = processor.tokenizer if isinstance(processor, ProcessorMixin) else processor
     tokenizer.model_max_length = min(tokenizer.model_max_length, plan.max_text_length)
     return processor
 
 
 def default_tokenizer(plan: ProcessorPlan) -> Any:
-    """The tokenizer beside the checkpoint, else the one that it names; None, with a warning, if there is neither."""
+    """Load the tokenizer next to the checkpoint, else the one that it names. Without either, warn; return None."""
     if any((plan.folder / name).is_file() for name in TOKENIZER_FILES):
         return limited(AutoTokenizer.from_pretrained(plan.folder), plan)
     reason = f"its vocabulary ({plan.vocab_size}) is not that of {plan.tokenizer}"
     if VOCAB_SIZES.get(plan.tokenizer, plan.vocab_size) == plan.vocab_size:
         try:
-            # Without a network this fails at once, `AutoTokenizer` by name only after its retries.
+            # Without a network this fails at once. `AutoTokenizer` would first retry.
             folder = snapshot_download(plan.tokenizer, allow_patterns=["*.json", "*.txt"])
             return limited(AutoTokenizer.from_pretrained(folder), plan)
         except (OSError, HFValidationError) as error:
@@ -121,13 +121,13 @@ def default_tokenizer(plan: ProcessorPlan) -> Any:
 
 
 def vilt_image_processor(plan: ProcessorPlan) -> Any:
-    """The image processor of original ViLT, which keeps the aspect ratio: `image_size` is the shorter edge."""
+    """Make the image processor of original ViLT. It keeps the aspect ratio: `image_size` is the shorter edge."""
     size = {"shortest_edge": plan.image_size}
     return ViltImageProcessorPil(size=size, size_divisor=plan.patch_size, image_mean=HALF, image_std=HALF)
 
 
 def stock_image_processor(plan: ProcessorPlan) -> Any:
-    """The image processor of a stock ViLT: the one that its folder has a config for, else that of original ViLT."""
+    """Make the image processor of a stock ViLT: the one that is in its folder, else that of original ViLT."""
     if not any((plan.folder / name).is_file() for name in ("processor_config.json", "preprocessor_config.json")):
         return vilt_image_processor(plan)
     resize = {"size": {"shortest_edge": plan.image_size}} if plan.resized else {}
@@ -135,12 +135,12 @@ def stock_image_processor(plan: ProcessorPlan) -> Any:
 
 
 def square_image_processor(plan: ProcessorPlan) -> Any:
-    """The image processor of released ViLT, which squeezes images into squares."""
+    """Make the image processor of released ViLT. It squeezes images into squares."""
     return ViTImageProcessorPil(size=square(plan), image_mean=HALF, image_std=HALF, do_convert_rgb=True)
 
 
 def cropping_image_processor(plan: ProcessorPlan) -> Any:
-    """The image processor of original METER, which cuts a square out of the middle."""
+    """Make the image processor of original METER. It cuts a square out of the middle."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": plan.image_size},
         crop_size=square(plan),
@@ -150,8 +150,10 @@ def cropping_image_processor(plan: ProcessorPlan) -> Any:
 
 
 def released_meter_image_processor(plan: ProcessorPlan) -> Any:
-    """The image processor of released METER, which squeezes images into squares: as CLIP does for VQA and retrieval,
-    but in its commands for visual entailment and NLVR2 with the mean, the deviation and the bilinear filter of ViLT.
+    """Make the image processor of released METER. It squeezes images into squares.
+
+    For VQA and retrieval it has the mean, the deviation and the filter of CLIP. For visual entailment and NLVR2 it has
+    those of ViLT, with a bilinear filter, as the released commands say.
     """
     like_clip = plan.task not in ("snli_ve", "nlvr2")
     return CLIPImageProcessorPil(
@@ -164,5 +166,5 @@ def released_meter_image_processor(plan: ProcessorPlan) -> Any:
 
 
 def square(plan: ProcessorPlan) -> dict[str, int]:
-    """The size of a square image, as image processors take it."""
+    """Return the size of a square image in the form that image processors take."""
     return {"height": plan.image_size, "width": plan.image_size}

@@ -1,4 +1,4 @@
-"""The flat `config.json` of a checkpoint released with PuMer -> our `reduction`."""
+"""Our `reduction`, from the flat `config.json` of a checkpoint released with PuMer."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,16 @@ SALIENCIES = {"mean_head": "mean_head", "mh": "mean_head", "first_head": "first_
 
 
 def released_vilt_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schedule of a released ViLT, which counts its layers as we do; as [`released_reduction`]."""
+    """Return the schedule of a released ViLT ([`released_reduction`]). It counts its layers as we do."""
     schedule = released_reduction(config)
     return None if schedule is None else {**schedule, "saliency": released_saliency(config)}
 
 
 def released_meter_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schedule of a released METER; as [`released_reduction`].
+    """Return the schedule of a released METER ([`released_reduction`]).
 
-    It counts the text and the image layer of a block, so that our block `b` is its `2 * b`. It ignores `sim_method`
-    and `merge_style`.
+    The released code counts the text layer and the image layer of a block, so its layer `2 * b` is our block `b`. It
+    ignores `sim_method` and `merge_style`.
     """
     schedule = released_reduction(config)
     if schedule is None:
@@ -24,22 +24,22 @@ def released_meter_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None
     odd = [layer for layer in schedule["layers"] if layer % 2]
     if odd:
         raise ValueError(
-            f"reduce_layers={schedule['layers']}: METER counts its blocks 0, 2, 4, ..., so {odd} name none"
+            f"reduce_layers={schedule['layers']}: METER counts its blocks 0, 2, 4, ..., so {odd} name no block"
         )
     return {**schedule, "layers": [layer // 2 for layer in schedule["layers"]]}
 
 
 def released_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The schedule that a released checkpoint was trained with, on its own numbers of layers; None if it reduces
-    nothing.
+    """Return the schedule that a released checkpoint was trained with; None if it reduces nothing.
 
-    A released model reduces only where it prunes: without `prune_r` the merging ratios have no effect.
+    Its layers are numbered as in the released code. A released model reduces only where it prunes: without `prune_r`
+    the merging ratios have no effect.
 
     Args:
         config: the content of `config.json`.
 
     Raises:
-        ValueError: the checkpoint reduces in a way that we do not have.
+        ValueError: the checkpoint reduces in a way that is not supported.
     """
     if config.get("prune_layers"):
         raise ValueError(f"prune_layers={config['prune_layers']!r}: checkpoints with a token pruner are not supported")
@@ -61,7 +61,7 @@ def released_reduction(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def released_saliency(config: Mapping[str, Any]) -> str:
-    """The `saliency` of a released ViLT."""
+    """Return the `saliency` of a released ViLT."""
     style, method = config.get("merge_style", "tome"), config.get("sim_method", "mean_head")
     if style != "tome":
         raise ValueError(f"merge_style={style!r} is not supported: only 'tome', the one of PuMer, is")
@@ -71,7 +71,7 @@ def released_saliency(config: Mapping[str, Any]) -> str:
 
 
 def parse_layers(layers: Any) -> list[int]:
-    """`reduce_layers`, a list or a string such as `"2,5,8"`, as ascending numbers without repeats."""
+    """Read `reduce_layers`, a list or a string such as `"2,5,8"`, as ascending numbers without repeats."""
     if isinstance(layers, str):
         layers = [part for part in layers.strip("[]() ").split(",") if part.strip()]
     try:

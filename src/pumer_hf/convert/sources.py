@@ -1,4 +1,7 @@
-"""Reading checkpoints: a Lightning file, a state dict, a folder, or a model on the Hub. Runs no pickled code."""
+"""Functions that read a checkpoint: a Lightning file, a state dict, a folder, or a model on the Hub.
+
+They run no pickled code.
+"""
 
 import argparse
 import pickle
@@ -23,7 +26,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin.index.json",
 )
 CONTAINERS = ("model", "module", "model_state_dict")
-"""Where trainers put the state dict beside their own state."""
+"""The names under which trainers save the state dict, next to their own state."""
 
 
 class _Inert:
@@ -31,13 +34,13 @@ class _Inert:
 
 
 class _Dict(dict):
-    """Stands for a dict class of Lightning or sacred. An instance is an `OrderedDict`: torch fills only plain ones."""
+    """Stands for a dict class of Lightning or sacred. It makes an `OrderedDict`: torch fills only plain dicts."""
 
     def __new__(cls, *args: Any) -> Any:
         return OrderedDict(*args)
 
 
-# All that a pickle may name besides tensors and containers. None of it runs code of the file.
+# What a pickle may name, besides tensors and containers. None of these classes runs code of the file.
 ALLOWED: dict[str, type] = {
     "argparse.Namespace": argparse.Namespace,
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint": _Inert,
@@ -61,11 +64,11 @@ class Checkpoint:
     config: dict[str, Any]
     """`config.json` of a folder; `hyper_parameters["config"]` of a Lightning file; empty if there is neither."""
     folder: Path
-    """Where other files of the checkpoint lie: labels, tokenizer."""
+    """The folder of the other files of the checkpoint: labels and tokenizer."""
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
-    """The weights and the config of a source: a file, a folder, or the id of a model on the Hub.
+    """Read the weights and the config of a source: a file, a folder, or the id of a model on the Hub.
 
     Raises:
         ValueError: there is no such source, or it is not a checkpoint, or it holds more than data.
@@ -83,7 +86,7 @@ def read_checkpoint(source: str | Path) -> Checkpoint:
 
 
 def download(repo_id: str) -> Path:
-    """The local copy of a model on the Hub."""
+    """Download a model from the Hub, and return its local folder."""
     try:
         patterns = ["*.json", "*.txt", "*.safetensors", "*.bin"]
         return Path(snapshot_download(repo_id, allow_patterns=patterns))
@@ -94,28 +97,28 @@ def download(repo_id: str) -> Path:
 
 
 def folder_weights(folder: Path) -> dict[str, Tensor]:
-    """The weights in a folder that `save_pretrained` made, in one file or in shards."""
+    """Read the weights in a folder that `save_pretrained` made, in one file or in shards."""
     for name in WEIGHT_FILES:
         path = folder / name
         if path.is_file():
             shards = shard_files(path) if path.suffix == ".json" else [path]
             contents = [load_weights_file(shard) for shard in shards]
             return checked_tensors({key: value for content in contents for key, value in content.items()}, path)
-    raise ValueError(f"{folder} holds no weights: looked for {', '.join(WEIGHT_FILES)}. Give the file itself?")
+    raise ValueError(f"{folder} holds no weights: looked for {', '.join(WEIGHT_FILES)}. You can also give a file")
 
 
 def shard_files(index: Path) -> list[Path]:
-    """The files that a shard index names, each beside it."""
+    """Return the files that a shard index names. They are in its folder."""
     weight_map = read_object(index).get("weight_map", {})
     names = sorted(set(weight_map.values()))
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
-            raise ValueError(f"{index} names the shard {name!r}, which does not lie beside it")
+            raise ValueError(f"{index} names the shard {name!r}, which is not in its folder")
     return [index.parent / name for name in names]
 
 
 def load_weights_file(path: Path) -> dict[str, Any]:
-    """The dict in a safetensors file or in a file of `torch.save`, from which only data is read.
+    """Read the dict in a safetensors file or in a file of `torch.save`. Only data is read.
 
     Raises:
         ValueError: the file is broken, or it wants to run code or to make objects that [`ALLOWED`] does not list.
@@ -142,14 +145,14 @@ def load_weights_file(path: Path) -> dict[str, Any]:
 
 
 def unsafe_part(message: str) -> str:
-    """The lines of torch's message that say what is wrong with the file, without its advice to load it anyway."""
+    """Return the lines of torch's message that say what is wrong, without the advice to load the file anyway."""
     telling = ("GLOBAL", "Unsupported", "Trying to", "Can only", "reading")
     lines = [line.strip() for line in message.splitlines() if any(word in line for word in telling)]
     return " ".join(line for line in lines if "Re-running" not in line).strip()
 
 
 def split_lightning(content: dict[str, Any], path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights and config of a Lightning file, or of a state dict, plain or in another dict, which has no config."""
+    """Return the weights and the config of a Lightning file. For a state dict the config is empty."""
     if "state_dict" not in content:
         inner = next((content[name] for name in CONTAINERS if isinstance(content.get(name), dict)), content)
         return checked_tensors(inner, path), {}
@@ -165,7 +168,7 @@ def split_lightning(content: dict[str, Any], path: Path) -> tuple[dict[str, Tens
 
 
 def checked_tensors(weights: Any, path: Path) -> dict[str, Tensor]:
-    """`weights`, if it is a state dict."""
+    """Return `weights`. Raise `ValueError` if it is no state dict."""
     if not isinstance(weights, dict) or not weights:
         raise ValueError(f"{path} holds no state dict")
     odd = [str(name) for name, value in weights.items() if not isinstance(value, Tensor)]

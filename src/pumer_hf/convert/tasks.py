@@ -1,4 +1,4 @@
-"""Tasks: their names, which one a checkpoint is for, its head and its labels."""
+"""The task of a checkpoint: its name, its head and its labels."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from .keys import CLASSIFIER, Renamed
 from .sources import Checkpoint
 
 PRETRAIN = "pretrain"
-"""In the place of a task: the model without a head."""
+"""The name to give for the model without a head, in place of a task."""
 LABEL_FILES = ("vqa2_label2ans.json", "vilt_label2ans.json", "label2ans.json", "vqa_dict.json")
-"""The answers of VQA, by the names that PuMer and ViLT (`vqa_dict.json`) give their file."""
-# Both in METER's and in PuMer's data preparation.
+"""The files that hold the answers of VQA, by the names that PuMer and ViLT (`vqa_dict.json`) give them."""
+# METER and PuMer prepare their data with these labels.
 LABELS = {"nlvr2": ["False", "True"], "snli_ve": ["contradiction", "neutral", "entailment"]}
 
 
 def parse_task(task: str | None) -> str | None:
-    """The task that a name or an old name means."""
+    """Return the task that a name or an old name means."""
     if task is None:
         return None
     known = dict.fromkeys([PRETRAIN, *(head for family in FAMILIES.values() for head in family.heads)])
@@ -29,14 +29,16 @@ def parse_task(task: str | None) -> str | None:
 
 
 def choose_task(asked: str | None, renamed: Renamed, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
-    """The task to convert for: the one `asked` for, else that of the head. Puts that head into `renamed.heads`.
+    """Return the task to convert for: the one that is `asked` for, else that of the head.
+
+    The head of the task is put into `renamed.heads`.
 
     Args:
-        asked: name of a task or None.
-        renamed: the checkpoint. A pretrained one gets the head of retrieval if that is asked for: the matching row of
-            its image-text matching head, with which both originals begin to train retrieval.
-        config: of the checkpoint.
-        weights: under their names in the file.
+        asked: the name of a task, or None.
+        renamed: the checkpoint. A pretrained one gets the head of retrieval if that is asked for. It is the row for a
+            match in its image-text matching head. Original ViLT and METER begin to train retrieval with it too.
+        config: the config of the checkpoint.
+        weights: the weights under their names in the file.
     """
     if CLASSIFIER in renamed.heads:
         name_stock_head(asked, renamed, config)
@@ -59,7 +61,7 @@ def choose_task(asked: str | None, renamed: Renamed, config: Mapping[str, Any], 
 
 
 def name_stock_head(asked: str | None, renamed: Renamed, config: Mapping[str, Any]) -> None:
-    """File the classifier of a stock ViLT under its task, which its config tells, or how wide it is."""
+    """Put the classifier of a stock ViLT under its task. The config says the task, or else the classifier's width."""
     head = renamed.heads.pop(CLASSIFIER)
     architectures = config.get("architectures") or [""]
     known = task_of(architectures[0])
@@ -75,11 +77,11 @@ def name_stock_head(asked: str | None, renamed: Renamed, config: Mapping[str, An
 def label_names(
     task: str, renamed: Renamed, checkpoint: Checkpoint, given: Any = None, fill: bool = False
 ) -> list[str] | None:
-    """The names of the labels in the order of the logits; None for a model without labels.
+    """Return the names of the labels in the order of the logits; None for a model without labels.
 
-    They are those `given`, a list or a dict from indices; else those in the config of a stock checkpoint. The original
-    and released checkpoints do not hold the answers of VQA: they are read from a file beside the weights
-    ([`LABEL_FILES`]), or else named `LABEL_0`, `LABEL_1`, ... With `fill`, a label that has no name is named so, too.
+    They are the labels `given`, a list or a dict from indices; else those in the config of a stock checkpoint. The
+    original and released checkpoints do not hold the answers of VQA. These are read from a file next to the weights
+    ([`LABEL_FILES`]), or else named `LABEL_0`, `LABEL_1`, ... With `fill`, a label without a name gets such a name.
     """
     head = renamed.heads.get(task, {})
     sizes = [value.shape[0] for name, value in head.items() if name.startswith(f"{CLASSIFIER}.3.")]
@@ -102,17 +104,17 @@ def label_names(
 
 
 def known_labels(task: str, renamed: Renamed, checkpoint: Checkpoint) -> Iterator[tuple[str, Any]]:
-    """Where the labels of a checkpoint are named, and what is there."""
-    own = checkpoint.config.get("id2label") or {}
-    if renamed.layout.origin == "stock" and any(str(name) != f"LABEL_{index}" for index, name in own.items()):
-        yield "id2label of config.json", own
+    """Yield each place that names the labels of a checkpoint, and the labels there."""
+    saved = checkpoint.config.get("id2label") or {}
+    if renamed.layout.origin == "stock" and any(str(name) != f"LABEL_{index}" for index, name in saved.items()):
+        yield "id2label of config.json", saved
     for name in LABEL_FILES if task == "vqa" else ():
         if (checkpoint.folder / name).is_file():
             yield str(checkpoint.folder / name), read_json(checkpoint.folder / name)
 
 
 def ordered_labels(labels: Any, name: str, size: int | None = None) -> list[str]:
-    """Labels as a list, from a list or from a dict from indices, which are strings in JSON.
+    """Return labels as a list, from a list or from a dict with an index for each. In JSON the indices are strings.
 
     Args:
         labels: the list or dict.
@@ -121,7 +123,7 @@ def ordered_labels(labels: Any, name: str, size: int | None = None) -> list[str]
             must have one.
 
     Raises:
-        ValueError: there are gaps, or what is no index; the message names the first.
+        ValueError: an index has no label, or a key is no index. The message names the first one.
     """
     if isinstance(labels, list):
         return [str(label) for label in labels]

@@ -11,30 +11,33 @@ from ..reading import parse_json
 
 SPLITS = ("train", "validation", "test")
 OWN_DATA = ("dataset", "train_file", "validation_file", "test_file")
-"""The fields that say where own data are."""
+"""The fields that say where the user's own data are."""
 SCENES = ("train_scenes", "eval_scenes", "grid_size", "num_digits", "scene_seed")
-"""The fields that say which digit scenes are made, where there are no own data."""
+"""The fields that say which digit scenes are made if the user brings no data."""
 
 
 @dataclass
 class DataArguments:
-    """Where the data come from: a Hub dataset (`dataset`), files (`train_file`), or, without either, digit scenes."""
+    """Where the data come from: a Hub dataset (`dataset`), files (`train_file`), or, by default, digit scenes."""
 
     _argument_group_name: ClassVar[str] = "data"
     only: ClassVar[str | None] = None
-    """The one split to load, `"validation"` or `"test"`, in the place of all three ([`only_split`]); None: all."""
+    """The only split to load, `"validation"` or `"test"` ([`only_split`]). None: load all three."""
 
     dataset: str | None = field(
         default=None,
-        metadata={"help": "A Hub dataset (its id), or a local folder of parquet files or of images, zipped or not."},
+        metadata={"help": "The id of a Hub dataset, or a local folder with parquet files or images, zipped or not."},
     )
-    dataset_config: str | None = field(default=None, metadata={"help": "Its configuration, if it has several."})
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "Configuration of the dataset, if it has several."}
+    )
     dataset_revision: str | None = field(
-        default=None, metadata={"help": "Its revision; a dataset with a loading script has refs/convert/parquet."}
+        default=None,
+        metadata={"help": "Revision of the dataset; refs/convert/parquet if it has a loading script."},
     )
     columns: dict | str | None = field(
         default=None,
-        metadata={"help": "JSON, or a file with it: our column name -> the dataset's, where they differ."},
+        metadata={"help": "JSON, or a JSON file: our name of a column -> the dataset's name, where they differ."},
     )
     split_column: str | None = field(
         default=None,
@@ -46,37 +49,38 @@ class DataArguments:
         default=None, metadata={"help": "Split for the final evaluation. Default: the validation split."}
     )
     streaming: bool = field(
-        default=False, metadata={"help": "Read the training split from the Hub while training; needs a checkpoint."}
+        default=False, metadata={"help": "Read the training split from the Hub during training; needs a checkpoint."}
     )
     train_file: list[str] | None = field(
-        default=None, metadata={"help": "Training data: official files, or one .jsonl."}
+        default=None, metadata={"help": "Training data: official files, or one .jsonl file."}
     )
     validation_file: list[str] | None = field(default=None, metadata={"help": "The same for validation."})
     test_file: list[str] | None = field(
         default=None, metadata={"help": "The same for the final evaluation. Default: the validation data."}
     )
     image_dir: str | None = field(
-        default=None, metadata={"help": "Folder of the images of files, or of a dataset whose images are paths."}
+        default=None, metadata={"help": "Folder of the images, for files and for datasets that hold paths of images."}
     )
     missing_images: Literal["error", "skip"] = field(
         default="error",
         metadata={
-            "help": "What to do with a row of a file whose image is not there: stop, or leave it out of training and "
-            "evaluation; results.json counts such rows."
+            "help": "What to do with a row of a file if its image is missing: stop, or leave the row out of training "
+            "and evaluation. results.json counts such rows."
         },
     )
     max_text_length: int = field(default=TEXT_LENGTH, metadata={"help": "Tokens to which each text is padded or cut."})
     keep_aspect_ratio: bool = field(
         default=False,
-        metadata={"help": "Keep the shape of the images instead of making squares, as the paper does (not METER)."},
+        metadata={"help": "Keep the shape of the images (not for METER). Default: squares, as in the paper."},
     )
     rand_augment: bool = field(
-        default=False, metadata={"help": "RandAugment the training images: 2 operations of magnitude 9, as the paper."}
+        default=False,
+        metadata={"help": "Apply RandAugment to the training images: 2 operations of magnitude 9."},
     )
-    train_scenes: int = field(default=15_000, metadata={"help": "Digit scenes to train on."})
-    eval_scenes: int = field(default=500, metadata={"help": "Digit scenes to validate and to test on, each."})
+    train_scenes: int = field(default=15_000, metadata={"help": "Number of digit scenes to train on."})
+    eval_scenes: int = field(default=500, metadata={"help": "Number of digit scenes to validate on, and to test on."})
     grid_size: int = field(default=6, metadata={"help": "Cells along each side of a digit scene."})
-    num_digits: int = field(default=3, metadata={"help": "Digits in a scene, 2 to 6."})
+    num_digits: int = field(default=3, metadata={"help": "Number of digits in a scene, 2 to 6."})
     scene_seed: int = field(default=0, metadata={"help": "Seed of the digit scenes."})
 
     def __post_init__(self) -> None:
@@ -124,7 +128,7 @@ class DataArguments:
 
     @property
     def is_own(self) -> bool:
-        """Whether the data are others than digit scenes, which this project makes."""
+        """Whether the data are the user's own, and not the digit scenes that this project makes."""
         return self.dataset is not None or self.has_files or self.image_dir is not None
 
     @property
@@ -134,7 +138,7 @@ class DataArguments:
 
     @property
     def needed_splits(self) -> tuple[str, ...]:
-        """The splits to load. The test split is the validation split, unless it is given or made of digit scenes."""
+        """The splits to load. Own data without a test split are tested on the validation split."""
         if self.dataset is not None:
             has_test = self.test_split is not None
         else:
@@ -148,7 +152,10 @@ class DataArguments:
         return {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}[split]
 
     def encoder(self, processor: ProcessorMixin) -> Encoder:
-        """What makes model inputs of the rows; raises `ValueError` if the processor cannot do what the block says."""
+        """Return the encoder that makes model inputs from rows.
+
+        Raises `ValueError` if the processor cannot do what the block says.
+        """
         try:
             return Encoder(processor).replace(
                 max_text_length=self.max_text_length, keep_aspect_ratio=self.keep_aspect_ratio
@@ -157,10 +164,10 @@ class DataArguments:
             raise ValueError(f"data.{error}") from error
 
     def split_name(self, split: str) -> str | None:
-        """What the dataset calls a split."""
+        """The dataset's name for a split."""
         return {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}[split]
 
 
 def only_split(arguments: type[DataArguments], split: str) -> type[DataArguments]:
-    """A `data` block that needs only one split: `"validation"` or `"test"`."""
+    """Return the class of a `data` block that loads only one split: `"validation"` or `"test"`."""
     return type(arguments.__name__, (arguments,), {"only": split, "__doc__": arguments.__doc__})

@@ -1,4 +1,4 @@
-"""RandAugment (https://arxiv.org/abs/1909.13719) of training images, by kornia."""
+"""RandAugment (https://arxiv.org/abs/1909.13719) for training images, with kornia."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ from PIL import Image as PILImage
 
 from ..release import extra_command
 
-NUM_OPERATIONS, MAGNITUDE = 2, 9  # as ViLT, METER and PuMer; the magnitude is in [0, 30]
+NUM_OPERATIONS, MAGNITUDE = 2, 9  # as in ViLT, METER and PuMer; the magnitude is in [0, 30]
 
 
 @cache
@@ -22,7 +22,7 @@ def _augmenter() -> Any:
 
 
 def rand_augment(image: PILImage.Image) -> PILImage.Image:
-    """An RGB image after two random operations; torch's generator draws them."""
+    """Apply two random operations to an RGB image. Torch's generator draws them."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).unsqueeze(0) / 255
     changed = _augmenter()(pixels)[0].clamp(0, 1) * 255
     return PILImage.fromarray(changed.round().byte().permute(1, 2, 0).numpy())

@@ -11,7 +11,10 @@ from .task import Metrics, TaskData, check_rows
 
 
 def check_labels(labels: Sequence[str] | None, classes: Sequence[str]) -> tuple[str, ...]:
-    """The labels of a model that exists already, or `classes`; they must be the same but for order and case."""
+    """Return the labels of an existing model, or `classes` if there is none.
+
+    Raises `ValueError` if the model has other labels. Order and case may differ.
+    """
     if labels is None:
         return tuple(classes)
     if sorted(label.lower() for label in labels) != sorted(name.lower() for name in classes):
@@ -20,7 +23,7 @@ def check_labels(labels: Sequence[str] | None, classes: Sequence[str]) -> tuple[
 
 
 def class_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
-    """`accuracy` in percent."""
+    """Return the function that computes `accuracy`, in percent."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         logits, targets = check_rows(prediction, len(dataset))
@@ -30,14 +33,15 @@ def class_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
 
 
 def class_baselines(text_column: str) -> Callable[[TaskData], dict[str, float]]:
-    """Accuracy, in percent, of always giving the most frequent label: of all (`majority`), of the same text
-    (`text_only`).
+    """Return the function that computes two baselines: the accuracy, in percent, of always giving one label.
+
+    `majority` gives the most frequent label of all training rows, `text_only` the most frequent one for the same text.
     """
 
     def baselines(data: TaskData) -> dict[str, float]:
         def scored(dataset: Dataset) -> list[tuple[str, dict[str, float]]]:
-            pairs = zip(dataset[text_column], dataset["label"], strict=True)
-            return [(text, {label.lower(): 1.0}) for text, label in pairs]
+            rows = zip(dataset[text_column], dataset["label"], strict=True)
+            return [(text, {label.lower(): 1.0}) for text, label in rows]
 
         majority, text_only = text_baselines(scored(data.train), scored(data.test))
         return {"majority": majority, "text_only": text_only}

@@ -1,7 +1,7 @@
-"""What the columns of real datasets on the Hub hold, in its many forms, and what the tasks make of it.
+"""Converters from the columns of Hub datasets, in their many forms, to the values that tasks need.
 
-A converter takes the value of a row and the feature of its column, and returns what the task wants. It returns None if
-the row has no label, and raises `ValueError` with what is wrong with the column; the caller names column and row.
+A converter takes the value of a row and the feature of its column, and returns the value for the task. It returns None
+if the row has no label. It raises `ValueError` with what is wrong with the column; the caller adds column and row.
 """
 
 import math
@@ -14,17 +14,17 @@ from datasets import ClassLabel, Image, LargeList, List, Value
 
 Convert = Callable[[Any, Any], Any]
 NO_LABEL = ("", "-", "-1")
-"""What datasets write instead of a label, beside null: SNLI-VE where its annotators disagree, others where labels are
-not public.
+"""What datasets write instead of a label, apart from null. SNLI-VE does so if its annotators disagree, other
+datasets if their labels are not public.
 """
 
 
 class Several(dict[str, Any]):
-    """The values of several columns that a converter makes of one."""
+    """The values of several columns that a converter makes from one column."""
 
 
 def text_of(value: Any, feature: Any) -> str:
-    """A text; a list may hold it alone."""
+    """Return a text, also from a list with one text."""
     value = _single(plain(value, feature))
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"must hold text, got {reprlib.repr(value)}")
@@ -32,7 +32,7 @@ def text_of(value: Any, feature: Any) -> str:
 
 
 def class_name(value: Any, feature: Any) -> str | None:
-    """A label as the name of its class, which a `ClassLabel` knows; None if there is no label."""
+    """Return the class name of a label, for numbers from a `ClassLabel`; None if there is no label."""
     name = _label(value, feature)
     if name is None or isinstance(name, str):
         return name
@@ -40,7 +40,7 @@ def class_name(value: Any, feature: Any) -> str | None:
 
 
 def truth(value: Any, feature: Any) -> str | None:
-    """A label of a statement, a name or a number, as `"True"` or `"False"`; None if there is no label."""
+    """Return the label of a statement, a name or a number, as `"True"` or `"False"`; None if there is no label."""
     label = _label(value, feature)
     if label is None:
         return None
@@ -53,10 +53,10 @@ def truth(value: Any, feature: Any) -> str | None:
 
 
 def answers_of(value: Any, feature: Any) -> list[str] | Several | None:
-    """The answers to a question, one per annotator; None if there are none.
+    """Return the answers to a question, one per annotator; None if there are none.
 
-    They come as one, as a list, as a list of objects with an `answer`, or as an object with `ids` and `weights`. The
-    weights, in [0, 1], are the scores of the answers: they become the column `answer_weights`.
+    The column holds one answer, a list, a list of objects with an `answer`, or an object with `ids` and `weights`. The
+    weights, in [0, 1], are the scores of the answers. They become the column `answer_weights`.
     """
     value = plain(value, feature)
     if isinstance(value, dict) and {"ids", "weights"} <= value.keys():
@@ -65,8 +65,9 @@ def answers_of(value: Any, feature: Any) -> list[str] | Several | None:
 
 
 def captions_of(value: Any, feature: Any) -> list[str]:
-    """The captions of an image, at least one: one, a list, or a list of objects with a `raw` (Karpathy's files) or a
-    `caption` (COCO).
+    """Return the captions of an image, at least one.
+
+    The column holds one caption, a list, or a list of objects with a `raw` (Karpathy's files) or a `caption` (COCO).
     """
     found = _strings(plain(value, feature), ("raw", "caption"))
     if not found:
@@ -75,7 +76,7 @@ def captions_of(value: Any, feature: Any) -> list[str]:
 
 
 def image_of(value: Any, feature: Any) -> dict[str, Any]:
-    """An image as an undecoded `datasets` image: from one, its bytes or its path, or a list with one of these."""
+    """Return an undecoded `datasets` image, from an image, its bytes, its path, or a list with one of these."""
     value = _single(value)
     if isinstance(value, str):
         value = {"path": value, "bytes": None}
@@ -87,9 +88,9 @@ def image_of(value: Any, feature: Any) -> dict[str, Any]:
 
 
 def in_folder(image: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """An undecoded image whose path, if it is a file, was looked up in `folder`.
+    """Return an undecoded image with its path looked up in `folder`.
 
-    Paths with a protocol (`zip://a.png::train.zip`) and data URIs stay as they are.
+    Paths with a protocol (`zip://a.png::train.zip`), data URIs and images with bytes stay as they are.
     """
     path = image["path"]
     if image["bytes"] is not None or "://" in path or path.startswith("data:"):
@@ -101,21 +102,22 @@ def in_folder(image: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 
 
 def is_undecoded_image(feature: Any) -> bool:
-    """Whether `cast_column` makes images of a column without reading them."""
+    """Whether `cast_column` can turn a column into images without reading them."""
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
     return isinstance(feature, Image) or (isinstance(feature, Value) and feature.dtype == "binary")
 
 
 def _label(value: Any, feature: Any) -> Any:
-    """A label that is there, or None."""
+    """Return a label; None if the value means that there is none."""
     label = _single(plain(value, feature))
     return None if label is None or str(label).strip() in NO_LABEL else label
 
 
 def plain(value: Any, feature: Any) -> Any:
-    """The value with the names of a `ClassLabel` instead of its numbers, None for NaN, and whole numbers as int, also
-    inside lists and objects.
+    """Return a value in plain form, also inside lists and objects.
+
+    The numbers of a `ClassLabel` become names, NaN becomes None, and whole numbers become int.
     """
     if isinstance(feature, ClassLabel):
         return None if value in (None, -1) else feature.int2str(value)
@@ -131,7 +133,7 @@ def plain(value: Any, feature: Any) -> Any:
 
 
 def _single(value: Any) -> Any:
-    """The only item of a list; what is no list stays as it is."""
+    """Return the only item of a list. Any other value stays as it is."""
     if not isinstance(value, list):
         return value
     if len(value) != 1:
@@ -140,12 +142,12 @@ def _single(value: Any) -> Any:
 
 
 def _strings(value: Any, keys: Collection[str]) -> list[str]:
-    """All strings in a value. Nulls and blank strings are left out.
+    """Return all strings in a value. Nulls and blank strings are left out.
 
     Args:
-        value: a string, a whole number, an object with one of `keys`, or a list of these. An older `datasets` wrote a
-            list of objects as an object of lists.
-        keys: the field of objects that has the string.
+        value: a string, a whole number, an object with one of `keys`, or a list of these. Older versions of `datasets`
+            wrote a list of objects as an object of lists.
+        keys: the possible names of the field of an object that holds the string.
     """
     if value is None:
         return []
@@ -168,9 +170,9 @@ def _weighted(ids: list[Any], weights: list[Any]) -> Several | None:
         raise ValueError(f"has {len(ids)} ids and {len(weights)} weights")
     if not all(isinstance(weight, (int, float)) and 0 <= weight <= 1 for weight in weights):
         raise ValueError(f"must have weights in [0, 1], got {reprlib.repr(weights)}")
-    pairs = [
+    scored = [
         (answer, float(weight)) for given, weight in zip(ids, weights, strict=True) for answer in _strings(given, ())
     ]
-    if not pairs:
+    if not scored:
         return None
-    return Several(answers=[answer for answer, _ in pairs], answer_weights=[weight for _, weight in pairs])
+    return Several(answers=[answer for answer, _ in scored], answer_weights=[weight for _, weight in scored])

@@ -1,4 +1,4 @@
-"""Where the public files that the recipes of the paper name are downloaded from, and where they go."""
+"""The addresses of the public data and checkpoints that the paper's recipes name, and the folders that they go to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ class PublicData:
 
     name: str
     files: dict[str, tuple[str, str]]
-    """The end of a file's path -> the official address, and what to do with what is there before it says into which
-    folder."""
+    """For the end of each file's path: the official address, and an instruction that ends before the name of a folder
+    (`"unzip it into"`)."""
     pictures: tuple[tuple[str, str], ...]
-    """The same for the folder of the images."""
+    """Addresses and instructions for the folder of the images."""
 
 
 COCO = "http://images.cocodataset.org/zips"
@@ -71,14 +71,14 @@ CHECKPOINTS = {
     "checkpoints/meter-pretrain": "--image-size 384",
     "checkpoints/meter-pretrain-nlvr2": "--task nlvr2 --image-size 288",
 }
-"""The folders of METER's checkpoint that recipes name -> how it is converted into each."""
+"""For each folder that recipes name: the flags that convert METER's checkpoint into it."""
 
 
 def check_downloaded(args: DataArguments, checkpoint: str | None = None) -> None:
-    """Raise `FileNotFoundError` that says what to download, and into which folder, if something public is missing.
+    """Raise `FileNotFoundError` if a public file or folder is missing. It says what to download, and where to.
 
     Args:
-        args: the `data` block. Files that no public data set has are left to those who read them.
+        args: the `data` block. Files that belong to no public data set are not checked here.
         checkpoint: the `model.checkpoint` of a recipe, if it has one.
     """
     files = list(dict.fromkeys(file for split in args.needed_splits for file in args.files(split) or []))
@@ -93,19 +93,21 @@ def check_downloaded(args: DataArguments, checkpoint: str | None = None) -> None
 
 
 def missing_data(files: Sequence[str], image_dir: str | None) -> list[str]:
-    """What to download for these files and the folder of their images: a line each, of what is public and missing."""
+    """Return a line for each public download that is missing, for these files and the folder of their images."""
     lines = []
     for data in PUBLIC_DATA:
-        own = {file: known for file in files if (known := _known(data, file)) is not None}
+        downloads = {file: found for file in files if (found := _download_of(data, file)) is not None}
         lines += [
-            f"{url} ({then} {Path(file).parent})" for file, (url, then) in own.items() if not Path(file).exists()
+            f"{url} ({instruction} {Path(file).parent})"
+            for file, (url, instruction) in downloads.items()
+            if not Path(file).exists()
         ]
-        if own and image_dir is not None and not Path(image_dir).exists():
-            lines += [f"{url} ({then} {image_dir})" for url, then in data.pictures]
+        if downloads and image_dir is not None and not Path(image_dir).exists():
+            lines += [f"{url} ({instruction} {image_dir})" for url, instruction in data.pictures]
     return lines
 
 
-def _known(data: PublicData, file: str) -> tuple[str, str] | None:
-    """What is known of a file, if the data set has it."""
+def _download_of(data: PublicData, file: str) -> tuple[str, str] | None:
+    """The address and the instruction for a file; None if the data set has no such file."""
     path = f"/{Path(file).as_posix()}"
-    return next((known for name, known in data.files.items() if path.endswith(f"/{name}")), None)
+    return next((found for name, found in data.files.items() if path.endswith(f"/{name}")), None)

@@ -1,4 +1,4 @@
-"""Reading the data that users bring: the official files of the tasks, and plain JSONL. Errors name file and row."""
+"""Readers of the files that users bring: official files of the tasks, and plain JSONL. Errors name file and row."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from datasets import Dataset, Features, Image, List, Value
 from ..inputs import check_unicode
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-"""How the names of pictures end, where a file is found by its number."""
+"""The endings of picture files, where a picture is found by its number."""
 FindImage = Callable[[str], dict[str, Any]]
-"""From the origin of a row to its undecoded image; raises `FileNotFoundError` if that is missing."""
+"""Takes the origin of a row and returns its undecoded image. Raises `FileNotFoundError` if the image is missing."""
 
 FEATURES = Features(
     {
@@ -39,7 +39,7 @@ QUESTION_FEATURES = Features(
 
 
 def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list[str] | None = None) -> Dataset:
-    """Read one split.
+    """Read one split of questions and answers.
 
     Args:
         files: either one `.jsonl` file, each line an object with `image` (a path), `question`, and `answer` (a string)
@@ -48,16 +48,16 @@ def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list
         image_dir: folder of the images; for JSONL, image paths are relative to it (default: the folder of the file).
             VQA v2 images are found by the number at the end of their names (`COCO_train2014_000000000009.jpg`), there
             and in subfolders.
-        skipped: as of [`to_dataset`].
+        skipped: see [`to_dataset`].
 
     Returns:
         A dataset with the columns `image` (path), `question`, `answers` and `origin` (file and row, for error
-        messages); and from VQA v2's files `consensus`, their `multiple_choice_answer`, None in a row without.
+        messages). VQA v2's files also give `consensus`: their `multiple_choice_answer`, None in a row without one.
 
     Raises:
         FileNotFoundError: a file or an image is missing.
-        ValueError: a file is empty, not JSON, or lacks a field, or two images have the number of a question; the
-            message names file, row and field.
+        ValueError: a file is empty, not JSON, or lacks a field, or two images have the number that a question names.
+            The message names file, row and field.
     """
     paths = existing_files(files)
     features = FEATURES
@@ -73,15 +73,18 @@ def read_vqa_files(files: list[str], image_dir: str | None = None, skipped: list
 
 
 def read_vqa_questions(file: str, image_dir: str, question_ids: Collection[int] | None = None) -> Dataset:
-    """Read VQA v2's official questions without answers, as of a split whose answers are not public.
+    """Read VQA v2's official questions without answers, for a split whose answers are not public.
 
     Args:
         file: the official file.
         image_dir: folder of the images.
-        question_ids: read only these; the others need no image.
+        question_ids: read only these questions. The others need no image.
 
     Returns:
-        A dataset with the columns `image`, `question`, `question_id` and `origin`; errors as of [`read_vqa_files`].
+        A dataset with the columns `image`, `question`, `question_id` and `origin`.
+
+    Raises:
+        FileNotFoundError, ValueError: see [`read_vqa_files`].
     """
     (path,) = existing_files([file])
     questions = json_field(json_object(path.read_bytes(), file), "questions", list, file)
@@ -91,13 +94,17 @@ def read_vqa_questions(file: str, image_dir: str, question_ids: Collection[int] 
 
 
 def read_vqa_answers(file: str) -> dict[int, list[str]]:
-    """The annotators' answers in VQA v2's official annotations, by question_id; errors as of [`read_vqa_files`]."""
+    """Read the annotators' answers in VQA v2's official annotations, by question_id.
+
+    Raises:
+        FileNotFoundError, ValueError: see [`read_vqa_files`].
+    """
     (path,) = existing_files([file])
     return _answers(path, json_field(json_object(path.read_bytes(), file), "annotations", list, file))
 
 
 def existing_files(files: list[str]) -> list[Path]:
-    """The paths of files; raises `FileNotFoundError` for one that is not there."""
+    """Return the paths of files. Raises `FileNotFoundError` if one is missing."""
     paths = [Path(name) for name in files]
     for path in paths:
         if not path.is_file():
@@ -108,18 +115,18 @@ def existing_files(files: list[str]) -> list[Path]:
 def to_dataset(
     rows: Iterable[dict[str, Any]], features: Features, empty: str, skipped: list[str] | None = None
 ) -> Dataset:
-    """A dataset of rows.
+    """Make a dataset from rows.
 
     Args:
         rows: values by column; an image is a [`FindImage`].
-        features: of the dataset.
-        empty: the message if there are no rows.
-        skipped: a list, to which the origins of rows are added whose image is missing: they are left out. None: such a
+        features: the features of the dataset.
+        empty: the message of the error if there are no rows.
+        skipped: a list. A row whose image is missing is left out, and its origin is added to this list. None: such a
             row is an error.
 
     Raises:
         ValueError: there are no rows, or all are left out.
-        FileNotFoundError: an image is missing, and there is no list for it.
+        FileNotFoundError: an image is missing, and `skipped` is None.
     """
     columns: dict[str, list] = {name: [] for name in features}
     for row in rows:
@@ -140,7 +147,7 @@ def to_dataset(
 
 
 def read_objects(files: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects in a file with one per line, each with its origin. `files` names one file."""
+    """Yield the objects of a file with one JSON object per line, each with its origin. `files` names one file."""
     if len(files) != 1:
         raise ValueError(f"{', '.join(files)}: give one file with a JSON object per line")
     (path,) = existing_files(files)
@@ -152,12 +159,12 @@ def read_objects(files: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def image_in(folder: Path, *names: str) -> FindImage:
-    """What finds the first of several names in a folder ([`find_image`])."""
+    """Return the function that finds the first of several names in a folder ([`find_image`])."""
     return partial(find_image, folder, names)
 
 
 def find_image(folder: Path, names: Sequence[str], origin: str) -> dict[str, Any]:
-    """The first of several names that is a file in `folder`, as an undecoded `datasets` image."""
+    """Return the first of several names that is a file in `folder`, as an undecoded `datasets` image."""
     for name in names:
         if (folder / name).is_file():
             return {"path": str(folder / name), "bytes": None}
@@ -217,7 +224,7 @@ def _answers(path: Path, annotations: list[Any]) -> dict[int, list[str]]:
 
 
 def _consensus(path: Path, annotations: list[Any]) -> dict[int, str]:
-    """What VQA v2's annotations call the `multiple_choice_answer`, by question_id, where they have one."""
+    """The `multiple_choice_answer` in VQA v2's annotations, by question_id. Not all annotations have one."""
     name = "multiple_choice_answer"
     return {
         annotation["question_id"]: json_field(annotation, name, str, f"{path}, annotation {number}")
@@ -229,7 +236,7 @@ def _consensus(path: Path, annotations: list[Any]) -> dict[int, str]:
 def _questions(
     path: Path, questions: list[Any], image_dir: Path, question_ids: Collection[int] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Rows of VQA v2's questions, without answers: all, or those with certain ids."""
+    """Yield VQA v2's questions as rows without answers: all of them, or those with certain ids."""
     images = images_by_number(image_dir)
     for number, question in enumerate(questions):
         origin = f"{path}, question {number}"
@@ -245,19 +252,19 @@ def _questions(
 
 
 def images_by_number(image_dir: Path) -> dict[int, list[Path]]:
-    """The pictures in a folder and its subfolders by the number at the end of their names; hidden files do not count.
+    """Find the pictures in a folder and its subfolders, by the number at the end of their names. Ignores hidden files.
 
     Raises `FileNotFoundError` if there is no such folder.
     """
     if not image_dir.is_dir():
         raise FileNotFoundError(f"image_dir={image_dir}: there is no such folder")
     images: dict[int, list[Path]] = {}
-    seen: set[str] = set()  # a link may lead to a folder a second time
+    visited: set[str] = set()  # a link may lead to a folder a second time
     for folder, subfolders, names in os.walk(image_dir, followlinks=True):
-        if os.path.realpath(folder) in seen:
+        if os.path.realpath(folder) in visited:
             subfolders.clear()
             continue
-        seen.add(os.path.realpath(folder))
+        visited.add(os.path.realpath(folder))
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             stem, ending = os.path.splitext(name)
@@ -268,20 +275,20 @@ def images_by_number(image_dir: Path) -> dict[int, list[Path]]:
 
 
 def _numbered_image(found: Sequence[Path], image_dir: Path, image_id: int, origin: str) -> dict[str, Any]:
-    """The one image with a number, undecoded."""
+    """Return the only image with a number, undecoded."""
     if not found:
         raise FileNotFoundError(
-            f"{origin}: {image_dir} has no image with the number {image_id}, nor have its subfolders"
+            f"{origin}: {image_dir} has no image with the number {image_id}, also not in its subfolders"
         )
     if len({os.path.realpath(path) for path in found}) > 1:
         raise ValueError(
-            f"{origin}: {found[0]} and {found[1]} both have the number {image_id}: leave one of them in {image_dir}"
+            f"{origin}: {found[0]} and {found[1]} both have the number {image_id}: keep only one of them there"
         )
     return {"path": str(found[0]), "bytes": None}
 
 
 def json_object(text: bytes, origin: str) -> dict[str, Any]:
-    """A JSON object; anything else is a `ValueError` that names its origin."""
+    """Parse a JSON object. Raises `ValueError` with the origin if the text is anything else."""
     try:
         value = json.loads(text)
     except ValueError as error:  # not JSON, or not UTF-8
@@ -292,7 +299,7 @@ def json_object(text: bytes, origin: str) -> dict[str, Any]:
 
 
 def json_text(row: Any, name: str, origin: str) -> str:
-    """A field of a JSON object that holds text, not only blanks."""
+    """Return a field of a JSON object that must hold text, not only blanks."""
     text = json_field(row, name, str, origin)
     if not text.strip():
         raise ValueError(f"{origin}: the field '{name}' must hold text, got {text!r}")
@@ -300,7 +307,7 @@ def json_text(row: Any, name: str, origin: str) -> str:
 
 
 def json_field(row: Any, name: str, kind: type, origin: str) -> Any:
-    """A field of a JSON object, which must be there and of a kind."""
+    """Return a field of a JSON object. It must be there and have the type `kind`."""
     if not isinstance(row, dict) or not isinstance(row.get(name), kind):
         found = f"got {row[name]!r}" if isinstance(row, dict) and name in row else "it is missing"
         raise ValueError(f"{origin}: the field '{name}' must be a {kind.__name__}, but {found}")

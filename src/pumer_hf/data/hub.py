@@ -1,4 +1,4 @@
-"""Datasets from the Hub: columns by our names, images undecoded. Nothing here runs code of the dataset."""
+"""The reader of datasets from the Hub. Columns get our names, images stay undecoded, no code of a dataset runs."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ logger = logging.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Reader:
-    """Makes a row of a task from a row of a Hub dataset; an error names the row and the dataset's column."""
+    """Makes a row of a task from a row of a Hub dataset. An error names the row and the dataset's column."""
 
     converts: Mapping[str, Convert]
-    """By our name of each column."""
+    """The converter of each column, by our name."""
     sources: Mapping[str, str]
-    """The dataset's name of each of our columns."""
+    """The dataset's name of each column, by our name."""
     features: Mapping[str, Any]
-    """By the dataset's names."""
+    """The feature of each column, by the dataset's name."""
     folder: Path | None
-    """Where the paths of images begin."""
+    """The folder that the paths of images are relative to."""
 
     def value(self, name: str, value: Any, origin: str) -> Any:
-        """The value of our column `name`; None if the row has no label."""
+        """Convert a value to our column `name`; None if the row has no label."""
         source = self.sources[name]
         try:
             found = self.converts[name](value, self.features[source])
@@ -43,7 +43,10 @@ class Reader:
             raise ValueError(f"{origin}: the column {source!r} {error}") from error
 
     def row(self, values: Mapping[str, Any], origin: str, names: Iterable[str]) -> dict[str, Any] | None:
-        """Our columns `names` of a row of `values`, by the dataset's names, and `origin`; None if it has no label."""
+        """Convert a row to our columns `names`, and add `origin`; None if it has no label.
+
+        `values` has the names of the dataset.
+        """
         row: dict[str, Any] = {}
         for name in names:
             value = self.value(name, values[self.sources[name]], origin)
@@ -56,15 +59,15 @@ class Reader:
 def load_hub_split(
     args: DataArguments, split: str, columns: Mapping[str, Convert], unlabelled: list[str] | None = None
 ) -> Any:
-    """Load a split.
+    """Load a split of a Hub dataset.
 
     Args:
-        args: `dataset`, `columns` and how the splits are called. With `streaming`, the training split is an
-            `IterableDataset`, shuffled within a buffer; the others are always loaded, since metrics look rows up.
+        args: the `data` block. With `streaming`, the training split is an `IterableDataset`, shuffled within a buffer.
+            The other splits are always loaded, since metrics look rows up.
         split: `"train"`, `"validation"` or `"test"`.
-        columns: our name of each column and its converter, the label first: of a row without one nothing else is read,
-            and it is left out, with a warning.
-        unlabelled: a list, to which the origins of rows without a label are added; not those of a stream.
+        columns: the converter of each column, by our name, the label first. A row without a label is left out with a
+            warning, and none of its other columns is read.
+        unlabelled: a list. The origins of rows without a label are added to it, but not those of a stream.
 
     Returns:
         A dataset with these columns and `origin`.
@@ -98,9 +101,9 @@ def log_unlabelled(number: int, total: int, first: str) -> None:
 def convert_rows(
     dataset: Dataset, reader: Reader, origin: str, rows: Sequence[int], unlabelled: list[str] | None = None
 ) -> Dataset:
-    """The rows of a loaded dataset. The images are not written anew, unless their column holds something else.
+    """Convert the rows of a loaded dataset. Images are rewritten only if their column holds something else.
 
-    `unlabelled`: as of [`load_hub_split`].
+    `unlabelled`: see [`load_hub_split`].
     """
     images = [name for name, convert in reader.converts.items() if convert is image_of]
     without_label: list[str] = [] if unlabelled is None else unlabelled
@@ -125,9 +128,9 @@ def convert_rows(
 def _read_texts(
     dataset: Any, reader: Reader, origin: str, rows: Sequence[int], unlabelled: list[str]
 ) -> dict[int, dict[str, Any]]:
-    """Our columns but the images, and `origin`, of the rows that have a label, by the number of the row.
+    """Convert all columns but the images, and add `origin`. Return the rows with a label, by the number of the row.
 
-    The origins of the others are added to `unlabelled`.
+    The origins of the other rows are added to `unlabelled`.
     """
     texts = [name for name, convert in reader.converts.items() if convert is not image_of]
     values = dataset.select_columns([reader.sources[name] for name in texts])[:]
@@ -141,7 +144,7 @@ def _read_texts(
             converted[index] = row
     if not converted:
         raise ValueError(
-            f"{origin}: there is no row with a label in the column {reader.sources[texts[0]]!r}, of {len(rows)} rows"
+            f"{origin}: the column {reader.sources[texts[0]]!r} has no label in any of its {len(rows)} rows"
         )
     if unlabelled:
         log_unlabelled(len(unlabelled), len(rows), unlabelled[0])
@@ -149,22 +152,22 @@ def _read_texts(
 
 
 def _check_images(dataset: Any, reader: Reader, name: str, rows: Mapping[int, Mapping[str, Any]]) -> bool:
-    """Check that rows have an image each, and return whether all files are where their paths say.
+    """Check that every row has an image, and return whether every path is already the path of its file.
 
     The bytes of the images are not read.
     """
     column = dataset.data.column(name)
     without_bytes = pc.is_null(pc.struct_field(column, "bytes")).to_pylist()
     paths = pc.struct_field(column, "path").to_pylist()
-    as_they_say = True
+    is_unchanged = True
     for index, row in rows.items():
         image = {"path": paths[index], "bytes": None if without_bytes[index] else b""}
-        as_they_say &= reader.value(name, image, row["origin"])["path"] == paths[index]
-    return as_they_say
+        is_unchanged &= reader.value(name, image, row["origin"])["path"] == paths[index]
+    return is_unchanged
 
 
 def _rewrite_images(dataset: Any, reader: Reader, names: Sequence[str]) -> Any:
-    """The dataset with its images in these columns as undecoded `datasets` images, written to the cache."""
+    """Rewrite these columns, in the cache, so that they hold undecoded `datasets` images."""
 
     def rewrite(table: pa.Table) -> pa.Table:
         origins = table.column("origin").to_pylist()
@@ -181,8 +184,8 @@ def _rewrite_images(dataset: Any, reader: Reader, names: Sequence[str]) -> Any:
 
 
 def stream_rows(dataset: IterableDataset, reader: Reader, origin: str) -> IterableDataset:
-    """The rows of a streamed dataset, converted as they are read."""
-    # Rows are counted as they come, and files come in another order each epoch.
+    """Convert the rows of a streamed dataset while they are read."""
+    # Rows are counted in the order of reading, and the order of several files changes with each epoch.
     which = "row" if dataset.num_shards == 1 else "streamed row"
     unlabelled: list[int] = []
 
@@ -199,7 +202,7 @@ def stream_rows(dataset: IterableDataset, reader: Reader, origin: str) -> Iterab
 
 
 def _sources(args: DataArguments, dataset: Any, columns: Mapping[str, Convert]) -> dict[str, str]:
-    """The dataset's name of each of our columns."""
+    """The dataset's name of each column, by our name."""
     renamed = cast(dict, args.columns or {})
     sources = {name: renamed.get(name, name) for name in columns}
     unknown = sorted(set(renamed) - set(columns))
@@ -218,7 +221,7 @@ def _sources(args: DataArguments, dataset: Any, columns: Mapping[str, Convert]) 
 
 
 def _load(args: DataArguments, split: str, streaming: bool) -> Any:
-    """A split of the dataset, or all of them where a column tells them apart; an error names the argument."""
+    """Load a split, or, if `split_column` tells splits apart, all of them as one. An error names the argument."""
     builder = _builder(args)
     name = args.split_name(split) if args.split_column is None else None
     if not streaming:
@@ -236,13 +239,13 @@ def _load(args: DataArguments, split: str, streaming: bool) -> Any:
 
 
 def _unreadable(args: DataArguments, error: Exception) -> ValueError:
-    """What to raise for a dataset that is there."""
+    """The error of a dataset that exists but cannot be read."""
     cause = "" if error.__cause__ is None else f" {error.__cause__}"
     return ValueError(_line(f"data.dataset={args.dataset!r}: cannot be read: {error}{cause}"))
 
 
 def _builder(args: DataArguments) -> Any:
-    """What `load_dataset` makes of the arguments, before it reads any data."""
+    """Return the builder of the dataset, before any data are read."""
     dataset, is_folder = str(args.dataset), Path(str(args.dataset)).is_dir()
     if is_folder and args.dataset_revision is not None:
         raise ValueError(
@@ -267,7 +270,7 @@ def _builder(args: DataArguments) -> Any:
 
 
 def _line(message: str) -> str:
-    """A message in one line."""
+    """Return a message in one line."""
     return " ".join(message.split())
 
 

@@ -24,10 +24,10 @@ del FEATURES["kind"]
 
 @dataclass
 class Nlvr2DataArguments(DataArguments):
-    """The `data` block of an NLVR2 recipe. Files: NLVR2's .json, with one object per line.
+    """The `data` block of an NLVR2 recipe. Files are NLVR2's .json, with one object per line.
 
     Columns of a Hub dataset: `left`, `right`, `sentence`, `label` (a name or a number) and `identifier`
-    (`dev-850-0-0`: the sentence is told by all parts but the third).
+    (`dev-850-0-0`). The parts of an identifier without the third one identify the sentence.
     """
 
 
@@ -52,9 +52,10 @@ def load_nlvr2(args: Nlvr2DataArguments, labels: Sequence[str] | None = None) ->
 def read_nlvr2(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
     """Read one of NLVR2's files (`dev.json`).
 
-    Its images are found by the identifier of a row, `dev-850-0-0` -> `dev-850-0-img0.png` and `dev-850-0-img1.png`, in
-    `image_dir` (default: the folder of the file), in its subfolder `dev`, or, for training, in `train/DIRECTORY`. Own
-    data may name both in a field `images` instead. `skipped`: as of [`to_dataset`].
+    The identifier of a row gives the names of its images: `dev-850-0-0` -> `dev-850-0-img0.png` and
+    `dev-850-0-img1.png`. They are in `image_dir` (default: the folder of the file), in its subfolder `dev`, or, for
+    training, in `train/DIRECTORY`. Other data may name both images in a field `images`. `skipped`: see
+    [`to_dataset`].
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
     return to_dataset(_rows(files, folder), FEATURES, f"{files[0]}: the file holds no sentence", skipped)
@@ -80,39 +81,39 @@ def _rows(files: list[str], folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _image_names(row: dict[str, Any], identifier: str, origin: str) -> list[list[str]]:
-    """Where the left and where the right image may be."""
+    """The possible names of the left image, and those of the right image."""
     if "images" in row:
         names = json_field(row, "images", list, origin)
         if len(names) != 2:
             raise ValueError(f"{origin}: the field 'images' must name two images, got {names!r}")
         return [[str(name)] for name in names]
-    pair, _, _ = identifier.rpartition("-")
+    stem, _, _ = identifier.rpartition("-")
     folders = ["", f"{identifier.split('-')[0]}/"]
     if "directory" in row:
         folders = [f"{folder}{row['directory']}/" for folder in reversed(folders)] + folders
-    return [[f"{folder}{pair}-img{index}.png" for folder in folders] for index in range(2)]
+    return [[f"{folder}{stem}-img{index}.png" for folder in folders] for index in range(2)]
 
 
 def is_identifier(value: Any) -> bool:
-    """Whether a value has the four parts of NLVR2's identifiers (`dev-850-0-0`), which tell its sentences apart."""
+    """Whether a value has the four parts of an NLVR2 identifier (`dev-850-0-0`)."""
     return isinstance(value, str) and value.count("-") == 3
 
 
 def identifier_of(value: Any, feature: Any) -> str:
-    """The identifier in a column of a Hub dataset."""
+    """Return the identifier in a column of a Hub dataset."""
     if not is_identifier(value):
         raise ValueError(f"must hold identifiers like dev-850-0-0, which tell sentences apart, got {value!r}")
     return value
 
 
 def sentence_of(identifier: str) -> str:
-    """What tells the sentences apart, as in the official evaluation: the identifier without its third part."""
+    """Return what identifies a sentence in the official evaluation: the identifier without its third part."""
     parts = identifier.split("-")
     return "-".join(parts[:2] + parts[3:])
 
 
 class Nlvr2Collator(ClassCollator):
-    """Sentences about two images -> model inputs; `pixel_values` float (B, 2, 3, h, w)."""
+    """The collator of sentences about two images; `pixel_values` are float (B, 2, 3, h, w)."""
 
     def texts(self, row: dict[str, Any]) -> str:
         return row["sentence"]
@@ -122,7 +123,10 @@ class Nlvr2Collator(ClassCollator):
 
 
 def nlvr2_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
-    """`accuracy`, and `consistency`: sentences judged rightly in all their examples. In percent."""
+    """Return the function that computes `accuracy` and `consistency`, in percent.
+
+    Consistency counts the sentences that are judged correctly in all their examples.
+    """
     sentences = [sentence_of(identifier) for identifier in dataset["identifier"]]
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

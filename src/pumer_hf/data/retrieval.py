@@ -1,4 +1,4 @@
-"""Retrieval of images and captions (Flickr30k): which of several captions is an image's own?"""
+"""Retrieval of images and captions (Flickr30k): which of several captions belongs to an image?"""
 
 import hashlib
 import json
@@ -32,14 +32,15 @@ KARPATHY_SPLITS = {"train": ("train", "restval"), "validation": ("val",), "test"
 
 @dataclass
 class RetrievalDataArguments(DataArguments):
-    """The `data` block of a retrieval recipe. Files: Karpathy's `dataset_flickr30k.json`, the same for all splits, or
-    .jsonl with `image` and `captions`, a list or one string.
+    """The `data` block of a retrieval recipe. Files are Karpathy's `dataset_flickr30k.json`, the same for all splits,
+    or .jsonl with `image` and `captions` (a list, or one string).
 
-    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]). Rows of the same image are taken together.
+    Columns of a Hub dataset: `image` and `captions` ([`captions_of`]). Rows with the same image become one row.
     """
 
     num_negatives: int = field(
-        default=15, metadata={"help": "Captions of other images, drawn at random, that the right one is ranked among."}
+        default=15,
+        metadata={"help": "Number of captions of other images, drawn at random, to rank the right one with."},
     )
 
     def __post_init__(self) -> None:
@@ -51,8 +52,9 @@ class RetrievalDataArguments(DataArguments):
 
 
 def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = None) -> TaskData:
-    """Load the three splits, with the columns `image` and `captions`: those of all rows with the image
-    ([`group_by_image`]). Training has a row for each caption of an image, the others a row per image.
+    """Load the three splits, with the columns `image` and `captions` ([`group_by_image`]).
+
+    The training split has a row for each caption of an image, the other splits have a row per image.
     """
     scene = {"grid_size": args.grid_size, "num_digits": args.num_digits, "seed": args.scene_seed}
     data = load_splits(
@@ -72,36 +74,36 @@ def load_retrieval(args: RetrievalDataArguments, labels: Sequence[str] | None = 
 
 
 def group_by_image(dataset: Dataset) -> Dataset:
-    """One row per image, in the order of their first rows; its `captions` are those of all rows with that image.
+    """Return one row per image, in the order of first rows. Its `captions` are those of all rows with the image.
 
-    Images are the same if they are the same file, or have the same bytes where a dataset holds those.
+    Two images are the same if they are the same file, or, if the dataset holds bytes, if their bytes are equal.
     """
-    own: dict[str, list[str]] = {}
+    grouped_captions: dict[str, list[str]] = {}
     first: list[int] = []
     for row, (image, captions) in enumerate(zip(dataset["image"], dataset["captions"], strict=True)):
         name = _image_name(image)
-        if name not in own:
-            own[name] = []
+        if name not in grouped_captions:
+            grouped_captions[name] = []
             first.append(row)
-        own[name].extend(captions)
+        grouped_captions[name].extend(captions)
     if len(first) == len(dataset):
         return dataset
     grouped = dataset.select(first).remove_columns("captions")
-    return grouped.add_column("captions", list(own.values()))
+    return grouped.add_column("captions", list(grouped_captions.values()))
 
 
 def _image_name(image: dict[str, Any]) -> str:
-    """What tells images apart."""
+    """A name that identifies an image."""
     if image["bytes"] is not None:
         return hashlib.sha256(image["bytes"]).hexdigest()
     return os.path.realpath(image["path"])
 
 
 def read_captions(files: list[str], image_dir: str | None, split: str, skipped: list[str] | None = None) -> Dataset:
-    """Read a split of Karpathy's file (one .json), or a .jsonl file with `image` and `captions` in each line: a list,
-    or one string. Several lines may have the same image.
+    """Read a split of Karpathy's file (one .json), or a .jsonl file.
 
-    Images are in `image_dir` (default: the folder of the file). `skipped`: as of [`to_dataset`].
+    A line of a .jsonl file has `image` and `captions` (a list, or one string). Several lines may have the same image.
+    Images are in `image_dir` (default: the folder of the file). `skipped`: see [`to_dataset`].
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
     rows = _karpathy(files[0], folder, split) if files[0].endswith(".json") else _lines(files, folder)
@@ -135,14 +137,14 @@ def _row(row: dict[str, Any], image: str, captions: list[Any], folder: Path, ori
 
 @dataclass
 class RetrievalCollator(Collator):
-    """An image -> one of its captions and `num_negatives` captions of other images, in this order.
+    """The collator of images. An image gets one of its captions, then `num_negatives` captions of other images.
 
-    A caption that several images have, see [`normalize_caption`], is a negative of none of them.
+    A caption that several images have ([`normalize_caption`]) is a negative of none of them.
 
-    `input_ids` and what else the tokenizer gives are long (B, 1 + num_negatives, max_text_length), `labels` long (B,)
-    are 0: the model scores each candidate by itself, so that their order tells it nothing. In training the captions
-    are drawn anew each time, by torch's generator. In evaluation they are the first caption of the image, and
-    negatives that depend on the row alone. Without negatives each image has one caption, and there are no labels.
+    The tensors of the tokenizer are long (B, 1 + num_negatives, max_text_length). The `labels`, long (B,), are 0; the
+    model scores each candidate by itself, so the order tells it nothing. In training, torch's generator draws the
+    captions anew each time. In evaluation, an image gets its first caption, and its negatives depend on the row alone.
+    Without negatives, each image has one caption, and there are no labels.
     """
 
     texts_match: ClassVar[bool] = False
@@ -153,7 +155,7 @@ class RetrievalCollator(Collator):
     training: bool = False
 
     def __post_init__(self) -> None:
-        texts = {normalize_caption(caption): caption for own in self.captions for caption in own}
+        texts = {normalize_caption(caption): caption for group in self.captions for caption in group}
         self.pool = sorted(texts.items(), key=lambda item: item[1])
         self.known = set(texts)
 
@@ -165,24 +167,25 @@ class RetrievalCollator(Collator):
         return replace(self, num_negatives=0, training=False)
 
     def texts(self, row: dict[str, Any]) -> str | list[str]:
-        own = row["captions"]
+        captions = row["captions"]
         if not self.num_negatives:
-            return own[0]
+            return captions[0]
         generator = None if self.training else Generator().manual_seed(zlib.crc32(row["origin"].encode()))
-        positive = own[int(torch.randint(len(own), (), generator=generator))] if self.training else own[0]
-        return [positive, *self.negatives({normalize_caption(caption) for caption in own}, generator)]
+        index = int(torch.randint(len(captions), (), generator=generator)) if self.training else 0
+        return [captions[index], *self.negatives({normalize_caption(caption) for caption in captions}, generator)]
 
-    def negatives(self, own: set[str], generator: Generator | None) -> list[str]:
-        """Captions of other images, all different unless there are too few; `own` are those of the image,
-        normalised.
+    def negatives(self, positives: set[str], generator: Generator | None) -> list[str]:
+        """Draw captions of other images, all different if there are enough.
+
+        `positives` are the normalised captions of the image itself.
         """
-        others = len(self.pool) - len(self.known & own)
+        others = len(self.pool) - len(self.known & positives)
         if not others:
             raise DataError("data: all images have the same captions, so there are no negatives")
         drawn: list[str] = []
         while len(drawn) < self.num_negatives:
             name, caption = self.pool[int(torch.randint(len(self.pool), (), generator=generator))]
-            if name not in own and (caption not in drawn or len(drawn) >= others):
+            if name not in positives and (caption not in drawn or len(drawn) >= others):
                 drawn.append(caption)
         return drawn
 
@@ -191,9 +194,9 @@ class RetrievalCollator(Collator):
 
 
 def ranking_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
-    """`accuracy` in percent: images whose own caption scores higher than all the negatives.
+    """Return the function that computes `accuracy`: percent of images whose own caption scores above all negatives.
 
-    Equal scores count as if they were in random order: a caption that ties with one negative is right by half.
+    Equal scores count as if they were in random order: a caption that ties with one negative counts as half right.
     """
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:

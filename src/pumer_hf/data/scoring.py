@@ -24,20 +24,20 @@ Inputs = dict[str, Tensor]
 def evaluate_retrieval(
     args: EvaluationArguments, model: RetrievalHead, dataset: Dataset, collator: Collator
 ) -> dict[str, Any]:
-    """Recall@1, 5 and 10 both ways, in percent ([`recall_at_k`]), and how many images and captions there were."""
-    pairs = [(image, caption) for image, captions in enumerate(dataset["captions"]) for caption in captions]
-    owners, captions = zip(*pairs, strict=True)
+    """Return recall@1, 5 and 10 in both directions, in percent ([`recall_at_k`]), and how many images and captions."""
+    matches = [(image, caption) for image, captions in enumerate(dataset["captions"]) for caption in captions]
+    owners, captions = zip(*matches, strict=True)
     scores = score_all(args, model, dataset, collator)
     return {**recall_at_k(scores, owners, captions=captions), "images": len(dataset), "captions": len(captions)}
 
 
 @torch.inference_mode()
 def score_all(args: EvaluationArguments, model: RetrievalHead, dataset: Dataset, collator: Collator) -> np.ndarray:
-    """Scores float32 (num_captions, num_images), the same on every process; the captions are in order of the images.
+    """Return scores float32 (num_captions, num_images), the same on every process. Captions follow the images.
 
     Each process takes every n-th image, and scores it with `args.per_device_eval_batch_size` captions at a time. What
-    a model can compute of captions and of images alone, it computes once ([`RetrievalHead.encode_texts`]). Before
-    that, the first process prints what it will cost.
+    depends on captions alone or on an image alone is computed once ([`RetrievalHead.encode_texts`]). The first process
+    prints an estimate of the cost before the scoring.
     """
     model.eval()
     texts = encode_captions(args, model, tokenize_captions(dataset, collator))
@@ -49,21 +49,21 @@ def score_all(args: EvaluationArguments, model: RetrievalHead, dataset: Dataset,
         with args.autocast():
             return model.encode_images(on_device(args, image))
 
-    own_images = range(args.process_index, num_images, args.world_size)
+    image_numbers = range(args.process_index, num_images, args.world_size)
     scores = torch.zeros(num_texts, num_images, device=args.device)
     is_first = args.process_index == 0
     if is_first:
         print(cost_estimate(args, model, texts, image_of(0), num_texts * num_images))
-    for number in tqdm(own_images, desc="Scoring images", disable=not is_first or args.disable_tqdm):
+    for number in tqdm(image_numbers, desc="Scoring images", disable=not is_first or args.disable_tqdm):
         image = image_of(number)
         for start in range(0, num_texts, args.per_device_eval_batch_size):
             block = slice(start, start + args.per_device_eval_batch_size)
             scores[block, number] = score_block(args, model, texts, image, block)
-    return reduce(scores, "sum").cpu().numpy()  # a column is nonzero on one process alone
+    return reduce(scores, "sum").cpu().numpy()  # each column is nonzero on one process only
 
 
 def encode_captions(args: EvaluationArguments, model: RetrievalHead, texts: Inputs) -> Inputs:
-    """All captions as [`RetrievalHead.encode_texts`] makes them, on the device."""
+    """Encode all captions on the device ([`RetrievalHead.encode_texts`])."""
     parts = []
     for start in range(0, len(texts["input_ids"]), args.per_device_eval_batch_size):
         block = {name: value[start : start + args.per_device_eval_batch_size] for name, value in texts.items()}
@@ -73,15 +73,15 @@ def encode_captions(args: EvaluationArguments, model: RetrievalHead, texts: Inpu
 
 
 def tokenize_captions(dataset: Dataset, collator: Collator) -> Inputs:
-    """All captions, image after image: what the tokenizer gives, long (num_captions, max_text_length)."""
-    captions = [caption for own in dataset["captions"] for caption in own]
+    """Tokenize all captions, image after image. The tensors are long (num_captions, max_text_length)."""
+    captions = [caption for group in dataset["captions"] for caption in group]
     return collator.encoder.encode_texts(captions)
 
 
 def cost_estimate(
     args: EvaluationArguments, model: RetrievalHead, texts: Inputs, image: Inputs, num_pairs: int
 ) -> str:
-    """What it will take to score all captions with all images, from the FLOPs of one score and the time of a block."""
+    """Estimate what scoring all captions with all images costs, from the FLOPs of a score and the time of a block."""
     with FlopCounter() as flops:
         score_block(args, model, texts, image, slice(0, 1))
     block = slice(0, args.per_device_eval_batch_size)
@@ -98,7 +98,7 @@ def cost_estimate(
 
 
 def score_block(args: EvaluationArguments, model: RetrievalHead, texts: Inputs, image: Inputs, block: slice) -> Tensor:
-    """Scores float32 (K,) of one image with a block of K captions."""
+    """Return scores float32 (K,) of one image with a block of K captions."""
     captions = {name: value[block] for name, value in texts.items()}
     number = len(next(iter(captions.values())))
     images = {name: value.expand(number, *value.shape[1:]) for name, value in image.items()}
@@ -107,5 +107,5 @@ def score_block(args: EvaluationArguments, model: RetrievalHead, texts: Inputs, 
 
 
 def on_device(args: EvaluationArguments, inputs: Inputs) -> Inputs:
-    """Inputs where the model is."""
+    """Return inputs on the device of the model."""
     return {name: value.to(args.device) for name, value in inputs.items()}

@@ -26,7 +26,7 @@ NO_CONSENSUS = "-"
 
 @dataclass
 class SnliVeDataArguments(DataArguments):
-    """The `data` block of an SNLI-VE recipe. Files: SNLI-VE's .jsonl; `image_dir` has the images of Flickr30k.
+    """The `data` block of an SNLI-VE recipe. Files are SNLI-VE's .jsonl; `image_dir` has the images of Flickr30k.
 
     Columns of a Hub dataset: `image`, `hypothesis` and `label` (names, or a `ClassLabel`).
     """
@@ -57,10 +57,10 @@ def read_snli_ve(
 ) -> Dataset:
     """Read one of SNLI-VE's files (`snli_ve_dev.jsonl`).
 
-    The hypothesis is `sentence2`, the label `gold_label`; rows without consensus (`-`) are left out. The image is the
-    beginning of `pairID` (`4705552913.jpg#2r1n`), in `image_dir` (default: the folder of the file). Own data may name
-    it in a field `image` instead. `skipped`: as of [`to_dataset`]. `unlabelled`: a list, to which the origins of rows
-    without consensus are added.
+    The hypothesis is `sentence2`, and the label is `gold_label`. Rows without consensus (`-`) are left out. The
+    beginning of `pairID` (`4705552913.jpg#2r1n`) names the image, in `image_dir` (default: the folder of the file).
+    Other data may name the image in a field `image`. `skipped`: see [`to_dataset`]. `unlabelled`: a list; the origins
+    of rows without consensus are added to it.
     """
     folder = Path(image_dir) if image_dir else Path(files[0]).parent
     without_label: list[str] = [] if unlabelled is None else unlabelled
@@ -73,7 +73,7 @@ def read_snli_ve(
 
 
 def entailment(value: Any, feature: Any) -> str | None:
-    """The label in a column of a Hub dataset; None if there is none."""
+    """Return the label in a column of a Hub dataset; None if there is none."""
     name = class_name(value, feature)
     if name is None:
         return None
@@ -107,7 +107,7 @@ def _rows(files: list[str], folder: Path, unlabelled: list[str]) -> Iterator[dic
 
 
 class SnliVeCollator(ClassCollator):
-    """Hypotheses about images -> model inputs."""
+    """The collator of hypotheses about images."""
 
     def texts(self, row: dict[str, Any]) -> str:
         return row["hypothesis"]
@@ -119,7 +119,7 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArgumen
 
 
 def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
-    """Digit scenes of the test split, each with a hypothesis."""
+    """Make digit scenes of the test split, each with a hypothesis."""
     rows = hypothesis_scenes("test", num_scenes, grid_size=grid_size)
     rows = rows.select(range(0, len(rows), 3))
     return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]

@@ -24,7 +24,7 @@ Metrics = Callable[[EvalPrediction], dict[str, float]]
 
 @dataclass(frozen=True)
 class TaskData:
-    """Three splits with the task's columns, images undecoded, and `origin`: where a row is from, for messages."""
+    """Three splits with the task's columns, undecoded images, and `origin`: where a row is from, for messages."""
 
     train: Any
     """A `Dataset`, or an `IterableDataset` if it is streamed."""
@@ -33,15 +33,15 @@ class TaskData:
     labels: tuple[str, ...] = ()
     """The classes in the order of the logits; none for retrieval."""
     missing_images: Mapping[str, int] = field(default_factory=dict)
-    """For each split that was read from files with `missing_images="skip"`: how many of its rows were left out."""
+    """How many rows were left out for a missing image: for each split read from files with `missing_images="skip"`."""
     unlabelled: Mapping[str, int] = field(default_factory=dict)
-    """For each split that was loaded: how many of its rows were left out since they have no label."""
+    """How many rows were left out because they have no label, for each split that was loaded."""
     unknown_answers: Mapping[str, int] = field(default_factory=dict)
-    """In VQA, for each split: how many of its rows have no answer among the labels. Those of training are left out."""
+    """How many rows have no answer among the labels, for each split of VQA. Such training rows are left out."""
 
 
 class EvaluationArguments(Protocol):
-    """What an evaluation reads of the training arguments."""
+    """The training arguments that an evaluation reads."""
 
     per_device_eval_batch_size: int
     disable_tqdm: bool | None
@@ -68,7 +68,7 @@ from transformers import AutoModelForSequenceClassification, AutoProcessor
 model = AutoModelForSequenceClassification.from_pretrained("{CARD_MODEL}")
 processor = AutoProcessor.from_pretrained("{CARD_MODEL}")
 """
-"""The beginning of the example of a card: it loads the model and its processor."""
+"""The first lines of a card's example: they load the model and its processor."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Task:
     arguments: type[DataArguments]
     """The `data` block of its recipes."""
     load: Callable[[Any, Sequence[str] | None], TaskData]
-    """Loads the data. Arguments: the block, and the labels of a model that exists already."""
+    """Loads the data. Arguments: the block, and the labels of an existing model."""
     collator: Callable[[ProcessorMixin, TaskData, Any, bool], Collator]
     """Makes the collator. Arguments: the processor, the data, the block, and whether it is for training."""
     texts: Callable[[Dataset], Sequence[str]]
@@ -96,14 +96,14 @@ class Task:
     head: str
     """The head of its models, a key of [`Family.heads`]."""
     activation: Literal["sigmoid", "softmax"] | None
-    """How logits become the probabilities of the labels. `"sigmoid"`: each label has one of its own; `"softmax"`: the
-    labels share one; None: the logits are scores, not labels."""
+    """How logits become probabilities. `"sigmoid"`: each label has a probability of its own. `"softmax"`: the
+    probabilities of all labels add up to 1. None: the logits are scores, and there are no labels."""
 
     metrics: Callable[[Dataset, Sequence[str]], Metrics]
-    """Makes `compute_metrics` of one dataset, given the labels. It may use the columns of the dataset: the predictions
-    come in the order of its rows ([`check_rows`])."""
+    """Makes the `compute_metrics` of a dataset. Arguments: the dataset and the labels. It may use the columns of the
+    dataset, since predictions come in the order of the rows ([`check_rows`])."""
     baselines: Callable[[TaskData], dict[str, float]]
-    """What is scored on the test data without looking at images, in the unit of the main metric."""
+    """Computes the scores on the test data without looking at images, in the unit of the main metric."""
 
     hub_type: str
     """The type of the task in the results of a card, as the Hub names it."""
@@ -111,15 +111,16 @@ class Task:
     """The Python code with which a card shows how to use the model `USER/MODEL`."""
 
     num_labels: int | None = None
-    """How many labels the paper's data have; None: there are none."""
+    """The number of labels in the paper's data. None: the task has no labels."""
     metric_types: Mapping[str, MetricType] = field(default_factory=lambda: {"accuracy": PERCENT})
-    """What each metric means that `metrics` gives or that a run reports: its unit and its direction."""
+    """The unit and the direction of each metric that `metrics` gives or that a run reports."""
     model_config: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the model's config that the head needs."""
     best_metric: str = "accuracy"
     """The metric by which the best checkpoint is chosen."""
     evaluate: Callable[[EvaluationArguments, Any, Dataset, Any], dict[str, Any]] | None = None
-    """Evaluates a model on a dataset, given the collator. None: `metrics` of the logits of all rows."""
+    """Evaluates a model. Arguments: the training arguments, the model, the dataset and the collator. None: `metrics`
+    are computed from the logits of all rows."""
     read_questions: Callable[[str, str], Dataset] | None = None
     """Reads questions without answers, for the leaderboard of the task; each row has a `question_id`. Arguments: the
     file, and the folder of the images. None: the task has no leaderboard."""
@@ -128,8 +129,8 @@ class Task:
     text_label: str = "Text"
     """What the text is to the model, as the page of `pumer-hf demo` labels it."""
     page_examples: Callable[[int, int], list[tuple[PILImage.Image, str]]] | None = None
-    """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: how many scenes, and the cells along each side of
-    one. None: the page does not take models of this task."""
+    """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: the number of scenes, and the cells along each
+    side of one. None: the page does not take models of this task."""
 
     def __post_init__(self) -> None:
         if self.best_metric not in self.metric_types:
@@ -145,15 +146,16 @@ def load_splits(
     scenes: Callable[[str, int], Dataset],
     columns: Mapping[str, Convert],
 ) -> TaskData:
-    """The splits, from where `args` says; `test` is the validation split unless it is given, and all three are the
-    same if `args.only` names one. No labels yet.
+    """Load the splits that `args` names. The labels are not set yet.
+
+    `test` is the validation split if there is no test split. All three are the same if `args.only` names one.
 
     Args:
         args: the `data` block.
-        read: reads files; arguments: the files, the folder of the images, the name of the split, and a list for the
-            origins of the rows that are left out since an image is missing (None: that is an error).
-        scenes: makes digit scenes; arguments: the split and how many.
-        columns: what a Hub dataset must have, see [`load_hub_split`].
+        read: reads files. Arguments: the files, the folder of the images, the name of the split, and a list for the
+            origins of rows that are left out because an image is missing (None: a missing image is an error).
+        scenes: makes digit scenes. Arguments: the split and the number of scenes.
+        columns: the columns that a Hub dataset must have, see [`load_hub_split`].
     """
     check_downloaded(args)
     splits: dict[str, Any] = {}
@@ -171,18 +173,17 @@ def load_splits(
             splits[split] = scenes(split, args.train_scenes if split == "train" else args.eval_scenes)
     source = {name: name if name in splits else args.needed_splits[-1] for name in SPLITS}
     return TaskData(
-        **{name: splits[own] for name, own in source.items()},
-        missing_images={name: missing[own] for name, own in source.items() if own in missing},
+        **{name: splits[loaded] for name, loaded in source.items()},
+        missing_images={name: missing[loaded] for name, loaded in source.items() if loaded in missing},
         unlabelled={split: len(origins) for split, origins in unlabelled.items()},
     )
 
 
 def check_rows(prediction: EvalPrediction, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Logits and labels of a dataset, a row each in its order; raises `ValueError` if there are more or fewer.
+    """Return the logits and labels of a dataset, in the order of its rows. Raises `ValueError` if the number is wrong.
 
-    That is how the Trainer and [`predict`] gather them from any number of processes: the rows come back in order, and
-    what the Trainer repeated to fill the last batch is dropped. So a metric of all rows is exact, where a mean of
-    the processes' means would not be.
+    The Trainer and [`predict`] gather the rows of all processes in order, and drop rows that the Trainer repeated to
+    fill the last batch. So a metric over all rows is exact; a mean of the processes' means would not be.
     """
     logits, labels = prediction.predictions, prediction.label_ids
     if len(logits) != num_rows:

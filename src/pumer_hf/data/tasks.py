@@ -28,12 +28,12 @@ def register_task(task: Task) -> None:
 
 
 def task_of_model(model: PuMerPreTrainedModel) -> Task | None:
-    """The task of a model, as [`find_task`]; None for a model without a head, or with one of an unknown task."""
+    """Return the task of a model ([`find_task`]); None if the model has no head, or a head for an unknown task."""
     return find_task(model.config.task, type(model).__name__)
 
 
 def find_task(name: str | None, architecture: str) -> Task | None:
-    """The task of a model: the one that its config names if the table has it, else the one that its head is for.
+    """Return the task that the config of a model names. If the table does not have that one, return the task of its head.
 
     Args:
         name: `config.task`.

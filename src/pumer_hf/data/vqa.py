@@ -30,7 +30,7 @@ logger = logging.get_logger(__name__)
 
 @dataclass
 class VqaDataArguments(DataArguments):
-    """The `data` block of a VQA recipe. Files: one .jsonl, or VQA v2's two .json (questions and annotations).
+    """The `data` block of a VQA recipe. Files are one .jsonl, or VQA v2's two .json (questions and annotations).
 
     Columns of a Hub dataset: `image`, `question` and `answers` ([`answers_of`]).
     """
@@ -38,24 +38,24 @@ class VqaDataArguments(DataArguments):
     min_answer_count: int = field(
         default=1,
         metadata={
-            "help": "Answers that count at least this often become labels (VQA v2: 9, which leaves the usual 3,129)."
+            "help": "Answers that are counted at least this often become labels (VQA v2: 9, for the usual 3,129)."
         },
     )
     answer_counting: Literal["auto", "consensus", "annotators"] = field(
         default="auto",
         metadata={
-            "help": "Which answers min_answer_count counts. consensus: one per question of training and validation "
-            "data, multiple_choice_answer in VQA v2's files, else the most frequent one, normalised as in the "
-            "official evaluation ('two' is '2', and 'a' is the empty answer, which is among the usual labels). "
-            "annotators: all answers in the training data, as they are but for case. auto: consensus for VQA v2's "
-            "files and where each question has at least four annotators."
+            "help": "Which answers min_answer_count counts. consensus: one answer per question of the training and "
+            "validation data. It is multiple_choice_answer in VQA v2's files, else the most frequent answer, "
+            "normalised as in the official evaluation ('two' is '2', and 'a' is the empty answer, which is among the "
+            "usual labels). annotators: all answers in the training data, in lower case. auto: consensus for VQA v2's "
+            "files, and if each question has at least four annotators."
         },
     )
     unknown_answers: Literal["error", "ignore"] = field(
         default="error",
         metadata={
-            "help": "What to do with a row none of whose answers is a label: stop, or leave it out of training and "
-            "count it as wrong in evaluation."
+            "help": "What to do with a row if none of its answers is a label: stop, or leave the row out of training "
+            "and count it as wrong in evaluation."
         },
     )
     max_text_length: int = field(
@@ -63,13 +63,13 @@ class VqaDataArguments(DataArguments):
     )
     question_kinds: list[str] | None = field(
         default=None,
-        metadata={"help": "What to ask of digit scenes, each as often. Default: most kinds, the hard ones rarely."},
+        metadata={"help": "Kinds of questions about digit scenes, all equally often. Default: hard kinds are rare."},
     )
     image_saliency: bool = field(
         default=False,
         metadata={
-            "help": "Give the models a map of what each question is about, which the method grounded prunes by: the "
-            "column boxes, which digit scenes have."
+            "help": "Give the models a map of where the image shows what a question is about, from the column boxes "
+            "of digit scenes. The method grounded prunes by this map."
         },
     )
 
@@ -86,7 +86,9 @@ class VqaDataArguments(DataArguments):
                 f"data.answer_counting={self.answer_counting!r}: choose 'auto', 'consensus' or 'annotators'"
             )
         if self.image_saliency and self.rand_augment:
-            raise ValueError("data.image_saliency does not go with data.rand_augment, which moves things about")
+            raise ValueError(
+                "data.image_saliency does not go with data.rand_augment, which moves what is in the image"
+            )
         if self.min_answer_count < 1:
             raise ValueError(f"data.min_answer_count={self.min_answer_count}: must be at least 1")
 
@@ -95,8 +97,8 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
     """Load the three splits, with the columns `image`, `question` and `answers`.
 
     Args:
-        args: where from.
-        labels: the answers of a model that exists already; default: those that [`counted_answers`] finds often enough.
+        args: the `data` block.
+        labels: the answers of an existing model. Default: the answers that are frequent enough ([`counted_answers`]).
     """
     data = load_splits(
         args,
@@ -107,7 +109,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
     min_count = 1 if labels is not None else args.min_answer_count
     if labels is None:
         if args.streaming:
-            raise ValueError("data.streaming: the labels must be known before: give model.teacher, a finetuned model")
+            raise ValueError("data.streaming: the labels must be known before training: give model.teacher")
         counted = counted_answers(data.train, data.validation, args.answer_counting)
         labels = answer_labels(counted, min_count)
     splits, unknown = {}, {}
@@ -122,9 +124,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
 
 
 def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
-    """Digit scenes as rows of this task: `answers` and `origin`, and the columns `kind` and `cells` of
-    [`digit_scenes`].
-    """
+    """Make digit scenes with the columns of this task, `boxes`, and `kind` and `cells` of [`digit_scenes`]."""
     weights = WEIGHTS if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
     scenes = digit_scenes(
         split,
@@ -142,10 +142,10 @@ def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Data
 
 
 def counted_answers(train: Dataset, validation: Dataset, how: str) -> list[list[str]]:
-    """The answers of each question that decide on the labels; `how` is `data.answer_counting`.
+    """Return the answers of each question that are counted to choose the labels. `how` is `data.answer_counting`.
 
-    The column `consensus`, if there is one, holds what VQA v2's files call `multiple_choice_answer`. Answers that come
-    with `answer_weights` are not those of annotators: the consensus is the one of the highest weight.
+    The column `consensus`, if there is one, holds the `multiple_choice_answer` of VQA v2's files. Answers with
+    `answer_weights` do not come from single annotators; their consensus is the answer with the highest weight.
     """
     weighted = "answer_weights" in train.column_names
     if how == "auto":
@@ -160,13 +160,13 @@ def counted_answers(train: Dataset, validation: Dataset, how: str) -> list[list[
             given = [answers[int(np.argmax(weights))] for answers, weights in rows]
         else:
             given = split["consensus"] if "consensus" in split.column_names else [None] * len(split)
-        for said, answers in zip(given, split["answers"], strict=True):
-            counted.append([consensus(answers) if said is None else normalize(said)])
+        for agreed, answers in zip(given, split["answers"], strict=True):
+            counted.append([consensus(answers) if agreed is None else normalize(agreed)])
     return counted
 
 
 def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ...]:
-    """The answers given at least `min_count` times, the most frequent first, ties in alphabetical order."""
+    """Return the answers given at least `min_count` times, most frequent first; ties are in alphabetical order."""
     counts = Counter(normalize_answer(answer) for given in answers for answer in given)
     ranked = sorted(counts, key=lambda answer: (-counts[answer], answer))
     labels = tuple(answer for answer in ranked if counts[answer] >= min_count)
@@ -176,19 +176,19 @@ def answer_labels(answers: Sequence[list[str]], min_count: int) -> tuple[str, ..
 
 
 def too_few_labels(most_frequent: dict[str, int], min_count: int, number: int) -> ValueError:
-    """The error of answers that leave `number` labels, given the one or two most frequent ones with their counts."""
-    told = " and ".join(f"{answer!r} ({count}x)" for answer, count in most_frequent.items())
+    """Return the error if only `number` labels remain. `most_frequent` has one or two answers with their counts."""
+    counted = " and ".join(f"{answer!r} ({count}x)" for answer, count in most_frequent.items())
     if len(most_frequent) < 2:
-        advice = f"the data have one answer alone, {told}; add questions with another one"
+        advice = f"the data have only one answer, {counted}; add questions with another one"
     else:
-        advice = f"the most frequent answers are {told}; set it to {min(most_frequent.values())} or less"
+        advice = f"the most frequent answers are {counted}; set it to {min(most_frequent.values())} or less"
     return ValueError(f"data.min_answer_count={min_count} leaves {number} labels, at least two are needed: {advice}")
 
 
 def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: bool, min_count: int = 1) -> Dataset:
-    """Treat rows none of whose answers is a label: an error, or (`policy="ignore"`) drop them if `drop`.
+    """Raise `ValueError` for rows without an answer among the labels, or, with `policy="ignore"`, drop them if `drop`.
 
-    `min_count` is how often an answer has to be given to be a label.
+    `min_count` is how often an answer has to be given to become a label.
     """
     known = AnswerVocabulary(labels)
     answers = dataset["answers"]
@@ -212,7 +212,7 @@ def drop_unknown(dataset: Dataset, labels: Sequence[str], policy: str, *, drop: 
 
 @dataclass
 class VqaCollator(Collator):
-    """Questions -> model inputs; `labels` are soft targets float (B, num_labels), if rows have `answers`."""
+    """The collator of questions. If rows have `answers`, `labels` are soft targets float (B, num_labels)."""
 
     def __post_init__(self) -> None:
         self.vocabulary = AnswerVocabulary(self.labels)
@@ -226,7 +226,7 @@ class VqaCollator(Collator):
         return torch.stack([self.target(row["answers"], row.get("answer_weights")) for row in rows])
 
     def target(self, answers: Sequence[str], weights: Sequence[float] | None = None) -> Tensor:
-        """Soft target float (num_labels,) in [0, 1]; [`AnswerVocabulary`] says which label an answer counts as."""
+        """Return the soft target float (num_labels,) in [0, 1]. [`AnswerVocabulary`] maps answers to labels."""
         target = torch.zeros(len(self.labels))
         for answer, score in answer_scores(self.vocabulary.named(answers), weights).items():
             number = self.vocabulary.index(answer)
@@ -236,8 +236,9 @@ class VqaCollator(Collator):
 
 
 def vqa_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
-    """`accuracy`, the mean soft target of the most likely answers; and the official `vqa_accuracy` of 2021, where each
-    question has at least four annotators. In percent.
+    """Return the function that computes `accuracy`: the mean soft target of the most likely answers, in percent.
+
+    If each question has at least four annotators, it also computes the official `vqa_accuracy` of 2021, in percent.
     """
     answers = dataset["answers"][:]
     official = "answer_weights" not in dataset.column_names and min(map(len, answers)) >= 4
@@ -258,7 +259,7 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments,
 
 
 def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
-    """Digit scenes of the test split, each with a question."""
+    """Make digit scenes of the test split, each with a question."""
     rows = digit_scenes("test", num_scenes, questions_per_scene=1, grid_size=grid_size)
     return [(open_image(row["image"]), row["question"]) for row in rows]
 

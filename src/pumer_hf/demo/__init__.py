@@ -1,4 +1,4 @@
-"""A page on which to try a model: `pumer-hf demo`, or a Space."""
+"""A page on which one can try a model. `pumer-hf demo` serves it, or writes it as a Space."""
 
 from .asker import Asker, Reply, Times
 from .page import build_page, launch

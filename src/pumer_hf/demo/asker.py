@@ -1,4 +1,4 @@
-"""What the page does, without the page: ask a model, compare it with an unreduced one, and time both."""
+"""The work of the page, without the page: ask a model, compare it with an unreduced one, and time both."""
 
 import copy
 import itertools
@@ -32,32 +32,32 @@ NOTHING, SAME_WEIGHTS, TEACHER = "nothing", "the same weights, unreduced", "the 
 WARMUP, SECONDS = 2, 1.0
 MAX_COLUMNS = 4
 SMALL = 10_000_000
-"""A model of fewer parameters spends its time on overhead, not on tokens, unless it gets large batches."""
+"""A model with fewer parameters saves time only at large batches. At small ones, most of its time is overhead."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the models answer, and how."""
+    """The answers of the models, and how they came to them."""
 
     part: ReductionConfig
-    """The part of its schedule with which the layers of the reduced model ran."""
+    """The part of the schedule that the layers of the reduced model had."""
 
     answers: dict[str, float]
     """Scores by answer, the highest first ([`Asker.scores_add_up`])."""
     gflops: float
-    """Of one forward of one example; a multiply-add is one."""
+    """The cost of one forward of one example, in 10^9 multiply-adds."""
     full_answers: dict[str, float] | None
-    """Those of the model that it is compared with, if any."""
+    """The answers of the model that it is compared with, if there is one."""
     full_gflops: float | None
     panels: list[Panel]
     """What the model sees, then what each layer left ([`trace_panels`])."""
     traces: tuple[LayerTrace, ...]
     notes: list[str]
-    """What was not read of text and image, a sentence each."""
+    """Sentences that say which parts of the text and the image the model did not read."""
 
     @property
     def counts(self) -> list[LayerCounts]:
-        """What each layer did."""
+        """What each layer did, in numbers."""
         return layer_counts(self.traces)
 
     @property
@@ -68,19 +68,20 @@ class Reply:
 
 @dataclass(frozen=True)
 class Times:
-    """Medians of several runs, in turn with those of the model that it is compared with."""
+    """Median times of several runs. The model and the one that it is compared with run in turn."""
 
     batch_size: int
     runs: int
     seconds: float
-    """Of one forward of a batch of copies of the example."""
+    """The time of one forward on a batch of copies of the example."""
     full_seconds: float | None
-    """The same of the other model, if any."""
+    """The same time for the other model, if there is one."""
 
 
 class Asker:
-    """A model, and an unreduced one to compare it with. Safe to use from many threads: one at a time computes, with
-    its own schedule.
+    """A model, and an unreduced one to compare it with.
+
+    Many threads may use it. It serves one at a time, each with the schedule that it gives.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class Asker:
     ):
         """
         Args:
-            model: with a reduction, for questions or entailment.
-            processor: of the checkpoint.
+            model: a model with a reduction, for questions or entailment.
+            processor: the processor of the checkpoint.
             teacher: an unreduced model for the same task, and its processor.
         """
         task = task_of_model(model)
@@ -106,11 +107,11 @@ class Asker:
         part = model.reduction.at("layers")
         if part is None:
             raise ValueError(
-                f"config.reduction={model.config.reduction}: the page shows what layers do in which text and image "
-                "meet, so one part of the schedule must have the site 'layers'"
+                f"config.reduction={model.config.reduction}: the page shows the layers in which text and image meet, "
+                "so one part of the schedule must have the site 'layers'"
             )
         if model.token_reduction.uses_prior:
-            raise ValueError(f"reduction.method={part.method!r} needs a map for each text: try another")
+            raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
         self.model, self.processor, self.text_label = model, processor, task.text_label
@@ -124,24 +125,24 @@ class Asker:
 
     @classmethod
     def load(cls, checkpoint: str, teacher: str | None = None, **reduction: Any) -> "Asker":
-        """From folders or ids on the Hub; `reduction=` is another schedule than the checkpoint's."""
+        """Load the models from folders or ids on the Hub. `reduction=` is another schedule than the checkpoint's."""
         return cls(
             *load_checkpoint(checkpoint, **reduction), None if teacher is None else load_checkpoint(teacher, None)
         )
 
     @property
     def comparisons(self) -> list[str]:
-        """What the model can be compared with; the best choice last."""
+        """What the model can be compared with. The last one is the default."""
         return [NOTHING, *self.others]
 
     @property
     def scores_add_up(self) -> bool:
-        """Whether the scores of the answers are probabilities that share one."""
+        """Whether the scores of the answers are probabilities that sum to one."""
         return scores_add_up(self.model)
 
     @property
     def batch_sizes(self) -> list[int]:
-        """Batches to time; the most telling one last."""
+        """Batch sizes to time. The last one is the default."""
         return [1, 8, 64] if self.model.num_parameters() < SMALL else [8, 1]
 
     def ask(self, image: ImageSource, text: str, reduction: AnyReduction, compare: str = NOTHING) -> Reply:
@@ -150,7 +151,7 @@ class Asker:
         Args:
             image: what [`open_image`] takes, of any size.
             text: a question or a hypothesis.
-            reduction: the schedule.
+            reduction: the schedule of the model.
             compare: one of `comparisons`.
         """
         self._waiting.append(None)
@@ -182,10 +183,10 @@ class Asker:
     def measure(
         self, image: ImageSource, text: str, reduction: AnyReduction, compare: str = NOTHING, batch_size: int = 1
     ) -> Times | None:
-        """Time the forward on a batch of copies of the example; arguments otherwise as of [`ask`].
+        """Time the forward on a batch of copies of the example. The other arguments are those of [`ask`].
 
-        After `WARMUP` runs of each model, they take turns for about `SECONDS`, at least five times. A question that
-        comes in meanwhile goes first: then there are no times, and the result is None.
+        After `WARMUP` runs of each model, the models take turns for about `SECONDS`, and at least five times. A new
+        question stops this. Then there are no times, and the method returns None.
         """
         with self._lock:
             self.model.set_reduction(reduction)
@@ -193,21 +194,21 @@ class Asker:
             if compare != NOTHING:
                 other, processor = self.others[compare]
                 calls["full"] = forward_call(other, encode(other, processor, image, text), batch_size)
-            polite = {name: self._unless_asked(call) for name, call in calls.items()}
+            stoppable = {name: self._unless_asked(call) for name, call in calls.items()}
             try:
-                times = interleaved_times(polite, warmup=WARMUP, seconds=SECONDS)
+                times = interleaved_times(stoppable, warmup=WARMUP, seconds=SECONDS)
             except InterruptedError:
                 return None
-        own, full = times["model"], times.get("full")
+        reduced, full = times["model"], times.get("full")
         return Times(
             batch_size=batch_size,
-            runs=len(own),
-            seconds=median(own),
+            runs=len(reduced),
+            seconds=median(reduced),
             full_seconds=None if full is None else median(full),
         )
 
     def _unless_asked(self, call: Callable[[], None]) -> Callable[[], None]:
-        """The same function, but it raises `InterruptedError` if a question waits."""
+        """Return the same function, but it raises `InterruptedError` if a question waits."""
 
         def run() -> None:
             if self._waiting:
@@ -218,13 +219,13 @@ class Asker:
 
 
 def frames_note(image: ImageSource) -> list[str]:
-    """A sentence if only the first picture of several is seen, as with animations."""
+    """Return a sentence if the image has several frames, of which the model sees only the first (animations)."""
     frames = num_frames(image)
     return [f"The image has {frames} frames. The model saw the first."] if frames > 1 else []
 
 
 def unreduced_copy(model: PuMerPreTrainedModel) -> PuMerPreTrainedModel:
-    """The model without reduction; both share the memory of their weights."""
+    """Return a copy of the model without reduction. The two models share the memory of their weights."""
     shared = {id(tensor): tensor for tensor in itertools.chain(model.parameters(), model.buffers())}
     other = copy.deepcopy(model, shared)
     other.set_reduction(None)
@@ -232,7 +233,10 @@ def unreduced_copy(model: PuMerPreTrainedModel) -> PuMerPreTrainedModel:
 
 
 def forward_call(model: PuMerPreTrainedModel, inputs: dict[str, Tensor], batch_size: int) -> Callable[[], None]:
-    """A function that runs the model on `batch_size` copies of the only example in `inputs`, and waits for the GPU."""
+    """Return a function that runs the model on a batch and waits for the GPU.
+
+    The batch has `batch_size` copies of the only example in `inputs`.
+    """
     batch = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
 
     def call() -> None:

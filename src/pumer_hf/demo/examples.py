@@ -1,4 +1,4 @@
-"""Examples to click on: from a folder, or digit scenes for a model that was trained on them."""
+"""The examples to click on. They come from a folder, or are digit scenes for a model that was trained on them."""
 
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,14 @@ Example = tuple[PILImage.Image, str]
 
 
 def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: ProcessorMixin) -> list[Example]:
-    """Images with texts.
+    """Return images with texts.
 
     Args:
-        source: `"digit-scenes"`; a folder with `examples.jsonl`, each line an object with `image` (a file in the
-            folder) and `text`; or None for digit scenes if the model knows nothing else
-            ([`knows_only_digit_scenes`]), else nothing.
-        model: for which they are.
-        processor: of the checkpoint.
+        source: `"digit-scenes"`, or a folder with `examples.jsonl`, in which each line is an object with `image` (a
+            file in the folder) and `text`. None means digit scenes if the model knows nothing else
+            ([`knows_only_digit_scenes`]); otherwise it means no examples.
+        model: the model that is asked.
+        processor: the processor of the checkpoint.
     """
     if source is None:
         source = DIGIT_SCENES if knows_only_digit_scenes(model, processor) else None
@@ -38,14 +38,16 @@ def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: Pr
 
 
 def knows_only_digit_scenes(model: PuMerPreTrainedModel, processor: ProcessorMixin) -> bool:
-    """Whether a model was trained on digit scenes: its small vocabulary has their words, a patch is a cell."""
+    """Return whether a model was trained on digit scenes: it has a small vocabulary with their words, and its patches
+    are as large as their cells.
+    """
     vocabulary = {token.lstrip("Ġ") for token in processor.tokenizer.get_vocab()}
     words = {"digit", *DIGITS[1:], *COLOURS}
     return words <= vocabulary and len(vocabulary) < MAX_VOCABULARY and patch_size(model.config) == (CELL_SIZE,) * 2
 
 
 def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
-    """Digit scenes of the test split, in the size that the model was trained on."""
+    """Return digit scenes of the test split, of the size that the model was trained on."""
     task = task_of_model(model)
     if task is None or task.page_examples is None:
         return []
@@ -53,7 +55,7 @@ def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
 
 
 def read_examples(folder: Path) -> list[Example]:
-    """The examples in a folder; errors name file and line."""
+    """Read the examples in a folder. Errors name the file and the line."""
     examples = []
     for row, origin in read_objects([str(folder / FILE)]):
         image: dict[str, Any] = find_image(folder, [json_field(row, "image", str, origin)], origin)

@@ -1,4 +1,4 @@
-"""How the page looks: its theme, its styles, and the few lines of script that Gradio has no option for."""
+"""The styles of the page, and a few lines of script for what Gradio has no option for."""
 
 from ..explain.pictures import PRUNED_COLOUR, STROKE
 
@@ -58,7 +58,7 @@ CSS = f"""
 .examples img {{width: 40px; height: 40px; object-fit: contain; flex: none; margin: 0;}}
 """
 PIXELATED_BELOW = 128
-"""Models that see fewer pixels a side get their pictures shown without smoothing."""
+"""If a model's images have fewer pixels a side, the page shows them without smoothing."""
 PIXELATED_CSS = """
 #image img {width: 100%; height: 100%; object-fit: contain;}
 #image img, .examples img {image-rendering: pixelated;}
@@ -79,4 +79,4 @@ PICK = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button) trigger("click", {index: Number(button.dataset.index)});
 });"""
-"""Says which of the examples was clicked."""
+"""The script that says which example was clicked."""

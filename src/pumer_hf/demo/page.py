@@ -1,4 +1,4 @@
-"""The page, in Gradio."""
+"""The page to try a model, made with Gradio."""
 
 import json
 import os
@@ -19,21 +19,22 @@ from .schedules import STEP, moved, slider_limits, slider_values, title
 from .views import answers_view, examples_view, layers_view, message_view, steps_view
 
 Costs = dict[str, Any]
-"""What the answer knows of both models, for the page and for those who call it as an API: `answers`, `full_answers`,
-`notes`, `gflops`, `full_gflops`, and `removed`, the number of tokens that were."""
+"""The facts of an answer, for the page and for callers of its API: `answers`, `full_answers`, `notes`, `gflops`,
+`full_gflops`, and `removed`, the number of tokens that the layers removed."""
 Shown = tuple[str, str, str, str, Costs | None, Costs | None]
-"""What an answer changes: answers, pictures, what each layer did, costs, and what is known, for page and API."""
+"""The displays that an answer changes: answers, pictures, what each layer did, costs, and twice its facts: for the
+page, and for the API."""
 INTERRUPTED = "not measured, as another question came first: press Ask"
 HINT = "Give an image and a text, or click an example."
 ASK = "Press Ask to ask about this image."
 LOCAL = "127.0.0.1"
-"""Where the page is served if nothing else is asked for: on this machine alone."""
+"""The default address of the page, which only this machine can reach."""
 
 
 def load_gradio() -> Any:
-    """Gradio, told to send nothing home; raises `ImportError` with what to do if it is missing."""
+    """Import Gradio so that it sends no statistics; raise `ImportError`, which says what to do, if it is missing."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # Gradio would keep the pictures and texts of its visitors in their browsers; older versions know no such option.
+    # Otherwise Gradio stores the pictures and texts of visitors in their browsers. Older versions ignore the option.
     os.environ["GRADIO_RUN_HISTORY"] = "False"
     try:
         import gradio
@@ -56,12 +57,12 @@ def launch(
 
     Args:
         checkpoint: folder or Hub id of a reduced model for questions or entailment.
-        teacher: the same of an unreduced model to compare it with.
-        examples: as of [`find_examples`].
-        host: address to serve on; default: `GRADIO_SERVER_NAME`, else this machine alone.
-        port: default: `GRADIO_SERVER_PORT`, else the first free one from 7860.
-        share: also make a public link, through Gradio's servers.
-        name: for the heading; default: the Hub id, or the name of the folder.
+        teacher: folder or Hub id of an unreduced model to compare it with.
+        examples: the argument `source` of [`find_examples`].
+        host: the address to serve on; default: `GRADIO_SERVER_NAME`, or this machine alone if that is not set.
+        port: the port to serve on; default: `GRADIO_SERVER_PORT`, or the first free one from 7860 if that is not set.
+        share: whether to make a public link too, through Gradio's servers.
+        name: the name in the heading; default: the Hub id, or the name of the folder.
         **reduction: `reduction=`, another schedule than the checkpoint's.
     """
     load_gradio()
@@ -73,7 +74,7 @@ def launch(
 
 
 def check_address(host: str | None, port: int | None) -> None:
-    """Raise `ValueError` if the page cannot be served there; else Gradio would fail, or wait, once all is loaded."""
+    """Raise `ValueError` if the page cannot be served there. Gradio would only fail, or wait, after all is loaded."""
     if port is not None and not 1 <= port <= 65535:
         raise ValueError(f"--port {port}: must be in [1, 65535]")
     try:
@@ -85,12 +86,12 @@ def check_address(host: str | None, port: int | None) -> None:
 
 
 def display_name(checkpoint: str) -> str:
-    """The id of a checkpoint on the Hub, or the name of its folder."""
+    """Return the id of a checkpoint on the Hub, or the name of its folder."""
     return Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
 
 
 def appearance(asker: Asker) -> dict[str, Any]:
-    """What Gradio takes at the launch, not in the page; nothing of it is fetched from the internet."""
+    """Return the arguments for the look of the page, which Gradio takes at the launch. It downloads none of it."""
     small = image_side(asker.processor)
     colours = load_gradio().themes.colors
     theme = (
@@ -102,12 +103,12 @@ def appearance(asker: Asker) -> dict[str, Any]:
 
 
 def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any:
-    """The page, a `gradio.Blocks`; launch it with [`appearance`].
+    """Build the page, a `gradio.Blocks`. Launch it with [`appearance`].
 
     Args:
         asker: the models.
-        name: of the checkpoint, for the heading.
-        examples: images with texts, to click on; the page opens with the first.
+        name: the name of the checkpoint, for the heading.
+        examples: images with texts, to click on. At the start, the page shows the first one.
     """
     gr = load_gradio()
     image, text = examples[0] if examples else (None, None)
@@ -128,8 +129,9 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                 speed = gr.Markdown(elem_id="speed")
                 settings = _show_settings(gr, asker)
                 steps = gr.HTML(padding=False, elem_id="steps")
-        known, scores = gr.State(), gr.JSON(visible=False)  # the same twice: for the page, and for callers of its API
-        # What is no picture, or no number, gets a sentence of ours, and not an error of Gradio per part of the page.
+        known, scores = gr.State(), gr.JSON(visible=False)  # the same facts: for the page, and for callers of its API
+        # For a file that is no picture, or a value that is no number, our sentence appears once. Gradio would show an
+        # error in each part of the page.
         picture.preprocess = uploaded_path
         for slider in settings[2:]:
             slider.preprocess = unchanged
@@ -139,8 +141,8 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
 
 
 def _show_examples(gr: Any, examples: Sequence[Example], outputs: list[Any]) -> Any:
-    """Buttons that fill in an example each, if there are any; returns the event."""
-    import gradio  # by name, so that it can be told what `pick` takes
+    """Show a button for each example, and return the event of a click; None without examples."""
+    import gradio  # the annotation of `pick` needs this name
 
     if not examples:
         return None
@@ -153,7 +155,7 @@ def _show_examples(gr: Any, examples: Sequence[Example], outputs: list[Any]) -> 
 
 
 def _show_settings(gr: Any, asker: Asker) -> list[Any]:
-    """What to compare with, what to time, and a slider for each ratio."""
+    """Show what to compare with, what to time, and a slider for each ratio. Return these controls."""
     with gr.Row():
         compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
         batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2)
@@ -168,22 +170,26 @@ def _show_settings(gr: Any, asker: Asker) -> list[Any]:
 
 
 def uploaded_path(payload: Any) -> str | None:
-    """Where Gradio keeps an upload, whatever it is; it would fail on what is no picture. Or a `data:` URL."""
+    """Return the path where Gradio stores an upload, or its `data:` URL. Gradio itself would fail on a file that is no
+    picture.
+    """
     if payload is None or payload.path:
         return None if payload is None else str(payload.path)
     return str(payload.url) if (payload.url or "").startswith("data:") else None
 
 
 def unchanged(value: Any) -> Any:
-    """What a slider says, whatever it is; Gradio would fail on an empty field."""
+    """Return the value of a slider as it is. Gradio itself would fail on an empty field."""
     return value
 
 
 def _connect(
     gr: Any, page: Any, handlers: "Handlers", inputs: list[Any], outputs: list[Any], button: Any, picked: Any
 ) -> None:
-    """Answer on every change; then time, in a second step that the answer does not wait for. Another picture clears
-    what was said about the one before, and stops what is still being said.
+    """Connect the controls to the handlers.
+
+    Each change gives a new answer. The times follow in a second step, so the answer does not wait for them. A new
+    picture clears the answer about the old one, and stops what is still being computed.
     """
     picture, question, *settings = inputs
     answers, speed, known = outputs[0], outputs[3], outputs[4]
@@ -191,26 +197,26 @@ def _connect(
     answer = {"fn": handlers.answer, "inputs": inputs, "outputs": outputs, "show_progress_on": answers}
     answer |= {"concurrency_id": "answer", **common}
     triggers = [page.load, button.click, question.submit, *(one.change for one in settings)]
-    answered = [gr.on(triggers, api_name="ask", **answer)]
+    answering = [gr.on(triggers, api_name="ask", **answer)]
     if picked is not None:
-        answered.append(picked.then(api_name=False, **answer))
-    timed = []
-    for event in answered:
+        answering.append(picked.then(api_name=False, **answer))
+    timing = []
+    for event in answering:
         times = {"inputs": [known, *inputs], "outputs": speed, "show_progress": "hidden", "api_name": False}
-        timed.append(event.success(handlers.time, concurrency_id="time", **times, **common))
-    for happens, message in ((picture.upload, ASK), (picture.clear, HINT)):
-        happens(None, outputs=outputs[:4], js=showing(nothing(message)[:4]), cancels=[*answered, *timed])
+        timing.append(event.success(handlers.time, concurrency_id="time", **times, **common))
+    for on_event, message in ((picture.upload, ASK), (picture.clear, HINT)):
+        on_event(None, outputs=outputs[:4], js=showing(nothing(message)[:4]), cancels=[*answering, *timing])
     checked = {"inputs": picture, "outputs": answers, "show_progress": "hidden", "api_name": False}
     picture.upload(handlers.check, concurrency_id="check", **checked)
 
 
 def showing(values: Sequence[str]) -> str:
-    """JavaScript that shows values at once: it does not wait for the answer that is being computed."""
+    """Return JavaScript that shows values at once. It does not wait for the answer that is being computed."""
     return f"() => {json.dumps(values)}"
 
 
 class Handlers:
-    """What happens on the page; takes the values of its controls and returns those of its displays."""
+    """The handlers of the page. They take the values of its controls, and return those of its displays."""
 
     def __init__(self, asker: Asker):
         self.asker = asker
@@ -218,9 +224,9 @@ class Handlers:
     def answer(
         self, image: ImageSource | None, text: str | None, compare: str, batch_size: int, *values: Any
     ) -> Shown:
-        """Answers of both models, the pictures, what each layer did, and the costs that need no measuring.
+        """Return the answers of both models, the pictures, what each layer did, and the costs without times.
 
-        What is wrong with the image, the text or a slider is a sentence in place of the answers.
+        If the image, the text or a slider is wrong, a sentence says so in place of the answers.
         """
         if image is None or not (text or "").strip():
             return nothing(HINT)
@@ -242,7 +248,7 @@ class Handlers:
         return answers, layers_view(reply), steps_view(reply), costs(known), known, known
 
     def check(self, image: ImageSource | None) -> Any:
-        """Why a new image cannot be read; if it can, what is shown stays."""
+        """Say why a new image cannot be read. If it can be read, change nothing."""
         if image is not None:
             try:
                 open_image(image)
@@ -259,32 +265,32 @@ class Handlers:
         batch_size: int,
         *values: Any,
     ) -> str:
-        """The costs, `known` from [`answer`], with measured times."""
+        """Return the costs with measured times; [`answer`] returned `known`."""
         if known is None or image is None or not (text or "").strip():
             return ""
         times = self.asker.measure(image, str(text), self.schedule(values), compare, batch_size)
         return costs(known, times) if times is not None else costs(known, pending=INTERRUPTED)
 
     def schedule(self, values: Sequence[Any]) -> Schedule:
-        """The schedule that the sliders ask for: they move the ratios of the part at site `"layers"`."""
+        """Return the schedule of the sliders. They change the ratios of the part at site `"layers"`."""
         start = self.asker.part
         part = moved(start, dict(zip(start.ratios, values, strict=True)))
         return Schedule((part, *(other for other in self.asker.schedule.parts if other.site != start.site)))
 
 
 def nothing(message: str, problem: bool = False) -> Shown:
-    """The page without an answer: a sentence alone."""
+    """Return the displays without an answer: a sentence alone."""
     return message_view(message, problem), "", "", "", None, None
 
 
 def unreadable(image: ImageSource, error: DataError) -> Shown:
-    """Why an image has no answer. Only its name is said: visitors need not know where it lies."""
+    """Say why an image has no answer. Visitors see the name of the file, but not its folder."""
     message = str(error).replace(str(image), Path(str(image)).name)
     return nothing(f"{message[0].upper()}{message[1:]}.", problem=True)
 
 
 def introduction(asker: Asker) -> str:
-    """What the page shows, in two sentences."""
+    """Return two sentences about the model and the sliders."""
     method = METHODS[asker.part.method]
     *others, last = (str(layer) for layer in asker.part.layers)
     layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
@@ -296,14 +302,14 @@ def introduction(asker: Asker) -> str:
 
 
 def costs(known: Costs, times: Times | None = None, pending: str = "being measured ...") -> str:
-    """A table of what both models cost; without `times` it says once that they are `pending`."""
+    """Return a table of what both models cost. Without `times`, a line says that they are `pending`."""
     head = "" if times is None else f" time for a batch of {times.batch_size} |"
     lines = [f"| model | GFLOPs of one example |{head}", f"|---|---|{'---|' if head else ''}"]
     seconds = (None, None) if times is None else (times.seconds, times.full_seconds)
     gflops = (known["gflops"], known["full_gflops"])
-    for name, own, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
-        if own is not None:
-            lines.append(f"| {name} | {figure(own)} |{'' if taken is None else f' {duration(taken)} |'}")
+    for name, count, taken in zip(("reduced", "unreduced"), gflops, seconds, strict=True):
+        if count is not None:
+            lines.append(f"| {name} | {figure(count)} |{'' if taken is None else f' {duration(taken)} |'}")
     lines.append("")
     if gflops[1] is not None and not known["removed"] and gflops[0] != gflops[1]:
         lines.append(

@@ -1,4 +1,4 @@
-"""One part of a schedule as sliders: one number per ratio, the mean over the layers that reduce."""
+"""Shows one part of a schedule as sliders. Each ratio has a slider: the mean over the layers that reduce."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,20 +9,22 @@ from typing import Any
 from ..reducers import ReductionConfig
 
 MAX_RATIO = 0.95
-"""The most that a layer is asked to prune."""
+"""The largest part of its tokens that a slider lets a layer prune."""
 MAX_MERGE_RATIO = 0.5
-"""The most that a layer can merge away: half of its tokens ([`ops.max_merges`])."""
+"""The largest part of its tokens that a layer can merge into others ([`ops.max_merges`])."""
 STEP = 0.005
 
 
 def slider_values(part: ReductionConfig) -> dict[str, float]:
-    """The ratios of a part, each the mean over its layers, to three decimals."""
+    """Return the ratios of a part, each as the mean over its layers, to three decimals."""
     return {name: round(mean(part.ratio(name, layer) for layer in part.layers), 3) for name in part.ratios}
 
 
 def slider_limits(part: ReductionConfig) -> dict[str, float]:
-    """How far each slider goes: to the mean at which one layer does as much as a layer can. The others keep their part
-    of it ([`moved`]). A part that asks for more than that itself is the limit.
+    """Return the end of each slider: the mean at which the layer with the highest ratio has the largest one possible.
+
+    The ratios of the other layers grow by the same factor ([`moved`]). If the part itself has a higher mean, that is
+    the end.
     """
     limits = {}
     for name, value in slider_values(part).items():
@@ -34,14 +36,14 @@ def slider_limits(part: ReductionConfig) -> dict[str, float]:
 
 
 def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
-    """The part whose ratios have other means. A ratio that differs from layer to layer is scaled.
+    """Return the part with other means of its ratios. A ratio that differs from layer to layer is scaled.
 
     Args:
-        part: to start from. A slider that is where [`slider_values`] puts it changes nothing.
-        values: the new means by name, each a number from 0 to that of [`slider_limits`].
+        part: the part to start from. A slider at the value of [`slider_values`] changes nothing.
+        values: the new means by name, each a number from 0 to its limit ([`slider_limits`]).
 
     Raises:
-        ValueError: a value is no number, or out of its range.
+        ValueError: a value is not a number, or is out of range.
     """
     limits = slider_limits(part)
     for name, old in slider_values(part).items():
@@ -49,16 +51,16 @@ def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
         if isinstance(new, bool) or not isinstance(new, (int, float)) or not 0 <= new <= limits[name]:
             raise ValueError(f"{name}={new}: must be a number in [0, {limits[name]:g}]")
         if abs(new - old) > STEP / 2:
-            of_every_layer: dict[str, Any] = {name: new}
-            part = part.scaled({name: new / old}) if old else replace(part, **of_every_layer)
+            same_everywhere: dict[str, Any] = {name: new}
+            part = part.scaled({name: new / old}) if old else replace(part, **same_everywhere)
     return part
 
 
 def in_words(part: ReductionConfig, layer: int) -> str:
-    """What a part of a schedule asks of a layer: `prune 0.05, image merge 0.4, text merge 0.2`."""
+    """Return the ratios of a layer in words: `prune 0.05, image merge 0.4, text merge 0.2`."""
     return ", ".join(f"{title(name).lower()} {part.ratio(name, layer):.3g}" for name in part.ratios)
 
 
 def title(name: str) -> str:
-    """`image_merge_ratio` -> `Image merge`."""
+    """Turn the name of a ratio into a title: `image_merge_ratio` becomes `Image merge`."""
     return name.removesuffix("_ratio").replace("_", " ").capitalize()

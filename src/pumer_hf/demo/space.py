@@ -1,7 +1,7 @@
-"""A Space, ready to push: the folder that Hugging Face Spaces expects of an app in a container.
+"""Writes the page as a Space that one can push: a folder as Hugging Face Spaces expects it of an app in a container.
 
-Spaces of the kind `gradio` run pip where it sees `requirements.txt` and no other file, so the wheel of this package
-could not be installed from the Space itself.
+It is not a Space of the kind `gradio`. There pip sees `requirements.txt` and no other file, so it could not install
+the wheel of this package from the Space itself.
 """
 
 import json
@@ -21,7 +21,7 @@ from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes
 from .page import display_name
 
 PORT = 7860
-"""Where Gradio serves."""
+"""The port on which Gradio serves."""
 APP = '''"""The page of `pumer-hf demo`."""
 
 from pumer_hf.demo import launch
@@ -61,25 +61,27 @@ def export_space(
     requirement: str | None = None,
     **reduction: Any,
 ) -> Path:
-    """Write a folder that is a Space once it is pushed: `app.py`, `requirements.txt`, the wheel of this package that
-    it installs, `Dockerfile`, and `README.md` with the metadata of a Space. Models and examples on this machine are
-    copied into it; those on the Hub stay there.
+    """Write a folder that can be pushed as a Space.
+
+    It has `app.py`, `requirements.txt`, the wheel of this package, `Dockerfile`, and `README.md` with the metadata of
+    a Space. Models and examples of this machine are copied into it. Models on the Hub stay there.
 
     Args:
         checkpoint: folder or Hub id of a reduced model for questions or entailment.
-        folder: to make; must not hold anything yet.
-        teacher: the same of an unreduced model to compare it with.
-        examples: as of [`find_examples`].
-        requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: a wheel of what runs
-            here, in the Space.
-        **reduction: `reduction=`, another schedule than the checkpoint's; saved with a copied model, else in `app.py`.
+        folder: the folder to make. If it exists, it must be empty.
+        teacher: folder or Hub id of an unreduced model to compare it with.
+        examples: the argument `source` of [`find_examples`].
+        requirement: how pip finds pumer-hf, with the extra `digits` for digit scenes; default: a wheel of this
+            installation, which lies in the Space.
+        **reduction: `reduction=`, another schedule than the checkpoint's. It is saved with a copied model, or in
+            `app.py` if the model stays on the Hub.
     """
     if Path(folder).exists() and (not Path(folder).is_dir() or any(Path(folder).iterdir())):
         raise ValueError(f"--export-space {folder}: it exists and is not empty: choose another folder")
     check_requirement(requirement)
     gradio = gradio_version()
     asker = Asker.load(checkpoint, teacher, **reduction)
-    find_examples(examples, asker.model, asker.processor)  # before anything is written
+    find_examples(examples, asker.model, asker.processor)  # so that an error comes before anything is written
     scenes = examples == DIGIT_SCENES or (examples is None and knows_only_digit_scenes(asker.model, asker.processor))
     with whole_folder(folder) as space:
         arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
@@ -104,14 +106,14 @@ def export_space(
 
 
 def check_requirement(requirement: str | None) -> None:
-    """Raise `ValueError` if pip would look on this machine."""
+    """Raise `ValueError` if pip would look for the package on this machine."""
     text = requirement or ""
     if text.startswith(("-", ".", "/", "~")) or "file:" in text or ("/" in text and Path(text).exists()):
         raise ValueError(f"--requirement {text}: a Space has no files of this machine: give a version, or a URL")
 
 
 def gradio_version() -> str:
-    """The Gradio that the page was made with here; raises `ImportError` with what to do if there is none."""
+    """Return the version of Gradio on this machine; raise `ImportError`, which says what to do, if there is none."""
     try:
         return version("gradio")
     except PackageNotFoundError as error:
@@ -119,7 +121,7 @@ def gradio_version() -> str:
 
 
 def copied(source: str, destination: Path, **reduction: Any) -> str:
-    """The path of a model in the Space, where it is copied from a folder; an id on the Hub as it is."""
+    """Copy a model from a folder into the Space, and return its path there. Return an id on the Hub as it is."""
     if not Path(source).is_dir():
         return source
     for part in load_checkpoint(source, **reduction):
@@ -128,14 +130,14 @@ def copied(source: str, destination: Path, **reduction: Any) -> str:
 
 
 def copied_package(folder: Path, extras: str) -> str:
-    """What pip installs of the Space: a wheel of this package, which is made there."""
+    """Make a wheel of this package in the Space, and return how pip finds it there."""
     name, content = make_wheel()
     (folder / name).write_bytes(content)
     return f"./{name}{extras}"
 
 
 def copied_examples(source: Path, destination: Path) -> str:
-    """The path of the examples in the Space: the list and the images in it, nothing else of the folder."""
+    """Copy the list of the examples and their images into the Space, and return their path there."""
     destination.mkdir()
     lines = []
     for number, (image, text) in enumerate(read_examples(source)):
@@ -146,12 +148,12 @@ def copied_examples(source: Path, destination: Path) -> str:
 
 
 def dockerfile() -> str:
-    """How the image of the Space is made: with this version of Python, by the user that Spaces run as."""
+    """Return the Dockerfile of the Space, with this version of Python and the user id that Spaces need."""
     return DOCKERFILE.format(python=f"{sys.version_info.major}.{sys.version_info.minor}", port=PORT)
 
 
 def readme(name: str, models: list[str]) -> str:
-    """README.md: the metadata that Spaces read, and what this is."""
+    """Return the README.md of the Space: the metadata that Spaces read, and a description."""
     metadata: dict[str, Any] = {"title": f"PuMer {name}", "sdk": "docker", "app_port": PORT, "pinned": False}
     if models:
         metadata["models"] = models

@@ -1,4 +1,4 @@
-"""What the page shows, as HTML: answers, pictures of the layers, what each layer did. All texts are escaped."""
+"""The displays of the page as HTML: answers, pictures of the layers, what each layer did. All texts are escaped."""
 
 import base64
 import io
@@ -14,25 +14,27 @@ from .asker import Reply
 from .examples import Example
 from .schedules import in_words
 
-LONGEST = 120  # characters of a text that are repeated
+LONGEST = 120
+"""How many characters of the text stand above the answers."""
 TOP = 5
-"""Answers that are shown."""
-THUMBNAIL = 80  # pixels a side
+"""How many answers are shown."""
+THUMBNAIL = 80
+"""How many pixels each side of a small picture has at most."""
 
 
 def message_view(message: str, problem: bool = False) -> str:
-    """A sentence in place of answers; a problem is announced to those who cannot see it."""
+    """Return a sentence to show in place of answers. Screen readers announce a problem at once."""
     look, role = ("problem", "alert") if problem else ("hint", "status")
     return f'<p class="{look}" role="{role}">{escape(message)}</p>'
 
 
 def answers_view(text: str, reply: Reply, add_up: bool) -> str:
-    """What was not read, and a card of answers for each model.
+    """Return what was not read, and a card of answers for each model.
 
     Args:
-        text: which was asked.
-        reply: what the models say.
-        add_up: whether the scores share one.
+        text: the text that was asked.
+        reply: the answers of the models.
+        add_up: whether the scores of all answers sum to one.
     """
     notes = "".join(f'<p class="problem" role="status">{escape(note)}</p>' for note in reply.notes)
     cards = [_card("Reduced model", reply.answers, add_up)]
@@ -63,7 +65,7 @@ def _card(title: str, answers: dict[str, float], add_up: bool) -> str:
 
 
 def layers_view(reply: Reply) -> str:
-    """The pictures side by side, or below one another where the page is narrow; the legend; a link to save them."""
+    """Return the legend, the pictures, and a link to save them. On a narrow page the pictures are below each other."""
     figures = "".join(_figure(panel) for panel in reply.panels)
     legend = "".join(
         f'<li><span class="swatch {name}" aria-hidden="true"></span>{escape(line)}</li>'
@@ -86,7 +88,7 @@ def _figure(panel: Panel) -> str:
 
 
 def examples_view(examples: Sequence[Example]) -> str:
-    """A button for each example."""
+    """Return a button for each example."""
     buttons = []
     for index, (image, text) in enumerate(examples):
         small = image.copy()
@@ -99,14 +101,14 @@ def examples_view(examples: Sequence[Example]) -> str:
 
 
 def data_url(picture: PILImage.Image) -> str:
-    """A picture as part of the page."""
+    """Return a picture as a URL that contains it."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="png", compress_level=3)  # of a photograph nearly as small, in half of the time
+    picture.save(buffer, format="png", compress_level=3)  # a photograph is nearly as small, in half of the time
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def steps_view(reply: Reply) -> str:
-    """What was asked of each layer, and what it did."""
+    """Return the ratios of each layer, and what the layer did."""
     steps = "".join(
         f"<li><b>Layer {one.layer}</b> (asked for: {in_words(reply.part, one.layer)}). {one.sentences()}</li>"
         for one in reply.counts

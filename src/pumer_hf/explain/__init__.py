@@ -1,6 +1,4 @@
-"""What a reduction did, as pictures and words, read from the traces in `outputs.reduction`; and measures of how well
-that explains an answer.
-"""
+"""Pictures and words that show what a reduction did. They are made from the traces in `outputs.reduction`."""
 
 from .maps import merged_words, patch_index, real_patches, token_map
 from .pictures import draw_layers, draw_token_map, draw_traces, seen_picture

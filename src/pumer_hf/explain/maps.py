@@ -1,4 +1,4 @@
-"""Where the patches and the words went: pure functions of a [`LayerTrace`]."""
+"""Pure functions of a [`LayerTrace`]: which token holds each patch and each word after a layer."""
 
 from collections.abc import Sequence
 
@@ -12,26 +12,26 @@ from ..models.families import patch_size
 from ..tokens import LayerTrace
 
 NUM_PREFIX_TOKENS = 1
-"""Image tokens before the patches, in all families: the image [CLS]."""
+"""How many image tokens come before the patches in all families. It is the image [CLS]."""
 
 
 def token_map(
     trace: LayerTrace, grid: tuple[int, int], example: int = 0, patches: Sequence[int] | Tensor | None = None
 ) -> Tensor:
-    """For each patch of the image, which image token holds it after the layer.
+    """Return which image token holds each patch of the image after the layer.
 
     Args:
-        trace: one of `outputs.reduction`.
-        grid: rows and columns of patches of the canvas, padding included.
-        example: which example of the batch.
-        patches: which patches the model was given, in order ([`patch_index`]); default: all.
+        trace: one of the traces in `outputs.reduction`.
+        grid: rows and columns of patches on the canvas, with the padding.
+        example: the index of the example in the batch.
+        patches: indices of the patches that the model got, in their order ([`patch_index`]); default: all.
 
     Returns:
-        long (rows, columns). Patches with the same number were merged; -1: pruned, or never in the model (padding, or
-        left out by `config.max_image_length`).
+        long (rows, columns). Patches with the same number were merged. A patch with -1 was pruned, or the model never
+        got it: it is padding, or `config.max_image_length` left it out.
 
     Raises:
-        ValueError: the trace is about another number of patches.
+        ValueError: the trace has another number of patches.
     """
     source = trace.image_source[example, NUM_PREFIX_TOKENS:].cpu()
     rows, columns = grid
@@ -46,12 +46,12 @@ def token_map(
 
 
 def merged_words(trace: LayerTrace, words: Sequence[str], example: int = 0) -> list[list[str]]:
-    """For each text token after the layer, the words that it holds, in reading order; none for padding.
+    """Return the words that each text token holds after the layer, in reading order. Padding holds none.
 
     Args:
-        trace: one of `outputs.reduction`.
-        words: the text tokens that the model was given, as strings ([`text_tokens`]).
-        example: which example of the batch.
+        trace: one of the traces in `outputs.reduction`.
+        words: the text tokens that the model got, as strings ([`text_tokens`]).
+        example: the index of the example in the batch.
     """
     source = trace.text_source[example].tolist()
     if len(source) != len(words):
@@ -64,10 +64,10 @@ def merged_words(trace: LayerTrace, words: Sequence[str], example: int = 0) -> l
 
 
 def real_patches(config: PuMerConfig, pixel_values: Tensor, pixel_mask: Tensor | None) -> Tensor:
-    """Bool (rows, columns): the patches of one image's canvas, True for the image and False for padding.
+    """Return which patches on the canvas of one image are the image: bool (rows, columns), False for padding.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         pixel_values: float (3, height, width).
         pixel_mask: (height, width), 1 for pixels of the image; None if there is no padding.
     """
@@ -79,11 +79,12 @@ def real_patches(config: PuMerConfig, pixel_values: Tensor, pixel_mask: Tensor |
 
 
 def patch_index(config: PuMerConfig, real: Tensor) -> Tensor:
-    """Long (P,): which patches of one image's canvas the model takes, in order; all, or an even sample of
-    `config.max_patches`.
+    """Return the indices of the patches that the model takes from the canvas of one image, long (P,), in their order.
+
+    The model takes all patches, or an even sample of `config.max_patches`.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         real: bool (rows, columns), from [`real_patches`].
     """
     index = torch.arange(real.numel())

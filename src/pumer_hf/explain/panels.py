@@ -8,9 +8,11 @@ from PIL import ImageDraw, ImageFont
 
 FONT_SIZE, TITLE_SIZE = 15, 20
 LINE_HEIGHT = 1.4
-"""In font sizes."""
+"""The height of a line as a multiple of the font size."""
 NARROW = 336
-"""A panel this wide has captions of `FONT_SIZE`; wider ones have larger captions, to be read when scaled down."""
+"""A panel of so many pixels has captions of `FONT_SIZE`. Wider panels have larger captions, which one can read after
+the picture is scaled down.
+"""
 GAP = 16
 INK = (30, 30, 36)
 PAPER = (255, 255, 255)
@@ -18,17 +20,17 @@ PAPER = (255, 255, 255)
 
 @dataclass(frozen=True)
 class Panel:
-    """A picture and what is written under it."""
+    """A picture with a caption under it."""
 
     picture: PILImage.Image
     caption: list[str]
-    """Lines; one that is too wide is wrapped."""
+    """The lines of the caption. A line that is too wide is wrapped."""
     alt: str = ""
-    """What can be seen, in a sentence, for those who cannot see it."""
+    """A sentence that describes the picture for those who cannot see it."""
 
 
 def wrap(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """A line of text broken at spaces, and within words that are too long, to fit `width` pixels."""
+    """Break a line of text so that each part fits `width` pixels: at spaces, and within words that are too long."""
     lines = [""]
     for word in line.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -45,7 +47,7 @@ def wrap(line: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFo
 
 
 def tile(panels: Sequence[Panel], columns: int) -> PILImage.Image:
-    """Panels of the same size in rows of at most `columns`, as even as may be; captions below."""
+    """Put panels of the same size into rows of at most `columns`. The rows are as equal as possible."""
     if columns < 1:
         raise ValueError(f"max_columns={columns}: must be at least 1")
     columns = -(-len(panels) // -(-len(panels) // columns))
@@ -71,7 +73,7 @@ def _row(panels: Sequence[Panel], width: int, columns: int) -> PILImage.Image:
 
 
 def titled(picture: PILImage.Image, title: str) -> PILImage.Image:
-    """A picture with a title above it."""
+    """Put a title above a picture."""
     font, line_height = ImageFont.load_default(TITLE_SIZE), round(LINE_HEIGHT * TITLE_SIZE)
     lines = wrap(title, picture.width - 2 * GAP, font)
     top = GAP + len(lines) * line_height
@@ -84,7 +86,7 @@ def titled(picture: PILImage.Image, title: str) -> PILImage.Image:
 
 
 def stack(pictures: Sequence[PILImage.Image]) -> PILImage.Image:
-    """Pictures below one another."""
+    """Put pictures below one another."""
     canvas = PILImage.new("RGB", (max(one.width for one in pictures), sum(one.height for one in pictures)), PAPER)
     top = 0
     for picture in pictures:

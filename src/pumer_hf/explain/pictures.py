@@ -22,22 +22,22 @@ from .panels import Panel, stack, tile
 from .prediction import encode, run, text_tokens
 
 MIN_SIDE = 320
-"""Pictures are scaled up, by a whole number, to at least this many pixels a side."""
+"""Pictures are scaled up by a whole number, so that each side has at least so many pixels."""
 PRUNED_COLOUR = (58, 58, 66)
 PRUNED_OPACITY = 0.86
 MERGED_OPACITY = 0.5
 STROKE = (120, 120, 130)
 BORDER = (140, 140, 148)
-"""To be seen on black as on white."""
+"""A colour that one can see on black and on white."""
 GOLDEN_RATIO = 0.618034
 LEGEND = {
     "stays": "A patch as it was, in a thin frame, stays: it has a token of its own.",
     "shares": "Patches of one colour share a token: they were merged.",
-    "gone": "A dark patch with a stroke is gone: it was pruned, and the layers behind do not see it.",
+    "gone": "A dark patch with a stroke is gone: it was pruned, and the later layers do not see it.",
 }
-"""What the looks of a patch mean."""
+"""What the look of a patch means."""
 Palette = Mapping[int, tuple[int, int, int]]
-"""Colours of merged tokens, by their first patch."""
+"""The colours of merged tokens, by the index of their first patch."""
 
 
 def draw_layers(
@@ -48,17 +48,18 @@ def draw_layers(
     max_columns: int | None = None,
     keep_aspect_ratio: bool | None = None,
 ) -> PILImage.Image:
-    """A strip that shows how the model reduces an image and a text: the image, then what each reduction layer left.
+    """Draw a strip that shows how the model reduces an image and a text: the image, then what each layer left.
 
-    What the looks of a patch mean is in `LEGEND`, and under the first picture.
+    `LEGEND` says what the look of a patch means. It stands under the first picture.
 
     Args:
-        model: of any family, with any head.
-        processor: of the checkpoint.
-        image: what [`open_image`] takes, of any size; a list where the model takes several (NLVR2): one row each.
+        model: a model of any family, with any head.
+        processor: the processor of the checkpoint.
+        image: what [`open_image`] takes, of any size. If the model takes several images (NLVR2), a list of them; each
+            has a row.
         text: a question, a hypothesis, a caption or a statement.
-        max_columns: panels per row; default: all in one.
-        keep_aspect_ratio: as of [`encode_example`].
+        max_columns: panels per row; default: all in one row.
+        keep_aspect_ratio: the argument of [`encode_example`].
 
     Raises:
         ValueError: the model does not reduce, or takes another number of images.
@@ -84,12 +85,20 @@ def draw_traces(
     traces: Sequence[LayerTrace],
     max_columns: int | None = None,
 ) -> PILImage.Image:
-    """The strip of [`draw_layers`] from a run that has been made: `inputs` of one example and `outputs.reduction`."""
+    """Draw the strip of [`draw_layers`] for a run that has been made.
+
+    Args:
+        model: the model that ran.
+        processor: the processor of the checkpoint.
+        inputs: the inputs of one example.
+        traces: `outputs.reduction` of that run.
+        max_columns: panels per row; default: all in one row.
+    """
     return strip(trace_panels(model, processor, inputs, traces), max_columns)
 
 
 def strip(rows: Sequence[Sequence[Panel]], max_columns: int | None = None) -> PILImage.Image:
-    """The rows of [`trace_panels`] as one picture, with the legend."""
+    """Join the rows of [`trace_panels`] in one picture, with the legend."""
     legend = list(LEGEND.values())
     drawn = []
     for first, *others in rows:
@@ -101,19 +110,22 @@ def strip(rows: Sequence[Sequence[Panel]], max_columns: int | None = None) -> PI
 def trace_panels(
     model: PuMerPreTrainedModel, processor: ProcessorMixin, inputs: dict[str, Tensor], traces: Sequence[LayerTrace]
 ) -> list[list[Panel]]:
-    """For each image, what the model sees, then what each layer left; arguments as of [`draw_traces`]."""
+    """Return a row of panels for each image: what the model sees, then what each layer left.
+
+    The arguments are those of [`draw_traces`].
+    """
     words = text_tokens(processor, inputs["input_ids"][0])
     rows = []
     for index in range(num_images(model)):
         pixels, mask = (_image(inputs.get(name), index, model) for name in ("pixel_values", "pixel_mask"))
         assert pixels is not None
-        own = [trace for trace in traces if trace.image_index == index]
-        rows.append(_panels(model, processor, pixels, mask, own, words))
+        traces_of_image = [trace for trace in traces if trace.image_index == index]
+        rows.append(_panels(model, processor, pixels, mask, traces_of_image, words))
     return rows
 
 
 def _image(batch: Tensor | None, index: int, model: PuMerPreTrainedModel) -> Tensor | None:
-    """One image of the only example in a batch."""
+    """Return one image of the only example in a batch."""
     if batch is None:
         return None
     return batch[0, index] if num_images(model) > 1 else batch[0]
@@ -147,19 +159,19 @@ def _panels(
 
 
 def layer_caption(trace: LayerTrace, tokens: Tensor, words: Sequence[str]) -> list[str]:
-    """What a layer left, in words; `tokens` from [`token_map`]."""
+    """Return the caption that says what a layer left; `tokens` comes from [`token_map`]."""
     title = f"layer {trace.layer}: {trace.num_text} text and {trace.num_image} image tokens"
     return [title, patches_sentence(tokens), *words_caption(merged_words(trace, words))]
 
 
 def words_caption(groups: Sequence[Sequence[str]]) -> list[str]:
-    """Which words were merged: one line, or none if each token holds a single word."""
+    """Return a line that says which words were merged; nothing if each token holds a single word."""
     merged = [" + ".join(group) for group in groups if len(group) > 1]
     return [f"words merged: {', '.join(merged)}"] if merged else []
 
 
 def seen_picture(processor: ProcessorMixin, pixel_values: Tensor) -> PILImage.Image:
-    """One image as the model sees it: `pixel_values` float (3, height, width), made a picture again."""
+    """Turn the `pixel_values` of one image, float (3, height, width), back into a picture: what the model sees."""
     image_processor = processor.image_processor
     pixels = pixel_values.float().cpu()
     if image_processor.do_normalize:
@@ -169,22 +181,23 @@ def seen_picture(processor: ProcessorMixin, pixel_values: Tensor) -> PILImage.Im
 
 
 def enlarged(picture: PILImage.Image) -> PILImage.Image:
-    """The picture, each pixel made a square where it has fewer than `MIN_SIDE` a side."""
+    """Scale a picture up if a side has fewer than `MIN_SIDE` pixels. Each pixel becomes a square."""
     factor = -(-MIN_SIDE // min(picture.size))
     return picture.resize((picture.width * factor, picture.height * factor), Resampling.NEAREST)
 
 
 def token_colours(maps: Sequence[Tensor]) -> Palette:
-    """Colours for the merged tokens in several maps from [`token_map`], as far apart as may be.
+    """Choose colours for the merged tokens in several maps from [`token_map`], as different as possible.
 
-    A token is known by its first patch, so it keeps its colour from layer to layer while nothing joins it in front.
+    The colour belongs to the first patch of a token. So a token keeps its colour from layer to layer, until an earlier
+    patch is merged into it.
     """
     firsts = sorted({first for tokens in maps for _, first in _merged_tokens(tokens.numpy())})
     return {first: _colour(rank) for rank, first in enumerate(firsts)}
 
 
 def _merged_tokens(grid: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Each token that holds several patches, and the first of them."""
+    """Yield each token that holds several patches, with the index of its first patch."""
     for token, first, size in zip(*np.unique(grid, return_index=True, return_counts=True), strict=True):
         if token >= 0 and size > 1:
             yield int(token), int(first)
@@ -197,12 +210,12 @@ def _colour(rank: int) -> tuple[int, int, int]:
 
 
 def draw_token_map(picture: PILImage.Image, tokens: Tensor, palette: Palette | None = None) -> PILImage.Image:
-    """A picture with its pruned patches darkened and its merged ones coloured, by token.
+    """Draw a picture with its pruned patches dark, and its merged patches in the colours of their tokens.
 
     Args:
-        picture: what the patches tile.
+        picture: the picture that the patches cover.
         tokens: long (rows, columns), from [`token_map`].
-        palette: colours of its merged tokens; default: [`token_colours`] of this map alone.
+        palette: the colours of the merged tokens; default: [`token_colours`] of this map alone.
     """
     grid = tokens.numpy()
     palette = token_colours([tokens]) if palette is None else palette
@@ -223,7 +236,7 @@ def draw_token_map(picture: PILImage.Image, tokens: Tensor, palette: Palette | N
 
 
 def _outline(picture: PILImage.Image, grid: np.ndarray, merged: Palette) -> None:
-    """Draw the borders between tokens, those in `merged` (by token) in colour; and a stroke through pruned patches."""
+    """Draw the borders between tokens, and a stroke through each pruned patch. `merged` has the colours by token."""
     pen = ImageDraw.Draw(picture)
     rows, columns = grid.shape
     for row, column in np.ndindex(rows, columns):

@@ -1,4 +1,4 @@
-"""A model, an image and a text: encode, run, read the answer."""
+"""Functions that encode an image and a text for a model, run the model, and read its answer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,19 +20,19 @@ def encode(
     text: str,
     keep_aspect_ratio: bool | None = None,
 ) -> dict[str, Tensor]:
-    """The inputs of the model for one example, on its device; arguments as of [`encode_example`]."""
+    """Return the inputs of the model for one example, on its device. The arguments are those of [`encode_example`]."""
     inputs = encode_example(model, processor, image, text, keep_aspect_ratio=keep_aspect_ratio)
     return {name: value.to(model.device) for name, value in inputs.items()}
 
 
 def text_tokens(processor: ProcessorMixin, input_ids: Tensor) -> list[str]:
-    """The tokens of one text, long (Lt,), as readable strings; a lone space is `_`."""
+    """Return the tokens of one text, long (Lt,), as readable strings. A token that is only a space becomes `_`."""
     return [processor.tokenizer.decode([token]).strip() or "_" for token in input_ids.tolist()]
 
 
 @torch.inference_mode()
 def run(model: PuMerPreTrainedModel, inputs: dict[str, Tensor]) -> Any:
-    """The outputs of the model in eval mode; its training mode is kept."""
+    """Run the model in eval mode and return its outputs. Afterwards the model is in the mode that it was in."""
     training = model.training
     model.eval()
     try:
@@ -42,18 +42,19 @@ def run(model: PuMerPreTrainedModel, inputs: dict[str, Tensor]) -> Any:
 
 
 def scores_add_up(model: PuMerPreTrainedModel) -> bool:
-    """Whether the probabilities of the labels of a model sum to one, as those of classes do."""
+    """Return whether the probabilities of a model's labels sum to one, as those of classes do."""
     task = task_of_model(model)
     return task is not None and task.activation == "softmax"
 
 
 def probabilities(model: PuMerPreTrainedModel, logits: Tensor) -> dict[str, float]:
-    """The probability of each label for one example, the highest first; none for a model whose logits are no labels
-    (retrieval).
+    """Return the probability of each label for one example, the highest first.
+
+    A model whose logits are not about labels (retrieval) has none.
 
     Args:
-        model: with a head.
-        logits: float (num_labels,), of the head.
+        model: a model with a head.
+        logits: the logits of the head, float (num_labels,).
     """
     task = task_of_model(model)
     if task is None or task.activation is None:

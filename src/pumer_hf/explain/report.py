@@ -1,4 +1,4 @@
-"""`pumer-hf explain`: one picture for several texts about the same image, and a few lines for each."""
+"""`pumer-hf explain` draws one picture for several texts about the same image, and prints a few lines for each."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,25 +31,25 @@ def explain_checkpoint(
 
     Args:
         checkpoint: a folder, or an id on the Hub.
-        images: files; one, or as many as the model takes.
-        texts: questions, hypotheses or captions about it.
+        images: the files of the images, as many as the model takes.
+        texts: questions, hypotheses or captions about the image.
         output: the picture to write; its ending says the format.
         reduction: another schedule than the checkpoint's.
         keep_aspect_ratio: whether images keep their shape, or become squares; default: as the model was trained.
 
     Returns:
-        Lines to print: the answer to each text, what was not read of it, and what each layer left.
+        Lines to print: the answer to each text, the words that the model did not read, and what each layer left.
     """
     check_output(output)
     for name in images:
-        open_picture(name)  # an unreadable one is an error before the model is loaded
+        open_picture(name)  # so that an unreadable image is an error before the model is loaded
     model, processor = load_checkpoint(checkpoint, reduction)
     if model.reduction is None:
         raise unreduced_error(model, checkpoint)
     processor = Encoder.of(model, processor, keep_aspect_ratio=keep_aspect_ratio).processor
-    rows, lines = zip(*(explain(model, processor, images, text) for text in texts), strict=True)
-    stack(rows).save(output)
-    return [*(line for own in lines for line in own), f"Written to {output}"]
+    pictures, lines = zip(*(explain(model, processor, images, text) for text in texts), strict=True)
+    stack(pictures).save(output)
+    return [*(line for lines_of_text in lines for line in lines_of_text), f"Written to {output}"]
 
 
 def explain(
@@ -58,7 +58,7 @@ def explain(
     images: Sequence[ImageSource],
     text: str,
 ) -> tuple[PILImage.Image, list[str]]:
-    """The strip of [`draw_layers`] under the text and the answer to it, and the same in words."""
+    """Draw the strip of [`draw_layers`] under the text and its answer. Return it, and the same in words."""
     inputs = encode(model, processor, images, text)
     picture, lines = explain_inputs(model, processor, inputs, text)
     return picture, [*lines, *(f"  {line}" for line in unread_words(model, processor, text).sentences())]
@@ -67,7 +67,7 @@ def explain(
 def explain_inputs(
     model: PuMerPreTrainedModel, processor: ProcessorMixin, inputs: dict[str, Tensor], text: str
 ) -> tuple[PILImage.Image, list[str]]:
-    """The same for the inputs of one example, on the model's device; `text` is the title."""
+    """Do the work of [`explain`] for the inputs of one example, on the model's device. `text` is the title."""
     outputs = run(model, inputs)
     answer = best_answer(model, outputs)
     rows = trace_panels(model, processor, inputs, outputs.reduction)
@@ -76,7 +76,7 @@ def explain_inputs(
 
 
 def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
-    """What the head says, with its probability; empty for a model without head."""
+    """Return what the head answers, with its probability; an empty text for a model without a head."""
     logits: Tensor | None = getattr(outputs, "logits", None)
     if logits is None:
         return ""
@@ -88,7 +88,7 @@ def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
 
 
 def report(rows: Sequence[Sequence[Panel]], answer: str) -> list[str]:
-    """The answer, and what each layer left of one example; `rows` from [`trace_panels`]."""
+    """Return lines with the answer and what each layer left of one example; `rows` come from [`trace_panels`]."""
     lines = [answer] if answer else []
     for number, (_, *layers) in enumerate(rows, start=1):
         where = f"image {number}, " if len(rows) > 1 else ""
@@ -97,14 +97,18 @@ def report(rows: Sequence[Sequence[Panel]], answer: str) -> list[str]:
 
 
 def open_picture(name: str) -> PILImage.Image:
-    """The picture in a file ([`open_image`]); raises `ValueError` or `OSError` that names it."""
+    """Open the picture in a file ([`open_image`]).
+
+    Raises:
+        ValueError, OSError: the file cannot be read; the message names it.
+    """
     if not Path(name).is_file():
         raise FileNotFoundError(f"{name}: there is no such image")
     return open_image(name)
 
 
 def check_output(output: str) -> None:
-    """Raise before the work if a picture cannot be saved under this name."""
+    """Raise an error before the work begins, if no picture can be saved under this name."""
     path = Path(output)
     if path.suffix.lower() not in PILImage.registered_extensions():
         raise ValueError(f"-o {output}: the ending must be that of a picture, such as .png")

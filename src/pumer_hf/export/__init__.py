@@ -1,1 +1,1 @@
-"""Models as ONNX files: `onnx_file` writes, opens and quantises them, `run` is the command `pumer-hf export`."""
+"""Models as ONNX files: `onnx_file` writes, runs and quantises them, `checkpoint` does what `pumer-hf export` does."""

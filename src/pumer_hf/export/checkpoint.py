@@ -1,4 +1,4 @@
-"""`pumer-hf export`: a checkpoint as an ONNX file, checked against PyTorch and timed beside it."""
+"""`pumer-hf export` writes a checkpoint as an ONNX file, compares it with PyTorch, and times both."""
 
 import copy
 import sys
@@ -23,9 +23,9 @@ from .onnx_file import OnnxModel, check_dest, export_onnx, quantize_onnx, requir
 from .report import Difference, ExportedFile, ExportReport
 
 CHECKED = 16
-"""Examples on which a file is compared with PyTorch."""
+"""How many examples a file is compared with PyTorch on."""
 BATCH_SIZES = (1, 3, CHECKED)
-"""In which batches; the one of the export has 2."""
+"""The sizes of the batches in which they are compared. The batch of the export has 2 examples."""
 TOLERANCE = 1e-3
 """How far the logits of most examples may be from PyTorch's."""
 
@@ -41,14 +41,15 @@ def export_checkpoint(
     seconds: float = 10.0,
     output: str | Path | None = None,
 ) -> list[str]:
-    """Export a checkpoint, check the file, and time it beside PyTorch; both unreduced too, if the model reduces; and
-    what transformers has of it.
+    """Export a checkpoint, check the file, and time it together with PyTorch.
+
+    If the model reduces tokens, both are also timed unreduced. If transformers has this model, that is timed too.
 
     Args:
         source: a folder, or an id on the Hub.
         dest: the file, `*.onnx`.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
-        int8: write `*.int8.onnx` beside it too ([`quantize_onnx`]), and compare it.
+        int8: whether to write and compare a second file, `*.int8.onnx` ([`quantize_onnx`]).
         text_length: tokens per text, fixed in the file; default: as in the training of the model.
         batch_size: examples per forward in the timing; the file takes any number.
         seconds: how long to time.
@@ -85,19 +86,19 @@ def export_checkpoint(
 
 
 def environment_of(onnxruntime: ModuleType) -> Environment:
-    """The environment, with the versions of what ONNX needs."""
+    """Return the environment of this process, with the versions of the packages that ONNX needs."""
     current = Environment.current()
-    own = {"onnxruntime": onnxruntime.__version__, **installed(("onnx", "onnxscript"))}
-    return replace(current, versions={**current.versions, **own})
+    of_onnx = {"onnxruntime": onnxruntime.__version__, **installed(("onnx", "onnxscript"))}
+    return replace(current, versions={**current.versions, **of_onnx})
 
 
 def write_files(
     model: PuMerPreTrainedModel, dest: Path, text_length: int, int8: bool
 ) -> tuple[dict[str, nn.Module], dict[str, ExportedFile], dict[str, Difference]]:
-    """Write the ONNX file, or both, and check them.
+    """Write the ONNX file, and the int8 file if it is wanted, and check them.
 
     Returns:
-        By name: the models, PyTorch's first; the files; and how far they are from PyTorch.
+        Three dicts, each by name: the models with PyTorch's first, the files, and their differences from PyTorch.
     """
     export_onnx(model, dest, text_length)
     paths = {"onnxruntime": dest}
@@ -114,7 +115,7 @@ def write_files(
 
 
 def padded_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
-    """[`random_inputs`] with texts of several lengths, padded."""
+    """Return [`random_inputs`] whose texts have several lengths and are padded."""
     inputs = random_inputs(model, batch_size, text_length)
     lengths = text_length - 3 * torch.arange(batch_size) % text_length
     inputs["attention_mask"] = (torch.arange(text_length) < lengths.unsqueeze(1)).long()
@@ -123,11 +124,10 @@ def padded_inputs(model: PuMerPreTrainedModel, batch_size: int, text_length: int
 
 @torch.inference_mode()
 def difference(model: OnnxModel, reference: PuMerPreTrainedModel, text_length: int) -> Difference:
-    """Measure how far the logits of an ONNX model are from those of PyTorch on `CHECKED` random examples, whatever the
-    batches in which they come.
+    """Measure how far the logits of an ONNX model are from PyTorch's on `CHECKED` random examples, in several batches.
 
-    Two tokens of nearly the same saliency may change places by the last bits of a float32, in another batch of PyTorch
-    too. So single examples can be further away; an error in the file moves all.
+    Two tokens of nearly the same saliency may change places because of the last bits of a float32. In PyTorch alone,
+    another batch size can do that too. So single examples may differ more. An error in the file changes all examples.
     """
     inputs = padded_inputs(reference, CHECKED, text_length)
     wanted = reference(**inputs).logits
@@ -147,8 +147,8 @@ def difference(model: OnnxModel, reference: PuMerPreTrainedModel, text_length: i
 
 
 def require_same(path: Path, found: Difference) -> None:
-    """Raise `ValueError`, and remove the file, if its logits are not PyTorch's."""
-    if not found.median <= TOLERANCE:  # NaN is not
+    """Remove the file and raise `ValueError`, if its logits are not PyTorch's."""
+    if not found.median <= TOLERANCE:  # so written, it is also true for NaN
         path.unlink()
         raise ValueError(
             f"{path} was removed: its logits differ from PyTorch's by {found.median:.2g}, which is more than "
@@ -157,8 +157,16 @@ def require_same(path: Path, found: Difference) -> None:
 
 
 def measure_speed(models: dict[str, nn.Module], batch_size: int, text_length: int, seconds: float) -> Throughput:
-    """Measure the throughput of `models` by name, the first of which is PyTorch's; if it reduces tokens,
-    beside the unreduced model in PyTorch, the first then, and in onnxruntime; and beside stock transformers.
+    """Measure the throughput of models in one interleaved run, relative to the first one.
+
+    The run also has stock transformers' model, if there is one. If PyTorch's model reduces tokens, the run has the
+    unreduced model too, first in PyTorch and then in onnxruntime; both come before `models`.
+
+    Args:
+        models: the models by name, PyTorch's first.
+        batch_size: examples per forward.
+        text_length: tokens per text.
+        seconds: how long to measure.
     """
     model = models["pytorch"]
     assert isinstance(model, PuMerPreTrainedModel)
@@ -174,10 +182,10 @@ def measure_speed(models: dict[str, nn.Module], batch_size: int, text_length: in
     stock = stock_contender(full, text_length, BenchOptions())
     others: dict[str, nn.Module] = {} if stock is None else {"stock": stock.run}
     everyone = {**unreduced, **models, **others}
-    own, of_full = (random_inputs(one, batch_size, text_length) for one in (model, full))
-    inputs = {name: own if name in models else of_full for name in everyone}
+    reduced_inputs, full_inputs = (random_inputs(one, batch_size, text_length) for one in (model, full))
+    inputs = {name: reduced_inputs if name in models else full_inputs for name in everyone}
     times: dict[str, Any] = {"warmup": 2, "seconds": seconds}
     expected = expected_seconds(sum(forward_seconds(everyone, inputs).values()), **times)
     with Progress(f"Timing {len(everyone)} models at batch {batch_size}", expected) as progress:
         progress.begin("throughput")
-        return compare_throughput(everyone, own, own_inputs=inputs, on_round=progress.move, **times)
+        return compare_throughput(everyone, reduced_inputs, own_inputs=inputs, on_round=progress.move, **times)

@@ -1,4 +1,4 @@
-"""A model as an ONNX file: write it, run it, quantise it."""
+"""Writes a model as an ONNX file, runs such a file, and quantises it."""
 
 import json
 import logging
@@ -24,15 +24,15 @@ from ..release import extra_command
 logger = get_logger(__name__)
 
 TRACED_BATCH = 2
-"""Examples in the batch that an export runs. Not 1, which would be taken for a fixed size."""
+"""How many examples the batch of an export has. With 1, the exporter would fix the batch size."""
 METADATA = "pumer_hf.encoding"
-"""The entry in the metadata of a file that says how its inputs are made, an [`EncodingRecord`] as JSON."""
+"""The entry in a file's metadata that says how its inputs are made: an [`EncodingRecord`] as JSON."""
 LINEAR = ("MatMul", "Gemm")
-"""What linear layers are in an ONNX file."""
+"""The operators of linear layers in an ONNX file."""
 
 
 def require_onnx() -> Any:
-    """onnxruntime; raises `ImportError` if it, or what writes ONNX files, is not installed."""
+    """Return the module onnxruntime; raise `ImportError` if it, onnx or onnxscript is not installed."""
     try:
         import onnx  # noqa: F401
         import onnxruntime
@@ -43,7 +43,7 @@ def require_onnx() -> Any:
 
 
 class _Logits(nn.Module):
-    """A model with the inputs and the output of its file."""
+    """A model with the inputs and the output that its file has."""
 
     def __init__(self, model: PuMerPreTrainedModel):
         super().__init__()
@@ -62,17 +62,19 @@ class _Logits(nn.Module):
 
 @torch.no_grad()
 def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int | None = None) -> None:
-    """Write a model as it reduces tokens now, in eval mode, as an ONNX file.
+    """Write a model with its current reduction as an ONNX file, in eval mode.
 
-    The file takes batches of any size. Text length and image size are fixed in it, as the schedule depends on them:
-    pad every text to `text_length` and make squares of images, as an [`Encoder`] does with the record in the file
-    ([`OnnxModel.record`]). Its inputs are `input_ids` and `attention_mask` int64 (B, text_length), `pixel_values`
-    float32 (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2, without padding; and `image_saliency` float32 (B, h, w), or
-    (B, 2, h, w), for a method that asks for it. Its output is `logits` float32 (B, num_labels).
+    The file takes batches of any size. The text length and the image size are fixed in it, as the schedule depends on
+    them. So pad every text to `text_length`, and make images square. An [`Encoder`] with the record of the file
+    ([`OnnxModel.record`]) does both.
+
+    The inputs of the file are `input_ids` and `attention_mask` int64 (B, text_length), and `pixel_values` float32
+    (B, 3, h, w), or (B, 2, 3, h, w) for NLVR2, without padding. A method that needs a saliency map also has
+    `image_saliency` float32 (B, h, w), or (B, 2, h, w). The output is `logits` float32 (B, num_labels).
 
     Args:
         model: any model with a head, in float32.
-        dest: the file, `*.onnx`, in a folder that is there. Weights of more than 2 GB go to a second file beside it.
+        dest: the file, `*.onnx`, in an existing folder. Weights of more than 2 GB go to a second file there.
         text_length: tokens per text; default: as in the training of the model.
 
     Raises:
@@ -103,15 +105,16 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
             )
     finally:
         model.train(training)
-    assert program is not None, "`dynamo=True` gives one"
+    assert program is not None, "with `dynamo=True` the exporter returns a program"
     _drop_notes(program)
     program.model.metadata_props[METADATA] = json.dumps(record.to_dict())
     program.save(dest)
 
 
 def fixed_record(model: PuMerPreTrainedModel, text_length: int) -> EncodingRecord:
-    """How the inputs of a file are made: as in the training of the model, but with texts of one length, and with
-    squares, as the size of an image is fixed in the file.
+    """Return how the inputs of a file are made: as in the training of the model, but with two differences.
+
+    All texts have one length, and images are squares, since the file fixes the size of an image.
     """
     record = checkpoint_record(model.name_or_path, model.config.max_text_length)
     if record.keep_aspect_ratio:
@@ -122,15 +125,17 @@ def fixed_record(model: PuMerPreTrainedModel, text_length: int) -> EncodingRecor
 
 
 def _drop_notes(program: torch.onnx.ONNXProgram) -> None:
-    """Take out the stack trace at each node: it holds paths of this machine."""
+    """Remove the stack trace of each node, because it contains paths of this machine."""
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the exporter says of itself: its deprecated calls, that torchvision is not there, that all inputs
-    share one batch size, and what it does not optimise.
+    """Silence the exporter's messages about itself.
+
+    They say that it makes deprecated calls, that torchvision is missing, that all inputs share one batch size, and
+    what it does not optimise.
     """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
     levels = [logger.level for logger in loggers]
@@ -147,9 +152,10 @@ def _quiet() -> Iterator[None]:
 
 
 def stable_sort(values: Any, stable: bool = True, dim: int = -1, descending: bool = False) -> Any:
-    """`torch.sort(stable=True)` in ONNX, for which PyTorch's exporter has no rule: sorted values and their indices.
+    """Translate `torch.sort(stable=True)` to ONNX; return the sorted values and their indices.
 
-    `TopK` of all values is stable: of equal ones, that with the lower index comes first.
+    PyTorch's exporter has no rule for it. `TopK` of all values is stable: of equal values, the one with the lower
+    index comes first.
     """
     from onnxscript import opset18
 
@@ -177,26 +183,27 @@ class OnnxModel(nn.Module):
         onnxruntime = require_onnx()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait for work must not take the cores from what runs between two calls.
+        # Threads that wait for work must not use the cores, which other code needs between two calls.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     @property
     def record(self) -> EncodingRecord:
-        """How the inputs of the file are made; `Encoder(processor, record)` makes them."""
+        """The record that says how the inputs of the file are made. `Encoder(processor, record)` makes them."""
         return EncodingRecord.from_dict(json.loads(self.session.get_modelmeta().custom_metadata_map[METADATA]))
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        """Logits, float32 (B, num_labels); the inputs are those that [`export_onnx`] lists."""
+        """Return the logits, float32 (B, num_labels), for the inputs that [`export_onnx`] lists."""
         (logits,) = self.session.run(["logits"], {name: value.numpy() for name, value in inputs.items()})
         return torch.from_numpy(logits)
 
 
 def quantize_onnx(path: str | Path, dest: str | Path) -> None:
-    """Write an ONNX file with linear layers in int8: the weights per channel, the activations as they come (dynamic).
+    """Write a copy of an ONNX file with linear layers in int8.
 
-    Word embeddings, attention and the reduction stay in float32. Of the 8 bits of a weight 7 are
-    used: processors without VNNI instructions add products in 16 bits, and overflow with all 8.
+    Weights are quantised per channel, activations while the model runs (dynamic quantisation). Word embeddings,
+    attention and the reduction stay in float32. A weight uses 7 of its 8 bits: processors without VNNI instructions
+    add the products in 16 bits, which overflow with 8.
 
     Args:
         path: a file that [`export_onnx`] wrote.
@@ -207,9 +214,9 @@ def quantize_onnx(path: str | Path, dest: str | Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
-    # onnxruntime transposes weights and then trips over their old shapes, which no runtime needs.
+    # onnxruntime transposes weights, and then fails on their old shapes. No runtime needs these shapes.
     model.graph.ClearField("value_info")
-    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # else it warns that it is not
+    model.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")  # without it, onnxruntime warns
     quantize_dynamic(
         model,
         dest,

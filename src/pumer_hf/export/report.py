@@ -1,4 +1,4 @@
-"""`ExportReport`: what `pumer-hf export` writes and prints."""
+"""`ExportReport` holds the results that `pumer-hf export` writes and prints."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -16,19 +16,19 @@ LABELS = {
     "onnxruntime": "onnxruntime",
     "int8": "onnxruntime, int8",
 }
-"""What the table calls the models of a report."""
+"""The names of the models in the table."""
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An ONNX file, with the weights beside it if they are too large for it."""
+    """An ONNX file, together with the second file of its weights if they are too large for the first."""
 
     name: str
     mib: float
 
     @classmethod
     def of(cls, path: Path) -> "ExportedFile":
-        """The name and the size of a file."""
+        """Return the name and the size of a file."""
         size = sum(file.stat().st_size for file in (path, path.with_name(f"{path.name}.data")) if file.exists())
         return cls(str(path), size / 2**20)
 
@@ -39,13 +39,14 @@ class Difference:
 
     examples: int
     median: float
-    """Over the examples: the largest absolute difference of a logit, in the worst of the batch sizes."""
+    """An example's difference is the largest absolute difference of its logits. This is the median over the examples,
+    at the batch size where it is highest."""
     largest: float
-    """The same, over all examples and batch sizes."""
+    """The largest difference of all examples and batch sizes."""
     spread: float
     """The standard deviation of PyTorch's logits."""
     same_argmax: float | None
-    """The part of the examples with the same highest logit; None for a model of one logit."""
+    """The part of the examples with the same highest logit; None for a model with one logit."""
 
     def __str__(self) -> str:
         note = f"logits {self.median:.2g} from PyTorch's (largest {self.largest:.2g}, spread {self.spread:.2g})"
@@ -56,7 +57,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ExportReport(Results):
-    """An exported model: its files, how exact they are, and how fast they are beside PyTorch."""
+    """An exported model: its files, how exact they are, and how fast they are compared with PyTorch."""
 
     checkpoint: str
     reduction: dict[str, Any] | list[dict[str, Any]] | None
@@ -65,7 +66,7 @@ class ExportReport(Results):
     files: dict[str, ExportedFile]
     difference: dict[str, Difference]
     throughput: Throughput
-    """By name of the model, one of `LABELS`."""
+    """The throughput by name of the model, one of `LABELS`."""
     environment: Environment
 
     @classmethod
@@ -94,7 +95,7 @@ class ExportReport(Results):
         }
 
     def lines(self) -> list[str]:
-        """A table of speeds and sizes, and what to know about it."""
+        """Return a table of speeds and sizes, and notes about it."""
         speeds = self.throughput.speeds
         rows = [["", "examples/s", "speed", "file"]]
         for name, label in LABELS.items():

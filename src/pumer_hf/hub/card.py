@@ -1,8 +1,8 @@
-"""`PuMerCard`: what is known about a checkpoint, and its rendering as a model card.
+"""`PuMerCard` holds what is known about a checkpoint, and renders it as a model card.
 
-A card is `README.md` and, beside it, `results.json` with these facts: the one renders from the other, so no number in
-a card is typed by hand. What is unknown is left out. Both are published, so they name folders and files of this
-machine by the last part of their paths ([`PuMerCard.published`]).
+A card is two files: `results.json` has the facts, and `README.md` is rendered from them. So no number in a card is
+typed by hand. Unknown facts are left out. Both files are published, so they name folders and files of this machine by
+the last part of their paths ([`PuMerCard.published`]).
 """
 
 import json
@@ -26,25 +26,25 @@ from .tables import results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
 PLACES = {"tower": "layers of its image encoder", "layers": "some layers"}
-"""What reduces tokens at a site, in words."""
+"""In words, the part of a model that reduces tokens at a site."""
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
 OLD_UNIT = "unit"
-"""In cards that were written before reports said the units of their metrics: the unit of all."""
+"""The field with the unit of all metrics, in cards from before reports said the unit of each metric."""
 MAX_NAME = 96
-"""How long a name on the Hub may be."""
+"""How many characters a name on the Hub may have."""
 
 
 @dataclass
 class PuMerCard:
-    """The facts of a card. Fill in what you know; None is left out.
+    """The facts of a card. Fill in what you know. Fields that are None are left out.
 
     Raises:
-        ValueError: a value is not one of those allowed; the message names the field.
+        ValueError: a value is not allowed; the message names the field.
     """
 
     name: str
-    """Name of the checkpoint, which heads the card."""
+    """The name of the checkpoint. It is the heading of the card."""
     backbone: str
     """The name of its family: `"vilt"` or `"meter"`."""
     task: str | None = None
@@ -52,14 +52,14 @@ class PuMerCard:
     role: str = "student"
     """`"student"`, the model that reduces tokens, or `"teacher"`, the unreduced one."""
     repo_id: str | None = None
-    """Where it is on the Hub."""
+    """The id of the model on the Hub."""
     base_model: str | None = None
-    """What training started from: an id on the Hub, or a folder."""
+    """The model that the training started from: an id on the Hub, or a folder."""
     teacher: str | None = None
-    """What it was distilled from: an id on the Hub, or a folder."""
+    """The model that it was distilled from: an id on the Hub, or a folder."""
     dataset: dict[str, Any] | None = None
-    """`name`, and as known `id` (on the Hub, or a folder), `config`, `revision`, `split` (of the results), and other
-    fields."""
+    """`name`, and if they are known `id` (on the Hub, or a folder), `config`, `revision`, `split` (of the results),
+    and other fields."""
     reduction: PlainSchedule | None = None
     """The schedule, as `config.reduction` holds it."""
     training: dict[str, Any] = field(default_factory=dict)
@@ -67,11 +67,11 @@ class PuMerCard:
     recipe: str | None = None
     """The recipe file."""
     launch: str | None = None
-    """The command that trains it, if it has not been trained: of a run, `report` has the command."""
+    """The command that trains the model, if it has not been trained. If it has, `report` has the command."""
     license: str | None = None
-    """As the Hub abbreviates it: `"apache-2.0"`."""
+    """The Hub's name of the licence, such as `"apache-2.0"`."""
     report: Report = field(default_factory=Report)
-    """What was measured, as a recipe's `results.json` holds it; an empty one for a model that has not been trained."""
+    """What was measured, as a recipe's `results.json` holds it. It is empty for a model that has not been trained."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("backbone", FAMILIES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
@@ -83,11 +83,11 @@ class PuMerCard:
 
     @classmethod
     def load(cls, folder: str | Path) -> "PuMerCard":
-        """The facts that [`save`] wrote into a folder."""
+        """Read the facts that [`save`] wrote into a folder."""
         path = Path(folder) / FACTS_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing: a recipe writes it, and so does `pumer-hf card FOLDER --recipe`"
+                f"{path} is missing: a recipe writes it, and `pumer-hf card FOLDER --recipe` writes it too"
             )
         facts = read_json(path)
         known = [item.name for item in fields(cls)]
@@ -103,7 +103,7 @@ class PuMerCard:
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
-        """What the config of a saved model says; nothing is known about its training."""
+        """Make a card from the config of a saved model. It says nothing about the training."""
         config = read_object(Path(folder) / "config.json")
         family = family_of(config.get("model_type"), f"{folder}/config.json")
         architecture = (config.get("architectures") or [""])[0]
@@ -117,8 +117,8 @@ class PuMerCard:
         )
 
     def published(self) -> "PuMerCard":
-        """The same facts for everybody: a folder is no id on the Hub, and of the paths of this machine there are only
-        the last parts.
+        """Return the same facts for the public. Folders and files of this machine have only the last part of their
+        paths.
         """
         return replace(
             self,
@@ -133,34 +133,34 @@ class PuMerCard:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that is known and may be published, as plain JSON types."""
+        """All facts that are known and may be published, as plain JSON types."""
         shown = self.published()
         values = {item.name: getattr(shown, item.name) for item in fields(shown)} | {"report": shown.report.to_dict()}
         return {name: value for name, value in values.items() if value is not None and value != {}}
 
     @property
     def schedule(self) -> Schedule | None:
-        """What `reduction` says, parsed."""
+        """The parsed `reduction`."""
         return parse_reduction(self.reduction)
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """What the model itself scored; None if it has not been evaluated."""
+        """The evaluation of the model itself; None if it has not been evaluated."""
         return self.report.evaluations.get(self.role)
 
     @property
     def has_report(self) -> bool:
-        """Whether anything is known of a run."""
+        """Whether anything is known about a run."""
         return self.report != Report()
 
     @property
     def task_row(self) -> Task | None:
-        """What is known about its task; None for a model without a head."""
+        """The task of the model; None for a model without a head."""
         return None if self.task is None else TASKS[self.task]
 
     @property
     def model_id(self) -> str:
-        """The id in the examples."""
+        """The id of the model in the examples."""
         return self.repo_id or f"user/{self.name}"
 
     def save(self, folder: str | Path) -> None:
@@ -171,12 +171,12 @@ class PuMerCard:
             (folder / name).write_text(text, encoding="utf-8")
 
     def files(self, folder: Path) -> dict[str, str]:
-        """The two files of the card of a folder, by name. A picture that somebody has put there is linked."""
+        """Return the content of the two files by name. If the folder has a picture, the card shows it."""
         facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
         return {CARD_NAME: self.render((folder / PICTURE_NAME).is_file()), FACTS_NAME: facts + "\n"}
 
     def render(self, has_picture: bool = False) -> str:
-        """The card: metadata for the Hub, and text."""
+        """Return the text of the card, with the metadata for the Hub."""
         shown = self.published()
         card = ModelCard.from_template(
             shown.metadata(),
@@ -193,7 +193,7 @@ class PuMerCard:
             results_table=results_table(shown.report, shown.role),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
-            baselines=", ".join(f"{name.replace('_', ' ')} {own}" for name, own in shown.report.baselines.items()),
+            baselines=", ".join(f"{name.replace('_', ' ')} {score}" for name, score in shown.report.baselines.items()),
             machine=shown.report.environment.machine_name,
             sources=shown._sources(),
             install=install_commands(shown.repo_id),
@@ -202,7 +202,7 @@ class PuMerCard:
         return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
     def metadata(self) -> ModelCardData:
-        """The metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
+        """Return the metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
         results = self._eval_results()
         names = list(self.evaluation.metrics) if self.evaluation else []
         base = self.teacher if is_hub_id(self.teacher) else self.base_model
@@ -220,11 +220,11 @@ class PuMerCard:
         )
 
     def _methods(self) -> dict[str, type[TokenReducer]]:
-        """What reduces tokens, by site."""
+        """Return the classes of the methods that reduce tokens, by site."""
         return {part.site: METHODS[part.method] for part in (self.schedule.parts if self.schedule else ())}
 
     def _reduction_tags(self) -> list[str]:
-        """What the method does to tokens, by the ratios that it has."""
+        """Return tags that say what the methods do to tokens. The names of their ratios show it."""
         ratios = [name for method in self._methods().values() for name in method.config_class.ratios]
         kinds = {"token-pruning": "prune", "token-merging": "merge"}
         return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
@@ -250,7 +250,7 @@ class PuMerCard:
         ]
 
     def _sources(self) -> list[str]:
-        """Where the model comes from, a sentence each."""
+        """Return where the model comes from, one line for each source."""
         dataset = self.dataset or {}
         command = launch_command(self.report.environment, f"train_{self.task}.py") or self.launch
         details = {name: value for name, value in dataset.items() if name not in ("name", "id", "split")}
@@ -268,19 +268,19 @@ class PuMerCard:
 
 
 def published_report(report: Report) -> Report:
-    """The report of a card for everybody: its commands name files by the last part of their paths."""
+    """Return a report for the public. Its commands name files by the last part of their paths."""
     environment = replace(report.environment, command=published_command(report.environment.command))
     seeds = tuple(replace(run, command=published_command(run.command)) for run in report.seeds)
     return replace(report, environment=environment, seeds=seeds, other=without_paths(report.other))
 
 
 def published_command(command: Command | None) -> Command | None:
-    """A command for everybody ([`public_words`])."""
+    """Return a command for the public ([`public_words`])."""
     return command and replace(command, arguments=tuple(public_words(command.arguments)))
 
 
 def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
-    """The `dataset` of a card for everybody: without an `id` that is a folder."""
+    """Return the `dataset` of a card for the public: without an `id` that is a folder."""
     facts = without_paths(dataset)
     source = dataset.get("id")
     if source and not may_be_hub_id(source):
@@ -290,12 +290,12 @@ def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:
 
 
 def dataset_slug(name: str) -> str:
-    """The name of data that are not on the Hub, as it allows names of data sets."""
+    """Turn the name of data that are not on the Hub into a name that the Hub allows for data sets."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_NAME].rstrip("-") or "unnamed"
 
 
 def link(source: str | None) -> str:
-    """A link to the Hub, or the name of a folder."""
+    """Return a link to the Hub, or the name of a folder."""
     if not source:
         return ""
     return f"[{source}](https://huggingface.co/{source})" if is_hub_id(source) else f"`{source}`"

@@ -1,4 +1,4 @@
-"""Which files of a folder a stranger needs, and whether they are all there."""
+"""Finds the files of a folder that a user of the model needs, and checks that none is missing."""
 
 import json
 import re
@@ -37,24 +37,24 @@ PUBLISHED = (
     "*.png",
     "LICENSE*",
 )
-"""What is pushed of a folder. Checkpoints, optimizer states and pickles are not."""
+"""The files of a folder that a push publishes. Checkpoints, optimizer states and pickles are not among them."""
 CONFIGS = {"config.json", PROCESSOR, "preprocessor_config.json", "tokenizer_config.json"}
 STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
-"""Weights in a repository that a push replaces: left there, they could be loaded in place of the new ones."""
+"""Old weights in a repository, which a push replaces. If they stayed, they could be loaded instead of the new ones."""
 REPLACED = (*STALE, WHEELS)
-"""What a push removes from a repository unless it pushes a file of the same name."""
+"""The files that a push removes from a repository, unless it pushes a file of the same name."""
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """The files of a folder: what to publish, and what stays at home."""
+    """The files of a folder: those to publish, and those that are left out."""
 
     published: dict[str, Path | bytes]
-    """By the name in the repository: a file, or its content if it is made for the push."""
+    """The files by their name in the repository: the path of a file, or the content of a file that the push makes."""
     left_out: tuple[str, ...]
 
     def listing(self) -> str:
-        """What a dry run prints: a line per file, with its size."""
+        """Return what a dry run prints: a line per file, with its size."""
         lines = [f"{_size(content):>12,} B  {name}" for name, content in self.published.items()]
         if self.left_out:
             lines.append(f"left out: {', '.join(self.left_out)}")
@@ -62,23 +62,24 @@ class FolderFiles:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a file name fits one of the patterns."""
+    """Return whether a file name matches one of the patterns."""
     return any(fnmatch(name, pattern) for pattern in patterns)
 
 
 def remove_stale_weights(folder: Path, written: Collection[str]) -> None:
-    """Remove the weights in a folder, if it is there, that are not among those just `written`."""
+    """Remove old weights from a folder: those that are not in `written`. A folder that does not exist is no error."""
     for path in folder.glob("*"):
         if matches(path.name, STALE) and path.name not in written:
             path.unlink()
 
 
 def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
-    """What to push of a folder that `save_pretrained` wrote, complete with card, remote code and, if pip finds this
-    package nowhere else, a wheel of it.
+    """Return the files to push from a folder that `save_pretrained` wrote.
+
+    The card and the remote code are among them. If pip finds this package nowhere else, a wheel of it is too.
 
     Raises:
-        ValueError, FileNotFoundError: the folder does not hold a whole PuMer model; the message says what to do.
+        ValueError, FileNotFoundError: the folder does not hold a complete PuMer model; the message says what to do.
         ImportError: this package is not installed, so no wheel of it can be made.
     """
     folder = Path(folder)
@@ -100,11 +101,12 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
 
 
 def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
-    """The card to push, whose examples name the repository; of one that somebody has edited, only its facts.
+    """Return the files of the card to push, whose examples name the repository.
+
+    If somebody has edited the card, it is pushed as it is, and only the file of its facts is made.
 
     Raises:
-        ValueError: a card that is pushed as it is names a path of this machine, or its commands do not install this
-            package.
+        ValueError: an edited card names a path of this machine, or its commands do not install this package.
     """
     written = (folder / CARD_NAME).read_text(encoding="utf-8") if (folder / CARD_NAME).is_file() else None
     has_facts = (folder / FACTS_NAME).is_file()
@@ -121,21 +123,23 @@ def card_files(folder: Path, repo_id: str) -> dict[str, bytes]:
 
 
 def check_no_paths(path: Path, text: str, facts: Any) -> None:
-    """Raise `ValueError` if a card, which somebody has edited or an older version has written, holds a path of this
-    machine that the `facts` beside it hold.
+    """Raise `ValueError` if a card contains a path of this machine that is also in its `facts`.
+
+    Such a card was edited by somebody, or written by an older version.
     """
     words = re.split(r'[\s"\'`=]+', json.dumps(facts, ensure_ascii=False))
-    told = next((word for word in words if len(word) > 1 and is_absolute(word) and word in text), None)
-    if told is not None:
+    named = next((word for word in words if len(word) > 1 and is_absolute(word) and word in text), None)
+    if named is not None:
         raise ValueError(
-            f"{path} names {told}, a path of this machine: take it out, or write the card anew with "
+            f"{path} names {named}, a path of this machine: take it out, or write the card anew with "
             f"`pumer-hf card {path.parent}`"
         )
 
 
 def check_installs(path: Path, text: str, repo_id: str) -> None:
-    """Raise `ValueError` if a card, which somebody has edited or an older version has written, says to install this
-    package in a way that does not work for those who find the model on the Hub.
+    """Raise `ValueError` if the commands in a card do not install this package for users of the Hub.
+
+    Such a card was edited by somebody, or written by an older version.
     """
     wrong = wrong_installs(text, repo_id)
     if wrong:
@@ -147,7 +151,11 @@ def check_installs(path: Path, text: str, repo_id: str) -> None:
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
-    """The config of a folder, which holds a whole model; raises if it does not."""
+    """Return the config of a folder with a complete model.
+
+    Raises:
+        ValueError, FileNotFoundError: the model is not complete, or is not ours; the message says what to do.
+    """
     if (folder / "adapter_config.json").is_file():
         raise ValueError(
             f"{folder}/adapter_config.json: this is an adapter, not a whole model; save what `merge_and_unload()` "
@@ -179,19 +187,19 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 
 def _with_auto_map(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
-    """The configs of a folder that was saved before there was remote code, which point to it."""
+    """Return configs that point to the remote code, for a folder from before there was remote code."""
     config_class = family_of(config["model_type"]).config_class.__name__
     config = config | {"auto_map": remote_code.config_auto_map(config_class, config.get("architectures"))}
     made: dict[str, Path | bytes] = {"config.json": _json(config)}
     processor = read_json(folder / PROCESSOR)
     auto_map = remote_code.auto_map([processor.get("processor_class")])
-    if auto_map:  # of a processor of our own
+    if auto_map:  # the processor is a class of ours
         made[PROCESSOR] = _json(processor | {"auto_map": auto_map})
     return made
 
 
 def _without_origins(published: Mapping[str, Path | bytes]) -> dict[str, Path | bytes]:
-    """The config files that say from which folder of this machine something was loaded, without that."""
+    """Return new contents for config files that name a folder of this machine. The new ones do not name it."""
     made: dict[str, Path | bytes] = {}
     for name in CONFIGS & published.keys():
         content = published[name]

@@ -1,4 +1,4 @@
-"""Pushing a folder to the Hub, in one commit."""
+"""Pushes a folder to the Hub in one commit."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
-    HTTPError,  # of the HTTP client that huggingface_hub uses
+    HTTPError,  # the error of the HTTP client that huggingface_hub uses
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
@@ -18,12 +18,12 @@ from .files import REPLACED, FolderFiles, matches, published_files
 
 
 class PushError(OSError):
-    """A push did not happen; the message says why and what to do."""
+    """An error for a push that did not happen. The message says why, and what to do."""
 
 
 @contextmanager
 def clear_errors(repo_id: str) -> Iterator[None]:
-    """Turn what the Hub answers into a [`PushError`] that says what to do."""
+    """Turn an error of the Hub into a [`PushError`] that says what to do."""
     try:
         yield
     except HFValidationError as error:
@@ -33,7 +33,7 @@ def clear_errors(repo_id: str) -> Iterator[None]:
     except OfflineModeIsEnabled as error:
         raise PushError("HF_HUB_OFFLINE is set, so nothing can be pushed: unset it") from error
     except (HTTPError, RuntimeError) as error:
-        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # of an upload, wrapped
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error  # an upload wraps its error
         if isinstance(cause, HfHubHTTPError):
             status, said = cause.response.status_code, cause.server_message or str(cause).splitlines()[0]
             raise PushError(f"{repo_id}: {_advice(status)} (the Hub answered {status}: {said})") from error
@@ -50,7 +50,7 @@ def _advice(status: int) -> str:
     if status == 404:
         return "there is no such repository or revision, or the token does not see it"
     if status == 409:
-        return "it has changed meanwhile: push again"
+        return "it has changed since the push began: push again"
     if status == 400:
         return "the Hub does not accept this"
     if status >= 500:
@@ -59,10 +59,10 @@ def _advice(status: int) -> str:
 
 
 def files_to_push(folder: str | Path, repo_id: str) -> FolderFiles:
-    """What a push of a folder to a repository would publish; asks nobody.
+    """Return the files that a push of a folder would publish. This needs no network.
 
     Raises:
-        ValueError, FileNotFoundError: the folder does not hold a whole PuMer model.
+        ValueError, FileNotFoundError: the folder does not hold a complete PuMer model.
         PushError: the Hub allows no repository of this name.
     """
     with clear_errors(repo_id):
@@ -80,29 +80,29 @@ def push_folder(
     commit_message: str = "Upload model",
     token: str | None = None,
 ) -> CommitInfo:
-    """Push a folder that `save_pretrained` wrote: what a stranger needs, all of it in one commit.
+    """Push the files that a user of the model needs, from a folder that `save_pretrained` wrote, in one commit.
 
-    Left out are optimizer states, checkpoints and pickles. Weights in the repository that the folder does not have
-    go in the same commit, so that no mixture can be loaded. As long as pip finds this package nowhere, a wheel of it
-    is pushed too, which the card tells people to install.
+    Optimizer states, checkpoints and pickles are left out. The same commit removes old weights from the repository, so
+    that nobody loads a mixture. As long as pip finds this package nowhere else, a wheel of it is pushed too. The card
+    says how to install it.
 
     Args:
-        folder: with config, weights and processor.
-        repo_id: `"user/name"`, or `"name"` in the namespace of the token. Made if it does not exist.
-        private: whether a new repository is private. True for an existing public one is an error.
-        revision: a branch, made if it does not exist; default `main`.
-        create_pr: open a pull request and leave the branch as it is.
+        folder: a folder with config, weights and processor.
+        repo_id: `"user/name"`, or `"name"` in the namespace of the token. It is made if it does not exist.
+        private: whether a new repository is private. True is an error if the repository exists and is public.
+        revision: a branch, which is made if it does not exist; default: `main`.
+        create_pr: whether to open a pull request and leave the branch as it is.
         commit_message: first line of the commit.
-        token: default: that of `hf auth login` or `HF_TOKEN`.
+        token: default: the token of `hf auth login` or `HF_TOKEN`.
 
     Returns:
-        The commit; `commit_url`, and `pr_url` of a pull request.
+        The commit. It has `commit_url`, and `pr_url` if it is a pull request.
 
     Raises:
-        ValueError, FileNotFoundError: the folder does not hold a whole PuMer model.
+        ValueError, FileNotFoundError: the folder does not hold a complete PuMer model.
         PushError: the Hub refused or failed, and confirmed no commit.
     """
-    files = files_to_push(folder, repo_id)  # before anything is created
+    files = files_to_push(folder, repo_id)  # so that an error comes before anything is created
     api = HfApi(token=token)
     with clear_errors(repo_id):
         repo_id = _prepare_repo(api, repo_id, private=private, revision=revision, create_pr=create_pr)
@@ -123,11 +123,11 @@ def push_folder(
 
 
 def _prepare_repo(api: HfApi, repo_id: str, *, private: bool | None, revision: str | None, create_pr: bool) -> str:
-    """Make repository and branch unless they exist; the full id."""
-    if not (create_pr and api.repo_exists(repo_id)):  # a stranger may open a pull request, but not create
+    """Make the repository and the branch if they do not exist. Return the full id of the repository."""
+    if not (create_pr and api.repo_exists(repo_id)):  # anyone may open a pull request, but not create a repository
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     if private and not api.repo_info(repo_id).private:
-        raise PushError(f"{repo_id} exists and is public, so private=True cannot be had: choose another name")
+        raise PushError(f"{repo_id} exists and is public, so private=True is not possible: choose another name")
     if revision is not None and not revision.startswith("refs/pr/") and not create_pr:
         api.create_branch(repo_id, branch=revision, exist_ok=True)
     return repo_id

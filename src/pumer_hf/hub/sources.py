@@ -1,4 +1,4 @@
-"""Says where a model and its data come from, in public: with ids on the Hub, and without the paths of a machine."""
+"""Makes names and commands public: they may contain ids on the Hub, but no paths of this machine."""
 
 import json
 import os
@@ -15,16 +15,17 @@ from ..results import Environment
 from ..results.environment import without_tokens
 
 LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
-"""The folders in which recipes keep their files. So `checkpoints/x` is no id of a model on the Hub."""
+"""The folders in which recipes keep their files. A name such as `checkpoints/x` is a path, not an id on the Hub."""
 RECIPES = "recipes"
-"""The folder of this repository whose paths may be told."""
+"""The folder of this repository whose paths may be public."""
 PATH_KEYS = ("_name_or_path", "name_or_path", "special_tokens_map_file", "tokenizer_file", "vocab_file", "merges_file")
-"""The fields of config files that say from where something was loaded."""
+"""The fields of config files that say where something was loaded from."""
 
 
 def may_be_hub_id(source: str) -> bool:
-    """Return whether this can be the id of a repository on the Hub, with or without a namespace. A file or folder of
-    this name on this machine would be read first, so then it is no id.
+    """Return whether this can be the id of a repository on the Hub, with or without a namespace.
+
+    If this machine has a file or a folder of the same name, it would be read first. So the name is then no id.
     """
     try:
         validate_repo_id(source)
@@ -61,7 +62,7 @@ def is_absolute(text: str) -> bool:
 
 
 def public_words(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line without tokens, and with the last part alone of each path."""
+    """Return the words of a command line without tokens. Only the last part of each path remains."""
     return [_public_word(word) for word in without_tokens(words)]
 
 
@@ -69,7 +70,7 @@ def launch_command(environment: Environment, script: str) -> str:
     """Return the command of a run as one types it, with the launcher that it needs; empty if the command is unknown.
 
     Args:
-        environment: of the run.
+        environment: the environment of the run.
         script: the file in the folder of recipes that runs such a recipe. It needs the launcher.
     """
     command = environment.command
@@ -107,7 +108,7 @@ def _public_json(text: str) -> str:
 
 
 def without_path_keys(config: Any) -> Any:
-    """Return a config, as JSON holds it, without the fields that say from where something was loaded."""
+    """Return a config of JSON types without the fields that say where something was loaded from."""
     if isinstance(config, dict):
         return {name: without_path_keys(value) for name, value in config.items() if name not in PATH_KEYS}
     return [without_path_keys(value) for value in config] if isinstance(config, list) else config

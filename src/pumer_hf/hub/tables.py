@@ -1,4 +1,4 @@
-"""The tables of a model card, from the results of a recipe. What was not measured has no row."""
+"""Makes the tables of a model card from the results of a recipe. A quantity that was not measured has no row."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -9,12 +9,12 @@ from ..results import ROLES, Metric, Report, SeedRun, markdown_table
 
 
 def results_table(report: Report, role: str) -> str:
-    """Return the table of metrics, speed and size: of the model, and of its teacher or its student if there is one."""
+    """Return the table of metrics, speed and size of the model, and of its teacher or its student if there is one."""
     names = [name for name in ROLES if name == role or name in report.evaluations]
-    own = report.evaluations.get(role)
+    evaluation = report.evaluations.get(role)
     rows = [
         [metric.type.title(name), *(metric_cell(report, model, name) for model in names)]
-        for name, metric in (own.metrics.items() if own else ())
+        for name, metric in (evaluation.metrics.items() if evaluation else ())
     ]
     speeds = {} if report.cost.throughput is None else report.cost.throughput.speeds
     if role in speeds:
@@ -51,7 +51,7 @@ def training_table(training: Mapping[str, Any]) -> str:
 
 
 def metric_cell(report: Report, role: str, name: str) -> str:
-    """Return a metric of a model. If several students were trained, it is their mean, with the range."""
+    """Return a metric of a model as text. If several students were trained, it is their mean, with the range."""
     evaluation = report.evaluations.get(role)
     if evaluation is None or name not in evaluation.metrics:
         return ""
@@ -59,8 +59,9 @@ def metric_cell(report: Report, role: str, name: str) -> str:
 
 
 def speed_cell(report: Report, role: str) -> str:
-    """Return the speed of a model relative to the teacher. If several students were trained, it is their mean, with
-    the range.
+    """Return the speed of a model relative to the teacher, as text.
+
+    If several students were trained, it is their mean, with the range.
     """
     speeds = [run.speed for run in students(report, role)]
     if speeds:

@@ -1,4 +1,4 @@
-"""`HubTrainer`: a `Trainer` that writes a model card and pushes what a stranger needs, no more."""
+"""`HubTrainer` is a `Trainer` that writes a model card, and pushes only the files that a user of the model needs."""
 
 import inspect
 import shutil
@@ -55,13 +55,16 @@ TIMES = ("loss", "runtime", "samples_per_second", "steps_per_second", "model_pre
 
 
 def training_facts(args: TrainingArguments) -> dict[str, Any]:
-    """The arguments that decide on the result, where they differ from the defaults; `max_steps` or the epochs."""
+    """Return the training arguments that influence the result, if they differ from the defaults.
+
+    Those in `ALWAYS` are always among them, and so is the length: `max_steps` or the epochs.
+    """
     facts = {}
     for name in TRAINING_FIELDS:
         value = getattr(args, name, None)
         default = type(args).__dataclass_fields__[name].default if value is not None else None
         if value is not None and (name in ALWAYS or value != default):
-            facts[name] = getattr(value, "value", value)  # of an enum, its name
+            facts[name] = getattr(value, "value", value)  # an enum has its name in `value`
     if args.max_steps > 0:
         facts.pop("num_train_epochs", None)
     else:
@@ -70,9 +73,9 @@ def training_facts(args: TrainingArguments) -> dict[str, Any]:
 
 
 class ModelCardCallback(TrainerCallback):
-    """Fills `trainer.card` while it trains: arguments, metrics, versions and hardware.
+    """The callback that writes the arguments, metrics, versions and hardware into `trainer.card` during training.
 
-    What it cannot know is yours to fill in: `trainer.card.dataset = {"name": ..., "id": ...}`.
+    It cannot know everything. Set the other fields yourself: `trainer.card.dataset = {"name": ..., "id": ...}`.
     """
 
     def __init__(self, trainer: "HubTrainer"):
@@ -100,8 +103,9 @@ class ModelCardCallback(TrainerCallback):
 
 
 def metric_type(name: str) -> MetricType:
-    """What a metric of any `compute_metrics` means: a number whose unit is unknown. Lower is better for what is called
-    a loss, as for transformers' `greater_is_better`.
+    """Return the type of a metric from any `compute_metrics`, whose unit is unknown.
+
+    Lower is better if the name ends in "loss", as in transformers' `greater_is_better`.
     """
     return MetricType("", higher_is_better=not name.endswith("loss"))
 
@@ -109,8 +113,8 @@ def metric_type(name: str) -> MetricType:
 class HubTrainer(Trainer):
     """A [`Trainer`] whose `push_to_hub` writes our card and pushes it with config, weights, processor and remote code.
 
-    Optimizer states, checkpoints and pickles stay at home, except with `hub_strategy="checkpoint"` or
-    `"all_checkpoints"`, which ask for them: then they lie in a folder of their own in the repository.
+    Optimizer states, checkpoints and pickles are not pushed, unless `hub_strategy` is `"checkpoint"` or
+    `"all_checkpoints"`. Then they have a folder of their own in the repository.
     """
 
     hub_model_id: str | None
@@ -122,7 +126,7 @@ class HubTrainer(Trainer):
 
     @cached_property
     def card(self) -> PuMerCard:
-        """The model card of this run. Fields can be set until it is written."""
+        """The model card of this run. You can set its fields until it is written."""
         model = unwrapped(self.model)
         config, source, task = model.config, model.name_or_path, task_of_model(model)
         return PuMerCard(
@@ -135,13 +139,13 @@ class HubTrainer(Trainer):
         )
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository if it does not exist, and learn its full name.
+        """Make the repository if it does not exist, and set `hub_model_id` to its full name.
 
-        Not by the base class, whose method takes `private` from transformers 5.23 on only.
+        The method of the base class takes `private` only since transformers 5.23, so this one does not call it.
 
         Args:
-            token: default `args.hub_token`.
-            private: whether a new repository is private; default `args.hub_private_repo`.
+            token: default: `args.hub_token`.
+            private: whether a new repository is private; default: `args.hub_private_repo`.
 
         Raises:
             ValueError: there is no processor.
@@ -162,16 +166,16 @@ class HubTrainer(Trainer):
         super().save_model(output_dir, _internal_call)
         if self.processing_class is None and self.args.should_save:
             logger.warning_once(
-                "processing_class is None, so what the trainer saves has no processor, without which neither pumer-hf "
-                "nor a pipeline opens it: give the trainer processing_class=..., or add the processor to the folder "
-                "with `processor.save_pretrained(FOLDER)`"
+                "processing_class is None, so the trainer saves no processor, and neither pumer-hf nor a pipeline can "
+                "load the folder: give the trainer processing_class=..., or add the processor to the folder with "
+                "`processor.save_pretrained(FOLDER)`"
             )
 
     def create_model_card(self, **facts: Any) -> None:
         """Write the card into `args.output_dir`.
 
         Args:
-            **facts: fields of [`PuMerCard`] to set before.
+            **facts: fields of [`PuMerCard`] to set before the card is written.
         """
         if not self.is_world_process_zero():
             return
@@ -185,7 +189,7 @@ class HubTrainer(Trainer):
         self.card.save(self.args.output_dir)
 
     def _with_example(self) -> Report:
-        """The report, with the GFLOPs of the first training example and what each layer leaves of its tokens."""
+        """Return the report with the size of the first training example: its GFLOPs and its tokens per layer."""
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
         model = unwrapped(self.model)
         names = set(inspect.signature(model.forward).parameters) - {"labels"}
@@ -202,15 +206,15 @@ class HubTrainer(Trainer):
         private: bool | None = None,
         **facts: Any,
     ) -> CommitInfo | Any:
-        """Save model and card in `args.output_dir`, and push them in one commit.
+        """Save the model and the card in `args.output_dir`, and push them in one commit.
 
         Args:
             commit_message: first line of the commit.
-            blocking: False returns a `Future` at once.
-            token: default `args.hub_token`, then that of `hf auth login`.
-            revision: a branch; default `args.hub_revision`, then `main`.
-            private: whether a new repository is private; default `args.hub_private_repo`.
-            **facts: fields of [`PuMerCard`] to set before.
+            blocking: whether to wait for the push. If False, the method returns a `Future` at once.
+            token: default: `args.hub_token`, then the token of `hf auth login`.
+            revision: a branch; default: `args.hub_revision`, then `main`.
+            private: whether a new repository is private; default: `args.hub_private_repo`.
+            **facts: fields of [`PuMerCard`] to set before the card is written.
 
         Returns:
             The commit, on the main process.
@@ -236,7 +240,10 @@ class HubTrainer(Trainer):
         return HfApi().run_as_future(push_folder, folder, repo_id, **arguments)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push the model of a checkpoint in the background, from a copy: the checkpoint may be deleted meanwhile."""
+        """Push the model of a checkpoint in the background.
+
+        A copy is pushed, because the trainer may delete the checkpoint during the push.
+        """
         if not self.is_world_process_zero() or self.args.hub_strategy == HubStrategy.END:
             return
         if self.push_in_progress is not None and not self.push_in_progress.is_done() and not self.args.hub_always_push:
@@ -265,7 +272,7 @@ class HubTrainer(Trainer):
             self.push_in_progress.jobs.extend(jobs)
 
     def _stage(self, checkpoint_folder: str) -> Path:
-        """A copy of what to push of a checkpoint."""
+        """Copy the files of a checkpoint that are to be pushed into a new folder, and return the folder."""
         staged = Path(tempfile.mkdtemp(prefix="pumer-push-"))
         for name, content in published_files(checkpoint_folder, str(self.hub_model_id)).published.items():
             if isinstance(content, bytes):
@@ -294,8 +301,8 @@ class HubTrainer(Trainer):
         self.push_in_progress = None
 
     def _report_failures(self) -> None:
-        """Say which of the pushes that are done failed: in the background, nobody sees it."""
+        """Warn about the pushes that have failed in the background."""
         in_progress = getattr(self, "push_in_progress", None)
         for job in in_progress.jobs if in_progress else ():
             if job.done() and job.exception() is not None:
-                logger.warning("a push during training failed, which a later one makes good: %s", job.exception())
+                logger.warning("a push during training failed; a later push replaces it: %s", job.exception())

@@ -1,1 +1,1 @@
-"""How well what a model keeps explains its answers, measured."""
+"""Measures of how well the tokens that a model keeps explain its answers."""

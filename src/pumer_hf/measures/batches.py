@@ -1,4 +1,4 @@
-"""Examples with the region that each is about, ready to measure a model on: digit scenes, VQA-HAT."""
+"""Batches to measure a model on, of digit scenes or of VQA-HAT. Each example has the region that its text is about."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -24,16 +24,18 @@ BATCH_SIZE = 32
 def scene_batches(
     model: PuMerPreTrainedModel, processor: ProcessorMixin, num_scenes: int = 200, batch_size: int = BATCH_SIZE
 ) -> Iterator[MeasuredBatch]:
-    """Questions about digit scenes of the test split, as large as the model's images; the regions are their `cells`.
+    """Make batches of questions about digit scenes of the test split. The regions are their `cells`.
+
+    The scenes are as large as the model's images.
 
     Args:
-        model: one that answers questions about digit scenes.
-        processor: of the checkpoint.
-        num_scenes: pictures, with four questions each.
+        model: a model that answers questions about digit scenes.
+        processor: the processor of the checkpoint.
+        num_scenes: how many pictures, with four questions each.
         batch_size: questions per batch.
 
     Raises:
-        ValueError: no cells fit into the images of the model, or it knows none of the answers.
+        ValueError: the images of the model cannot be divided into cells, or the model knows none of the answers.
     """
     side = model.config.image_size
     if side % CELL_SIZE:
@@ -51,16 +53,16 @@ def scene_batches(
 def vqa_hat_batches(
     model: PuMerPreTrainedModel, processor: ProcessorMixin, rows: Dataset, batch_size: int = BATCH_SIZE
 ) -> Iterator[MeasuredBatch]:
-    """Questions with the attention maps of each annotator.
+    """Make batches of questions with the attention maps of each annotator.
 
     Args:
-        model: one that answers questions.
-        processor: of the checkpoint.
-        rows: from [`read_vqa_hat`]; without the column `answers` the batches have no labels.
+        model: a model that answers questions.
+        processor: the processor of the checkpoint.
+        rows: the rows from [`read_vqa_hat`]. Without the column `answers`, the batches have no labels.
         batch_size: questions per batch.
 
     Raises:
-        ValueError: the model knows none of the answers; or, while iterating, an image or a map cannot be read.
+        ValueError: the model knows none of the answers. While iterating: an image or a map cannot be read.
     """
 
     def regions(row: dict[str, Any], image_size: tuple[int, int], patch: tuple[int, int]) -> Tensor:
@@ -83,14 +85,14 @@ def measured_batches(
     regions_of: Callable[[dict[str, Any], tuple[int, int], tuple[int, int]], Tensor],
     batch_size: int,
 ) -> Iterator[MeasuredBatch]:
-    """Batches of VQA rows, encoded as in the training of the model.
+    """Make batches of VQA rows, encoded as in the training of the model.
 
     Args:
-        model: one that answers questions.
-        processor: of the checkpoint.
-        rows: with the columns `image` (undecoded), `question`, `origin` and perhaps `answers`.
-        regions_of: from a row and the sizes (height, width) of the model's image and of a patch in pixels to its
-            regions, bool (A, rows, columns).
+        model: a model that answers questions.
+        processor: the processor of the checkpoint.
+        rows: rows with the columns `image` (undecoded), `question`, `origin` and perhaps `answers`.
+        regions_of: returns the regions of a row, bool (A, rows, columns). It takes the row, and the sizes (height,
+            width) in pixels of the model's image and of a patch.
         batch_size: rows per batch.
     """
     if batch_size < 1:
@@ -115,7 +117,7 @@ def measured_batches(
 
 
 def image_sizes(inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """Height and width in pixels of each image of a batch, without its padding."""
+    """Return the height and the width in pixels of each image of a batch, without its padding."""
     pixels = inputs["pixel_values"]
     if "pixel_mask" not in inputs:
         return [(pixels.shape[-2], pixels.shape[-1])] * len(pixels)
@@ -123,8 +125,9 @@ def image_sizes(inputs: Mapping[str, Tensor]) -> list[tuple[int, int]]:
 
 
 def padded_regions(regions: Sequence[Tensor]) -> Tensor:
-    """Regions bool (A, rows, columns) of several images as one tensor (B, A, rows, columns); False where an image is
-    padded, right and below.
+    """Stack the regions of several images, each bool (A, rows, columns), in one tensor (B, A, rows, columns).
+
+    Smaller regions are padded with False on the right and below.
     """
     rows, columns = (max(region.shape[dim] for region in regions) for dim in (1, 2))
     return torch.stack(

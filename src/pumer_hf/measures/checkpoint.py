@@ -1,4 +1,4 @@
-"""`pumer-hf measure`: how well what a checkpoint keeps explains its answers."""
+"""`pumer-hf measure` measures how well the tokens that a checkpoint keeps explain its answers."""
 
 import math
 from pathlib import Path
@@ -32,10 +32,10 @@ def measure_checkpoint(
     Args:
         source: a folder, or an id on the Hub.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
-        scenes: digit scenes of the test split, unless `vqa_hat` is given.
+        scenes: how many digit scenes of the test split to measure on, unless `vqa_hat` is given.
         vqa_hat: rows from [`read_vqa_hat`].
         batch_size: examples per forward.
-        seed: of the random baselines.
+        seed: the seed of the random baselines.
         output: a JSON file for the results.
 
     Returns:

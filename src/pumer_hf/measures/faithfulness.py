@@ -1,12 +1,12 @@
-"""Whether a model answers from what its reduction keeps: sufficiency and comprehensiveness (TiP, Section 5.2).
+"""Measures whether a model answers from the tokens that its reduction keeps (TiP, Section 5.2).
 
-The measures compare accuracies of one model under several reducers, with the same weights:
+The measures compare the accuracies of one model under several reducers, with the same weights:
 
-* *sufficiency*: what is lost when only the kept tokens are used. Low is good.
-* *comprehensiveness*: what is lost when the first reduction layer keeps what it would prune, and the other way round.
-  High is good.
+* *sufficiency*: the accuracy that is lost when the model uses only the kept tokens. Low is good.
+* *comprehensiveness*: the accuracy that is lost when the first reduction layer keeps the tokens that it would prune,
+  and prunes the tokens that it would keep. High is good.
 
-Beside each stands the same with as many tokens kept or pruned at random.
+Each measure is also taken with as many tokens kept or pruned at random.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,11 +28,11 @@ from .report import FAITHFULNESS
 
 
 class StandIn(TokenReducer):
-    """Stands in for a reducer, whose tokens it counts or whose choice it inverts. No config asks for it.
+    """A reducer that a measure puts in the place of a model's reducer, to change its choice. No config names it.
 
     Args:
-        reducer: the reducer of a model, or what stands in for it.
-        config: where it reduces.
+        reducer: the reducer of a model, or another stand-in.
+        config: the schedule of the stand-in.
     """
 
     uses_attention = True
@@ -43,14 +43,14 @@ class StandIn(TokenReducer):
 
 
 class KeepAtRandom(StandIn):
-    """Keeps and merges as many tokens as a reducer does, but which image tokens stay is drawn.
+    """A stand-in that keeps and merges as many tokens as a reducer, but draws the image tokens that it keeps.
 
-    Like every choice in this package, the draw keeps the image [CLS] and prefers real tokens to padding. What the
-    reducer merges of the text stays as it is; of the image it is the most similar tokens among those that were drawn.
+    Like every choice in this package, the draw keeps the image [CLS] and prefers real tokens to padding. The text is
+    merged as the reducer merges it. Of the image, the most similar tokens among the drawn ones are merged.
 
     Args:
         reducer: the reducer of a model.
-        seed: of the draws, which go on from batch to batch.
+        seed: the seed of the draws. It is set once, so each batch has other draws.
     """
 
     def __init__(self, reducer: TokenReducer, seed: int):
@@ -64,7 +64,7 @@ class KeepAtRandom(StandIn):
         return self.reducer.output_lengths(layer, num_text, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        """As of [`TokenReducer`]."""
+        """Do what [`TokenReducer`] describes."""
         reduced, trace = self.reducer(layer, pair, evidence)
         num_keep, mask = kept(trace, self.config).shape[1], pair.image.mask
         saliency = torch.rand(mask.shape, generator=self.generator).to(mask.device)
@@ -81,27 +81,27 @@ class KeepAtRandom(StandIn):
 
 
 class KeepPruned(StandIn):
-    """Keeps the image tokens that a reducer would prune in its first layer, and prunes those that it would keep. It
-    reduces nothing else, there or later.
+    """A stand-in that inverts the choice of a reducer's first layer: it keeps the tokens that the reducer would prune.
 
-    The image [CLS] stays. Where the reducer drops padding, this one keeps it as padding. The image tower merges as
-    before, so that the first layer has the same tokens to choose from.
+    It prunes the image tokens that the reducer would keep, except the image [CLS]. It does not merge, and it reduces
+    nothing in later layers. Padding that the reducer would prune stays, as padding. The image tower merges as before,
+    so that the first layer chooses from the same tokens.
 
     Args:
-        reducer: the reducer of a model, or what stands in for it.
+        reducer: the reducer of a model, or another stand-in.
     """
 
     def __init__(self, reducer: TokenReducer):
         super().__init__(reducer, first_layer(reducer.config))
 
     def num_keep(self, layer: int, num_image: int) -> int:
-        return num_image - self.reducer.num_keep(layer, num_image) + 1  # the [CLS] again
+        return num_image - self.reducer.num_keep(layer, num_image) + 1  # both choices keep the [CLS]
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        """As of [`TokenReducer`]."""
+        """Do what [`TokenReducer`] describes."""
         _, trace = self.reducer(layer, pair, evidence)
         keep, num_image = kept(trace, self.reducer.config), pair.image.mask.shape[1]
         if keep.shape[1] == num_image:
@@ -110,7 +110,7 @@ class KeepPruned(StandIn):
                 "choice to invert; let it prune some"
             )
         pruned = ops.keep_positions(keep, num_image) < 0
-        # Ranked without the mask: else tokens that the reducer keeps would come before padding.
+        # The mask is not used here. With it, tokens that the reducer keeps would come before padding.
         keep = ops.keep_salient(pruned.float(), torch.ones_like(pruned), num_image - keep.shape[1] + 1)
         image = pair.image.move(ops.keep_positions(keep, num_image), keep.shape[1])
         trace = LayerTrace(
@@ -126,14 +126,14 @@ class KeepPruned(StandIn):
 
 
 def first_layer(config: ReductionConfig) -> ReductionConfig:
-    """The same schedule without its later layers."""
+    """Return the same schedule without its later layers."""
     first = config.layers[0]
     ratios: dict[str, Any] = {name: config.ratio(name, first) for name in config.ratios}
     return replace(config, layers=(first,), **ratios)
 
 
 def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:
-    """`trace.keep`; raises `ValueError` for a method that makes no such choice."""
+    """Return `trace.keep`; raise `ValueError` for a method that does not choose which tokens to keep."""
     if trace.keep is None:
         raise ValueError(
             f"reduction.method={config.method!r} prunes no image tokens in layer {trace.layer} (trace.keep is None): "
@@ -144,14 +144,14 @@ def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:
 
 @contextmanager
 def reduced_by(model: nn.Module, reducer: TokenReducer | None) -> Iterator[None]:
-    """The model with another reducer in its layers, or with None unreduced; afterwards it has its own again."""
+    """Put another reducer into the layers of a model; for None, reduce nothing. Afterwards, restore the old one."""
     reduction = reduction_of(model)
     with reduction.using({} if reducer is None else {**reduction.reducers, "layers": reducer}):
         yield
 
 
-def own_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
-    """The reducer of the layers of a model; raises `ValueError` if nothing is reduced there."""
+def layers_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
+    """Return the reducer of a model's layers; raise `ValueError` if the layers reduce nothing."""
     check_reduces(model)
     reducers = model.token_reduction.reducers
     if "layers" not in reducers:
@@ -160,39 +160,39 @@ def own_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
 
 
 def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, TokenReducer | None]:
-    """The reducers under which [`faithfulness`] compares a model, by name, for [`reduced_by`].
+    """Return the reducers under which [`faithfulness`] compares a model, by name. [`reduced_by`] takes them.
 
     Args:
-        model: one that reduces tokens, with `semantics="paper"`.
-        seed: of the random ones.
+        model: a model that reduces tokens, with `semantics="paper"`.
+        seed: the seed of the random reducers.
     """
-    own = own_reducer(model)
+    reducer = layers_reducer(model)
     if model.config.semantics == "release":
         raise ValueError("config.semantics='release': its choices cannot be inverted; measure with semantics='paper'")
     return {
         "unreduced": None,
-        "reduced": own,
-        "random": KeepAtRandom(own, seed),
-        "inverted": KeepPruned(own),
-        "random_inverted": KeepPruned(KeepAtRandom(own, seed)),
+        "reduced": reducer,
+        "random": KeepAtRandom(reducer, seed),
+        "inverted": KeepPruned(reducer),
+        "random_inverted": KeepPruned(KeepAtRandom(reducer, seed)),
     }
 
 
 def faithfulness(accuracy: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Sufficiency and comprehensiveness (TiP, Section 5.2), and the same at random.
+    """Compute the sufficiency and the comprehensiveness (TiP, Section 5.2), and those of random choices.
 
     Args:
-        accuracy: of the same examples, by name of the reducer ([`compared_reducers`]).
+        accuracy: the accuracy on the same examples, by name of the reducer ([`compared_reducers`]).
 
     Returns:
-        `sufficiency`, `random_sufficiency` (low is good), `comprehensiveness` and `random_comprehensiveness` (high is
-        good), in points of accuracy.
+        `sufficiency` and `random_sufficiency` (low is good), `comprehensiveness` and `random_comprehensiveness` (high
+        is good), in points of accuracy.
     """
-    of = {
+    reducer_of = {
         "sufficiency": "reduced",
         "random_sufficiency": "random",
         "comprehensiveness": "inverted",
         "random_comprehensiveness": "random_inverted",
     }
     full = accuracy["unreduced"].value
-    return {name: FAITHFULNESS[name].of(full - accuracy[reducer].value) for name, reducer in of.items()}
+    return {name: FAITHFULNESS[name].of(full - accuracy[reducer].value) for name, reducer in reducer_of.items()}

@@ -1,4 +1,4 @@
-"""How well a reduction explains an answer, measured: alignment, sufficiency and comprehensiveness."""
+"""Measures how well a reduction explains the answers of a model: alignment, sufficiency and comprehensiveness."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ..reducers import TokenReducer
 from ..results import PERCENT
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
-from .faithfulness import compared_reducers, faithfulness, own_reducer, reduced_by
+from .faithfulness import compared_reducers, faithfulness, layers_reducer, reduced_by
 from .report import Explanations, LayerAlignment
 
 
@@ -29,29 +29,29 @@ class MeasuredBatch(NamedTuple):
     inputs: dict[str, Tensor]
     """Keyword arguments of the model, without labels."""
     regions: Tensor
-    """bool (B, A, rows, columns): the patches that each text is about, as each of A annotators sees it. Empty where
-    the text is about nothing in the image."""
+    """The patches that each text is about according to each of A annotators, bool (B, A, rows, columns). All are False
+    if the text is about nothing in the image."""
     labels: Tensor | None = None
-    """Soft targets float (B, num_labels), or classes long (B,); None where accuracy cannot be measured."""
+    """Soft targets float (B, num_labels), or classes long (B,); None if the accuracy cannot be measured."""
 
 
 def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[MeasuredBatch], seed: int = 0) -> Explanations:
-    """Measure alignment, sufficiency and comprehensiveness of a model's reduction (TiP, Section 5.2).
+    """Measure the alignment, the sufficiency and the comprehensiveness of a model's reduction (TiP, Section 5.2).
 
-    The model is run in eval mode and left as it was.
+    The model runs in eval mode. Afterwards it is as it was before.
 
     Args:
-        model: of any family, with a head of one image and one text, and a reduction.
-        batches: either all with labels or all without; all with as many annotators.
-        seed: of the random baselines.
+        model: a model of any family, with a head for one image and one text, and with a reduction.
+        batches: all with labels, or all without. All have the same number of annotators.
+        seed: the seed of the random baselines.
 
     Returns:
-        The alignment of each layer that reduces ([`Alignment`]). With labels also the accuracy by reducer
+        The alignment of each layer that reduces ([`Alignment`]). With labels, also the accuracy by reducer
         ([`compared_reducers`]) and the measures of [`faithfulness`].
 
     Raises:
-        ValueError: the model reduces no tokens or takes several images, its method makes no choice to invert, or no
-            example has a region.
+        ValueError: the model reduces no tokens or takes several images, its method does not choose which tokens to
+            keep, or no example has a region.
     """
     check_reduces(model)
     if num_images(model) != 1:
@@ -61,16 +61,18 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
     reducers: dict[str, TokenReducer | None] | None = None
     for batch in batches:
         if reducers is None:
-            reducers = compared_reducers(model, seed) if batch.labels is not None else {"reduced": own_reducer(model)}
+            reducers = (
+                compared_reducers(model, seed) if batch.labels is not None else {"reduced": layers_reducer(model)}
+            )
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
-    aligned_alone = alignment_report(aligned, seed)
+    without_accuracy = alignment_report(aligned, seed)
     if not scores:
-        return aligned_alone
+        return without_accuracy
     means = {name: 100 * float(np.concatenate(values).mean(dtype=np.float64)) for name, values in scores.items()}
     accuracy = {name: PERCENT.of(mean) for name, mean in means.items()}
-    return replace(aligned_alone, accuracy=accuracy, faithfulness=faithfulness(accuracy))
+    return replace(without_accuracy, accuracy=accuracy, faithfulness=faithfulness(accuracy))
 
 
 def _measure(
@@ -95,23 +97,24 @@ def _measure(
 
 
 def real_of(config: PuMerConfig, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Bool (B, rows, columns): [`real_patches`] of each image of a batch."""
+    """Return the [`real_patches`] of each image of a batch, bool (B, rows, columns)."""
     masks = inputs["pixel_mask"] if "pixel_mask" in inputs else [None] * len(inputs["pixel_values"])
     return torch.stack([real_patches(config, *image) for image in zip(inputs["pixel_values"], masks, strict=True)])
 
 
 def _per_annotator(trace: LayerTrace, regions: Tensor, real: Tensor) -> Tensor:
-    """The four values of [`Alignment`], float64 (4, B, A)."""
+    """Return the four values of [`Alignment`] for each annotator, float64 (4, B, A)."""
     per_annotator = [torch.stack(alignment(trace, region, real)) for region in regions.unbind(dim=1)]
     return torch.stack(per_annotator, dim=2)
 
 
 def alignment_report(aligned: Mapping[int, Sequence[Tensor]], seed: int = 0) -> Explanations:
-    """The part of [`measure_explanations`] about alignment.
+    """Sum up the alignment of all batches, which is a part of [`measure_explanations`].
 
     Args:
-        aligned: for each layer the values of [`Alignment`] of each batch, float64 (4, B, A), NaN without a region.
-        seed: as of [`measure_explanations`].
+        aligned: for each layer, the values of [`Alignment`] of each batch, float64 (4, B, A). They are NaN where an
+            example has no region.
+        seed: the argument of [`measure_explanations`].
     """
     values = {layer: torch.cat(list(batches), dim=1) for layer, batches in aligned.items()}
     if not values:
@@ -122,7 +125,7 @@ def alignment_report(aligned: Mapping[int, Sequence[Tensor]], seed: int = 0) -> 
 
 
 def layer_alignment(layer: int, values: Tensor) -> LayerAlignment:
-    """Means of the values of [`Alignment`], float64 (4, N, A), of a layer."""
+    """Return the means of a layer's values of [`Alignment`], float64 (4, N, A)."""
     has_region = ~values[0].isnan()
     examples = int(has_region.any(dim=1).sum())
     if not examples:

@@ -1,4 +1,4 @@
-"""`Explanations`: how well a reduction explains answers, as `pumer-hf measure` prints it; and the report about it."""
+"""`Explanations` says how well a reduction explains answers; `ExplanationReport` is what `pumer-hf measure` writes."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,13 +12,13 @@ FAITHFULNESS = {
     "comprehensiveness": MetricType("points"),
     "random_comprehensiveness": MetricType("points"),
 }
-"""The measures of faithfulness: what is lost of the accuracy."""
+"""The measures of faithfulness. Each is an accuracy that is lost."""
 MEANINGS = {"sufficiency": "with what is kept alone", "comprehensiveness": "with what is pruned alone"}
 
 
 @dataclass(frozen=True)
 class LayerAlignment:
-    """How the patches that a layer holds lie to the regions, in percent: means over examples and annotators."""
+    """How well the patches that a layer holds match the regions, in percent: means over examples and annotators."""
 
     layer: int
     precision: float
@@ -26,7 +26,7 @@ class LayerAlignment:
     random_precision: float
     random_recall: float
     examples: int
-    """How many have a region."""
+    """How many examples have a region."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +37,27 @@ class Explanations:
     """One for each layer that reduces."""
     examples: int
     without_region: int
-    """Examples that `layers` leave out."""
+    """How many examples have no region. `layers` leave them out."""
     annotators: int
     seed: int = 0
     """The seed of the random baselines."""
     accuracy: dict[str, Metric] = field(default_factory=dict)
-    """By name of the reducer; empty without labels."""
+    """The accuracy by name of the reducer. It is empty without labels."""
     faithfulness: dict[str, Metric] = field(default_factory=dict)
-    """The measures of `FAITHFULNESS`; empty without labels."""
+    """The measures of `FAITHFULNESS`. It is empty without labels."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Explanations":
-        """Those that stand among the values of a file."""
+        """Read the explanations from the values of a file."""
         return cls(
             layers=tuple(LayerAlignment(**layer) for layer in values["layers"]),
             accuracy={name: PERCENT.of(value) for name, value in values.get("accuracy", {}).items()},
-            faithfulness={name: own.of(values[name]) for name, own in FAITHFULNESS.items() if name in values},
+            faithfulness={name: kind.of(values[name]) for name, kind in FAITHFULNESS.items() if name in values},
             **{name: values[name] for name in ("examples", "without_region", "annotators", "seed")},
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file: plain JSON types."""
+        """Return what a file holds, as plain JSON types."""
         accuracy = {name: metric.value for name, metric in self.accuracy.items()}
         return {
             "layers": [asdict(layer) for layer in self.layers],
@@ -70,7 +70,7 @@ class Explanations:
         }
 
     def __str__(self) -> str:
-        """A line per layer, then how faithful the answers are, and what the words mean."""
+        """Return a table with a row per layer, then one of faithfulness, each with a note about its figures."""
         rows = [["patches held, of those asked about", "precision", "(random)", "recall", "(random)"]]
         for one in self.layers:
             values = (one.precision, one.random_precision, one.recall, one.random_recall)
@@ -79,9 +79,9 @@ class Explanations:
         if self.faithfulness:
             rows = [["accuracy lost", "points", "(random)"]]
             for name, meaning in MEANINGS.items():
-                own, drawn = self.faithfulness[name], self.faithfulness[f"random_{name}"]
-                good = "high" if own.higher_is_better else "low"
-                rows.append([f"{name}: {meaning}; {good} is good", own.number, drawn.number])
+                lost, drawn = self.faithfulness[name], self.faithfulness[f"random_{name}"]
+                good = "high" if lost.higher_is_better else "low"
+                rows.append([f"{name}: {meaning}; {good} is good", lost.number, drawn.number])
             note = f"Accuracy: {self.accuracy['unreduced']} unreduced, {self.accuracy['reduced']} reduced."
             lines += [text_table(rows), note]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""VQA-HAT (https://arxiv.org/abs/1606.03556): where people look to answer VQA v1's questions, as it is distributed."""
+"""Reads VQA-HAT (https://arxiv.org/abs/1606.03556) from its files: where people look to answer VQA v1's questions."""
 
 import re
 from collections.abc import Mapping
@@ -18,23 +18,23 @@ NAME = re.compile(r"(\d+)_([1-9]\d*)")
 def read_vqa_hat(
     maps: str, questions: str, image_dir: str, annotations: str | None = None, limit: int | None = None
 ) -> Dataset:
-    """The questions that have attention maps.
+    """Read the questions that have attention maps.
 
     Args:
-        maps: folder of PNG files `<question_id>_<annotator>.png`; annotators count from 1, three in the validation
-            split and one in training.
+        maps: the folder of PNG files `<question_id>_<annotator>.png`. Annotators are counted from 1. The validation
+            split has three annotators, the training split has one.
         questions: the official file with the questions of the split.
-        image_dir: folder of the COCO images.
-        annotations: the official file with the answers, where accuracy is to be measured.
+        image_dir: the folder of the COCO images.
+        annotations: the official file with the answers. It is needed to measure the accuracy.
         limit: read only so many questions, the first of the file.
 
     Returns:
-        A dataset with the columns `image` (path), `question`, `question_id`, `origin`, `maps` (a path per annotator);
+        A dataset with the columns `image` (path), `question`, `question_id`, `origin`, `maps` (a path per annotator),
         and `answers` if `annotations` is given.
 
     Raises:
         FileNotFoundError: a file, a folder, an image or the map of an annotator is missing.
-        ValueError: a map has another name, or no question has one.
+        ValueError: a map has another name, or no question has a map.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit}: must be at least 1")
@@ -53,7 +53,7 @@ def read_vqa_hat(
 
 
 def find_maps(folder: str) -> Mapping[int, list[Path]]:
-    """The maps in a folder by question_id, each annotator's in order; errors as of [`read_vqa_hat`]."""
+    """Return the maps in a folder by question_id, in order of the annotators. [`read_vqa_hat`] has the errors."""
     if not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder of attention maps")
     maps: dict[int, dict[int, Path]] = {}
@@ -78,6 +78,10 @@ def find_maps(folder: str) -> Mapping[int, list[Path]]:
 
 
 def read_map(path: str) -> Tensor:
-    """The grey values of an attention map, uint8 (h, w); raises `ValueError` that names a file that is no image."""
+    """Return the grey values of an attention map, uint8 (h, w).
+
+    Raises:
+        ValueError: the file is not an image; the message names the file.
+    """
     picture = open_image({"path": path, "bytes": None}, "attention map")
     return torch.from_numpy(np.array(picture.convert("L")))

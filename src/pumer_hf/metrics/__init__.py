@@ -1,1 +1,1 @@
-"""Accuracy, as functions and as compute_metrics."""
+"""The metrics of the tasks, as functions and as `compute_metrics`."""

@@ -9,17 +9,17 @@ Values = Sequence[Any] | np.ndarray
 
 
 def accuracy_score(predictions: Values, references: Values) -> float:
-    """Percent of the predictions that are right."""
+    """Return the percent of predictions that are right."""
     return 100 * float(_correct(predictions, references).mean())
 
 
 def consistency_score(predictions: Values, references: Values, sentences: Sequence[Hashable]) -> float:
-    """NLVR2's consistency: percent of the sentences that are judged rightly in all their examples.
+    """Return NLVR2's consistency: the percent of sentences that are judged correctly in all their examples.
 
     Args:
         predictions: the class of each example.
-        references: the right class of each.
-        sentences: which sentence each is about, anything that tells sentences apart.
+        references: the right class of each example.
+        sentences: what identifies the sentence of each example.
     """
     correct = _correct(predictions, references)
     if len(sentences) != len(correct):

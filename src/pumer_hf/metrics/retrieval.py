@@ -7,11 +7,11 @@ import numpy as np
 CUTOFFS = (1, 5, 10)
 DIRECTIONS = ("text_to_image", "image_to_text")
 RECALLS = (*(f"{direction}_recall@{k}" for direction in DIRECTIONS for k in CUTOFFS), "mean_recall")
-"""The names of what [`recall_at_k`] gives by default."""
+"""The names of the metrics that [`recall_at_k`] gives by default."""
 
 
 def normalize_caption(caption: str) -> str:
-    """Captions are the same whatever their case and white space."""
+    """Return a caption in lower case with single spaces. Captions are the same if these forms are."""
     return " ".join(caption.lower().split())
 
 
@@ -21,18 +21,18 @@ def recall_at_k(
     cutoffs: Sequence[int] = CUTOFFS,
     captions: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """Recall@k both ways, in percent: how often one of the k best scores is of a right pair.
+    """Return recall@k in both directions, in percent: how often a match is among the k best scores.
 
-    Equal scores count as if they were in random order: a caption whose image scores as high as one other, and higher
-    than the rest, finds it with recall@1 of a half. So a model that scores all pairs alike is at chance.
+    Equal scores count as if they were in random order. If a caption's own image and one other share the best score,
+    its recall@1 is a half. So a model whose scores are all equal is at chance.
 
-    A caption that several images have, see [`normalize_caption`], is right for each of them.
+    A caption that several images have ([`normalize_caption`]) matches each of them.
 
     Args:
         scores: float (num_texts, num_images), higher for a better match.
         image_of_text: int (num_texts,), the image that each caption belongs to. An image may have several captions.
         cutoffs: the values of k.
-        captions: the texts (num_texts,). Without them each caption is right for its image alone.
+        captions: the texts (num_texts,). Without them, each caption matches its own image only.
 
     Returns:
         `text_to_image_recall@k` and `image_to_text_recall@k` for each k, and `mean_recall` over all of them.
@@ -41,36 +41,36 @@ def recall_at_k(
     _check(scores, owners, captions)
     matches = _matches(owners, scores.shape[1], captions)
     recalls = {}
-    for direction, rows, right in zip(DIRECTIONS, (scores, scores.T), (matches, matches.T), strict=True):
+    for direction, queries, right in zip(DIRECTIONS, (scores, scores.T), (matches, matches.T), strict=True):
         for k in cutoffs:
-            recalls[f"{direction}_recall@{k}"] = 100 * float(hit_chances(rows, right, k).mean())
+            recalls[f"{direction}_recall@{k}"] = 100 * float(hit_chances(queries, right, k).mean())
     return {**recalls, "mean_recall": sum(recalls.values()) / len(recalls)}
 
 
 def hit_chances(scores: np.ndarray, matches: np.ndarray, k: int) -> np.ndarray:
-    """The chance of each query to have a match among its k best candidates, those with equal scores in random order.
+    """Return the chance that a query has a match among its k best candidates. Equal scores are in random order.
 
     Args:
         scores: float (num_queries, num_candidates).
-        matches: bool, of the same shape: which candidates are right. Each query needs one.
+        matches: bool, of the same shape: which candidates match. Each query needs at least one.
         k: at least 1.
 
     Returns:
         float (num_queries,) in [0, 1]; 0 or 1 without ties.
     """
     best = np.where(matches, scores, -np.inf).max(axis=1, keepdims=True)
-    places = k - (scores > best).sum(axis=1)  # left for those that tie with the best match
+    places = k - (scores > best).sum(axis=1)  # left for the candidates that tie with the best match
     tied = scores == best
     right, wrong = (tied & matches).sum(axis=1), (tied & ~matches).sum(axis=1)
     miss = np.ones(len(scores))
-    for drawn in range(min(k, scores.shape[1])):  # as many as there are places, without a match
+    for drawn in range(min(k, scores.shape[1])):  # the chance that no match gets a place
         left = np.maximum(right + wrong - drawn, 1)
         miss *= np.where(drawn < places, np.maximum(wrong - drawn, 0) / left, 1.0)
     return 1 - miss
 
 
 def _matches(owners: np.ndarray, num_images: int, captions: Sequence[str] | None) -> np.ndarray:
-    """Which pairs are right: bool (num_texts, num_images)."""
+    """Return which caption matches which image: bool (num_texts, num_images)."""
     names = np.arange(len(owners)) if captions is None else np.array([normalize_caption(text) for text in captions])
     distinct, number = np.unique(names, return_inverse=True)
     right = np.zeros((len(distinct), num_images), dtype=bool)

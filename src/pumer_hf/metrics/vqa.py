@@ -1,4 +1,4 @@
-"""Accuracy of visual question answering, and what it would be without looking at the image."""
+"""The accuracy of visual question answering, and baselines that see no image."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from .vqa_accuracy import normalize
 
 
 def normalize_answer(answer: str) -> str:
-    """Answers count as equal whatever their case and surrounding white space."""
+    """Return an answer in lower case without surrounding white space. Answers are equal if these forms are."""
     return answer.strip().lower()
 
 
 class AnswerVocabulary:
-    """The labels of a model, and which of them an answer counts as.
+    """The labels of a model, and the label that an answer counts as.
 
-    It is the label that the answer equals but for case and surrounding white space; else the first label that it
-    equals once both are normalised as in the official evaluation ([`normalize`]): "two" counts as "2", unless "two" is
-    a label of its own.
+    An answer counts as the label that it equals apart from case and surrounding white space. If there is none, it
+    counts as the first label that it equals after the official normalisation ([`normalize`]): "two" counts as "2",
+    unless "two" is a label itself.
     """
 
     def __init__(self, labels: Sequence[str]):
@@ -31,7 +31,7 @@ class AnswerVocabulary:
         self._normalized: dict[str, int] = {}
         for number, label in enumerate(self.labels):
             self._exact.setdefault(normalize_answer(label), number)
-            if normalize(label) or not label.strip():  # "?" is not the same as the letter "a", which is an article too
+            if normalize(label) or not label.strip():  # "?" and the article "a" both become "", but are not the same
                 self._normalized.setdefault(normalize(label), number)
 
     def index(self, answer: str) -> int | None:
@@ -48,7 +48,7 @@ class AnswerVocabulary:
 
 
 def consensus(answers: Sequence[str]) -> str:
-    """What most annotators of a question say once their answers are normalised; of several, what is said first."""
+    """Return the most frequent normalised answer of the annotators of a question; of several, the one given first."""
     counts: Counter[str] = Counter()
     for answer, number in Counter(answers).items():
         counts[normalize(answer)] += number
@@ -56,15 +56,15 @@ def consensus(answers: Sequence[str]) -> str:
 
 
 def answer_scores(answers: Sequence[str], weights: Sequence[float] | None = None) -> dict[str, float]:
-    """Soft target of each answer: the VQA accuracy that it would score, in [0, 1].
+    """Return the soft target of each answer: its VQA accuracy, in [0, 1].
 
-    Averaged over the choices of all annotators but one, an answer counts fully if three of them gave it
-    (https://arxiv.org/abs/1505.00468). For ten annotators that is 0.3, 0.6, 0.9 and 1 for one, two, three and more.
-    With fewer than four annotators it is the part that gave the answer.
+    Each annotator is left out once, and the results are averaged. An answer counts fully if three of the others gave
+    it (https://arxiv.org/abs/1505.00468). With ten annotators, one, two, three and more answers score 0.3, 0.6, 0.9
+    and 1. With fewer than four annotators, the score is the fraction that gave the answer.
 
     Args:
         answers: one per annotator.
-        weights: the targets of `answers`, in [0, 1], where the data give them instead of what each annotator said.
+        weights: the targets of `answers`, in [0, 1], if the data give them instead of an answer per annotator.
     """
     if weights is not None:
         given: dict[str, float] = {}
@@ -86,28 +86,29 @@ def answer_scores(answers: Sequence[str], weights: Sequence[float] | None = None
 def accuracy(prediction: EvalPrediction) -> dict[str, float]:
     """`compute_metrics` of VQA: the mean soft target of the most likely answers, in percent.
 
-    For rows with one answer that is exact-match accuracy.
+    For rows with one answer, it is exact-match accuracy.
     """
     return {"accuracy": 100 * float(row_scores(prediction.predictions, prediction.label_ids).mean())}
 
 
 def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Score of each row, float (N,) in [0, 1], from logits (N, num_labels) and soft targets (N, num_labels).
+    """Return the score of each row, float (N,) in [0, 1]. Logits and soft targets are (N, num_labels).
 
-    Of equal logits the first counts; those of the heads are float32, so that few are.
+    If logits are equal, the first counts. This is rare, as the heads return float32.
     """
     return np.take_along_axis(targets, logits.argmax(-1)[:, None], axis=1)[:, 0]
 
 
 def example_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Score of each example, float (N,) in [0, 1]: as of [`row_scores`] for soft targets float (N, num_labels), else
-    whether it is right, for classes int (N,).
+    """Return the score of each example, float (N,) in [0, 1].
+
+    For soft targets float (N, num_labels), see [`row_scores`]. For classes int (N,), a right prediction scores 1.
     """
     return row_scores(logits, labels) if labels.ndim == 2 else (logits.argmax(-1) == labels).astype(float)
 
 
 def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """`accuracy` in percent; and `accuracy_by_kind`, if the dataset has a column `kind`.
+    """Return `accuracy` in percent, the number of `questions`, and `accuracy_by_kind` if there is a column `kind`.
 
     Args:
         logits: float (N, C).
@@ -125,16 +126,16 @@ def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -
 
 
 def language_baselines(train: Dataset, test: Dataset, labels: Sequence[str] = ()) -> dict[str, float]:
-    """Accuracy on `test`, in percent, of two answerers that see no image.
+    """Return the accuracy on `test`, in percent, of two baselines that see no image.
 
     Args:
         train: rows with `question` and `answers`.
         test: the same.
-        labels: those of the model. Answers that count as the same label are the same ([`AnswerVocabulary`]).
+        labels: the labels of the model. Answers that count as the same label are the same ([`AnswerVocabulary`]).
 
     Returns:
-        `majority`: always the most frequent training answer; `question_only`: the most frequent training answer to the
-        same question (the majority answer, if it was never asked).
+        `majority` always gives the most frequent training answer. `question_only` gives the most frequent training
+        answer to the same question, or the majority answer if the question is new.
     """
     vocabulary = AnswerVocabulary(labels)
 
@@ -150,8 +151,9 @@ def language_baselines(train: Dataset, test: Dataset, labels: Sequence[str] = ()
 def text_baselines(
     train: Sequence[tuple[str, dict[str, float]]], test: Sequence[tuple[str, dict[str, float]]]
 ) -> tuple[float, float]:
-    """What is scored on `test`, in percent, by always giving the best training answer, and by giving the best one to
-    the same text. Each row is a text and the scores of its answers.
+    """Return two scores on `test`, in percent: of the best training answer, and of the best one for the same text.
+
+    Each row is a text and the scores of its answers.
     """
     overall: Counter[str] = Counter()
     by_text: dict[str, Counter[str]] = {}

@@ -11,7 +11,7 @@ NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 NUMBER_WORDS = {**{word: str(number) for number, word in enumerate(NUMBERS)}, "none": "0"}
 ARTICLES = ("a", "an", "the")
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-# A word that lacks one of its apostrophes gets it back. The lists are the official ones: `lets` and `shes` stay.
+# A word that lacks one of its apostrophes gets it back. This is the official list: `lets` and `shes` stay.
 CONTRACTED = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd
     he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've
@@ -30,7 +30,7 @@ CONTRACTIONS = {
 
 
 def vqa_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]], version: Version = "2021") -> float:
-    """VQA accuracy in percent: the mean of [`vqa_score`] over the questions.
+    """Return the VQA accuracy in percent: the mean of [`vqa_score`] over the questions.
 
     Args:
         predictions: the answer to each question.
@@ -46,13 +46,16 @@ def vqa_accuracy(predictions: Sequence[str], references: Sequence[Sequence[str]]
 
 
 def vqa_score(prediction: str, answers: Sequence[str], version: Version = "2021") -> float:
-    """Score of one answer in [0, 1]: averaged over the choices of all annotators but one, a third for each of them
+    """Return the score of one answer, in [0, 1].
+
+    Each annotator is left out once, and the results are averaged. An answer scores a third for each of the others
     that gave it, at most 1.
 
-    The versions differ in what they compare. `"2017"`, the code published with VQA v2, normalises the prediction
-    fully, but of the annotators' answers only the punctuation, and that only where they disagree. It leaves blanks at
-    their ends, so an answer that has one matches no prediction. `"2021"`, the code of the later challenges, takes such
-    blanks off both, and normalises both fully where the annotators disagree, and neither where they agree.
+    The versions differ in what they compare. `"2017"` is the code published with VQA v2. It normalises the prediction
+    fully. It normalises the punctuation of the annotators' answers, and only if the annotators disagree. Blanks at
+    the ends of these answers stay, so an answer with such a blank matches no prediction. `"2021"` is the code of the
+    later challenges. It strips blanks from the prediction and the answers. It normalises both fully if the annotators
+    disagree, and neither if they agree.
     """
     if version not in VERSIONS:
         raise ValueError(f"version={version!r}: choose one of {list(VERSIONS)}")
@@ -68,26 +71,26 @@ def vqa_score(prediction: str, answers: Sequence[str], version: Version = "2021"
     if disagree or version == "2017":
         prediction = normalize(prediction)
     matches = [answer == prediction for answer in answers]
-    return sum(min(1.0, (sum(matches) - own) / 3) for own in matches) / len(matches)
+    return sum(min(1.0, (sum(matches) - left_out) / 3) for left_out in matches) / len(matches)
 
 
 def normalize(answer: str) -> str:
-    """Lower case, numbers as digits, no punctuation, no articles, contractions with their apostrophes."""
+    """Normalise an answer: lower case, digits, no punctuation, no articles, contractions with their apostrophes."""
     words = [NUMBER_WORDS.get(word, word) for word in normalize_punctuation(answer).lower().split()]
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
 def normalize_punctuation(answer: str) -> str:
-    """Without full stops, except in numbers; other marks vanish next to a space, else they turn into one.
+    """Remove full stops, except in numbers. Other marks vanish next to a space; elsewhere they become a space.
 
-    In an answer with a comma between digits all marks vanish. Full stops after the 32nd stay.
+    In an answer with a comma between digits, all marks vanish. Full stops after the 32nd stay.
     """
     comma_in_number = re.search(r"\d,\d", answer)
     cleaned = answer
     for mark in PUNCTUATION:
         vanishes = comma_in_number or f"{mark} " in answer or f" {mark}" in answer
         cleaned = cleaned.replace(mark, "" if vanishes else " ")
-    return re.sub(r"\.(?!\d)", "", cleaned, count=32)  # the official code gives a flag in place of this count
+    return re.sub(r"\.(?!\d)", "", cleaned, count=32)  # the official code passes a flag as this count
 
 
 def _strip(answer: str) -> str:

@@ -1,1 +1,1 @@
-"""The models of pumer_hf: encoders with classes of their own, and what every model shares."""
+"""The models of pumer_hf: encoders with our own classes, and what all models share."""

@@ -1,4 +1,4 @@
-"""The table of the model families: a row for each, and the only place that lists them.
+"""The table of the model families. It has a row for each family, and is the only place that lists them.
 
 `import pumer_hf` registers the rows of the table. [`register_family`] adds a family of another package.
 """
@@ -36,8 +36,8 @@ class Family:
     base_class: type[PuMerPreTrainedModel]
     """The model without a head."""
     heads: Mapping[str, type[PuMerPreTrainedModel]]
-    """The model with each head, by the name of the task that the head is for. An Auto class of several heads takes the
-    first of them for a config that names none."""
+    """The model with each head, by the name of the head's task. If an Auto class has several heads, it takes the first
+    of them for a config that names none."""
     processor_class: type[ProcessorMixin]
     new_processor: Callable[[Any, Sequence[str], int, float, float], ProcessorMixin]
     """Makes the processor of a model from scratch, and adapts the config to it. Arguments: the config, the texts that
@@ -53,28 +53,27 @@ class Family:
     stock_type: str | None = None
     """The `model_type` of checkpoints of transformers' own classes that this family reads too."""
     stock_classes: Mapping[type[PuMerPreTrainedModel], str] = field(default_factory=dict)
-    """What transformers has of our models: the names of its classes."""
+    """From each of our classes to the name of the same class in transformers, if there is one."""
     adapter: type | None = None
-    """What reduces tokens in models of transformers' own classes. None: the classes of the family do it themselves."""
+    """The class that reduces tokens in models of transformers' own classes. None if the family has its own classes."""
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Where its models can reduce tokens: in the `"layers"` in which text and image meet, in the image `"tower"`
-        before them.
-        """
+        """The sites at which its models can reduce tokens ([`SITES`])."""
         return tuple(self.config_class().sites)
 
     @property
     def model_classes(self) -> dict[str, type[PuMerPreTrainedModel]]:
-        """The model classes by the names that a `config.json` may have in `architectures`: ours, and transformers' own
-        without our prefix.
+        """The model classes, by the names that a `config.json` may have in `architectures`.
+
+        These are our names, and for a family with a `stock_type` also transformers' names, which lack our prefix.
         """
         ours = {model_class.__name__: model_class for model_class in (self.base_class, *self.heads.values())}
         stock = {name.removeprefix("PuMer"): model_class for name, model_class in ours.items()}
         return {**ours, **(stock if self.stock_type else {})}
 
     def model_for(self, head: str) -> type[PuMerPreTrainedModel]:
-        """The model with a head, by the name of its task.
+        """Return the model with a head, by the name of its task.
 
         Raises:
             ValueError: the family has no such head.
@@ -84,7 +83,7 @@ class Family:
         return self.heads[head]
 
 
-# PuMer, Table 6. METER's layers count its six blocks; the paper counts in steps of two (0, 2, 4, ...).
+# PuMer, Table 6. METER's layers count the six blocks of cross-layers. The paper counts them 0, 2, 4, ...
 FAMILIES: dict[str, Family] = {
     "vilt": Family(
         name="vilt",
@@ -151,7 +150,7 @@ OLD_TASK_NAMES = {
     "flickr30k": "retrieval",
     "coco": "retrieval",
 }
-"""Names of tasks in flags and files of earlier versions and of the authors of the models, with our names."""
+"""From older names of tasks to ours. Earlier versions and the authors of the models use them in flags and files."""
 
 
 def register_family(family: Family) -> None:
@@ -183,19 +182,19 @@ def register_family(family: Family) -> None:
 
 
 def auto_classes(family: Family) -> dict[str, str]:
-    """The name of the Auto class that loads each class of a family, for the classes that this package has."""
+    """Return the name of the Auto class that loads each class of a family, for the classes of this package."""
     found = {family.config_class: AutoConfig, family.base_class: AutoModel, family.processor_class: AutoProcessor}
     found |= {head: head.auto_class for head in family.heads.values()}
-    own = __name__.partition(".")[0]
+    package = __name__.partition(".")[0]
     return {
         loaded.__name__: auto_class.__name__
         for loaded, auto_class in found.items()
-        if loaded.__module__.partition(".")[0] == own
+        if loaded.__module__.partition(".")[0] == package
     }
 
 
 def find_family(model_type: Any) -> Family | None:
-    """The family whose models have this `model_type`, or that reads checkpoints with it; None if there is none."""
+    """Return the family whose models have this `model_type`, or that reads checkpoints with it; else None."""
     for family in FAMILIES.values():
         if model_type in (family.config_class.model_type, family.stock_type) and model_type is not None:
             return family
@@ -203,10 +202,10 @@ def find_family(model_type: Any) -> Family | None:
 
 
 def family_of(model_type: Any, where: str = "config") -> Family:
-    """The family of a `model_type`, as [`find_family`].
+    """Return the family of a `model_type`, as [`find_family`] does.
 
     Args:
-        model_type: as a config holds it.
+        model_type: the value in a config.
         where: what the config belongs to, for the message.
 
     Raises:
@@ -214,26 +213,26 @@ def family_of(model_type: Any, where: str = "config") -> Family:
     """
     family = find_family(model_type)
     if family is None:
-        titles = " nor ".join(one.title for one in FAMILIES.values())
+        titles = " nor ".join(known.title for known in FAMILIES.values())
         raise ValueError(f"{where}: model_type={model_type!r} is neither {titles}")
     return family
 
 
 def patch_size(config: Any) -> tuple[int, int]:
-    """The height and the width of a patch in pixels, in a model of any family."""
+    """Return the height and the width of a patch in pixels, for a model of any family."""
     return family_of(config.model_type).patch_size(config)
 
 
 def task_name(name: str) -> str:
-    """The name of a task, from an old name of it too, in any case."""
+    """Return the name of a task. Old names and capital letters are understood too."""
     return OLD_TASK_NAMES.get(name.lower(), name.lower())
 
 
 def task_of(architecture: str) -> str | None:
-    """The name of the task that a model class has the head for; None for a model without a head, or an unknown one.
+    """Return the task of the head of a model class. It is None for a model without a head, and for an unknown class.
 
     Args:
-        architecture: the name of the class, ours or that of transformers.
+        architecture: the name of the class, in this package or in transformers.
     """
     for family in FAMILIES.values():
         found = family.model_classes.get(architecture)
@@ -244,7 +243,7 @@ def task_of(architecture: str) -> str | None:
 
 
 def preset(backbone: str, task: str) -> dict[str, Any]:
-    """The schedule that the paper uses for a family and a task (PuMer, Table 6), in the form that configs take.
+    """Return the schedule of the paper for a family and a task (PuMer, Table 6), in the form that configs take.
 
     Args:
         backbone: the name of a family: `"vilt"` or `"meter"`.
@@ -255,6 +254,6 @@ def preset(backbone: str, task: str) -> dict[str, Any]:
     """
     presets = FAMILIES[backbone].presets if backbone in FAMILIES else {}
     if task_name(task) not in presets:
-        known = ", ".join(f"{name}/{one}" for name, family in FAMILIES.items() for one in family.presets)
+        known = ", ".join(f"{name}/{known_task}" for name, family in FAMILIES.items() for known_task in family.presets)
         raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
     return presets[task_name(task)].to_dict()

@@ -1,4 +1,4 @@
-"""A saved model and its processor, whatever head it has."""
+"""Functions that load a saved model, with any head, and its processor."""
 
 import json
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ from .encoders.base import PuMerPreTrainedModel
 from .families import FAMILIES, family_of, task_of
 
 SAVED = "saved"
-"""`reduction` of [`load_checkpoint`]: as the checkpoint says."""
+"""The value of `reduction` in [`load_checkpoint`] that keeps the schedule of the checkpoint."""
 
 
 def fitting_schedule(model: PuMerPreTrainedModel) -> dict[str, Any]:
-    """The paper's schedule for a model of this family and head, on the layers that this one has ([`schedule_of`])."""
+    """Return the paper's schedule for the family and the head of a model, on its layers ([`schedule_of`])."""
     presets, task = family_of(model.config.model_type).presets, task_of(type(model).__name__)
     return schedule_of(model.config, task if task is not None and task in presets else next(iter(presets)))
 
 
 def schedule_of(config: PuMerConfig, task: str) -> dict[str, Any]:
-    """The paper's schedule for the family of a config and a task (`"vqa"`), on the layers that the model has.
+    """Return the paper's schedule for the family of a config and a task (`"vqa"`), on the layers that the model has.
 
     In a model of another depth than the family's default, the layers are those at the same part of the depth.
 
@@ -49,11 +49,11 @@ def schedule_of(config: PuMerConfig, task: str) -> dict[str, Any]:
 
 
 def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> ValueError:
-    """The error of commands that need a reduction, with one that fits the model.
+    """Return the error of a command that needs a reduction. It proposes a schedule that fits the model.
 
     Args:
-        model: which reduces no tokens.
-        source: what the user calls it; default: where it was loaded from, else its class.
+        model: a model that reduces no tokens.
+        source: the user's name for it; default: where it was loaded from, else its class.
     """
     return ValueError(
         f"{source or model.name_or_path or type(model).__name__}: the model reduces no tokens (config.reduction is "
@@ -62,43 +62,44 @@ def unreduced_error(model: PuMerPreTrainedModel, source: str | None = None) -> V
 
 
 def load_checkpoint(source: str, reduction: Any = SAVED) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
-    """A saved model and its processor; see [`load_checkpoint_model`] and [`load_processor`]."""
+    """Load a saved model and its processor; see [`load_checkpoint_model`] and [`load_processor`]."""
     model = load_checkpoint_model(source, reduction)
     return model, load_processor(source, model.config.max_text_length)
 
 
 def load_processor(source: str, max_text_length: int) -> ProcessorMixin:
-    """The processor of a saved model, which says how inputs are made ([`EncodingRecord`]).
+    """Load the processor of a saved model. It says how inputs are made ([`EncodingRecord`]).
 
     Args:
         source: a folder, or an id on the Hub.
-        max_text_length: tokens that the model takes, for a processor that was saved without such a record.
+        max_text_length: how many tokens the model takes, for a processor that was saved without such a record.
 
     Raises:
         ValueError: there is no processor.
     """
     with naming(repr(source), source, "processor"):
-        # Code of the checkpoint is never asked for: all that it could hold is in this package.
+        # Code of the checkpoint is never needed: this package has all of it.
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
     return completed(processor, source, max_text_length)
 
 
 def load_config(source: str) -> PuMerConfig:
-    """The config of a saved model of any family, in a folder or on the Hub."""
+    """Load the config of a saved model of any family, from a folder or from the Hub."""
     config = saved_config(source)
     return model_class(config, source).config_class.from_dict(config)
 
 
 def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTrainedModel:
-    """A saved model of any family, with the head that it was saved with, in eval mode, on a GPU if there is one.
-    Reads stock ViLT checkpoints too.
+    """Load a saved model of any family with its head, in eval mode, on a GPU if there is one.
+
+    Stock ViLT checkpoints are read too.
 
     Args:
         source: a folder, or an id on the Hub.
         reduction: another schedule than the checkpoint's, in any form that [`parse_reduction`] takes.
 
     Raises:
-        ValueError: there is no such checkpoint, or it is none of ours, or a file of it is broken or cut short.
+        ValueError: there is no such checkpoint, or it is of no known family, or a file is broken or cut short.
     """
     overrides = {} if isinstance(reduction, str) and reduction == SAVED else {"reduction": reduction}
     model = load_whole(model_class(saved_config(source), source), source, **overrides)
@@ -106,11 +107,11 @@ def load_checkpoint_model(source: str, reduction: Any = SAVED) -> PuMerPreTraine
 
 
 def saved_config(source: str, name: str | None = None) -> dict[str, Any]:
-    """What the `config.json` of a saved model holds; the other files of a folder are looked at too.
+    """Read the `config.json` of a saved model. The other files of a folder are checked too.
 
     Args:
         source: a folder, or an id on the Hub.
-        name: what to call it in messages, such as `"model.teacher='x'"`; default: the source.
+        name: its name in messages, such as `"model.teacher='x'"`; default: the source.
 
     Raises:
         ValueError: there is no such model, or a file of it is broken or cut short.
@@ -128,12 +129,12 @@ def saved_config(source: str, name: str | None = None) -> dict[str, Any]:
 def load_whole(
     model_class: type[PuMerPreTrainedModel], source: str, name: str | None = None, **overrides: Any
 ) -> PuMerPreTrainedModel:
-    """A model with the weights of a checkpoint, which holds all of them.
+    """Load a model from a checkpoint that holds all of its weights.
 
     Args:
-        model_class: what to make.
+        model_class: the class to make.
         source: a folder, or an id on the Hub.
-        name: as of [`saved_config`].
+        name: as in [`saved_config`].
         **overrides: fields of the config.
 
     Raises:
@@ -141,7 +142,7 @@ def load_whole(
     """
     name = name or repr(source)
     with naming(name, source, "model"):
-        # ZeRO-3 shares the weights out, so that none has its shape.
+        # ZeRO-3 splits the weights between processes, so no weight has its full shape.
         model, found = model_class.from_pretrained(
             source, **overrides, output_loading_info=True, ignore_mismatched_sizes=not is_deepspeed_zero3_enabled()
         )
@@ -153,10 +154,10 @@ def check_loaded(found: dict[str, Any], name: str) -> None:
     """Raise `ValueError` if weights are missing, or do not have the shapes that the config says.
 
     Args:
-        found: what `from_pretrained(..., output_loading_info=True)` returns beside the model.
-        name: of the checkpoint, for the message.
+        found: what `from_pretrained(..., output_loading_info=True)` returns next to the model.
+        name: the name of the checkpoint, for the message.
     """
-    # What a method learns is not in a checkpoint that was trained without it.
+    # A checkpoint that was trained without a method lacks what the method learns.
     missing = sorted(name for name in found["missing_keys"] if "reducer." not in name)
     problems = {"without": missing, "of another shape:": sorted(str(item[0]) for item in found["mismatched_keys"])}
     for problem, names in problems.items():
@@ -169,19 +170,19 @@ def check_loaded(found: dict[str, Any], name: str) -> None:
 
 @contextmanager
 def naming(name: str, source: str, part: str) -> Iterator[None]:
-    """Say which checkpoint lacks what.
+    """Turn an error of loading into a `ValueError` that names the checkpoint, and what is wrong with it.
 
     Args:
-        name: what to call the checkpoint in messages.
-        source: where it is.
-        part: `"model"` or `"processor"`, which is read.
+        name: the name of the checkpoint in messages.
+        source: a folder, or an id on the Hub.
+        part: what is loaded, `"model"` or `"processor"`.
     """
     try:
         yield
     except (OSError, HFValidationError) as error:
         if part == "processor" and Path(source).is_dir():
             raise ValueError(
-                f"{name}: there is no processor in this folder. Add that of the model that it was trained from: "
+                f"{name}: there is no processor in this folder. Add the processor of the model it was trained from: "
                 f"`AutoProcessor.from_pretrained(MODEL).save_pretrained({source!r})` ({one_line(error)})"
             ) from error
         where = "in this folder" if Path(source).is_dir() else "here or on the Hub"
@@ -190,17 +191,17 @@ def naming(name: str, source: str, part: str) -> Iterator[None]:
         ) from error
     except StrictDataclassError as error:
         raise ValueError(f"{name}: its config.json is wrong: {one_line(error)}") from error
-    except SafetensorError as error:  # of the Hub: files of a folder are checked before
+    except SafetensorError as error:  # from the Hub: the files of a folder have been checked
         raise ValueError(f"{name}: its weights are broken or cut short, download them again: {error}") from error
 
 
 def model_class(config: dict[str, Any], source: str) -> type[PuMerPreTrainedModel]:
-    """The class for a checkpoint, from its `config.json`."""
+    """Return the class for a checkpoint, from its `config.json`."""
     name = (config.get("architectures") or [""])[0]
     for family in FAMILIES.values():
         if name in family.model_classes:
             return family.model_classes[name]
-    titles = " nor a ".join([one.title for one in FAMILIES.values() if one.stock_type] + ["PuMer"])
+    titles = " nor a ".join([family.title for family in FAMILIES.values() if family.stock_type] + ["PuMer"])
     raise ValueError(
         f"{source!r}: architectures={config.get('architectures')} in its config.json is neither a {titles} model; "
         "`pumer-hf convert` reads older checkpoints"

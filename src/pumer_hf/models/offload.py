@@ -1,4 +1,4 @@
-"""Weights that accelerate keeps on the CPU or on a disk, and brings for the time of each module's forward."""
+"""Functions for weights that accelerate keeps on the CPU or on a disk, and loads only for a module's forward."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 
 def is_offloaded(module: nn.Module) -> bool:
-    """Whether a weight of the module is elsewhere."""
+    """Return whether a weight of the module is offloaded."""
     return any(parameter.is_meta for parameter in module.parameters())
 
 
 def execution_device(module: nn.Module) -> torch.device:
-    """Where the offloaded parts of a module compute; the meta device for a module whose weights nobody brings."""
+    """Return the device on which the offloaded parts of a module compute; the meta device if no hook loads them."""
     for part in module.modules():
         if has_offloaded_params(part):
             hook: Any = part._hf_hook
@@ -23,8 +23,8 @@ def execution_device(module: nn.Module) -> torch.device:
 
 
 def loaded_state_dict(module: nn.Module) -> dict[str, Tensor]:
-    """The state dict of a module with its offloaded weights."""
-    with ExitStack() as brought:
+    """Return the state dict of a module with its offloaded weights."""
+    with ExitStack() as loaded:
         for part in module.modules():
-            brought.enter_context(align_module_device(part))
+            loaded.enter_context(align_module_device(part))
         return module.state_dict()

@@ -1,4 +1,4 @@
-"""`Reduction`: a schedule at work in a model, whatever the model is; and how to find it."""
+"""`Reduction`, a schedule at work in any model, and the functions that find it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,19 +24,19 @@ class HasTraces(Protocol):
 
 
 class ReducerHost(Protocol):
-    """A module that holds the reducer of a site as its child; None where nothing is reduced."""
+    """A module that holds the reducer of a site as its child. The reducer is None if nothing is reduced there."""
 
     reducer: TokenReducer | None
 
     @property
     def config(self) -> Any:
-        """Has the width of the tokens, `hidden_size`."""
+        """The config of the module, with the width of the tokens, `hidden_size`."""
 
 
 class Reduction:
     """A schedule at work in a model: one reducer at each site that the schedule names.
 
-    A `Reduction` keeps nothing but the model, so it is made anew each time that somebody asks for it.
+    A `Reduction` holds nothing but the model. So a new one is made for each use.
 
     Args:
         model: the backbone.
@@ -46,8 +46,9 @@ class Reduction:
         self.model = model
 
     def build(self) -> None:
-        """Give a new backbone the reducers that its config asks for. Their weights are part of the model: its
-        `__init__` calls this in the place where they belong.
+        """Give a new backbone the reducers that its config asks for.
+
+        Their weights are a part of the model. Its `__init__` calls this method at the place where they belong.
         """
         self.model.learned = {}
         schedule = self.model.config.schedule
@@ -65,7 +66,7 @@ class Reduction:
 
     @property
     def schedule(self) -> Schedule | None:
-        """The schedule at work: `config.schedule`, unless [`scale`] has scaled it; None if nothing is reduced."""
+        """The schedule at work: `config.schedule`, after [`scale`] in its scaled form; None if nothing is reduced."""
         parts = tuple(reducer.config for reducer in self.reducers.values())
         return Schedule(parts) if parts else None
 
@@ -75,9 +76,9 @@ class Reduction:
         return any(reducer.uses_prior for reducer in self.reducers.values())
 
     def set(self, reduction: AnyReduction) -> None:
-        """Change how the loaded model reduces tokens; it takes effect at the next forward and is saved with the model.
+        """Change how the loaded model reduces tokens. The change applies from the next forward, and is saved.
 
-        A method that learns keeps what it has learned, also if another method was in its place for a while.
+        A method that learns keeps what it has learned, even if another method was in its place for a while.
 
         Args:
             reduction: any form that [`parse_reduction`] takes; None switches reduction off.
@@ -91,7 +92,7 @@ class Reduction:
             self._fill(host, site, _part(config.schedule, site))
 
     def scale(self, factor: float) -> None:
-        """Reduce by `factor` in [0, 1] times what `config.reduction` says, for a ramp in training. Is not saved."""
+        """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
         schedule = self.model.config.schedule
         if schedule is None:
             raise ValueError("config.reduction is None: there is nothing to scale")
@@ -103,25 +104,25 @@ class Reduction:
 
     @contextmanager
     def using(self, reducers: Mapping[str, TokenReducer]) -> Iterator[None]:
-        """Reduce with other reducers for a while, and then with its own again.
+        """Reduce with other reducers inside a `with` block, and with the model's own ones again after it.
 
         Args:
-            reducers: by site. A site without one reduces nothing; `{}` is the unreduced model.
+            reducers: the reducers by site. A site without one reduces nothing; `{}` gives the unreduced model.
         """
-        own = self.reducers
+        before = self.reducers
         self._place(reducers)
         try:
             yield
         finally:
-            self._place(own)
+            self._place(before)
 
     def output_lengths(self, num_text: int, num_image: int, site: str = "layers") -> list[tuple[int, int]]:
-        """How many tokens leave each layer of a site. They depend on nothing else.
+        """Return how many tokens leave each layer of a site. The numbers depend on nothing but the arguments.
 
         Args:
             num_text: text tokens that come into the first layer.
-            num_image: image tokens that come into it.
-            site: one that the model has.
+            num_image: image tokens that come into the first layer.
+            site: a site of the model.
 
         Returns:
             Numbers of text tokens and of image tokens, for each layer.
@@ -135,7 +136,7 @@ class Reduction:
         return lengths
 
     def traces(self, outputs: HasTraces) -> tuple[LayerTrace, ...]:
-        """What each layer did that reduced tokens, in order, from an output of the model."""
+        """Return the trace of each layer that reduced tokens, in order, from an output of the model."""
         return outputs.reduction or ()
 
     def _place(self, reducers: Mapping[str, TokenReducer]) -> None:
@@ -143,7 +144,7 @@ class Reduction:
             host.reducer = reducers.get(site)
 
     def _fill(self, host: ReducerHost, site: str, part: ReductionConfig | None) -> None:
-        """Give a host the reducer for a part of a schedule: its own one if that can go on, else a new one."""
+        """Give a host the reducer for a part of a schedule: the old one if it accepts the part, else a new one."""
         old = host.reducer
         if part is not None and old is not None and old.accepts(part):
             old.config = part
@@ -156,7 +157,7 @@ class Reduction:
 
     @torch.no_grad()
     def _begin(self, reducer: TokenReducer, learned: Mapping[str, Tensor]) -> None:
-        """Give a new reducer of the loaded model its first weights: those that were learned, if it can have them."""
+        """Give a new reducer of the loaded model its first weights. Learned ones are used if they fit."""
         model = self.model
         reducer.to(device=model.device, dtype=model.dtype).train(model.training)
         reducer.apply(model._init_weights)
@@ -171,23 +172,23 @@ class Reduction:
 
 
 class ReducibleModel(PreTrainedModel):
-    """Base of the models that can reduce their tokens: backbones, and heads, which reach theirs through `base_model`.
+    """The base of the models that can reduce their tokens. They are backbones, or have one as their `base_model`.
 
-    A backbone calls `self.token_reduction.build()` in its `__init__`. Then it has the two attributes below.
+    A backbone calls `self.token_reduction.build()` in its `__init__`. This sets the two attributes below.
     """
 
     config: PuMerConfig
     reducer: TokenReducer | None
     """What reduces tokens at the site `"layers"`."""
     learned: dict[str, dict[str, Tensor]]
-    """By site, the weights of the reducers that a backbone had before. One of the same kind gets them back."""
+    """By site, the weights of the reducers that a backbone had before. A new reducer gets back those that fit."""
 
     def reducer_hosts(self) -> dict[str, ReducerHost]:
-        """The modules of the backbone that hold a reducer, by site."""
+        """Return the modules of the backbone that hold a reducer, by site."""
         return {"layers": self}
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
-        """The module that carries out a part of a schedule."""
+        """Make the module that carries out a part of a schedule."""
         return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size)
 
     @property
@@ -214,7 +215,7 @@ class ReducibleModel(PreTrainedModel):
 
 
 def reduction_of(model: nn.Module) -> Reduction:
-    """The reduction of a model, also inside what others wrap around it, such as the `PeftModel` of adapters.
+    """Return the reduction of a model. The model may be inside a wrapper, such as the `PeftModel` of adapters.
 
     Raises:
         ValueError: the model cannot reduce tokens.
@@ -226,7 +227,7 @@ def reduction_of(model: nn.Module) -> Reduction:
 
 
 def reduces_tokens(model: nn.Module) -> bool:
-    """Whether a model reduces tokens; False for one that cannot."""
+    """Return whether a model reduces tokens. It is False for a model that cannot."""
     return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
 
 

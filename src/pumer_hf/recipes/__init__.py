@@ -1,1 +1,1 @@
-"""What a recipe runs: its file, its stages, their record, the evaluation and the cards."""
+"""Recipes: their files, their stages, the record of a run, the evaluation and the cards."""

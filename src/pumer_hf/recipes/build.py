@@ -18,12 +18,12 @@ from .recipe import ModelArguments
 
 
 def trained_backbone(flag: str, source: str, task: Task | None = None) -> tuple[str, dict[str, Any]]:
-    """The backbone and the config of a saved model.
+    """Return the backbone and the config of a saved model.
 
     Args:
-        flag: what names the model, for messages: `"model.teacher"`.
+        flag: the name of the argument with the model, for messages: `"model.teacher"`.
         source: a folder or an id on the Hub.
-        task: the model must have its head; None: it may have any.
+        task: the task whose head the model must have; None: any head.
 
     Raises:
         ValueError: there is no such model, or it is of another kind.
@@ -40,7 +40,7 @@ def trained_backbone(flag: str, source: str, task: Task | None = None) -> tuple[
 
 
 def check_sources(args: ModelArguments, task: Task) -> None:
-    """Raise `ValueError` if the teacher or the checkpoint of a recipe cannot be used; reads their configs only."""
+    """Raise `ValueError` if the teacher or the checkpoint of a recipe cannot be used. Only their configs are read."""
     for name, source, needed in (("teacher", args.teacher, task), ("checkpoint", args.checkpoint, None)):
         if source is not None:
             backbone, _ = trained_backbone(f"model.{name}", source, needed)
@@ -49,7 +49,7 @@ def check_sources(args: ModelArguments, task: Task) -> None:
 
 
 def teacher_labels(args: ModelArguments) -> list[str] | None:
-    """The labels of a finetuned teacher, in order; None if the recipe trains its own."""
+    """Return the labels of a finetuned teacher, in order; None if the recipe trains its own teacher."""
     if args.teacher is None:
         return None
     with naming(f"model.teacher={args.teacher!r}", args.teacher, "model"):
@@ -64,14 +64,14 @@ def build_teacher(
     max_text_length: int,
     task: Task = VQA,
 ) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
-    """The unreduced model, finetuned (`args.teacher`), pretrained (`args.checkpoint`) or from scratch (`args.config`).
+    """Return the unreduced model: finetuned (`args.teacher`), pretrained (`args.checkpoint`) or new (`args.config`).
 
     Args:
         args: the `model` block.
         labels: classes or answers, in the order of the logits; none for retrieval.
-        texts: the training texts, from which a model from scratch gets its vocabulary.
+        texts: the training texts. A model from scratch gets its vocabulary from them.
         max_text_length: tokens per text.
-        task: which decides on the head of the model.
+        task: the task that the head is for.
     """
     family = FAMILIES[args.backbone]
     names: dict[str, Any] = dict(task.model_config)
@@ -101,20 +101,21 @@ def for_task(model: PuMerPreTrainedModel, task: Task) -> PuMerPreTrainedModel:
 
 
 def load_processor(flag: str, source: str) -> ProcessorMixin:
-    """The processor of a saved model; `flag` as of [`trained_backbone`]."""
+    """Return the processor of a saved model. `flag`: see [`trained_backbone`]."""
     with naming(f"{flag}={source!r}", source, "processor"):
         return AutoProcessor.from_pretrained(source, trust_remote_code=False)
 
 
 @torch.no_grad()
 def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrainedModel, name: str) -> None:
-    """Give `model`, which tells more images apart, the modality embeddings of a pretrained model without a head: each
-    further image gets that of the first one, as ViLT and METER do for NLVR2.
+    """Copy the modality embeddings of a pretrained model to a model with more images per text.
+
+    Each further image gets the embedding of the first one, as ViLT and METER do for NLVR2.
 
     Args:
         model: the model to change.
-        pretrained: the model without a head.
-        name: the name of these weights in it.
+        pretrained: the pretrained model, without a head.
+        name: the name of the embedding weights in `pretrained`.
     """
     weights, values = model.base_model.state_dict()[name], pretrained.state_dict()[name]
     weights[: len(values)] = values
@@ -122,13 +123,13 @@ def copy_modality_types(model: PuMerPreTrainedModel, pretrained: PuMerPreTrained
 
 
 def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: str = "model") -> PuMerPreTrainedModel:
-    """A model of any family that was trained for a task, with another reduction than it was saved with.
+    """Load a model that was trained for a task, of any family, with the reduction that is given.
 
     Args:
         source: a folder or an id on the Hub.
         reduction: the schedule, or None.
-        task: which the model must have the head of.
-        flag: what names the model, for messages.
+        task: the task whose head the model must have.
+        flag: the name of the argument with the model, for messages.
 
     Raises:
         ValueError: there is no such model, or it has another head.
@@ -136,6 +137,6 @@ def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: 
     backbone, _ = trained_backbone(flag, source, task)
     model = load_whole(FAMILIES[backbone].model_for(task.head), source, f"{flag}={source!r}", reduction=reduction)
     if is_deepspeed_zero3_enabled():
-        # transformers 5.23 takes its renamings of old checkpoints for used then, and would save `LayerNorm.gamma`.
+        # Otherwise transformers 5.23 renames weights back as in old checkpoints, and saves `LayerNorm.gamma`.
         model._weight_conversions = None
     return for_task(model, task)

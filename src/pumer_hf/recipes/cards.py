@@ -1,4 +1,4 @@
-"""Model cards of recipes: of the models that a run has trained, and of those that the recipe files define."""
+"""Model cards, for the models that a run has trained and for the models that recipe files define."""
 
 import re
 from collections.abc import Mapping
@@ -26,22 +26,22 @@ DATASETS = {
     "snli_ve": "SNLI-VE",
     "vqav2": "VQA v2",
 }
-"""What people call the data in a folder or a file of this name."""
+"""The names of data sets, by the name of their folder or file."""
 RECIPE_NAME = "pumer.yaml"
 
 
 def recipe_card(
     task: Task, recipe: Recipe, role: str, report: Report, *, name: str, recipe_file: str | None = None
 ) -> PuMerCard:
-    """The card of the teacher or the student of a recipe.
+    """Return the card of the teacher or the student of a recipe.
 
     Args:
-        task: of the recipe.
-        recipe: with the flags of the run.
+        task: the task of the recipe.
+        recipe: the recipe, with the flags of the run.
         role: `"teacher"` or `"student"`.
-        report: what the run measured; an empty one if there was no run.
-        name: heads the card.
-        recipe_file: path of the file, to be named in the card.
+        report: the results of the run; an empty report if there was no run.
+        name: the heading of the card.
+        recipe_file: path of the recipe file that the card names.
     """
     args = recipe.stage(role)
     source = recipe.model.teacher or recipe.model.checkpoint
@@ -63,7 +63,7 @@ def recipe_card(
 
 
 def dataset_facts(args: DataArguments) -> dict[str, Any]:
-    """What the `data` block says about the data, and which split the results are of."""
+    """Return the facts about the data in the `data` block, with the split that the results are for."""
     facts: dict[str, Any]
     if args.dataset is not None:
         name = public_name(args.dataset)
@@ -81,7 +81,7 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
 
 
 def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str, Any], folder: str | Path) -> None:
-    """Leave a picture of what the model keeps of a row, for the card of its folder."""
+    """Save a picture of what the model keeps of a row, for the card in the model's folder."""
     collator = collator.for_benchmark()
     text = collator.texts(row)
     assert isinstance(text, str), "for_benchmark gives one text per row"
@@ -91,24 +91,25 @@ def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str,
 
 
 def write_run_cards(task: Task, recipe: Recipe, report: Report, folders: Mapping[str, str]) -> None:
-    """Leave a card in the folder of each model that a run has trained, not of a teacher that was there before."""
+    """Write a card into the folder of each model that a run has trained, but not of a teacher from elsewhere."""
     run = Path(recipe.training.output_dir).name
     for role, folder in folders.items():
         if folder == recipe.model.teacher:
             continue
         card = recipe_card(task, recipe, role, report, name=run if role == "student" else f"{run}-{role}")
-        card.training = recorded(folder, "training") or card.training  # of a finished stage, that of then
+        # A finished stage keeps the arguments that it ran with.
+        card.training = recorded(folder, "training") or card.training
         card.save(folder)
 
 
 def recipe_file_card(path: Path, results: Path | None = None, name: str | None = None) -> PuMerCard:
-    """The card of the student that a recipe file defines.
+    """Return the card of the student that a recipe file defines.
 
     Args:
-        path: the recipe, which names its task.
-        results: `results.json` of its run; the flags of that run count. Without one, the card says that the model has
-            not been trained.
-        name: heads the card; default `<folder>_<backbone>`.
+        path: the recipe file, which names its task.
+        results: `results.json` of a run of the recipe, whose flags are used too. Without it, the card says that the
+            model has not been trained.
+        name: the heading of the card; default `<folder>_<backbone>`.
 
     Raises:
         ValueError, FileNotFoundError: a file is missing or wrong.
@@ -126,18 +127,18 @@ def recipe_file_card(path: Path, results: Path | None = None, name: str | None =
 
 
 def recipe_launch(path: Path) -> str | None:
-    """The command in the comment of a recipe file, with its launcher; None if it has none."""
+    """Return the command with its launcher in the comment of a recipe file; None if there is none."""
     found = re.search(r"^# (accelerate launch .+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     return found[1] if found else None
 
 
 def write_recipe_cards(folder: Path, recipes: Path, results: Path | None = None) -> list[Path]:
-    """Write the cards of all `pumer.yaml` below a folder, each into a folder `<task>_<backbone>`.
+    """Write the card of each `pumer.yaml` below a folder, into a folder `<task>_<backbone>`.
 
     Args:
-        folder: where to write.
-        recipes: with `<backbone>/<task>/pumer.yaml`.
-        results: with `<task>_<backbone>.json` of those that have been trained.
+        folder: the folder to write into.
+        recipes: the folder with `<backbone>/<task>/pumer.yaml`.
+        results: the folder with `<task>_<backbone>.json` of the recipes that have been trained.
     """
     files = sorted(recipes.glob(f"*/*/{RECIPE_NAME}"))
     if not files:

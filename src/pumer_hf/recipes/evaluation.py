@@ -1,4 +1,4 @@
-"""`pumer-hf evaluate` and `recipes/evaluate.py`: a trained model on a split, or its answers to a test's questions."""
+"""`pumer-hf evaluate` and `recipes/evaluate.py`: evaluate a model on a split, or answer the questions of a test."""
 
 import argparse
 from collections.abc import Sequence
@@ -30,9 +30,9 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
     """Run the evaluation of a command line.
 
     Args:
-        description: for `--help`.
+        description: the text of `--help`.
         arguments: the command line without the program; default `sys.argv[1:]`. If it names no recipe file, the data
-            are those of the task's recipe on digit scenes.
+            are digit scenes, as in the task's recipe for them.
     """
     args, rest = build_parser(description).parse_known_args(arguments)
     task = TASKS[args.task]
@@ -46,7 +46,7 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
         if not args.recipe:
             longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
             flags = input_flags(args.model, task, recipe.data, longest)
-            if recipe.data.is_own:  # and so the batches of the recipe on digit scenes are not for it
+            if recipe.data.is_own:  # the batch size for digit scenes does not suit it
                 paper = read_blocks(paper_recipe(backbone, task), task)["training"]
                 flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
             recipe = parse_recipe(one_split, default, [*flags, *rest])
@@ -76,16 +76,16 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
 
 
 def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
-    """Flags that say how the inputs of a model are made, where no recipe does.
+    """Return flags for how the inputs of a model are made, if no recipe file is given.
 
-    They are as in the training of the model ([`checkpoint_record`]). If it does not say how long its texts are, they
-    are as long as in the task's recipe for digit scenes, and for other data as the task has it by default.
+    Inputs are made as in the training of the model ([`checkpoint_record`]). If the model has no record of its text
+    length, the length is that of the recipe for digit scenes, or, for other data, the default of the task.
 
     Args:
         model: a folder, or an id on the Hub.
         task: the task.
-        data: the block of the task's recipe on digit scenes, with the flags of the user.
-        longest: tokens that the model takes.
+        data: the `data` block of the task's recipe on digit scenes, with the flags of the user.
+        longest: the most tokens that the model takes.
     """
     usual = task.arguments().max_text_length if data.is_own else data.max_text_length
     record = checkpoint_record(model, longest, usual)
@@ -94,10 +94,10 @@ def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> li
 
 
 def check_files(args: argparse.Namespace, data: DataArguments) -> None:
-    """Raise `ValueError` for flags about files that do not go together, or a file that cannot be written."""
+    """Raise `ValueError` if flags about files contradict each other, or if a file cannot be written."""
     check_results_file(args.output)
     if args.output and args.questions:
-        raise ValueError("-o is for metrics, which --questions has none of: --submission names the file of answers")
+        raise ValueError("-o is for metrics, but --questions gives none: --submission names the file of answers")
     if args.submission and not args.questions:
         raise ValueError("--submission needs --questions, the official file with the questions to answer")
     if args.questions and not data.image_dir:
@@ -105,7 +105,7 @@ def check_files(args: argparse.Namespace, data: DataArguments) -> None:
     if data.image_dir and not args.questions and data.dataset is None and not data.has_files:
         raise ValueError("--image_dir is given, but no file that says what to ask about the images")
     if args.submission:
-        check_writable(Path(args.submission).parent, "--submission")  # which makes it
+        check_writable(Path(args.submission).parent, "--submission")  # this makes the folder
         check_file(args.submission, "--submission")
 
 
@@ -130,7 +130,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 def write_submission(
     recipe: Recipe, model: PuMerPreTrainedModel, rows: Dataset, collator: Collator, path: Path
 ) -> None:
-    """Answer questions and write what the leaderboard of VQA v2 takes: a list of `question_id` and `answer`."""
+    """Answer questions, and write the file for the leaderboard of VQA v2: a list of `question_id` and `answer`."""
     logits, _ = predict(recipe.training, model, rows, collator)
     answers = [collator.labels[index] for index in logits.argmax(-1)]
     if recipe.training.process_index == 0:

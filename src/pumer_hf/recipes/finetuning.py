@@ -1,7 +1,7 @@
-"""The recipe of a run on own data whose command line names no recipe file: it comes from the model and the data.
+"""The recipe of a run on the user's own data if the command line names no recipe file.
 
-The default recipes of the scripts are for digit scenes. They fit neither the pictures nor the texts of own data, nor
-the number of rows.
+It is made from the model and the data. The default recipes of the scripts are for digit scenes. They suit neither the
+pictures and texts of other data nor the number of rows.
 """
 
 import shlex
@@ -35,33 +35,33 @@ from .recipe import (
 )
 
 FITTED = ("per_device_train_batch_size", "early_stopping_patience")
-"""What follows from the number of rows, unless a flag says it."""
+"""The fields that depend on the number of rows, unless a flag sets them."""
 MIN_STEPS, MIN_BATCH = 8, 4
-"""Few rows come in smaller batches, so that an epoch has so many steps; but no batch is smaller than this."""
+"""With few rows, batches are smaller, so that an epoch has at least `MIN_STEPS`. No batch is below `MIN_BATCH`."""
 
 
 def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     """Return the recipe of a command line, `[FILE.yaml] [--flag value ...]`.
 
-    A file that is named is taken as it is; one for digit scenes does not go with own data. The default is for digit
-    scenes alone ([`default_recipe`]). For own data and a model, the recipe is that of the paper for the model's family
-    and the task, with these changes, and flags override it:
+    A recipe file that is named is used as it is, but a file for digit scenes is an error with own data. Without a
+    file, digit scenes have a default recipe ([`default_recipe`]), and own data need a model. Their recipe is then the
+    paper's recipe for the model's family and the task, with these changes; flags override it:
 
-    - The image size is that of the model's processor. Texts and images are made as the processor says
-      ([`EncodingRecord`]). A model to begin with that does not say gets squares, as in the paper.
-    - In a model of another depth than the paper's, the layers that reduce are those at the same part of the depth
+    - The image size is that of the model's processor. Texts and images are made as the processor's record says
+      ([`EncodingRecord`]). A pretrained model without a record gets squares, as in the paper.
+    - If the model has another depth than the paper's model, the layers that reduce are at the same relative depth
       ([`schedule_of`]).
     - Images are not augmented, and all answers become labels.
-    - Without a GPU, no processes of their own load the data.
-    - The size of a batch fits the number of rows ([`fit_to_rows`]).
+    - Without a GPU, no separate processes load the data.
+    - The batch size depends on the number of rows ([`fit_to_rows`]).
 
     Args:
-        task: what to train for.
+        task: the task to train for.
         arguments: the command line without the program; default `sys.argv[1:]`.
 
     Raises:
-        ValueError, FileNotFoundError: as of [`parse_recipe`]; or own data are given, but neither a file nor a model;
-            or own data and a file for digit scenes.
+        ValueError, FileNotFoundError: see [`parse_recipe`]; or own data are given with neither a file nor a model, or
+            with a file for digit scenes.
     """
     default = default_recipe(task)
     named, flags = split_command(arguments)
@@ -74,17 +74,17 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
     model = model_block(values)
     source = model.teacher or model.checkpoint
     if named is not None:
-        reason = f"data.{own[0]} is given, but {shown(named)} is for digit scenes alone"
+        reason = f"data.{own[0]} is given, but {shown(named)} is for digit scenes only"
         raise other_command(reason, task, model, flags)
     if source is None:
         reason = (
             f"data.{own[0]} is given, but no model to start from (model.checkpoint or model.teacher) and no recipe "
-            "file. The default recipe is for digit scenes alone"
+            "file. The default recipe is for digit scenes only"
         )
         raise other_command(reason, task, model, flags)
     path, blocks = finetuning_blocks(task, model, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
-        blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are of the paper's method
+        blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are for the paper's method
     recipe = make_recipe(blocks, task, flags, default)
     if recipe.training.process_index == 0:
         print(f"No recipe file is named: the recipe is made from {source} and from {shown(path)}; flags override it.")
@@ -92,11 +92,11 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
 
 
 def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str]) -> tuple[Path, dict[str, Any]]:
-    """The four blocks of a recipe for own data, and the paper's file whose training is theirs.
+    """Return the four blocks of a recipe for own data, and the file of the paper that its training comes from.
 
     Args:
-        task: what to train for.
-        model: the flags of the `model` block, with a teacher or a checkpoint.
+        task: the task to train for.
+        model: the `model` block from the flags, with a teacher or a checkpoint.
         given: the names of all flags.
     """
     role = "checkpoint" if model.teacher is None else "teacher"
@@ -106,7 +106,7 @@ def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str])
     with naming(f"model.{role}={source!r}", source, "model"):
         config = FAMILIES[backbone].config_class.from_pretrained(source)
     longest = config.max_text_length
-    if role == "teacher":  # whose logits are those of its own inputs
+    if role == "teacher":  # its logits need the inputs that it was trained with
         record = checkpoint_record(source, longest)
     else:
         record = saved_record(source) or EncodingRecord(min(TEXT_LENGTH, longest))
@@ -120,7 +120,7 @@ def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str])
 
 
 def given_flags(flags: Sequence[str]) -> set[str]:
-    """The names of flags, `{"train_file"}` of `["--train-file", "a.jsonl"]` and of `["--train_file=a.jsonl"]`."""
+    """Return the names of flags: `{"train_file"}` for `["--train-file", "a.jsonl"]` and `["--train_file=a.jsonl"]`."""
     words = (word.partition("=")[0] for word in flags if word.startswith("--"))
     return {word.removeprefix("--").replace("-", "_") for word in words}
 
@@ -136,12 +136,12 @@ def paper_recipe(backbone: str, task: Task) -> Path:
 
 
 def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
-    """The `training` block of a file of the paper, for own data.
+    """Return the `training` block of one of the paper's files, changed for own data.
 
     Args:
         path: the file.
-        task: that the file is for.
-        given: the flags of the command line, which the teacher's part of the block does not override.
+        task: the task of the file.
+        given: the names of the flags on the command line. They also override the block's values for the teacher.
     """
     block = read_blocks(path, task)["training"]
     block |= {"output_dir": f"outputs/own-data-{task.name}"}
@@ -154,10 +154,10 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
 
 
 def fit_to_rows(recipe: Recipe, train: Dataset | IterableDataset) -> Recipe:
-    """The recipe for so many training rows, in what [`training_recipe`] leaves open: with few rows, the batches are
-    smaller, so that an epoch has several steps, and no stage stops early, as its first epochs say little.
+    """Return the recipe with the fields that depend on the number of training rows ([`training_recipe`]).
 
-    The rows of a stream are not counted.
+    With few rows, batches are smaller, so that an epoch has several steps. No stage stops early then, since the first
+    epochs say little. The rows of a stream are not counted.
     """
     if not recipe.fitted or not isinstance(train, Dataset):
         return recipe
@@ -172,19 +172,20 @@ def fit_to_rows(recipe: Recipe, train: Dataset | IterableDataset) -> Recipe:
 
 
 def is_for_scenes(data: Collection[str]) -> bool:
-    """Whether a recipe file is for digit scenes: its `data` block says which, and names no own data."""
+    """Whether a recipe file is for digit scenes: its `data` block has fields of scenes, and no fields of own data."""
     return any(name in data for name in SCENES) and not any(name in data for name in OWN_DATA)
 
 
 def other_command(reason: str, task: Task, model: ModelArguments, flags: Sequence[str]) -> ValueError:
-    """Return the error of own data with a recipe for digit scenes. It shows the commands to choose from: two, or, if
-    there is a model to start from, the one that begins with it.
+    """Return the error of own data with a recipe for digit scenes. It shows the commands to use instead.
+
+    If there is a model to start from, it shows one command, else two.
 
     Args:
         reason: what is wrong.
-        task: what to train for.
+        task: the task to train for.
         model: the `model` block.
-        flags: of the user, which the commands have too.
+        flags: the flags of the user, which the commands keep.
     """
     command = launch_words()
     if model.teacher or model.checkpoint:
@@ -208,8 +209,10 @@ def launch_words() -> list[str]:
 
 
 def shown(path: Path) -> str:
-    """Return a path as one would type it: a recipe file of this package by its name, a file in the working directory
-    relative to it, and any other file by its whole path.
+    """Return a path as one would type it.
+
+    This is the name of a recipe file of this package, the relative path of a file in the working directory, or the
+    whole path of any other file.
     """
     path = path.absolute()
     relative = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,4 +1,4 @@
-"""What happens at Ctrl-C and SIGTERM: a run ends with one line that says how to go on, and what is lost."""
+"""The end of a run at Ctrl-C or SIGTERM: one line says what is lost and how to go on."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 STARTED_BY = "PUMER_HF_STARTED_BY"
-"""The Makefile sets it to its own command, whose flags for a script go into `ARGS`."""
+"""The environment variable that the Makefile sets to its own command. Flags for a script go into `ARGS`."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -19,17 +19,17 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def ending_in_one_line() -> Iterator[None]:
-    """End the program with a line in the place of a traceback at Ctrl-C and SIGTERM, and with the status of a shell.
+    """At Ctrl-C or SIGTERM, end the program with one line instead of a traceback, and with the status that shells use.
 
-    The first process of several writes the line. A signal that was ignored stays so, as Ctrl-C is in what a shell
-    script starts in the background. So does a handler that is not of Python.
+    If there are several processes, the first one writes the line. A signal that was ignored stays ignored. For
+    example, shell scripts ignore Ctrl-C in background jobs. Signal handlers outside of Python stay too.
     """
     received: list[signal.Signals] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         received.append(signal.Signals(number))
-        # A launcher of several processes passes on what they have got themselves. Without one, a second Ctrl-C ends
-        # the program at once.
+        # A launcher of several processes sends them the signal a second time, which is ignored. Without a launcher,
+        # a second Ctrl-C ends the program at once.
         later = signal.SIG_IGN if "TORCHELASTIC_RUN_ID" in os.environ else signal.SIG_DFL
         for name in before:
             signal.signal(name, later)
@@ -42,7 +42,7 @@ def ending_in_one_line() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # Where a process waits for another one that has ended, its wait fails before it sees the signal.
+        # If a process waits for another one that has ended, the wait fails before the process sees the signal.
         if not received and not isinstance(error, KeyboardInterrupt):
             raise
         number = received[0] if received else signal.SIGINT
@@ -55,7 +55,7 @@ def ending_in_one_line() -> Iterator[None]:
 
 
 def last_line(error: BaseException, signal_name: str) -> str:
-    """The line that a stopped run ends with."""
+    """Return the last line of a stopped run."""
     lost = str(error) if isinstance(error, Stopped) else "no stage was training, so no step is lost"
     command = resuming_command()
     again = f"`{command}`" if command else "the same command with --resume"
@@ -65,7 +65,7 @@ def last_line(error: BaseException, signal_name: str) -> str:
 
 
 def resuming_command() -> str | None:
-    """The command that continues this run, if `make` started it; else it is that of the run with `--resume`."""
+    """Return the command that continues this run if `make` started it, else None."""
     started_by = os.environ.get(STARTED_BY)
     if started_by is None:
         return None

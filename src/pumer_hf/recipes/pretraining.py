@@ -1,4 +1,4 @@
-"""What comes before the teacher where the task is too hard to learn from scratch in minutes: reading digit scenes."""
+"""The stage before the teacher, for tasks that are too hard to learn from scratch: questions about digit scenes."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,30 +14,30 @@ from .record import begin_stage, made_from, without_student
 from .stages import train_stage
 
 QUESTION_KINDS = ["digit_by_colour", "colour_of_digit", "absent"]
-"""Each has many answers and is about one digit, so that even a model from scratch gets to know digits and colours, and
-to tell what is not there.
+"""The kinds of questions. Each has many answers and is about one digit. So even a model from scratch learns digits and
+colours, and what is not there.
 """
 
 
 def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None = None) -> ModelArguments:
     """Train a model from scratch on questions about digit scenes, if `training.pretraining` is given.
 
-    Real ViLT and METER checkpoints are pretrained too. A statement about two pictures, which is true or false, says
-    too little for a start.
+    ViLT and METER are pretrained too. A model from scratch learns too little from statements that are only true or
+    false.
 
     Args:
-        recipe: its scenes are those of the task; the texts are as long.
-        texts: the training texts of the task, which the vocabulary is to cover.
-        lengths: as of [`TimeLeftCallback`].
+        recipe: the recipe of the task. Pretraining has the same scenes and the same text length.
+        texts: the training texts of the task, which the vocabulary has to cover.
+        lengths: see [`TimeLeftCallback`].
 
     Returns:
-        The `model` block, with the pretrained model as `checkpoint`.
+        The `model` block, with the pretrained model as `checkpoint` if there was a pretraining.
     """
     if not is_pretrained(recipe):
         return recipe.model
     args = recipe.stage("pretraining")
     args.push_to_hub = False  # the repository is the student's
-    # The task's labels may be classes, but those of questions are not.
+    # Smoothing is for classes, which the labels of the task may be, but not those of questions.
     args.label_smoothing_factor = cast(dict, recipe.training.pretraining).get("label_smoothing_factor", 0.0)
     questions = question_arguments(recipe.data)
     data = VQA.load(questions, None)
@@ -62,13 +62,13 @@ def pretrain(recipe: Recipe, texts: list[str], lengths: Mapping[str, str] | None
 
 
 def is_pretrained(recipe: Recipe) -> bool:
-    """Whether a run has this stage, which is for models from scratch on digit scenes."""
+    """Whether a run has the stage of pretraining, which is for models from scratch on digit scenes."""
     exists = recipe.model.teacher or recipe.model.checkpoint or recipe.data.is_own
     return recipe.training.pretraining is not None and not exists
 
 
 def question_arguments(args: DataArguments) -> VqaDataArguments:
-    """The `data` block of questions about the scenes of another task."""
+    """Return the `data` block for questions about the scenes of another task."""
     names = (*SCENES, "max_text_length", "keep_aspect_ratio", "rand_augment")
     values: dict[str, Any] = {name: getattr(args, name) for name in names}
     return VqaDataArguments(**values, question_kinds=QUESTION_KINDS, unknown_answers="ignore")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 COMMAND = "pumer-hf"
 NUMBER_OF_WORDS = {"train": 3, "evaluate": 2}
-"""How many words of a command line of `pumer-hf` name the program, by subcommand; its arguments come after them."""
+"""For each subcommand of `pumer-hf`: how many words of the command line come before the arguments."""
 
 
 def program_words() -> list[str]:

@@ -30,7 +30,7 @@ from ..training.arguments import DistillationTrainingArguments
 from .program import program_name
 
 STAGES = ("pretraining", "teacher", "reducer", "student")
-"""What a run trains, in order, each in a folder of its own; most runs leave some out."""
+"""The stages of a run, in order. Each has a folder of its own. Most runs leave some out."""
 
 
 @dataclass
@@ -49,13 +49,13 @@ class ModelArguments:
     image_size: int | None = field(
         default=None,
         metadata={
-            "help": "Side of the student's images in pixels, smaller than the teacher's: the baseline of smaller "
-            "resolution, with or without a reduction. Default: the teacher's."
+            "help": "Side of the student's images in pixels, smaller than the teacher's. This is the baseline of a "
+            "smaller resolution, with or without a reduction. Default: the teacher's."
         },
     )
     config: dict | str | None = field(
         default=None,
-        metadata={"help": "Model config fields (JSON, or a file with it) of a teacher that starts from scratch."},
+        metadata={"help": "Model config fields (JSON, or a JSON file) of a teacher that starts from scratch."},
     )
     image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
     image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
@@ -79,27 +79,26 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     )
     teacher_training: dict | str | None = field(
         default=None,
-        metadata={"help": "Training arguments (JSON, or a file with it) that are different in the teacher stage."},
+        metadata={"help": "Training arguments (JSON, or a JSON file) that are different in the teacher stage."},
     )
     reducer_training: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON, or a file with it) that are different in a first stage of the student, "
-            "in which only the parts that reduce tokens and the classifier learn, without TiP's continuity loss. "
-            "Default: no such stage."
+            "help": "Training arguments (JSON, or a JSON file) that are different in a first stage of the student. "
+            "In it only the reducers and the classifier learn, without TiP's continuity loss. Default: no such stage."
         },
     )
     pretraining: dict | str | None = field(
         default=None,
         metadata={
-            "help": "Training arguments (JSON, or a file with it) that are different in a first stage, in which a "
-            "model from scratch learns to answer questions about digit scenes; for recipes on digit scenes. Default: "
+            "help": "Training arguments (JSON, or a JSON file) that are different in a first stage. In it a model "
+            "from scratch learns to answer questions about digit scenes. It is for recipes on digit scenes. Default: "
             "no such stage."
         },
     )
     early_stopping_patience: int = field(
         default=0,
-        metadata={"help": "Stop after so many evaluations without a better metric; 0: never. Needs eval_strategy."},
+        metadata={"help": "Stop after this many evaluations without a better metric; 0: never. Needs eval_strategy."},
     )
     reduction_warmup_steps: int = field(
         default=0, metadata={"help": "Ramp the reduction ratios up over this many steps of the student."}
@@ -114,8 +113,8 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     save_minutes: float = field(
         default=5.0,
         metadata={
-            "help": "Save a checkpoint for --resume when so many minutes have passed since the last one, beside those "
-            "of save_strategy; 0: never. It is removed once there is a newer one."
+            "help": "Save a checkpoint for --resume this many minutes after the last one, in addition to those of "
+            "save_strategy; 0: never. It is removed once there is a newer one."
         },
     )
     resume: bool = field(
@@ -130,7 +129,9 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             checked = None if values is None else check_values(f"training.{name}", values, RecipeTrainingArguments)
             setattr(self, name, checked)
         if self.resume_from_checkpoint is not None:
-            raise ValueError("training.resume_from_checkpoint is not for recipes, which have two stages: use resume")
+            raise ValueError(
+                "training.resume_from_checkpoint is not for recipes, which have several stages: use resume"
+            )
         if self.early_stopping_patience < 0:
             raise ValueError(f"training.early_stopping_patience={self.early_stopping_patience}: must be at least 0")
         if self.early_stopping_patience and not self.load_best_model_at_end:
@@ -141,8 +142,8 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
         if vars(self).get("enable_jit_checkpoint"):  # some versions of transformers have it
             raise ValueError(
-                "training.enable_jit_checkpoint is not for recipes, which would take a stopped stage for a finished "
-                "one: SIGTERM ends them as Ctrl-C does, so leave it out"
+                "training.enable_jit_checkpoint is not for recipes, since a stopped stage would count as finished; "
+                "SIGTERM ends a recipe as Ctrl-C does, so leave it out"
             )
         for name in self.report_to or ():
             if name not in INTEGRATION_TO_CALLBACK:
@@ -159,22 +160,22 @@ class Recipe:
     data: Any
     training: RecipeTrainingArguments
     training_values: dict[str, Any]
-    """What `training` was made from."""
+    """The values that `training` was made from."""
     fitted: tuple[str, ...] = ()
-    """Fields of `training` that are to fit the number of rows, once the data are loaded."""
+    """Fields of `training` that are adapted to the number of rows, once the data are loaded."""
 
     @cached_property
     def schedule(self) -> Schedule | None:
-        """What `reduction` says, parsed."""
+        """The parsed schedule of `reduction`."""
         return parse_reduction(self.reduction)
 
     @property
     def has_student(self) -> bool:
-        """Whether there is a second model, smaller than the teacher in some way."""
+        """Whether a student is trained, which has a reduction or smaller images."""
         return self.reduction is not None or self.model.image_size is not None
 
     def stage(self, name: str) -> RecipeTrainingArguments:
-        """The training arguments of one of the stages, with a folder of its own."""
+        """Return the training arguments of a stage, with the stage's own folder."""
         changes = {
             "pretraining": self.training.pretraining,
             "teacher": self.training.teacher_training,
@@ -188,7 +189,7 @@ def parse_recipe(task: Task, default: Path, arguments: list[str] | None = None) 
     """Read the command line of a recipe: `[FILE.yaml] [--flag value ...]`.
 
     Args:
-        task: what the recipe is for.
+        task: the task of the recipe.
         default: the yaml file to use when the command line names none.
         arguments: the command line without the program; default `sys.argv[1:]`.
 
@@ -202,23 +203,23 @@ def parse_recipe(task: Task, default: Path, arguments: list[str] | None = None) 
 
 
 def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
-    """Return the recipe file that the command line of a recipe names, if it names one, and the flags."""
+    """Return the recipe file that a command line names, if any, and the flags."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     named = find_recipe(Path(arguments.pop(0))) if arguments and not arguments[0].startswith("-") else None
     return named, arguments
 
 
 def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: Path) -> Recipe:
-    """The recipe of four blocks and the flags that override them.
+    """Make a recipe from four blocks and the flags that override them.
 
     Args:
-        blocks: as of [`read_blocks`].
-        task: what the recipe is for.
+        blocks: see [`read_blocks`].
+        task: the task of the recipe.
         flags: the command line without a recipe file.
         default: the yaml file that is used when the command line names none, for `--help`.
 
     Raises:
-        ValueError: as of [`parse_recipe`].
+        ValueError: see [`parse_recipe`].
     """
     values, reduction = parse_flags(blocks, task, flags, default)
     if parse_reduction(reduction) is None:
@@ -232,18 +233,19 @@ def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: P
         training_values=training_values,
     )
     for name in STAGES[:-1]:
-        recipe.stage(name)  # so that a wrong value is found now
+        recipe.stage(name)  # finds wrong values now
     return recipe
 
 
 def model_block(values: dict[str, Any]) -> ModelArguments:
-    """The `model` block among the values of [`parse_flags`]."""
+    """Return the `model` block from the values of [`parse_flags`]."""
     return ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)})
 
 
 def check_reporters(args: RecipeTrainingArguments) -> None:
     """Raise `ImportError` if a reporter of these arguments is not installed."""
-    installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}  # it does not look for these two
+    # Transformers does not look for the last two.
+    installed = {*get_available_reporting_integrations(), "azure_ml", "flyte"}
     for name in args.report_to or ():
         if name not in installed:
             raise ImportError(
@@ -252,7 +254,7 @@ def check_reporters(args: RecipeTrainingArguments) -> None:
 
 
 USER_ERRORS = (ValueError, OSError, ImportError)
-"""What is raised where files and values of the user are checked."""
+"""The exceptions of the checks on files and values of the user."""
 
 
 @contextmanager
@@ -260,21 +262,21 @@ def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iter
     """End the program with a message, not a traceback, if a file or a value that the user gave is wrong.
 
     Args:
-        kinds: the exceptions that say so. In the work itself it is [`DataError`] alone.
+        kinds: the exceptions that mean this. During training and evaluation, only [`DataError`] does.
     """
     try:
         yield
     except kinds as error:
-        # A worker of a data loader hands an exception on with its traceback; the message is at the end.
+        # A worker of a data loader passes on an exception with its traceback. The message is at the end.
         message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
         _end(f"{program_name()}: error: {message.strip()}")
 
 
 def _end(message: str) -> NoReturn:
-    """End the program with status 1 and a message, which has to be found among what a launcher prints after it.
+    """End the program with status 1 and a message. A launcher may print more after the message.
 
-    Launchers of several processes show in their last lines what an error file holds. `accelerate launch` of a single
-    process prints a traceback of its own, which no exit status but 0 prevents, so the message tells of it.
+    Launchers of several processes show the content of an error file in their last lines. `accelerate launch` with a
+    single process prints a traceback of its own at any exit status but 0, so the message mentions it.
     """
     error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if error_file is not None:
@@ -285,16 +287,17 @@ def _end(message: str) -> NoReturn:
 
 
 def read_blocks(path: Path, task: Task) -> dict[str, Any]:
-    """The four blocks of a recipe file, with their keys checked against the dataclass of each. Each is a dict; the
-    block `reduction` may be a list of dicts.
+    """Return the four blocks of a recipe file. Their keys are checked against the dataclasses.
+
+    Each block is a dict. The block `reduction` may also be a list of dicts.
 
     Args:
-        path: the file. One that names no task is for any.
-        task: what the recipe is to be for.
+        path: the file. A file that names no task is for any task.
+        task: the task that the recipe must be for.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no recipe, or one for another task; the message names the block and the nearest right key.
+        ValueError: it is no recipe, or one for another task. The message names the block and the nearest right key.
     """
     classes: dict[str, type | None] = {
         "model": ModelArguments,
@@ -305,12 +308,12 @@ def read_blocks(path: Path, task: Task) -> dict[str, Any]:
     blocks = read_yaml(path)
     if not isinstance(blocks, dict):
         raise ValueError(f"{path}: a recipe has a task and the blocks {', '.join(classes)}")
-    own = named_task(path, blocks)
+    named = named_task(path, blocks)
     blocks.pop("task", None)
-    if own not in (None, task.name):
+    if named not in (None, task.name):
         raise ValueError(
-            f"{path}: task: {own}: the recipe is for another task than this command, which is for {task.name}: take "
-            f"the command for {own}, or another recipe"
+            f"{path}: task: {named}: the recipe is for another task than this command, which is for {task.name}: take "
+            f"the command for {named}, or another recipe"
         )
     for name, block in blocks.items():
         if name not in classes:
@@ -325,11 +328,11 @@ def read_blocks(path: Path, task: Task) -> dict[str, Any]:
 
 
 def recipe_task(path: Path) -> Task:
-    """The task that a recipe file names. Files of earlier versions name it in a comment, `recipes/train_<task>.py`.
+    """Return the task that a recipe file names. Old files name it in a comment, `recipes/train_<task>.py`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it names no task, or one that there is not.
+        ValueError: it names no task, or an unknown one.
     """
     blocks = read_yaml(path)
     in_comment = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
@@ -342,10 +345,10 @@ def recipe_task(path: Path) -> Task:
 
 
 def named_task(path: Path, blocks: dict[str, Any]) -> str | None:
-    """The task that a recipe names, as it is written; None if it names none.
+    """Return the task that a recipe names, as it is written; None if the recipe names none.
 
     Raises:
-        ValueError: it is no name.
+        ValueError: the value of `task` is no name.
     """
     name = blocks.get("task")
     if name is not None and not isinstance(name, str):
@@ -354,11 +357,11 @@ def named_task(path: Path, blocks: dict[str, Any]) -> str | None:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a yaml file holds.
+    """Return the content of a yaml file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no yaml.
+        ValueError: it is not valid yaml.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such recipe file")
@@ -369,11 +372,12 @@ def read_yaml(path: Path) -> Any:
 
 
 def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
-    """The values of a block, checked against the fields of its dataclass, with numbers as numbers: yaml reads `1e-3`
-    as a string.
+    """Return the values of a block, checked against the fields of its dataclass.
+
+    Strings in fields for numbers become numbers, since yaml reads `1e-3` as a string.
 
     Raises:
-        ValueError: a key is not a field, or a value is not of the type of its field (where that is a plain type).
+        ValueError: a key is not a field, or a value does not have the type of its field. Only plain types are checked.
     """
     field_names = _field_names(dataclass_type)
     for name in values or {}:
@@ -398,14 +402,14 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
 def parse_flags(
     blocks: dict[str, Any], task: Task, arguments: list[str], default: Path
 ) -> tuple[dict[str, Any], PlainSchedule | None]:
-    """Values of the dataclass fields, and the reduction: from the blocks unless a flag says otherwise."""
+    """Return the values of the dataclass fields, and the reduction. They come from the flags, else from the blocks."""
     parser = HfArgumentParser(
         [ModelArguments, task.arguments, RecipeTrainingArguments],
         allow_abbrev=False,
         prog=program_name(),
         usage="%(prog)s [FILE.yaml] [--flag value ...]",
-        description=f"Flags override the values of the recipe file. Without one, {default.name} is used, for "
-        "digit scenes alone. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
+        description=f"Flags override the values of the recipe file. Without one, {default.name} is used, which is "
+        "only for digit scenes. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
         "then made from it.",
     )
     group = parser.add_argument_group("reduction")
@@ -429,15 +433,15 @@ def parse_flags(
 
 
 def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule | None:
-    """The `reduction` block with the fields that flags give. They are about the part at site `"layers"`."""
+    """Return the `reduction` block with the fields that flags set in its part at site `"layers"`."""
     if flags.get("method") == "none":
         return {"method": "none", **{name: value for name, value in flags.items() if name != "method"}}
     if isinstance(reduction, dict):
         return {**reduction, **flags} or None
-    is_meant = [part.get("site", "layers") == "layers" for part in reduction]
-    if flags and not any(is_meant):
+    is_changed = [part.get("site", "layers") == "layers" for part in reduction]
+    if flags and not any(is_changed):
         raise ValueError(f"--{next(iter(flags))}: no part of the block 'reduction' has the site 'layers'")
-    return [{**part, **flags} if meant else part for part, meant in zip(reduction, is_meant, strict=True)]
+    return [{**part, **flags} if change else part for part, change in zip(reduction, is_changed, strict=True)]
 
 
 def _field_names(dataclass_type: type) -> list[str]:
@@ -450,7 +454,7 @@ def _nearest(name: str, names: list[str]) -> str:
 
 
 def _as_dict(name: str, value: dict | str | None) -> dict | None:
-    """A dict field that a flag gives as JSON, or as a file with it."""
+    """Return the value of a dict field, which a flag gives as JSON or as a JSON file."""
     if isinstance(value, str):
         value = parse_json(value, name)
     if value is not None and not isinstance(value, dict):

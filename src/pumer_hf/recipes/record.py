@@ -1,11 +1,11 @@
-"""What the stages of a run were made from: written when a stage begins, compared when it is resumed.
+"""The record of what the stages of a run were made from. It is written when a stage begins, and compared on a resume.
 
-The record of a run is `stages.json` in its output folder. Without it, or without the entry of a stage, a resumed run
-compares what the saved model can tell: its labels and its vocabulary.
+The record is `stages.json` in the output folder of a run. If it is missing, or has no entry for a stage, a resumed run
+compares the labels and the vocabulary of the saved model.
 
-What may change from start to resume: the training arguments (number of steps, batch size, number of processes,
-learning rate, logging, reports, saving, the Hub), where the data are ([`PLACES`]), the pictures themselves, and the
-test data.
+Some things may change between start and resume: the training arguments (number of steps, batch size, number of
+processes, learning rate, logging, reports, saving, the Hub), where the data are ([`PLACES`]), the pictures themselves,
+and the test data.
 """
 
 import hashlib
@@ -38,11 +38,11 @@ PLACES = (
 )
 """Fields of the `data` block that say where the rows are. They may change, as the rows themselves are compared."""
 MAX_NAMED = 5
-"""How many differences an error names."""
+"""The number of differences that an error names."""
 
 
 def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict[str, Any]:
-    """What the student of a recipe is made from, as plain JSON types."""
+    """Return what the student of a recipe is made from, in plain JSON types."""
     model = asdict(recipe.model)
     for name in ("checkpoint", "teacher"):
         model[name] = model[name] and weights_of(model[name])
@@ -59,13 +59,13 @@ def made_from(recipe: Recipe, data: TaskData, processor: ProcessorMixin) -> dict
 
 
 def without_student(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a teacher is made from: neither the reduction nor the size of the student's images."""
+    """Return the record of a teacher, without the reduction and the size of the student's images."""
     model = {name: value for name, value in record["model"].items() if name != "image_size"}
     return {**record, "model": model, "reduction": None}
 
 
 def weights_of(source: str) -> str:
-    """What tells the weights of a model from others: a hash of the files in a folder, or an id on the Hub."""
+    """Return what identifies the weights of a model: a hash of the files in a folder, or an id on the Hub."""
     if not Path(source).is_dir():
         return source
     digest = hashlib.sha256()
@@ -78,14 +78,14 @@ def weights_of(source: str) -> str:
 
 
 def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> None:
-    """Write what a stage is made from, or, if it goes on with what its folder holds, compare it with what is there.
+    """Write the record of a new stage. If the stage is resumed, compare its record with the one in the folder.
 
     Args:
-        args: of the stage.
-        record: what it would be made from now ([`made_from`]).
+        args: the arguments of the stage.
+        record: what the stage would be made from now ([`made_from`]).
 
     Raises:
-        ValueError: the folder holds something that was made from other data or another model, or cannot go on.
+        ValueError: the stage in the folder was made from other data or another model, or it cannot be resumed.
     """
     folder = Path(args.output_dir)
     path = folder.parent / STAGES_NAME
@@ -102,17 +102,17 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
     then = known.get(folder.name)
     if then is None:
         logger.warning_once(
-            f"{path} does not say what the stages were made from, as that of an older version: of the data, only the "
-            "labels and the vocabulary are compared"
+            f"{path} does not say what this stage was made from, as in older versions: only the labels and the "
+            "vocabulary are compared"
         )
         then = _saved(saved, now)
-        now = {name: now[name] for name in then}  # and so nothing of the training arguments
+        now = {name: now[name] for name in then}  # this leaves the training arguments out
     changed = differences(_without_training(then), _without_training(now))
     if changed:
         teacher = f", with --teacher {folder}" if folder.name == "teacher" and saved == folder else ""
         raise ValueError(
-            f"{folder} was made from something else than --resume would go on with: {_listed(changed)}; give it the "
-            f"data and the flags of then, or begin anew in another --output_dir{teacher}"
+            f"{folder} was made from other data or flags than --resume would use: {_listed(changed)}; give the data "
+            f"and flags that it was made with, or begin anew in another --output_dir{teacher}"
         )
     changed = differences({"training": then.get("training")}, {"training": now.get("training")})
     if changed and ended:
@@ -124,12 +124,12 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
 
 
 def recorded(folder: str | Path, block: str) -> dict[str, Any] | None:
-    """A block of what the stage in a folder was made from, such as `"training"`; None if no record tells."""
+    """Return a block of the record of the stage in a folder, such as `"training"`; None if there is no record."""
     return _known(Path(folder).parent / STAGES_NAME).get(Path(folder).name, {}).get(block)
 
 
 def _known(path: Path) -> dict[str, Any]:
-    """What a record holds, by stage; nothing if there is none. Schedules in an old form are brought to today's."""
+    """Return the entries of a record, by stage; {} if there is no record. Old forms of schedules become new ones."""
     stages = read_object(path) if path.is_file() else {}
     for stage in stages.values():
         schedule = parse_reduction(stage.get("reduction"))
@@ -139,23 +139,23 @@ def _known(path: Path) -> dict[str, Any]:
 
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two records, by name, with both values. A field that is not there counts as null."""
+    """Return a text for each difference between two records, with both values. A missing field counts as null."""
     if isinstance(then.get("labels"), list) and then["labels"] != now["labels"]:
         named = [_label_difference(then["labels"], now["labels"])]
     else:
         named = []
     left_out = {"labels": None}
     if ("streamed" in then.get("train", {})) != ("streamed" in now.get("train", {})):
-        left_out["train"] = None  # rows and the place of a stream cannot be compared
+        left_out["train"] = None  # rows cannot be compared with the place of a stream
     before, after = (dict(_flat({**record, **left_out})) for record in (then, now))
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     counted = {f"{name.rpartition('.')[0]}.hash" for name in names if not name.endswith(".hash")}
-    names = [name for name in names if name not in counted]  # another number of rows says more than their hash
+    names = [name for name in names if name not in counted]  # a changed number of rows says more than their hash
     return named + [f"{name} was {_short(before.get(name))} and is {_short(after.get(name))}" for name in names]
 
 
 def _label_difference(then: Sequence[str], now: Sequence[str]) -> str:
-    index = next((i for i, pair in enumerate(zip(then, now, strict=False)) if pair[0] != pair[1]), None)
+    index = next((i for i, (before, after) in enumerate(zip(then, now, strict=False)) if before != after), None)
     if index is None:
         return f"the labels were {len(then)} and are {len(now)}"
     first = f"label {index} was {then[index]!r} and is {now[index]!r}"
@@ -163,7 +163,7 @@ def _label_difference(then: Sequence[str], now: Sequence[str]) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The fields of nested dicts, `("model.config.hidden_size", 16)`."""
+    """Yield the fields of nested dicts with their full names: `("model.config.hidden_size", 16)`."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
@@ -186,20 +186,20 @@ def _without_training(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _saved(folder: Path, now: Mapping[str, Any]) -> dict[str, Any]:
-    """What a saved model tells of what it was made from: its labels, if the task has any, and its vocabulary."""
+    """Return what a saved model was made from, as far as it tells: its labels, if any, and its vocabulary."""
     names = PreTrainedConfig.get_config_dict(str(folder))[0].get("id2label", {})
     labels = [names[index] for index in sorted(names, key=int)] if now["labels"] else []
     return {"labels": labels, "vocabulary": _vocabulary(AutoProcessor.from_pretrained(folder))}
 
 
 def _vocabulary(processor: Any) -> dict[str, Any]:
-    """How many tokens there are, and a hash of them."""
+    """Return the number of tokens, and a hash of them."""
     tokens = sorted(processor.tokenizer.get_vocab().items())
     return {"tokens": len(tokens), "hash": _hash([json.dumps(tokens)])}
 
 
 def _rows(dataset: Any, recipe: Recipe) -> dict[str, Any]:
-    """How many rows there are, and a hash of all but their pictures, in order; of streamed rows, where they are."""
+    """Return the number of rows and a hash of the rows in order, without pictures. For a stream, return its place."""
     if not isinstance(dataset, Dataset):
         args = recipe.data
         place = os.path.realpath(args.dataset) if Path(args.dataset).is_dir() else args.dataset

@@ -1,4 +1,4 @@
-"""What recipes print: the comparison of teacher and student, and `EvaluationReport`, which is about one model."""
+"""The printed results of recipes: the comparison of teacher and student, and `EvaluationReport` for one model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +12,7 @@ from ..results.metrics import metric_types, types_to_dict
 
 
 def format_report(report: Report) -> str:
-    """Return the results of a recipe as a text table: a column per model, and one that compares the last with the
-    first.
-    """
+    """Return the results of a recipe as a text table: a column per model, and the change from first to last."""
     names = list(report.evaluations)
     rows = [["", *names, ""], *metric_rows(report.evaluations), *cost_rows(report.cost, names)]
     baselines = ", ".join(f"{name.replace('_', ' ')} {metric.text(1)}" for name, metric in report.baselines.items())
@@ -27,7 +25,7 @@ def format_report(report: Report) -> str:
 
 
 def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
-    """Return a row per metric, and below them the metrics by kind of question."""
+    """Return a row per metric, then the rows of the metrics by kind of question."""
     first, *_ = models = list(evaluations.values())
     rows = [
         metric_row(metric.type.label(name), [model.metrics[name] for model in models])
@@ -39,14 +37,14 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
 
 
 def metric_row(label: str, metrics: list[Metric]) -> list[str]:
-    """Return the values of all models, and the change from the first model to the last one if there are several."""
+    """Return the values of all models, and the change from the first to the last if there are several models."""
     change = metrics[-1].change_from(metrics[0]) if len(metrics) > 1 else ""
     return [label, *(metric.number for metric in metrics), change]
 
 
 @dataclass(frozen=True)
 class EvaluationReport(Results):
-    """What a model scores on a split."""
+    """The scores of a model on a split."""
 
     model: str
     """A folder, or an id on the Hub."""

@@ -1,4 +1,4 @@
-"""What a recipe prints before it trains: the model, the inputs that it gets, the data, and the steps of each stage."""
+"""The plan that a recipe prints before it trains: the model, its inputs, the data, and the steps of each stage."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,19 +21,19 @@ from .recipe import Recipe, RecipeTrainingArguments
 from .stages import STATE_NAME, is_complete, last_complete_checkpoint
 
 MAX_LABELS = 3
-"""How many labels of a split are named, the most frequent first."""
-AT_ONCE = 10_000  # texts that are tokenized at a time
+"""The number of labels of a split that are named, the most frequent first."""
+TEXTS_AT_ONCE = 10_000
 
 
 def run_plan(
     task: Task, recipe: Recipe, data: TaskData, model: PuMerPreTrainedModel, processor: ProcessorMixin
 ) -> str:
-    """The plan of a run as a text table.
+    """Return the plan of a run as a text table.
 
     Args:
-        task: what it trains for.
-        recipe: with the flags of the command line.
-        data: as it was loaded.
+        task: the task to train for.
+        recipe: the recipe, with the flags of the command line.
+        data: the loaded data.
         model: the unreduced model, before any training.
         processor: its processor.
     """
@@ -65,7 +65,7 @@ def trained_stages(recipe: Recipe) -> list[str]:
 
 
 def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
-    """Which model it is, and where its weights come from."""
+    """Say which model it is, and where its weights come from."""
     if recipe.model.teacher:
         weights = f"finetuned weights from {recipe.model.teacher}, which stay as they are"
     elif recipe.model.checkpoint:
@@ -78,7 +78,7 @@ def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
 
 
 def reduction_words(recipe: Recipe) -> str:
-    """How the student differs from the teacher."""
+    """Say how the student differs from the teacher."""
     size = recipe.model.image_size
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
     parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
@@ -86,7 +86,7 @@ def reduction_words(recipe: Recipe) -> str:
 
 
 def part_words(part: ReductionConfig) -> str:
-    """What one part of a schedule does, and where."""
+    """Say what one part of a schedule does, and where."""
     values = part.to_dict()
     where = f"layers {list(part.layers)}" if part.layers else "every layer"
     of_site = "" if part.site == "layers" else f" of the site {part.site!r}"
@@ -94,7 +94,7 @@ def part_words(part: ReductionConfig) -> str:
 
 
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:
-    """How pictures become inputs."""
+    """Say how pictures become inputs."""
     side = image_side(processor)
     if recipe.data.keep_aspect_ratio:
         longest = longest_side(processor)
@@ -107,7 +107,7 @@ def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:
 
 
 def split_words(task: Task, recipe: Recipe, data: TaskData, split: str, processor: ProcessorMixin) -> str:
-    """The rows of a split: where from, how many, which labels, how many of its texts are cut, and what is left out."""
+    """Describe the rows of a split: number, source, labels, how many texts are cut, and what is left out."""
     args: DataArguments = recipe.data
     if split == "test" and split not in args.needed_splits:
         return "the validation rows"
@@ -115,30 +115,30 @@ def split_words(task: Task, recipe: Recipe, data: TaskData, split: str, processo
         return f"streamed from {args.dataset}, so their number is not known, nor how many texts are cut"
     rows: Dataset = getattr(data, split)
     facts = [f"{len(rows):,} rows {source_words(args, split)}", *label_words(rows, data.labels)]
-    if "captions" in rows.column_names:  # in training, each of an image's captions has a row
+    if "captions" in rows.column_names:  # the training split has a row per caption
         number = len(rows) if split == "train" else sum(map(len, rows["captions"]))
         facts.append(f"{number:,} captions")
     texts = task.texts(rows)
     cut = number_cut(processor, texts, args.max_text_length)
-    facts.append(f"{share(cut, len(texts))} of the texts are cut" if cut else "no text is cut")
-    lacks = {
+    facts.append(f"{with_percent(cut, len(texts))} of the texts are cut" if cut else "no text is cut")
+    left_out = {
         "without a label are left out": data.unlabelled,
         "whose image is missing are left out": data.missing_images,
         "without a known answer " + ("are left out" if split == "train" else "count as wrong"): data.unknown_answers,
     }
-    facts += [f"{number:,} rows {what}" for what, counts in lacks.items() if (number := counts.get(split, 0))]
+    facts += [f"{number:,} rows {what}" for what, counts in left_out.items() if (number := counts.get(split, 0))]
     return "; ".join(facts)
 
 
 def source_words(args: DataArguments, split: str) -> str:
-    """Where a split is from."""
+    """Say where a split is from."""
     if args.dataset is not None:
         return f"of {args.dataset}, {args.split_name(split)}"
     return f"of {', '.join(args.files(split) or [])}" if args.has_files else "of digit scenes"
 
 
 def label_words(rows: Dataset, labels: Sequence[str]) -> list[str]:
-    """The labels of a split, the most frequent first; nothing for a task without labels."""
+    """Name the labels of a split, the most frequent first; [] for a task without labels."""
     given: Iterable[str]
     if "label" in rows.column_names:
         given = (label.lower() for label in rows["label"])
@@ -152,24 +152,24 @@ def label_words(rows: Dataset, labels: Sequence[str]) -> list[str]:
 
 
 def number_cut(processor: Any, texts: Sequence[str], length: int) -> int:
-    """How many texts have more tokens than `length`."""
+    """Count the texts with more than `length` tokens."""
     counts = Counter(texts)
     unique = list(counts)
     number = 0
-    for start in range(0, len(unique), AT_ONCE):
-        block = unique[start : start + AT_ONCE]
+    for start in range(0, len(unique), TEXTS_AT_ONCE):
+        block = unique[start : start + TEXTS_AT_ONCE]
         tokens = processor.tokenizer(block, truncation=True, max_length=length + 1)["input_ids"]
         number += sum(counts[text] for text, ids in zip(block, tokens, strict=True) if len(ids) > length)
     return number
 
 
-def share(number: int, total: int) -> str:
-    """`"12 (0.4 %)"`."""
+def with_percent(number: int, total: int) -> str:
+    """Return a number with its percent of a total: `"12 (0.4 %)"`."""
     return f"{number:,} ({100 * number / total:.2g} %)"
 
 
 def stage_lengths(recipe: Recipe, rows: int | None) -> dict[str, str]:
-    """How long each stage of a run trains at most, in words; `rows` to train on are not known of a stream."""
+    """Say how long each stage of a run trains at most. `rows` is the number of training rows; None for a stream."""
     return {
         name: length_words(recipe.stage(name), None if name == "pretraining" else rows)
         for name in trained_stages(recipe)
@@ -177,14 +177,14 @@ def stage_lengths(recipe: Recipe, rows: int | None) -> dict[str, str]:
 
 
 def length_words(args: RecipeTrainingArguments, rows: int | None) -> str:
-    """`"at most 800 steps"`, or epochs, where the steps are not known."""
+    """Return `"at most 800 steps"`, or the epochs if the steps are not known."""
     steps = planned_steps(args, rows)
     most = "at most " if args.early_stopping_patience else ""
     return f"{most}{args.num_train_epochs:g} epochs" if steps is None else f"{most}{steps:,} steps"
 
 
 def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
-    """How many steps a stage has, and how many of them are done; the `rows` to train on are not known of a stream."""
+    """Say how many steps a stage has, and how many are done. `rows`: number of training rows; None for a stream."""
     args = recipe.stage(name)
     folder = Path(args.output_dir)
     if args.resume and is_complete(folder):
@@ -202,8 +202,9 @@ def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
 
 
 def planned_steps(args: RecipeTrainingArguments, rows: int | None) -> int | None:
-    """Optimizer steps of a stage with so many rows to train on, as the Trainer counts them; None if they depend on a
-    number of rows that is not known.
+    """Return the optimizer steps of a stage with `rows` training rows, as the Trainer counts them.
+
+    It is None if the steps depend on the number of rows and this is not known.
     """
     if args.max_steps > 0:
         return args.max_steps
@@ -211,14 +212,14 @@ def planned_steps(args: RecipeTrainingArguments, rows: int | None) -> int | None
 
 
 def steps_per_epoch(args: RecipeTrainingArguments, rows: int) -> int:
-    """Optimizer steps of an epoch, as the Trainer counts them."""
+    """Return the optimizer steps of an epoch, as the Trainer counts them."""
     rounded = (lambda value, by: value // by) if args.dataloader_drop_last else (lambda value, by: -(-value // by))
     batches = rounded(rounded(rows, args.train_batch_size), args.world_size)
     return max(ceil(batches / args.gradient_accumulation_steps), 1)
 
 
 def checkpoint_words(args: RecipeTrainingArguments) -> str:
-    """When checkpoints are saved."""
+    """Say when checkpoints are saved."""
     if args.save_strategy == SaveStrategy.NO:
         return "none (training.save_strategy): a stage that is stopped begins anew"
     steps = f"every {args.save_steps:,} steps" if args.save_steps >= 1 else f"every {args.save_steps:.0%} of the steps"

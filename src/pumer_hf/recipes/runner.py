@@ -1,4 +1,4 @@
-"""The runner of recipes: it trains teacher and student, and reports what the reduction costs and wins."""
+"""The runner of recipes. It trains teacher and student, and reports what the reduction costs and gains."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -47,19 +47,19 @@ logger = logging.get_logger(__name__)
 
 
 def run_recipe(task: str, arguments: list[str] | None = None) -> None:
-    """Run a recipe: train teacher and student, and report. The program ends with a line if something is wrong.
+    """Run a recipe: train teacher and student, and report. If something is wrong, the program ends with one line.
 
     Args:
-        task: the name of what to train for: `"vqa"`.
-        arguments: `[FILE.yaml] [--flag value ...]`; default `sys.argv[1:]`. [`training_recipe`] says which recipe is
-            run without a file.
+        task: the name of the task to train for: `"vqa"`.
+        arguments: `[FILE.yaml] [--flag value ...]`; default `sys.argv[1:]`. For the recipe without a file, see
+            [`training_recipe`].
     """
     with ending_in_one_line():
         run_stages(TASKS[task], arguments)
 
 
 def run_stages(task: Task, arguments: list[str] | None) -> None:
-    """Do what [`run_recipe`] does, when nothing stops it."""
+    """Do the work of [`run_recipe`], without its handling of Ctrl-C and SIGTERM."""
     with exit_on_user_error():
         recipe = training_recipe(task, arguments)
         check_devices(recipe.training)
@@ -82,7 +82,7 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
     if recipe.training.process_index == 0:
         print(run_plan(task, recipe, data, teacher, processor), flush=True)
     if is_pretrained(recipe):
-        pretrained = pretrain(recipe, texts, stage_lengths(recipe, len(data.train)))  # it is not for streamed data
+        pretrained = pretrain(recipe, texts, stage_lengths(recipe, len(data.train)))  # never streamed
         with exit_on_user_error():
             teacher, processor = first_model(pretrained, task, recipe, data, texts)
     collator, eval_collator = (task.collator(processor, data, recipe.data, training) for training in (True, False))
@@ -95,29 +95,32 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
 def first_model(
     args: ModelArguments, task: Task, recipe: Recipe, data: TaskData, texts: list[str]
 ) -> tuple[PuMerPreTrainedModel, ProcessorMixin]:
-    """The model of the first stage that is the task's own, the same each time, and its processor."""
+    """Return the teacher before its training, the same at each call, and its processor."""
     set_seed(recipe.training.seed)
     return build_teacher(args, data.labels, texts, recipe.data.max_text_length, task)
 
 
 def open_output_folder(args: RecipeTrainingArguments) -> None:
-    """Make the folder of a run and try whether files can be written there, before there is any work to lose.
+    """Make the folder of a run, and check that files can be written there, before any work is done.
 
     Raises:
-        FileExistsError: it holds a run that `args.resume` does not ask to continue.
-        ValueError: it cannot be made, or not be written to.
+        FileExistsError: it holds a run, and `args.resume` is not set.
+        ValueError: the folder cannot be made or written to.
     """
     folder = Path(args.output_dir)
     check_new_run(args)
-    PartialState().wait_for_everyone()  # until all have looked, the folder stays as it was
+    PartialState().wait_for_everyone()  # no process changes the folder before all have checked it
     check_writable(folder, "training.output_dir")
     if args.resume and not any((folder / name).is_dir() for name in STAGES):
         logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
 
 
 def check_push(args: RecipeTrainingArguments) -> None:
-    """Raise `ValueError` if a stage is to be pushed from a machine that may not reach the Hub, and `ImportError` if no
-    wheel can be made that the push needs.
+    """Check that a stage can be pushed, if it is to be.
+
+    Raises:
+        ValueError: `HF_HUB_OFFLINE` is set.
+        ImportError: the push needs a wheel that cannot be made.
     """
     if args.push_to_hub and constants.HF_HUB_OFFLINE:
         raise ValueError(
@@ -129,7 +132,7 @@ def check_push(args: RecipeTrainingArguments) -> None:
 
 
 def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` for what does not fit together, before hours of training."""
+    """Raise `ValueError` if parts of a recipe contradict each other, before hours of training."""
     teacher.config.checked(recipe.reduction)
     check_text_length(recipe.data.max_text_length, teacher)
     computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
@@ -137,14 +140,16 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
         raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
     if computed_before and recipe.data.streaming:
         name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
-        raise ValueError(f"{name} needs the teacher's logits of all rows before: it does not go with data.streaming")
+        raise ValueError(
+            f"{name} needs the teacher's logits of all rows in advance, so it does not go with data.streaming"
+        )
     check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
 
 
 def check_workers(recipe: Recipe, collator: Collator) -> None:
-    """Raise `ValueError` if random inputs were the same in each epoch, as persistent workers keep their collator."""
+    """Raise `ValueError` for random inputs with persistent workers, which would draw the same in each epoch."""
     for name in trained_stages(recipe) if collator.is_random else ():
         if recipe.stage(name).dataloader_persistent_workers:
             raise ValueError(
@@ -154,7 +159,7 @@ def check_workers(recipe: Recipe, collator: Collator) -> None:
 
 
 def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` if a model does not take texts of this length."""
+    """Raise `ValueError` if texts of this length are too long for a model."""
     if length > model.config.max_text_length:
         raise ValueError(
             f"data.max_text_length={length}: the model takes at most {model.config.max_text_length} tokens"
@@ -164,7 +169,7 @@ def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
 def report_results(
     task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
 ) -> None:
-    """Evaluate and measure the models of a run, and write, print and push what comes out."""
+    """Evaluate and measure the models of a run, and write, print and push the results."""
     reductions = {"teacher": None, "student": recipe.reduction}
     with whole_models(recipe.training):
         models = {
@@ -193,11 +198,11 @@ def report_results(
 
 
 def check_streaming(recipe: Recipe) -> None:
-    """Raise `ValueError` if the training data are streamed, but something has to be known of all of them before."""
+    """Raise `ValueError` if the training data are streamed, but the run needs to know all rows in advance."""
     if not recipe.data.streaming:
         return
     if not recipe.model.teacher and not recipe.model.checkpoint:
-        raise ValueError("data.streaming: a model from scratch needs all texts before: give model.checkpoint")
+        raise ValueError("data.streaming: a model from scratch needs all texts in advance: give model.checkpoint")
     for name in trained_stages(recipe):
         steps = recipe.stage(name).max_steps
         if steps <= 0:
@@ -208,7 +213,7 @@ def check_streaming(recipe: Recipe) -> None:
 
 
 def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
-    """The texts that a model from scratch takes its vocabulary from; none if there is a model already."""
+    """Return the texts for the vocabulary of a model from scratch; [] if there is a model already."""
     if recipe.model.teacher or recipe.model.checkpoint:
         return []
     return list(task.texts(data.train))
@@ -222,7 +227,7 @@ def train_models(
     collator: Collator,
     eval_collator: Collator,
 ) -> dict[str, str]:
-    """Train what the recipe asks for; the folders of `teacher` and, if there is one, `student`."""
+    """Train the models of the recipe. Return the folders of the `teacher` and, if there is one, the `student`."""
     record = made_from(recipe, data, collator.encoder.processor)
     train = partial(
         train_stage,
@@ -231,8 +236,8 @@ def train_models(
         compute_metrics=task.metrics(data.validation, data.labels),
         lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
     )
-    # Arguments are made when their stage begins: they reset the state of accelerate, which takes a plugin of DeepSpeed
-    # once; and before its model is loaded, which ZeRO-3 shares out.
+    # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
+    # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
     if recipe.model.teacher is None:
         args = stage_arguments(task, recipe, "teacher")
         with exit_on_user_error():
@@ -273,8 +278,9 @@ def train_models(
 
 
 def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, train: Callable[..., None]) -> None:
-    """A first stage of the student, in which only what reduces tokens and the head learn (TiP, Appendix A.1), without
-    the continuity loss.
+    """Train a first stage of the student, in which only the reducers and the head learn (TiP, Appendix A.1).
+
+    There is no continuity loss in this stage.
     """
     args.push_to_hub = False  # the repository is the student's
     begin_reducer_stage(student)
@@ -282,12 +288,12 @@ def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, 
 
 
 def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if the student cannot have images of the size that the recipe wants."""
+    """Raise `ValueError` if the student cannot have the image size of the recipe."""
     size = recipe.model.image_size
     if size is None:
         return
     if collator.is_random:
-        raise ValueError("model.image_size does not go with inputs that are drawn anew: the teacher sees others")
+        raise ValueError("model.image_size does not go with random inputs: the teacher would see others")
     side, _ = patch_size(teacher.config)
     if size < side or size % side:
         raise ValueError(f"model.image_size={size}: must be a multiple of the patch size, {side}")
@@ -296,7 +302,7 @@ def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Co
 
 
 def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if the recipe lacks what its method needs, or asks what it cannot do."""
+    """Raise `ValueError` if the recipe lacks what its method needs, or asks for what its method cannot do."""
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
     parts = () if recipe.schedule is None else recipe.schedule.parts
@@ -304,7 +310,7 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
-        raise ValueError("training.reduction_warmup_steps is not for a method that learns: it keeps what it draws")
+        raise ValueError("training.reduction_warmup_steps is not for a method that learns, which draws what it keeps")
     for part in parts:
         part.check_training(
             image_saliency=collator.image_saliency,
@@ -314,12 +320,12 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
 
 
 def at_size(collator: Collator, image_size: int | None) -> Collator:
-    """The collator with images of another size; None: the same."""
+    """Return the collator with another image size; None keeps the size."""
     return replace(collator, encoder=collator.encoder.at_size(image_size))
 
 
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
-    """Push what the stages have pushed once more, now that their cards have results."""
+    """Push the models that the stages have pushed again, now that their cards have results."""
     for name, folder in folders.items():
         args = stage_arguments(task, recipe, name)
         if args.push_to_hub and folder == args.output_dir:
@@ -335,16 +341,18 @@ def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> No
 
 
 def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArguments:
-    """The training arguments of a stage; the best model is the one with the best metric of the task, unless they say
-    which, and only one stage pushes to a repository.
+    """Return the training arguments of a stage.
+
+    The best model is the one with the best metric of the task, unless the recipe names a metric. Only one stage pushes
+    to a repository.
     """
     args = recipe.stage(name)
     if args.hub_model_id is None:
         args.hub_model_id = Path(recipe.training.output_dir).name
     if name == "teacher" and recipe.has_student:
-        # The repository is the student's, unless the teacher is given one of its own.
-        own = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
-        args.push_to_hub = args.push_to_hub and own not in (None, recipe.training.hub_model_id)
+        # The repository is for the student, unless the teacher has its own.
+        teacher_id = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
+        args.push_to_hub = args.push_to_hub and teacher_id not in (None, recipe.training.hub_model_id)
     if recipe.training_values["metric_for_best_model"] is None:
         args.metric_for_best_model = task.best_metric
     metric = task.metric_types.get(str(args.metric_for_best_model).removeprefix("eval_"))
@@ -356,7 +364,7 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
 def evaluate(
     task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
 ) -> Evaluation:
-    """Evaluate a model on the test data; `task.metric_types` say what the figures mean."""
+    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics."""
     if task.evaluate is not None:
         return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), task.metric_types)
     logits, targets = predict(args, model, data.test, collator)
@@ -367,7 +375,7 @@ def evaluate(
 
 
 def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
-    """A batch of the first test rows, again from the first if there are too few; without labels, on the device."""
+    """Return a batch of the first test rows, repeated if there are too few, without labels, on the device."""
     rows = data.test.select([index % len(data.test) for index in range(args.per_device_eval_batch_size)])
     batch = collator.for_benchmark()(list(rows))
     return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}

@@ -51,14 +51,14 @@ def train_stage(
     eval_collator: Callable | None = None,
     lengths: Mapping[str, str] | None = None,
 ) -> None:
-    """Train `model` and save it with its processor to `args.output_dir`; with `args.resume`, do what is left of that.
+    """Train `model` and save it with its processor to `args.output_dir`. With `args.resume`, do what is left.
 
-    A `teacher_collator` makes other inputs for the teacher than `collator` does for the model; its logits are then
-    computed before. `lengths` are as of [`TimeLeftCallback`].
+    A `teacher_collator` makes other inputs for the teacher than `collator` does for the model. The logits of the
+    teacher are then computed in advance. `lengths`: see [`TimeLeftCallback`].
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
-        ValueError: of [`resume_point`].
+        ValueError: see [`resume_point`].
         Stopped: Ctrl-C or SIGTERM ended the training.
     """
     folder = Path(args.output_dir)
@@ -88,7 +88,7 @@ def train_stage(
         processing_class=processor,
         compute_metrics=compute_metrics,
     )
-    # A streamed dataset would be opened a second time for its first row.
+    # The example of a streamed dataset would open it a second time, so a validation row takes its place.
     add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None, lengths)
     try:
         run_training(trainer, point, args.early_stopping_patience)
@@ -103,13 +103,13 @@ def train_stage(
 def add_callbacks(
     trainer: DistillationTrainer, collator: Callable, example: Any, lengths: Mapping[str, str] | None
 ) -> None:
-    """Add what a stage does beside the steps of training.
+    """Add the callbacks of a stage.
 
     Args:
-        trainer: of the stage; it decides what is needed.
-        collator: of the rows to train on.
-        example: as of [`TokenReductionCallback`].
-        lengths: as of [`TimeLeftCallback`].
+        trainer: the trainer of the stage. Its model and arguments decide which callbacks are needed.
+        collator: the collator of the training rows.
+        example: see [`TokenReductionCallback`].
+        lengths: see [`TimeLeftCallback`].
     """
     args = cast(RecipeTrainingArguments, trainer.args)
     if reduces_tokens(trainer.model):
@@ -128,20 +128,20 @@ class ResumePoint:
     """Where an interrupted stage goes on."""
 
     checkpoint: Path
-    """What to load: the last checkpoint, or, if training had ended there, the best one if that is asked for."""
+    """The checkpoint to load: the last one, or, if training had ended and the arguments ask for it, the best one."""
     state: TrainerState
-    """Of the last checkpoint."""
+    """The state of the last checkpoint."""
     ended: bool
-    """Whether training had ended there, after all steps or by an early stop: all that is left is to save the model."""
+    """Whether training had ended, after all steps or by an early stop. Then only the model has to be saved."""
     patience_used: int
-    """Evaluations since the best metric."""
+    """The number of evaluations since the best metric."""
 
 
 def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
-    """Where a stage goes on; None if it begins anew.
+    """Return where a stage goes on; None if it begins anew.
 
     Raises:
-        ValueError: training had ended, and the checkpoint of the best model is not there or not whole.
+        ValueError: training had ended, and the checkpoint of the best model is missing or incomplete.
     """
     folder = Path(args.output_dir)
     checkpoint = last_complete_checkpoint(folder) if args.resume else None
@@ -152,10 +152,10 @@ def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
     used = stopper.get("attributes", {}).get("early_stopping_patience_counter", 0)
     ended = state.global_step >= state.max_steps or 0 < args.early_stopping_patience <= used
     if ended and args.load_best_model_at_end and state.best_model_checkpoint is not None:
-        checkpoint = folder / Path(state.best_model_checkpoint).name  # the folder may have been moved meanwhile
+        checkpoint = folder / Path(state.best_model_checkpoint).name  # the folder may have been moved
         if not is_complete(checkpoint):
             raise ValueError(
-                f"{checkpoint} is not there or not whole, and it has the best model of its stage: bring it back, "
+                f"{checkpoint} is not there or incomplete, but it has the best model of its stage: bring it back, "
                 "leave load_best_model_at_end out to take the last one, or choose another --output_dir"
             )
         state.best_model_checkpoint = str(checkpoint)
@@ -163,16 +163,16 @@ def resume_point(args: RecipeTrainingArguments) -> ResumePoint | None:
 
 
 def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patience: int) -> None:
-    """Train from the beginning, or do what is left.
+    """Train from the beginning, or from where the stage goes on.
 
     Args:
-        trainer: of the stage.
-        point: where the stage goes on, if it does.
-        patience: stop after so many evaluations without a better metric; 0: never.
+        trainer: the trainer of the stage.
+        point: where the stage goes on; None: at the beginning.
+        patience: stop after this many evaluations without a better metric; 0: never.
     """
     if patience:
         stopper = EarlyStoppingCallback(patience)
-        # Not by `restore_callback_states_from_checkpoint`, which would bring back the patience of then too.
+        # Not with `restore_callback_states_from_checkpoint`, which would also restore the old patience.
         stopper.early_stopping_patience_counter = 0 if point is None else point.patience_used
         trainer.add_callback(stopper)
     if point is None:
@@ -186,14 +186,14 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
 
 
 def close_progress_bar(trainer: DistillationTrainer) -> None:
-    """Close the progress bar, which otherwise is drawn once more at the end of the program, below the last message."""
+    """Close the progress bar. Otherwise it is drawn again at the end of the program, below the last message."""
     callback = trainer.pop_callback(ProgressCallback)
     if callback is not None and callback.training_bar is not None:
         callback.training_bar.close()
 
 
 def lost_steps(folder: Path, state: TrainerState) -> str:
-    """What is lost of a stage that is stopped now, in words."""
+    """Say how many steps of a stage are lost if it is stopped now."""
     checkpoint = last_complete_checkpoint(folder)
     saved = 0 if checkpoint is None else TrainerState.load_from_json(str(checkpoint / STATE_NAME)).global_step
     if checkpoint is not None and state.global_step < saved:
@@ -207,13 +207,13 @@ def lost_steps(folder: Path, state: TrainerState) -> str:
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
-    """The latest checkpoint that was written to its end, if there is one."""
+    """Return the latest complete checkpoint; None if there is none."""
     complete = [path for path in folder.glob("checkpoint-*") if is_complete(path)]
     return max(complete, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether a folder was written to its end: the state, which comes last, is there and is whole."""
+    """Whether a folder is complete. Its state, which is written last, is then valid JSON."""
     try:
         json.loads((folder / STATE_NAME).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
@@ -222,7 +222,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def check_new_run(args: RecipeTrainingArguments) -> None:
-    """Raise `FileExistsError` if the output folder holds a run that `args.resume` does not ask to continue."""
+    """Raise `FileExistsError` if the output folder holds a run and `args.resume` is not set."""
     folder = Path(args.output_dir)
     if folder.is_dir() and any(folder.iterdir()) and not args.resume:
         results = folder / "results.json"
@@ -239,18 +239,18 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
 def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Logits of every row, and labels if the rows have any, in order, in every process; each predicts its share.
+    """Return the logits of all rows, and the labels if there are any, in order, in every process.
 
-    Not `Trainer.predict`, which under DeepSpeed needs the engine that it trained with. `model` is a whole one
-    ([`whole_models`]).
+    Each process predicts a part of the rows. `Trainer.predict` is not used, as under DeepSpeed it needs the engine of
+    the training. `model` must be whole, not sharded ([`whole_models`]).
     """
     model = model.to(args.device).eval()
     state = PartialState()
     logits, labels = [], []
-    with state.split_between_processes(list(range(len(dataset)))) as own:
-        starts = range(0, len(own), args.per_device_eval_batch_size)
+    with state.split_between_processes(list(range(len(dataset)))) as indices:
+        starts = range(0, len(indices), args.per_device_eval_batch_size)
         for start in tqdm(starts, desc="predict", disable=args.disable_tqdm or not state.is_local_main_process):
-            batch = collator([dataset[index] for index in own[start : start + args.per_device_eval_batch_size]])
+            batch = collator([dataset[index] for index in indices[start : start + args.per_device_eval_batch_size]])
             if "labels" in batch:
                 labels.append(batch.pop("labels").numpy())
             inputs = {name: value.to(args.device) for name, value in batch.items()}

@@ -1,4 +1,4 @@
-"""CPU threads for training."""
+"""The number of CPU threads for training."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,19 @@ import torch
 def use_available_cores(processes: int) -> None:
     """Let torch use the cores that this process may use.
 
-    `accelerate launch` starts processes with a single thread each, unless `--num_cpu_threads_per_process` says
-    otherwise; more than one thread in `OMP_NUM_THREADS` is taken as a choice and left alone. Without that, torch takes
-    all cores of the machine, also those that this process may not use.
+    Without `--num_cpu_threads_per_process`, `accelerate launch` starts each process with a single thread. If
+    `OMP_NUM_THREADS` says more than one, this is the user's choice and stays. Without it, torch takes all cores of the
+    machine, also those that this process may not use.
 
     Args:
-        processes: training processes on this machine, which share the cores.
+        processes: number of training processes on this machine. They share the cores.
     """
     if torch.get_num_threads() == 1 or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, available_cores() // processes))
 
 
 def available_cores() -> int:
-    """Cores that this process may use: its affinity, and the quota of its container (cgroup v2)."""
+    """Return the number of cores that this process may use, by its affinity and its container (cgroup v2)."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux only
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota_file = Path("/sys/fs/cgroup/cpu.max")

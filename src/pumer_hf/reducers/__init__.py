@@ -1,4 +1,4 @@
-"""Token reduction methods, one file each. To add one: its file, and a line in `METHODS`."""
+"""The methods of token reduction, one file each. A new method needs its file, and a line in `METHODS`."""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ from typing import Any
 from .base import ReductionConfig, TokenReducer
 from .dynamicvit import DynamicViTReducer
 from .grounded import GroundedReducer
-from .old_forms import parts_of_today
+from .old_forms import current_parts
 from .pumer import PuMerReducer
 from .random import RandomReducer
 from .schedule import PlainSchedule, Schedule
@@ -30,11 +30,11 @@ AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[Reducti
 
 
 def parse_reduction(reduction: AnyReduction) -> Schedule | None:
-    """The schedule that `reduction` describes, checked.
+    """Return the schedule that `reduction` describes, checked.
 
     Args:
         reduction: the dict of a method (`{"method": "pumer", "layers": [2, 5, 8], ...}`) or its config; or a list of
-            those, each with another `site`. None or `{"method": "none"}` is a model that reduces nothing.
+            those, each with another `site`. None or `{"method": "none"}` stands for a model that reduces nothing.
 
     Returns:
         The schedule; None for a model that reduces nothing.
@@ -53,17 +53,17 @@ def parse_reduction(reduction: AnyReduction) -> Schedule | None:
         if isinstance(part, ReductionConfig):
             parts.append(part)
         elif isinstance(part, Mapping):
-            parts.extend(parse_method(today) for today in parts_of_today(dict(part)))
+            parts.extend(parse_method(current) for current in current_parts(dict(part)))
         else:
             raise ValueError(f"reduction={reduction!r}: give a dict, a ReductionConfig or None, or a list of several")
     return Schedule(tuple(parts))
 
 
 def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
-    """One part of a schedule, from the dict of its method.
+    """Return one part of a schedule, from the dict of its method.
 
     Raises:
-        ValueError: as of [`parse_reduction`].
+        ValueError: as in [`parse_reduction`].
     """
     values = {"layers": (), **part}
     method = values.pop("method", None)
@@ -84,7 +84,7 @@ def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
 
 
 def build_reducer(config: ReductionConfig, width: int) -> TokenReducer:
-    """The module that carries out one part of a schedule on token states of `width`."""
+    """Make the module that carries out one part of a schedule on token states of `width`."""
     return METHODS[config.method](config, width)
 
 

@@ -26,11 +26,11 @@ HEADS = ("mean_head", "first_head")
 
 @dataclass(frozen=True)
 class ReductionConfig:
-    """One part of a schedule: at which site a method reduces, in which layers, and (in its subclasses) how much.
+    """One part of a schedule. It says at which site and in which layers a method reduces. Subclasses say how much.
 
     Args:
-        layers: indices of the layers that reduce, ascending. `()` stands for every layer of an image tower, and for
-            the site `"inputs"`, which has no layers.
+        layers: indices of the layers that reduce, ascending. `()` means every layer of an image tower. It is also the
+            value for the site `"inputs"`, which has no layers.
         site: where the method works, one of [`SITES`].
     """
 
@@ -38,7 +38,7 @@ class ReductionConfig:
     sites: ClassVar[tuple[str, ...]] = ("layers",)
     """Sites at which the method can work."""
     ratios: ClassVar[tuple[str, ...]] = ()
-    """Names of the fields that hold a ratio in [0, 1): one number for all layers or one per entry of `layers`."""
+    """Names of the fields that hold a ratio in [0, 1): one number for all layers, or one per entry of `layers`."""
 
     layers: tuple[int, ...]
     site: str = field(default="layers", kw_only=True)
@@ -53,7 +53,7 @@ class ReductionConfig:
             self._validate_ratio(name)
 
     def reduces(self, layer: int) -> bool:
-        """Whether the layer with this index reduces tokens."""
+        """Return whether the layer with this index reduces tokens."""
         return not self.layers or layer in self.layers
 
     def validate_depth(self, num_layers: int) -> None:
@@ -68,13 +68,13 @@ class ReductionConfig:
         """Raise `ValueError` if the method cannot be trained with such data or such a model.
 
         Args:
-            image_saliency: whether the data have a map of what each text is about.
+            image_saliency: whether the data have a map that shows what each text is about.
             texts_match: whether each text of a batch is about its image.
             all_patches: whether the model takes all patches of an image.
         """
 
     def to_dict(self) -> dict[str, Any]:
-        """The config as plain JSON types, `method` included. `site` and `layers` are left out if they say nothing."""
+        """Return the config as plain JSON types, with `method`. Site `"layers"` and empty `layers` are left out."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         if self.site == "layers":
             del fields["site"]
@@ -83,18 +83,18 @@ class ReductionConfig:
         return {"method": self.method, **fields}
 
     def ratio(self, name: str, layer: int) -> float:
-        """The value of the per-layer field `name` at `layer`: a scalar counts for every layer."""
+        """Return the value of the per-layer field `name` at `layer`. A single number holds for every layer."""
         value = getattr(self, name)
         return value[self.layers.index(layer)] if isinstance(value, tuple) else value
 
     def scaled(
         self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None
     ) -> "ReductionConfig":
-        """The same part with ratios times a factor.
+        """Return the same part with its ratios multiplied by a factor.
 
         Args:
             factors: one number of at least 0 for all ratios, or one for each ratio to change, by name.
-            caps: the most that a ratio becomes, by name.
+            caps: the largest value that a ratio may get, by name.
 
         Raises:
             ValueError: a ratio becomes 1 or more.
@@ -139,7 +139,7 @@ class HasInit(ABC):
 
 
 class TokenReducer(nn.Module, ABC):
-    """A method of token reduction. In eval mode `forward` is pure: same tokens, same evidence, same result.
+    """A method of token reduction. In eval mode `forward` is pure: the same tokens and evidence give the same result.
 
     A subclass sets `config_class`, `summary`, `paper` and, if it reads `Evidence.text_to_image`, `uses_attention`.
 
@@ -150,21 +150,22 @@ class TokenReducer(nn.Module, ABC):
 
     config_class: ClassVar[type[ReductionConfig]]
     summary: ClassVar[str]
-    """What some layers do, for cards and pages: they "prune ..."."""
+    """What the layers with this method do, for cards and pages: they "prune ..."."""
     paper: ClassVar[str]
-    """Where it is from, as a link in Markdown."""
+    """The source of the method, as a link in Markdown."""
     uses_prior: ClassVar[bool] = False
     """Whether the model needs `image_saliency`."""
     learns: ClassVar[bool] = False
     """Whether the method has weights, which must be trained."""
     uses_attention: bool = False
+    """Whether the method reads `Evidence.text_to_image`."""
 
     def __init__(self, config: ReductionConfig, width: int):
         super().__init__()
         self.config = config
 
     def accepts(self, config: ReductionConfig) -> bool:
-        """Whether this module can be reused with another config.
+        """Return whether this module can be reused with another config.
 
         A method that learns can be reused if the same parts of it learn.
         """
@@ -172,14 +173,14 @@ class TokenReducer(nn.Module, ABC):
 
     @abstractmethod
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
-        """Tokens that leave `layer` when `num_text` and `num_image` tokens come in. Depends on nothing else.
+        """Return how many text and image tokens leave `layer` when `num_text` and `num_image` come in.
 
-        A method that learns where to prune may mask tokens in training instead of removing them: these are the lengths
-        in eval mode.
+        The lengths depend on nothing else. They are those of eval mode: in training, a method that learns where to
+        prune may mask tokens instead of removing them.
         """
 
     def num_keep(self, layer: int, num_image: int) -> int:
-        """How many of `num_image` image tokens the pruning of `layer` keeps, before any of them merge."""
+        """Return how many of `num_image` image tokens the pruning of `layer` keeps, before any of them merge."""
         return num_image
 
     @abstractmethod
@@ -188,26 +189,26 @@ class TokenReducer(nn.Module, ABC):
 
 
 def num_tokens_of(ratio: float, length: int) -> int:
-    """How many of `length` tokens the part `ratio` in [0, 1) is. `round` is Python's (half to even).
+    """Return the number of tokens that is the part `ratio`, in [0, 1), of `length` tokens. Halves round to even.
 
-    `index` makes the length a constant of compiled code. Otherwise the lengths of all later layers would be
-    expressions of it, which take minutes to compile. The batch size may still vary.
+    `index` makes the length a constant in compiled code. Otherwise the lengths of all later layers would be
+    expressions of this one, which take minutes to compile. The batch size may still vary.
     """
     return round(ratio * index(length))
 
 
 def chosen_heads(attention: Tensor, heads: str) -> Tensor:
-    """The heads of `attention`, float (B, H, Lt, Lv), that count: `heads` is one of [`HEADS`]."""
+    """Return the heads of `attention`, float (B, H, Lt, Lv), that count. `heads` is one of [`HEADS`]."""
     return attention[:, :1] if heads == "first_head" else attention
 
 
 def _as_list(value: Any) -> list[Any]:
-    """The values of a field that holds one number or several."""
+    """Return the values of a field that holds one number or several."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def _as_layers(layers: Any, site: str) -> tuple[int, ...]:
-    """The checked indices of the layers that reduce at a site."""
+    """Check the indices of the layers that reduce at a site, and return them."""
     if not isinstance(layers, (list, tuple)) or (not layers and site == "layers"):
         raise ValueError(f"reduction.layers={layers!r}: give a list with at least one layer index")
     if layers and site == "inputs":

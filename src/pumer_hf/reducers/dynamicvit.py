@@ -31,10 +31,7 @@ class DynamicViTReductionConfig(PruningConfig):
 
 
 class Predictor(nn.Module):
-    """Decides about each token, by its own features and the mean features of all tokens.
-
-    These are Eq. 1 to 4 of DynamicViT (Section 3.2).
-    """
+    """Scores each token from its own features and from the mean features of all tokens (DynamicViT, Eq. 1 to 4)."""
 
     def __init__(self, width: int, prune_ratio: float):
         super().__init__()
@@ -48,7 +45,7 @@ class Predictor(nn.Module):
         )
 
     def forward(self, states: Tensor, weight: Tensor) -> Tensor:
-        """Logits to keep and to prune each token, (B, L, 2).
+        """Return the logits to keep and to prune each token, (B, L, 2).
 
         Args:
             states: float (B, L, D).
@@ -65,7 +62,7 @@ class DynamicViTReducer(LearnedPruningReducer):
     """Keeps the tokens that a predictor per layer finds most informative (DynamicViT, Section 3.2).
 
     The predictors are trained by the task, by the distillation of the trainer, and by the ratio loss. DynamicViT's
-    second distillation, of the token states, is left out, because auxiliary losses know no teacher.
+    second distillation, of the token states, is left out, because auxiliary losses get no teacher.
     """
 
     config_class = DynamicViTReductionConfig
@@ -87,14 +84,15 @@ class DynamicViTReducer(LearnedPruningReducer):
 
 
 def ratio_loss(drawn: Tensor, mask: Tensor, kept: float) -> Tensor:
-    """The squared difference between the part of its tokens that an example keeps and the wanted part, a scalar.
+    """Return the ratio loss, a scalar (DynamicViT, Eq. 8).
 
-    This is Eq. 8 of DynamicViT.
+    It is the squared difference between the part of the tokens that is kept and the wanted part. The part is taken per
+    example, and the loss is the mean over the batch.
 
     Args:
         drawn: float (B, L), 1 for tokens that are kept, 0 for others.
-        mask: bool (B, L), True for the tokens that came into the stage. DynamicViT counts all tokens instead, which
-            gives the same wanted lengths.
+        mask: bool (B, L), True for the tokens that came into the stage. DynamicViT counts all tokens instead, with the
+            same wanted lengths.
         kept: the wanted part, in (0, 1].
     """
     part = torch.where(mask, drawn, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

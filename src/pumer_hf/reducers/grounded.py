@@ -1,5 +1,7 @@
-"""Pruning via grounding, the baseline of TiP (Section 4.4, Appendix A.4): another model, or a person, says which parts
-of the image the text is about, and the rest is pruned. It shows what good pruning could reach.
+"""Pruning via grounding, the baseline of TiP (Section 4.4, Appendix A.4).
+
+Another model or a person says which parts of the image the text is about. The rest is pruned. The results show what
+good pruning could reach.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Forms of a schedule that earlier versions wrote. They are still read, and mean the same."""
+"""Forms of a schedule that earlier versions wrote. They are still read, with the same meaning."""
 
 from typing import Any
 
@@ -7,13 +7,13 @@ from transformers.utils import logging
 logger = logging.get_logger(__name__)
 
 OLD_PRUNERS = {"mean_attention": "mean_head", "first_attention": "first_head"}
-"""Old values of `pruner`, a field of method `tip`, and the values of today."""
+"""Old values of `pruner`, a field of method `tip`, and the current values."""
 
 
-def parts_of_today(part: dict[str, Any]) -> list[dict[str, Any]]:
-    """The dict of one part as it is written today: one dict, or two where a field has become a part of its own.
+def current_parts(part: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the dict of one part in its current form. It becomes two dicts if a field of it is now a separate part.
 
-    Each old form is noted once in the log.
+    The log notes each old form once.
     """
     if part.get("method") == "tip" and part.get("pruner") in OLD_PRUNERS:
         pruner = OLD_PRUNERS[part["pruner"]]
@@ -31,4 +31,4 @@ def parts_of_today(part: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _note(old: str, new: str) -> None:
-    logger.warning_once(f"{old} is an old form, which means the same as before. Today it is {new}")
+    logger.warning_once(f"{old} is an old form with the same meaning as before. Today it is {new}")

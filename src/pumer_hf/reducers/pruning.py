@@ -24,7 +24,7 @@ class PruningConfig(ReductionConfig):
 
     Args:
         layers: indices of the layers that reduce, ascending.
-        prune_ratio: part of the image tokens coming in that a layer prunes, in [0, 1): one number for all layers or
+        prune_ratio: part of the incoming image tokens that a layer prunes, in [0, 1): one number for all layers, or
             one per entry of `layers`.
     """
 
@@ -40,10 +40,10 @@ class PruningReducer(TokenReducer):
 
     @abstractmethod
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
-        """The saliency of each image token, float (B, Lv), of any scale. The highest ones are kept."""
+        """Return the saliency of each image token, float (B, Lv), of any scale. The highest ones are kept."""
 
     def num_keep(self, layer: int, num_image: int) -> int:
-        """How many of `num_image` image tokens `layer` keeps, [CLS] included."""
+        """Return how many of `num_image` image tokens `layer` keeps, [CLS] included."""
         return max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
@@ -65,7 +65,7 @@ def pruned(
     keep: Tensor | None = None,
     losses: dict[str, Tensor] | None = None,
 ) -> tuple[TokenPair, LayerTrace]:
-    """The tokens that leave a layer, and its trace."""
+    """Return the tokens that leave a layer that has pruned, and its trace."""
     trace = LayerTrace(
         layer=layer,
         num_text=pair.text.mask.shape[1],
@@ -80,13 +80,13 @@ def pruned(
 
 
 class KeepLogits(nn.Linear, HasInit):
-    """The last layer of a pruner: logits (..., 2) to keep and to prune.
+    """The last layer of a pruner. It gives logits (..., 2) to keep and to prune.
 
-    Its first bias keeps the part of the tokens that the schedule keeps, and not half of them.
+    Its bias starts so that the pruner first keeps as many tokens as the schedule does, and not half of them.
 
     Args:
-        width: of its input.
-        prune_ratio: of the layer, in [0, 1).
+        width: the width of its input.
+        prune_ratio: the prune ratio of the layer, in [0, 1).
     """
 
     def __init__(self, width: int, prune_ratio: float):
@@ -99,10 +99,10 @@ class KeepLogits(nn.Linear, HasInit):
 
 
 class LearnedPruningReducer(PruningReducer):
-    """A pruner that learns: a module per layer says with what probability to keep each image token.
+    """Prunes with modules that learn. Each layer has one, which gives the probability to keep each image token.
 
-    In eval mode the most probable tokens stay. In training all tokens stay, but a token that loses a draw gets weight
-    0 in the attention of all later layers. The draw is a straight-through Gumbel-softmax: gradients pass through the
+    In eval mode the most probable tokens stay. In training all tokens stay, but a token that is not drawn gets weight
+    0 in the attention of all later layers. The draw is a straight-through Gumbel-softmax. Gradients pass through the
     weights, so the pruners learn from the loss of the task.
     """
 
@@ -115,24 +115,24 @@ class LearnedPruningReducer(PruningReducer):
 
     @abstractmethod
     def new_pruner(self, width: int, prune_ratio: float) -> nn.Module:
-        """The pruner of a layer. It gives logits (B, Lv, 2) to keep and to prune, by [`KeepLogits`]."""
+        """Make the pruner of a layer. It gives logits (B, Lv, 2) to keep and to prune, and ends in [`KeepLogits`]."""
 
     def accepts(self, config: ReductionConfig) -> bool:
         return super().accepts(config) and config.layers == self.config.layers
 
     @abstractmethod
     def log_probabilities(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
-        """Log of the probabilities to keep and to prune each image token, float32 (B, Lv, 2)."""
+        """Return the log of the probabilities to keep and to prune each image token, float32 (B, Lv, 2)."""
 
     @abstractmethod
     def losses(self, layer: int, pair: TokenPair, log_probabilities: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-        """Weighted auxiliary losses, scalars.
+        """Return the weighted auxiliary losses, scalars by name.
 
         Args:
             layer: index of the layer.
             pair: the tokens that came in.
-            log_probabilities: as above.
-            drawn: float (B, Lv), 1 for image tokens that are still there and 0 for others, with a gradient.
+            log_probabilities: from the method of this name.
+            drawn: float (B, Lv), 1 for image tokens that stay and 0 for others, with a gradient.
         """
 
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
@@ -158,11 +158,11 @@ class LearnedPruningReducer(PruningReducer):
 
 
 def learnable(mask: Tensor) -> Tensor:
-    """The image tokens that a layer decides about, bool (B, Lv): those of the `mask`, bool (B, Lv), but the [CLS]."""
+    """Return the image tokens that a layer decides about: the `mask`, bool (B, Lv), without the [CLS]."""
     is_prefix = torch.arange(mask.shape[1], device=mask.device) < NUM_PREFIX_TOKENS
     return mask & ~is_prefix
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of `values` (B, L) where `mask` (B, L) is True, over the whole batch; 0 if it is True nowhere."""
+    """Return the mean of `values` (B, L) where `mask` (B, L) is True, in the whole batch; 0 if it is True nowhere."""
     return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)

@@ -1,5 +1,7 @@
-"""PuMer (https://aclanthology.org/2023.acl-long.721): prune image tokens that the text does not ask about (Section
-4.1), then merge similar tokens within each modality (Section 4.2). No parameters.
+"""PuMer (https://aclanthology.org/2023.acl-long.721), which prunes and then merges.
+
+It prunes the image tokens that the text does not ask about (Section 4.1). Then it merges similar tokens within each
+modality (Section 4.2). It has no parameters.
 """
 
 from dataclasses import dataclass
@@ -12,17 +14,17 @@ from .base import HEADS, Ratios, ReductionConfig, TokenReducer, chosen_heads, nu
 
 @dataclass(frozen=True)
 class PuMerReductionConfig(ReductionConfig):
-    """Schedule of PuMer (Algorithm 1; defaults per backbone and task in [`preset`], Table 6).
+    """Schedule of PuMer (Algorithm 1). [`preset`] has the schedule of the paper for each backbone and task (Table 6).
 
-    Each ratio is in [0, 1): one number for all layers or one per entry of `layers`. 0 switches its step off.
+    Each ratio is in [0, 1): one number for all layers, or one per entry of `layers`. 0 switches the step off.
 
     Args:
         layers: indices of the layers that reduce, ascending.
         prune_ratio: part of the image tokens to prune.
         image_merge_ratio: part of the image tokens to merge away, counted before pruning.
         text_merge_ratio: part of the text tokens to merge away.
-        saliency: whose attention counts in Eq. 1: `"mean_head"`, the mean of all heads, as in the paper; or
-            `"first_head"`, the first head alone, which the released command for ViLT on VQAv2 trains with.
+        saliency: whose attention counts in Eq. 1. `"mean_head"` is the mean of all heads, as in the paper.
+            `"first_head"` is the first head alone, as in the released command for ViLT on VQAv2.
     """
 
     method: ClassVar[str] = "pumer"
@@ -40,7 +42,7 @@ class PuMerReductionConfig(ReductionConfig):
 
 
 class PuMerReducer(TokenReducer):
-    """Text-informed pruning, then modality-aware merging (Algorithm 1)."""
+    """Prunes as the text says, then merges within each modality (Algorithm 1)."""
 
     config_class = PuMerReductionConfig
     summary = "prune the image tokens that the text does not attend to, then merge similar tokens within each modality"
@@ -51,10 +53,10 @@ class PuMerReducer(TokenReducer):
     config: PuMerReductionConfig
 
     def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:
-        """How many image tokens `layer` keeps, how many of them it merges away, how many text tokens it merges away.
+        """Return how many image tokens `layer` keeps, and how many image and text tokens it merges away.
 
-        The image merge count is taken from the length *before* pruning, as only so the FLOPs of Table 7 come out
-        (pinned by `test_flops.py`).
+        Image merges are counted from the length *before* pruning. Only this gives the FLOPs of Table 7 (pinned by
+        `test_flops.py`).
         """
         num_keep = max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), 1)
         image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_image)
@@ -74,8 +76,8 @@ class PuMerReducer(TokenReducer):
 
         assert evidence.text_to_image is not None, "`uses_attention` asks for it"
         saliency = ops.saliency_from_text(chosen_heads(evidence.text_to_image, self.config.saliency), pair.text.mask)
-        # Rounded once, so that tokens of equal saliency tie, and keep their order, with every attention kernel
-        # (pinned by `test_half_precision_picks_the_same_tokens_with_every_kernel`).
+        # The saliency is rounded once. So equal tokens tie and keep their order with every attention kernel (pinned by
+        # `test_half_precision_picks_the_same_tokens_with_every_kernel`).
         saliency = saliency.to(evidence.dtype).float()
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, self.num_prefix_tokens)
         kept_mask = pair.image.mask.gather(1, keep)

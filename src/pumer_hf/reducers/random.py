@@ -1,4 +1,4 @@
-"""Random pruning, the baseline of TiP (Section 4.4): the same schedule, but which patches stay is chance."""
+"""Random pruning, the baseline of TiP (Section 4.4). The schedule is the same, but random patches stay."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +15,7 @@ class RandomReductionConfig(PruningConfig):
     """Schedule of random pruning.
 
     Args:
-        seed: another seed prunes other positions in eval mode; an integer of at least 0.
+        seed: an integer of at least 0. In eval mode, another seed prunes other positions.
     """
 
     method: ClassVar[str] = "random"
@@ -31,7 +31,7 @@ class RandomReductionConfig(PruningConfig):
 class RandomReducer(PruningReducer):
     """Prunes random image tokens.
 
-    In training it draws new ones for every example. In eval mode it prunes the same positions of all examples, so that
+    In training it draws new ones for every example. In eval mode it prunes the same positions in all examples, so that
     results repeat.
     """
 
@@ -48,10 +48,10 @@ class RandomReducer(PruningReducer):
 
 
 def scramble(place: Tensor, layer: int, seed: int) -> Tensor:
-    """Numbers that look random, float32 in [0, 1), one for each of `place` long (L,).
+    """Return numbers that look random, float32 in [0, 1), one for each of `place`, long (L,).
 
-    They are not drawn, so that the function compiles and exports. They are the bits of an integer, mixed with the
-    factors of the finisher of MurmurHash3, in 32 bits.
+    They are computed and not drawn, so that the function compiles and exports. The bits of an integer are mixed in 32
+    bits, with the factors of MurmurHash3's finisher.
     """
     value = (place + 1) * 0x9E3779B1 + (layer + 1) * 0x85EBCA77 + (seed + 1) * 0xC2B2AE3D
     for factor in (0x85EBCA6B, 0xC2B2AE35):

@@ -12,8 +12,8 @@ from .pumer import PuMerReducer
 class ReleaseReducer(PuMerReducer):
     """Pruning and merging as in the released ViLT. All tokens have a `weight`, in [0, 1].
 
-    It is Algorithm 1, but all tokens are taken for real. So padded text counts in the saliency, and padding is matched
-    and merged like any token. Further:
+    It is Algorithm 1, but all tokens count as real. So padded text counts in the saliency, and padding is matched and
+    merged like any other token. There are more differences:
 
     * the image [CLS] competes with the patches: index 0 is the most salient image token;
     * the weight of a merged text token is the mean weight of its group, a fraction; image tokens that leave have
@@ -41,22 +41,22 @@ class ReleaseReducer(PuMerReducer):
         image = replace(image, weight=image.attention_weight)
         # The sum over all text tokens is divided by the number of real ones.
         trace = replace(trace, saliency=trace.saliency * num_text / text_weight.sum(dim=1, keepdim=True))
-        if trace.num_image == num_image:  # untouched: not even ordered by saliency
+        if trace.num_image == num_image:  # unchanged, and not even sorted by saliency
             image = pair.image
             trace = replace(trace, keep=None, image_matching=None, image_source=image.source)
         return TokenPair(text, image), trace
 
 
 def all_real(tokens: Tokens) -> Tokens:
-    """The same tokens, all of them real and of the same weight."""
+    """Return the same tokens, all of them real and of the same weight."""
     return replace(tokens, mask=torch.ones_like(tokens.mask), weight=None)
 
 
 class MeterReleaseReducer(ReleaseReducer):
-    """Pruning and merging as in the released METER: as [`ReleaseReducer`], but
+    """Pruning and merging as in the released METER. It differs from [`ReleaseReducer`]:
 
-    * where it merges no image token, it forgets which ones it pruned;
-    * a prune ratio above 0 lets it merge, even if that ratio is so small that it prunes nothing.
+    * in a layer that merges no image token, all image tokens stay: the pruning has no effect;
+    * a prune ratio above 0 allows merging, even if it is so small that nothing is pruned.
     """
 
     def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:

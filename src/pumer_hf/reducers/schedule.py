@@ -14,7 +14,7 @@ class Schedule:
     """All that a model reduces. It cannot be empty: a model that reduces nothing has None in its place.
 
     Args:
-        parts: one for each site at which the model reduces, in any order; kept in the order of [`SITES`].
+        parts: one for each site at which the model reduces, in any order. They are kept in the order of [`SITES`].
     """
 
     parts: tuple[ReductionConfig, ...]
@@ -29,16 +29,16 @@ class Schedule:
         object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: SITES.index(part.site))))
 
     def at(self, site: str) -> ReductionConfig | None:
-        """The part that works at a site; None if nothing is reduced there."""
+        """Return the part that works at a site; None if nothing is reduced there."""
         return next((part for part in self.parts if part.site == site), None)
 
     def scaled(self, factor: float) -> "Schedule":
-        """The same schedule with every ratio of every part times `factor`, a number in [0, 1]."""
+        """Return the same schedule with every ratio multiplied by `factor`, a number in [0, 1]."""
         if not 0 <= factor <= 1:
             raise ValueError(f"factor={factor}: must be in [0, 1]")
         return Schedule(tuple(part.scaled(factor) for part in self.parts))
 
     def to_dict(self) -> PlainSchedule:
-        """The schedule as a config saves it, which `parse_reduction` reads again."""
+        """Return the schedule as a config saves it. `parse_reduction` reads this form."""
         parts = [part.to_dict() for part in self.parts]
         return parts[0] if len(parts) == 1 else parts

@@ -29,11 +29,12 @@ class TipReductionConfig(PruningConfig):
     """Schedule of TiP. Its paper prunes 0.5 at three layers of each backbone (Section 4.3).
 
     Args:
-        pruner: what decides (Table 3): `"mlp"` or `"linear"` on the states of an image token; `"mean_head"` or
-            `"first_head"`, a linear layer on the attention that the text pays it, over all heads or the first.
+        pruner: what decides (Table 3). `"mlp"` and `"linear"` read the states of an image token. `"mean_head"` and
+            `"first_head"` are a linear layer on the attention from the text to the token: the mean of all heads, or
+            the first head alone.
         sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
-            out. Not for retrieval with several candidates, where most pairs of a batch do not match.
+            out. It must be 0 for retrieval with several candidates, where most texts of a batch do not match.
         continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0.
     """
 
@@ -53,14 +54,17 @@ class TipReductionConfig(PruningConfig):
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if self.contrastive_weight > 0 and not texts_match:
-            raise ValueError("reduction.contrastive_weight: in retrieval most pairs do not match, so set it to 0")
+            raise ValueError(
+                "reduction.contrastive_weight: in retrieval most texts do not match the image, so set it to 0"
+            )
         if self.continuity_weight > 0 and not all_patches:
             raise ValueError("reduction.continuity_weight: set it to 0, as config.max_image_length leaves patches out")
 
 
 def new_pruner(kind: str, width: int, prune_ratio: float) -> nn.Module:
-    """A token pruner (Appendix A.1): logits (..., 2) to keep and to prune from states (..., D), or from the attention
-    (..., 1).
+    """Make a token pruner (Appendix A.1).
+
+    It gives logits (..., 2) to keep and to prune. It takes states (..., D), or the attention (..., 1).
     """
     if kind != "mlp":
         return KeepLogits(width if kind == "linear" else 1, prune_ratio)
@@ -88,9 +92,9 @@ class Contrast(nn.Module, HasInit):
         init.constant_(self.log_temperature, math.log(START_TEMPERATURE))
 
     def forward(self, text: Tensor, image: Tensor) -> Tensor:
-        """The contrastive loss of mean states, text and image each float (B, D).
+        """Return the contrastive loss of the mean states of text and image, each float (B, D).
 
-        Deviation: the projections are normalised, as usual for such a loss; Eq. 2 has their plain product.
+        Deviation: the projections are normalised, as is usual for such a loss. Eq. 2 has their plain product.
         """
         text, image = (F.normalize(states.float(), dim=-1) for states in (self.text(text), self.image(image)))
         return contrastive_loss(text, image, self.log_temperature.float().exp())
@@ -129,7 +133,7 @@ class TipReducer(LearnedPruningReducer):
         if self.uses_attention:
             assert evidence.text_to_image is not None, "`uses_attention` asks for it"
             heads = chosen_heads(evidence.text_to_image, self.config.pruner)
-            # Times the number of tokens that are left: so the mean does not depend on how many they are.
+            # The attention is multiplied by the number of remaining tokens, so that its mean does not depend on it.
             num_left = pair.image.mask.sum(dim=1, keepdim=True)
             attention = ops.saliency_from_text(heads, pair.text.mask) * num_left
             features = attention.unsqueeze(-1).to(pair.image.states.dtype)
@@ -156,6 +160,6 @@ class TipReducer(LearnedPruningReducer):
 
 
 def weighted_mean(states: Tensor, weight: Tensor) -> Tensor:
-    """The mean of the states (B, L, D) with weights (B, L), float (B, D)."""
+    """Return the mean of the states (B, L, D) with weights (B, L): float (B, D)."""
     weight = (weight / weight.sum(dim=1, keepdim=True)).to(states.dtype)
     return (weight.unsqueeze(1) @ states).squeeze(1)

@@ -1,4 +1,4 @@
-"""The losses of TiP, as pure functions. Their sum with task and distillation loss is Eq. 3."""
+"""The losses of TiP, as pure functions. Their sum with the losses of task and distillation is Eq. 3."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from .pruning import masked_mean
 
 
 def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float) -> Tensor:
-    """Sparsity regularisation (TiP, Eq. 6): the squared distance of each keep probability to the wanted part.
+    """Return the sparsity loss (TiP, Eq. 6): the mean squared distance of the keep probabilities to the wanted part.
 
     Args:
         probabilities: float (B, L), in [0, 1].
-        mask: bool (B, L), True for the tokens that count; here those that came into the layer, in Eq. 6 all.
+        mask: bool (B, L), True for the tokens that count: those that came into the layer. In Eq. 6 all tokens count.
         kept: part of the tokens to keep, in (0, 1].
 
     Returns:
@@ -23,13 +23,13 @@ def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float) -> Tensor:
 
 
 def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor) -> Tensor:
-    """Text-informed contrastive loss (TiP, Eq. 2): which text of the batch belongs to each image?
+    """Return the text-informed contrastive loss (TiP, Eq. 2): which text of the batch belongs to each image?
 
-    The batch is that of all processes.
+    The batch contains the examples of all processes.
 
     Args:
         text: float (B, d), projected and normalised.
-        image: float (B, d), projected and normalised; row i belongs to text i.
+        image: float (B, d), projected and normalised. Image i belongs to text i.
         temperature: scalar above 0.
 
     Returns:
@@ -43,8 +43,9 @@ def contrastive_loss(text: Tensor, image: Tensor, temperature: Tensor) -> Tensor
 
 
 def continuity_loss(probabilities: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Continuity regularisation (TiP, Eq. 7): the squared difference of each patch's keep probability to those of
-    its 8 neighbours.
+    """Return the continuity loss (TiP, Eq. 7).
+
+    It compares the keep probability of each patch with those of its 8 neighbours, by squared differences.
 
     Args:
         probabilities: float (B, rows * columns), in [0, 1], in raster order.
@@ -52,20 +53,20 @@ def continuity_loss(probabilities: Tensor, mask: Tensor, grid: tuple[int, int]) 
         grid: rows and columns.
 
     Returns:
-        Scalar, at least 0: the mean over all pairs of neighbours that both count.
+        Scalar, at least 0: the mean over all neighbours that both count.
     """
     values, real = probabilities.unflatten(1, grid), mask.unflatten(1, grid)
-    differences, pairs = [], []
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each pair once
+    differences, counted = [], []
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):  # each two neighbours once
         here, there = neighbours(values, down, right)
         both = neighbours(real, down, right)
         differences.append((here - there).flatten(1))
-        pairs.append((both[0] & both[1]).flatten(1))
-    return masked_mean(torch.cat(differences, dim=1) ** 2, torch.cat(pairs, dim=1))
+        counted.append((both[0] & both[1]).flatten(1))
+    return masked_mean(torch.cat(differences, dim=1) ** 2, torch.cat(counted, dim=1))
 
 
 def neighbours(values: Tensor, down: int, right: int) -> tuple[Tensor, Tensor]:
-    """Those of `values` (B, rows, columns) that have a neighbour so many steps away, and the neighbours."""
+    """Return the `values` (B, rows, columns) that have a neighbour so many steps away, and these neighbours."""
     rows, columns = values.shape[1:]
     first, last = max(-right, 0), columns - max(right, 0)
     return values[:, : rows - down, first:last], values[:, down:, first + right : last + right]

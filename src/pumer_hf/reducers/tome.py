@@ -12,12 +12,12 @@ from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 @dataclass(frozen=True)
 class ToMeReductionConfig(ReductionConfig):
-    """Schedule of ToMe, whose paper merges in every layer. It can work inside an image tower, too (`site="tower"`).
+    """Schedule of ToMe, whose paper merges in every layer. It can work inside an image tower too (`site="tower"`).
 
     Args:
-        layers: indices of the layers that reduce, ascending; at site `"tower"` every layer, if left out.
-        merge_ratio: part of the tokens coming in that a layer merges away, of the text as of the image, in [0, 1): one
-            number for all layers or one per entry of `layers`. A layer can merge half of the tokens at most.
+        layers: indices of the layers that reduce, ascending. At site `"tower"` they may be left out for every layer.
+        merge_ratio: part of the incoming tokens that a layer merges away, the same for text and image, in [0, 1): one
+            number for all layers, or one per entry of `layers`. A layer can merge at most half of the tokens.
     """
 
     method: ClassVar[str] = "tome"
@@ -33,8 +33,8 @@ class ToMeReducer(TokenReducer):
     A merged token is the mean of all tokens that it holds. Its weight in attention is its size, the number of these
     tokens: `exp(score)` is multiplied by the size, which is ToMe's `+ log s`.
 
-    Deviation: a token merges within its own modality, at the same ratio in both, where ToMe would match them across.
-    METER has no joint sequence, and in ViLT the number of text tokens left would depend on the values.
+    Deviation: a token merges within its own modality, at the same ratio in both. ToMe would match text with image. But
+    METER has no joint sequence, and in ViLT the number of remaining text tokens would depend on the values.
     """
 
     config_class = ToMeReductionConfig
@@ -43,7 +43,7 @@ class ToMeReducer(TokenReducer):
     config: ToMeReductionConfig
 
     def num_merges(self, layer: int, length: int) -> int:
-        """How many of `length` tokens `layer` merges away."""
+        """Return how many of `length` tokens `layer` merges away."""
         return min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), ops.max_merges(length))
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
@@ -64,7 +64,7 @@ class ToMeReducer(TokenReducer):
         return TokenPair(text, image), trace
 
     def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching | None]:
-        """Merge the tokens of one modality. Inside an image tower there are none of the text, and nothing merges."""
+        """Merge the tokens of one modality. Without tokens, as for the text inside an image tower, nothing merges."""
         num_tokens = tokens.mask.shape[1]
         return merge_similar(tokens, keys, self.num_merges(layer, num_tokens)) if num_tokens else (tokens, None)
 

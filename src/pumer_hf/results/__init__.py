@@ -1,7 +1,7 @@
 """Results of measurements: typed, written to JSON files and read again, and shown as tables.
 
-`Metric` and `Evaluation` say what a model scores, `Cost` says what it costs, and `Environment` on what that was
-measured. `Report` holds all three. A command that measures something else has a subclass of `Results` of its own.
+`Metric` and `Evaluation` say how good a model is, `Cost` says what it costs, and `Environment` says where that was
+measured. `Report` holds all three. A command that measures something else has its own subclass of `Results`.
 """
 
 from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, TokenCounts

@@ -1,11 +1,11 @@
-"""What models cost: speed, FLOPs, tokens and memory, each by name of the model, the baseline first."""
+"""The cost of models: speed, FLOPs, tokens and memory. Each is stored by name of the model, the baseline first."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 REGIMES = ("inference", "training")
-"""Two kinds of runs: a forward under `inference_mode`, and a step of training (forward and backward)."""
+"""Two kinds of runs: a forward under `inference_mode`, and a training step (forward and backward)."""
 TokenCounts = list[tuple[int, int]]
 """How many text and image tokens leave each layer."""
 
@@ -19,7 +19,7 @@ class Speed:
     slowest: float
     fastest: float
     ratio: float
-    """The median over the rounds of this model's speed over the baseline's."""
+    """The speed of this model divided by the baseline's: the median over the rounds."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Throughput:
 
     @property
     def gain(self) -> float:
-        """How many times as fast as the baseline the last model is."""
+        """The speed of the last model as a multiple of the baseline's."""
         return self.speeds[self.names[-1]].ratio
 
     @property
@@ -49,11 +49,11 @@ class Throughput:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Throughput":
-        """From a file, in which the models stand beside the other fields."""
+        """Read the throughput from the values of a file, among which each model is one field."""
         return cls(values["batch_size"], values["rounds"], values["regime"], _by_name(Speed, values))
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file."""
+        """Return what a file holds."""
         return {"batch_size": self.batch_size, "rounds": self.rounds, "regime": self.regime, **_plain(self.speeds)}
 
 
@@ -65,7 +65,7 @@ class Latency:
     p90: float
     p99: float
     ratio: float
-    """The median over the rounds of the baseline's time over this model's."""
+    """The baseline's time divided by the time of this model: the median over the rounds."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ class Latencies:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Latencies":
-        """From a file, in which the models stand beside the other fields."""
+        """Read the latency from the values of a file, among which each model is one field."""
         return cls(values["rounds"], _by_name(Latency, values))
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file."""
+        """Return what a file holds."""
         return {"rounds": self.rounds, **_plain(self.models)}
 
 
@@ -94,38 +94,38 @@ class Memory:
     training: dict[str, int]
 
     def peaks(self, regime: str) -> dict[str, int]:
-        """The peaks of one of the `REGIMES`."""
+        """Return the peaks of one of the `REGIMES`."""
         return {"inference": self.inference, "training": self.training}[regime]
 
     def share(self, regime: str, name: str) -> float:
-        """A model's peak as a part of the baseline's."""
+        """Return the peak of a model as a part of the baseline's."""
         peaks = self.peaks(regime)
         return peaks[name] / peaks[next(iter(peaks))]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What models cost. What was not measured is None or empty."""
+    """The cost of models. A field that was not measured is None or empty."""
 
     throughput: Throughput | None = None
     latency: Latencies | None = None
-    """At batch 1."""
+    """The latency at batch 1."""
     gflops: dict[str, float] = field(default_factory=dict)
-    """Multiply-adds of one example, in 10^9."""
+    """The multiply-adds of one example, in 10^9."""
     tokens_per_layer: dict[str, TokenCounts] = field(default_factory=dict)
     reduction_share: dict[str, float] = field(default_factory=dict)
-    """The part of a forward's time that goes into reducing tokens, of the models that reduce."""
+    """The part of a forward's time that is spent on reducing tokens, for the models that reduce."""
     memory: Memory | None = None
 
     @property
     def gflops_gain(self) -> float:
-        """How many times fewer FLOPs than the baseline the last model needs."""
+        """The FLOPs of the baseline as a multiple of those of the last model."""
         counts = list(self.gflops.values())
         return counts[0] / counts[-1]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Cost":
-        """The cost that stands among the values of a file."""
+        """Read the cost from the values of a file."""
         throughput, latency, memory = (values.get(name) for name in ("throughput", "latency", "memory"))
         tokens: dict[str, Any] = values.get("tokens_per_layer", {})
         return cls(
@@ -138,7 +138,7 @@ class Cost:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file. `throughput` and `gflops` also have `ratio`, the gain of the last model over the first."""
+        """Return what a file holds. `throughput` and `gflops` also have `ratio`, the gain of the last model."""
         values: dict[str, Any] = {}
         if self.throughput is not None:
             values["throughput"] = {"ratio": self.throughput.gain, **self.throughput.to_dict()}
@@ -147,7 +147,7 @@ class Cost:
         if self.gflops:
             values["gflops"] = {"ratio": self.gflops_gain, **self.gflops}
         if self.tokens_per_layer:
-            layers = {name: [list(counts) for counts in own] for name, own in self.tokens_per_layer.items()}
+            layers = {name: [list(one) for one in counts] for name, counts in self.tokens_per_layer.items()}
             values["tokens_per_layer"] = layers
         if self.reduction_share:
             values["reduction_share"] = self.reduction_share
@@ -157,8 +157,8 @@ class Cost:
 
 
 def _by_name(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: kind(**own) for name, own in values.items() if isinstance(own, Mapping)}
+    return {name: kind(**fields) for name, fields in values.items() if isinstance(fields, Mapping)}
 
 
 def _plain(models: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: asdict(own) for name, own in models.items()}
+    return {name: asdict(one) for name, one in models.items()}

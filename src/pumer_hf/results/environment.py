@@ -1,4 +1,4 @@
-"""What a measurement ran on: versions, the machine, and the command with its arguments."""
+"""The environment of a measurement: versions, the machine, and the command with its arguments."""
 
 import os
 import platform
@@ -18,12 +18,12 @@ TOKEN_FLAG = re.compile(r"--((push[_-]to[_-])?hub[_-])?token")
 """Flags whose value is a token of the Hub."""
 HIDDEN = "..."
 ENVIRONMENT_FIELDS = ("versions", "machine", "command", "argv")
-"""The names of an [`Environment`] in a file."""
+"""The fields of a file that hold an [`Environment`]."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command line as data. It prints as one can paste it into a shell."""
+    """A command line as data. As text, it can be pasted into a shell."""
 
     program: str
     """The file of the program, without its folder."""
@@ -39,47 +39,47 @@ class Command:
 
     @classmethod
     def current(cls) -> "Command":
-        """The command of this process, without tokens of the Hub."""
+        """Return the command of this process, without tokens of the Hub."""
         program, *arguments = sys.argv
         is_module = Path(program).parts[-2:] == ("pumer_hf", "__main__.py")  # `python -m pumer_hf`
         return cls("pumer-hf" if is_module else Path(program).name, tuple(without_tokens(arguments)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Command | None":
-        """The command that stands among the values of a file, if there is one."""
+        """Read the command from the values of a file; return None if there is none."""
         if "command" not in values:
             return None
         program, *arguments = values["argv"] if "argv" in values else words_of_old_command(values["command"])
         return cls(program, tuple(arguments))
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file: `command`, the line for people, and `argv`, its words."""
+        """Return what a file holds: `command` is the line for people, `argv` has its words."""
         return {"command": str(self), "argv": [self.program, *self.arguments]}
 
 
 def flags_of(arguments: Sequence[str]) -> list[str]:
-    """The words of a command line from the first that begins with `--` on."""
+    """Return the words of a command line, starting at the first that begins with `--`."""
     first = next((place for place, word in enumerate(arguments) if word.startswith("--")), len(arguments))
     return list(arguments[first:])
 
 
 def without_tokens(words: Sequence[str]) -> list[str]:
-    """The words of a command line with `...` for each token of the Hub."""
-    told: list[str] = []
+    """Return the words of a command line with `...` in the place of each token of the Hub."""
+    shown: list[str] = []
     for word in words:
         flag, equals, _ = word.partition("=")
-        if told and TOKEN_FLAG.fullmatch(told[-1]):
-            told.append(HIDDEN)
+        if shown and TOKEN_FLAG.fullmatch(shown[-1]):
+            shown.append(HIDDEN)
         else:
-            told.append(f"{flag}={HIDDEN}" if equals and TOKEN_FLAG.fullmatch(flag) else word)
-    return told
+            shown.append(f"{flag}={HIDDEN}" if equals and TOKEN_FLAG.fullmatch(flag) else word)
+    return shown
 
 
 def words_of_old_command(line: str) -> list[str]:
-    """The words of a command line in a file that was written before files had `argv`.
+    """Return the words of a command line from a file that was written before files had `argv`.
 
-    Such a line was joined by spaces, without quotes. So this guesses: what comes after a flag and begins with `{` is
-    one word. It is the only place that takes a printed command apart.
+    Such a line was joined by spaces, without quotes. So this is a guess: text after a flag that begins with `{` is one
+    word. No other function splits a printed command.
     """
     first, *rest = re.split(r"\s(?=--[a-z])", line)
     words = first.split()
@@ -91,7 +91,7 @@ def words_of_old_command(line: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """The hardware that a measurement ran on. What is unknown, or not there, is None."""
+    """The hardware of a measurement. A field is None if it is unknown, or if the machine has no such part."""
 
     processor: str
     cores: int | None = None
@@ -101,17 +101,17 @@ class Machine:
     gpu_memory_gib: float | None = None
     cuda: str | None = None
     processes: int | None = None
-    """How many there were, if there were several."""
+    """The number of processes, if there were several."""
 
     @property
     def name(self) -> str:
-        """The GPU; without one, the processor and the threads."""
+        """The name of the GPU; without a GPU, the processor and its threads."""
         return self.gpu or f"{self.processor}, {self.torch_threads} threads"
 
     @classmethod
     def current(cls) -> "Machine":
-        """The machine of this process."""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))  # as launchers set it
+        """Return the machine of this process."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))  # launchers set it
         gpu: dict[str, Any] = {}
         if torch.cuda.is_available():
             memory = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -128,7 +128,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a measurement ran on. All of it may be unknown."""
+    """The environment of a measurement. Every part of it may be unknown."""
 
     versions: dict[str, str] = field(default_factory=dict)
     machine: Machine | None = None
@@ -141,18 +141,18 @@ class Environment:
 
     @classmethod
     def current(cls) -> "Environment":
-        """That of this process."""
+        """Return the environment of this process."""
         return cls({"python": platform.python_version(), **installed(PACKAGES)}, Machine.current(), Command.current())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Environment":
-        """The environment that stands among the values of a file."""
+        """Read the environment from the values of a file."""
         machine = values.get("machine")
         known = None if machine is None else Machine(**machine)
         return cls(dict(values.get("versions", {})), known, Command.from_dict(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file: `versions`, `machine`, `command` and `argv`, as far as they are known."""
+        """Return what a file holds: `versions`, `machine`, `command` and `argv`, if they are known."""
         values: dict[str, Any] = {"versions": self.versions} if self.versions else {}
         if self.machine is not None:
             values["machine"] = {name: value for name, value in asdict(self.machine).items() if value is not None}
@@ -160,7 +160,7 @@ class Environment:
 
 
 def installed(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of those packages that are installed."""
+    """Return the versions of the packages that are installed."""
     versions = {}
     for package in packages:
         try:

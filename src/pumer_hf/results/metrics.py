@@ -1,4 +1,4 @@
-"""What a model scores: `Metric`, a value with its unit and its direction, and `Evaluation`, all metrics of a model."""
+"""How good a model is: `Metric` has a value, its unit and its direction; `Evaluation` has all metrics of a model."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,7 +10,7 @@ from ..figures import figure
 WITH_DECIMALS = ("%", "points")
 """Units whose values are shown with two decimals. Values of other units have four significant digits."""
 BY_KIND = "_by_kind"
-"""In a file, `accuracy_by_kind` holds the accuracy of each kind of question."""
+"""The end of a name in a file: `accuracy_by_kind` holds the accuracy of each kind of question."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,11 @@ class MetricType:
     """What the values of a metric mean."""
 
     unit: str = ""
-    """Such as `"%"`, `"points"` or `"tokens/s"`; empty for a plain number, such as a loss."""
+    """The unit, such as `"%"`, `"points"` or `"tokens/s"`. It is empty for a plain number, such as a loss."""
     higher_is_better: bool = True
 
     def of(self, value: float) -> "Metric":
-        """A value of this type."""
+        """Return a metric of this type with the value."""
         return Metric(value, self.unit, self.higher_is_better)
 
     @property
@@ -31,11 +31,11 @@ class MetricType:
         return MetricType("points" if self.unit == "%" else self.unit, self.higher_is_better)
 
     def label(self, name: str) -> str:
-        """The name of a metric for a table without units in its cells: `accuracy, %`."""
+        """Return the name of a metric with its unit, for a table whose cells have no units: `accuracy, %`."""
         return f"{self.title(name)}, {self.unit}" if self.unit else self.title(name)
 
     def title(self, name: str) -> str:
-        """The name of a metric as words, and which direction is good where that is not up."""
+        """Return the name of a metric in words. If lower is better, the words say so."""
         words = name.replace("_", " ")
         return words if self.higher_is_better else f"{words} (lower is better)"
 
@@ -65,7 +65,7 @@ class Metric:
         return self._number(2)
 
     def text(self, decimals: int = 2) -> str:
-        """The value with its unit; `decimals` are for units such as `"%"`."""
+        """Return the value with its unit. `decimals` is for the units in `WITH_DECIMALS`."""
         return f"{self._number(decimals)} {self.unit}".rstrip()
 
     @property
@@ -74,15 +74,15 @@ class Metric:
         return round(self.value, 2) if self.unit in WITH_DECIMALS else float(f"{self.value:.4g}")
 
     def change_from(self, other: "Metric") -> str:
-        """The difference to another value, with sign and unit: `-0.19 points` between two percentages."""
+        """Return the difference to another value, with sign and unit: `-0.19 points` between two percentages."""
         return f"{self.signed(self.value - other.value)} {self.type.difference.unit}".rstrip()
 
     def signed(self, difference: float) -> str:
-        """A difference of such values, with its sign and without the unit."""
+        """Return a difference of two such values as text, with its sign and without the unit."""
         return f"{difference:+.2f}" if self.unit in WITH_DECIMALS else f"{difference:+.4g}"
 
     def is_better_than(self, other: "Metric") -> bool:
-        """Whether this value is the better one."""
+        """Return whether this value is better than the other one."""
         return self.value > other.value if self.higher_is_better else self.value < other.value
 
     def _number(self, decimals: int) -> str:
@@ -91,17 +91,17 @@ class Metric:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one model scored on a data set.
+    """The metrics of one model on a data set.
 
-    In a file it is flat: metrics, counts, and for each metric by kind one object, such as `accuracy_by_kind`.
+    A file has them in one flat object: metrics, counts, and objects such as `accuracy_by_kind`.
     """
 
     metrics: dict[str, Metric]
-    """By name. The first one is the main metric, which tables show."""
+    """The metrics by name. The first one is the main metric, which tables show."""
     counts: dict[str, int] = field(default_factory=dict)
     """How many examples there were, such as `questions`."""
     by_kind: dict[str, dict[str, Metric]] = field(default_factory=dict)
-    """By name of a metric: the metric for each kind of question."""
+    """The metric for each kind of question, by name of the metric."""
 
     @property
     def main_name(self) -> str:
@@ -120,7 +120,7 @@ class Evaluation:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], types: Mapping[str, MetricType]) -> "Evaluation":
-        """An evaluation from plain numbers.
+        """Make an evaluation from plain numbers.
 
         Args:
             values: the numbers by name. An int is a count, unless `types` has its name.
@@ -148,7 +148,7 @@ class Evaluation:
         return cls(metrics, counts, by_kind)
 
     def to_dict(self) -> dict[str, Any]:
-        """The numbers, without what they mean ([`types_to_dict`])."""
+        """Return the numbers alone. [`types_to_dict`] returns what they mean."""
         return {
             **{name: metric.value for name, metric in self.metrics.items()},
             **self.counts,
@@ -157,7 +157,7 @@ class Evaluation:
 
     @classmethod
     def mean(cls, evaluations: Sequence["Evaluation"]) -> "Evaluation":
-        """The means of the metrics of several models; the counts of the first one."""
+        """Return the means of the metrics of several models, with the counts of the first one."""
         first = evaluations[0]
         metrics = {name: mean_metric(one.metrics[name] for one in evaluations) for name in first.metrics}
         by_kind = {
@@ -168,13 +168,13 @@ class Evaluation:
 
 
 def mean_metric(metrics: Iterable[Metric]) -> Metric:
-    """The mean of metrics of one type."""
+    """Return the mean of metrics of one type."""
     found = list(metrics)
     return found[0].type.of(fmean(metric.value for metric in found))
 
 
 def best_of(metrics: Iterable[Metric]) -> Metric | None:
-    """The best one of metrics of one type; None of none."""
+    """Return the best of some metrics of one type; None if there are none."""
     best = None
     for metric in metrics:
         if best is None or metric.is_better_than(best):
@@ -183,25 +183,25 @@ def best_of(metrics: Iterable[Metric]) -> Metric | None:
 
 
 def types_to_dict(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, Any]]:
-    """What the metrics of some evaluations mean, as a file says it: unit and direction by name."""
-    return {name: asdict(own) for one in evaluations for name, own in one.types.items()}
+    """Return what the metrics of some evaluations mean, for a file: the unit and the direction by name."""
+    return {name: asdict(kind) for one in evaluations for name, kind in one.types.items()}
 
 
 def metric_types(
-    told: Mapping[str, Mapping[str, Any]] | None, evaluations: Iterable[Mapping[str, Any]], old_unit: str = "%"
+    types: Mapping[str, Mapping[str, Any]] | None, evaluations: Iterable[Mapping[str, Any]], old_unit: str = "%"
 ) -> dict[str, MetricType]:
-    """What the metrics in a file mean.
+    """Return what the metrics in a file mean.
 
     Args:
-        told: what the file says about it, as [`types_to_dict`] wrote it. None for a file that was written before files
-            said it. There each float was a metric, higher was better, and all had one unit.
+        types: what the file says about them, as [`types_to_dict`] wrote it. None for an older file, which does not say
+            it. There each float is a metric, higher is better, and all metrics have one unit.
         evaluations: the numbers in the file.
-        old_unit: that unit.
+        old_unit: the unit in an older file.
     """
-    if told is not None:
-        return {name: MetricType(**own) for name, own in told.items()}
+    if types is not None:
+        return {name: MetricType(**kind) for name, kind in types.items()}
     return {
-        name: MetricType(old_unit) for own in evaluations for name, value in own.items() if isinstance(value, float)
+        name: MetricType(old_unit) for one in evaluations for name, value in one.items() if isinstance(value, float)
     }
 
 

@@ -1,4 +1,4 @@
-"""`Report`: what a run, a card or an evaluation says, as an object and as a JSON file."""
+"""`Report` holds the results of a run, a card or an evaluation. It can be written to a JSON file and read again."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,25 +13,25 @@ from .environment import ENVIRONMENT_FIELDS, Command, Environment
 from .metrics import Evaluation, Metric, MetricType, metric_types, types_to_dict
 
 ROLES = ("teacher", "student")
-"""The models of a run by name, in order of the tables."""
-Own = TypeVar("Own", bound="Results")
+"""The models of a run by name, in the order of the tables."""
+Kind = TypeVar("Kind", bound="Results")
 
 
 class Results(ABC):
-    """What was measured, and can be written to a JSON file and read again. Files of older versions are read, too."""
+    """Results of a measurement that can be written to a JSON file and read again. Older files can be read too."""
 
     @classmethod
     @abstractmethod
-    def from_dict(cls: type[Own], values: Mapping[str, Any]) -> Own:
-        """From what a file holds."""
+    def from_dict(cls: type[Kind], values: Mapping[str, Any]) -> Kind:
+        """Make the results from what a file holds."""
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """What a file holds: plain JSON types, with numbers as they were measured."""
+        """Return what a file holds: plain JSON types, with numbers that are not rounded."""
 
     @classmethod
-    def load(cls: type[Own], path: str | Path) -> Own:
-        """Read a file; raises `ValueError` that names it if it holds something else."""
+    def load(cls: type[Kind], path: str | Path) -> Kind:
+        """Read a file. If it holds something else, raise `ValueError`, which names the file."""
         values = read_object(path)
         try:
             return cls.from_dict(values)
@@ -39,11 +39,11 @@ class Results(ABC):
             raise ValueError(f"{path}: these are no results that {cls.__name__} reads: {error!r}") from error
 
     def save(self, path: str | Path) -> None:
-        """Write a file, whole or not at all."""
+        """Write a file, completely or not at all."""
         write_json(Path(path), self.to_dict())
 
     def finish(self, output: str | Path | None) -> str:
-        """Write a file if one is wanted; returns the line that a command prints about it."""
+        """Write a file if `output` names one. Return the line that a command prints about it."""
         if output is None:
             return "-o FILE.json writes all figures to a file, with the machine and the versions."
         self.save(output)
@@ -51,14 +51,16 @@ class Results(ABC):
 
 
 def check_results_file(output: str | Path | None) -> None:
-    """Raise `ValueError` or `FileNotFoundError` before the work if results cannot be written to the file of `-o`."""
+    """Raise `ValueError` or `FileNotFoundError` before the work begins, if results cannot be written to the file of
+    `-o`.
+    """
     if output is not None:
         check_file(output, "-o")
 
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One of several students that were trained from one teacher and differ by the seed alone."""
+    """One of several students that were trained from one teacher and differ only by the seed."""
 
     seed: int
     student: Evaluation
@@ -67,17 +69,17 @@ class SeedRun:
 
     @property
     def speed(self) -> float:
-        """How many times as fast as its teacher it is."""
+        """The speed of the student as a multiple of its teacher's."""
         return self.throughput.gain
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], types: Mapping[str, MetricType]) -> "SeedRun":
-        """From a file; `types` say what the metrics mean."""
+        """Read a run from the values of a file. `types` says what the metrics mean."""
         student = Evaluation.from_dict(values["student"], types)
         return cls(values["seed"], student, Throughput.from_dict(values["throughput"]), Command.from_dict(values))
 
     def to_dict(self) -> dict[str, Any]:
-        """For a file."""
+        """Return what a file holds."""
         return {
             "seed": self.seed,
             "metric": self.student.main_name,
@@ -91,33 +93,33 @@ class SeedRun:
 
 @dataclass(frozen=True)
 class Report(Results):
-    """What a recipe's run measured, or what a model card knows of it. What is unknown is empty."""
+    """The results of a recipe's run, or what a model card knows about them. A field that is unknown is empty."""
 
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    """By role of the model, one of `ROLES`."""
+    """The evaluations by role of the model, one of `ROLES`."""
     cost: Cost = field(default_factory=Cost)
     environment: Environment = field(default_factory=Environment)
     baselines: dict[str, Metric] = field(default_factory=dict)
-    """What is scored without looking at images, by name; of the same type as the main metric."""
+    """The main metric of answers that are given without looking at images, by name of the baseline."""
     missing_images: dict[str, int] = field(default_factory=dict)
-    """By split: how many rows were left out since an image is missing."""
+    """How many rows were left out because an image is missing, by split."""
     seeds: tuple[SeedRun, ...] = ()
-    """The students, if several were trained; `evaluations` then has their means."""
+    """The students, if several were trained. Then `evaluations` has their means."""
     other: dict[str, Any] = field(default_factory=dict)
-    """What else a file held. It is kept as it is."""
+    """Other values of a file. They are kept as they are."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], unit: str = "%") -> "Report":
-        """From what a file holds.
+        """Make the report from what a file holds.
 
         Args:
-            values: the content.
-            unit: of the metrics in a file that was written before files said it.
+            values: the content of the file.
+            unit: the unit of the metrics in an older file, which does not say it.
         """
         rest = {name: value for name, value in values.items() if name not in FIELDS}
         evaluated = {role: values[role] for role in ROLES if role in values}
         types = metric_types(values.get("metrics"), evaluated.values(), unit)
-        evaluations = {role: Evaluation.from_dict(own, types) for role, own in evaluated.items()}
+        evaluations = {role: Evaluation.from_dict(numbers, types) for role, numbers in evaluated.items()}
         main = next((one.main.type for one in evaluations.values()), MetricType(unit))
         return cls(
             evaluations=evaluations,
@@ -147,4 +149,4 @@ FIELDS = (
     *("metrics", *ROLES, *(part.name for part in fields(Cost)), *ENVIRONMENT_FIELDS),
     *("baselines", "missing_images", "seeds"),
 )
-"""The names in a file of a [`Report`]."""
+"""The names of the fields in a file of a [`Report`]."""

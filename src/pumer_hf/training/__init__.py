@@ -1,1 +1,1 @@
-"""Training by distillation, and the parts that recipes are made of."""
+"""The trainer for distillation, its arguments, losses and callbacks."""

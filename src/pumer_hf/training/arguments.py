@@ -12,14 +12,14 @@ from transformers import TrainingArguments
 @dataclass
 class DistillationTrainingArguments(TrainingArguments):
     """
-    [`TrainingArguments`] plus the weight of the distillation loss and a learning rate per part of the model. Each part
+    [`TrainingArguments`] plus the weight of the distillation loss and a learning rate per part of the model. A part
     without a rate of its own uses `learning_rate` (PuMer, Table 5).
     """
 
     alpha: float = field(default=1.0, metadata={"help": "Weight of the distillation loss, at least 0."})
     temperature: float = field(default=1.0, metadata={"help": "Temperature of the distillation loss, above 0."})
     shard_teacher: bool = field(
-        default=False, metadata={"help": "Share the teacher out over the GPUs too; for ZeRO-3 and FSDP."}
+        default=False, metadata={"help": "Shard the teacher over the GPUs too; for ZeRO-3 and FSDP."}
     )
     cross_modal_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the cross-modal layers; default: learning_rate."}
@@ -36,10 +36,10 @@ class DistillationTrainingArguments(TrainingArguments):
                 validate_repo_id(self.hub_model_id)
             except HFValidationError as error:
                 raise ValueError(
-                    f"hub_model_id={self.hub_model_id!r}: no name that the Hub allows: {error}"
+                    f"hub_model_id={self.hub_model_id!r}: the Hub does not allow this name: {error}"
                 ) from error
         if self.device.type == "cpu":
-            self.dataloader_pin_memory = False  # there is no copy to a GPU that it would speed up, and torch warns
+            self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
         if self.alpha < 0:
             raise ValueError(f"alpha={self.alpha}: must be at least 0")
         if self.temperature <= 0:
@@ -49,7 +49,7 @@ class DistillationTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least 0")
 
     def _refuse_what_has_no_effect(self) -> None:
-        """Raise `ValueError` for an argument of `Trainer` that the loss of [`DistillationTrainer`] does not know."""
+        """Raise `ValueError` for an argument of `Trainer` that the loss of [`DistillationTrainer`] ignores."""
         if self.label_names not in (None, ["labels"]):
             raise ValueError(f"label_names={self.label_names}: the labels of a batch are under 'labels'; leave it out")
         if not self.average_tokens_across_devices:
@@ -64,12 +64,12 @@ class DistillationTrainingArguments(TrainingArguments):
             for name, size in sizes.items():
                 if size > 1:
                     raise ValueError(
-                        f"parallelism_config has {name}={size}: a sequence whose tokens are reduced cannot be shared "
-                        "out over devices; leave it out"
+                        f"parallelism_config has {name}={size}: a sequence whose tokens are reduced cannot be split "
+                        "over devices; leave it out"
                     )
 
     def autocast(self) -> torch.autocast:
-        """The mixed precision of these arguments or of `accelerate launch`, for what runs outside of a Trainer."""
+        """Return the mixed precision of these arguments or of `accelerate launch`, for code outside of a Trainer."""
         precision = "fp16" if self.fp16 else "bf16" if self.bf16 else os.environ.get("ACCELERATE_MIXED_PRECISION")
         dtype = torch.float16 if precision == "fp16" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype, enabled=precision in ("fp16", "bf16"))

@@ -1,4 +1,4 @@
-"""Trainer callbacks about token reduction, and about what is drawn at random."""
+"""Trainer callbacks for token reduction and for random draws."""
 
 import inspect
 from typing import Any
@@ -22,8 +22,8 @@ class TokenReductionCallback(TrainerCallback):
 
     Args:
         trainer: the trainer, whose data collator turns the example into model inputs.
-        example: a row for the data collator. Default: the first training example; of a streamed dataset, that takes
-            opening it a second time.
+        example: a row for the data collator. Default: the first training example. A streamed dataset is opened a
+            second time for it.
     """
 
     def __init__(self, trainer: Trainer, example: Any = None):
@@ -64,10 +64,11 @@ class TokenReductionCallback(TrainerCallback):
 
 
 class EpochDrawsCallback(TrainerCallback):
-    """Lets what a collator draws at random depend on `args.seed`, the epoch and the rows of a batch alone.
+    """Makes the random draws of a collator depend only on `args.seed`, the epoch and the rows of a batch.
 
-    So a run that is resumed within an epoch draws what it would have drawn, whatever was drawn ahead before it ended.
-    It does not go with `args.dataloader_persistent_workers`: such workers keep the collator of the first epoch.
+    So a run that is resumed within an epoch draws the same as an uninterrupted one, even if the stopped run had drawn
+    batches ahead. It does not work with `args.dataloader_persistent_workers`: such workers keep the collator of the
+    first epoch.
     """
 
     def __init__(self, collator: Collator):
@@ -82,7 +83,7 @@ class EpochDrawsCallback(TrainerCallback):
         train_dataloader: Any = None,
         **kwargs: Any,
     ) -> None:
-        # Of data without a length, the Trainer goes on in the first pass, and its `state.epoch` counts no passes.
+        # If data have no length, the Trainer resumes in the first pass, and its `state.epoch` counts no passes.
         self.epoch = int(state.epoch or 0) if has_length(train_dataloader) else 0
 
     def on_epoch_begin(
@@ -99,7 +100,7 @@ class ReductionWarmupCallback(TrainerCallback):
 
     Args:
         warmup_steps: optimizer steps until the full ratios, at least 1.
-        num_stages: how many different schedules the ramp passes through; each is a new set of tensor shapes.
+        num_stages: number of different schedules on the ramp. Each has new tensor shapes.
     """
 
     def __init__(self, warmup_steps: int, num_stages: int = 10):
@@ -109,7 +110,7 @@ class ReductionWarmupCallback(TrainerCallback):
         self.num_stages = num_stages
 
     def factor(self, step: int) -> float:
-        """Part of the ratios that applies at optimizer step `step`, in [0, 1]."""
+        """Fraction of the ratios that applies at optimizer step `step`, in [0, 1]."""
         return min(self.num_stages * step // self.warmup_steps, self.num_stages) / self.num_stages
 
     def on_step_begin(

@@ -30,10 +30,10 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
 
 
 def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:
-    """Task + alpha * distillation + the method's auxiliary losses; terms that a run does not have are left out.
+    """Return task loss + alpha * distillation loss + the method's auxiliary losses. Missing terms count as 0.
 
     Args:
-        terms: scalars by name: `task_loss`, `distillation_loss`, and auxiliary ones, which come weighted.
+        terms: scalars by name: `task_loss`, `distillation_loss`, and auxiliary losses, which are already weighted.
         alpha: weight of the distillation loss, at least 0.
     """
     weights = {"distillation_loss": alpha}

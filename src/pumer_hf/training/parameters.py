@@ -1,4 +1,4 @@
-"""Which parameters learn at which rate, and which decay."""
+"""The groups of the optimizer: which parameters learn, at which rate, and with weight decay or not."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,29 +19,31 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
-    """Let only what reduces tokens and the head learn, and switch the continuity loss off (TiP, Appendix A.1)."""
+    """Let only the reducers and the head learn, and switch the continuity loss off (TiP, Appendix A.1)."""
     reduction = model.token_reduction
     if reduction.schedule is not None:
         reduction.set([without_continuity(part) for part in reduction.schedule.parts])
-    of_reducers = {id(parameter) for reducer in reduction.reducers.values() for parameter in reducer.parameters()}
+    reducer_ids = {id(parameter) for reducer in reduction.reducers.values() for parameter in reducer.parameters()}
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(id(parameter) in of_reducers or model.parameter_group(name) == "classifier")
+        parameter.requires_grad_(id(parameter) in reducer_ids or model.parameter_group(name) == "classifier")
 
 
 def without_continuity(part: ReductionConfig) -> ReductionConfig:
-    """The same part of a schedule without TiP's continuity loss."""
+    """Return the same part of a schedule without TiP's continuity loss."""
     return replace(part, continuity_weight=0.0) if isinstance(part, TipReductionConfig) else part
 
 
 def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
-    """Optimizer groups of the trainable parameters: one per part of the model (PuMer, Table 5) and decay or not.
+    """Return the optimizer groups of the trainable parameters.
+
+    Each part of the model (PuMer, Table 5) has a group with weight decay and one without.
 
     Args:
         model: one of ours, or a `PeftModel` around it.
-        args: have a learning rate for each part.
+        args: the training arguments, with a learning rate for each part.
 
     Returns:
-        Groups with `params`, `lr` and `weight_decay`, backbone first; empty ones are left out.
+        Groups with `params`, `lr` and `weight_decay`, backbone first. Empty groups are left out.
     """
     model = unwrapped(model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Where models live when several processes train: whole on each, or shared out."""
+"""The placement of models when several processes train: whole in each process, or sharded."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 @contextmanager
 def whole_models(args: TrainingArguments) -> Iterator[None]:
-    """Models that are loaded inside are whole in every process, also where ZeRO-3 would share them out."""
+    """Load models whole in every process within this context, even where ZeRO-3 would shard them."""
     if args.deepspeed_plugin is None:
         yield
         return
@@ -28,24 +28,24 @@ def whole_models(args: TrainingArguments) -> Iterator[None]:
 
 
 def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, shard: bool) -> nn.Module:
-    """The teacher, ready for forward passes beside a student that `accelerator` trains.
+    """Return the teacher, ready for forward passes while `accelerator` trains the student.
 
-    It is not prepared with the accelerator, which would take it for a model that it trains.
+    It is not prepared with the accelerator, which would treat it as a model to train.
 
     Args:
-        teacher: a whole model, or one that ZeRO-3 shared out when it was loaded, which stays so.
-        accelerator: that of the student.
-        shard: share the parameters out over the processes, instead of holding all of them in each.
+        teacher: a whole model, or one that ZeRO-3 sharded when it was loaded. The latter stays sharded.
+        accelerator: the accelerator of the student.
+        shard: whether to shard the parameters over the processes, instead of holding all of them in each.
 
     Raises:
         ValueError: `shard` without ZeRO-3 or FSDP.
     """
     plugin = accelerator.state.deepspeed_plugin
     zero3 = plugin is not None and plugin.zero_stage == 3
-    in_parts = any(parameter.numel() == 0 for parameter in teacher.parameters())
+    is_sharded = any(parameter.numel() == 0 for parameter in teacher.parameters())
     if plugin is not None:
-        teacher = teacher.to(plugin.hf_ds_config.dtype())  # of the student, and of the inputs
-    if zero3 and (shard or in_parts):
+        teacher = teacher.to(plugin.hf_ds_config.dtype())  # the dtype of the student and of the inputs
+    if zero3 and (shard or is_sharded):
         return _zero3(teacher)
     teacher = teacher.to(accelerator.device)
     if not shard:
@@ -59,13 +59,13 @@ def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, shard: boo
 
 
 def fit_checkpoint(checkpoint: Path, accelerator: Accelerator) -> None:
-    """Make a DeepSpeed checkpoint, where each process wrote its part, fit another number of processes.
+    """Convert a DeepSpeed checkpoint, which has a part per process, for another number of processes.
 
-    DeepSpeed's own tool makes a universal copy of the optimizer state inside of the checkpoint, which is then loaded.
+    DeepSpeed's tool makes a universal copy of the optimizer state in the checkpoint. This copy is then loaded.
 
     Raises:
-        ValueError: the checkpoint is of ZeRO-3. From the universal copy of such a one DeepSpeed loads a single group
-            of parameters, but here those with and without weight decay are two.
+        ValueError: the checkpoint is of ZeRO-3. DeepSpeed can load only one group of parameters from such a universal
+            copy, but there are two here: with and without weight decay.
     """
     plugin = accelerator.state.deepspeed_plugin
     parts = list(checkpoint.glob("global_step*/*_optim_states.pt"))
@@ -90,7 +90,7 @@ def _zero3(teacher: PreTrainedModel) -> nn.Module:
 
     bf16 = next(teacher.parameters()).dtype == torch.bfloat16
     config = {
-        "train_micro_batch_size_per_gpu": 1,  # has no meaning without an optimizer, but must be there
+        "train_micro_batch_size_per_gpu": 1,  # without an optimizer it has no meaning, but it is required
         "zero_optimization": {"stage": 3},
         "bf16": {"enabled": bf16},
     }

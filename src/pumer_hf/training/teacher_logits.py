@@ -19,17 +19,17 @@ def add_teacher_logits(
     cache_dir: str | Path,
     batch_size: int = 64,
 ) -> Dataset:
-    """Add the column `teacher_logits` float (C,), with a progress bar, and keep it on disk.
+    """Add the column `teacher_logits` float (C,). The logits are computed with a progress bar and kept on disk.
 
-    A later call with the same data and the same teacher reads it from there: the same rows in the same order, and
-    pictures in files ([`image_files`]) of the same size and time. Of use where the collator makes the same inputs of a
-    row each time, so not with random augmentation.
+    A later call with the same data and the same teacher reads them from disk. Data are the same if they have the same
+    rows in the same order, and if their image files ([`image_files`]) have the same size and time. The collator must
+    make the same inputs from a row each time, so this does not work with random augmentation.
 
     Args:
         dataset: rows that `collator` understands.
         teacher: on the device to compute on; it is put into eval mode.
         collator: rows -> keyword arguments of the teacher's forward.
-        cache_dir: folder for the logits; made if it is not there.
+        cache_dir: folder for the logits. It is made if it is missing.
         batch_size: rows per forward.
     """
     teacher.eval()
@@ -60,15 +60,15 @@ def add_teacher_logits(
 
 
 def image_files(dataset: Dataset) -> list[tuple[str, int, int]]:
-    """Path, size in bytes and time of change in ns of each file that the table names in a column of images.
+    """Return path, size in bytes and time of change in ns of each file that a column of images names.
 
-    Of an image in an archive (`zip://a.png::train.zip`) it is the archive. Images whose bytes are in the table
-    (also as a `data:` URL), and those on another machine, are left out.
+    For an image in an archive (`zip://a.png::train.zip`), the file is the archive. Images whose bytes are in the table
+    (also as a `data:` URL) are left out, and so are images on another machine.
     """
     paths: set[str] = set()
     for name, feature in dataset.features.items():
         if isinstance(feature, Image):
-            column = dataset.data.column(name)  # of all rows, also of those that a selection leaves out
+            column = dataset.data.column(name)  # has all rows, also those that a selection leaves out
             parts = {field.name: part for field, part in zip(column.type, column.flatten(), strict=True)}
             named = parts["path"].filter(parts["bytes"].is_null()).unique().to_pylist()
             paths.update(path.split("::")[-1] for path in named if path is not None)

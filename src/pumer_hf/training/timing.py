@@ -15,20 +15,20 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy
 from ..figures import duration
 
 ESTIMATE_AFTER = 20
-"""Steps after which the time left is estimated."""
+"""The number of steps after which the time left is estimated."""
 
 
 class TimedCheckpointCallback(TrainerCallback):
-    """Saves a checkpoint when so many minutes have passed since the last one, beside those of `args.save_strategy`.
+    """Saves a checkpoint a number of minutes after the last one, in addition to those of `args.save_strategy`.
 
-    It waits a step where the Trainer evaluates and where an epoch ends, and saves nothing after the last step. So the
-    clock decides neither which checkpoint is the best one nor what a resumed run evaluates. A checkpoint of the clock
-    is removed once there is a newer one; only after a resume it stays, like the others. Where the Trainer saves the
-    same step again, the checkpoint is the Trainer's from then on. A [`DistillationTrainer`] does not push what the
-    clock alone saves. With `save_strategy="no"` the clock saves nothing.
+    It waits a step if the Trainer evaluates or an epoch ends, and it saves nothing after the last step. So the clock
+    changes neither which checkpoint is the best one nor what a resumed run evaluates. A checkpoint of the clock is
+    removed once there is a newer one, except after a resume. If the Trainer saves the same step too, the checkpoint
+    counts as the Trainer's. A [`DistillationTrainer`] does not push the checkpoints of the clock. With
+    `save_strategy="no"`, the clock saves nothing.
 
     Args:
-        minutes: above 0.
+        minutes: time between checkpoints, above 0.
     """
 
     def __init__(self, minutes: float):
@@ -55,12 +55,12 @@ class TimedCheckpointCallback(TrainerCallback):
             control.should_save = True
 
     def _is_due(self, args: TrainingArguments) -> bool:
-        """Whether it is time, by the clock of the first process, in all of them."""
+        """Whether a checkpoint is due. The clock of the first process decides for all processes."""
         due = time.monotonic() - self.saved_at >= 60 * self.minutes
         return due if args.world_size == 1 else bool(broadcast(torch.tensor(int(due), device=args.device)))
 
     def asked(self, state: TrainerState) -> bool:
-        """Whether the checkpoint that is saved now is there because of the clock alone."""
+        """Whether the checkpoint of this step is saved only because of the clock."""
         return self.asked_at == state.global_step
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -73,11 +73,11 @@ class TimedCheckpointCallback(TrainerCallback):
 
 
 class TimeLeftCallback(TrainerCallback):
-    """Prints, after the first steps, how long the rest of the training will take; on the main process.
+    """Prints an estimate of the time that is left, after the first steps, on the main process.
 
     Args:
-        lengths: of the stages of a run, in order, by the names of their folders, in words. What comes after this
-            stage is told.
+        lengths: how long each stage of the run is, in words, by the name of its folder, in order. The callback also
+            prints the stages that come later.
     """
 
     def __init__(self, lengths: Mapping[str, str] | None = None) -> None:

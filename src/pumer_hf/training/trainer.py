@@ -25,24 +25,24 @@ from .timing import TimedCheckpointCallback
 class DistillationTrainer(HubTrainer):
     """Trains `model` on its task loss plus `args.alpha` times the KL divergence to a teacher (PuMer, Section 4.3).
 
-    The loss of a step is the mean over all its examples, whatever the batches they come in: gradient accumulation,
-    several processes and a short last batch do not change it. Each term is logged beside `loss`.
+    The loss of a step is the mean over all its examples. Gradient accumulation, several processes and a short last
+    batch do not change it. Each term is logged with `loss`.
 
     Args:
-        teacher: the unreduced model, with the same labels. It is frozen, in eval mode and on the trainer's device
-            ([`place_teacher`]), and never optimised or saved. Without one, and without `teacher_logits` in the
-            dataset, the task loss stands alone.
+        teacher: the unreduced model, with the same labels. The trainer freezes it, puts it into eval mode, and moves
+            it to its device ([`place_teacher`]). It is never optimised or saved. Without a teacher, and without
+            `teacher_logits` in the dataset, there is only the task loss.
         args: [`DistillationTrainingArguments`].
         eval_collator: data collator of evaluation and prediction; default: that of training.
-        compute_loss_func: takes the place of the model's own loss, with the arguments that `Trainer` gives it:
+        compute_loss_func: replaces the model's own loss. It gets the arguments that `Trainer` gives:
             `(outputs, labels, num_items_in_batch=n)`. It returns the sum of its loss over the batch, divided by `n`.
-            `n` is the number of examples of the step, in all of its batches and processes; in evaluation, that of the
-            batch. The distillation loss is added to it.
+            In training, `n` is the number of examples of the step, in all batches and processes. In evaluation, it is
+            the number of examples of the batch. The distillation loss is added to the result.
 
-    The other arguments are those of `Trainer`. `processing_class`, which is saved beside the model, is by default the
-    processor of a `data_collator` of ours. A processor that is given is saved with how this collator
-    makes inputs. `args.label_smoothing_factor` is for labels that are classes. Batches may hold `teacher_logits` float
-    (B, C) ([`add_teacher_logits`]), which then take the teacher's place.
+    The other arguments are those of `Trainer`. `processing_class` is saved with the model. If `data_collator` is a
+    [`Collator`], the default is its processor, and a given processor is saved with a record of how this collator makes
+    inputs. `args.label_smoothing_factor` is for labels that are classes. Batches may hold `teacher_logits` float
+    (B, C) ([`add_teacher_logits`]), which are then used instead of the teacher.
     """
 
     args: DistillationTrainingArguments
@@ -62,8 +62,8 @@ class DistillationTrainer(HubTrainer):
         compute_loss_func: Callable[..., Tensor] | None = None,
         **kwargs: Any,
     ):
-        self.teacher = None  # `call_model_init`, which `Trainer` calls, reads it; the first model is compared below
-        # Not the attribute of `Trainer`: with that one set, some versions do not divide by the accumulation steps.
+        self.teacher = None  # `Trainer` calls `call_model_init`, which reads it; the first model is checked below
+        # Not in the attribute of `Trainer`: if that is set, some versions do not divide by the accumulation steps.
         self.task_loss_func = compute_loss_func
         collator = kwargs.get("data_collator")
         if isinstance(collator, Collator):
@@ -92,7 +92,7 @@ class DistillationTrainer(HubTrainer):
         for name, default in optimizers:
             for rate in ("cross_modal_learning_rate", "classifier_learning_rate"):
                 if given.get(name, default) != default and getattr(self.args, rate) is not None:
-                    raise ValueError(f"{rate}={getattr(self.args, rate)}: has no effect beside {name}=; leave out one")
+                    raise ValueError(f"{rate}={getattr(self.args, rate)}: has no effect with {name}=; leave out one")
 
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         model = super().call_model_init(trial)
@@ -158,9 +158,9 @@ class DistillationTrainer(HubTrainer):
         teacher_logits = inputs.pop("teacher_logits", None)
         labels = inputs.get("labels")
         if self.task_loss_func is not None:
-            inputs.pop("labels", None)  # they need not be those of the model
+            inputs.pop("labels", None)  # they may be others than the model takes
         outputs = model(**inputs)
-        num_items = num_items_in_batch if model.training else None  # of a whole step; None: this batch stands alone
+        num_items = num_items_in_batch if model.training else None  # of the whole step; None: only this batch counts
         terms = {"task_loss": self._task_loss(outputs, labels, size, size if num_items is None else num_items)}
         if model.training:
             if teacher_logits is None and self.teacher is not None:
@@ -170,7 +170,7 @@ class DistillationTrainer(HubTrainer):
             terms |= auxiliary_losses(outputs.reduction)
         loss = total_loss(terms, self.args.alpha)
         if num_items is not None:
-            # From the mean over this batch to its share in the mean over the step. The Trainer divides by the number
+            # Turn the mean over this batch into its share of the mean over the step. The Trainer divides by the number
             # of accumulation steps, and averages over processes.
             share = size * self.accelerator.num_processes / num_items
             self._add_terms(terms, share)
@@ -178,7 +178,7 @@ class DistillationTrainer(HubTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _task_loss(self, outputs: Any, labels: Tensor | None, size: int, num_items: Tensor | int) -> Tensor:
-        """The mean of the task loss over a batch of `size` examples; `num_items` is what its step holds."""
+        """The mean of the task loss over a batch of `size` examples; its step has `num_items` examples."""
         if self.task_loss_func is not None:
             return self.task_loss_func(outputs, labels, num_items_in_batch=num_items) * (num_items / size)
         if outputs.loss is None:
@@ -202,7 +202,7 @@ class DistillationTrainer(HubTrainer):
         super().log(logs, start_time)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint, unless the clock alone asked for it: then it is for resuming here, and removed soon."""
+        """Push a checkpoint, unless only the clock asked for it: such a one is for resuming here, and soon removed."""
         callbacks = self.callback_handler.callbacks
         if not any(isinstance(one, TimedCheckpointCallback) and one.asked(self.state) for one in callbacks):
             super()._push_from_checkpoint(checkpoint_folder)
@@ -215,12 +215,11 @@ class DistillationTrainer(HubTrainer):
 
 
 def recorded_processor(processing_class: Any, collator: Collator) -> Any:
-    """What the trainer saves beside the model: a processor with how the collator makes inputs.
+    """Return what the trainer saves with the model: a processor that records how the collator makes inputs.
 
     Args:
-        processing_class: of the trainer: a processor, None for that of the collator, or anything else, which stays as
-            it is.
-        collator: of the rows to train on.
+        processing_class: a processor; None for the processor of the collator; anything else stays as it is.
+        collator: the collator of the training rows.
     """
     if processing_class is None:
         return collator.encoder.processor
@@ -242,7 +241,7 @@ def check_teacher(teacher: PreTrainedModel, model: PreTrainedModel) -> None:
 
 
 def check_devices(args: TrainingArguments) -> None:
-    """Raise `ValueError` if one process would train on several GPUs, which gives a loss for each of them."""
+    """Raise `ValueError` if one process would train on several GPUs, where each gives a loss of its own."""
     if args.n_gpu > 1:
         raise ValueError(
             f"one process cannot train on {args.n_gpu} GPUs: start one for each with `accelerate launch`, or choose "
@@ -251,7 +250,7 @@ def check_devices(args: TrainingArguments) -> None:
 
 
 def check_label_smoothing(args: TrainingArguments, model: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` if labels are to be smoothed that are no classes."""
+    """Raise `ValueError` for label smoothing if the labels are not classes."""
     if args.label_smoothing_factor and isinstance(model, ClassifierHead) and model.criterion is soft_target_loss:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor}: it is for labels that are classes, but those of "
@@ -260,7 +259,7 @@ def check_label_smoothing(args: TrainingArguments, model: PuMerPreTrainedModel) 
 
 
 def auxiliary_losses(reduction: tuple[LayerTrace, ...] | None) -> dict[str, Tensor]:
-    """The auxiliary losses of a reduction method: each name averaged over the layers that report it."""
+    """Return the auxiliary losses of a reduction method, each averaged over the layers that report it."""
     values: dict[str, list[Tensor]] = {}
     for trace in reduction or ():
         for name, loss in trace.losses.items():

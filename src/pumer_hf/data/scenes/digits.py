@@ -2,7 +2,7 @@
 
 A scene is a black grid with a few coloured digits in it, drawn from the 1,797 handwriting samples that scikit-learn
 ships. The samples are divided among the splits, so a test scene shows handwriting that no training scene shows. Each
-question carries the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the
+question has the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the
 image.
 """
 
@@ -44,14 +44,14 @@ FEATURES = Features(
 
 @dataclass(frozen=True)
 class Scene:
-    """Digits on a grid. The three sequences run in parallel, one entry per digit."""
+    """Digits on a grid. The three sequences have one entry per digit."""
 
     grid_size: int
     """Cells along each side."""
     cells: tuple[int, ...]
     """Cell of each digit, row by row from the top left."""
     digits: tuple[int, ...]
-    """0 to 9."""
+    """Values 0 to 9."""
     colours: tuple[str, ...]
     """Keys of `COLOURS`, all different."""
 
@@ -65,13 +65,13 @@ class Scene:
 
 
 def quadrant_of(cell: int, grid_size: int) -> str:
-    """Which quarter of the grid a cell is in, one of `QUADRANTS`; a middle row is top, a middle column left."""
+    """Which quarter of the grid a cell is in, one of `QUADRANTS`. A middle row is top, a middle column is left."""
     row, column = divmod(cell, grid_size)
     return QUADRANTS[2 * (row >= grid_size / 2) + (column >= grid_size / 2)]
 
 
 def cell_box(cell: int, grid_size: int) -> list[float]:
-    """Left, top, right and bottom edge of a cell, as parts of the picture, in [0, 1]."""
+    """Left, top, right and bottom edge of a cell, as fractions of the picture, in [0, 1]."""
     row, column = divmod(cell, grid_size)
     return [column / grid_size, row / grid_size, (column + 1) / grid_size, (row + 1) / grid_size]
 
@@ -83,7 +83,7 @@ class Question:
     text: str
     answer: str
     cells: tuple[int, ...]
-    """The cells that it is about: empty if it asks for something that is not there."""
+    """The cells that the question is about; empty if it asks about something that is not there."""
 
 
 @cache
@@ -108,7 +108,7 @@ def handwriting(split: str) -> tuple[np.ndarray, ...]:
 
 
 def sample_scene(rng: Generator, grid_size: int, num_digits: int) -> Scene:
-    """A random scene; in two of five, one digit stands twice."""
+    """Draw a random scene. In two of five scenes, one digit appears twice."""
     digits = rng.permutation(10)[:num_digits]
     if num_digits > 1 and rng.random() < 0.4:
         digits[1] = digits[0]
@@ -118,7 +118,7 @@ def sample_scene(rng: Generator, grid_size: int, num_digits: int) -> Scene:
 
 
 def draw(scene: Scene, split: str, rng: Generator) -> PILImage.Image:
-    """The picture of a scene, each digit a random handwriting sample of the split."""
+    """Draw the picture of a scene. Each digit is a random handwriting sample of the split."""
     side = scene.grid_size * CELL_SIZE
     canvas = np.zeros((side, side, 3))
     for cell, digit, colour in zip(scene.cells, scene.digits, scene.colours, strict=True):
@@ -130,14 +130,17 @@ def draw(scene: Scene, split: str, rng: Generator) -> PILImage.Image:
 
 
 def encode(picture: PILImage.Image) -> dict[str, bytes | None]:
-    """A picture as `datasets` stores it."""
+    """Return a picture as `datasets` stores it."""
     png = io.BytesIO()
     picture.save(png, format="PNG")
     return {"bytes": png.getvalue(), "path": None}
 
 
 def scene_rng(split: str, grid_size: int, num_digits: int, seed: int, stream: tuple[int, ...] = ()) -> Generator:
-    """The random numbers of a split; another `stream` has others. Raises `ValueError` if a value is out of range."""
+    """Return the random generator of a split. Each `stream` has different numbers.
+
+    Raises `ValueError` if a value is out of range.
+    """
     if split not in SPLITS:
         raise ValueError(f"split={split!r}: choose one of {list(SPLITS)}")
     if not 2 <= num_digits <= len(COLOURS):
@@ -150,13 +153,13 @@ def scene_rng(split: str, grid_size: int, num_digits: int, seed: int, stream: tu
 
 
 def ask_digit_by_colour(scene: Scene, rng: Generator) -> Question:
-    """What digit is red?"""
+    """Ask what digit is red."""
     index = rng.integers(len(scene.digits))
     return Question(f"what digit is {scene.colours[index]}?", str(scene.digits[index]), (scene.cells[index],))
 
 
 def ask_colour_of_digit(scene: Scene, rng: Generator) -> Question | None:
-    """What colour is the seven? Asked of digits that stand once."""
+    """Ask what colour the seven is, for a digit that appears once."""
     counts = Counter(scene.digits)
     once = [index for index, digit in enumerate(scene.digits) if counts[digit] == 1]
     if not once:
@@ -166,7 +169,7 @@ def ask_colour_of_digit(scene: Scene, rng: Generator) -> Question | None:
 
 
 def ask_digit_by_position(scene: Scene, rng: Generator) -> Question | None:
-    """What digit is in the top left? Asked of quarters with one digit."""
+    """Ask what digit is in the top left, for a quarter with one digit."""
     quadrants = [scene.quadrant(index) for index in range(len(scene.digits))]
     alone = [index for index, quadrant in enumerate(quadrants) if quadrants.count(quadrant) == 1]
     if not alone:
@@ -176,7 +179,7 @@ def ask_digit_by_position(scene: Scene, rng: Generator) -> Question | None:
 
 
 def ask_count(scene: Scene, rng: Generator) -> Question:
-    """How many threes? Three of ten times the answer is 0."""
+    """Ask how many threes there are. Three times in ten the answer is 0."""
     absent = [digit for digit in range(10) if digit not in scene.digits]
     digit = rng.choice(absent if rng.random() < 0.3 else sorted(set(scene.digits)))
     cells = tuple(cell for cell, other in zip(scene.cells, scene.digits, strict=True) if other == digit)
@@ -185,13 +188,13 @@ def ask_count(scene: Scene, rng: Generator) -> Question:
 
 
 def ask_left_of(scene: Scene, rng: Generator) -> Question | None:
-    """Is there a five left of a two? As often yes as no."""
+    """Ask whether there is a five left of a two. Yes and no are equally frequent."""
     wanted = rng.random() < 0.5
     present = sorted(set(scene.digits))
-    pairs = [(a, b) for a in present for b in present if a != b and _is_left_of(scene, a, b) == wanted]
-    if not pairs:
+    candidates = [(a, b) for a in present for b in present if a != b and _is_left_of(scene, a, b) == wanted]
+    if not candidates:
         return None
-    a, b = pairs[rng.integers(len(pairs))]
+    a, b = candidates[rng.integers(len(candidates))]
     cells = tuple(cell for cell, digit in zip(scene.cells, scene.digits, strict=True) if digit in (a, b))
     return Question(f"is there a {DIGITS[a]} left of a {DIGITS[b]}?", "yes" if wanted else "no", cells)
 
@@ -202,7 +205,7 @@ def _is_left_of(scene: Scene, a: int, b: int) -> bool:
 
 
 def ask_absent(scene: Scene, rng: Generator) -> Question | None:
-    """What digit is red, or what colour is the seven, where nothing is red, or no seven? None."""
+    """Ask what digit is red if nothing is red, or what colour the seven is if there is no seven. Answer: none."""
     if rng.integers(2):
         digit = rng.choice([digit for digit in range(10) if digit not in scene.digits])
         return Question(f"what colour is the {DIGITS[digit]}?", "none", ())
@@ -218,8 +221,8 @@ QUESTIONS: dict[str, Callable[[Scene, Generator], Question | None]] = {
     "left_of": ask_left_of,
     "absent": ask_absent,
 }
-# How often each kind is asked. Counting and the relation need several regions and take a small model long to learn, so
-# they are rare. What is not there is asked of on request alone.
+# How often each kind is asked. `count` and `left_of` need several regions, and a small model takes long to learn them,
+# so they are rare. `absent` is asked on request only.
 WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
 
 
@@ -233,14 +236,14 @@ def digit_scenes(
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Questions about digit scenes, the same for the same arguments.
+    """Make questions about digit scenes. The same arguments give the same questions.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
-        num_scenes: pictures.
-        questions_per_scene: rows per picture.
+        num_scenes: number of pictures.
+        questions_per_scene: number of rows per picture.
         grid_size: cells along each side, at least 2; the picture has `grid_size * CELL_SIZE` pixels a side.
-        num_digits: digits per picture, 2 to 6.
+        num_digits: number of digits per picture, 2 to 6.
         weights: how often each kind in `QUESTIONS` is asked; default `WEIGHTS`.
         seed: an integer of at least 0.
 
@@ -273,7 +276,7 @@ def digit_scenes(
 
 
 def _scene_for(kinds: list[str], rng: Generator, grid_size: int, num_digits: int) -> tuple[Scene, list[Question]]:
-    """A scene of which every one of `kinds` can be asked, and the questions."""
+    """Draw a scene that allows a question of each of `kinds`, and return the scene and the questions."""
     while True:
         scene = sample_scene(rng, grid_size, num_digits)
         questions = [question for kind in kinds if (question := QUESTIONS[kind](scene, rng)) is not None]

@@ -1,7 +1,7 @@
-"""Digit scenes for NLVR2, SNLI-VE and retrieval: statements about two scenes, hypotheses about one, captions.
+"""Digit scenes for NLVR2, SNLI-VE and retrieval: statements about two scenes, hypotheses about one, and captions.
 
-Each text is drawn before its pictures, and then gets one picture (or pair) for every label. So a text alone says
-nothing about its label, exactly.
+Each text is drawn before its pictures, and then gets one picture (or two) for every label. So a text alone says
+nothing about its label.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,17 +30,17 @@ Judge = Callable[[Scene, Scene], bool | None]
 Matches = Callable[[Scene, int], bool]
 
 
-# What there may be in a picture: its name, and whether a digit of a scene is one
+# Things that a picture may show. Each function returns a name, and whether a digit of a scene is such a thing.
 
 
 def some_digit(rng: Generator) -> tuple[str, Matches]:
-    """A seven."""
+    """Choose a digit, for example a seven."""
     digit = int(rng.integers(10))
     return f"a {DIGITS[digit]}", lambda scene, index: scene.digits[index] == digit
 
 
 def some_colour(rng: Generator) -> tuple[str, Matches]:
-    """A red digit."""
+    """Choose a colour, for example a red digit."""
     colour = str(rng.choice(list(COLOURS)))
     return f"a {colour} digit", lambda scene, index: scene.colours[index] == colour
 
@@ -49,7 +49,7 @@ THINGS = {"digit": some_digit, "colour": some_colour}
 
 
 def some_thing(rng: Generator) -> tuple[str, Matches]:
-    """One of these."""
+    """Choose a digit or a colour."""
     return THINGS[str(rng.choice(list(THINGS)))](rng)
 
 
@@ -58,27 +58,27 @@ def shows(scene: Scene, matches: Matches) -> bool:
     return any(matches(scene, index) for index in range(len(scene.digits)))
 
 
-# NLVR2: is a statement true of two pictures? A judge says None of pictures that have too little to do with it.
+# NLVR2: is a statement true of two pictures? A judge returns None if the two pictures do not suit the statement.
 
 
 def state_both(rng: Generator) -> tuple[str, Judge]:
-    """Both images show a seven. If not, one of them does."""
+    """State that both images show a seven. If this is false, one of them does."""
     return _state_number(rng, "both images show", {0: None, 1: False, 2: True})
 
 
 def state_none(rng: Generator) -> tuple[str, Judge]:
-    """No image shows a seven. If not, one of them does."""
+    """State that no image shows a seven. If this is false, one of them does."""
     return _state_number(rng, "no image shows", {0: True, 1: False, 2: None})
 
 
 def _state_number(rng: Generator, words: str, verdicts: dict[int, bool | None]) -> tuple[str, Judge]:
-    """A statement whose verdict depends on how many of the two images show something."""
+    """Make a statement that is true or false by the number of images that show something."""
     thing, matches = some_thing(rng)
     return f"{words} {thing}", lambda left, right: verdicts[shows(left, matches) + shows(right, matches)]
 
 
 def state_side(rng: Generator) -> tuple[str, Judge]:
-    """Only the left image shows a seven. If not, only the other one does."""
+    """State that only the left image shows a seven. If this is false, only the right one does."""
     (thing, matches), side = some_thing(rng), int(rng.integers(2))
 
     def judge(*images: Scene) -> bool | None:
@@ -89,12 +89,12 @@ def state_side(rng: Generator) -> tuple[str, Judge]:
 
 
 def state_colour(rng: Generator) -> tuple[str, Judge]:
-    """One of the images shows a red seven. If not, they show a seven and something red."""
+    """State that one of the images shows a red seven. If this is false, they show a seven and something red."""
     digit, colour = int(rng.integers(10)), str(rng.choice(list(COLOURS)))
 
     def judge(left: Scene, right: Scene) -> bool | None:
-        pairs = [pair for image in (left, right) for pair in zip(image.digits, image.colours, strict=True)]
-        if (digit, colour) in pairs:
+        shown = [item for image in (left, right) for item in zip(image.digits, image.colours, strict=True)]
+        if (digit, colour) in shown:
             return True
         return False if digit in left.digits + right.digits and colour in left.colours + right.colours else None
 
@@ -102,21 +102,21 @@ def state_colour(rng: Generator) -> tuple[str, Judge]:
 
 
 STATEMENTS = {"both": state_both, "none": state_none, "side": state_side, "colour": state_colour}
-# How often each kind is stated. A small model takes long to learn which side is which and to look for a digit and its
-# colour at once, so these are rare.
+# How often each kind is stated. A small model takes long to learn left and right, and to look for a digit and its
+# colour at once, so these kinds are rare.
 WEIGHTS = {"both": 4, "none": 4, "side": 0.5, "colour": 0.5}
 
 
 def statement_scenes(
     split: str, num_statements: int, *, grid_size: int = 6, num_digits: int = 3, seed: int = 0
 ) -> Dataset:
-    """Statements about two scenes, each with a pair of which it is true and one of which it is false.
+    """Make statements about two scenes. Each has two rows: in one the statement is true, in the other it is false.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
-        num_statements: there are twice as many rows.
+        num_statements: number of statements. There are twice as many rows.
         grid_size: cells along each side.
-        num_digits: digits per picture, 2 to 6.
+        num_digits: number of digits per picture, 2 to 6.
         seed: an integer of at least 0.
 
     Returns:
@@ -132,10 +132,10 @@ def statement_scenes(
         for truth in rng.permutation([False, True]):
             wanted = bool(truth)
 
-            def fits(pair: tuple[Scene, Scene], judge: Judge = judge, wanted: bool = wanted) -> bool:
-                return judge(*pair) is wanted
+            def accepts(scenes: tuple[Scene, Scene], judge: Judge = judge, wanted: bool = wanted) -> bool:
+                return judge(*scenes) is wanted
 
-            left, right = _sample(lambda: tuple(sample_scene(rng, grid_size, num_digits) for _ in range(2)), fits)
+            left, right = _sample(lambda: tuple(sample_scene(rng, grid_size, num_digits) for _ in range(2)), accepts)
             rows.append(
                 {
                     "left": encode(draw(left, split, rng)),
@@ -155,16 +155,16 @@ def statement_scenes(
 def hypothesis_scenes(
     split: str, num_hypotheses: int, *, grid_size: int = 6, num_digits: int = 3, seed: int = 0
 ) -> Dataset:
-    """Hypotheses about a scene, each with a picture that entails it, one that contradicts it, and one that leaves it
-    open, since the thing in question is not to be seen, but a quarter of the picture is covered.
+    """Make hypotheses about a scene. Each has three pictures: one entails it, one contradicts it, one leaves it open.
 
-    Every second picture that entails its hypothesis has a covered quarter too. So the picture alone tells no label.
+    In the picture that leaves it open, the thing cannot be seen, but a quarter of the picture is covered. Half of the
+    pictures that entail their hypothesis have a covered quarter too, so that no picture alone tells its label.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
-        num_hypotheses: there are three times as many rows.
+        num_hypotheses: number of hypotheses. There are three times as many rows.
         grid_size: cells along each side.
-        num_digits: digits per picture, 2 to 6.
+        num_digits: number of digits per picture, 2 to 6.
         seed: an integer of at least 0.
 
     Returns:
@@ -181,11 +181,11 @@ def hypothesis_scenes(
             covered = str(rng.choice(QUADRANTS)) if is_covered else None
             wanted = label == "entailment"
 
-            def fits(scene: Scene, matches: Any = matches, covered: Any = covered, wanted: Any = wanted) -> bool:
+            def accepts(scene: Scene, matches: Any = matches, covered: Any = covered, wanted: Any = wanted) -> bool:
                 visible = [i for i in range(len(scene.digits)) if scene.quadrant(i) != covered]
                 return any(matches(scene, i) for i in visible) == wanted
 
-            scene = _sample(lambda: sample_scene(rng, grid_size, num_digits), fits)
+            scene = _sample(lambda: sample_scene(rng, grid_size, num_digits), accepts)
             rows.append(
                 {
                     "image": encode(cover(draw(scene, split, rng), covered, grid_size)),
@@ -198,7 +198,7 @@ def hypothesis_scenes(
 
 
 def cover(picture: PILImage.Image, quadrant: str | None, grid_size: int) -> PILImage.Image:
-    """The picture of a scene with a quarter of it painted grey, if any."""
+    """Paint a quarter of a scene's picture grey; None: paint nothing."""
     pen = ImageDraw.Draw(picture)
     for cell in range(grid_size**2):
         if quadrant_of(cell, grid_size) == quadrant:
@@ -207,7 +207,7 @@ def cover(picture: PILImage.Image, quadrant: str | None, grid_size: int) -> PILI
     return picture
 
 
-# Retrieval: captions that say what there is to see
+# Retrieval: captions that say what a picture shows
 
 
 def caption_scenes(
@@ -219,16 +219,16 @@ def caption_scenes(
     num_digits: int = 3,
     seed: int = 0,
 ) -> Dataset:
-    """Scenes and captions, no two scenes of a split with the same captions.
+    """Make scenes with captions. No two scenes of a split have the same captions.
 
     A caption names each digit with its colour, in random order.
 
     Args:
         split: `"train"`, `"validation"` or `"test"`; they share no handwriting sample.
-        num_scenes: rows.
-        captions_per_scene: captions of each.
+        num_scenes: number of rows.
+        captions_per_scene: number of captions per scene.
         grid_size: cells along each side.
-        num_digits: digits per picture, 2 to 6.
+        num_digits: number of digits per picture, 2 to 6.
         seed: an integer of at least 0.
 
     Returns:
@@ -236,13 +236,13 @@ def caption_scenes(
     """
     rng = scene_rng(split, grid_size, num_digits, seed, stream=(3,))
     rows: list[dict[str, Any]] = []
-    seen: set[tuple[str, ...]] = set()
+    used: set[tuple[str, ...]] = set()
     for _ in range(num_scenes):
         scene = _sample(
-            lambda: sample_scene(rng, grid_size, num_digits), lambda scene: tuple(sorted(_parts(scene))) not in seen
+            lambda: sample_scene(rng, grid_size, num_digits), lambda scene: tuple(sorted(_parts(scene))) not in used
         )
         parts = _parts(scene)
-        seen.add(tuple(sorted(parts)))
+        used.add(tuple(sorted(parts)))
         captions = [_enumerate([str(part) for part in rng.permutation(parts)]) for _ in range(captions_per_scene)]
         rows.append({"image": encode(draw(scene, split, rng)), "captions": captions})
     return _dataset(rows, split, CAPTION_FEATURES)
@@ -256,13 +256,13 @@ def _enumerate(parts: Sequence[str]) -> str:
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _sample(draw_one: Callable[[], Any], fits: Callable[[Any], bool]) -> Any:
-    """The first drawn that fits."""
+def _sample(draw_one: Callable[[], Any], accepts: Callable[[Any], bool]) -> Any:
+    """Draw until `accepts` returns True, and return what was drawn last."""
     for _ in range(MAX_TRIES):
         drawn = draw_one()
-        if fits(drawn):
+        if accepts(drawn):
             return drawn
-    raise ValueError("data.grid_size and data.num_digits allow too few different scenes: raise either")
+    raise ValueError("data.grid_size and data.num_digits allow too few different scenes: increase one of them")
 
 
 def _dataset(rows: list[dict[str, Any]], split: str, features: Features) -> Dataset:

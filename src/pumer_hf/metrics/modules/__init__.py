@@ -1,4 +1,4 @@
-"""The metrics as modules for `evaluate`. Each is one file that `evaluate.load` takes by its path, offline."""
+"""The metrics as modules for `evaluate`. Each is one file, which `evaluate.load` loads by its path, offline."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ NAMES = ("vqa_accuracy", "nlvr2", "retrieval_recall", "accuracy")
 
 
 def metric_path(name: str) -> str:
-    """The path of a metric in `NAMES`, for `evaluate.load` and `evaluate.combine`."""
+    """Return the path of a metric in `NAMES`, for `evaluate.load` and `evaluate.combine`."""
     if name not in NAMES:
         raise ValueError(f"name={name!r}: choose one of {list(NAMES)}")
     return str(Path(__file__).with_name(f"{name}.py"))
 
 
 def load_metric(name: str, **kwargs: Any) -> Any:
-    """A metric in `NAMES` as an `evaluate.EvaluationModule`; `kwargs` as for `evaluate.load`."""
+    """Load a metric in `NAMES` as an `evaluate.EvaluationModule`. `kwargs` are those of `evaluate.load`."""
     try:
         import evaluate
     except ImportError as error:

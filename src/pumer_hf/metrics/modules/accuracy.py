@@ -1,4 +1,4 @@
-"""`evaluate` module of plain accuracy, in percent."""
+"""The `evaluate` module of plain accuracy, in percent."""
 
 import datasets
 import evaluate
@@ -11,7 +11,7 @@ class Accuracy(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Percent of the predictions that are right.",
+            description="Percent of predictions that are right.",
             citation="",
             inputs_description="predictions, references: class indices",
             features=datasets.Features(

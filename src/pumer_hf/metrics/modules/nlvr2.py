@@ -1,4 +1,4 @@
-"""`evaluate` module of NLVR2: accuracy and consistency, in percent."""
+"""The `evaluate` module of NLVR2: accuracy and consistency, in percent."""
 
 import datasets
 import evaluate
@@ -11,9 +11,9 @@ class Nlvr2(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Accuracy, and consistency: percent of the sentences judged rightly in all their examples.",
+            description="Accuracy, and consistency: percent of sentences judged correctly in all examples.",
             citation="https://arxiv.org/abs/1811.00491",
-            inputs_description="predictions: 0 or 1; references: {'label': 0 or 1, 'sentence': which one it is about}",
+            inputs_description="predictions: 0 or 1; references: {'label': 0 or 1, 'sentence': its sentence}",
             features=datasets.Features(
                 {
                     "predictions": datasets.Value("int64"),

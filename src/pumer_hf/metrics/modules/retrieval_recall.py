@@ -1,4 +1,4 @@
-"""`evaluate` module of recall@1, 5 and 10, both ways."""
+"""The `evaluate` module of recall@1, 5 and 10, in both directions."""
 
 import datasets
 import evaluate
@@ -13,8 +13,8 @@ class RetrievalRecall(evaluate.Metric):
         return evaluate.MetricInfo(
             description="Recall@1, 5 and 10 of text-to-image and image-to-text retrieval, in percent.",
             citation="",
-            inputs_description="predictions: each caption's scores with all images; references: which is its own; "
-            "captions: their texts, of which one may belong to several images",
+            inputs_description="predictions: each caption's scores with all images; references: number of its image; "
+            "captions: their texts; several images may share one",
             features=datasets.Features(
                 {"predictions": datasets.List(datasets.Value("float64")), "references": datasets.Value("int64")}
             ),

@@ -1,4 +1,4 @@
-"""`evaluate` module of the official VQA accuracy."""
+"""The `evaluate` module of the official VQA accuracy."""
 
 import datasets
 import evaluate

@@ -1,4 +1,4 @@
-"""Attention of all model families: fused, or with explicit probabilities where these are needed."""
+"""The attention of all model families. It is fused, or computes explicit probabilities if these are needed."""
 
 from typing import NamedTuple
 
@@ -35,11 +35,11 @@ class AttentionKernel:
     """Whether a fused kernel computes the same as `softmax`."""
 
     def begin(self, pair: TokenPair) -> TokenPair:
-        """The tokens that come into the first layer, with their weights. Here all real tokens count the same."""
+        """Give the tokens that come into the first layer their weights. Here all real tokens count the same."""
         return pair
 
     def softmax(self, scores: Tensor, key_mask: KeyMask) -> Tensor:
-        """The probabilities float32 (B, H, Lq, Lk) of scores of the same shape; each row sums to 1."""
+        """Return the probabilities, float32 (B, H, Lq, Lk), of scores of the same shape. Each row sums to 1."""
         if key_mask.weight is not None:
             return weighted_softmax(scores, key_mask.weight)
         if key_mask.real is not None:
@@ -47,12 +47,12 @@ class AttentionKernel:
         return scores.softmax(dim=-1, dtype=torch.float32)
 
     def probabilities(self, query: Tensor, key: Tensor, key_mask: KeyMask) -> Tensor:
-        """The probability that each query attends to each key.
+        """Return the probability that each query attends to each key.
 
         Args:
             query: float (B, H, Lq, d).
             key: float (B, H, Lk, d).
-            key_mask: of the keys.
+            key_mask: the mask of the keys.
 
         Returns:
             float (B, H, Lq, Lk) in the dtype of `query`. The softmax is computed in float32.
@@ -61,21 +61,21 @@ class AttentionKernel:
         return self.softmax(scores, key_mask).to(query.dtype)
 
     def attend(self, heads: Heads, key_mask: KeyMask, dropout: float, explicit: bool) -> tuple[Tensor, Tensor | None]:
-        """Multi-head attention.
+        """Compute multi-head attention.
 
         Args:
             heads: queries, keys and values.
-            key_mask: of the keys.
+            key_mask: the mask of the keys.
             dropout: probability of dropping an attention weight, in [0, 1); 0 outside of training.
-            explicit: compute the probabilities. A fused kernel does without them.
+            explicit: whether to compute the probabilities. A fused kernel does not.
 
         Returns:
-            The context, float (B, Lq, H * d). And the probabilities before dropout, float (B, H, Lq, Lk), where they
-            were computed.
+            The context, float (B, Lq, H * d); and the probabilities before dropout, float (B, H, Lq, Lk), or None if
+            they were not computed.
         """
         query, key, value = heads
         probabilities = None
-        # A weight that learns must be a factor: the fused kernel adds its logarithm, whose gradient at 0 is infinite.
+        # A weight that learns must be a factor. The fused kernel adds its logarithm, whose gradient at 0 is infinite.
         learns = key_mask.weight is not None and key_mask.weight.requires_grad
         if explicit or learns or not self.fused:
             probabilities = self.probabilities(query, key, key_mask)
@@ -87,16 +87,16 @@ class AttentionKernel:
 
 
 def fused_mask(key_mask: KeyMask, dtype: torch.dtype) -> Tensor | None:
-    """The mask (B, 1, 1, Lk) that `scaled_dot_product_attention` takes: bool, or float of `dtype`, which it adds."""
+    """Return the mask (B, 1, 1, Lk) for `scaled_dot_product_attention`: bool, or float of `dtype` to add."""
     if key_mask.weight is None:
         return key_mask.real
     return key_mask.weight.log().clamp(min=torch.finfo(dtype).min).to(dtype)
 
 
 def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
-    """A softmax in which `exp(score)` of each key is multiplied with its weight.
+    """Compute a softmax in which `exp(score)` of each key is multiplied by its weight.
 
-    Gradients are finite also at weight 0. There they say what a larger weight would change.
+    Gradients are finite even at weight 0. There they say what a larger weight would change.
 
     Args:
         scores: float (B, H, Lq, Lk).
@@ -107,12 +107,12 @@ def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
     """
     scores = scores.float()
     highest = scores.masked_fill(weight <= 0, -torch.inf).amax(dim=-1, keepdim=True).detach()
-    exponentials = (scores - highest).clamp(max=0).exp() * weight  # above the highest are keys of weight 0
+    exponentials = (scores - highest).clamp(max=0).exp() * weight  # higher scores are of keys with weight 0
     return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
 
 def mean_over_heads(key: Tensor) -> Tensor:
-    """The metric of token similarity: keys (B, H, L, d), averaged over the heads, float32 (B, L, d)."""
+    """Return the metric of token similarity: keys (B, H, L, d), averaged over the heads, float32 (B, L, d)."""
     # A sum of slices takes a third of the time of `mean` on a CPU.
     first, *others = (head.float() for head in key.unbind(dim=1))
     return sum(others, start=first) / key.shape[1]

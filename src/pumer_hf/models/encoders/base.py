@@ -1,4 +1,4 @@
-"""The base of all model families: the reducer of a model, and the plans of its layers."""
+"""The base of all model families. It has the reducer of a model, and the plans of its layers."""
 
 from typing import ClassVar, Literal
 
@@ -16,7 +16,7 @@ from .plan import LayerPlan
 
 
 class PuMerPreTrainedModel(ReducibleModel):
-    """Base of all models here. The backbone has a `reducer`; heads reach it through `base_model`."""
+    """The base of all models here. The backbone has a `reducer`. Heads reach it through `base_model`."""
 
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -28,9 +28,9 @@ class PuMerPreTrainedModel(ReducibleModel):
     cross_modal_modules: ClassVar[tuple[str, ...]] = ()
     """Children of the backbone in which text and image meet."""
     release_reducer: ClassVar[type[ReleaseReducer]] = ReleaseReducer
-    """What reduces tokens with `semantics="release"`."""
+    """The class that reduces tokens with `semantics="release"`."""
     pooled_size: int
-    """Width of `pooler_output`; a backbone has it."""
+    """Width of `pooler_output`. Only a backbone has this attribute."""
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -40,7 +40,7 @@ class PuMerPreTrainedModel(ReducibleModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the inputs belong: where the weights are, or with offloaded ones where they are brought."""
+        """The device for the inputs: that of the weights, or the one to which offloaded weights are loaded."""
         device = super().device
         return execution_device(self) if device.type == "meta" else device
 
@@ -50,25 +50,27 @@ class PuMerPreTrainedModel(ReducibleModel):
         return super().make_reducer(part)
 
     def resize_images(self, image_size: int) -> None:
-        """Take square images of another size from now on: interpolates the position embeddings, and is saved.
+        """Make the model take square images of another size. The position embeddings are interpolated.
+
+        The new size is saved with the model.
 
         Args:
             image_size: side in pixels, a multiple of the patch size.
         """
         if is_offloaded(self):
             raise ValueError(
-                f"image_size={image_size}: the weights are offloaded: load the model without, resize it, save it, and "
-                "load it again"
+                f"image_size={image_size}: the weights are offloaded: load the model without offloading, resize it, "
+                "save it, and load it again"
             )
         self._resize_images(image_size)
 
     def _resize_images(self, image_size: int) -> None:
-        """What `resize_images` does in a family."""
+        """Do the work of `resize_images`. Each family has its own."""
         raise NotImplementedError
 
     @property
     def pools_only(self) -> bool:
-        """Whether the last layer computes the [CLS] alone, which is all that the heads read (`config.pooled_only`).
+        """Whether the last layer computes only the [CLS] that the heads read (`config.pooled_only`).
 
         A last layer that reduces tokens computes all of them.
         """
@@ -76,10 +78,10 @@ class PuMerPreTrainedModel(ReducibleModel):
         return self.config.pooled_only and (reducer is None or not reducer.config.reduces(last))
 
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
-        """What each reducible layer has to do in one forward.
+        """Return what each reducible layer has to do in one forward.
 
         Args:
-            pair: the tokens that come into the first one.
+            pair: the tokens that come into the first of these layers.
             with_attentions: whether the layers return their attention probabilities.
         """
         batch_size, num_text = pair.text.mask.shape
@@ -93,25 +95,25 @@ class PuMerPreTrainedModel(ReducibleModel):
         return plans
 
     def chunk_size(self, batch_size: int, num_text: int, num_image: int) -> int | None:
-        """How many tokens a feed-forward part takes at once: as many as leave the last layer.
+        """Return how many tokens a feed-forward part takes at once: as many as leave the last layer.
 
         So the layers before the reduction do not set the peak of the memory.
 
         Args:
-            batch_size: examples.
+            batch_size: number of examples.
             num_text: text tokens that come into the first reducible layer.
-            num_image: image tokens that come into it.
+            num_image: image tokens that come into the first reducible layer.
 
         Returns:
-            A number of tokens of the batch, or None for all. It is None if nothing is reduced; if gradients are
-            computed, which need all the states anyway; and in compiled code, as the compiler plans the memory.
+            A number of tokens of the batch, or None for all. It is None in three cases: nothing is reduced; gradients
+            are computed, which need all states anyway; or the code is compiled, and the compiler plans the memory.
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.token_reduction.reducers:
             return None
         return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_CHUNK)
 
     def parameter_group(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
-        """Which part of the model a parameter belongs to. The parts can learn at different rates (PuMer, Table 5)."""
+        """Return the part of the model of a parameter. The parts can learn at different rates (PuMer, Table 5)."""
         _, in_backbone, name = f".{parameter_name}".partition(f".{self.base_model_prefix}.")
         if self.base_model is self:
             name = parameter_name
@@ -121,11 +123,11 @@ class PuMerPreTrainedModel(ReducibleModel):
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Does nothing: [`PuMerConfig.save_pretrained`] writes what the Auto classes need."""
+        """Do nothing. [`PuMerConfig.save_pretrained`] writes what the Auto classes need."""
 
 
 def unwrapped(model: nn.Module) -> PuMerPreTrainedModel:
-    """The model of this package inside a wrapper, such as the `PeftModel` of adapters; or `model` itself."""
+    """Return the model of this package inside a wrapper, such as the `PeftModel` of adapters; or `model` itself."""
     for module in model.modules():
         if isinstance(module, PuMerPreTrainedModel):
             return module

@@ -1,6 +1,6 @@
 """Feed-forward parts that take a limited number of tokens at once.
 
-The widest tensor of a feed-forward part is then no larger before the reduction than after it. So the layers before the
+So the widest tensor of a feed-forward part is no larger before the reduction than after it, and the layers before the
 reduction do not set the peak of the memory.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 MIN_CHUNK = 512
-"""Fewest tokens at once. Matrix products of fewer rows are slow."""
+"""The fewest tokens at once. Matrix products with fewer rows are slow."""
 
 
 def tokenwise(function: Callable[[Tensor], Tensor], states: Tensor, chunk: int | None) -> Tensor:
@@ -17,9 +17,9 @@ def tokenwise(function: Callable[[Tensor], Tensor], states: Tensor, chunk: int |
 
     Args:
         function: from float (N, D) or (B, L, D) to the same shape.
-        states: float (B, L, D), contiguous. It is overwritten if it has more than `chunk` tokens, so it must not be
-            needed elsewhere.
-        chunk: tokens at once; None for all.
+        states: float (B, L, D), contiguous. They are overwritten if there are more than `chunk` tokens, so no other
+            code may need them.
+        chunk: how many tokens at once; None for all.
 
     Returns:
         float (B, L, D).

@@ -1,4 +1,4 @@
-"""Embeddings that all families use: of patches, of their places in the image, and of the modality of a token."""
+"""Embeddings that all families use: for patches, for their places in the image, and for modalities."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 
 def modality_embeddings(table: nn.Embedding, image_token_type_idx: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """What is added to all text tokens and what is added to all image tokens, each float (1, D).
+    """Return the embedding to add to all text tokens, and the one for all image tokens, each float (1, D).
 
     Args:
-        table: the embeddings of the modalities. It is called, as an offloaded weight comes only for its `forward`.
-        image_token_type_idx: row of the image; row 0 is for the text.
+        table: the embeddings of the modalities. It is called, because `forward` loads an offloaded weight.
+        image_token_type_idx: row of the table for the image. Row 0 is for the text.
         device: where the tokens are.
     """
     types = torch.arange(2, device=device) * image_token_type_idx
@@ -25,9 +25,9 @@ class PatchProjection(nn.Conv2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Patches (B, D, rows, columns) of pixels (B, C, height, width).
+        """Return the patches, (B, D, rows, columns), of pixels (B, C, height, width).
 
-        Pixels right and below that do not fill a patch are left out.
+        Pixels on the right and at the bottom that do not fill a patch are left out.
         """
         height, width = self.kernel_size
         rows, columns = input.shape[2] // height, input.shape[3] // width
@@ -37,7 +37,7 @@ class PatchProjection(nn.Conv2d):
 
 
 def patch_saliency(image_saliency: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The mean of a saliency map over each patch. The [CLS] in front gets the mean of the whole map.
+    """Return the mean of a saliency map over each patch. The [CLS], which comes first, gets the mean of the whole map.
 
     Args:
         image_saliency: float (B, rows, columns), of any resolution, over the canvas of the image.
@@ -53,9 +53,10 @@ def patch_saliency(image_saliency: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def sine_cosine_positions(height: int, width: int, dim: int) -> Tensor:
-    """2-D sine-cosine position embeddings, as in MAE (https://arxiv.org/abs/2111.06377): float (height * width, dim).
+    """Return 2-D sine-cosine position embeddings, float (height * width, dim).
 
-    A quarter of the dimensions each for the sine and cosine of column and row, the rest (`dim % 4`) is 0.
+    They are those of MAE (https://arxiv.org/abs/2111.06377). Sine and cosine of column and row have a quarter of the
+    dimensions each. The rest (`dim % 4`) is 0.
     """
     frequencies = 10_000.0 ** -(torch.arange(dim // 4) / max(dim // 4, 1))
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")

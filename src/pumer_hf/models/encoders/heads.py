@@ -18,9 +18,9 @@ from .outputs import ChosenStates, PuMerClassifierOutput, fields_of_one, fields_
 
 
 class LogitsLinear(nn.Linear):
-    """The last layer of every head. It computes and returns float32, also with weights or autocast in half precision.
+    """The last layer of every head. It computes and returns float32, even with weights or autocast in half precision.
 
-    In bfloat16 different inputs often get the same logit. Then the scores of retrieval tie, and the best answers too.
+    In bfloat16 different inputs often get the same logit. Then scores of retrieval tie, and so do the best answers.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ class LogitsLinear(nn.Linear):
 
 
 def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> nn.Sequential:
-    """A classifier of two layers, with LayerNorm and GELU. Its logits are float32."""
+    """Make a classifier of two layers, with LayerNorm and GELU. Its logits are float32."""
     return nn.Sequential(
         nn.Linear(in_features, hidden_features),
         nn.LayerNorm(hidden_features),
@@ -41,7 +41,7 @@ def classifier_head(in_features: int, hidden_features: int, num_labels: int) -> 
 
 
 def soft_target_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of VQA: binary cross-entropy of each label, summed over the labels and averaged over the batch.
+    """Return the loss of VQA: binary cross-entropy of each label, summed over the labels and averaged over the batch.
 
     Args:
         logits: float (B, num_labels).
@@ -67,7 +67,7 @@ def validate_num_images(num_images: int, modality_type_vocab_size: int) -> None:
 
 
 def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of retrieval: cross-entropy of the matching candidate among all.
+    """Return the loss of retrieval: the cross-entropy of the matching candidate among all candidates.
 
     Args:
         logits: float (B, K), the matching scores.
@@ -82,7 +82,7 @@ def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of logits (B, num_labels); `labels` long (B,) are classes."""
+    """Return the cross-entropy of logits (B, num_labels). `labels`, long (B,), are classes."""
     return F.cross_entropy(logits.float(), labels)
 
 
@@ -99,14 +99,14 @@ class Head(PuMerPreTrainedModel):
 
     @staticmethod
     def criterion(logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss."""
+        """Return the loss."""
         raise NotImplementedError
 
     def answer(self, inputs: BackboneInputs, asked: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        """The logits, and the other fields of the output.
+        """Return the logits, and the other fields of the output.
 
         Args:
-            inputs: those of `forward`, by name.
+            inputs: the inputs of `forward`, by name.
             asked: what else the backbone must return.
         """
         raise NotImplementedError
@@ -125,9 +125,9 @@ class Head(PuMerPreTrainedModel):
         output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerClassifierOutput:
-        """Run the backbone and the head. The class says where shapes differ from these.
+        """Run the backbone and the head. If a head takes other shapes than these, its class says so.
 
-        The Trainer drops all columns of a batch that `forward` does not name, so all inputs are named here.
+        All inputs are named here, because the Trainer drops the columns of a batch that `forward` does not name.
 
         Args:
             input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
@@ -173,7 +173,7 @@ class ClassifierHead(Head):
 
 
 class ImagesClassifierHead(Head):
-    """A classifier of several images and one text, for NLVR2. Each image passes with the text on its own.
+    """A classifier of several images and one text, for NLVR2. The backbone runs once for each image with the text.
 
     `pixel_values` is (B, num_images, 3, h, w), `pixel_mask` (B, num_images, h, w) and `image_saliency`
     (B, num_images, rows, columns); `labels` long (B,) are classes. Its `logits` are (B, num_labels).
@@ -223,32 +223,32 @@ class RetrievalHead(Head):
         return self.rank_output(outputs.pooler_output).view(-1, number), fields_of_one(outputs)
 
     def encode_texts(self, texts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute of texts what does not depend on the image, once for all images that they are scored with.
+        """Compute the part of the texts that does not depend on images. It is computed once for all images.
 
-        Without layers for the text alone there is nothing to compute.
+        A model without layers for the text alone has nothing to compute.
 
         Args:
-            texts: the inputs of `forward` that tell of a text, a row for each.
+            texts: the inputs of `forward` for texts, one row for each text.
 
         Returns:
-            What `score` takes.
+            The inputs of `score` for the texts.
         """
         return texts
 
     def encode_images(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute of images what does not depend on the text; as [`encode_texts`]."""
+        """Compute the part of the images that does not depend on texts, as in [`encode_texts`]."""
         return images
 
     def score(self, texts: dict[str, Tensor], images: dict[str, Tensor]) -> Tensor:
-        """Scores float32 (B,) of texts and images, the first with the first and so on.
+        """Return the scores, float32 (B,), of each text with the image of the same index.
 
         Args:
-            texts: from [`encode_texts`].
-            images: from [`encode_images`], as many.
+            texts: B texts, from [`encode_texts`].
+            images: B images, from [`encode_images`].
         """
         return self(**texts, **images, return_dict=True).logits[:, 0]
 
 
 def num_images(model: PuMerPreTrainedModel) -> int:
-    """Images per example: one, or with NLVR2's head `config.num_images`."""
+    """Return the images per example: `config.num_images` for NLVR2's head, else one."""
     return model.config.num_images if isinstance(model, ImagesClassifierHead) else 1

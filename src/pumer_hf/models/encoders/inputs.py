@@ -1,4 +1,4 @@
-"""The inputs that the backbones of all families take, and how heads lay several texts or images of an example out."""
+"""The inputs of the backbones of all families, and how heads arrange several texts or images of an example."""
 
 from typing import TypedDict, cast
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class BackboneInputs(TypedDict):
-    """The tensors that a backbone takes, by name; None for one that is not given. Its `forward` says their shapes."""
+    """The tensors that a backbone takes, by name. A tensor that is not given is None. `forward` says the shapes."""
 
     input_ids: Tensor | None
     attention_mask: Tensor | None
@@ -32,21 +32,24 @@ INPUT_DIMS = {
     "pixel_mask": 3,
     "image_saliency": 3,
 }
-"""Dimensions of the inputs of a backbone. Candidates of retrieval and several images add one more."""
+"""The number of dimensions of each input of a backbone. Candidates of retrieval and several images add one more."""
 
 IMAGE_INPUTS = ("pixel_values", "pixel_mask", "image_saliency")
 """The inputs that belong to an image."""
 
 
 def to_candidates(inputs: BackboneInputs) -> tuple[BackboneInputs, int]:
-    """Lay retrieval inputs out as one text and one image per candidate.
+    """Arrange retrieval inputs as one text and one image per candidate.
 
-    K candidates of each of B queries come as K texts for one image (`input_ids` (B, K, Lt), `pixel_values`
-    (B, 3, h, w)), as K images for one text ((B, Lt) and (B, K, 3, h, w)), or as K texts with an image each ((B, K, Lt)
-    and (B, K, 3, h, w)). One text with one image ((B, Lt) and (B, 3, h, w)) has K = 1.
+    Each of B queries has K candidates. There are four forms, here with the shapes of `input_ids` and `pixel_values`:
+
+    * K texts for one image: (B, K, Lt) and (B, 3, h, w);
+    * K images for one text: (B, Lt) and (B, K, 3, h, w);
+    * K texts with an image each: (B, K, Lt) and (B, K, 3, h, w);
+    * one text with one image, so K is 1: (B, Lt) and (B, 3, h, w).
 
     Args:
-        inputs: those of the backbone, with one dimension more for candidates.
+        inputs: the inputs of the backbone, with one more dimension for candidates.
 
     Returns:
         The inputs with batch size B * K, and K.
@@ -63,16 +66,16 @@ def to_candidates(inputs: BackboneInputs) -> tuple[BackboneInputs, int]:
             value = value.unsqueeze(1)
         return value.expand(-1, candidates, *value.shape[2:]).flatten(0, 1)
 
-    laid = {name: spread(value, INPUT_DIMS[name]) for name, value in given.items()}
-    return cast(BackboneInputs, {**inputs, **laid}), candidates
+    spread_out = {name: spread(value, INPUT_DIMS[name]) for name, value in given.items()}
+    return cast(BackboneInputs, {**inputs, **spread_out}), candidates
 
 
 def split_images(inputs: BackboneInputs, num_images: int) -> list[BackboneInputs]:
-    """Lay inputs with several images per example out as one text and one image, once for each image.
+    """Split inputs with several images per example into inputs of one text and one image, one for each image.
 
     Args:
-        inputs: those of the backbone, but `pixel_values` (B, num_images, 3, h, w), and the others of `IMAGE_INPUTS`
-            in the same way.
+        inputs: the inputs of the backbone, but with `pixel_values` (B, num_images, 3, h, w). The other `IMAGE_INPUTS`
+            have this second dimension too.
         num_images: images per example.
     """
     pixel_values = inputs["pixel_values"]
@@ -88,5 +91,5 @@ def split_images(inputs: BackboneInputs, num_images: int) -> list[BackboneInputs
 
 
 def named(inputs: BackboneInputs) -> dict[str, Tensor | None]:
-    """The same dict, for code that goes through it by name."""
+    """Return the same dict with the type of a plain dict, for code that iterates over it."""
     return cast(dict[str, Tensor | None], inputs)

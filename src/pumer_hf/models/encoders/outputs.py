@@ -11,8 +11,8 @@ from ...configuration import PuMerConfig
 from ...tokens import LayerTrace
 
 ChosenStates = bool | int | Sequence[int] | None
-"""Which hidden states to return (`output_hidden_states`): all of them, or those at some indices. The others are then
-None. Negative indices count from the end.
+"""Which hidden states to return (`output_hidden_states`): all of them, or those at some indices. In the second case
+the others are None. Negative indices count from the end.
 """
 
 Attentions = tuple[Tensor | None, ...] | tuple[tuple[Tensor | None, ...], ...]
@@ -23,15 +23,16 @@ ATTENTIONS = ("attentions", "cross_attentions", "image_attentions", "image_cross
 
 @dataclass
 class PuMerModelOutput(BaseModelOutputWithPooling):
-    """
-    Each of the attentions is a tuple with the probabilities of every layer, float (B, H, queries, keys), if they were
-    asked for. Gradients pass through them (`retain_grad`).
+    """The output of a backbone.
+
+    If attentions are asked for, each field of them is a tuple with the probabilities of every layer, float
+    (B, H, queries, keys). Gradients pass through them (`retain_grad`).
 
     Args:
-        attentions: ViLT: text and image, joined, to themselves. METER: text to text.
-        cross_attentions: METER: text to image. If the block reduces tokens, its mean is the saliency (Eq. 1).
-        image_attentions: METER: image to image, after the reduction of the block.
-        image_cross_attentions: METER: image, after the reduction of the block, to text.
+        attentions: in ViLT, from the joined text and image to themselves; in METER, from text to text.
+        cross_attentions: in METER, from text to image. If the block reduces tokens, the mean is the saliency (Eq. 1).
+        image_attentions: in METER, from image to image, after the reduction of the block.
+        image_cross_attentions: in METER, from image, after the reduction of the block, to text.
         reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model.
     """
 
@@ -43,14 +44,16 @@ class PuMerModelOutput(BaseModelOutputWithPooling):
 
 @dataclass
 class PuMerClassifierOutput(SequenceClassifierOutput):
-    """
+    """The output of a model with a head.
+
+    With several images per example, `hidden_states` and the attentions hold one tuple per image.
+
     Args:
-        cross_attentions: this and the next two as in [`PuMerModelOutput`].
-        image_attentions: METER only.
-        image_cross_attentions: METER only.
-        reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model. With several images
-            per example, those of the first image come first; `hidden_states` and the attentions then hold one tuple
-            per image.
+        cross_attentions: as in [`PuMerModelOutput`].
+        image_attentions: as in [`PuMerModelOutput`].
+        image_cross_attentions: as in [`PuMerModelOutput`].
+        reduction: one [`LayerTrace`] per reduction layer, in order; empty for an unreduced model. Of several images,
+            the traces of the first one come first.
     """
 
     cross_attentions: Attentions | None = None
@@ -60,7 +63,7 @@ class PuMerClassifierOutput(SequenceClassifierOutput):
 
 
 def chosen_states(output_hidden_states: ChosenStates, num_states: int) -> set[int] | None:
-    """Which of `num_states` hidden states to return; None for no tuple at all.
+    """Return the indices of the hidden states to return, out of `num_states`; None for no tuple at all.
 
     An index that is out of range chooses nothing, as in transformers.
     """
@@ -74,7 +77,7 @@ def chosen_states(output_hidden_states: ChosenStates, num_states: int) -> set[in
 
 @dataclass
 class LayerRecord:
-    """What the layers of one forward leave for its output: the hidden states and attentions asked for, and the traces.
+    """What the layers of one forward add to its output: traces, and the hidden states and attentions asked for.
 
     Args:
         chosen: which hidden states to return; None for no tuple at all.
@@ -91,7 +94,7 @@ class LayerRecord:
     def asked(
         cls, config: PuMerConfig, output_attentions: bool | None, output_hidden_states: ChosenStates
     ) -> "LayerRecord":
-        """A record of what a caller asks for. For None, the value in `config` counts."""
+        """Make a record of what a caller asks for. For None, the value in `config` counts."""
         if output_attentions is None:
             output_attentions = config.output_attentions
         if output_hidden_states is None:
@@ -101,11 +104,11 @@ class LayerRecord:
 
     @property
     def wants_states(self) -> bool:
-        """Whether the hidden states that come next are asked for."""
+        """Whether the next hidden states are asked for."""
         return self.chosen is not None and len(self.hidden_states) in self.chosen
 
     def add_states(self, states: Tensor | None) -> None:
-        """Record the hidden states that come next, if they are asked for."""
+        """Record the next hidden states, if they are asked for."""
         self.hidden_states.append(states if self.wants_states else None)
 
     def add_layer(self, attentions: tuple[Tensor | None, ...], trace: LayerTrace | None) -> None:
@@ -116,7 +119,7 @@ class LayerRecord:
             self.traces.append(trace)
 
     def fields(self) -> dict[str, Any]:
-        """The fields of [`PuMerModelOutput`] that the record fills."""
+        """Return the fields of [`PuMerModelOutput`] that the record fills."""
         # The first layer says how many kinds of attention the family has.
         kinds = zip(ATTENTIONS, zip(*self.attentions, strict=True), strict=False)
         return {
@@ -127,12 +130,12 @@ class LayerRecord:
 
 
 def fields_of_one(outputs: PuMerModelOutput) -> dict[str, Any]:
-    """The fields of [`PuMerClassifierOutput`] that come from a backbone which ran once."""
+    """Return the fields of [`PuMerClassifierOutput`] from a backbone that ran once."""
     return {name: getattr(outputs, name) for name in ("hidden_states", "reduction", *ATTENTIONS)}
 
 
 def fields_per_image(passes: Sequence[PuMerModelOutput]) -> dict[str, Any]:
-    """The fields of [`PuMerClassifierOutput`] that come from a backbone which ran once for each image."""
+    """Return the fields of [`PuMerClassifierOutput`] from a backbone that ran once for each image."""
 
     def per_image(name: str) -> tuple[Any, ...] | None:
         values = [getattr(outputs, name) for outputs in passes]

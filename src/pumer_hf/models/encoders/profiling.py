@@ -7,9 +7,9 @@ import torch
 from torch.profiler import record_function
 
 REDUCTION_REGION = "pumer_hf::reduction"
-"""How profiles name the work that a reduction adds to a layer: collecting the evidence, deciding, moving tokens."""
+"""The name of the work that a reduction adds to a layer: collect the evidence, decide, and move tokens."""
 
 
 def reduction_region() -> AbstractContextManager[Any]:
-    """A context whose operations profiles show under `REDUCTION_REGION`. It does nothing in compiled code."""
+    """Return a context. Profiles show its operations under `REDUCTION_REGION`. In compiled code it does nothing."""
     return nullcontext() if torch.compiler.is_compiling() else record_function(REDUCTION_REGION)

@@ -12,12 +12,12 @@ EPSILON = 1e-6
 
 
 class ReleaseKernel(AttentionKernel):
-    """The attention of the released code. From the first layer on, the mask is a weight, which reducers change."""
+    """The attention of the released code. All tokens have a weight in place of the mask, and reducers change it."""
 
     fused = False
 
     def begin(self, pair: TokenPair) -> TokenPair:
-        """The tokens that come into the first layer. Their weight is 1 for a real token and 0 for padding."""
+        """Give the tokens that come into the first layer their weights: 1 for a real token and 0 for padding."""
         return TokenPair(*(with_weight(tokens) for tokens in (pair.text, pair.image)))
 
     def softmax(self, scores: Tensor, key_mask: KeyMask) -> Tensor:
@@ -26,16 +26,16 @@ class ReleaseKernel(AttentionKernel):
 
 
 def with_weight(tokens: Tokens) -> Tokens:
-    """The same tokens with a `weight`."""
+    """Return the same tokens with a `weight`."""
     return replace(tokens, weight=tokens.attention_weight)
 
 
 def release_softmax(scores: Tensor, weight: Tensor) -> Tensor:
-    """A softmax with weights of `exp(score)`, as in DynamicViT (https://arxiv.org/abs/2106.02034).
+    """Compute a softmax with weights of `exp(score)`, as in DynamicViT (https://arxiv.org/abs/2106.02034).
 
     A key of weight 0 keeps a probability of about 1e-6 / Lk, and the maximum is taken over such keys too. Query i may
-    attend to key i even if that has weight 0. The released code does so in cross-attention as well, where query i and
-    key i are not the same token.
+    attend to key i even if this key has weight 0. In the released code this holds for cross-attention as well, where
+    query i and key i are not the same token.
 
     Args:
         scores: float (B, H, Lq, Lk).
@@ -45,12 +45,12 @@ def release_softmax(scores: Tensor, weight: Tensor) -> Tensor:
         float32 (B, H, Lq, Lk); each row sums to 1.
     """
     num_queries, num_keys = scores.shape[-2:]
-    own = torch.eye(num_queries, num_keys, device=scores.device)
-    weights = weight + (1 - weight) * own
+    same_index = torch.eye(num_queries, num_keys, device=scores.device)
+    weights = weight + (1 - weight) * same_index
     scores = scores.float()
     exponentials = (scores - scores.amax(dim=-1, keepdim=True)).exp() * weights
     return (exponentials + EPSILON / num_keys) / (exponentials.sum(dim=-1, keepdim=True) + EPSILON)
 
 
 KERNELS: dict[str, type[AttentionKernel]] = {"paper": AttentionKernel, "release": ReleaseKernel}
-"""The attention of each `config.semantics`."""
+"""The attention for each value of `config.semantics`."""

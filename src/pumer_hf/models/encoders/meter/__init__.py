@@ -1,7 +1,7 @@
 """METER (https://arxiv.org/abs/2111.02387) with token reduction.
 
-CLIP and RoBERTa, both transformers' own modules, encode image and text. Then come blocks of cross-layers. A block has
-one layer for the text and one for the image, and each attends to the other.
+CLIP and RoBERTa, both from transformers, encode image and text. Blocks of cross-layers follow. A block has one layer
+for the text and one for the image, and each attends to the other.
 """
 
 from .configuration import PuMerMeterConfig

@@ -8,20 +8,22 @@ from ....configuration import PuMerConfig
 
 CO_ATTENTION = ("parallel", "sequential")
 
-# What METER takes for its towers where a config says nothing: roberta-base, and CLIP ViT-B/16 without its last block.
+# The defaults of METER's towers: roberta-base, and CLIP ViT-B/16 without its last block.
 TEXT_DEFAULTS: dict[str, Any] = {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 VISION_DEFAULTS: dict[str, Any] = {"image_size": 384, "patch_size": 16, "num_hidden_layers": 11}
 
 
 class PuMerMeterConfig(PuMerConfig):
-    """
+    """The config of a METER model.
+
     Args:
         text_config: the text tower, a [`RobertaConfig`] or its dict; default: roberta-base.
         vision_config: the image tower, a [`CLIPVisionConfig`] or its dict; default: CLIP ViT-B/16 at 384 pixels.
-            `num_hidden_layers` counts the blocks that run: METER drops the last one of CLIP, so 11 of 12.
-        image_size: side of the square image in pixels, multiple of the patch size; default: that of `vision_config`.
-        co_attention: which text the image layer of a block attends to. `"parallel"`: the text that came into the
-            block, as in published METER; `"sequential"`: the text that leaves its text layer, as in PuMer's release.
+            Its `num_hidden_layers` counts the blocks that run. METER drops the last one of CLIP, so it is 11, not 12.
+        image_size: side of the square image in pixels, a multiple of the patch size; default: that of `vision_config`.
+        co_attention: which text the image layer of a block attends to. For `"parallel"` it is the text that came into
+            the block, as in published METER. For `"sequential"` it is the output of the block's text layer, as in
+            PuMer's release.
         num_hidden_layers: blocks of cross-layers, at least 1. A block has a text layer and an image layer.
             `reduction.layers` counts the blocks from 0.
         hidden_size: width of the cross-layers, a multiple of `num_attention_heads`.
@@ -30,7 +32,7 @@ class PuMerMeterConfig(PuMerConfig):
         hidden_act: activation of the feed-forward part.
         hidden_dropout_prob: dropout of the cross-layers, in [0, 1); the towers have their own.
         attention_probs_dropout_prob: attention dropout of the cross-layers, in [0, 1).
-        layer_norm_eps: of the cross-layers; 1e-12 in METER.
+        layer_norm_eps: epsilon in the LayerNorm of the cross-layers; 1e-12 in METER.
         initializer_range: standard deviation of new weights outside of the towers.
         modality_type_vocab_size: 2 for text and image; NLVR2, with two images, has 3.
         num_images: images per example, for [`PuMerMeterForImagesAndTextClassification`]; -1 elsewhere.
@@ -95,7 +97,7 @@ class PuMerMeterConfig(PuMerConfig):
 
     @property
     def max_text_length(self) -> int:
-        """Most tokens of a text: RoBERTa's positions begin after the one that it gives to padding."""
+        """The most tokens that a text may have. RoBERTa's positions begin after the position of padding."""
         return self.text_config.max_position_embeddings - self.text_config.pad_token_id - 1
 
 

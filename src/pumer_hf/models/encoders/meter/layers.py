@@ -16,7 +16,7 @@ from ..profiling import reduction_region
 from .configuration import PuMerMeterConfig
 
 BlockAttentions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-"""Attention probabilities of a block, float (B, H, queries, keys), where asked for; in the order of [`ATTENTIONS`]."""
+"""Attention probabilities of a block, float (B, H, queries, keys) or None, in the order of [`ATTENTIONS`]."""
 
 
 class AttentionOutput(NamedTuple):
@@ -25,13 +25,13 @@ class AttentionOutput(NamedTuple):
     states: Tensor
     """float (B, Lq, D)."""
     probabilities: Tensor | None
-    """float (B, H, Lq, Lk), where they were computed."""
+    """float (B, H, Lq, Lk), or None if they were not computed."""
     query: Tensor
     """float (B, H, Lq, D / H)."""
     key: Tensor
     """float (B, H, Lk, D / H)."""
     key_mask: KeyMask
-    """Of the keys."""
+    """The mask of the keys."""
 
 
 class PuMerMeterAttention(nn.Module):
@@ -49,10 +49,11 @@ class PuMerMeterAttention(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states: Tensor, context: Tokens, with_attentions: bool) -> AttentionOutput:
-        """
+        """Attend from the states to the context.
+
         Args:
             states: float (B, Lq, D), the queries.
-            context: the keys and values; the same tokens for self-attention.
+            context: the keys and values. In self-attention they are the same tokens.
             with_attentions: return the probabilities.
         """
         num_heads = self.config.num_attention_heads
@@ -71,7 +72,7 @@ class PuMerMeterAttention(nn.Module):
 
 
 class PuMerMeterFeedForward(nn.Module):
-    """Feed-forward part, residual and LayerNorm."""
+    """A feed-forward part, residual and LayerNorm."""
 
     def __init__(self, config: PuMerMeterConfig):
         super().__init__()
@@ -82,17 +83,17 @@ class PuMerMeterFeedForward(nn.Module):
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, states: Tensor, chunk: int | None) -> Tensor:
-        """The new states, float (B, L, D). With a `chunk`, `states` may be overwritten ([`tokenwise`])."""
+        """Return the new states, float (B, L, D). With a `chunk`, `states` may be overwritten ([`tokenwise`])."""
         return tokenwise(self.update, states, chunk)
 
     def update(self, states: Tensor) -> Tensor:
-        """The new states, of each token by itself."""
+        """Return the new states. Each token is computed by itself."""
         expanded = self.activation(self.intermediate(states))
         return self.layernorm(states + self.dropout(self.output(expanded)))
 
 
 class PuMerMeterCrossLayer(nn.Module):
-    """Self-attention, cross-attention to the other modality, feed-forward part."""
+    """Self-attention, cross-attention to the other modality, and a feed-forward part."""
 
     def __init__(self, config: PuMerMeterConfig, kernel: AttentionKernel):
         super().__init__()
@@ -101,11 +102,11 @@ class PuMerMeterCrossLayer(nn.Module):
         self.feed_forward = PuMerMeterFeedForward(config)
 
     def attend(self, tokens: Tokens, other: Tokens, plan: LayerPlan) -> tuple[AttentionOutput, AttentionOutput]:
-        """Self-attention and then cross-attention, without the feed-forward part.
+        """Run the self-attention and then the cross-attention, without the feed-forward part.
 
         Args:
-            tokens: those of this layer. The first `plan.num_queries` of them are computed.
-            other: those of the other modality.
+            tokens: the tokens of this modality. The first `plan.num_queries` of them are computed.
+            other: the tokens of the other modality.
             plan: what to do.
         """
         output = self.self_attention(tokens.states[:, : plan.num_queries], tokens, plan.with_attentions)
@@ -116,8 +117,8 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
     """A text layer and an image layer.
 
     A reducer acts in the text layer, after its cross-attention and before its feed-forward part. The saliency and the
-    image keys are those of this cross-attention, the text keys are those of the self-attention. It reduces the text
-    states there, and the image states that came into the block. The image layer then runs on fewer image tokens.
+    image keys come from this cross-attention, the text keys from the self-attention. The reducer reduces the text
+    states of this point, and the image states that came into the block. So the image layer runs on fewer image tokens.
     """
 
     def __init__(self, config: PuMerMeterConfig, kernel: AttentionKernel):
@@ -130,7 +131,8 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
     def forward(
         self, text: Tensor, image: Tensor, pair: TokenPair, plan: LayerPlan
     ) -> tuple[Tensor, Tensor, TokenPair, BlockAttentions, LayerTrace | None]:
-        """
+        """Run the block.
+
         Args:
             text: float (B, Lt, D).
             image: float (B, Lv, D).
@@ -139,10 +141,10 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
 
         Returns:
             The new states of text and image; the tokens that leave, without states; the attention probabilities; and
-            the trace of a reduction or None.
+            the trace of the reduction, or None.
         """
         tokens = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
-        # The image layer of published METER reads all text tokens that came into the block, also if the block reduces
+        # The image layer of published METER reads all text tokens that came into the block, even if the block reduces
         # them (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_block`).
         other = tokens.text
         tokens, text_attentions, trace = self.attend_text(tokens, plan)
@@ -160,15 +162,15 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
     def attend_text(
         self, pair: TokenPair, plan: LayerPlan
     ) -> tuple[TokenPair, tuple[Tensor | None, Tensor | None], LayerTrace | None]:
-        """The attention of the text layer, to itself and to the image, and the reduction.
+        """Run the attention of the text layer, to itself and to the image, and the reduction.
 
         Args:
             pair: the tokens that come into the block, with states.
             plan: what to do.
 
         Returns:
-            The tokens that are left, with states; the probabilities of the two attentions; and the trace of a
-            reduction or None.
+            The tokens that are left, with states; the probabilities of the two attentions; and the trace of the
+            reduction, or None.
         """
         if self.sequential:  # the image layer reads all new text tokens
             plan = replace(plan, num_queries=None)
@@ -183,7 +185,7 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
 
     @torch.no_grad()
     def evidence(self, text_self: AttentionOutput, text_cross: AttentionOutput, uses_attention: bool) -> Evidence:
-        """The evidence of a reducer, from the self-attention and the cross-attention of the text layer."""
+        """Make the evidence of a reducer from the self-attention and the cross-attention of the text layer."""
         query, key, text_to_image = text_cross.query, text_cross.key, None
         if uses_attention:
             text_to_image = self.kernel.probabilities(query.float(), key.float(), text_cross.key_mask)

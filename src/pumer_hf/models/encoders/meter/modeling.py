@@ -25,19 +25,19 @@ from .towers import PuMerMeterVisionModel, encoded_tokens, vision_weights
 
 
 class PuMerMeterPooler(nn.Module):
-    """The [CLS] of one modality, projected."""
+    """The projection of the [CLS] of one modality."""
 
     def __init__(self, config: PuMerMeterConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
-        """States (B, L, D) -> float (B, D)."""
+        """Project the first of the states (B, L, D): float (B, D)."""
         return torch.tanh(self.dense(states[:, 0]))
 
 
 class MeterInputs(BackboneInputs):
-    """The tensors that METER takes, by name: also texts and images that its towers have encoded before."""
+    """The tensors that METER takes, by name. They include texts and images that its towers have already encoded."""
 
     text_embeds: Tensor | None
     image_embeds: Tensor | None
@@ -45,7 +45,7 @@ class MeterInputs(BackboneInputs):
 
 
 def recorded(record: LayerRecord, text: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Record the states float (B, Lt, D) and (B, Lv, D), joined, if they are asked for.
+    """Record the joined states, float (B, Lt, D) and (B, Lv, D), if they are asked for.
 
     Returns:
         The same states. If they were recorded, they are parts of the joined tensor, so that it gets a gradient.
@@ -60,7 +60,7 @@ def recorded(record: LayerRecord, text: Tensor, image: Tensor) -> tuple[Tensor, 
 
 
 class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
-    """Base of the METER models."""
+    """The base of the METER models."""
 
     config: PuMerMeterConfig
     base_model_prefix = "meter"
@@ -78,7 +78,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
         reduction: AnyReduction = None,
         **config_overrides: Any,
     ) -> "PuMerMeterPreTrainedModel":
-        """A model with pretrained towers and new cross-layers.
+        """Make a model with pretrained towers and new cross-layers.
 
         Args:
             clip_id: Hub id or folder of a CLIP model (`openai/clip-vit-base-patch16`). Its last block is dropped.
@@ -106,7 +106,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
     @torch.no_grad()
     def _resize_images(self, image_size: int) -> None:
         self.config.vision_config.image_size = image_size
-        self.config.image_size = image_size  # checks it
+        self.config.image_size = image_size  # this checks the size
         tower = self.base_model.vision_model
         weights, resized = tower.state_dict(), PuMerMeterVisionModel(self.config.vision_config)
         resized.load_state_dict(vision_weights(weights, resized))
@@ -115,7 +115,7 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
 
 
 class PuMerMeterModel(PuMerMeterPreTrainedModel):
-    """METER with token reduction as `config.reduction` says."""
+    """METER, which reduces tokens as `config.reduction` says."""
 
     def __init__(self, config: PuMerMeterConfig):
         super().__init__(config)
@@ -126,7 +126,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.token_type_embeddings = nn.Embedding(config.modality_type_vocab_size, config.hidden_size)
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
-        self.pairs = nn.ModuleList(blocks)  # so are they named in saved weights
+        self.pairs = nn.ModuleList(blocks)  # the name in saved weights
         self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
@@ -137,7 +137,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         return {"tower": self.vision_model, "layers": self}
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word embeddings of the text tower."""
+        """Return the word embeddings of the text tower."""
         return self.text_model.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
@@ -161,7 +161,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         image_saliency: Tensor | None = None,
         image_source: Tensor | None = None,
     ) -> PuMerModelOutput:
-        """
+        """Run the model.
+
         Args:
             input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
             attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
@@ -169,11 +170,11 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             pixel_values: float (B, 3, image_size, image_size).
             pixel_mask: (B, image_size, image_size), all 1 if given: METER sees square images without padding.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
-            image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
-            output_attentions: return the attention probabilities of each block, of four kinds ([`PuMerModelOutput`]).
+            image_token_type_idx: index of the modality embedding of the image. NLVR2's second image has 2.
+            output_attentions: return the four kinds of attention probabilities of each block ([`PuMerModelOutput`]).
             output_hidden_states: return the hidden states (B, Lt + Lv, D), text and then image, or those at some
-                indices: those that come into the first block, and those that leave each block; with
-                `config.pooled_only` the [CLS] of each alone leave the last block.
+                indices. The first come into the first block, the others leave a block. With `config.pooled_only`, only
+                the [CLS] of text and image leave the last block.
             text_embeds: float (B, Lt, D), the result of [`encode_text`], instead of `input_ids`.
             image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`.
             image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower merges nothing.
@@ -181,9 +182,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
         Returns:
-            [`PuMerModelOutput`]: `last_hidden_state` (B, Lt + Lv, D) holds the surviving text tokens, then the image
-            tokens, with `config.pooled_only` the [CLS] of each alone; `pooler_output` (B, 2 * D) the text [CLS] and
-            the image [CLS].
+            [`PuMerModelOutput`]. `last_hidden_state` (B, Lt + Lv, D) holds the text tokens that are left, then the
+            image tokens. With `config.pooled_only` it holds the [CLS] of each alone. `pooler_output` (B, 2 * D) holds
+            the text [CLS] and the image [CLS].
         """
         if pixel_mask is not None and not pixel_mask.all():
             raise ValueError("pixel_mask has zeros, but METER takes square images without padding: resize the images")
@@ -214,7 +215,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         )
 
     def embed(self, inputs: MeterInputs, image_token_type_idx: int) -> TokenPair:
-        """The tokens that come into the first block; arguments as in `forward`."""
+        """Make the tokens that come into the first block. Arguments are as in `forward`."""
         text, image, source = inputs["text_embeds"], inputs["image_embeds"], inputs["image_source"]
         if text is None:
             text = self.encode_text(
@@ -238,7 +239,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         token_type_ids: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """The text tower and its projection: float (B, Lt, D). Inputs as in `forward`."""
+        """Run the text tower and its projection: float (B, Lt, D). Inputs are as in `forward`."""
         given = input_ids if inputs_embeds is None else inputs_embeds
         if given is None or (input_ids is not None and inputs_embeds is not None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -257,14 +258,14 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         return self.text_projection(states)
 
     def encode_image(self, pixel_values: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The image tower and its projection.
+        """Run the image tower and its projection.
 
         Args:
             pixel_values: float (B, 3, image_size, image_size).
 
         Returns:
-            The tokens float (B, Lv, D), fewer than 1 + P if the schedule has a part at site `"tower"`; and long
-            (B, 1 + P), which of them holds the [CLS] and each patch.
+            The tokens, float (B, Lv, D), and the token that holds the [CLS] and each patch, long (B, 1 + P). There are
+            fewer than 1 + P tokens if the schedule has a part at site `"tower"`.
         """
         if pixel_values is None:
             raise ValueError("give pixel_values")
@@ -277,7 +278,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         return self.image_projection(states), source
 
     def tower_plans(self, batch_size: int) -> list[LayerPlan]:
-        """What each layer of the image tower has to do. A layer that no token would leave is CLIP's own."""
+        """Return what each layer of the image tower has to do. A layer that would remove no token gets no reducer."""
         lengths = [self.vision_model.embeddings.num_positions]
         lengths += [num_image for _, num_image in self.token_reduction.output_lengths(0, lengths[0], "tower")]
         chunk = self.chunk_size(batch_size, 1, lengths[-1])

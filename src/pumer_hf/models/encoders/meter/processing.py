@@ -12,10 +12,10 @@ from .configuration import PuMerMeterConfig
 
 
 class PuMerMeterProcessor(ProcessorMixin):
-    """Texts and images -> `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size).
+    """Makes `input_ids`, `attention_mask` and `pixel_values` (B, 3, image_size, image_size) from texts and images.
 
-    The square is the whole image, squeezed. A converted checkpoint of METER's authors has a processor that cuts the
-    square out of the middle.
+    The whole image is squeezed into the square. A converted checkpoint of METER's authors has a processor that cuts
+    the square out of the middle.
     """
 
     def __init__(
@@ -34,13 +34,13 @@ class PuMerMeterProcessor(ProcessorMixin):
         image_mean: Sequence[float] = OPENAI_CLIP_MEAN,
         image_std: Sequence[float] = OPENAI_CLIP_STD,
     ) -> "PuMerMeterProcessor":
-        """A processor with METER's image processing: squares of `image_size` pixels, whatever the shape of the image.
+        """Make a processor with METER's image processing: every image becomes a square.
 
         Args:
-            tokenizer: of the text tower.
+            tokenizer: the tokenizer of the text tower.
             image_size: side of the square in pixels.
-            image_mean: normalisation of the three channels, in [0, 1].
-            image_std: normalisation of the three channels, above 0.
+            image_mean: mean of each of the three channels, in [0, 1], to normalise with.
+            image_std: standard deviation of each of the three channels, above 0, to normalise with.
         """
         image_processor = CLIPImageProcessorPil(
             size={"height": image_size, "width": image_size},
@@ -51,14 +51,14 @@ class PuMerMeterProcessor(ProcessorMixin):
         return cls(image_processor, tokenizer)
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
-        """Also writes the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
+        """Save the processor, and the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
         self.auto_map = remote_code.auto_map([type(self).__name__])
         remote_code.write_remote_code(save_directory, PuMerMeterProcessor.__name__)
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
-        """Does nothing: `save_pretrained` writes what `AutoProcessor` needs."""
+        """Do nothing. `save_pretrained` writes what `AutoProcessor` needs."""
 
 
 def new_meter_processor(
@@ -67,9 +67,9 @@ def new_meter_processor(
     """Make a processor with a vocabulary from `texts`, and adapt `config` to it.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         texts: the training texts.
-        max_text_length: tokens per text; the model takes at least so many.
+        max_text_length: tokens per text. The model gets room for at least this many.
         image_mean: mean of the pixels in each channel, in [0, 1].
         image_std: standard deviation of the pixels in each channel, above 0.
     """
@@ -83,7 +83,7 @@ def new_meter_processor(
 
 
 def build_roberta_tokenizer(texts: Sequence[str], max_length: int) -> RobertaTokenizer:
-    """A RoBERTa tokenizer (byte-level BPE) whose merges are learned from `texts`."""
+    """Make a RoBERTa tokenizer (byte-level BPE). Its merges are learned from `texts`."""
     special = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
     empty = RobertaTokenizer(vocab={token: index for index, token in enumerate(special)})
     tokenizer = empty.train_new_from_iterator(texts, vocab_size=30_000, show_progress=False)

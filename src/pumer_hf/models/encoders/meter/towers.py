@@ -1,4 +1,4 @@
-"""CLIP's image tower as METER uses it: it can reduce tokens, and it takes images of other sizes."""
+"""CLIP's image tower as METER uses it. It can reduce tokens, and takes images of other sizes."""
 
 import math
 from collections.abc import Sequence
@@ -28,20 +28,21 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
     Modifications: a reducer can act between attention and feed-forward part, with the keys of the self-attention. If
-    it gives tokens a weight, the layers after it attend to each token as much as its weight says.
+    the reducer gives tokens a weight, the later layers attend to each token as much as its weight says.
     """
 
     kernel: ClassVar = AttentionKernel()
 
     def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair]:
-        """
+        """Run the layer.
+
         Args:
             states: float (B, L, D), the [CLS] first.
-            pair: the same tokens, without states, as its image; its text has no tokens.
+            pair: the same tokens, without states, as the image. The text has no tokens.
             plan: what to do.
 
         Returns:
-            The states that are left; and their tokens, without states.
+            The new states; and the tokens that are left, without states.
         """
         if plan.reducer is None and pair.image.weight is None:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
@@ -57,23 +58,22 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
         return tokenwise(self.feed_forward, states, plan.chunk), pair
 
     def feed_forward(self, states: Tensor) -> Tensor:
-        """The feed-forward part with its residual, of each token by itself."""
+        """Run the feed-forward part with its residual. It works on each token by itself."""
         return states + self.mlp(self.layer_norm2(states))
 
     def attend(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Self-attention, in which each token counts as much as its weight.
+        """Run the self-attention. Each token counts as much as its weight.
 
         Returns:
             The output float (B, L, D), and the keys averaged over the heads, float32 (B, L, d), without gradient.
         """
-        own = self.self_attn
-        heads = Heads(
-            *(split_heads(project(tokens.states), own.num_heads) for project in (own.q_proj, own.k_proj, own.v_proj))
-        )
-        dropout = own.dropout if self.training else 0.0
-        explicit = own.config._attn_implementation == "eager"
+        clip = self.self_attn
+        projections = (clip.q_proj, clip.k_proj, clip.v_proj)
+        heads = Heads(*(split_heads(project(tokens.states), clip.num_heads) for project in projections))
+        dropout = clip.dropout if self.training else 0.0
+        explicit = clip.config._attn_implementation == "eager"
         context, _ = self.kernel.attend(heads, tokens.key_mask(), dropout, explicit)
-        return own.out_proj(context), mean_over_heads(heads.key.detach())
+        return clip.out_proj(context), mean_over_heads(heads.key.detach())
 
 
 class PuMerMeterVisionEncoder(nn.Module):
@@ -117,14 +117,15 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
     def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan] | None = None) -> tuple[Tensor, Tensor]:
-        """
+        """Run the tower.
+
         Args:
             pixel_values: float (B, 3, image_size, image_size).
-            plans: what each layer has to do; None for CLIP's own layers.
+            plans: what each layer has to do; None for layers as in CLIP.
 
         Returns:
-            The [CLS] and the patches, float (B, L, D), in raster order if nothing was reduced; and long (B, 1 + P),
-            which of them holds the [CLS] and each patch.
+            The tokens, float (B, L, D), which are the [CLS] and the patches in raster order if nothing was reduced;
+            and the token that holds the [CLS] and each patch, long (B, 1 + P).
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
         pair = TokenPair(Tokens.initial(states[:, :0]), Tokens.initial(states)).without_states()
@@ -135,15 +136,15 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
 
 
 def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
-    """The tokens of an image that the tower has encoded. All are real and count the same.
+    """Make the tokens of an image that the tower has encoded. All are real and count the same.
 
-    If tokens were merged, they form no raster any more (`Tokens.grid`), and the `prior` of each is the mean over the
-    patches that it holds.
+    If tokens were merged, they are not a raster any more (`Tokens.grid`), and the `prior` of each token is the mean
+    over the patches that it holds.
 
     Args:
         states: float (B, L, D).
         source: long (B, 1 + P), from the tower; None if nothing was merged.
-        prior: float (B, 1 + P), of the [CLS] and each patch.
+        prior: float (B, 1 + P), the saliency of the [CLS] and of each patch; None if there is none.
         grid: rows and columns of patches.
 
     Raises:
@@ -165,7 +166,7 @@ def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, 
 
 
 def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
-    """Interpolate the position embeddings of [CLS] and a square grid of patches for another grid (bicubic, as METER).
+    """Interpolate the position embeddings of [CLS] and a square grid of patches to another grid (bicubic, as METER).
 
     Args:
         weight: float (1 + g * g, D).
@@ -183,7 +184,7 @@ def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
 
 
 def vision_weights(clip: dict[str, Tensor], model: PuMerMeterVisionModel) -> dict[str, Tensor]:
-    """The weights of a [`CLIPVisionModel`] for `model`, without the blocks that it lacks and with resized positions.
+    """Return the weights of a [`CLIPVisionModel`] for `model`: only those that it has, with resized positions.
 
     Args:
         clip: the state dict of the [`CLIPVisionModel`].

@@ -1,4 +1,4 @@
-"""`PuMerViltConfig`: stock ViLT's, and how tokens are reduced."""
+"""`PuMerViltConfig`: the config of stock ViLT, and how tokens are reduced."""
 
 from typing import Any, ClassVar
 
@@ -8,12 +8,13 @@ from ....configuration import PuMerConfig
 
 
 class PuMerViltConfig(PuMerConfig, ViltConfig):
-    """[`ViltConfig`] plus `reduction`, `semantics` and `pooled_only` ([`PuMerConfig`]). Reads the `config.json` of a
-    stock ViLT too.
+    """[`ViltConfig`] with `reduction`, `semantics` and `pooled_only` ([`PuMerConfig`]).
+
+    It also reads the `config.json` of a stock ViLT.
 
     Args:
-        text_layer_norm_eps: of the text embeddings; default: `layer_norm_eps`. Original ViLT has 1e-12 here and 1e-6
-            everywhere else.
+        text_layer_norm_eps: epsilon in the LayerNorm of the text embeddings; default: `layer_norm_eps`. Original ViLT
+            has 1e-12 here and 1e-6 everywhere else.
     """
 
     model_type = "pumer_vilt"

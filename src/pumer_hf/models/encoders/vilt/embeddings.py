@@ -10,7 +10,7 @@ from .configuration import PuMerViltConfig
 
 
 def as_size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """A size as (height, width)."""
+    """Return a size as (height, width)."""
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
@@ -42,7 +42,7 @@ class PuMerViltTextEmbeddings(nn.Module):
 
 
 class PuMerViltPatchEmbeddings(nn.Module):
-    """Linear projection of the patches."""
+    """The linear projection of the patches."""
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
@@ -59,12 +59,12 @@ class PuMerViltPatchEmbeddings(nn.Module):
 
 
 def resize_weights(sizes: Tensor, length: int, grid: int) -> Tensor:
-    """Linear interpolation (corners aligned) of a grid of `grid` points to `sizes` points, as matrices.
+    """Return matrices that interpolate `grid` points linearly to `sizes` points, with aligned corners.
 
     Args:
-        sizes: long `(batch,)`, points wanted of each example, from 1 to `length`.
-        length: rows of the result. Of each example, the first `sizes` rows have a meaning.
-        grid: points of the grid.
+        sizes: long `(batch,)`, how many points each example needs, from 1 to `length`.
+        length: rows of the result. Only the first `sizes` rows of an example have a meaning.
+        grid: points to interpolate.
 
     Returns:
         float `(batch, length, grid)`; each row sums to 1.
@@ -104,17 +104,17 @@ class PuMerViltEmbeddings(nn.Module):
     def forward(
         self, inputs_embeds: Tensor, inputs: BackboneInputs, image_token_type_idx: int
     ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
-        """The embedded text and image.
+        """Embed the text and the image.
 
         Args:
             inputs_embeds: float (B, Lt, D), the word embeddings.
-            inputs: of the backbone; `pixel_values` among them.
-            image_token_type_idx: modality embedding of the image.
+            inputs: the inputs of the backbone, with `pixel_values`.
+            image_token_type_idx: index of the modality embedding of the image.
 
         Returns:
             Text (B, Lt, D), and what `embed_image` returns.
         """
-        # Plain tensors leave, and `.weight` of a child is never read: ZeRO-3 gathers parameters on no other terms.
+        # ZeRO-3 gathers parameters only if plain tensors are returned and `.weight` of a child is never read.
         text = self.text_embeddings(inputs_embeds, inputs["token_type_ids"])
         image, image_mask, prior, grid = self.embed_image(inputs)
         text_type, image_type = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
@@ -123,12 +123,12 @@ class PuMerViltEmbeddings(nn.Module):
     def embed_image(
         self, inputs: BackboneInputs
     ) -> tuple[Tensor, Tensor | None, Tensor | None, tuple[int, int] | None]:
-        """The embedded image, its [CLS] and then its patches in raster order.
+        """Embed the image: its [CLS], then its patches in raster order.
 
         Returns:
-            The tokens, float (B, 1 + P, D). Which of them are real, bool (B, 1 + P), or None for all. Their saliency
-            from outside the model, float (B, 1 + P), or None. And rows and columns of the patches, or None if not all
-            of them are there.
+            The tokens, float (B, 1 + P, D); which of them are real, bool (B, 1 + P), or None for all; their saliency
+            from `image_saliency`, float (B, 1 + P), or None; and the rows and columns of the patches, or None if some
+            patches are left out.
         """
         patches = self.patch_embeddings(inputs["pixel_values"])
         height, width = patches.shape[2:]
@@ -151,7 +151,7 @@ class PuMerViltEmbeddings(nn.Module):
         return image, None if mask is None else F.pad(mask, (1, 0), value=True), prior, grid
 
     def resized_positions(self, mask: Tensor | None, height: int, width: int) -> Tensor:
-        """Position embeddings, bilinearly resized to the part of the canvas that each image fills.
+        """Return the position embeddings, bilinearly resized to the part of the canvas that each image fills.
 
         Args:
             mask: bool (B, height, width), True for the patches of the image; None if every image fills the canvas.
@@ -176,7 +176,7 @@ class PuMerViltEmbeddings(nn.Module):
 
 
 def even_sample(mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """Choose at most `length` patches per image, spread evenly over its real patches in raster order. Padding is last.
+    """Choose `length` patches per image, spread evenly over its real patches in raster order. Padding comes last.
 
     Args:
         mask: bool (B, P), True for real patches.

@@ -16,9 +16,9 @@ from .configuration import PuMerViltConfig
 class PuMerViltSelfAttention(nn.Module):
     """Joint self-attention over text and image.
 
-    Modifications: it uses `scaled_dot_product_attention`, where the stock model is eager only. It computes explicit
+    Modifications: it uses `scaled_dot_product_attention`; the stock model is eager only. It computes explicit
     probabilities of all tokens only with `output_attentions` or `attn_implementation="eager"`. If a reducer needs the
-    attention of the text, an Lt x (Lt + Lv) block, the layer computes these probabilities (Eq. 1) apart.
+    attention of the text, an Lt x (Lt + Lv) block, the layer computes these probabilities (Eq. 1) separately.
     """
 
     def __init__(self, config: PuMerViltConfig, kernel: AttentionKernel):
@@ -35,7 +35,7 @@ class PuMerViltSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size, bias=config.qkv_bias)
 
     def forward(self, hidden_states: Tensor, num_queries: int | None) -> Heads:
-        """The heads of the states (B, L, D). The queries are the first `num_queries` tokens; None for all."""
+        """Return the heads of the states (B, L, D). The queries are the first `num_queries` tokens; None for all."""
         num_heads = self.config.num_attention_heads
         return Heads(
             split_heads(self.query(hidden_states[:, :num_queries]), num_heads),
@@ -44,14 +44,14 @@ class PuMerViltSelfAttention(nn.Module):
         )
 
     def attend(self, heads: Heads, key_mask: KeyMask, with_attentions: bool) -> tuple[Tensor, Tensor | None]:
-        """Context (B, Lq, D), and the probabilities (B, H, Lq, L) where they are computed."""
+        """Return the context (B, Lq, D), and the probabilities (B, H, Lq, L) if they are computed."""
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         explicit = with_attentions or self.config._attn_implementation == "eager"
         return self.kernel.attend(heads, key_mask, dropout, explicit)
 
 
 class PuMerViltProjection(nn.Module):
-    """Linear layer and dropout."""
+    """A linear layer and dropout."""
 
     def __init__(self, in_features: int, out_features: int, dropout: float = 0.0):
         super().__init__()
@@ -65,8 +65,8 @@ class PuMerViltProjection(nn.Module):
 class PuMerViltAttention(nn.Module):
     """Self-attention and its output projection.
 
-    Modifications: it only holds the two; the layer runs them. So the memory of what came in is free as soon as the
-    layer needs it no more.
+    Modifications: this module only holds the two; the layer runs them. So the memory of the input is freed as soon as
+    the layer does not need it any more.
     """
 
     def __init__(self, config: PuMerViltConfig, kernel: AttentionKernel):
@@ -76,7 +76,7 @@ class PuMerViltAttention(nn.Module):
 
 
 class PuMerViltLayer(GradientCheckpointingLayer):
-    """Pre-norm transformer layer.
+    """A pre-norm transformer layer.
 
     Modifications: if the layer has a reducer, it reduces the tokens between the attention residual and the
     feed-forward part, which then runs on fewer tokens.
@@ -94,7 +94,8 @@ class PuMerViltLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: Tensor, pair: TokenPair, plan: LayerPlan
     ) -> tuple[Tensor, TokenPair, tuple[Tensor | None], LayerTrace | None]:
-        """
+        """Run the layer.
+
         Args:
             hidden_states: float (B, Lt + Lv, D), text, then image.
             pair: the same tokens, without states.
@@ -102,7 +103,7 @@ class PuMerViltLayer(GradientCheckpointingLayer):
 
         Returns:
             The new hidden states; the tokens that leave, without states; the attention probabilities, float
-            (B, H, Lq, L), or None; and the trace of a reduction or None.
+            (B, H, Lq, L), or None; and the trace of the reduction, or None.
         """
         hidden_states, pair, probabilities, trace = self.attend(hidden_states, pair, plan)
         return tokenwise(self.feed_forward, hidden_states, plan.chunk), pair, (probabilities,), trace
@@ -110,18 +111,18 @@ class PuMerViltLayer(GradientCheckpointingLayer):
     def attend(
         self, hidden_states: Tensor, pair: TokenPair, plan: LayerPlan
     ) -> tuple[Tensor, TokenPair, Tensor | None, LayerTrace | None]:
-        """The attention with its residual, and the reduction. Arguments and results are those of `forward`."""
+        """Run the attention with its residual, and the reduction. Arguments and results are those of `forward`."""
         attention, key_mask = self.attention, pair.key_mask()
         heads = attention.attention(self.layernorm_before(hidden_states), plan.num_queries)
         context, probabilities = attention.attention.attend(heads, key_mask, plan.with_attentions)
         query, key = heads.query, heads.key
-        del heads  # the values are needed no more
+        del heads  # frees the values
         hidden_states = hidden_states[:, : plan.num_queries] + attention.output(context)
         del context
         if plan.reducer is None:
             return hidden_states, pair, probabilities, None
         text_query = query[:, :, : pair.text.mask.shape[1]].contiguous()
-        del query  # those of the image are needed no more
+        del query  # frees the queries of the image
         with reduction_region():
             evidence = self.evidence(text_query, key, key_mask, plan.reducer.uses_attention)
             del text_query, key
@@ -130,7 +131,7 @@ class PuMerViltLayer(GradientCheckpointingLayer):
 
     @torch.no_grad()
     def evidence(self, text_query: Tensor, key: Tensor, key_mask: KeyMask, uses_attention: bool) -> Evidence:
-        """The evidence of a reducer, from the queries of the text (B, H, Lt, d) and all keys (B, H, Lt + Lv, d)."""
+        """Make the evidence of a reducer from the text queries (B, H, Lt, d) and all keys (B, H, Lt + Lv, d)."""
         num_text, text_to_image = text_query.shape[2], None
         if uses_attention:
             kernel = self.attention.attention.kernel
@@ -139,5 +140,5 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         return Evidence(text_to_image, mean_key[:, :num_text], mean_key[:, num_text:], key.dtype)
 
     def feed_forward(self, states: Tensor) -> Tensor:
-        """The feed-forward part with its residual, of each token by itself."""
+        """Run the feed-forward part with its residual. It works on each token by itself."""
         return states + self.output(self.activation(self.intermediate(self.layernorm_after(states))))

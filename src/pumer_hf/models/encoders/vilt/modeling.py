@@ -1,4 +1,4 @@
-"""The ViLT models: `PuMerViltModel`, and with the heads of the tasks."""
+"""The ViLT models: `PuMerViltModel`, and a model for each head."""
 
 from typing import ClassVar
 
@@ -24,8 +24,8 @@ from .layers import PuMerViltLayer
 class PuMerViltEncoder(nn.Module):
     """The stack of layers.
 
-    Modifications: it only holds the layers; the model runs them. So the states that come into a layer are freed as
-    soon as no layer needs them.
+    Modifications: this module only holds the layers; the model runs them. So the states that come into a layer are
+    freed as soon as no layer needs them.
     """
 
     def __init__(self, config: PuMerViltConfig, kernel: AttentionKernel):
@@ -34,7 +34,7 @@ class PuMerViltEncoder(nn.Module):
 
 
 class PuMerViltPooler(nn.Module):
-    """The text [CLS], projected."""
+    """The projection of the text [CLS]."""
 
     def __init__(self, config: PuMerViltConfig):
         super().__init__()
@@ -45,7 +45,7 @@ class PuMerViltPooler(nn.Module):
 
 
 class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
-    """Base of the ViLT models."""
+    """The base of the ViLT models."""
 
     config: PuMerViltConfig
     base_model_prefix = "vilt"
@@ -78,9 +78,9 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
 
 
 class PuMerViltModel(PuMerViltPreTrainedModel):
-    """The ViLT encoder with token reduction as `config.reduction` says.
+    """The ViLT encoder, which reduces tokens as `config.reduction` says.
 
-    Modifications: besides raster order and SDPA (see the parts), `image_embeds` is not an input.
+    Modifications: patches are in raster order, and attention is fused (see the parts). `image_embeds` is not an input.
     """
 
     def __init__(self, config: PuMerViltConfig):
@@ -114,7 +114,8 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         output_hidden_states: ChosenStates = None,
         image_saliency: Tensor | None = None,
     ) -> PuMerModelOutput:
-        """
+        """Run the model.
+
         Args:
             input_ids: long (B, Lt), text tokens; or give `inputs_embeds`.
             attention_mask: (B, Lt), 1 for real text tokens, 0 for padding; default all 1.
@@ -122,17 +123,17 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             pixel_values: float (B, 3, height, width), of any size.
             pixel_mask: (B, height, width), 1 for pixels of the image, 0 for padding right and below; default all 1.
             inputs_embeds: float (B, Lt, D), instead of `input_ids`.
-            image_token_type_idx: modality embedding of the image; NLVR2's second image has 2.
-            output_attentions: return the attention probabilities (B, H, L, L) of each layer, L being the tokens that
-                come into it; with `config.pooled_only` (B, H, 1, L) of the last.
-            output_hidden_states: return the hidden states (B, L, D), embeddings first, or those at some indices; with
-                `config.pooled_only` the last are of the text [CLS] alone.
+            image_token_type_idx: index of the modality embedding of the image. NLVR2's second image has 2.
+            output_attentions: return the attention probabilities (B, H, L, L) of each layer. L is the number of tokens
+                that come into it. With `config.pooled_only` those of the last layer are (B, H, 1, L).
+            output_hidden_states: return the hidden states (B, L, D), embeddings first, or those at some indices. With
+                `config.pooled_only` the last ones are of the text [CLS] alone.
             image_saliency: float (B, rows, columns), a map from outside the model that says what is worth keeping, for
                 the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
         Returns:
-            [`PuMerModelOutput`]: `last_hidden_state` holds the surviving text tokens, then the image tokens; with
-            `config.pooled_only` the text [CLS] alone.
+            [`PuMerModelOutput`]. `last_hidden_state` holds the text tokens that are left, then the image tokens. With
+            `config.pooled_only` it holds the text [CLS] alone.
         """
         inputs = BackboneInputs(
             input_ids=input_ids,
@@ -155,7 +156,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         return PuMerModelOutput(last_hidden_state=last, pooler_output=self.pooler(last), **record.fields())
 
     def embed(self, inputs: BackboneInputs, image_token_type_idx: int) -> TokenPair:
-        """The tokens that come into the first layer; arguments as in `forward`."""
+        """Make the tokens that come into the first layer. Arguments are as in `forward`."""
         words, pixel_values = inputs["inputs_embeds"], inputs["pixel_values"]
         if (inputs["input_ids"] is None) == (words is None):
             raise ValueError("give either input_ids or inputs_embeds")

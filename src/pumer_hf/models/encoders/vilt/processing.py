@@ -15,9 +15,9 @@ def new_vilt_processor(
     """Make a processor with a vocabulary from `texts`, and adapt `config` to it.
 
     Args:
-        config: of the model.
+        config: the config of the model.
         texts: the training texts.
-        max_text_length: tokens per text; the model takes at least so many.
+        max_text_length: tokens per text. The model gets room for at least this many.
         image_mean: mean of the pixels in each channel, in [0, 1].
         image_std: standard deviation of the pixels in each channel, above 0.
     """
@@ -35,9 +35,9 @@ def new_vilt_processor(
 
 
 def build_bert_tokenizer(texts: Sequence[str], max_length: int) -> BertTokenizer:
-    """A BERT tokenizer that knows the words of `texts`, the most frequent first, and spells out others.
+    """Make a BERT tokenizer that knows the words of `texts`, the most frequent first. It spells out other words.
 
-    The same texts give the same vocabulary, which training a WordPiece model does not.
+    The same texts always give the same vocabulary. This does not hold for a trained WordPiece model.
     """
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     empty = BertTokenizer(vocab={token: index for index, token in enumerate(special)}).backend_tokenizer
