@@ -14,7 +14,8 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.images import DataError
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.recipe import exit_on_user_error, parse_recipe, read_blocks, recipe_task
+from pumer_hf.recipes.parser import parse_recipe, read_blocks, recipe_task
+from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers import parse_reduction
 
 RECIPES = Path(__file__).parents[2] / "recipes"

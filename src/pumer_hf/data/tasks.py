@@ -33,7 +33,7 @@ def task_of_model(model: PuMerPreTrainedModel) -> Task | None:
 
 
 def find_task(name: str | None, architecture: str) -> Task | None:
-    """Return the task that the config of a model names. If the table does not have that one, return the task of its head.
+    """Return the task that a config names. If the table does not have that one, return the task of the head.
 
     Args:
         name: `config.task`.

@@ -18,8 +18,9 @@ from ..models.families import FAMILIES
 from ..results import Environment, check_results_file
 from .build import load_model, load_processor, trained_backbone
 from .finetuning import default_recipe, paper_recipe
-from .program import program_name
-from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
+from .parser import parse_recipe, read_blocks
+from .program import exit_on_user_error, program_name
+from .recipe import Recipe
 from .report import EvaluationReport
 from .runner import check_text_length, evaluate
 from .stages import predict
