@@ -26,7 +26,8 @@ from pumer_hf.data.vqa import VQA
 from pumer_hf.figures import duration
 from pumer_hf.folders import write_json
 from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.recipe import Recipe, parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
+from pumer_hf.recipes.recipe import Recipe
 from pumer_hf.recipes.threads import use_available_cores
 from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits

@@ -34,7 +34,7 @@ def vilt_fields(**changes):
 
 
 def meter_fields(text=None, vision=None, **changes):
-    """The fields of a config of METER: three pairs of layers over towers of one layer. `text` and `vision` change the
+    """The fields of a config of METER: three blocks over towers of one layer. `text` and `vision` change the
     fields of the towers.
     """
     tower = {**WIDTH, "num_hidden_layers": 1}

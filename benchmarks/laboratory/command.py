@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from pumer_hf.recipes.recipe import exit_on_user_error
+from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.recipes.threads import available_cores
 from pumer_hf.results import Environment
 

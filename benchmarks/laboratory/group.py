@@ -16,8 +16,9 @@ from pumer_hf.data.task import Task, TaskData
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
+from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.pretraining import pretrain
-from pumer_hf.recipes.recipe import Recipe, parse_recipe
+from pumer_hf.recipes.recipe import Recipe
 from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
 from pumer_hf.recipes.stages import is_complete
 from pumer_hf.results import Environment

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pumer_hf.hub.sources import public_words
-from pumer_hf.recipes.recipe import exit_on_user_error, recipe_task
+from pumer_hf.recipes.parser import recipe_task
+from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results_file
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.reducers import METHODS, parse_method
-from pumer_hf.reducers.base import Ratios
+from pumer_hf.reducers.base import Ratios, as_list
 
 from .methods import Variant
 
@@ -73,7 +73,7 @@ def scales(schedule: Mapping[str, Any]) -> list[float]:
     Raises:
         ValueError: there is no ratio above 0 to scale.
     """
-    ratios = [item for name in ratio_names(schedule) for item in _as_list(schedule[name]) if item > 0]
+    ratios = [item for name in ratio_names(schedule) for item in as_list(schedule[name]) if item > 0]
     if not ratios:
         raise ValueError(f"the schedule {dict(schedule)} has no ratio above 0 to scale")
     start, end = 0.05 / max(ratios), CAP / min(ratios)
@@ -149,7 +149,3 @@ def is_close(ratio: float, target: float) -> bool:
 
 def _rounded(value: Ratios) -> float | list[float]:
     return [round(item, 4) for item in value] if isinstance(value, tuple) else round(value, 4)
-
-
-def _as_list(value: Any) -> list[float]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

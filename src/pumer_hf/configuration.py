@@ -24,6 +24,7 @@ class PuMerConfig(PreTrainedConfig):
             [CLS] of the image too. It attends to all tokens as before, so the logits of a head stay the same.
             `last_hidden_state` then has no other tokens. A last layer that reduces tokens still computes all. This
             option is not in the paper.
+        task: the name of the task that the model was trained for. None: the task of its head.
     """
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
@@ -32,6 +33,7 @@ class PuMerConfig(PreTrainedConfig):
     reduction: dict | list | None = None
     semantics: str = "paper"
     pooled_only: bool = False
+    task: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -104,7 +106,7 @@ class PuMerConfig(PreTrainedConfig):
         """Save the config, and the file with which the Auto classes load the model without `import pumer_hf`."""
         # The file is written each time. Otherwise a config that was loaded with `auto_map` would be saved without it.
         self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
-        remote_code.write_remote_code(save_directory)
+        remote_code.write_remote_code(save_directory, type(self).__name__)
         super().save_pretrained(save_directory, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,6 +121,8 @@ class PuMerConfig(PreTrainedConfig):
         values = super().to_diff_dict()
         for part in self.sub_configs:
             values.get(part, {}).pop("_name_or_path", None)
+        if self.task is None:
+            values.pop("task", None)
         return values
 
     @classmethod

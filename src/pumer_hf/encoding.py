@@ -187,8 +187,9 @@ def _object(value: Any, name: str) -> Mapping[str, Any]:
 
 
 def _folder_facts(source: str) -> tuple[EncodingRecord | None, bool]:
-    """Return the [`saved_record`] of a checkpoint, and whether its kind keeps the aspect ratio; False if its config cannot be
-    read.
+    """Return the [`saved_record`] of a checkpoint, and whether its kind keeps the aspect ratio.
+
+    The second is False if the config cannot be read.
     """
     try:
         config, _ = PreTrainedConfig.get_config_dict(source)

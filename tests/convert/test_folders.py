@@ -120,7 +120,7 @@ def test_a_release_that_prunes_nothing_reduces_nothing(given, tmp_path):
         ("vilt", {"prune_layers": [2]}, r"prune_layers=\[2\]"),
         ("vilt", {"reduce_layers": "a"}, "reduce_layers=.*list"),
         ("vilt", {"reduce_layers": [2]}, "layer 2, .* 0 to 1"),
-        ("meter", {"reduce_layers": [0, 1]}, r"METER .*0, 2, 4, .*\[1\]"),
+        ("meter", {"reduce_layers": [0, 1]}, r"METER .*blocks 0, 2, 4, .*\[1\]"),
     ],
 )
 def test_released_modes_that_are_not_supported(family, given, message, tmp_path):

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from threading import Event
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from PIL import Image
 from tiny_tasks import LABELS, REDUCTION, save_tiny, tiny
 
+from pumer_hf.data.tasks import TASKS
+from pumer_hf.data.vqa import VQA
 from pumer_hf.demo import asker as module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, TEACHER, Asker
 from pumer_hf.demo.schedules import moved
@@ -29,6 +32,15 @@ def direct(model, processor, image, reduction):
     model.set_reduction(reduction)
     with torch.no_grad():
         return model(**encode(model, processor, image, QUESTION))
+
+
+def test_the_task_says_what_the_text_is(monkeypatch):
+    model, processor = tiny("vilt")
+    assert Asker(model, processor).text_label == "Question"
+    monkeypatch.setitem(TASKS, "claims", replace(VQA, name="claims", text_label="Claim"))
+    model.config.task = "claims"
+    assert Asker(model, processor).text_label == "Claim"
+    assert Asker(*tiny("vilt", "snli_ve")).text_label == "Hypothesis"
 
 
 @pytest.mark.parametrize("backbone", ["vilt", "meter"])

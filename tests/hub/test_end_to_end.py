@@ -124,7 +124,7 @@ def test_push_a_trained_model_and_load_it(hub, client, tmp_path):
 
 def test_without_the_package_the_error_names_it(tmp_path, monkeypatch):
     first = install_commands()[0]
-    remote_code.write_remote_code(tmp_path)
+    remote_code.write_remote_code(tmp_path, "PuMerViltConfig")
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setitem(sys.modules, "pumer_hf", None)  # as if it were not installed

@@ -18,7 +18,7 @@ from pumer_hf.hub.sources import is_hub_id, may_be_hub_id, public_name, public_w
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.recipes.cards import recipe_card
-from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.results import PERCENT, Command, Environment, Evaluation, Report
 
 ROOT = Path(__file__).parents[2]

@@ -5,11 +5,9 @@ import pytest
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import EvalPrediction
 
 from pumer_hf.metrics.vqa import (
     AnswerVocabulary,
-    accuracy,
     accuracy_report,
     answer_scores,
     consensus,
@@ -92,14 +90,6 @@ def test_row_scores_are_the_targets_of_the_most_likely_answers():
     logits = np.array([[0.1, 2.0, -1.0], [3.0, 2.0, 1.0], [-3.0, -2.0, -1.0]])
     targets = np.array([[0.3, 0.6, 0.9], [1.0, 0.0, 0.3], [0.5, 0.5, 0.0]])
     assert row_scores(logits, targets).tolist() == [0.6, 1.0, 0.0]
-
-
-def test_accuracy_is_the_mean_score_in_percent():
-    logits = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
-    targets = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 0.6], [1.0, 0.0]])
-    result = accuracy(EvalPrediction(predictions=logits, label_ids=targets))
-    assert result == {"accuracy": pytest.approx(40)}
-    assert type(result["accuracy"]) is float
 
 
 def test_the_report_splits_accuracy_by_kind():

@@ -73,7 +73,7 @@ def test_the_towers_equal_those_of_transformers(towers):
     torch.testing.assert_close(model.text_model(**text).last_hidden_state, roberta(**text).last_hidden_state)
 
 
-def test_what_comes_into_the_pairs_is_the_towers_projected_plus_a_modality(towers):
+def test_what_comes_into_the_blocks_is_the_towers_projected_plus_a_modality(towers):
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
     pair = model.embed(dict.fromkeys(MeterInputs.__annotations__) | inputs, image_token_type_idx=1)
     kinds = model.token_type_embeddings.weight
@@ -120,7 +120,7 @@ def test_from_towers_makes_heads_and_takes_other_config_fields(towers):
 # cross-layers
 
 
-def test_the_image_layer_reads_the_text_that_came_into_the_pair():
+def test_the_image_layer_reads_the_text_that_came_into_the_block():
     model = FAMILIES["meter"].model(schedule("pumer", "small")).meter
     seen = []
     for pair in model.pairs:

@@ -59,6 +59,7 @@ def test_a_command_is_one(command):
         ("FAMILIES", "src/pumer_hf/models/families.py"),
         ("Task", "src/pumer_hf/data/task.py"),
         ("TASKS", "src/pumer_hf_cli/choices.py"),
+        ("BACKBONES", "src/pumer_hf_cli/choices.py"),
     ],
 )
 def test_a_name_is_where_the_text_says(name, path):

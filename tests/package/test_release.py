@@ -1,5 +1,6 @@
 """What cards, Spaces and errors say about installing pumer-hf works without an index that has it."""
 
+import ast
 import re
 import shlex
 from configparser import ConfigParser
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import pumer_hf
 from pumer_hf import release, remote_code
 from pumer_hf.release import extra_command, install_commands
 
@@ -36,9 +38,27 @@ def test_where_nothing_is_pushed_a_clone_is_installed(monkeypatch):
     monkeypatch.setattr(release, "PUBLISHED", False)
     monkeypatch.setattr(release, "REPOSITORY", None)
     assert install_commands() == ["pip install -e ."]
-    assert "`pip install -e .` in a clone" in remote_code.source()
-    assert "hf download" not in remote_code.source()
-    assert "hf download user/mine" in remote_code.source("user/mine")
+    assert "`pip install -e .` in a clone" in remote_code.source("PuMerViltConfig")
+    assert "hf download" not in remote_code.source("PuMerViltConfig")
+    assert "hf download user/mine" in remote_code.source("PuMerViltConfig", "user/mine")
+
+
+def imported_by(source):
+    (line,) = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom))
+    return {alias.name for alias in line.names}
+
+
+@pytest.mark.parametrize(("name", "family"), [("PuMerViltConfig", "Vilt"), ("PuMerMeterProcessor", "Meter")])
+def test_the_remote_code_imports_the_classes_of_its_own_family_alone(name, family):
+    names = imported_by(remote_code.source(name))
+    assert {f"PuMer{family}Config", f"PuMer{family}Model", f"PuMer{family}ForQuestionAnswering"} <= names
+    assert all(one.startswith(f"PuMer{family}") for one in names)
+    assert names <= set(pumer_hf.__all__)
+
+
+def test_the_remote_code_of_a_family_of_another_package_imports_no_class():
+    assert "import pumer_hf\n" in remote_code.source("ToyConfig")
+    ast.parse(remote_code.source("ToyConfig"))
 
 
 def test_a_repository_is_cloned_by_pip(monkeypatch):

@@ -95,7 +95,7 @@ CLAIMS = Task(
     title="checking claims",
     arguments=ClaimArguments,
     load=load_claims,
-    collator=lambda processor, data, args, training: ClaimCollator(args.encoder(processor), data.labels),
+    collator=ClaimCollator.of,
     texts=lambda dataset: dataset["claim"][:],
     paper_folder="claims",
     scenes_folder="digit_scenes_claims",
@@ -235,3 +235,40 @@ def test_what_the_rows_say_is_used():
     with pytest.raises(ValueError, match="task.name='vqa'"):
         register_task(replace(CLAIMS, name="vqa"))
     assert TOY.sites == ("layers",)
+
+
+class OtherToyConfig(PuMerViltConfig):
+    model_type = "other_toy"
+
+
+class OtherViltConfig(PuMerViltConfig):
+    model_type = "vilt"  # which our ViLT reads too
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"config_class": PuMerViltConfig}, "model_type='pumer_vilt': .*ViLT reads"),
+        ({"config_class": OtherViltConfig}, "model_type='vilt': .*ViLT reads"),
+        ({"stock_type": "vilt"}, "stock_type='vilt': .*ViLT reads"),
+        ({"stock_type": "toy"}, "stock_type='toy': .*Toy-ViLT reads"),
+    ],
+)
+def test_a_family_that_would_never_be_found_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        register_family(replace(TOY, name="other", **{"config_class": OtherToyConfig, **changes}))
+    assert "other" not in FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "coco"}, "task.name='coco': .*'retrieval'"),
+        ({"name": "Captions"}, "task.name='Captions': .*'captions'"),
+        ({"name": "captions", "head": "captions"}, "task.head='captions': .*claims"),
+    ],
+)
+def test_a_task_that_would_never_be_found_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        register_task(replace(CLAIMS, **changes))
+    assert changes["name"] not in TASKS

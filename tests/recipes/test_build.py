@@ -1,19 +1,26 @@
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from tiny import PUMER, meter_fields, vilt_fields
-from transformers import CLIPImageProcessorPil
+from transformers import CLIPImageProcessorPil, TrainingArguments
 
 from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
+from pumer_hf.data.tasks import TASKS as TABLE
+from pumer_hf.data.tasks import register_task, task_of_model
 from pumer_hf.data.vqa import VQA
+from pumer_hf.explain.prediction import probabilities
+from pumer_hf.hub.card import PuMerCard
+from pumer_hf.hub.trainer import HubTrainer
 from pumer_hf.inputs import resized_processor
 from pumer_hf.models.families import FAMILIES
+from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.recipes.build import build_teacher, check_sources, load_model, teacher_labels
 from pumer_hf.recipes.recipe import ModelArguments
 
@@ -45,6 +52,45 @@ def test_each_task_gets_its_head_and_loads_again(backbone, task, tmp_path):
     if LABELS.get(task.name, True):
         args = ModelArguments(backbone=backbone, teacher=str(tmp_path))
         assert tuple(teacher_labels(args)) == LABELS.get(task.name, ("a", "b", "c"))
+
+
+GQA = replace(VQA, name="gqa", head="vqa", activation="softmax")
+
+
+@pytest.fixture
+def gqa():
+    """A task of another package, with the head of VQA."""
+    register_task(GQA)
+    yield GQA
+    del TABLE["gqa"]
+
+
+def test_a_task_with_the_head_of_another_is_found_from_its_models(gqa, tmp_path):
+    model, processor = build("vilt", gqa)
+    assert task_of_model(model) is gqa
+    for part in (model, processor):
+        part.save_pretrained(tmp_path)
+    assert PuMerCard.from_checkpoint(tmp_path).task == "gqa"
+    assert sum(probabilities(load_checkpoint_model(str(tmp_path)), torch.zeros(3)).values()) == pytest.approx(1)
+    training = TrainingArguments(str(tmp_path / "run"), use_cpu=True, report_to=[])
+    assert HubTrainer(load_model(str(tmp_path), REDUCTION, gqa), args=training).card.task == "gqa"
+    assert task_of_model(load_model(str(tmp_path), None, VQA)) is VQA  # trained on, for another task
+    again, _ = build_teacher(ModelArguments(checkpoint=str(tmp_path)), ("a", "b", "c"), [], 12, VQA)
+    assert task_of_model(again) is VQA
+
+
+def test_models_of_a_task_with_its_own_head_do_not_name_it(tmp_path):
+    model, _ = build("vilt", VQA)
+    model.save_pretrained(tmp_path)
+    assert "task" not in json.loads((tmp_path / "config.json").read_text())
+    assert task_of_model(model) is VQA
+
+
+def test_the_head_tells_the_task_where_a_task_is_unknown(tmp_path):
+    model, _ = build("vilt", GQA)  # which nobody has registered
+    model.save_pretrained(tmp_path)
+    assert task_of_model(model) is VQA
+    assert PuMerCard.from_checkpoint(tmp_path).task == "vqa"
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)

@@ -25,7 +25,8 @@ from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.inputs import Encoder
 from pumer_hf.recipes import evaluation
 from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.recipe import ModelArguments, read_blocks
+from pumer_hf.recipes.parser import read_blocks
+from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.recipes.report import EvaluationReport
 from pumer_hf.results import PERCENT, Environment, Evaluation
 

@@ -11,7 +11,7 @@ from tiny_tasks import TASKS, save_tiny, without_record
 
 from pumer_hf import preset
 from pumer_hf.recipes.finetuning import fit_to_rows, training_recipe
-from pumer_hf.recipes.recipe import parse_recipe, read_blocks
+from pumer_hf.recipes.parser import parse_recipe, read_blocks
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 PAPER = {"vqa": "vqav2", "nlvr2": "nlvr2", "snli_ve": "snli_ve", "retrieval": "retrieval"}

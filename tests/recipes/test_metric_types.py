@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from laboratory.render import recipes_table
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.hub.card import PuMerCard
-from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.runner import run_stages, stage_arguments
 from pumer_hf.results import MetricType, Report
 

@@ -6,7 +6,7 @@ from tiny import vilt_fields, words_of
 
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.recipes import pretraining
-from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
 
 ROOT = Path(__file__).parents[2]
 TINY = vilt_fields(num_hidden_layers=2, image_size=40, max_position_embeddings=9)

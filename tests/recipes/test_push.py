@@ -12,7 +12,7 @@ from tiny_tasks import CONFIGS
 
 from pumer_hf.data.vqa import VQA
 from pumer_hf.hub.card import PuMerCard
-from pumer_hf.recipes.recipe import parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.runner import stage_arguments
 
 ROOT = Path(__file__).parents[2]

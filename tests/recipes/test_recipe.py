@@ -14,7 +14,8 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.images import DataError
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.recipe import exit_on_user_error, parse_recipe, read_blocks, recipe_task
+from pumer_hf.recipes.parser import parse_recipe, read_blocks, recipe_task
+from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers import parse_reduction
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -153,15 +154,26 @@ def test_a_recipe_without_a_task_is_for_any_command(recipe_file):
     assert read_blocks(path, VQA) == read_blocks(path, SNLI_VE)
     with pytest.raises(ValueError, match=r"task: None: .*nlvr2"):
         recipe_task(path)
+    path.write_text(f"task: null\n{path.read_text()}")
+    assert read_blocks(path, VQA) == read_blocks(path, SNLI_VE)
     path.write_text(f"# accelerate launch recipes/train_nlvr2.py\n{path.read_text()}")
     assert recipe_task(path) is NLVR2  # as versions before named it
 
 
-@pytest.mark.parametrize("task", ["captions", 3])
-def test_an_unknown_task_is_refused(recipe_file, task):
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("captions", "task: captions: "),
+        ("3", "task: 3: must be a name"),
+        ("[vqa]", r"task: \['vqa'\]: must be a name, .*vqa"),
+        ("{vqa: 1}", "task: .*'vqa': 1.*: must be a name"),
+        ("true", "task: True: must be a name"),
+    ],
+)
+def test_an_unknown_task_is_refused(recipe_file, task, message):
     path = Path(recipe_file(f"task: {task}"))
     for read in (recipe_task, lambda path: read_blocks(path, VQA)):
-        with pytest.raises(ValueError, match=f"task: {task}: "):
+        with pytest.raises(ValueError, match=message):
             read(path)
 
 

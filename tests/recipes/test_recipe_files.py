@@ -17,7 +17,8 @@ from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
 from pumer_hf.models.families import FAMILIES
 from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.recipe import ModelArguments, parse_recipe
+from pumer_hf.recipes.parser import parse_recipe
+from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.recipes.runner import run_recipe
 from pumer_hf.reducers import METHODS
 

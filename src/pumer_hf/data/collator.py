@@ -3,14 +3,19 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
+from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
 from ..inputs import Encoder, Images, Texts
 from .augment import rand_augment
+
+if TYPE_CHECKING:
+    from .arguments import DataArguments
+    from .task import TaskData
 
 
 @dataclass
@@ -35,6 +40,11 @@ class Collator:
     draws_of: str | None = None
     """A text that names the seed and the epoch. Random draws then depend only on this text and the rows of the batch,
     so a resumed run draws the same as an uninterrupted one. None: torch's global generator draws."""
+
+    @classmethod
+    def of(cls, processor: ProcessorMixin, data: "TaskData", args: "DataArguments", training: bool) -> "Collator":
+        """Make the collator of a task that has no options of its own. Arguments: see [`Task.collator`]."""
+        return cls(args.encoder(processor), data.labels, args.rand_augment and training)
 
     def for_benchmark(self) -> "Collator":
         """Return the collator for measuring speed: each row gives one text, and the images that the text is about."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from transformers import EvalPrediction, ProcessorMixin
+from transformers import EvalPrediction
 
 from ..metrics.classification import accuracy_score, consistency_score
 from ..results import PERCENT
@@ -140,17 +140,12 @@ def nlvr2_metrics(dataset: Dataset, labels: Sequence[str]) -> Metrics:
     return compute
 
 
-def _collator(processor: ProcessorMixin, data: TaskData, args: Nlvr2DataArguments, training: bool) -> Nlvr2Collator:
-    augment = args.rand_augment and training
-    return Nlvr2Collator(args.encoder(processor), data.labels, augment)
-
-
 NLVR2 = Task(
     name="nlvr2",
     title="judging statements about two images",
     arguments=Nlvr2DataArguments,
     load=load_nlvr2,
-    collator=_collator,
+    collator=Nlvr2Collator.of,
     texts=lambda dataset: dataset["sentence"][:],
     metric_types={"accuracy": PERCENT, "consistency": PERCENT},
     paper_folder="nlvr2",

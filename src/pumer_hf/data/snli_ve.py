@@ -7,7 +7,6 @@ from typing import Any
 
 from datasets import Dataset
 from PIL import Image as PILImage
-from transformers import ProcessorMixin
 
 from ..images import open_image
 from .arguments import DataArguments
@@ -113,11 +112,6 @@ class SnliVeCollator(ClassCollator):
         return row["hypothesis"]
 
 
-def _collator(processor: ProcessorMixin, data: TaskData, args: SnliVeDataArguments, training: bool) -> SnliVeCollator:
-    augment = args.rand_augment and training
-    return SnliVeCollator(args.encoder(processor), data.labels, augment)
-
-
 def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
     """Make digit scenes of the test split, each with a hypothesis."""
     rows = hypothesis_scenes("test", num_scenes, grid_size=grid_size)
@@ -130,7 +124,7 @@ SNLI_VE = Task(
     title="visual entailment",
     arguments=SnliVeDataArguments,
     load=load_snli_ve,
-    collator=_collator,
+    collator=SnliVeCollator.of,
     texts=lambda dataset: dataset["hypothesis"][:],
     paper_folder="snli_ve",
     scenes_folder="digit_scenes_snli_ve",
@@ -143,5 +137,6 @@ SNLI_VE = Task(
     card_example=LOADED_EXAMPLE
     + 'logits = model(**encode_example(model, processor, Image.open("picture.png"), "a dog is running")).logits\n'
     + "print(model.config.id2label[logits.argmax().item()])",
+    text_label="Hypothesis",
     page_examples=page_examples,
 )

@@ -126,6 +126,8 @@ class Task:
     file, and the folder of the images. None: the task has no leaderboard."""
     pipeline_tag: str | None = None
     """The tag by which the Hub finds models of this task; None: it has no such tag."""
+    text_label: str = "Text"
+    """What the text is to the model, as the page of `pumer-hf demo` labels it."""
     page_examples: Callable[[int, int], list[tuple[PILImage.Image, str]]] | None = None
     """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: the number of scenes, and the cells along each
     side of one. None: the page does not take models of this task."""

@@ -288,5 +288,6 @@ from transformers import pipeline
 
 vqa = pipeline("pumer-vqa", model="{CARD_MODEL}")
 print(vqa(image="picture.png", question="what is in the picture?", top_k=5))""",
+    text_label="Question",
     page_examples=page_examples,
 )

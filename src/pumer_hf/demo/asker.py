@@ -114,7 +114,7 @@ class Asker:
             raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
-        self.model, self.processor = model, processor
+        self.model, self.processor, self.text_label = model, processor, task.text_label
         self.schedule: Schedule = model.reduction
         self.part: ReductionConfig = part
         self.others = {SAME_WEIGHTS: (unreduced_copy(model), processor)}

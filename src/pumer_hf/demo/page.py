@@ -120,7 +120,7 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                     image, type="filepath", image_mode=None, format="png", label="Image", height=280,
                     sources=["upload", "clipboard"], elem_id="image",
                 )  # fmt: skip
-                question = gr.Textbox(text, label=text_label(asker), max_lines=3, elem_id="text")
+                question = gr.Textbox(text, label=asker.text_label, max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
                 picked = _show_examples(gr, examples, [picture, question])
             with gr.Column(scale=3, min_width=480):
@@ -299,11 +299,6 @@ def introduction(asker: Asker) -> str:
         f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much; they start at the "
         "model's own schedule, and end where a layer can do no more."
     )
-
-
-def text_label(asker: Asker) -> str:
-    """Return the label of the text: what it is for the model."""
-    return "Hypothesis" if type(asker.model).__name__.endswith("ForVisualEntailment") else "Question"
 
 
 def costs(known: Costs, times: Times | None = None, pending: str = "being measured ...") -> str:

@@ -15,8 +15,8 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..data.task import CARD_MODEL, Task
-from ..data.tasks import TASKS
-from ..models.families import FAMILIES, family_of, task_of
+from ..data.tasks import TASKS, find_task
+from ..models.families import FAMILIES, family_of
 from ..reading import read_json, read_object
 from ..reducers import METHODS, PlainSchedule, Schedule, TokenReducer, parse_reduction
 from ..release import install_commands, needs_wheel
@@ -107,11 +107,11 @@ class PuMerCard:
         config = read_object(Path(folder) / "config.json")
         family = family_of(config.get("model_type"), f"{folder}/config.json")
         architecture = (config.get("architectures") or [""])[0]
-        reduction = config.get("reduction")
+        task, reduction = find_task(config.get("task"), architecture), config.get("reduction")
         return cls(
             name=Path(folder).resolve().name,
             backbone=family.name,
-            task=task_of(architecture),
+            task=None if task is None else task.name,
             role="teacher" if parse_reduction(reduction) is None else "student",
             reduction=reduction,
         )

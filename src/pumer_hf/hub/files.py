@@ -88,7 +88,8 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     published: dict[str, Path | bytes] = {
         name: folder / name for name in names if (folder / name).is_file() and matches(name, PUBLISHED)
     }
-    published[remote_code.FILE_NAME] = remote_code.source(repo_id).encode()
+    config_class = family_of(config["model_type"]).config_class.__name__
+    published[remote_code.FILE_NAME] = remote_code.source(config_class, repo_id).encode()
     if "auto_map" not in config:
         published |= _with_auto_map(folder, config)
     published |= _without_origins(published)

@@ -16,8 +16,9 @@ from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
 from ..bench.cost import measure_size
+from ..data.tasks import task_of_model
 from ..models.encoders.base import unwrapped
-from ..models.families import family_of, task_of
+from ..models.families import family_of
 from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
 from .files import published_files
@@ -127,11 +128,11 @@ class HubTrainer(Trainer):
     def card(self) -> PuMerCard:
         """The model card of this run. You can set its fields until it is written."""
         model = unwrapped(self.model)
-        config, source = model.config, model.name_or_path
+        config, source, task = model.config, model.name_or_path, task_of_model(model)
         return PuMerCard(
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
             backbone=family_of(config.model_type).name,
-            task=task_of(type(model).__name__),
+            task=None if task is None else task.name,
             role="teacher" if config.schedule is None else "student",
             base_model=source or None,
             reduction=config.reduction,

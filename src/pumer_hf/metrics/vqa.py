@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import EvalPrediction
 
 from .vqa_accuracy import normalize
 
@@ -81,14 +80,6 @@ def answer_scores(answers: Sequence[str], weights: Sequence[float] | None = None
             without_another = (number - count) * min(1.0, count / 3)
             scores[answer] = (without_one_of_them + without_another) / number
     return scores
-
-
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    """`compute_metrics` of VQA: the mean soft target of the most likely answers, in percent.
-
-    For rows with one answer, it is exact-match accuracy.
-    """
-    return {"accuracy": 100 * float(row_scores(prediction.predictions, prediction.label_ids).mean())}
 
 
 def row_scores(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:

@@ -157,10 +157,18 @@ def register_family(family: Family) -> None:
     """Add a family to the table, and its classes to transformers' Auto classes.
 
     Raises:
-        ValueError: another family has the same name.
+        ValueError: another family has the same name, or reads checkpoints with the same `model_type`.
     """
-    if FAMILIES.setdefault(family.name, family) is not family:
+    if FAMILIES.get(family.name, family) is not family:
         raise ValueError(f"family.name={family.name!r}: another family has this name, choose a new one")
+    for name, model_type in (
+        ("config_class.model_type", family.config_class.model_type),
+        ("stock_type", family.stock_type),
+    ):
+        other = find_family(model_type)
+        if other is not None and other is not family:
+            raise ValueError(f"family.{name}={model_type!r}: {other.title} reads such checkpoints, choose a new one")
+    FAMILIES[family.name] = family
     config_class = family.config_class
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModel.register(config_class, family.base_class, exist_ok=True)
@@ -170,7 +178,7 @@ def register_family(family: Family) -> None:
         by_auto_class.setdefault(head.auto_class, []).append(head)
     for auto_class, heads in by_auto_class.items():
         auto_class.register(config_class, heads[0] if len(heads) == 1 else tuple(heads), exist_ok=True)
-    remote_code.AUTO_CLASSES |= auto_classes(family)
+    remote_code.AUTO_CLASSES[config_class.__name__] = auto_classes(family)
 
 
 def auto_classes(family: Family) -> dict[str, str]:

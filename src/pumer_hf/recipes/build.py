@@ -80,7 +80,7 @@ def build_teacher(
     head = family.model_for(task.head)
     if args.teacher is not None:
         model = load_model(args.teacher, None, task, flag="model.teacher")
-        return model, load_processor("model.teacher", args.teacher)
+        return model, saved_processor("model.teacher", args.teacher)
     if args.checkpoint is not None:
         name = f"model.checkpoint={args.checkpoint!r}"
         with naming(name, args.checkpoint, "model"):
@@ -88,14 +88,22 @@ def build_teacher(
         if "modality_type_vocab_size" in task.model_config:
             pretrained = load_whole(family.base_class, args.checkpoint, name, reduction=None)
             copy_modality_types(model, pretrained, family.modality_types)
-        return model, load_processor("model.checkpoint", args.checkpoint)
+        return for_task(model, task), saved_processor("model.checkpoint", args.checkpoint)
     config = family.config_class(**{**cast(dict, args.config or {}), **names})
     processor = family.new_processor(config, texts, max_text_length, args.image_mean, args.image_std)
-    return head(config), with_record(processor, EncodingRecord(max_text_length))
+    return for_task(head(config), task), with_record(processor, EncodingRecord(max_text_length))
 
 
-def load_processor(flag: str, source: str) -> ProcessorMixin:
-    """Return the processor of a saved model. `flag`: see [`trained_backbone`]."""
+def for_task(model: PuMerPreTrainedModel, task: Task) -> PuMerPreTrainedModel:
+    """The model, whose config names the task if its head is called otherwise."""
+    model.config.task = None if task.name == task.head else task.name
+    return model
+
+
+def saved_processor(flag: str, source: str) -> ProcessorMixin:
+    """Return the processor of a saved model, as it was saved: one without a record gets none. `flag`: see
+    [`trained_backbone`].
+    """
     with naming(f"{flag}={source!r}", source, "processor"):
         return AutoProcessor.from_pretrained(source, trust_remote_code=False)
 
@@ -133,4 +141,4 @@ def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: 
     if is_deepspeed_zero3_enabled():
         # Otherwise transformers 5.23 renames weights back as in old checkpoints, and saves `LayerNorm.gamma`.
         model._weight_conversions = None
-    return model
+    return for_task(model, task)

@@ -15,7 +15,8 @@ from ..hub.trainer import training_facts
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..release import LICENSE
 from ..results import Report
-from .recipe import Recipe, parse_recipe, recipe_task
+from .parser import parse_recipe, recipe_task
+from .recipe import Recipe
 from .record import recorded
 
 DATASETS = {

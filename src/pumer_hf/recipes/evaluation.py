@@ -16,10 +16,11 @@ from ..folders import check_file, check_writable, write_json
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from ..results import Environment, check_results_file
-from .build import load_model, load_processor, trained_backbone
+from .build import load_model, saved_processor, trained_backbone
 from .finetuning import default_recipe, paper_recipe
-from .program import program_name
-from .recipe import Recipe, exit_on_user_error, parse_recipe, read_blocks
+from .parser import parse_recipe, read_blocks
+from .program import exit_on_user_error, program_name
+from .recipe import Recipe
 from .report import EvaluationReport
 from .runner import check_text_length, evaluate
 from .stages import predict
@@ -53,7 +54,7 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
         check_text_length(recipe.data.max_text_length, model)
-        processor = load_processor("--model", args.model)
+        processor = saved_processor("--model", args.model)
         model = model.to(recipe.training.device)
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":

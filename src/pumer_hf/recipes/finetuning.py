@@ -21,18 +21,9 @@ from ..models.families import FAMILIES
 from ..models.loading import naming, schedule_of
 from ..recipe_files import recipe_folder, recipe_name
 from .build import trained_backbone
+from .parser import make_recipe, model_block, parse_flags, parse_recipe, read_blocks, split_command
 from .program import program_words
-from .recipe import (
-    ModelArguments,
-    Recipe,
-    RecipeTrainingArguments,
-    make_recipe,
-    model_block,
-    parse_flags,
-    parse_recipe,
-    read_blocks,
-    split_command,
-)
+from .recipe import ModelArguments, Recipe, RecipeTrainingArguments
 
 FITTED = ("per_device_train_batch_size", "early_stopping_patience")
 """The fields that depend on the number of rows, unless a flag sets them."""

@@ -9,7 +9,8 @@ from transformers import set_seed
 from ..data.arguments import SCENES, DataArguments
 from ..data.vqa import VQA, VqaDataArguments
 from .build import build_teacher
-from .recipe import ModelArguments, Recipe, exit_on_user_error
+from .program import exit_on_user_error
+from .recipe import ModelArguments, Recipe
 from .record import begin_stage, made_from, without_student
 from .stages import train_stage
 

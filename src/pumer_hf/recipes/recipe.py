@@ -1,33 +1,20 @@
-"""Recipes: a yaml file with a `task` and the blocks `model`, `reduction`, `data` and `training`; flags override it."""
+"""A recipe: its blocks `model`, `reduction`, `data` and `training`, and what each may hold. `parser.py` reads it."""
 
-import json
-import os
-import re
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from types import NoneType
-from typing import Any, ClassVar, NoReturn, cast, get_args, get_type_hints
+from typing import Any, ClassVar, cast, get_args, get_type_hints
 
-import yaml
-from transformers import HfArgumentParser
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from ..data.task import Task
-from ..data.tasks import TASKS
-from ..images import DataError
 from ..models.families import FAMILIES
 from ..reading import parse_json
-from ..recipe_files import find_recipe
-from ..reducers import METHODS, PlainSchedule, Schedule, parse_reduction
+from ..reducers import PlainSchedule, Schedule, parse_reduction
 from ..training.arguments import DistillationTrainingArguments
-from .program import program_name
 
 STAGES = ("pretraining", "teacher", "reducer", "student")
 """The stages of a run, in order. Each has a folder of its own. Most runs leave some out."""
@@ -147,7 +134,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             )
         for name in self.report_to or ():
             if name not in INTEGRATION_TO_CALLBACK:
-                nearest = _nearest(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])
+                nearest = nearest_name(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])
                 raise ValueError(f"training.report_to={name!r}: did you mean {nearest}?")
 
 
@@ -185,63 +172,6 @@ class Recipe:
         return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
 
 
-def parse_recipe(task: Task, default: Path, arguments: list[str] | None = None) -> Recipe:
-    """Read the command line of a recipe: `[FILE.yaml] [--flag value ...]`.
-
-    Args:
-        task: the task of the recipe.
-        default: the yaml file to use when the command line names none.
-        arguments: the command line without the program; default `sys.argv[1:]`.
-
-    Raises:
-        ValueError, FileNotFoundError: something is wrong; the message names the block, the key and the nearest right
-        key.
-    """
-    named, flags = split_command(arguments)
-    path = named or default
-    return make_recipe(read_blocks(path, task), task, flags, path)
-
-
-def split_command(arguments: list[str] | None = None) -> tuple[Path | None, list[str]]:
-    """Return the recipe file that a command line names, if any, and the flags."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    named = find_recipe(Path(arguments.pop(0))) if arguments and not arguments[0].startswith("-") else None
-    return named, arguments
-
-
-def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: Path) -> Recipe:
-    """Make a recipe from four blocks and the flags that override them.
-
-    Args:
-        blocks: see [`read_blocks`].
-        task: the task of the recipe.
-        flags: the command line without a recipe file.
-        default: the yaml file that is used when the command line names none, for `--help`.
-
-    Raises:
-        ValueError: see [`parse_recipe`].
-    """
-    values, reduction = parse_flags(blocks, task, flags, default)
-    if parse_reduction(reduction) is None:
-        reduction = None
-    training_values = {name: values[name] for name in _field_names(RecipeTrainingArguments)}
-    recipe = Recipe(
-        model=model_block(values),
-        reduction=reduction,
-        data=task.arguments(**{name: values[name] for name in _field_names(task.arguments)}),
-        training=RecipeTrainingArguments(**training_values),
-        training_values=training_values,
-    )
-    for name in STAGES[:-1]:
-        recipe.stage(name)  # finds wrong values now
-    return recipe
-
-
-def model_block(values: dict[str, Any]) -> ModelArguments:
-    """Return the `model` block from the values of [`parse_flags`]."""
-    return ModelArguments(**{name: values[name] for name in _field_names(ModelArguments)})
-
-
 def check_reporters(args: RecipeTrainingArguments) -> None:
     """Raise `ImportError` if a reporter of these arguments is not installed."""
     # Transformers does not look for the last two.
@@ -253,110 +183,6 @@ def check_reporters(args: RecipeTrainingArguments) -> None:
             )
 
 
-USER_ERRORS = (ValueError, OSError, ImportError)
-"""The exceptions of the checks on files and values of the user."""
-
-
-@contextmanager
-def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
-    """End the program with a message, not a traceback, if a file or a value that the user gave is wrong.
-
-    Args:
-        kinds: the exceptions that mean this. During training and evaluation, only [`DataError`] does.
-    """
-    try:
-        yield
-    except kinds as error:
-        # A worker of a data loader passes on an exception with its traceback. The message is at the end.
-        message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
-        _end(f"{program_name()}: error: {message.strip()}")
-
-
-def _end(message: str) -> NoReturn:
-    """End the program with status 1 and a message. A launcher may print more after the message.
-
-    Launchers of several processes show the content of an error file in their last lines. `accelerate launch` with a
-    single process prints a traceback of its own at any exit status but 0, so the message mentions it.
-    """
-    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if error_file is not None:
-        Path(error_file).write_text(json.dumps({"message": message, "timestamp": int(time.time())}), encoding="utf-8")
-    elif "ACCELERATE_MIXED_PRECISION" in os.environ:  # only the launcher sets it
-        message += "\n(The launcher's own traceback says no more; `accelerate launch --quiet` leaves it out.)"
-    sys.exit(message)
-
-
-def read_blocks(path: Path, task: Task) -> dict[str, Any]:
-    """Return the four blocks of a recipe file. Their keys are checked against the dataclasses.
-
-    Each block is a dict. The block `reduction` may also be a list of dicts.
-
-    Args:
-        path: the file. A file that names no task is for any task.
-        task: the task that the recipe must be for.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no recipe, or one for another task. The message names the block and the nearest right key.
-    """
-    classes: dict[str, type | None] = {
-        "model": ModelArguments,
-        "reduction": None,
-        "data": task.arguments,
-        "training": RecipeTrainingArguments,
-    }
-    blocks = read_yaml(path)
-    if not isinstance(blocks, dict):
-        raise ValueError(f"{path}: a recipe has a task and the blocks {', '.join(classes)}")
-    named = blocks.pop("task", task.name)
-    if named != task.name:
-        raise ValueError(
-            f"{path}: task: {named}: the recipe is for another task than this command, which is for {task.name}: take "
-            f"the command for {named}, or another recipe"
-        )
-    for name, block in blocks.items():
-        if name not in classes:
-            raise ValueError(f"{path}: unknown block '{name}': did you mean {_nearest(name, ['task', *classes])}?")
-        parts = block if name == "reduction" and isinstance(block, list) else [block]
-        if block is not None and not all(isinstance(part, dict) for part in parts):
-            raise ValueError(f"{path}: the block '{name}' must hold keys and values, got {block!r}")
-        block_class = classes[name]
-        if block_class is not None:
-            blocks[name] = check_values(name, block, block_class)
-    return {name: blocks.get(name) or {} for name in classes}
-
-
-def recipe_task(path: Path) -> Task:
-    """Return the task that a recipe file names. Old files name it in a comment, `recipes/train_<task>.py`.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it names no task, or an unknown one.
-    """
-    blocks = read_yaml(path)
-    in_comment = re.search(r"recipes/train_(\w+)\.py", path.read_text(encoding="utf-8"))
-    name = blocks.get("task") if isinstance(blocks, dict) else None
-    name = name or (in_comment[1] if in_comment else None)
-    if name not in TASKS:
-        raise ValueError(f"{path}: task: {name}: the recipe has to name its task, one of {', '.join(TASKS)}")
-    return TASKS[name]
-
-
-def read_yaml(path: Path) -> Any:
-    """Return the content of a yaml file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not valid yaml.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such recipe file")
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid yaml: {error}") from error
-
-
 def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type) -> dict[str, Any]:
     """Return the values of a block, checked against the fields of its dataclass.
 
@@ -365,12 +191,10 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
     Raises:
         ValueError: a key is not a field, or a value does not have the type of its field. Only plain types are checked.
     """
-    field_names = _field_names(dataclass_type)
+    known = field_names(dataclass_type)
     for name in values or {}:
-        if name not in field_names:
-            raise ValueError(
-                f"unknown key '{name}' in the block '{block}': did you mean {_nearest(name, field_names)}?"
-            )
+        if name not in known:
+            raise ValueError(f"unknown key '{name}' in the block '{block}': did you mean {nearest_name(name, known)}?")
     hints, checked = get_type_hints(dataclass_type), dict(values or {})
     for name, value in checked.items():
         kinds = set(get_args(hints[name]) or (hints[name],))
@@ -385,56 +209,13 @@ def check_values(block: str, values: dict[str, Any] | None, dataclass_type: type
     return checked
 
 
-def parse_flags(
-    blocks: dict[str, Any], task: Task, arguments: list[str], default: Path
-) -> tuple[dict[str, Any], PlainSchedule | None]:
-    """Return the values of the dataclass fields, and the reduction. They come from the flags, else from the blocks."""
-    parser = HfArgumentParser(
-        [ModelArguments, task.arguments, RecipeTrainingArguments],
-        allow_abbrev=False,
-        prog=program_name(),
-        usage="%(prog)s [FILE.yaml] [--flag value ...]",
-        description=f"Flags override the values of the recipe file. Without one, {default.name} is used, which is "
-        "only for digit scenes. For your own data, give a file, or a model (--checkpoint or --teacher): the recipe is "
-        "then made from it.",
-    )
-    group = parser.add_argument_group("reduction")
-    group.add_argument("--method", choices=["none", *METHODS], help="Token reduction method.")
-    ratio_names = sorted({name for reducer in METHODS.values() for name in reducer.config_class.ratios})
-    group.add_argument("--layers", nargs="+", type=int, help="Layers that reduce.")
-    for name in ratio_names:
-        group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
-    for name in ("model", "data", "training"):
-        parser.set_defaults(**blocks[name])
-    namespace, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {_nearest(unknown[0], flags)}?")
-    values = vars(namespace)
-    given = {name: values[name] for name in ("method", "layers") if values[name] is not None}
-    for name in ratio_names:
-        if values[name] is not None:
-            given[name] = values[name] if len(values[name]) > 1 else values[name][0]
-    return values, with_flags(blocks["reduction"], given)
-
-
-def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule | None:
-    """Return the `reduction` block with the fields that flags set in its part at site `"layers"`."""
-    if flags.get("method") == "none":
-        return {"method": "none", **{name: value for name, value in flags.items() if name != "method"}}
-    if isinstance(reduction, dict):
-        return {**reduction, **flags} or None
-    is_changed = [part.get("site", "layers") == "layers" for part in reduction]
-    if flags and not any(is_changed):
-        raise ValueError(f"--{next(iter(flags))}: no part of the block 'reduction' has the site 'layers'")
-    return [{**part, **flags} if change else part for part, change in zip(reduction, is_changed, strict=True)]
-
-
-def _field_names(dataclass_type: type) -> list[str]:
+def field_names(dataclass_type: type) -> list[str]:
+    """Return the names of the fields that `__init__` takes."""
     return [item.name for item in fields(dataclass_type) if item.init]
 
 
-def _nearest(name: str, names: list[str]) -> str:
+def nearest_name(name: str, names: list[str]) -> str:
+    """Return the name that is most like a wrong one; for messages. If none is like it, return all, at most twelve."""
     near = get_close_matches(str(name), names, n=1, cutoff=0.5)
     return near[0] if near else f"one of {', '.join(names[:12])}"
 

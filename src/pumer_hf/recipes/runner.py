@@ -36,7 +36,8 @@ from .cards import draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
-from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters, exit_on_user_error
+from .program import exit_on_user_error
+from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
 from .run_plan import run_plan, stage_lengths, trained_stages

@@ -103,7 +103,7 @@ class ReductionConfig:
         changes: dict[str, Any] = {}
         for name, factor in by_name.items():
             value, cap = getattr(self, name), (caps or {}).get(name, float("inf"))
-            times = [min(factor * item, cap) for item in _as_list(value)]
+            times = [min(factor * item, cap) for item in as_list(value)]
             changes[name] = tuple(times) if isinstance(value, tuple) else times[0]
         return replace(self, **changes)
 
@@ -117,7 +117,7 @@ class ReductionConfig:
     def _validate_ratio(self, name: str) -> None:
         """Check a per-layer ratio field and store it as a float or as a tuple with one float per layer."""
         value = getattr(self, name)
-        values = _as_list(value)
+        values = as_list(value)
         if not values:
             raise ValueError(f"reduction.{name}={value!r}: give one number, or at least one in a list")
         for item in values:
@@ -204,7 +204,7 @@ def chosen_heads(attention: Tensor, heads: str) -> Tensor:
     return attention[:, :1] if heads == "first_head" else attention
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return the values of a field that holds one number or several."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 

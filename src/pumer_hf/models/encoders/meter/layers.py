@@ -145,7 +145,7 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
         """
         tokens = TokenPair(replace(pair.text, states=text), replace(pair.image, states=image))
         # The image layer of published METER reads all text tokens that came into the block, even if the block reduces
-        # them (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_pair`).
+        # them (pinned by `test_the_image_layer_reads_the_text_that_came_into_the_block`).
         other = tokens.text
         tokens, text_attentions, trace = self.attend_text(tokens, plan)
         if trace is not None:

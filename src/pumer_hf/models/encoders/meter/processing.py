@@ -53,7 +53,7 @@ class PuMerMeterProcessor(ProcessorMixin):
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> Any:
         """Save the processor, and the file with which `AutoProcessor` loads this class without `import pumer_hf`."""
         self.auto_map = remote_code.auto_map([type(self).__name__])
-        remote_code.write_remote_code(save_directory)
+        remote_code.write_remote_code(save_directory, PuMerMeterProcessor.__name__)
         return super().save_pretrained(save_directory, push_to_hub, **kwargs)
 
     @classmethod
