@@ -7,8 +7,9 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from pumer_hf.bench.contenders import BenchOptions, Contender, contender, stock_contender
+from pumer_hf.bench.cost import measure_sizes
 from pumer_hf.bench.full_size import paper_model
-from pumer_hf.bench.measure import measure, sizes
+from pumer_hf.bench.measure import measure
 from pumer_hf.encoding import QUESTION_LENGTH
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.results import REGIMES, Environment, Results, text_table
@@ -116,7 +117,8 @@ def count_group(group: Sequence[Row], build: Builder) -> dict[str, MeasuredRow]:
     contenders = {
         name: contender(model, QUESTION_LENGTH, options) for name, model in build_group(group, build).items()
     }
-    gflops = sizes({name: (one, one.inputs(1)) for name, one in contenders.items()}).gflops
+    models = {name: one.eager for name, one in contenders.items()}
+    gflops = measure_sizes(models, {name: one.inputs(1) for name, one in contenders.items()}).gflops
     original = gflops[BASELINE]
     return {
         row.label: MeasuredRow(

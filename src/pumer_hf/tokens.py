@@ -13,6 +13,9 @@ from torch import Tensor
 
 from . import ops
 
+NUM_PREFIX_TOKENS = 1
+"""How many image tokens come before the patches in all models here. It is the image [CLS], which no method prunes."""
+
 
 @dataclass(frozen=True)
 class Matching:
@@ -200,6 +203,29 @@ class LayerTrace:
     """Index of the image that the trace is about, if an example has several."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary training losses of the method, scalars by name."""
+
+    @classmethod
+    def of(
+        cls,
+        layer: int,
+        pair: TokenPair,
+        saliency: Tensor | None = None,
+        keep: Tensor | None = None,
+        image_matching: Matching | None = None,
+        text_matching: Matching | None = None,
+    ) -> "LayerTrace":
+        """Make the trace of a layer from the tokens that leave it. The other arguments are the fields of that name."""
+        return cls(
+            layer=layer,
+            num_text=pair.text.mask.shape[1],
+            num_image=pair.image.mask.shape[1],
+            text_source=pair.text.source,
+            image_source=pair.image.source,
+            saliency=saliency,
+            keep=keep,
+            image_matching=image_matching,
+            text_matching=text_matching,
+        )
 
 
 for _cls in (Matching, Tokens, TokenPair, Evidence, LayerTrace):

@@ -307,3 +307,11 @@ def test_the_facts_of_an_old_card_say_one_unit_for_all_metrics(unit, shown, tmp_
 def test_a_report_that_is_no_report_is_named():
     with pytest.raises(ValueError, match=r"report.*Report\.from_dict"):
         card(report=VALUES)
+
+
+@pytest.mark.parametrize("report", [{"student": {"questions": 3}}, {"throughput": 3}, "no object"])
+def test_a_broken_report_names_its_file(report, tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"name": "mine", "backbone": "vilt", "report": report}))
+    with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: its `report`"):
+        PuMerCard.load(tmp_path)

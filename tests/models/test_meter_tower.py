@@ -107,7 +107,7 @@ def test_no_ratio_and_ratio_0_are_the_tower_of_clip():
     reduced, zero = METER.model(PUMER), METER.model([PUMER, {**TOME, "merge_ratio": 0.0}])
     assert torch.equal(reduced(**meter_inputs()).logits, zero(**meter_inputs()).logits)
     tower = zero.meter.vision_model
-    states, source = tower(pixels)
+    states, source = tower(pixels, [LayerPlan(index) for index in range(2)])
     assert torch.equal(source, torch.arange(17).expand(3, -1))
     # The own attention, with nothing to merge, computes what CLIP's layer does.
     own, _ = tower(pixels, [LayerPlan(index, tower.reducer) for index in range(2)])
@@ -137,7 +137,7 @@ def test_alike_patches_merge_and_change_nothing():
     with torch.no_grad():
         tower.embeddings.position_embedding.weight[1:] = 0
         pixels = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 4, 4)
-        plain, _ = tower(pixels)
+        plain, _ = tower(pixels, [LayerPlan(index) for index in range(len(tower.encoder.layers))])
         merged, source = run_tower(model, pixels, 0.25)
         torch.testing.assert_close(merged[0, source[0]], plain[0], atol=1e-5, rtol=1e-5)
 

@@ -1,9 +1,10 @@
 """Measures the cost of models on one batch (speed, FLOPs and tokens), and makes the rows of a table about it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..figures import figure
 from ..flops import count_flops
@@ -30,15 +31,27 @@ def measure_cost(
         The throughput, the GFLOPs of one example and the tokens per layer.
     """
     own_inputs = own_inputs or {}
-    sizes = {}
+    evaluated = {name: model.eval() for name, model in models.items()}
+    examples = {name: {key: value[:1] for key, value in own_inputs.get(name, inputs).items()} for name in models}
+    throughput = compare_throughput(evaluated, inputs, own_inputs=own_inputs, seconds=seconds)
+    return replace(measure_sizes(evaluated, examples), throughput=throughput)
+
+
+def measure_sizes(models: Mapping[str, nn.Module], examples: Mapping[str, dict[str, Any]]) -> Cost:
+    """Count the GFLOPs and the tokens per layer of models. A model of transformers has no tokens per layer here.
+
+    Args:
+        models: the models by name.
+        examples: the inputs of one example for each model.
+    """
+    gflops: dict[str, float] = {}
+    tokens: dict[str, TokenCounts] = {}
     for name, model in models.items():
-        example = {key: value[:1] for key, value in own_inputs.get(name, inputs).items()}
-        sizes[name] = measure_size(model.eval(), example)
-    return Cost(
-        throughput=compare_throughput(models, inputs, own_inputs=own_inputs, seconds=seconds),
-        gflops={name: count for name, (count, _) in sizes.items()},
-        tokens_per_layer={name: lengths for name, (_, lengths) in sizes.items()},
-    )
+        if isinstance(model, PuMerPreTrainedModel):
+            gflops[name], tokens[name] = measure_size(model, examples[name])
+        else:
+            gflops[name] = count_flops(model, examples[name])[0] / 1e9
+    return Cost(gflops=gflops, tokens_per_layer=tokens)
 
 
 def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, TokenCounts]:

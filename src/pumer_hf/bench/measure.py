@@ -8,12 +8,11 @@ import torch
 from tqdm.auto import tqdm
 
 from ..figures import duration, figure
-from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.reduction import reduces_tokens
 from ..results import REGIMES, Cost, Memory
 from .contenders import BenchOptions, Contender, torch_options
-from .cost import measure_size
+from .cost import measure_sizes
 from .profiles import activation_peaks, reduction_share
 from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
@@ -65,7 +64,7 @@ def measure_parts(
         choices["seconds"] = options.seconds / 2
         latency = compare_latency(models, examples, warmup=2, **choices)
     progress.begin("FLOPs")
-    sized = sizes({name: (one, examples[name]) for name, one in contenders.items()})
+    sized = measure_sizes({name: one.eager for name, one in contenders.items()}, examples)
     progress.begin("reduction")
     shares = {
         name: reduction_share(one.eager, batches[name])
@@ -91,17 +90,6 @@ def measure_memory(
 def pools_only(model: Any) -> bool:
     """Return whether a model is one of ours and its last layer computes only what is pooled (`config.pooled_only`)."""
     return isinstance(model, PuMerPreTrainedModel) and model.pools_only
-
-
-def sizes(contenders: Mapping[str, tuple[Contender, dict[str, Any]]]) -> Cost:
-    """Count the GFLOPs and the tokens per layer of contenders, each on an example of its inputs."""
-    gflops, tokens = {}, {}
-    for name, (one, example) in contenders.items():
-        if isinstance(one.eager, PuMerPreTrainedModel):
-            gflops[name], tokens[name] = measure_size(one.eager, example)
-        else:
-            gflops[name] = count_flops(one.eager, example)[0] / 1e9
-    return Cost(gflops=gflops, tokens_per_layer=tokens)
 
 
 def speeds_at(contenders: Mapping[str, Contender], batch_size: int) -> dict[str, float]:

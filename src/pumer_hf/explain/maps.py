@@ -9,10 +9,7 @@ from torch.nn import functional as F
 from ..configuration import PuMerConfig
 from ..models.encoders.vilt.embeddings import even_sample
 from ..models.families import patch_size
-from ..tokens import LayerTrace
-
-NUM_PREFIX_TOKENS = 1
-"""How many image tokens come before the patches in all families. It is the image [CLS]."""
+from ..tokens import NUM_PREFIX_TOKENS, LayerTrace
 
 
 def token_map(

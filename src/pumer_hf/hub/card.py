@@ -98,7 +98,10 @@ class PuMerCard:
                 f"{path} does not hold the facts of one model, which are {', '.join(known)}: {wrong}. If these are "
                 f"the results of a whole run, give its student folder, or `--recipe` and `--results`"
             )
-        report = Report.from_dict(facts.get("report", {}), unit=facts.pop(OLD_UNIT, ""))
+        try:
+            report = Report.from_dict(facts.get("report", {}), unit=facts.pop(OLD_UNIT, ""))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: its `report` holds no results of a run: {error}") from error
         return cls(**{**facts, "report": report})
 
     @classmethod

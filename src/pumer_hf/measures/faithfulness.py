@@ -113,16 +113,8 @@ class KeepPruned(StandIn):
         # The mask is not used here. With it, tokens that the reducer keeps would come before padding.
         keep = ops.keep_salient(pruned.float(), torch.ones_like(pruned), num_image - keep.shape[1] + 1)
         image = pair.image.move(ops.keep_positions(keep, num_image), keep.shape[1])
-        trace = LayerTrace(
-            layer=layer,
-            num_text=pair.text.mask.shape[1],
-            num_image=keep.shape[1],
-            text_source=pair.text.source,
-            image_source=image.source,
-            saliency=pruned.float(),
-            keep=keep,
-        )
-        return TokenPair(pair.text, image), trace
+        pair = TokenPair(pair.text, image)
+        return pair, LayerTrace.of(layer, pair, pruned.float(), keep)
 
 
 def first_layer(config: ReductionConfig) -> ReductionConfig:

@@ -52,6 +52,10 @@ class ReductionConfig:
         for name in self.ratios:
             self._validate_ratio(name)
 
+    def for_reducer_stage(self) -> "ReductionConfig":
+        """Return this part as the stage uses it in which only the reducers and the head learn."""
+        return self
+
     def reduces(self, layer: int) -> bool:
         """Return whether the layer with this index reduces tokens."""
         return not self.layers or layer in self.layers
@@ -197,6 +201,11 @@ def num_tokens_of(ratio: float, length: int) -> int:
     expressions of this one, which take minutes to compile. The batch size may still vary.
     """
     return round(ratio * index(length))
+
+
+def num_kept(prune_ratio: float, length: int) -> int:
+    """Return how many of `length` image tokens are left after pruning; at least one."""
+    return max(length - num_tokens_of(prune_ratio, length), 1)
 
 
 def chosen_heads(attention: Tensor, heads: str) -> Tensor:

@@ -11,11 +11,8 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .. import ops
-from ..tokens import Evidence, LayerTrace, TokenPair
-from .base import HasInit, Ratios, ReductionConfig, TokenReducer, num_tokens_of
-
-NUM_PREFIX_TOKENS = 1
-"""Leading image tokens, [CLS], that are never pruned."""
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from .base import HasInit, Ratios, ReductionConfig, TokenReducer, num_kept
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class PruningReducer(TokenReducer):
 
     def num_keep(self, layer: int, num_image: int) -> int:
         """Return how many of `num_image` image tokens `layer` keeps, [CLS] included."""
-        return max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), NUM_PREFIX_TOKENS)
+        return num_kept(self.config.ratio("prune_ratio", layer), num_image)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
@@ -54,29 +51,8 @@ class PruningReducer(TokenReducer):
         num_keep = self.num_keep(layer, num_image)
         saliency = self.saliency(layer, pair, evidence)
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, NUM_PREFIX_TOKENS)
-        image = pair.image.move(ops.keep_positions(keep, num_image), num_keep)
-        return pruned(layer, replace(pair, image=image), saliency=saliency, keep=keep)
-
-
-def pruned(
-    layer: int,
-    pair: TokenPair,
-    saliency: Tensor,
-    keep: Tensor | None = None,
-    losses: dict[str, Tensor] | None = None,
-) -> tuple[TokenPair, LayerTrace]:
-    """Return the tokens that leave a layer that has pruned, and its trace."""
-    trace = LayerTrace(
-        layer=layer,
-        num_text=pair.text.mask.shape[1],
-        num_image=pair.image.mask.shape[1],
-        text_source=pair.text.source,
-        image_source=pair.image.source,
-        saliency=saliency,
-        keep=keep,
-        losses=losses or {},
-    )
-    return pair, trace
+        pair = replace(pair, image=pair.image.move(ops.keep_positions(keep, num_image), num_keep))
+        return pair, LayerTrace.of(layer, pair, saliency, keep)
 
 
 class KeepLogits(nn.Linear, HasInit):
@@ -154,7 +130,9 @@ class LearnedPruningReducer(PruningReducer):
         mask = drawn > 0
         alive = torch.where(mask, torch.arange(draw.shape[1], device=draw.device), -1)
         image = replace(pair.image, mask=mask, source=ops.follow(pair.image.source, alive), weight=drawn, padded=True)
-        return pruned(layer, replace(pair, image=image), log_probabilities[..., 0].detach().exp(), losses=losses)
+        pair = replace(pair, image=image)
+        trace = LayerTrace.of(layer, pair, log_probabilities[..., 0].detach().exp())
+        return pair, replace(trace, losses=losses)
 
 
 def learnable(mask: Tensor) -> Tensor:

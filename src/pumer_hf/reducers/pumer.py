@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .. import ops
-from ..tokens import Evidence, LayerTrace, Matching, TokenPair
-from .base import HEADS, Ratios, ReductionConfig, TokenReducer, chosen_heads, num_tokens_of
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPair
+from .base import HEADS, Ratios, ReductionConfig, TokenReducer, chosen_heads, num_kept, num_tokens_of
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class PuMerReducer(TokenReducer):
     summary = "prune the image tokens that the text does not attend to, then merge similar tokens within each modality"
     paper = "[PuMer](https://aclanthology.org/2023.acl-long.721)"
     uses_attention = True
-    num_prefix_tokens = 1
-    """Leading image tokens, [CLS], that are never pruned."""
+    num_prefix_tokens = NUM_PREFIX_TOKENS
+    """Leading image tokens that are never pruned."""
     config: PuMerReductionConfig
 
     def counts(self, layer: int, num_text: int, num_image: int) -> tuple[int, int, int]:
@@ -58,7 +58,7 @@ class PuMerReducer(TokenReducer):
         Image merges are counted from the length *before* pruning. Only this gives the FLOPs of Table 7 (pinned by
         `test_flops.py`).
         """
-        num_keep = max(num_image - num_tokens_of(self.config.ratio("prune_ratio", layer), num_image), 1)
+        num_keep = num_kept(self.config.ratio("prune_ratio", layer), num_image)
         image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_image)
         text_merges = num_tokens_of(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
@@ -89,15 +89,5 @@ class PuMerReducer(TokenReducer):
         image_positions = ops.follow(ops.keep_positions(keep, num_image), image_matching.positions(num_keep))
         image = pair.image.move(image_positions, num_keep - image_merges)
         text = pair.text.move(text_matching.positions(num_text), num_text - text_merges)
-        trace = LayerTrace(
-            layer=layer,
-            num_text=num_text - text_merges,
-            num_image=num_keep - image_merges,
-            text_source=text.source,
-            image_source=image.source,
-            saliency=saliency,
-            keep=keep,
-            image_matching=image_matching,
-            text_matching=text_matching,
-        )
-        return TokenPair(text, image), trace
+        pair = TokenPair(text, image)
+        return pair, LayerTrace.of(layer, pair, saliency, keep, image_matching, text_matching)

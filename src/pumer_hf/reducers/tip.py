@@ -5,7 +5,7 @@ Learned pruners choose the image tokens. They are trained by the task, by distil
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -51,6 +51,9 @@ class TipReductionConfig(PruningConfig):
             raise ValueError(f"reduction.pruner={self.pruner!r}: choose one of {', '.join(PRUNERS)}")
         for name in ("sparsity_weight", "contrastive_weight", "continuity_weight"):
             self._validate_weight(name)
+
+    def for_reducer_stage(self) -> "TipReductionConfig":
+        return replace(self, continuity_weight=0.0)  # TiP, Appendix A.1
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if self.contrastive_weight > 0 and not texts_match:

@@ -52,16 +52,8 @@ class ToMeReducer(TokenReducer):
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
         image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
-        trace = LayerTrace(
-            layer=layer,
-            num_text=text.mask.shape[1],
-            num_image=image.mask.shape[1],
-            text_source=text.source,
-            image_source=image.source,
-            image_matching=image_matching,
-            text_matching=text_matching,
-        )
-        return TokenPair(text, image), trace
+        pair = TokenPair(text, image)
+        return pair, LayerTrace.of(layer, pair, image_matching=image_matching, text_matching=text_matching)
 
     def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching | None]:
         """Merge the tokens of one modality. Without tokens, as for the text inside an image tower, nothing merges."""

@@ -38,15 +38,15 @@ class Command:
         return flags_of(self.arguments)
 
     def without(self, flags: Collection[str]) -> "Command":
-        """The same command without some flags, such as `"--resume"`, and without their values."""
-        told: list[str] = []
-        is_told = True
+        """Return the same command without some flags, such as `"--resume"`, and without their values."""
+        kept: list[str] = []
+        is_kept = True
         for word in self.arguments:
             if word.startswith("--"):
-                is_told = word.partition("=")[0] not in flags
-            if is_told:
-                told.append(word)
-        return replace(self, arguments=tuple(told))
+                is_kept = word.partition("=")[0] not in flags
+            if is_kept:
+                kept.append(word)
+        return replace(self, arguments=tuple(kept))
 
     @classmethod
     def current(cls) -> "Command":

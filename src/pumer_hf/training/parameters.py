@@ -1,13 +1,10 @@
 """The groups of the optimizer: which parameters learn, at which rate, and with weight decay or not."""
 
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
-from ..reducers import ReductionConfig
-from ..reducers.tip import TipReductionConfig
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")
@@ -19,18 +16,13 @@ def decays(name: str, parameter: nn.Parameter) -> bool:
 
 
 def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
-    """Let only the reducers and the head learn, and switch the continuity loss off (TiP, Appendix A.1)."""
+    """Let only the reducers and the head learn, with the schedule as that stage uses it (TiP, Appendix A.1)."""
     reduction = model.token_reduction
     if reduction.schedule is not None:
-        reduction.set([without_continuity(part) for part in reduction.schedule.parts])
+        reduction.set([part.for_reducer_stage() for part in reduction.schedule.parts])
     reducer_ids = {id(parameter) for reducer in reduction.reducers.values() for parameter in reducer.parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(id(parameter) in reducer_ids or model.parameter_group(name) == "classifier")
-
-
-def without_continuity(part: ReductionConfig) -> ReductionConfig:
-    """Return the same part of a schedule without TiP's continuity loss."""
-    return replace(part, continuity_weight=0.0) if isinstance(part, TipReductionConfig) else part
 
 
 def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:

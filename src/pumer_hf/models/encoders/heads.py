@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig
+from transformers import AutoModelForSequenceClassification, AutoModelForVisualQuestionAnswering, PreTrainedConfig
 from transformers.utils.generic import can_return_tuple, maybe_autocast
 
 from .base import PuMerPreTrainedModel
@@ -170,6 +170,19 @@ class ClassifierHead(Head):
     def answer(self, inputs: BackboneInputs, asked: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
         outputs = self.base_model(**inputs, **asked)
         return self.classifier(outputs.pooler_output), fields_of_one(outputs)
+
+
+class QuestionAnsweringHead(ClassifierHead):
+    """A classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
+
+    auto_class = AutoModelForVisualQuestionAnswering
+    criterion = staticmethod(soft_target_loss)
+
+
+class VisualEntailmentHead(ClassifierHead):
+    """A classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
+
+    criterion = staticmethod(classification_loss)
 
 
 class ImagesClassifierHead(Head):

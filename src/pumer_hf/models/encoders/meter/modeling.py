@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForVisualQuestionAnswering, CLIPVisionModel, RobertaModel
+from transformers import CLIPVisionModel, RobertaModel
 from transformers.utils.generic import can_return_tuple
 
 from ....reducers import AnyReduction
@@ -14,7 +14,7 @@ from ....tokens import TokenPair, Tokens
 from ...reduction import ReducerHost
 from ..base import PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
-from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from ..heads import ImagesClassifierHead, QuestionAnsweringHead, RetrievalHead, VisualEntailmentHead
 from ..inputs import BackboneInputs, check_batch
 from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
 from ..plan import LayerPlan
@@ -289,19 +289,16 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         ]
 
 
-class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, ClassifierHead):
+class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, QuestionAnsweringHead):
     """METER with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
     backbone_class = PuMerMeterModel
-    auto_class = AutoModelForVisualQuestionAnswering
-    criterion = staticmethod(soft_target_loss)
 
 
-class PuMerMeterForVisualEntailment(PuMerMeterPreTrainedModel, ClassifierHead):
+class PuMerMeterForVisualEntailment(PuMerMeterPreTrainedModel, VisualEntailmentHead):
     """METER with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
 
     backbone_class = PuMerMeterModel
-    criterion = staticmethod(classification_loss)
 
 
 class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHead):

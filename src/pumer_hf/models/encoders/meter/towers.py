@@ -116,12 +116,12 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan] | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan]) -> tuple[Tensor, Tensor]:
         """Run the tower.
 
         Args:
             pixel_values: float (B, 3, image_size, image_size).
-            plans: what each layer has to do; None for layers as in CLIP.
+            plans: what each layer has to do.
 
         Returns:
             The tokens, float (B, L, D), which are the [CLS] and the patches in raster order if nothing was reduced;
@@ -129,7 +129,6 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
         pair = TokenPair(Tokens.initial(states[:, :0]), Tokens.initial(states)).without_states()
-        plans = [LayerPlan(index) for index in range(len(self.encoder.layers))] if plans is None else plans
         for layer, plan in zip(self.encoder.layers, plans, strict=True):
             states, pair = layer(states, pair, plan)
         return self.post_layernorm(states), pair.image.source

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForVisualQuestionAnswering
 from transformers import initialization as init
 from transformers.utils.generic import can_return_tuple
 
@@ -12,7 +11,7 @@ from ....tokens import TokenPair, Tokens
 from ..attention import AttentionKernel
 from ..base import PuMerPreTrainedModel
 from ..embeddings import sine_cosine_positions
-from ..heads import ClassifierHead, ImagesClassifierHead, RetrievalHead, classification_loss, soft_target_loss
+from ..heads import ImagesClassifierHead, QuestionAnsweringHead, RetrievalHead, VisualEntailmentHead
 from ..inputs import BackboneInputs, check_batch
 from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
 from ..release import KERNELS
@@ -172,19 +171,16 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         )
 
 
-class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, ClassifierHead):
+class PuMerViltForQuestionAnswering(PuMerViltPreTrainedModel, QuestionAnsweringHead):
     """ViLT with a classifier over answers, for VQA; `labels` float (B, num_labels) are soft targets in [0, 1]."""
 
     backbone_class = PuMerViltModel
-    auto_class = AutoModelForVisualQuestionAnswering
-    criterion = staticmethod(soft_target_loss)
 
 
-class PuMerViltForVisualEntailment(PuMerViltPreTrainedModel, ClassifierHead):
+class PuMerViltForVisualEntailment(PuMerViltPreTrainedModel, VisualEntailmentHead):
     """ViLT with a classifier over entailment, neutral and contradiction, for SNLI-VE; `labels` long (B,)."""
 
     backbone_class = PuMerViltModel
-    criterion = staticmethod(classification_loss)
 
 
 class PuMerViltForImageAndTextRetrieval(PuMerViltPreTrainedModel, RetrievalHead):
