@@ -44,6 +44,17 @@ def test_a_file_computes_what_the_model_does_on_any_batch(family, head, reductio
         torch.testing.assert_close(exported(**inputs), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_a_tower_that_merges_takes_any_batch(tmp_path):
+    model = new_model("meter", reduction=[{"method": "tome", "site": "tower", "merge_ratio": 0.25}])
+    export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
+    exported = OnnxModel(tmp_path / "model.onnx")
+    for batch_size in (1, 3):
+        inputs = padded_inputs(model, batch_size, NUM_TEXT)
+        with torch.inference_mode():
+            expected = model(**inputs).logits
+        torch.testing.assert_close(exported(**inputs), expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fields", [{"semantics": "release"}, {"pooled_only": True}])
 @pytest.mark.parametrize("family", FAMILIES)

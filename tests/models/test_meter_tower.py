@@ -311,8 +311,11 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
 @pytest.mark.integration
 def test_exports():
     model, inputs = METER.model(TOWER), meter_inputs()
-    exported = torch.export.export(model, (), kwargs=inputs).module()
+    batch = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
+    exported = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=batch).module()
     torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
+    one = {name: value[:1] for name, value in inputs.items()}
+    torch.testing.assert_close(exported(**one).logits, model(**one).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_the_layers_that_stay_whole_are_there():

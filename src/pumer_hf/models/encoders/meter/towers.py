@@ -52,7 +52,7 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
         if plan.reducer is not None:
             with reduction_region():
                 pair = TokenPair(pair.text, replace(pair.image, states=states))
-                evidence = Evidence(None, keys.new_empty(len(keys), 0, keys.shape[-1]), keys, states.dtype)
+                evidence = Evidence(None, keys[:, :0], keys, states.dtype)
                 pair, _ = plan.reducer(plan.index, pair, evidence)
                 states, pair = pair.image.states, pair.without_states()
         return tokenwise(self.feed_forward, states, plan.chunk), pair
