@@ -59,7 +59,7 @@ class PuMerConfig(PreTrainedConfig):
     @property
     def sites(self) -> dict[str, int]:
         """The sites at which the model can reduce tokens, and how many layers each has."""
-        return {"layers": self.num_hidden_layers}
+        return {"inputs": 1, "layers": self.num_hidden_layers}
 
     @property
     def num_reducible_layers(self) -> int:

@@ -182,7 +182,7 @@ class LayerTrace:
     """What the reduction of one layer did. The model returns a trace for each such layer in `outputs.reduction`."""
 
     layer: int
-    """Index of the layer."""
+    """Index of the layer at its site."""
     num_text: int
     """Text tokens after the reduction."""
     num_image: int
@@ -203,6 +203,8 @@ class LayerTrace:
     """Index of the image that the trace is about, if an example has several."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary training losses of the method, scalars by name."""
+    site: str = "layers"
+    """Where the layer is, one of [`reducers.base.SITES`]."""
 
     @classmethod
     def of(
@@ -213,6 +215,7 @@ class LayerTrace:
         keep: Tensor | None = None,
         image_matching: Matching | None = None,
         text_matching: Matching | None = None,
+        site: str = "layers",
     ) -> "LayerTrace":
         """Make the trace of a layer from the tokens that leave it. The other arguments are the fields of that name."""
         return cls(
@@ -225,6 +228,7 @@ class LayerTrace:
             keep=keep,
             image_matching=image_matching,
             text_matching=text_matching,
+            site=site,
         )
 
 

@@ -41,7 +41,7 @@ def tower_source(model, inputs):
 def test_tokens_leave_the_tower_as_announced(reduction):
     model, inputs = METER.model(reduction), meter_inputs()
     ratio = reduction[0]["merge_ratio"]
-    lengths = model.token_reduction.output_lengths(0, 17, "tower")
+    lengths = model.token_reduction.lengths_at("tower", 0, 17)
     assert lengths == [(0, left) for left in LEFT[ratio]]
     outputs = model(**inputs, output_hidden_states=True)
     assert outputs.hidden_states[0].shape[1] == NUM_TEXT + LEFT[ratio][-1]
@@ -116,7 +116,7 @@ def test_no_ratio_and_ratio_0_are_the_tower_of_clip():
 
 def test_some_layers_of_the_tower_can_merge():
     model, pixels = METER.model({**TOME, "layers": [1], "merge_ratio": 0.4}), meter_inputs()["pixel_values"]
-    assert model.token_reduction.output_lengths(0, 17, "tower") == [(0, 17), (0, 10)]
+    assert model.token_reduction.lengths_at("tower", 0, 17) == [(0, 17), (0, 10)]
     assert model.meter.encode_image(pixels)[0].shape[1] == 10
     model.set_reduction({**TOME, "layers": [0], "merge_ratio": 0.4})
     states, source = model.meter.encode_image(pixels)
@@ -330,9 +330,9 @@ def test_the_layers_that_stay_whole_are_there():
 
 
 def test_models_that_cannot_merge_there_say_so():
-    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'layers'"):
+    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'inputs', 'layers'"):
         vilt_config(reduction=TOWER)
-    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'layers'"):
+    with pytest.raises(ValueError, match="reduction.site='tower': pumer_vilt can reduce at 'inputs', 'layers'"):
         FAMILIES["vilt"].model(PUMER).set_reduction(TOWER)
     with pytest.raises(ValueError, match="reduction.method='tome' at site 'tower': semantics='release' knows only"):
         meter_config(reduction=TOWER, semantics="release")

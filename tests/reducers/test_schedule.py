@@ -88,8 +88,8 @@ def test_a_wrong_schedule_is_named(reduction, message):
         parse_reduction(reduction)
 
 
-def test_every_method_works_in_the_layers():
-    assert all("layers" in reducer.config_class.sites for reducer in METHODS.values())
+def test_every_method_works_in_the_layers_or_before_them():
+    assert all({"layers", "inputs"} & set(reducer.config_class.sites) for reducer in METHODS.values())
 
 
 def test_the_old_field_for_merging_in_the_tower_is_a_part_of_its_own(notes):

@@ -116,13 +116,27 @@ class Reduction:
         finally:
             self._place(before)
 
-    def output_lengths(self, num_text: int, num_image: int, site: str = "layers") -> list[tuple[int, int]]:
-        """Return how many tokens leave each layer of a site. The numbers depend on nothing but the arguments.
+    def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
+        """Return how many tokens leave each layer in which text and image meet, after the reduction of the inputs.
+
+        The numbers depend on nothing but the arguments.
 
         Args:
-            num_text: text tokens that come into the first layer.
-            num_image: image tokens that come into the first layer.
+            num_text: text tokens that the model begins with.
+            num_image: image tokens that the model begins with, in METER those that leave the image tower.
+
+        Returns:
+            Numbers of text tokens and of image tokens, for each layer.
+        """
+        return self.lengths_at("layers", *self.lengths_at("inputs", num_text, num_image)[-1])
+
+    def lengths_at(self, site: str, num_text: int, num_image: int) -> list[tuple[int, int]]:
+        """Return how many tokens leave each layer of a site.
+
+        Args:
             site: a site of the model.
+            num_text: text tokens that come into its first layer.
+            num_image: image tokens that come into its first layer.
 
         Returns:
             Numbers of text tokens and of image tokens, for each layer.
@@ -210,7 +224,7 @@ class ReducibleModel(PreTrainedModel):
         self.token_reduction.scale(factor)
 
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
-        """As [`Reduction.output_lengths`], at the site `"layers"`."""
+        """As [`Reduction.output_lengths`]."""
         return self.token_reduction.output_lengths(num_text, num_image)
 
 

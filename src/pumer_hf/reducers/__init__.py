@@ -6,8 +6,11 @@ from inspect import Parameter, signature
 from typing import Any
 
 from .base import ReductionConfig, TokenReducer
+from .diverse import DiverseReducer
 from .dynamicvit import DynamicViTReducer
+from .grid import GridReducer
 from .grounded import GroundedReducer
+from .lookahead import LookaheadReducer
 from .old_forms import current_parts
 from .pumer import PuMerReducer
 from .random import RandomReducer
@@ -22,6 +25,9 @@ METHODS: dict[str, type[TokenReducer]] = {
     "dynamicvit": DynamicViTReducer,
     "random": RandomReducer,
     "grounded": GroundedReducer,
+    "grid": GridReducer,
+    "diverse": DiverseReducer,
+    "lookahead": LookaheadReducer,
 }
 
 
@@ -85,9 +91,16 @@ def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
     return config_class(**values)
 
 
-def build_reducer(config: ReductionConfig, width: int) -> TokenReducer:
-    """Make the module that carries out one part of a schedule on token states of `width`."""
-    return METHODS[config.method](config, width)
+def build_reducer(config: ReductionConfig, width: int, text_width: int | None = None) -> TokenReducer:
+    """Make the module that carries out one part of a schedule.
+
+    Args:
+        config: the part.
+        width: width of the image tokens at its site.
+        text_width: width of the text tokens there; None if it is the same.
+    """
+    method = METHODS[config.method]
+    return method(config, width, text_width) if method.uses_text else method(config, width)
 
 
 __all__ = [

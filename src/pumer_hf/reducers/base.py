@@ -16,7 +16,7 @@ SITES = ("tower", "inputs", "layers")
 """Where a model can reduce tokens, in the order in which tokens pass there.
 
 * `"tower"`: in the layers of the image tower, before the image meets the text.
-* `"inputs"`: before the first layer in which image and text meet.
+* `"inputs"`: before the first layer in which image and text meet. It counts as one layer, of index 0.
 * `"layers"`: in the layers in which image and text meet.
 """
 
@@ -51,6 +51,16 @@ class ReductionConfig:
         object.__setattr__(self, "layers", _as_layers(self.layers, self.site))
         for name in self.ratios:
             self._validate_ratio(name)
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the method predicts an attention, as `lookahead` does at site `"inputs"`."""
+        return False
+
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether the method reads the attention that `lookahead` predicts."""
+        return False
 
     def for_reducer_stage(self) -> "ReductionConfig":
         """Return this part as the stage uses it in which only the reducers and the head learn."""
@@ -152,6 +162,7 @@ class TokenReducer(nn.Module, ABC):
     Args:
         config: the schedule.
         width: D, the width of the token states.
+        text_width: the width of the text tokens, for a method with `uses_text`; None if it is the same.
     """
 
     config_class: ClassVar[type[ReductionConfig]]
@@ -163,10 +174,14 @@ class TokenReducer(nn.Module, ABC):
     """Whether the model needs `image_saliency`."""
     learns: ClassVar[bool] = False
     """Whether the method has weights, which must be trained."""
+    learns_apart: ClassVar[bool] = False
+    """Whether the method must have learned before the model uses it. Its weights are trained beside a frozen model."""
+    uses_text: ClassVar[bool] = False
+    """Whether the method reads the text tokens at a site before text and image meet."""
     uses_attention: bool = False
     """Whether the method reads `Evidence.text_to_image`."""
 
-    def __init__(self, config: ReductionConfig, width: int):
+    def __init__(self, config: ReductionConfig, width: int, text_width: int | None = None):
         super().__init__()
         self.config = config
 

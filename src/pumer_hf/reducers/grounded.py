@@ -18,6 +18,7 @@ class GroundedReductionConfig(PruningConfig):
     """Schedule of pruning via grounding."""
 
     method: ClassVar[str] = "grounded"
+    sites: ClassVar[tuple[str, ...]] = ("layers", "inputs")
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if not image_saliency:

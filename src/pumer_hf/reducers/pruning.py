@@ -52,7 +52,7 @@ class PruningReducer(TokenReducer):
         saliency = self.saliency(layer, pair, evidence)
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, NUM_PREFIX_TOKENS)
         pair = replace(pair, image=pair.image.move(ops.keep_positions(keep, num_image), num_keep))
-        return pair, LayerTrace.of(layer, pair, saliency, keep)
+        return pair, LayerTrace.of(layer, pair, saliency, keep, site=self.config.site)
 
 
 class KeepLogits(nn.Linear, HasInit):

@@ -7,9 +7,14 @@ modality (Section 4.2). It has no parameters.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPair
-from .base import HEADS, Ratios, ReductionConfig, TokenReducer, chosen_heads, num_kept, num_tokens_of
+from .base import HEADS, Ratios, ReductionConfig, TokenReducer, as_list, chosen_heads, num_kept, num_tokens_of
+
+LOOKAHEAD = "lookahead"
+SALIENCIES = (*HEADS, LOOKAHEAD)
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,11 @@ class PuMerReductionConfig(ReductionConfig):
         prune_ratio: part of the image tokens to prune.
         image_merge_ratio: part of the image tokens to merge away, counted before pruning.
         text_merge_ratio: part of the text tokens to merge away.
-        saliency: whose attention counts in Eq. 1. `"mean_head"` is the mean of all heads, as in the paper.
-            `"first_head"` is the first head alone, as in the released command for ViLT on VQAv2.
+        saliency: whose attention counts in Eq. 1: one word for all layers, or one per entry of `layers`. `"mean_head"`
+            is the mean of all heads, as in the paper. `"first_head"` is the first head alone, as in the released
+            command for ViLT on VQAv2. `"lookahead"` is the attention that a scorer has predicted before the first
+            layer. For it, the schedule needs a part with the method `lookahead` at site `"inputs"`. It is for the
+            first layers, in which the attention to the image does not yet depend on the text.
     """
 
     method: ClassVar[str] = "pumer"
@@ -33,12 +41,28 @@ class PuMerReductionConfig(ReductionConfig):
     prune_ratio: Ratios
     image_merge_ratio: Ratios
     text_merge_ratio: Ratios
-    saliency: str = "mean_head"
+    saliency: str | tuple[str, ...] = "mean_head"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.saliency not in HEADS:
-            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(HEADS)}")
+        words = as_list(self.saliency)
+        if not words or any(word not in SALIENCIES for word in words):
+            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(SALIENCIES)}")
+        if isinstance(self.saliency, (list, tuple)):
+            if len(words) != len(self.layers):
+                raise ValueError(
+                    f"reduction.saliency has {len(words)} values for {len(self.layers)} layers: give one word for all "
+                    f"layers, or one per entry of reduction.layers={list(self.layers)}"
+                )
+            object.__setattr__(self, "saliency", tuple(words))
+
+    @property
+    def needs_prediction(self) -> bool:
+        return LOOKAHEAD in as_list(self.saliency)
+
+    def saliency_at(self, layer: int) -> str:
+        """Return the word in `saliency` that holds for a layer."""
+        return self.saliency if isinstance(self.saliency, str) else self.saliency[self.layers.index(layer)]
 
 
 class PuMerReducer(TokenReducer):
@@ -70,12 +94,20 @@ class PuMerReducer(TokenReducer):
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
         return num_text - text_merges, num_keep - image_merges
 
+    def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
+        """Return the saliency of each image token, float (B, Lv) (Eq. 1)."""
+        word = self.config.saliency_at(layer)
+        if word == LOOKAHEAD:
+            assert pair.image.prior is not None, "the schedule has a part that predicts it"
+            return pair.image.prior
+        assert evidence.text_to_image is not None, "`uses_attention` asks for it"
+        return ops.saliency_from_text(chosen_heads(evidence.text_to_image, word), pair.text.mask)
+
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
-        assert evidence.text_to_image is not None, "`uses_attention` asks for it"
-        saliency = ops.saliency_from_text(chosen_heads(evidence.text_to_image, self.config.saliency), pair.text.mask)
+        saliency = self.saliency(layer, pair, evidence)
         # The saliency is rounded once. So equal tokens tie and keep their order with every attention kernel (pinned by
         # `test_half_precision_picks_the_same_tokens_with_every_kernel`).
         saliency = saliency.to(evidence.dtype).float()

@@ -19,6 +19,7 @@ class RandomReductionConfig(PruningConfig):
     """
 
     method: ClassVar[str] = "random"
+    sites: ClassVar[tuple[str, ...]] = ("layers", "inputs")
 
     seed: int = 0
 

@@ -27,6 +27,18 @@ class Schedule:
             if sites.count(site) > 1:
                 raise ValueError(f"reduction.site={site!r} stands in {sites.count(site)} schedules: give one per site")
         object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: SITES.index(part.site))))
+        predicts = any(part.predicts for part in self.parts)
+        for part in self.parts:
+            if part.needs_prediction and not predicts:
+                raise ValueError(
+                    "reduction.saliency='lookahead' needs the prediction of a scorer: make reduction a list, and add "
+                    "{'method': 'lookahead', 'site': 'inputs', 'keep_ratio': 1.0, 'weights': ...}"
+                )
+            if part.method == "grounded" and predicts:
+                raise ValueError(
+                    "reduction.method='grounded' prunes by a map from outside, and the part 'lookahead' replaces this "
+                    "map by its prediction: use one of the two"
+                )
 
     def at(self, site: str) -> ReductionConfig | None:
         """Return the part that works at a site; None if nothing is reduced there."""

@@ -12,16 +12,20 @@ from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
 
 @dataclass(frozen=True)
 class ToMeReductionConfig(ReductionConfig):
-    """Schedule of ToMe, whose paper merges in every layer. It can work inside an image tower too (`site="tower"`).
+    """Schedule of ToMe, whose paper merges in every layer.
+
+    It can also work inside an image tower (`site="tower"`) and before the first layer (`site="inputs"`). There it
+    merges image tokens alone.
 
     Args:
         layers: indices of the layers that reduce, ascending. At site `"tower"` they may be left out for every layer.
         merge_ratio: part of the incoming tokens that a layer merges away, the same for text and image, in [0, 1): one
-            number for all layers, or one per entry of `layers`. A layer can merge at most half of the tokens.
+            number for all layers, or one per entry of `layers`. A layer can merge at most half of the tokens. Before
+            the first layer there is no such limit: the tokens are merged in several rounds.
     """
 
     method: ClassVar[str] = "tome"
-    sites: ClassVar[tuple[str, ...]] = ("layers", "tower")
+    sites: ClassVar[tuple[str, ...]] = ("layers", "tower", "inputs")
     ratios: ClassVar[tuple[str, ...]] = ("merge_ratio",)
 
     merge_ratio: Ratios
@@ -44,16 +48,24 @@ class ToMeReducer(TokenReducer):
 
     def num_merges(self, layer: int, length: int) -> int:
         """Return how many of `length` tokens `layer` merges away."""
-        return min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), ops.max_merges(length))
+        most = length - 2 if self.config.site == "inputs" else ops.max_merges(length)
+        return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), most), 0)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
-        return num_text - self.num_merges(layer, num_text), num_image - self.num_merges(layer, num_image)
+        if self.config.site != "inputs":
+            num_text -= self.num_merges(layer, num_text)
+        return num_text, num_image - self.num_merges(layer, num_image)
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        if self.config.site == "inputs":
+            image = merge_in_rounds(pair.image, self.num_merges(layer, pair.image.mask.shape[1]))
+            pair = replace(pair, image=image)
+            return pair, LayerTrace.of(layer, pair, site="inputs")
         text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
         image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
         pair = TokenPair(text, image)
-        return pair, LayerTrace.of(layer, pair, image_matching=image_matching, text_matching=text_matching)
+        trace = LayerTrace.of(layer, pair, image_matching=image_matching, text_matching=text_matching)
+        return pair, replace(trace, site=self.config.site)
 
     def merge(self, layer: int, tokens: Tokens, keys: Tensor) -> tuple[Tokens, Matching | None]:
         """Merge the tokens of one modality. Without tokens, as for the text inside an image tower, nothing merges."""
@@ -76,3 +88,12 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask, num_merge))
     sized = replace(tokens, weight=tokens.size.float())
     return sized.move(matching.positions(length), length - num_merge), matching
+
+
+def merge_in_rounds(tokens: Tokens, num_merge: int) -> Tokens:
+    """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens."""
+    while num_merge > 0:
+        merged = min(num_merge, ops.max_merges(tokens.mask.shape[1]))
+        tokens, _ = merge_similar(tokens, tokens.states.detach(), merged)
+        num_merge -= merged
+    return tokens

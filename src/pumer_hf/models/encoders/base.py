@@ -5,14 +5,38 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
+from ...configuration import PuMerConfig
 from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.base import HasInit
 from ...reducers.release import ReleaseReducer
-from ...tokens import TokenPair
+from ...tokens import Evidence, LayerTrace, TokenPair
 from ..offload import execution_device, is_offloaded
-from ..reduction import ReducibleModel
+from ..reduction import ReducerHost, ReducibleModel
 from .chunking import MIN_CHUNK
+from .outputs import LayerRecord
 from .plan import LayerPlan
+from .profiling import reduction_region
+
+
+class InputSite(nn.Module):
+    """What holds the reducer of the site `"inputs"`, before the first layer in which text and image meet.
+
+    Args:
+        config: the config of the model.
+    """
+
+    def __init__(self, config: PuMerConfig):
+        super().__init__()
+        self.config = config
+        self.reducer: TokenReducer | None = None
+
+    def forward(self, pair: TokenPair) -> tuple[TokenPair, LayerTrace | None]:
+        """Reduce the tokens that come into the first layer. They are compared by their states."""
+        if self.reducer is None:
+            return pair, None
+        with reduction_region():
+            text, image = pair.text.states.detach(), pair.image.states.detach()
+            return self.reducer(0, pair, Evidence(None, text, image, image.dtype))
 
 
 class PuMerPreTrainedModel(ReducibleModel):
@@ -31,6 +55,11 @@ class PuMerPreTrainedModel(ReducibleModel):
     """The class that reduces tokens with `semantics="release"`."""
     pooled_size: int
     """Width of `pooler_output`. Only a backbone has this attribute."""
+    inputs: InputSite
+    """What reduces tokens at the site `"inputs"`. Only a backbone has this attribute."""
+
+    def reducer_hosts(self) -> dict[str, ReducerHost]:
+        return {"inputs": self.inputs, **super().reducer_hosts()}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -77,6 +106,12 @@ class PuMerPreTrainedModel(ReducibleModel):
         reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
         return self.config.pooled_only and (reducer is None or not reducer.config.reduces(last))
 
+    def reduce_inputs(self, pair: TokenPair, record: LayerRecord) -> TokenPair:
+        """Reduce the tokens that come into the first layer, if the schedule says so, and record the trace."""
+        pair, trace = self.base_model.inputs(pair)
+        record.add_trace(trace)
+        return pair
+
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
         """Return what each reducible layer has to do in one forward.
 
@@ -110,7 +145,7 @@ class PuMerPreTrainedModel(ReducibleModel):
         """
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not self.token_reduction.reducers:
             return None
-        return max(batch_size * sum(self.output_lengths(num_text, num_image)[-1]), MIN_CHUNK)
+        return max(batch_size * sum(self.token_reduction.lengths_at("layers", num_text, num_image)[-1]), MIN_CHUNK)
 
     def parameter_group(self, parameter_name: str) -> Literal["backbone", "cross_modal", "classifier"]:
         """Return the part of the model of a parameter. The parts can learn at different rates (PuMer, Table 5)."""

@@ -115,6 +115,10 @@ class LayerRecord:
         """Record the attentions of a layer, if they are asked for, and the trace of its reduction, if it reduces."""
         if self.with_attentions:
             self.attentions.append(attentions)
+        self.add_trace(trace)
+
+    def add_trace(self, trace: LayerTrace | None) -> None:
+        """Record the trace of a reduction, if there is one."""
         if trace is not None:
             self.traces.append(trace)
 

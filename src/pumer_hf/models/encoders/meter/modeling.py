@@ -12,7 +12,7 @@ from ....reducers import AnyReduction
 from ....reducers.release import MeterReleaseReducer
 from ....tokens import TokenPair, Tokens
 from ...reduction import ReducerHost
-from ..base import PuMerPreTrainedModel
+from ..base import InputSite, PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
 from ..heads import ImagesClassifierHead, QuestionAnsweringHead, RetrievalHead, VisualEntailmentHead
 from ..inputs import BackboneInputs, check_batch
@@ -65,7 +65,15 @@ class PuMerMeterPreTrainedModel(PuMerPreTrainedModel):
     config: PuMerMeterConfig
     base_model_prefix = "meter"
     release_reducer = MeterReleaseReducer
-    cross_modal_modules = ("text_projection", "image_projection", "pairs", "text_pooler", "image_pooler", "reducer")
+    cross_modal_modules = (
+        "text_projection",
+        "image_projection",
+        "pairs",
+        "text_pooler",
+        "image_pooler",
+        "inputs",
+        "reducer",
+    )
     _no_split_modules: ClassVar = ["RobertaEmbeddings", "RobertaLayer", *PuMerMeterVisionModel._no_split_modules]
 
     @classmethod
@@ -127,6 +135,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.kernel = KERNELS[config.semantics]()
         blocks = [PuMerMeterCrossBlock(config, self.kernel) for _ in range(config.num_hidden_layers)]
         self.pairs = nn.ModuleList(blocks)  # the name in saved weights
+        self.inputs = InputSite(config)
         self.token_reduction.build()
         self.text_pooler = PuMerMeterPooler(config)
         self.image_pooler = PuMerMeterPooler(config)
@@ -134,7 +143,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         self.post_init()
 
     def reducer_hosts(self) -> dict[str, ReducerHost]:
-        return {"tower": self.vision_model, "layers": self}
+        return {"tower": self.vision_model, **super().reducer_hosts()}
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the word embeddings of the text tower."""
@@ -201,7 +210,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             image_source=image_source,
         )
         record = LayerRecord.asked(self.config, output_attentions, output_hidden_states)
-        pair = self.embed(inputs, image_token_type_idx)
+        pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx), record)
         text, image = recorded(record, pair.text.states, pair.image.states)
         pair = pair.without_states()
         for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=True):
@@ -280,7 +289,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
     def tower_plans(self, batch_size: int) -> list[LayerPlan]:
         """Return what each layer of the image tower has to do. A layer that would remove no token gets no reducer."""
         lengths = [self.vision_model.embeddings.num_positions]
-        lengths += [num_image for _, num_image in self.token_reduction.output_lengths(0, lengths[0], "tower")]
+        lengths += [num_image for _, num_image in self.token_reduction.lengths_at("tower", 0, lengths[0])]
         chunk = self.chunk_size(batch_size, 1, lengths[-1])
         reducer = self.vision_model.reducer
         return [

@@ -9,7 +9,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ....tokens import TokenPair, Tokens
 from ..attention import AttentionKernel
-from ..base import PuMerPreTrainedModel
+from ..base import InputSite, PuMerPreTrainedModel
 from ..embeddings import sine_cosine_positions
 from ..heads import ImagesClassifierHead, QuestionAnsweringHead, RetrievalHead, VisualEntailmentHead
 from ..inputs import BackboneInputs, check_batch
@@ -48,7 +48,7 @@ class PuMerViltPreTrainedModel(PuMerPreTrainedModel):
 
     config: PuMerViltConfig
     base_model_prefix = "vilt"
-    cross_modal_modules = ("encoder", "layernorm", "pooler", "reducer")
+    cross_modal_modules = ("encoder", "layernorm", "pooler", "inputs", "reducer")
     _no_split_modules: ClassVar[list[str]] = ["PuMerViltEmbeddings", "PuMerViltLayer"]
 
     @torch.no_grad()
@@ -87,6 +87,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         self.embeddings = PuMerViltEmbeddings(config)
         self.kernel = KERNELS[config.semantics]()
         self.encoder = PuMerViltEncoder(config, self.kernel)
+        self.inputs = InputSite(config)
         self.token_reduction.build()
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.pooler = PuMerViltPooler(config)
@@ -144,7 +145,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
             image_saliency=image_saliency,
         )
         record = LayerRecord.asked(self.config, output_attentions, output_hidden_states)
-        pair = self.embed(inputs, image_token_type_idx)
+        pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx), record)
         hidden_states, pair = pair.joined(), pair.without_states()
         record.add_states(hidden_states)
         for layer, plan in zip(self.encoder.layer, self.plans(pair, record.with_attentions), strict=True):

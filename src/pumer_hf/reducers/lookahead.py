@@ -1,0 +1,124 @@
+"""lookahead: a small scorer predicts where a later layer will attend, and the other patches are dropped at once.
+
+The scorer reads what is known before the first layer: the patches and the words. It learns from the attention of one
+layer of the unreduced model (PuMer, Eq. 1), without labels, while the model stays frozen. It is this project's own
+method, after the idea of TiP's learned pruners (the draft before https://aclanthology.org/2023.acl-long.721).
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import ops
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from .diverse import DIVERSITIES
+from .keeping import KeepingConfig, KeepingReducer, with_prefix
+from .scorer import FORMS
+
+
+@dataclass(frozen=True)
+class LookaheadReductionConfig(KeepingConfig):
+    """Schedule of lookahead, and the form of its scorer.
+
+    Args:
+        form: the network of the scorer, one of [`FORMS`].
+        rank: width of the scorer, at least 1.
+        diversity: how the kept patches are made to differ: `"dpp"`, `"max_min"`, or None to keep the highest scores.
+        p: exponent of the predicted attention beside the diversity, at least 0. At 0 the scorer has no influence.
+        target_layer: the layer whose attention the scorer has learned to predict. It is a record, and changes nothing.
+        merge_rest: whether each dropped patch is merged into the kept patch that is most like it.
+        weights: a folder or a Hub id with a trained scorer, to load it once. A saved model has it inside, so that
+            this field is then None.
+    """
+
+    method: ClassVar[str] = "lookahead"
+    sites: ClassVar[tuple[str, ...]] = ("inputs", "tower")
+
+    form: str = "gated"
+    rank: int = 64
+    diversity: str | None = "dpp"
+    p: float = 0.25
+    target_layer: int | None = None
+    merge_rest: bool = False
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.form not in FORMS:
+            raise ValueError(f"reduction.form={self.form!r}: choose one of {', '.join(FORMS)}")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
+            raise ValueError(f"reduction.rank={self.rank!r}: must be an integer of at least 1")
+        if self.diversity is not None and self.diversity not in DIVERSITIES:
+            raise ValueError(f"reduction.diversity={self.diversity!r}: choose {', '.join(DIVERSITIES)} or null")
+        self._validate_weight("p")
+        if self.site == "tower" and len(self.layers) != 1:
+            raise ValueError(f"reduction.layers={list(self.layers)}: name the one layer of the tower that chooses")
+
+    @property
+    def predicts(self) -> bool:
+        return self.site == "inputs"
+
+
+class LookaheadReducer(KeepingReducer):
+    """Keeps the patches that the text will need, as a scorer predicts.
+
+    The tokens that are left carry the predicted attention as their `prior`. In training the choice is the same. If the
+    scorer learns, each kept token has a weight of 1 in later attention whose gradient reaches its score.
+    """
+
+    config_class = LookaheadReductionConfig
+    summary = "drop the patches to which a small scorer predicts that no later layer will attend"
+    paper = "this project's own, after TiP, the draft before [PuMer](https://aclanthology.org/2023.acl-long.721)"
+    learns = True
+    learns_apart = True
+    uses_text = True
+    config: LookaheadReductionConfig
+
+    def __init__(self, config: LookaheadReductionConfig, width: int, text_width: int | None = None):
+        super().__init__(config, width)
+        self.scorer = FORMS[config.form](width, text_width or width, config.rank)
+
+    def accepts(self, config: object) -> bool:
+        return isinstance(config, LookaheadReductionConfig) and (config.form, config.rank, config.site) == (
+            self.config.form,
+            self.config.rank,
+            self.config.site,
+        )
+
+    def log_attention(self, pair: TokenPair) -> Tensor:
+        """Return the log of the predicted attention to each patch, float32 (B, P). Padding has -inf."""
+        mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
+        scores = self.scorer(pair.image.states[:, NUM_PREFIX_TOKENS:], pair.text.states, pair.text.mask)
+        return scores.float().masked_fill(~mask, -torch.inf).log_softmax(dim=-1)
+
+    def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
+        log_attention = self.log_attention(pair)
+        predicted = with_prefix(log_attention.detach().exp())
+        image = replace(pair.image, prior=predicted)
+        if self.training and log_attention.requires_grad:
+            ones = (log_attention - log_attention.detach()).nan_to_num(0.0).exp()
+            image = replace(image, weight=image.attention_weight * F.pad(ones, (NUM_PREFIX_TOKENS, 0), value=1.0))
+        return super().forward(layer, replace(pair, image=image), evidence)
+
+    def choose(self, pair: TokenPair, features: Tensor, num_keep: int) -> tuple[Tensor, Tensor | None]:
+        mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
+        assert pair.image.prior is not None, "`forward` has set it"
+        attention = pair.image.prior[:, NUM_PREFIX_TOKENS:]
+        if self.config.diversity is None:
+            return ops.keep_salient(attention, mask, num_keep, num_prefix_tokens=0), attention
+        quality = (attention / attention.amax(dim=1, keepdim=True)).clamp(min=1e-9) ** self.config.p
+        return DIVERSITIES[self.config.diversity](features, quality, mask, num_keep), attention
+
+    def positions(self, keep: Tensor, features: Tensor, pair: TokenPair) -> Tensor:
+        positions = super().positions(keep, features, pair)
+        if not self.config.merge_rest:
+            return positions
+        features = F.normalize(features.float(), dim=-1)
+        kept = features.gather(1, keep.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+        alike = features @ kept[:, NUM_PREFIX_TOKENS:].transpose(1, 2)  # nothing merges into the [CLS]
+        alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
+        nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
+        return torch.where((positions < 0) & pair.image.mask, nearest, positions)
