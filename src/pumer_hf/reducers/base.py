@@ -54,7 +54,7 @@ class ReductionConfig:
 
     @property
     def predicts(self) -> bool:
-        """Whether the method predicts an attention, as `lookahead` does at site `"inputs"`."""
+        """Whether the method predicts an attention, as `lookahead` does."""
         return False
 
     @property
