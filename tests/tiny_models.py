@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from pumer_hf.models.encoders import meter, vilt
 from pumer_hf.models.encoders.meter import PuMerMeterConfig
 from pumer_hf.models.encoders.vilt import PuMerViltConfig
-from pumer_hf.reducers import parse_reduction
+from pumer_hf.reducers import ReductionConfig, parse_method, parse_reduction
 from pumer_hf.tokens import TokenPair, Tokens
 
 NUM_LABELS = 5
@@ -113,6 +113,10 @@ FAMILIES = {
     ),
 }
 
+AT_INPUTS: dict[str, Any] = {"site": "inputs"}
+PREDICTION: dict[str, Any] = {"method": "lookahead", "keep_ratio": 1.0, "rank": 8, **AT_INPUTS}
+"""The part that only predicts, for the methods that read a prediction."""
+
 # One entry per method: a small and an extreme schedule for models of four layers. A method without one fails a test.
 SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "pumer": {
@@ -122,6 +126,13 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
             "prune_ratio": [0.6, 0.3, 0.9, 0.99],
             "image_merge_ratio": 0.99,
             "text_merge_ratio": [0.99, 0.0, 0.5, 0.99],
+        },
+        "predicted": {
+            "layers": [0, 2],
+            "prune_ratio": 0.3,
+            "image_merge_ratio": 0.2,
+            "text_merge_ratio": 0.2,
+            "saliency": ["lookahead", "mean_head"],
         },
     },
     "tip": {
@@ -134,6 +145,7 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "tome": {
         "small": {"layers": [1], "merge_ratio": 0.2},
         "extreme": {"layers": [0, 1, 2, 3], "merge_ratio": [0.3, 0.99, 0.5, 0.99]},
+        "inputs": {"merge_ratio": 0.7, **AT_INPUTS},
     },
     "dynamicvit": {
         "small": {"layers": [1], "prune_ratio": 0.3},
@@ -142,20 +154,50 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
     "random": {
         "small": {"layers": [1], "prune_ratio": 0.3},
         "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+        "inputs": {"prune_ratio": 0.5, **AT_INPUTS},
     },
     "grounded": {
         "small": {"layers": [1], "prune_ratio": 0.3},
         "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+        "inputs": {"prune_ratio": 0.5, **AT_INPUTS},
+    },
+    "grid": {
+        "small": {"keep_ratio": 0.7, **AT_INPUTS},
+        "extreme": {"num_keep": 1, **AT_INPUTS},
+    },
+    "diverse": {
+        "small": {"keep_ratio": 0.7, **AT_INPUTS},
+        "extreme": {"num_keep": 1, **AT_INPUTS},
+        "max_min": {"keep_ratio": 0.4, "diversity": "max_min", **AT_INPUTS},
+    },
+    "lookahead": {
+        "small": {"keep_ratio": 0.7, "rank": 8, **AT_INPUTS},
+        "extreme": {"num_keep": 1, "rank": 8, **AT_INPUTS},
+        "bag": {"keep_ratio": 0.4, "form": "bag", "rank": 8, "diversity": "max_min", "p": 0.5, **AT_INPUTS},
+        "words": {"keep_ratio": 0.4, "form": "words", "rank": 8, "diversity": None, **AT_INPUTS},
+        "block": {"keep_ratio": 0.4, "form": "block", "rank": 8, "merge_rest": True, **AT_INPUTS},
     },
 }
 
 
-def schedule(method: str, size: str) -> dict[str, Any]:
-    """A schedule with all its fields, as a config holds it."""
-    return parse_reduction({"method": method, **SCHEDULES[method][size]}).to_dict()
+def schedule(method: str, size: str) -> Any:
+    """A schedule with all its fields, as a config holds it; a list if the method needs the prediction of another."""
+    part = parse_method({"method": method, **SCHEDULES[method][size]})
+    return parse_reduction([PREDICTION, part] if part.needs_prediction else part).to_dict()
 
 
-REDUCTIONS: dict[str, dict[str, Any] | None] = {
+def parts_of(reduction: Any) -> list[ReductionConfig]:
+    """The parts of a schedule in the order of their sites; none for the unreduced model."""
+    parsed = parse_reduction(reduction)
+    return [] if parsed is None else list(parsed.parts)
+
+
+def places_of(reduction: Any) -> list[tuple[str, int]]:
+    """Where a schedule reduces: the site and the index of each layer, in order."""
+    return [(part.site, layer) for part in parts_of(reduction) for layer in part.layers or (0,)]
+
+
+REDUCTIONS: dict[str, Any] = {
     "none": None,
     **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},
 }

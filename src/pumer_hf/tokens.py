@@ -58,6 +58,9 @@ class Tokens:
     weight: Tensor | None = None
     """float (B, L): what `exp(score)` is multiplied with where a token is attended to; 0 where `mask` is False. None
     if all real tokens count the same."""
+    gate: Tensor | None = None
+    """float (B, L): 1 for every token. Attention to a token is multiplied by it, so its gradient reaches a method that
+    learns which tokens to keep. None if no method learns in this way."""
     prior: Tensor | None = None
     """float (B, L): saliency of each token, from the input `image_saliency`. None if that is not given."""
     grid: tuple[int, int] | None = None
@@ -91,16 +94,34 @@ class Tokens:
         """Float (B, L): `weight`. If there is none, it is 1 for a real token and 0 for padding."""
         return self.mask.float() if self.weight is None else self.weight
 
+    @property
+    def key_weight(self) -> Tensor | None:
+        """Float (B, L): `weight` with the `gate`; None if all real tokens count the same and none has a gate.
+
+        Raises:
+            ValueError: the gate learns in a layer whose gradients are switched off.
+        """
+        if self.gate is None:
+            return self.weight
+        if self.gate.requires_grad and not torch.is_grad_enabled():
+            raise ValueError(
+                "gradient_checkpointing_kwargs={'use_reentrant': True}: the scorer of method 'lookahead' learns "
+                "through the attention of later layers, and its gradients would be lost: set use_reentrant=False"
+            )
+        return self.attention_weight * self.gate
+
     def key_mask(self) -> KeyMask:
         """Return the mask for attention to these tokens."""
-        if self.weight is not None:
-            return KeyMask(None, self.weight[:, None, None])
+        weight = self.key_weight
+        if weight is not None:
+            return KeyMask(None, weight[:, None, None])
         return KeyMask(self.mask[:, None, None] if self.padded else None, None)
 
     def move(self, positions: Tensor, num_tokens: int) -> "Tokens":
         """Reduce to `num_tokens` tokens. Each becomes the mean of the real tokens that go to it.
 
-        Without `weight` the mean is plain. With it the mean is weighted, and the weights of merged tokens add up.
+        Without `weight` the mean is plain. With it the mean is weighted, and the weights of merged tokens add up. The
+        gate of a token is the mean of the gates of the tokens that go to it, so it stays 1.
 
         Args:
             positions: long (B, L), where each token goes, or -1 to drop it. At least one token goes to every place.
@@ -114,6 +135,7 @@ class Tokens:
             mask=ops.group_sizes(source, num_tokens) > 0 if weight is None else weight > 0,
             source=source,
             weight=weight,
+            gate=None if self.gate is None else ops.group_sums(mean_weights * self.gate, positions, num_tokens),
             prior=None if self.prior is None else ops.group_sums(mean_weights * self.prior, positions, num_tokens),
         )
 
@@ -135,9 +157,13 @@ class TokenPair:
 
     def key_mask(self) -> KeyMask:
         """Return the mask for attention to the joined tokens."""
-        if self.text.weight is not None or self.image.weight is not None:
-            weight = torch.cat([self.text.attention_weight, self.image.attention_weight], dim=1)
-            return KeyMask(None, weight[:, None, None])
+        weights = [tokens.key_weight for tokens in (self.text, self.image)]
+        if any(weight is not None for weight in weights):
+            text, image = (
+                tokens.attention_weight if weight is None else weight
+                for tokens, weight in zip((self.text, self.image), weights, strict=True)
+            )
+            return KeyMask(None, torch.cat([text, image], dim=1)[:, None, None])
         return KeyMask(self.joined_mask()[:, None, None] if self.text.padded or self.image.padded else None, None)
 
     def with_states(self, joined: Tensor) -> "TokenPair":

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import FAMILIES, REDUCTIONS, inputs_of
+from tiny_models import FAMILIES, REDUCTIONS, inputs_of, parts_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,14 +18,17 @@ CANVASES = {"below": (5, 4), "right": (3, 7), "both": (4, 6)}
 """Rows and columns of patches of the canvas, by where its padding is."""
 BY_PLACE = ("tome", "random")
 """Methods that look at where a token stands. Padding at the right of a picture moves its patches in the raster."""
+OTHER_PLACES = ("random", "grid")
+"""Methods that keep other ones of equal tokens than the first ones."""
 
-REDUCED = {name: reduction for name, reduction in REDUCTIONS.items() if reduction}
+REDUCED = {name: [part.to_dict() for part in parts_of(reduction)] for name, reduction in REDUCTIONS.items()}
+del REDUCED["none"]
 ONE_LAYER = [name for name in REDUCED if not name.endswith("extreme")]
 """Of each method and its options one schedule: layers and ratios are the tests' own."""
 
 
 def is_by_place(name: str) -> bool:
-    return REDUCED[name]["method"] in BY_PLACE
+    return any(part["method"] in BY_PLACE for part in REDUCED[name])
 
 
 # METER's pictures fill their canvas: its texts alone have padding.
@@ -34,7 +37,7 @@ PADDED += [
     ("vilt", name, canvas) for name in ONE_LAYER for canvas in CANVASES if canvas == "below" or not is_by_place(name)
 ]
 LEFT = [("vilt", name) for name in ONE_LAYER]
-LEFT += [("meter", name) for name in ONE_LAYER if "text_merge_ratio" in REDUCED[name]]
+LEFT += [("meter", name) for name in ONE_LAYER if "text_merge_ratio" in REDUCED[name][-1]]
 
 
 def example_alone(family) -> dict[str, Tensor]:
@@ -82,27 +85,44 @@ def merging(kept: int, merged: int, length: int) -> float:
     return merged / length
 
 
-def same_schedules(reduction: dict[str, Any], text: Tensor, image: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Schedules of one layer that take as many real tokens away: of an example alone, and of the same example padded.
+def in_one_layer(part: dict[str, Any]) -> dict[str, Any]:
+    """The same part, in layer 1 if it works in layers."""
+    if "layers" not in part:
+        return part
+    return {name: value[0] if isinstance(value, list) else value for name, value in part.items()} | {"layers": [1]}
+
+
+def same_schedules(part: dict[str, Any], text: Tensor, image: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parts of one layer that take as many real tokens away: of an example alone, and of the same example padded.
 
     Args:
-        reduction: the method with its options.
+        part: the method with its options.
         text: bool (Lt,), which tokens of the padded text are real.
         image: bool (Lv,), the same of the image.
     """
-    alone: dict[str, float] = {}
-    both: dict[str, float] = {}
+    alone: dict[str, float | None] = {}
+    both: dict[str, float | None] = {}
     num_text, num_image = int(text.sum()), int(image.sum())
-    if "prune_ratio" in reduction:
+    if "prune_ratio" in part:
         pruned = 3
         alone["prune_ratio"] = pruned / num_image
         both["prune_ratio"] = (pruned + len(image) - num_image) / len(image)
-    if "image_merge_ratio" in reduction:  # after pruning, no padding is left
+    if "image_merge_ratio" in part:  # after pruning, no padding is left
         alone["image_merge_ratio"], both["image_merge_ratio"] = 2 / num_image, 2 / len(image)
         alone["text_merge_ratio"], both["text_merge_ratio"] = 2 / num_text, (2 + even_padding(text)) / len(text)
-    if "merge_ratio" in reduction:
-        alone["merge_ratio"], both["merge_ratio"] = same_merge_ratios(text, image)
-    return tuple({**reduction, "layers": [1], **ratios} for ratios in (alone, both))  # type: ignore[return-value]
+    if "merge_ratio" in part:
+        masks = [image] if part.get("site") == "inputs" else [text, image]
+        alone["merge_ratio"], both["merge_ratio"] = same_merge_ratios(*masks)
+    if part.get("keep_ratio", 1.0) < 1:
+        alone = both = {"keep_ratio": None, "num_keep": 5}
+    return in_one_layer(part) | alone, in_one_layer(part) | both
+
+
+def untouched(part: dict[str, Any], image_ratio: float) -> dict[str, Any]:
+    """The part in one layer, with ratios so small that padding alone goes."""
+    part = in_one_layer(part) | {name: 0.2 for name in part if name.endswith("_ratio") and name != "keep_ratio"}
+    images = {"prune_ratio": image_ratio, "image_merge_ratio": image_ratio, "keep_ratio": 1 - image_ratio}
+    return part | {name: value for name, value in images.items() if name in part}
 
 
 def same_merge_ratios(*masks: Tensor) -> tuple[float, float]:
@@ -129,10 +149,10 @@ def test_a_padded_example_loses_the_tokens_that_it_loses_alone(family, name, can
     one = example_alone(family)
     two = padded(family, one, CANVASES[canvas])
     text, image = two["attention_mask"][0].bool(), image_mask(two)
-    own, matched = same_schedules(reduction, text, image)
+    own, matched = map(list, zip(*(same_schedules(part, text, image) for part in reduction), strict=True))
     alone = family.model(own)(**one)
     together = family.model(matched)(**two)
-    (trace,), (padded_trace,) = alone.reduction, together.reduction
+    trace, padded_trace = alone.reduction[-1], together.reduction[-1]
     every = (torch.ones(WORDS, dtype=torch.bool), torch.ones(int(image.sum()), dtype=torch.bool))
     assert groups(padded_trace.text_source[0], text) == groups(trace.text_source[0], every[0])
     assert groups(padded_trace.image_source[0], image) == groups(trace.image_source[0], every[1])
@@ -142,12 +162,11 @@ def test_a_padded_example_loses_the_tokens_that_it_loses_alone(family, name, can
 
 @pytest.mark.parametrize(("family", "name"), LEFT)
 def test_as_long_as_padding_is_left_no_real_token_goes(family, name):
-    family, reduction = FAMILIES[family], {**REDUCED[name], "layers": [1]}
-    reduction |= {name: 0.2 for name in reduction if name.endswith("_ratio")}
+    family = FAMILIES[family]
     one = example_alone(family)
     two = padded(family, one, (8, 8))
-    if "pixel_mask" not in two:  # METER's pictures have no padding
-        reduction |= {"prune_ratio": 0.0, "image_merge_ratio": 0.0}
+    image_ratio = 0.2 if "pixel_mask" in two else 0.0  # METER's pictures have no padding
+    reduction = [untouched(part, image_ratio) for part in REDUCED[name]]
     reduced, plain = family.model(reduction), family.model(None)
     plain.load_state_dict(reduced.state_dict(), strict=False)
     torch.testing.assert_close(reduced(**two).logits, plain(**one).logits, atol=1e-5, rtol=1e-5)
@@ -182,8 +201,9 @@ def test_equal_tokens_are_ranked_by_their_place(family, reduction):
     model, inputs = equal_tokens(family, reduction)
     expected = model(**inputs)
     first = expected.reduction[0]
-    if first.keep is not None and reduction["method"] != "random":  # the first example has no padding
-        assert (first.saliency[0, 1:] == first.saliency[0, 1]).all(), "the patches are not equal"
+    if first.keep is not None and reduction[0]["method"] not in OTHER_PLACES:  # the first example has no padding
+        if first.saliency is not None:
+            assert (first.saliency[0, 1:] == first.saliency[0, 1]).all(), "the patches are not equal"
         assert torch.equal(first.keep[0], torch.arange(first.keep.shape[1]))
     with UnstableSort():
         found = model(**inputs)

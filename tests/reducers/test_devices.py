@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny_models import REDUCTIONS
+from tiny_models import REDUCTIONS, parts_of
 from torch.utils import _pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pumer_hf import ops
 from pumer_hf.models.encoders.release import ReleaseKernel
-from pumer_hf.reducers import build_reducer, parse_method
+from pumer_hf.reducers import build_reducer
 from pumer_hf.reducers.release import MeterReleaseReducer, ReleaseReducer
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
@@ -38,15 +38,15 @@ def tokens(length: int) -> Tokens:
 
 @pytest.mark.parametrize(("name", "release", "training"), CASES)
 def test_a_reduction_stays_on_the_device_of_its_tokens(name, release, training):
-    schedule = parse_method(REDUCTIONS[name])
+    schedule = parts_of(REDUCTIONS[name])[-1]
     reducer = build_reducer(schedule, WIDTH) if release is None else release(schedule, WIDTH)
     reducer = reducer.to(DEVICE).train(training)
     pair = TokenPair(tokens(9), tokens(17))
     pair = pair if release is None else ReleaseKernel().begin(pair)
-    keys = torch.ones(2, 9, 3, device=DEVICE), torch.ones(2, 17, 3, device=DEVICE)
+    keys = (torch.ones(2, length, 3, device=DEVICE) for length in (9, 17))
     evidence = Evidence(torch.ones(2, 2, 9, 17, device=DEVICE), *keys)
     with OneDevice():
-        result = reducer(schedule.layers[0], pair, evidence)
+        result = reducer(schedule.layers[0] if schedule.layers else 0, pair, evidence)
     made = [leaf for leaf in _pytree.tree_leaves(result) if isinstance(leaf, torch.Tensor)]
     assert {tensor.device.type for tensor in made} == {DEVICE}
 

@@ -59,13 +59,13 @@ class Reduction:
         Raises:
             ValueError: the schedule names a scorer, but the model is made from its config alone.
         """
-        self.model.learned, self.model.learned_apart = {}, []
+        self.model.learned, self.model.learned_apart, self.model.loaded = {}, [], _LOADING.get()
         schedule = self.model.config.schedule
         if schedule is not None:
             self.model.config.check_schedule(schedule)  # other fields may have changed since it was parsed
         for site, host in self.model.reducer_hosts().items():
             part = _part(schedule, site)
-            if source_of(part) is not None and not _LOADING.get():
+            if source_of(part) is not None and not self.model.loaded:
                 raise ValueError(
                     f"reduction.weights={source_of(part)!r}: a model that is made from a config alone has random "
                     "weights, and a scorer is for trained ones: load the model with `from_pretrained`"
@@ -124,19 +124,14 @@ class Reduction:
         trained: dict[str, TokenReducer] = {}
         if schedule is not None:
             schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
-            trained = {part.site: self._trained(part) for part in schedule.parts if METHODS[part.method].learns_apart}
+            found = {part.site: self._trained(part) for part in schedule.parts if METHODS[part.method].learns_apart}
+            trained = {site: reducer for site, reducer in found.items() if reducer is not None}
             # a part whose weights have been loaded no longer names them
             parts = (part if source_of(part) is None else trained[part.site].config for part in schedule.parts)
             schedule = Schedule(tuple(parts))
         config.schedule = schedule
         for site, host in self.model.reducer_hosts().items():
             self._fill(host, site, _part(schedule, site), trained.get(site))
-
-    def new_reducer(self, part: ReductionConfig) -> TokenReducer:
-        """Make a reducer for the loaded model, with weights that must still learn. [`using`] puts it to work."""
-        reducer = self.model.make_reducer(part)
-        self._move(reducer)
-        return reducer.apply(self.model._init_weights)
 
     def scale(self, factor: float) -> None:
         """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
@@ -210,14 +205,19 @@ class Reduction:
         at_work = [reducer for reducer in self.reducers.values() if reducer.learns_apart]
         return [*at_work, *reversed(self.model.learned_apart)]
 
-    def _trained(self, part: ReductionConfig) -> TokenReducer:
-        """Return a trained reducer for a part: loaded from where the part says, or one that the model has."""
+    def _trained(self, part: ReductionConfig) -> TokenReducer | None:
+        """Return a trained reducer for a part: loaded from where the part says, or one that the model has.
+
+        It is None if there is none and the model is not trained either.
+        """
         if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
             return load_scorer(self.model, part)
         for reducer in self._trained_apart:
             if reducer.accepts(part):
                 return reducer
-        raise untrained_error(part, self.model.name_or_path)
+        if self.model.loaded:
+            raise untrained_error(part, self.model.name_or_path)
+        return None
 
     def _fill(
         self, host: ReducerHost, site: str, part: ReductionConfig | None, trained: TokenReducer | None = None
@@ -256,7 +256,9 @@ class Reduction:
     @torch.no_grad()
     def _begun(self, part: ReductionConfig, learned: Mapping[str, Tensor]) -> TokenReducer:
         """Make a reducer for the loaded model, with its first weights. Learned ones are used if they fit."""
-        reducer = self.new_reducer(part)
+        reducer = self.model.make_reducer(part)
+        self._move(reducer)
+        reducer.apply(self.model._init_weights)
         wanted = reducer.state_dict()
         known = {
             name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape
@@ -280,6 +282,9 @@ class ReducibleModel(PreTrainedModel):
     """By site, the weights of the reducers that a backbone had before. A new reducer gets back those that fit."""
     learned_apart: list[TokenReducer]
     """The reducers that a backbone had before and that were trained apart, the latest last. They are used again."""
+    loaded: bool
+    """Whether the weights of a backbone come from a checkpoint. Without one, a scorer may be random too, to measure
+    the speed."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -302,7 +307,7 @@ class ReducibleModel(PreTrainedModel):
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size)
+        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size, self.config.hidden_size)
 
     @property
     def token_reduction(self) -> Reduction:

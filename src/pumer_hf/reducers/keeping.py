@@ -57,11 +57,13 @@ class KeepingConfig(ReductionConfig):
         """Return the same part with another `keep_ratio`: the part that is *not* kept is multiplied by the factor.
 
         Raises:
-            ValueError: nothing would be kept, or the part has `num_keep`.
+            ValueError: nothing would be kept, or the part has `num_keep` and the factor is not 1.
         """
-        if self.keep_ratio is None:
-            raise ValueError(f"reduction.num_keep={self.num_keep}: a number cannot be scaled, give keep_ratio")
         factor = factors.get("keep_ratio", 1.0) if isinstance(factors, Mapping) else factors
+        if self.keep_ratio is None:
+            if factor == 1:
+                return self
+            raise ValueError(f"reduction.num_keep={self.num_keep}: a number cannot be scaled, give keep_ratio")
         pruned = min(factor * (1 - self.keep_ratio), (caps or {}).get("keep_ratio", 1.0))
         return replace(self, keep_ratio=1 - pruned)
 

@@ -78,14 +78,14 @@ class LookaheadReductionConfig(KeepingConfig):
 
     @property
     def predicts(self) -> bool:
-        return self.site == "inputs"
+        return True
 
 
 class LookaheadReducer(KeepingReducer):
     """Keeps the patches that the text will need, as a scorer predicts.
 
     The tokens that are left carry the predicted attention as their `prior`. In training the choice is the same. If the
-    scorer learns, each kept token has a weight of 1 in later attention whose gradient reaches its score.
+    scorer learns, each kept token has a `gate` of 1 in later attention whose gradient reaches its score.
     """
 
     config_class = LookaheadReductionConfig
@@ -118,9 +118,10 @@ class LookaheadReducer(KeepingReducer):
         log_attention = self.log_attention(pair)
         predicted = with_prefix(log_attention.detach().exp())
         image = replace(pair.image, prior=predicted)
-        if self.training and log_attention.requires_grad:
+        scorer_learns = self.training and any(weight.requires_grad for weight in self.scorer.parameters())
+        if scorer_learns and log_attention.requires_grad:
             ones = (log_attention - log_attention.detach()).nan_to_num(0.0).exp()
-            image = replace(image, weight=image.attention_weight * F.pad(ones, (NUM_PREFIX_TOKENS, 0), value=1.0))
+            image = replace(image, gate=F.pad(ones, (NUM_PREFIX_TOKENS, 0), value=1.0))
         return super().forward(layer, replace(pair, image=image), evidence)
 
     def choose(self, pair: TokenPair, features: Tensor, num_keep: int) -> tuple[Tensor, Tensor | None]:
