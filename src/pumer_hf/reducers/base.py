@@ -209,6 +209,14 @@ class TokenReducer(nn.Module, ABC):
         """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
 
 
+def gradients_error(config: ReductionConfig) -> ValueError:
+    """Make the error for a method that learns in training, in a layer without gradients."""
+    return ValueError(
+        f"reduction.method={config.method!r} learns where to prune, which needs gradients: checkpoint activations "
+        "with use_reentrant=False, and use the model in eval mode (model.eval()) to infer"
+    )
+
+
 def num_tokens_of(ratio: float, length: int) -> int:
     """Return the number of tokens that is the part `ratio`, in [0, 1), of `length` tokens. Halves round to even.
 
