@@ -62,6 +62,11 @@ class ReductionConfig:
         """Whether the method reads the attention that `lookahead` predicts."""
         return False
 
+    @property
+    def parts(self) -> tuple["ReductionConfig", ...]:
+        """The parts of a schedule that this object stands for: itself, unless several work at the same site."""
+        return (self,)
+
     def for_reducer_stage(self) -> "ReductionConfig":
         """Return this part as the stage uses it in which only the reducers and the head learn."""
         return self
@@ -170,13 +175,13 @@ class TokenReducer(nn.Module, ABC):
     """What the layers with this method do, for cards and pages: they "prune ..."."""
     paper: ClassVar[str]
     """The source of the method, as a link in Markdown."""
-    uses_prior: ClassVar[bool] = False
+    uses_prior: bool = False
     """Whether the model needs `image_saliency`."""
-    learns: ClassVar[bool] = False
+    learns: bool = False
     """Whether the method has weights, which must be trained."""
-    learns_apart: ClassVar[bool] = False
+    learns_apart: bool = False
     """Whether the method must have learned before the model uses it. Its weights are trained beside a frozen model."""
-    uses_text: ClassVar[bool] = False
+    uses_text: bool = False
     """Whether the method reads the text tokens at a site before text and image meet."""
     uses_attention: bool = False
     """Whether the method reads `Evidence.text_to_image`."""
@@ -191,6 +196,19 @@ class TokenReducer(nn.Module, ABC):
         A method that learns can be reused if the same parts of it learn.
         """
         return type(config) is type(self.config)
+
+    def use(self, config: ReductionConfig) -> None:
+        """Reduce by another config from now on, one that the method [`accepts`]."""
+        self.config = config
+
+    @property
+    def parts(self) -> tuple["TokenReducer", ...]:
+        """The reducers of single parts of a schedule: itself, unless several parts work at the same site."""
+        return (self,)
+
+    def at(self, layer: int) -> "TokenReducer":
+        """Return the reducer of the part that works in a layer."""
+        return self
 
     @abstractmethod
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:

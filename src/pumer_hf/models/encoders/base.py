@@ -124,9 +124,9 @@ class PuMerPreTrainedModel(ReducibleModel):
         reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
         plans = []
         for index in range(last + 1):
-            reduces = reducer is not None and reducer.config.reduces(index)
+            own = reducer.at(index) if reducer is not None and reducer.config.reduces(index) else None
             num_queries = 1 if index == last and self.pools_only else None
-            plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
+            plans.append(LayerPlan(index, own, num_queries, chunk, with_attentions))
         return plans
 
     def chunk_size(self, batch_size: int, num_text: int, num_image: int) -> int | None:

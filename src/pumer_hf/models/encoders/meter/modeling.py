@@ -341,8 +341,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         reducer = self.vision_model.reducer
         plans = []
         for index, (before, after) in enumerate(pairwise(lengths)):
-            predicts = reducer is not None and reducer.uses_text and reducer.config.reduces(index)
-            plans.append(LayerPlan(index, reducer if predicts or after < before else None, chunk=chunk))
+            own = reducer.at(index) if reducer is not None and reducer.config.reduces(index) else None
+            acts = own is not None and (own.uses_text or after < before)
+            plans.append(LayerPlan(index, own if acts else None, chunk=chunk))
         return plans
 
 
