@@ -215,7 +215,7 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx, record), record)
         text, image = recorded(record, pair.text.states, pair.image.states)
         pair = pair.without_states()
-        for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=True):
+        for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=False):
             text, image, pair, attentions, trace = block(text, image, pair, plan)
             record.add_layer(attentions, trace)
             text, image = recorded(record, text, image)
