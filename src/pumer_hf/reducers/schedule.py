@@ -1,6 +1,7 @@
 """`Schedule`: all that a model reduces, at one site or at several."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import SITES, ReductionConfig
@@ -45,6 +46,10 @@ class Schedule:
         """Return the part that works at a site; None if nothing is reduced there. Several are joined in one."""
         parts = [part for part in self.parts if part.site == site]
         return SeveralConfig.of(parts) if len(parts) > 1 else next(iter(parts), None)
+
+    def with_learned(self, known: Sequence[ReductionConfig]) -> "Schedule":
+        """Return the same schedule with the form of what the model has learned ([`ReductionConfig.with_learned`])."""
+        return replace(self, parts=tuple(part.with_learned(known) for part in self.parts))
 
     def scaled(self, factor: float) -> "Schedule":
         """Return the same schedule with every ratio multiplied by `factor`, a number in [0, 1]."""
