@@ -69,7 +69,7 @@ def test_the_towers_equal_those_of_transformers(towers):
     # all blocks but the last, and the LayerNorm that CLIP applies to its [CLS] only, on all tokens
     states = clip(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(
-        model.vision_model(inputs["pixel_values"], model.tower_plans(2))[0], clip.post_layernorm(states)
+        model.vision_model(inputs["pixel_values"], model.tower_plans(2))[0].states, clip.post_layernorm(states)
     )
     text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     torch.testing.assert_close(model.text_model(**text).last_hidden_state, roberta(**text).last_hidden_state)
@@ -79,7 +79,9 @@ def test_what_comes_into_the_blocks_is_the_towers_projected_plus_a_modality(towe
     model, inputs = FAMILIES["meter"].model().meter, meter_inputs()
     pair = model.embed(dict.fromkeys(MeterInputs.__annotations__) | inputs, image_token_type_idx=1)
     kinds = model.token_type_embeddings.weight
-    image = model.vision_model(inputs["pixel_values"], model.tower_plans(2))[0] @ model.image_projection.weight.T
+    image = (
+        model.vision_model(inputs["pixel_values"], model.tower_plans(2))[0].states @ model.image_projection.weight.T
+    )
     torch.testing.assert_close(pair.image.states, image + model.image_projection.bias + kinds[1])
     text = model.text_model(inputs["input_ids"], attention_mask=inputs["attention_mask"]).last_hidden_state
     torch.testing.assert_close(

@@ -25,7 +25,8 @@ each_schedule = pytest.mark.parametrize("reduction", [TOWER, EXTREME], ids=["sma
 def run_tower(model, pixels, ratio):
     """What the tower makes of images where each of its layers merges this part of the tokens away."""
     model.set_reduction({**TOME, "merge_ratio": ratio})
-    return model.meter.vision_model(pixels, model.meter.tower_plans(len(pixels)))
+    tokens, _ = model.meter.vision_model(pixels, model.meter.tower_plans(len(pixels)))
+    return tokens.states, tokens.source
 
 
 def tower_source(model, inputs):
@@ -46,8 +47,12 @@ def test_tokens_leave_the_tower_as_announced(reduction):
     outputs = model(**inputs, output_hidden_states=True)
     assert outputs.hidden_states[0].shape[1] == NUM_TEXT + LEFT[ratio][-1]
     announced = model.output_lengths(NUM_TEXT, LEFT[ratio][-1])
-    found = [(trace.num_text, trace.num_image) for trace in outputs.reduction]
-    assert found == [announced[layer] for layer in reduction[1]["layers"]]
+    found = {site: [] for site in ("tower", "layers")}
+    for trace in outputs.reduction:
+        found[trace.site].append((trace.num_text, trace.num_image))
+    assert [trace.site for trace in outputs.reduction][:2] == ["tower", "tower"]
+    assert found["tower"] == [(NUM_TEXT, left) for left in LEFT[ratio]]
+    assert found["layers"] == [announced[layer] for layer in reduction[1]["layers"]]
 
 
 @each_schedule
@@ -107,11 +112,13 @@ def test_no_ratio_and_ratio_0_are_the_tower_of_clip():
     reduced, zero = METER.model(PUMER), METER.model([PUMER, {**TOME, "merge_ratio": 0.0}])
     assert torch.equal(reduced(**meter_inputs()).logits, zero(**meter_inputs()).logits)
     tower = zero.meter.vision_model
-    states, source = tower(pixels, [LayerPlan(index) for index in range(2)])
-    assert torch.equal(source, torch.arange(17).expand(3, -1))
+    tokens, traces = tower(pixels, [LayerPlan(index) for index in range(2)])
+    assert torch.equal(tokens.source, torch.arange(17).expand(3, -1))
+    assert traces == ()
     # The own attention, with nothing to merge, computes what CLIP's layer does.
-    own, _ = tower(pixels, [LayerPlan(index, tower.reducer) for index in range(2)])
-    torch.testing.assert_close(own, states, atol=1e-5, rtol=1e-5)
+    own, traces = tower(pixels, [LayerPlan(index, tower.reducer) for index in range(2)])
+    torch.testing.assert_close(own.states, tokens.states, atol=1e-5, rtol=1e-5)
+    assert [trace.layer for trace in traces] == [0, 1]
 
 
 def test_some_layers_of_the_tower_can_merge():
@@ -127,7 +134,8 @@ def test_some_layers_of_the_tower_can_merge():
     model.meter.encode_image(pixels)
     assert torch.equal(weights[0], ops.group_sizes(source, 10).float())
     assert model.reduction.at("layers") is None
-    assert model(**meter_inputs()).reduction == ()
+    (trace,) = model(**meter_inputs()).reduction
+    assert (trace.site, trace.layer, trace.num_text, trace.num_image) == ("tower", 0, NUM_TEXT, 10)
 
 
 def test_alike_patches_merge_and_change_nothing():
@@ -139,7 +147,7 @@ def test_alike_patches_merge_and_change_nothing():
         pixels = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 4, 4)
         plain, _ = tower(pixels, [LayerPlan(index) for index in range(len(tower.encoder.layers))])
         merged, source = run_tower(model, pixels, 0.25)
-        torch.testing.assert_close(merged[0, source[0]], plain[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(merged[0, source[0]], plain.states[0], atol=1e-5, rtol=1e-5)
 
 
 # what comes into the cross-layers
@@ -148,12 +156,13 @@ def test_alike_patches_merge_and_change_nothing():
 def test_traces_say_which_token_holds_each_patch():
     nothing = {"layers": [1], "prune_ratio": 0.0, "image_merge_ratio": 0.0, "text_merge_ratio": 0.0}
     model, inputs = METER.model([{"method": "pumer", **nothing}, TOME]), meter_inputs()
-    (trace,) = model(**inputs).reduction
+    *merges, trace = model(**inputs).reduction
     source = tower_source(model, inputs)
+    assert torch.equal(merges[-1].image_source, source)
     # Pruning orders the tokens anew by their saliency, even if it prunes none.
     assert torch.equal(trace.image_source, ops.keep_positions(trace.keep, 10).gather(1, source))
     model.set_reduction(TOWER)
-    (trace,) = model(**inputs).reduction
+    trace = model(**inputs).reduction[-1]
     left = (trace.image_source >= 0).sum(dim=1)
     assert (left < 17).all()  # some are pruned, with all that they hold
     for example in range(3):
@@ -183,7 +192,7 @@ def test_an_encoded_image_is_used_with_its_source():
     outputs = model(**inputs, image_embeds=image, image_source=source)
     expected = model(**inputs, pixel_values=pixels)
     assert torch.equal(outputs.pooler_output, expected.pooler_output)
-    assert torch.equal(outputs.reduction[0].image_source, expected.reduction[0].image_source)
+    assert torch.equal(outputs.reduction[-1].image_source, expected.reduction[-1].image_source)
     with pytest.raises(ValueError, match=r"image_embeds .*10 tokens .*16 patches .*image_source"):
         model(**inputs, image_embeds=image)
 
@@ -293,7 +302,9 @@ def test_retrieval_and_two_images_run():
     torch.testing.assert_close(scores, retrieval(**inputs).logits[:, 0])
     two = METER.images_class(meter_config(reduction=TOWER, num_images=2, modality_type_vocab_size=3)).eval()
     inputs["pixel_values"] = torch.stack([inputs["pixel_values"]] * 2, dim=1)
-    assert [trace.image_index for trace in two(**inputs).reduction] == [0, 1]
+    assert [(trace.image_index, trace.site) for trace in two(**inputs).reduction] == [
+        (index, site) for index in range(2) for site in ("tower", "tower", "layers")
+    ]
 
 
 @pytest.mark.integration

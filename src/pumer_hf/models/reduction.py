@@ -203,7 +203,7 @@ class ReducibleModel(PreTrainedModel):
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size)
+        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size, self.config.hidden_size)
 
     @property
     def token_reduction(self) -> Reduction:

@@ -54,7 +54,7 @@ class ReductionConfig:
 
     @property
     def predicts(self) -> bool:
-        """Whether the method predicts an attention, as `lookahead` does at site `"inputs"`."""
+        """Whether the method predicts an attention, as `lookahead` does."""
         return False
 
     @property
@@ -180,6 +180,8 @@ class TokenReducer(nn.Module, ABC):
     """Whether the method reads the text tokens at a site before text and image meet."""
     uses_attention: bool = False
     """Whether the method reads `Evidence.text_to_image`."""
+    stops_after: int | None = None
+    """The last layer at site `"layers"` that the model runs. None, the value of all methods, runs every layer."""
 
     def __init__(self, config: ReductionConfig, width: int, text_width: int | None = None):
         super().__init__()

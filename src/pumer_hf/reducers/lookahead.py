@@ -59,7 +59,7 @@ class LookaheadReductionConfig(KeepingConfig):
 
     @property
     def predicts(self) -> bool:
-        return self.site == "inputs"
+        return True
 
 
 class LookaheadReducer(KeepingReducer):

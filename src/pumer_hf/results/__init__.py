@@ -8,12 +8,14 @@ from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, 
 from .environment import Command, Environment, Machine
 from .metrics import PERCENT, Evaluation, Metric, MetricType, best_of
 from .report import ROLES, Report, Results, SeedRun, check_results_file
+from .scorer import BudgetRow, ScorerReport, layer_table
 from .tables import markdown_table, text_table
 
 __all__ = [
     "PERCENT",
     "REGIMES",
     "ROLES",
+    "BudgetRow",
     "Command",
     "Cost",
     "Environment",
@@ -26,12 +28,14 @@ __all__ = [
     "MetricType",
     "Report",
     "Results",
+    "ScorerReport",
     "SeedRun",
     "Speed",
     "Throughput",
     "TokenCounts",
     "best_of",
     "check_results_file",
+    "layer_table",
     "markdown_table",
     "text_table",
 ]

@@ -38,3 +38,23 @@ def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:
     """
     weights = {"distillation_loss": alpha}
     return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+
+
+def attention_loss(scores: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
+    """KL(attention || softmax of the scores), averaged over the batch: the loss of the scorer of `lookahead`.
+
+    Args:
+        scores: float (B, P), the scores of the patches.
+        attention: float (B, P), the attention to predict. It sums to 1 over the real patches.
+        mask: bool (B, P), True for real patches. Padding does not count.
+
+    Returns:
+        Scalar in float32, at least 0.
+    """
+    if not scores.shape == attention.shape == mask.shape:
+        raise ValueError(
+            f"scores have shape {tuple(scores.shape)}, attention {tuple(attention.shape)}, mask {tuple(mask.shape)}: "
+            "they must agree"
+        )
+    predicted = scores.float().masked_fill(~mask, -torch.inf).log_softmax(dim=-1).masked_fill(~mask, 0.0)
+    return F.kl_div(predicted, attention.float().masked_fill(~mask, 0.0), reduction="batchmean")

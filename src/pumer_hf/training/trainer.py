@@ -143,7 +143,7 @@ class DistillationTrainer(HubTrainer):
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps_since_log += 1
-        num_examples = torch.tensor(float(sum(_batch_size(batch) for batch in batches)), device=device)
+        num_examples = torch.tensor(float(sum(batch_size_of(batch) for batch in batches)), device=device)
         return batches, self.accelerator.reduce(num_examples, reduction="sum")
 
     def compute_loss(
@@ -154,7 +154,7 @@ class DistillationTrainer(HubTrainer):
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
         inputs = dict(inputs)
-        size = _batch_size(inputs)
+        size = batch_size_of(inputs)
         teacher_logits = inputs.pop("teacher_logits", None)
         labels = inputs.get("labels")
         if self.task_loss_func is not None:
@@ -267,5 +267,6 @@ def auxiliary_losses(reduction: tuple[LayerTrace, ...] | None) -> dict[str, Tens
     return {name: torch.stack(losses).mean() for name, losses in values.items()}
 
 
-def _batch_size(batch: dict[str, Tensor]) -> int:
+def batch_size_of(batch: dict[str, Tensor]) -> int:
+    """Return the number of examples of a batch."""
     return len(batch["labels"]) if "labels" in batch else len(next(iter(batch.values())))

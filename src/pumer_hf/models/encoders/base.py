@@ -115,6 +115,9 @@ class PuMerPreTrainedModel(ReducibleModel):
     def plans(self, pair: TokenPair, with_attentions: bool) -> list[LayerPlan]:
         """Return what each reducible layer has to do in one forward.
 
+        There is a plan for every layer, unless the reducer says after which one the model stops
+        ([`TokenReducer.stops_after`]).
+
         Args:
             pair: the tokens that come into the first of these layers.
             with_attentions: whether the layers return their attention probabilities.
@@ -122,8 +125,9 @@ class PuMerPreTrainedModel(ReducibleModel):
         batch_size, num_text = pair.text.mask.shape
         chunk = self.chunk_size(batch_size, num_text, pair.image.mask.shape[1])
         reducer, last = self.base_model.reducer, self.config.num_reducible_layers - 1
+        end = last if reducer is None or reducer.stops_after is None else reducer.stops_after
         plans = []
-        for index in range(last + 1):
+        for index in range(end + 1):
             reduces = reducer is not None and reducer.config.reduces(index)
             num_queries = 1 if index == last and self.pools_only else None
             plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))

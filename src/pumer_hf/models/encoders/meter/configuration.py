@@ -93,7 +93,7 @@ class PuMerMeterConfig(PuMerConfig):
     @property
     def sites(self) -> dict[str, int]:
         """The sites at which the model can reduce tokens, and how many layers each has."""
-        return {"tower": self.vision_config.num_hidden_layers, **super().sites}
+        return {"tower": self.vision_config.num_hidden_layers, "inputs": 1, "layers": self.num_hidden_layers}
 
     @property
     def max_text_length(self) -> int:

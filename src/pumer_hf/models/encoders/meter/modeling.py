@@ -1,5 +1,6 @@
 """METER with token reduction: the model and its four heads."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ from transformers.utils.generic import can_return_tuple
 
 from ....reducers import AnyReduction
 from ....reducers.release import MeterReleaseReducer
-from ....tokens import TokenPair, Tokens
+from ....tokens import LayerTrace, TokenPair, Tokens
 from ...reduction import ReducerHost
 from ..base import InputSite, PuMerPreTrainedModel
 from ..embeddings import modality_embeddings, patch_saliency
@@ -185,8 +186,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 indices. The first come into the first block, the others leave a block. With `config.pooled_only`, only
                 the [CLS] of text and image leave the last block.
             text_embeds: float (B, Lt, D), the result of [`encode_text`], instead of `input_ids`.
-            image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`.
-            image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower merges nothing.
+            image_embeds: float (B, Lv, D), the first result of [`encode_image`], instead of `pixel_values`. It is an
+                error if the image tower chooses by the text.
+            image_source: long (B, 1 + P), the second result of [`encode_image`]; None if the tower reduces nothing.
             image_saliency: float (B, rows, columns), a map from outside the model that says what is worth keeping, for
                 the method `grounded`. It has any resolution and covers the whole canvas, padding included.
 
@@ -210,10 +212,10 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             image_source=image_source,
         )
         record = LayerRecord.asked(self.config, output_attentions, output_hidden_states)
-        pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx), record)
+        pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx, record), record)
         text, image = recorded(record, pair.text.states, pair.image.states)
         pair = pair.without_states()
-        for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=True):
+        for block, plan in zip(self.pairs, self.plans(pair, record.with_attentions), strict=False):
             text, image, pair, attentions, trace = block(text, image, pair, plan)
             record.add_layer(attentions, trace)
             text, image = recorded(record, text, image)
@@ -223,23 +225,34 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             **record.fields(),
         )
 
-    def embed(self, inputs: MeterInputs, image_token_type_idx: int) -> TokenPair:
-        """Make the tokens that come into the first block. Arguments are as in `forward`."""
+    def embed(self, inputs: MeterInputs, image_token_type_idx: int, record: LayerRecord | None = None) -> TokenPair:
+        """Make the tokens that come into the first block, and record the traces of the image tower.
+
+        Arguments are as in `forward`.
+        """
         text, image, source = inputs["text_embeds"], inputs["image_embeds"], inputs["image_source"]
         if text is None:
             text = self.encode_text(
                 inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"], inputs["inputs_embeds"]
             )
+        text_mask = None if inputs["attention_mask"] is None else inputs["attention_mask"].bool()
+        text_tokens, predicted = Tokens.initial(text, text_mask), None
         if image is None:
-            image, source = self.encode_image(inputs["pixel_values"])
+            tokens, traces = self.run_tower(inputs["pixel_values"], text_tokens)
+            image, source, predicted = tokens.states, tokens.source, tokens.prior
+            if record is not None:
+                record.traces.extend(traces)
+        elif self.tower_reads_text:
+            raise text_error("image_embeds")
         check_batch(text, image)
         text_type, image_type = modality_embeddings(self.token_type_embeddings, image_token_type_idx, text.device)
-        text_mask = None if inputs["attention_mask"] is None else inputs["attention_mask"].bool()
         side = self.config.image_size // self.vision_model.config.patch_size
         saliency = inputs["image_saliency"]
         prior = None if saliency is None else patch_saliency(saliency, (side, side))
         image_tokens = encoded_tokens(image + image_type, source, prior, (side, side))
-        return self.kernel.begin(TokenPair(Tokens.initial(text + text_type, text_mask), image_tokens))
+        if predicted is not None:
+            image_tokens = replace(image_tokens, prior=predicted)
+        return self.kernel.begin(TokenPair(replace(text_tokens, states=text + text_type), image_tokens))
 
     def encode_text(
         self,
@@ -273,8 +286,33 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             pixel_values: float (B, 3, image_size, image_size).
 
         Returns:
-            The tokens, float (B, Lv, D), and the token that holds the [CLS] and each patch, long (B, 1 + P). There are
-            fewer than 1 + P tokens if the schedule has a part at site `"tower"`.
+            The tokens, float (B, Lv, D), and the token that holds the [CLS] and each patch, long (B, 1 + P), -1 for a
+            patch that was dropped. There are fewer than 1 + P tokens if the schedule has a part at site `"tower"`.
+
+        Raises:
+            ValueError: the image tower chooses by the text ([`tower_reads_text`]).
+        """
+        if self.tower_reads_text:
+            raise text_error("encode_image")
+        tokens, _ = self.run_tower(pixel_values, None)
+        return tokens.states, tokens.source
+
+    @property
+    def tower_reads_text(self) -> bool:
+        """Whether the image tower chooses patches by the text. Then an image has other tokens for each text."""
+        reducer = self.vision_model.reducer
+        return reducer is not None and reducer.uses_text
+
+    def run_tower(self, pixel_values: Tensor | None, text: Tokens | None) -> tuple[Tokens, tuple[LayerTrace, ...]]:
+        """Run the image tower and its projection.
+
+        Args:
+            pixel_values: float (B, 3, image_size, image_size).
+            text: the result of [`encode_text`] with its mask. The tower reads it only if [`tower_reads_text`].
+
+        Returns:
+            The tokens that leave the tower, with states float (B, Lv, D); and the traces of its layers. The traces say
+            that the text stays as it is.
         """
         if pixel_values is None:
             raise ValueError("give pixel_values")
@@ -283,19 +321,37 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
             raise ValueError(
                 f"pixel_values has shape {tuple(pixel_values.shape)}: expected (batch, {str(expected)[1:]}"
             )
-        states, source = self.vision_model(pixel_values, self.tower_plans(pixel_values.shape[0]))
-        return self.image_projection(states), source
+        if text is not None:
+            check_batch(text.states, pixel_values)
+        plans = self.tower_plans(pixel_values.shape[0])
+        tokens, traces = self.vision_model(pixel_values, plans, text if self.tower_reads_text else None)
+        if text is not None:
+            num_text, source = text.mask.shape[1], text.source
+            traces = tuple(replace(trace, num_text=num_text, text_source=source) for trace in traces)
+        return replace(tokens, states=self.image_projection(tokens.states)), traces
 
     def tower_plans(self, batch_size: int) -> list[LayerPlan]:
-        """Return what each layer of the image tower has to do. A layer that would remove no token gets no reducer."""
+        """Return what each layer of the image tower has to do.
+
+        A layer that would remove no token gets no reducer, unless it is one that reads the text: it predicts.
+        """
         lengths = [self.vision_model.embeddings.num_positions]
         lengths += [num_image for _, num_image in self.token_reduction.lengths_at("tower", 0, lengths[0])]
         chunk = self.chunk_size(batch_size, 1, lengths[-1])
         reducer = self.vision_model.reducer
-        return [
-            LayerPlan(index, reducer if after < before else None, chunk=chunk)
-            for index, (before, after) in enumerate(pairwise(lengths))
-        ]
+        plans = []
+        for index, (before, after) in enumerate(pairwise(lengths)):
+            predicts = reducer is not None and reducer.uses_text and reducer.config.reduces(index)
+            plans.append(LayerPlan(index, reducer if predicts or after < before else None, chunk=chunk))
+        return plans
+
+
+def text_error(given: str) -> ValueError:
+    """Make the error for an image that was `given` without its text."""
+    return ValueError(
+        f"{given}: the image tower chooses patches by the text (a part of reduction has method 'lookahead' and site "
+        "'tower'), so an image cannot be encoded alone: give pixel_values and input_ids"
+    )
 
 
 class PuMerMeterForQuestionAnswering(PuMerMeterPreTrainedModel, QuestionAnsweringHead):
@@ -320,7 +376,9 @@ class PuMerMeterForImageAndTextRetrieval(PuMerMeterPreTrainedModel, RetrievalHea
         return {"text_embeds": self.base_model.encode_text(**texts), "attention_mask": texts["attention_mask"]}
 
     def encode_images(self, images: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Run the image tower."""
+        """Run the image tower. If it chooses by the text, it runs in [`score`], for each text with each image."""
+        if self.base_model.tower_reads_text:
+            return {"pixel_values": images["pixel_values"]}
         embeds, source = self.base_model.encode_image(images["pixel_values"])
         return {"image_embeds": embeds, "image_source": source}
 

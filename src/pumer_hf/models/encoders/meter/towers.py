@@ -14,7 +14,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrai
 
 from .... import ops
 from ....reducers import TokenReducer
-from ....tokens import Evidence, TokenPair, Tokens
+from ....tokens import Evidence, LayerTrace, TokenPair, Tokens
 from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
 from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
@@ -28,34 +28,38 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
     """A layer of CLIP's image tower.
 
     Modifications: a reducer can act between attention and feed-forward part, with the keys of the self-attention. If
-    the reducer gives tokens a weight, the later layers attend to each token as much as its weight says.
+    the reducer gives tokens a weight, the later layers attend to each token as much as its weight says. Only a reducer
+    that chooses by the text (`uses_text`) gets the text tokens, and it does not change them.
     """
 
     kernel: ClassVar = AttentionKernel()
 
-    def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair]:
+    def forward(self, states: Tensor, pair: TokenPair, plan: LayerPlan) -> tuple[Tensor, TokenPair, LayerTrace | None]:
         """Run the layer.
 
         Args:
             states: float (B, L, D), the [CLS] first.
-            pair: the same tokens, without states, as the image. The text has no tokens.
+            pair: the same tokens, without states, as the image; and the text, with states and without gradient. The
+                text has no tokens if no reducer of the tower reads it.
             plan: what to do.
 
         Returns:
-            The new states; and the tokens that are left, without states.
+            The new states; the tokens that are left, in the form of `pair`; and the trace of the reduction, or None.
         """
         if plan.reducer is None and pair.image.weight is None:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
-            return tokenwise(self.feed_forward, states + attended, plan.chunk), pair
+            return tokenwise(self.feed_forward, states + attended, plan.chunk), pair, None
         attended, keys = self.attend(replace(pair.image, states=self.layer_norm1(states)))
-        states = states + attended
+        states, trace = states + attended, None
         if plan.reducer is not None:
             with reduction_region():
-                pair = TokenPair(pair.text, replace(pair.image, states=states))
+                text = pair.text if plan.reducer.uses_text else no_tokens(states)
                 evidence = Evidence(None, keys[:, :0], keys, states.dtype)
-                pair, _ = plan.reducer(plan.index, pair, evidence)
-                states, pair = pair.image.states, pair.without_states()
-        return tokenwise(self.feed_forward, states, plan.chunk), pair
+                reduced, trace = plan.reducer(
+                    plan.index, TokenPair(text, replace(pair.image, states=states)), evidence
+                )
+                states, pair = reduced.image.states, TokenPair(pair.text, reduced.without_states().image)
+        return tokenwise(self.feed_forward, states, plan.chunk), pair, trace
 
     def feed_forward(self, states: Tensor) -> Tensor:
         """Run the feed-forward part with its residual. It works on each token by itself."""
@@ -116,38 +120,50 @@ class PuMerMeterVisionModel(CLIPPreTrainedModel):
             patches = sine_cosine_positions(side, side, self.config.hidden_size)
             init.copy_(module.position_embedding.weight, torch.cat([torch.zeros_like(patches[:1]), patches]))
 
-    def forward(self, pixel_values: Tensor, plans: Sequence[LayerPlan]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pixel_values: Tensor, plans: Sequence[LayerPlan], text: Tokens | None = None
+    ) -> tuple[Tokens, tuple[LayerTrace, ...]]:
         """Run the tower.
 
         Args:
             pixel_values: float (B, 3, image_size, image_size).
             plans: what each layer has to do.
+            text: the encoded text, if a reducer of the tower reads it. No gradient passes to it.
 
         Returns:
-            The tokens, float (B, L, D), which are the [CLS] and the patches in raster order if nothing was reduced;
-            and the token that holds the [CLS] and each patch, long (B, 1 + P).
+            The tokens, with states float (B, L, D), which are the [CLS] and the patches in raster order if nothing was
+            reduced; and the traces of the layers that reduced.
         """
         states = self.pre_layrnorm(self.embeddings(pixel_values))
-        pair = TokenPair(Tokens.initial(states[:, :0]), Tokens.initial(states)).without_states()
+        # Not an argument of its own, as the states are: checkpointed layers would need a gradient for it.
+        text = no_tokens(states) if text is None else replace(text, states=text.states.detach().to(states.device))
+        pair, traces = TokenPair(text, TokenPair(text, Tokens.initial(states)).without_states().image), []
         for layer, plan in zip(self.encoder.layers, plans, strict=True):
-            states, pair = layer(states, pair, plan)
-        return self.post_layernorm(states), pair.image.source
+            states, pair, trace = layer(states, pair, plan)
+            if trace is not None:
+                traces.append(trace)
+        return replace(pair.image, states=self.post_layernorm(states)), tuple(traces)
+
+
+def no_tokens(states: Tensor) -> Tokens:
+    """Return a text without tokens, for the images with states (B, L, D)."""
+    return Tokens.initial(states[:, :0].detach())
 
 
 def encoded_tokens(states: Tensor, source: Tensor | None, prior: Tensor | None, grid: tuple[int, int]) -> Tokens:
     """Make the tokens of an image that the tower has encoded. All are real and count the same.
 
-    If tokens were merged, they are not a raster any more (`Tokens.grid`), and the `prior` of each token is the mean
-    over the patches that it holds.
+    If the tower has reduced the tokens, they are not a raster any more (`Tokens.grid`), and the `prior` of each token
+    is the mean over the patches that it holds.
 
     Args:
         states: float (B, L, D).
-        source: long (B, 1 + P), from the tower; None if nothing was merged.
+        source: long (B, 1 + P), from the tower; None if nothing was reduced.
         prior: float (B, 1 + P), the saliency of the [CLS] and of each patch; None if there is none.
         grid: rows and columns of patches.
 
     Raises:
-        ValueError: tokens were merged, and there is no `source`.
+        ValueError: the tower has reduced the tokens, and there is no `source`.
     """
     length, num_positions = states.shape[1], 1 + grid[0] * grid[1]
     if length == num_positions:

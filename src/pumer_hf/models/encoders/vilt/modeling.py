@@ -148,7 +148,7 @@ class PuMerViltModel(PuMerViltPreTrainedModel):
         pair = self.reduce_inputs(self.embed(inputs, image_token_type_idx), record)
         hidden_states, pair = pair.joined(), pair.without_states()
         record.add_states(hidden_states)
-        for layer, plan in zip(self.encoder.layer, self.plans(pair, record.with_attentions), strict=True):
+        for layer, plan in zip(self.encoder.layer, self.plans(pair, record.with_attentions), strict=False):
             hidden_states, pair, attentions, trace = layer(hidden_states, pair, plan)
             record.add_layer(attentions, trace)
             record.add_states(hidden_states)

@@ -1,0 +1,161 @@
+"""`ScorerTrainer`: a `Trainer` that trains the scorer of `lookahead` while the model stays frozen."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+from ..models.observing import Observation, observe
+from ..models.reduction import reduction_of
+from ..reducers import parse_method
+from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from ..tokens import NUM_PREFIX_TOKENS
+from .losses import attention_loss
+from .placement import place_teacher
+from .trainer import batch_size_of, check_devices
+
+
+@dataclass
+class ScorerTrainingArguments(TrainingArguments):
+    """[`TrainingArguments`] with other defaults, which suit the scorer of `lookahead`. They add no field."""
+
+    learning_rate: float = field(default=2e-3, metadata={"help": "The highest learning rate of AdamW."})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
+    max_steps: int = field(default=2000, metadata={"help": "Number of steps."})
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Examples per step and process."})
+    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Examples per forward without training."})
+    logging_steps: float = field(default=100, metadata={"help": "Steps between two entries of the log."})
+    save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
+    save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "Reporters to log to."})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
+
+
+class ScorerTrainer(Trainer):
+    """Trains a scorer to predict the attention of one layer. The base model is frozen, and needs no labels.
+
+    The loss is the KL divergence of the softmax of the scores to the attention that the text of an example pays to its
+    patches in the target layer ([`attention_loss`]). It is the mean over all examples of a step. The base model runs
+    in eval mode without gradients, up to this layer only. What is trained, and saved in checkpoints, is the scorer.
+
+    Args:
+        base: a model of any family whose reduction has the method `lookahead` ([`add_scorer`]). The trainer freezes
+            it, puts it into eval mode, and moves it to its device.
+        target_layer: the layer to predict; default: `target_layer` of the reduction. [`choose_layer`] finds it.
+
+    The other arguments are those of `Trainer`. Batches hold the inputs of the model, with one image for each text;
+    labels are ignored.
+
+    Raises:
+        ValueError: the reduction has no `lookahead`, or no target layer is known.
+    """
+
+    # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, base: PreTrainedModel, *, target_layer: int | None = None, **kwargs: Any):
+        self.reducer = lookahead_of(base)
+        config = self.reducer.config
+        self.target_layer = config.target_layer if target_layer is None else target_layer
+        if self.target_layer is None:
+            raise ValueError("reduction.target_layer=None: name the layer to predict, choose_layer finds it")
+        base.requires_grad_(False).eval()
+        kwargs.setdefault("args", ScorerTrainingArguments())
+        super().__init__(self.reducer.scorer.requires_grad_(True), **kwargs)
+        check_devices(self.args)
+        self.model_accepts_loss_kwargs = False
+        self.base = place_teacher(base, self.accelerator, shard=False)
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        num_examples = torch.tensor(float(sum(map(batch_size_of, batches))), device=device)
+        return batches, self.accelerator.reduce(num_examples, reduction="sum")
+
+    def observe(self, inputs: dict[str, Tensor]) -> Observation:
+        """Return what the frozen model sees and attends to, for a batch on its device."""
+        config = self.reducer.config
+        given = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
+        with self.accelerator.autocast():
+            tower_layer = config.layers[0] if config.layers else None
+            return observe(self.base, given, [self.target_layer], config.site, tower_layer)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        seen = self.observe(inputs)
+        text, image = seen.pair.text, seen.pair.image
+        dtype = next(self.reducer.scorer.parameters()).dtype
+        scores = model(image.states[:, NUM_PREFIX_TOKENS:].to(dtype), text.states.to(dtype), text.mask)
+        loss = attention_loss(scores, seen.attention[self.target_layer], image.mask[:, NUM_PREFIX_TOKENS:])
+        if model.training and num_items_in_batch is not None:
+            # Turn the mean over this batch into its share of the mean over the step. The Trainer divides by the number
+            # of accumulation steps, and averages over processes.
+            share = len(scores) * self.accelerator.num_processes / num_items_in_batch
+            loss = loss * share * self.current_gradient_accumulation_steps
+        return (loss, {"scores": scores}) if return_outputs else loss
+
+    @torch.no_grad()
+    def prediction_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the loss of a batch alone. Evaluation reports its mean as `eval_loss`."""
+        loss = self.compute_loss(model, self._prepare_inputs(inputs))
+        return loss.detach(), None, None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self.reducer.scorer.float()  # the base may have half precision, in which small steps would be lost
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.reducer.to(self.base.dtype).eval()
+
+
+def lookahead_of(model: nn.Module) -> LookaheadReducer:
+    """Return the module that carries out `lookahead` in a model.
+
+    Raises:
+        ValueError: the model does not reduce with this method.
+    """
+    for module in reduction_of(model).model.modules():
+        if isinstance(module, LookaheadReducer):
+            return module
+    raise ValueError("the reduction of the model has no part of method 'lookahead': call add_scorer first")
+
+
+def add_scorer(model: PreTrainedModel, part: dict[str, Any] | LookaheadReductionConfig) -> LookaheadReducer:
+    """Give a loaded model a new scorer, which must then be trained, as its only reduction. Return its module.
+
+    Args:
+        model: a model of any family, with any head or none.
+        part: the part of the schedule, with method `lookahead`. Its `weights` are ignored.
+
+    Raises:
+        ValueError: the part is wrong, or names a site or a layer that the model does not have.
+    """
+    config = parse_method(part) if isinstance(part, dict) else part
+    if not isinstance(config, LookaheadReductionConfig):
+        raise ValueError(f"reduction.method={config.method!r}: only lookahead has a scorer")
+    config = replace(config, weights=None)
+    reduction = reduction_of(model)
+    backbone = reduction.model
+    backbone.config.checked(config)
+    reduction.set(None)
+    # The scorer keeps torch's first values, which suit any width. Those of the model may be too small for it.
+    new = backbone.make_reducer(config)
+    backbone.learned[config.site] = new.state_dict()
+    reduction.set(config)
+    return lookahead_of(model)
