@@ -8,7 +8,15 @@ from datasets import Dataset
 from PIL import Image as PILImage
 from tiny import encoded, meter_fields, png, vilt_fields
 
-from pumer_hf.data.vqa import VqaCollator, VqaDataArguments, answer_labels, counted_answers, drop_unknown, load_vqa
+from pumer_hf.data.vqa import (
+    VqaCollator,
+    VqaDataArguments,
+    answer_labels,
+    counted_answers,
+    drop_unknown,
+    load_vqa,
+    scene_questions,
+)
 from pumer_hf.inputs import Encoder
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
@@ -264,6 +272,43 @@ def test_the_scene_seed_makes_other_scenes():
     first, again, other = (load_vqa(VqaDataArguments(**scenes, scene_seed=seed)) for seed in (0, 0, 1))
     assert first.validation.to_list() == again.validation.to_list()
     assert first.validation.to_list() != other.validation.to_list()
+
+
+CLUTTERED = {"setting": "cluttered", "train_scenes": 8, "eval_scenes": 10, "grid_size": 4, "unknown_answers": "ignore"}
+
+
+def test_cluttered_scenes_are_sparse_and_dense_and_say_so():
+    data = load_vqa(VqaDataArguments(**CLUTTERED, question_kinds=["count", "digit_by_colour"]))
+    for row in data.test:
+        places = {"count": "many places", "digit_by_colour": "one place"}[row["kind"]]
+        assert row["groups"] == [places, row["density"]]
+    assert {row["density"] for row in data.test} == {"sparse", "dense"}
+    dense = load_vqa(VqaDataArguments(**CLUTTERED, dense_part=1.0, num_distractors=10))
+    assert set(dense.test["density"]) == {"dense"}
+
+
+def test_plain_scenes_are_grouped_by_the_places_that_answer_them():
+    kinds = ["digit_by_colour", "colour_of_digit", "digit_by_position", "absent", "count", "left_of"]
+    rows = scene_questions(VqaDataArguments(question_kinds=kinds), "test", 50)
+    places = {row["kind"]: row["groups"] for row in rows}
+    assert places == {kind: ["one place" if kind in kinds[:4] else "many places"] for kind in kinds}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"setting": "busy"}, r"data\.setting='busy': .*'plain', 'cluttered'"),
+        ({"setting": "cluttered", "dataset": "user/data"}, r"data\.setting='cluttered'"),
+        ({"dense_part": 0.5}, r"data\.dense_part=0\.5 .*data\.setting"),
+        ({"num_distractors": 0}, r"data\.num_distractors=0 .*data\.setting"),
+        ({"setting": "cluttered", "dense_part": 2.0}, r"data\.dense_part=2\.0: .*\[0, 1\]"),
+        ({"setting": "cluttered", "num_distractors": -1}, r"data\.num_distractors=-1"),
+        ({"setting": "cluttered", "grid_size": 3}, r"data\.grid_size=3: .*num_distractors=8"),
+    ],
+)
+def test_a_bad_setting_of_the_scenes_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        VqaDataArguments(**arguments)
 
 
 # the collator

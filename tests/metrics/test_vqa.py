@@ -103,6 +103,17 @@ def test_the_report_splits_accuracy_by_kind():
     }
 
 
+def test_the_report_has_the_accuracy_of_each_group_beside_the_kinds():
+    logits, targets = np.array([[1.0, 0.0]] * 3), np.array([[1.0, 0.0], [0.5, 0.6], [0.0, 1.0]])
+    dataset = Dataset.from_dict({"kind": ["a", "b", "b"], "groups": [["one place", "dense"], ["dense"], []]})
+    assert accuracy_report(logits, targets, dataset)["accuracy_by_kind"] == {
+        "a": pytest.approx(100),
+        "b": pytest.approx(25),
+        "dense": pytest.approx(75),
+        "one place": pytest.approx(100),
+    }
+
+
 def test_the_report_without_kinds_is_accuracy_alone():
     report = accuracy_report(np.array([[1.0, 0.0]]), np.array([[0.3, 0.6]]), Dataset.from_dict({"question": ["a?"]}))
     assert report == {"accuracy": pytest.approx(30), "questions": 1}

@@ -22,7 +22,8 @@ from .arguments import SPLITS, DataArguments
 from .collator import Collator
 from .columns import answers_of, image_of, text_of
 from .files import read_vqa_files, read_vqa_questions
-from .scenes.digits import QUESTIONS, WEIGHTS, cell_box, digit_scenes
+from .scenes.clutter import Clutter
+from .scenes.digits import MANY_PLACES, QUESTIONS, SETTINGS, WEIGHTS, cell_box, clutter_of, digit_scenes
 from .task import CARD_MODEL, Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)
@@ -65,6 +66,21 @@ class VqaDataArguments(DataArguments):
         default=None,
         metadata={"help": "Kinds of questions about digit scenes, all equally often. Default: hard kinds are rare."},
     )
+    setting: Literal["plain", "cluttered"] = field(
+        default="plain",
+        metadata={
+            "help": "What is behind the digits of digit scenes: black (plain), or pieces of photographs (cluttered). "
+            "Part of the cluttered scenes are dense: they have 6 digits, and shapes that no question asks about."
+        },
+    )
+    dense_part: float | None = field(
+        default=None,
+        metadata={"help": "Part of the cluttered scenes that are dense, in [0, 1]. Default: 0.5."},
+    )
+    num_distractors: int | None = field(
+        default=None,
+        metadata={"help": "Shapes in a dense scene that no question asks about. Default: 8."},
+    )
     image_saliency: bool = field(
         default=False,
         metadata={
@@ -91,6 +107,28 @@ class VqaDataArguments(DataArguments):
             )
         if self.min_answer_count < 1:
             raise ValueError(f"data.min_answer_count={self.min_answer_count}: must be at least 1")
+        self._check_setting()
+
+    def _check_setting(self) -> None:
+        if self.setting not in SETTINGS:
+            raise ValueError(f"data.setting={self.setting!r}: choose one of {list(SETTINGS)}")
+        if self.setting != "plain" and self.is_own:
+            raise ValueError(f"data.setting={self.setting!r} is for digit scenes, but the block names other data")
+        for name in ("dense_part", "num_distractors"):
+            value = getattr(self, name)
+            if value is not None and self.setting != "cluttered":
+                raise ValueError(f"data.{name}={value} has no effect: set data.setting to 'cluttered'")
+        try:
+            clutter_of(self.scene_setting, self.grid_size)
+        except ValueError as error:
+            raise ValueError(f"data.{error}") from error
+
+    @property
+    def scene_setting(self) -> str | Clutter:
+        """The argument `setting` of [`digit_scenes`]."""
+        given = {"dense_part": self.dense_part, "num_distractors": self.num_distractors}
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return Clutter(**values) if values else self.setting
 
 
 def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> TaskData:
@@ -124,7 +162,11 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
 
 
 def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:
-    """Make digit scenes with the columns of this task, `boxes`, and `kind` and `cells` of [`digit_scenes`]."""
+    """Make digit scenes with the columns of this task, `boxes`, and `kind` and `cells` of [`digit_scenes`].
+
+    The column `groups` has what the accuracy is reported for beside the kinds: whether one place or many places of the
+    picture are needed for the answer, and, of cluttered scenes, whether the scene is sparse or dense.
+    """
     weights = WEIGHTS if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
     scenes = digit_scenes(
         split,
@@ -133,10 +175,15 @@ def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Data
         num_digits=args.num_digits,
         weights=weights,
         seed=args.scene_seed,
+        setting=args.scene_setting,
     )
     answers = [[answer] for answer in scenes["answer"]]
     origins = [f"digit scenes, {split}, row {row}" for row in range(len(scenes))]
     boxes = [[cell_box(cell, args.grid_size) for cell in cells] for cells in scenes["cells"]]
+    groups = [["many places" if kind in MANY_PLACES else "one place"] for kind in scenes["kind"]]
+    if "density" in scenes.column_names:
+        groups = [[*group, density] for group, density in zip(groups, scenes["density"], strict=True)]
+    scenes = scenes.add_column("groups", groups)
     scenes = scenes.cast_column("image", Image(decode=False)).remove_columns("answer")
     return scenes.add_column("answers", answers).add_column("origin", origins).add_column("boxes", boxes)
 

@@ -101,6 +101,8 @@ def example_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
     """Return `accuracy` in percent, the number of `questions`, and `accuracy_by_kind` if there is a column `kind`.
 
+    If there is a column `groups` too, a list of names per row, `accuracy_by_kind` has the accuracy of each group.
+
     Args:
         logits: float (N, C).
         targets: soft targets float (N, C), or classes int (N,).
@@ -110,9 +112,12 @@ def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
     if "kind" in dataset.column_names:
         kinds = np.array(dataset["kind"])
-        report["accuracy_by_kind"] = {
-            str(kind): 100 * float(scores[kinds == kind].mean()) for kind in np.unique(kinds)
-        }
+        members = {str(kind): kinds == kind for kind in np.unique(kinds)}
+        if "groups" in dataset.column_names:
+            groups = dataset["groups"][:]
+            names = sorted({name for row in groups for name in row})
+            members |= {name: np.array([name in row for row in groups]) for name in names}
+        report["accuracy_by_kind"] = {name: 100 * float(scores[rows].mean()) for name, rows in members.items()}
     return report
 
 

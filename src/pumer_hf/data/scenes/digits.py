@@ -1,9 +1,9 @@
 """Digit scenes: questions about pictures composed of real handwritten digits.
 
-A scene is a black grid with a few coloured digits in it, drawn from the 1,797 handwriting samples that scikit-learn
-ships. The samples are divided among the splits, so a test scene shows handwriting that no training scene shows. Each
-question has the cells that it is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the
-image.
+A scene is a grid with a few coloured digits in it, drawn from the 1,797 handwriting samples that scikit-learn ships.
+In the setting `plain` the rest is black. In the setting `cluttered` it is made of photographs. The samples are divided
+among the splits, so a test scene shows handwriting that no training scene shows. Each question has the cells that it
+is about. With a patch size of `CELL_SIZE`, cell c of the grid is patch c of the image.
 """
 
 import io
@@ -18,6 +18,7 @@ from numpy.random import Generator
 from PIL import Image as PILImage
 
 from ...release import extra_command
+from .clutter import DENSITIES, Clutter, add_distractors, add_ink, background
 
 CELL_SIZE = 8
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -40,6 +41,7 @@ FEATURES = Features(
         "cells": List(Value("int32")),
     }
 )
+SETTINGS = {"plain": None, "cluttered": Clutter()}
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,26 @@ def draw(scene: Scene, split: str, rng: Generator) -> PILImage.Image:
     """Draw the picture of a scene. Each digit is a random handwriting sample of the split."""
     side = scene.grid_size * CELL_SIZE
     canvas = np.zeros((side, side, 3))
+    add_digits(canvas, scene, split, rng)
+    return PILImage.fromarray(canvas.round().astype(np.uint8))
+
+
+def draw_cluttered(scene: Scene, split: str, rng: Generator, num_distractors: int) -> PILImage.Image:
+    """Draw the picture of a scene over a photograph, with distractors in cells that have no digit."""
+    canvas = background(split, scene.grid_size * CELL_SIZE, rng)
+    free = np.setdiff1d(np.arange(scene.grid_size**2), scene.cells)
+    add_distractors(canvas, rng.choice(free, num_distractors, replace=False), CELL_SIZE, rng)
+    add_digits(canvas, scene, split, rng)
+    return PILImage.fromarray(canvas.round().astype(np.uint8))
+
+
+def add_digits(canvas: np.ndarray, scene: Scene, split: str, rng: Generator) -> None:
+    """Draw the digits of a scene, in place. The canvas is float (H, W, 3) in [0, 255]."""
     for cell, digit, colour in zip(scene.cells, scene.digits, scene.colours, strict=True):
         samples = handwriting(split)[digit]
         ink = samples[rng.integers(len(samples))]
         top, left = (CELL_SIZE * place for place in divmod(cell, scene.grid_size))
-        canvas[top : top + CELL_SIZE, left : left + CELL_SIZE] = ink[:, :, None] * COLOURS[colour]
-    return PILImage.fromarray(canvas.round().astype(np.uint8))
+        add_ink(canvas, top, left, ink, COLOURS[colour])
 
 
 def encode(picture: PILImage.Image) -> dict[str, bytes | None]:
@@ -221,6 +237,8 @@ QUESTIONS: dict[str, Callable[[Scene, Generator], Question | None]] = {
     "left_of": ask_left_of,
     "absent": ask_absent,
 }
+MANY_PLACES = ("count", "left_of")
+"""The kinds that need many places of the picture. One place answers the others."""
 # How often each kind is asked. `count` and `left_of` need several regions, and a small model takes long to learn them,
 # so they are rare. `absent` is asked on request only.
 WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
@@ -235,6 +253,7 @@ def digit_scenes(
     num_digits: int = 3,
     weights: Mapping[str, float] | None = None,
     seed: int = 0,
+    setting: str | Clutter = "plain",
 ) -> Dataset:
     """Make questions about digit scenes. The same arguments give the same questions.
 
@@ -243,13 +262,15 @@ def digit_scenes(
         num_scenes: number of pictures.
         questions_per_scene: number of rows per picture.
         grid_size: cells along each side, at least 2; the picture has `grid_size * CELL_SIZE` pixels a side.
-        num_digits: number of digits per picture, 2 to 6.
+        num_digits: number of digits per picture, 2 to 6. Dense scenes have 6.
         weights: how often each kind in `QUESTIONS` is asked; default `WEIGHTS`.
         seed: an integer of at least 0.
+        setting: `"plain"` or `"cluttered"` (a key of `SETTINGS`), or how cluttered the scenes are ([`Clutter`]).
 
     Returns:
         A dataset with the columns `image`, `question`, `answer`, `kind` (a key of `QUESTIONS`) and `cells` (what the
-        question is about, as indices into the grid row by row).
+        question is about, as indices into the grid row by row). Cluttered scenes also have `density`, `"sparse"` or
+        `"dense"`.
     """
     if weights is None:
         weights = WEIGHTS
@@ -258,21 +279,45 @@ def digit_scenes(
         raise ValueError(f"weights={weights}: give numbers of at least 0, one above 0, for kinds in {list(QUESTIONS)}")
     if num_scenes < 1 or questions_per_scene < 1:
         raise ValueError(f"num_scenes={num_scenes}, questions_per_scene={questions_per_scene}: must be at least 1")
+    clutter = clutter_of(setting, grid_size)
     rng = scene_rng(split, grid_size, num_digits, seed)
-    columns: dict[str, list] = {name: [] for name in FEATURES}
+    features = Features(FEATURES if clutter is None else {**FEATURES, "density": Value("string")})
+    columns: dict[str, list] = {name: [] for name in features}
     kinds = list(weights)
     chances = np.array([weights[kind] for kind in kinds], dtype=float)
     for _ in range(num_scenes):
         asked = [str(kind) for kind in rng.choice(kinds, questions_per_scene, p=chances / chances.sum())]
-        scene, questions = _scene_for(asked, rng, grid_size, num_digits)
-        image = encode(draw(scene, split, rng))
+        if clutter is None:
+            scene, questions = _scene_for(asked, rng, grid_size, num_digits)
+            image = encode(draw(scene, split, rng))
+        else:
+            dense = rng.random() < clutter.dense_part
+            scene, questions = _scene_for(asked, rng, grid_size, len(COLOURS) if dense else num_digits)
+            image = encode(draw_cluttered(scene, split, rng, clutter.num_distractors if dense else 0))
+            columns["density"] += [DENSITIES[dense]] * len(asked)
         for kind, question in zip(asked, questions, strict=True):
             columns["image"].append(image)
             columns["question"].append(question.text)
             columns["answer"].append(question.answer)
             columns["kind"].append(kind)
             columns["cells"].append(sorted(question.cells))
-    return Dataset.from_dict(columns, features=FEATURES)
+    return Dataset.from_dict(columns, features=features)
+
+
+def clutter_of(setting: str | Clutter, grid_size: int) -> Clutter | None:
+    """Return how cluttered the scenes of a setting are; None: not at all.
+
+    Raises `ValueError` if there is no such setting, or if a dense scene has too few cells.
+    """
+    if isinstance(setting, str) and setting not in SETTINGS:
+        raise ValueError(f"setting={setting!r}: choose one of {list(SETTINGS)}")
+    clutter = SETTINGS[setting] if isinstance(setting, str) else setting
+    if clutter is not None and clutter.dense_part > 0 and grid_size**2 < len(COLOURS) + clutter.num_distractors:
+        raise ValueError(
+            f"grid_size={grid_size}: a dense scene must have room for {len(COLOURS)} digits and "
+            f"num_distractors={clutter.num_distractors}"
+        )
+    return clutter
 
 
 def _scene_for(kinds: list[str], rng: Generator, grid_size: int, num_digits: int) -> tuple[Scene, list[Question]]:
