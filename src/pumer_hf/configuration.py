@@ -100,6 +100,9 @@ class PuMerConfig(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # `from_pretrained(..., reduction=...)` must be checked too. transformers would set it after `__post_init__`.
         overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
+        given, saved = overrides.get("reduction"), config_dict.get("reduction")
+        if given is not None and saved is not None:
+            overrides["reduction"] = _with_learned(given, saved)
         return super().from_dict({**config_dict, **overrides}, **kwargs)
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
@@ -128,6 +131,14 @@ class PuMerConfig(PreTrainedConfig):
     @classmethod
     def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
         """Do nothing. transformers would copy our source file next to the model, but it is a part of a package."""
+
+
+def _with_learned(given: AnyReduction, saved: AnyReduction) -> PlainSchedule | None:
+    """Return a schedule for a checkpoint, with the form of the scorer that the checkpoint holds."""
+    schedule, learned = parse_reduction(given), parse_reduction(saved)
+    if schedule is not None and learned is not None:
+        schedule = schedule.with_learned(learned.parts)
+    return _plain(schedule)
 
 
 def _plain(schedule: Schedule | None) -> PlainSchedule | None:

@@ -1,8 +1,7 @@
 """The choices of the flags. They are repeated here so that the help imports nothing; a test compares them."""
 
 BACKBONES = ("vilt", "meter")
-CONVERT_SCORER_SITES = ("inputs", "tower")
-TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
+CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
 DEVICES = ("cpu", "cuda")
 DIVERSITIES = ("dpp", "max_min", "none")
 DTYPES = ("float32", "bfloat16", "float16")

@@ -24,7 +24,7 @@ class TrainScorer(Command):
             "data",
             required=True,
             metavar="DATA",
-            help="images with texts, without answers: a .jsonl or .csv file, a folder, a Hub data set, or digit_scenes",
+            help="images with texts, no answers: a .jsonl or .csv file, a folder, a Hub data set, or digit_scenes",
         )
         add("image-column", default="image", metavar="NAME", help="column of the images; default: %(default)s")
         add("text-column", metavar="NAME", help="column of the texts; default: text, question, caption, ...")

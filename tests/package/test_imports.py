@@ -26,7 +26,10 @@ ROWS = [
     ("cli", "__main__"),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
-MODEL_ROWS = [("offload",), ("reduction",), ("observing",), ("encoders", "decoders"), ("families",), ("loading",)]
+MODEL_ROWS = [
+    *(("offload",), ("scorers",), ("reduction",), ("observing",)),
+    *(("encoders", "decoders"), ("families",), ("loading",)),
+]
 """The same within `models`."""
 MODEL_LEVELS = {part: level for level, parts in enumerate(MODEL_ROWS) for part in parts}
 OUTSIDE = {"recipes", "tests", "examples", "benchmarks", "laboratory", "model_cards"}

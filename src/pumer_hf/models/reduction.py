@@ -1,7 +1,8 @@
 """`Reduction`, a schedule at work in any model, and the functions that find it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol
 
 import torch
@@ -10,11 +11,15 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..configuration import PuMerConfig
-from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer
+from ..reducers import METHODS, AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer
+from ..reducers.lookahead import LookaheadReductionConfig
 from ..tokens import LayerTrace
-from .offload import loaded_state_dict
+from .offload import is_offloaded, loaded_state_dict
+from .scorers import load_scorer
 
 logger = logging.get_logger(__name__)
+_LOADING: ContextVar[bool] = ContextVar("loading", default=False)
+"""Whether a model is being made whose weights are loaded next."""
 
 
 class HasTraces(Protocol):
@@ -49,14 +54,40 @@ class Reduction:
         """Give a new backbone the reducers that its config asks for.
 
         Their weights are a part of the model. Its `__init__` calls this method at the place where they belong.
+        `from_pretrained` loads a scorer from another place after the weights of the model ([`finish_loading`]).
+
+        Raises:
+            ValueError: the schedule names a scorer, but the model is made from its config alone.
         """
-        self.model.learned = {}
+        self.model.learned, self.model.learned_apart = {}, []
         schedule = self.model.config.schedule
         if schedule is not None:
             self.model.config.check_schedule(schedule)  # other fields may have changed since it was parsed
         for site, host in self.model.reducer_hosts().items():
             part = _part(schedule, site)
-            host.reducer = None if part is None else self.model.make_reducer(part)
+            if source_of(part) is not None and not _LOADING.get():
+                raise ValueError(
+                    f"reduction.weights={source_of(part)!r}: a model that is made from a config alone has random "
+                    "weights, and a scorer is for trained ones: load the model with `from_pretrained`"
+                )
+            host.reducer = None if part is None or source_of(part) is not None else self.model.make_reducer(part)
+
+    def finish_loading(self, untrained: Collection[nn.Parameter]) -> None:
+        """Load the scorers that the schedule names, after the weights of the model.
+
+        Args:
+            untrained: the parameters whose weights the checkpoint did not hold.
+
+        Raises:
+            ValueError: a scorer is missing or does not fit the model, or the checkpoint has none and none is named.
+        """
+        places = set(map(id, untrained))
+        for reducer in self.reducers.values():
+            if reducer.learns_apart and any(id(parameter) in places for parameter in reducer.parameters()):
+                raise untrained_error(reducer.config, self.model.name_or_path)
+        schedule = self.model.config.schedule
+        if schedule is not None and any(source_of(part) is not None for part in schedule.parts):
+            self.set(schedule)
 
     @property
     def reducers(self) -> dict[str, TokenReducer]:
@@ -84,12 +115,28 @@ class Reduction:
             reduction: any form that [`parse_reduction`] takes; None switches reduction off.
 
         Raises:
-            ValueError: the schedule is wrong, or names a site or a layer that the model does not have.
+            ValueError: the schedule is wrong, or names a site or a layer that the model does not have; or a method
+                needs a trained scorer, and there is none, or one that does not fit the model. The model then stays as
+                it was.
         """
         config = self.model.config
-        config.schedule = config.checked(reduction)
+        schedule = config.checked(reduction)
+        trained: dict[str, TokenReducer] = {}
+        if schedule is not None:
+            schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
+            trained = {part.site: self._trained(part) for part in schedule.parts if METHODS[part.method].learns_apart}
+            # a part whose weights have been loaded no longer names them
+            parts = (part if source_of(part) is None else trained[part.site].config for part in schedule.parts)
+            schedule = Schedule(tuple(parts))
+        config.schedule = schedule
         for site, host in self.model.reducer_hosts().items():
-            self._fill(host, site, _part(config.schedule, site))
+            self._fill(host, site, _part(schedule, site), trained.get(site))
+
+    def new_reducer(self, part: ReductionConfig) -> TokenReducer:
+        """Make a reducer for the loaded model, with weights that must still learn. [`using`] puts it to work."""
+        reducer = self.model.make_reducer(part)
+        self._move(reducer)
+        return reducer.apply(self.model._init_weights)
 
     def scale(self, factor: float) -> None:
         """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
@@ -157,38 +204,73 @@ class Reduction:
         for site, host in self.model.reducer_hosts().items():
             host.reducer = reducers.get(site)
 
-    def _fill(self, host: ReducerHost, site: str, part: ReductionConfig | None) -> None:
-        """Give a host the reducer for a part of a schedule: the old one if it accepts the part, else a new one."""
-        old = host.reducer
-        if part is not None and old is not None and old.accepts(part):
-            old.config = part
-            return
-        if old is not None:
+    @property
+    def _trained_apart(self) -> list[TokenReducer]:
+        """The reducers that have been trained apart: those at work, then earlier ones, the latest first."""
+        at_work = [reducer for reducer in self.reducers.values() if reducer.learns_apart]
+        return [*at_work, *reversed(self.model.learned_apart)]
+
+    def _trained(self, part: ReductionConfig) -> TokenReducer:
+        """Return a trained reducer for a part: loaded from where the part says, or one that the model has."""
+        if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
+            return load_scorer(self.model, part)
+        for reducer in self._trained_apart:
+            if reducer.accepts(part):
+                return reducer
+        raise untrained_error(part, self.model.name_or_path)
+
+    def _fill(
+        self, host: ReducerHost, site: str, part: ReductionConfig | None, trained: TokenReducer | None = None
+    ) -> None:
+        """Give a host the reducer for a part of a schedule.
+
+        It is the one that was trained apart, or the old one if it accepts the part, or a new one.
+        """
+        old, new = host.reducer, trained
+        if new is None and part is not None and old is not None and old.accepts(part):
+            new = old
+        if old is not None and new is not old:
+            self._remember(site, old)
+        if new is None and part is not None:
+            new = self._begun(part, self.model.learned.get(site, {}))
+        if new is not None and part is not None:
+            new.config = part
+            if new is not old:
+                self._move(new)
+        host.reducer = new
+
+    def _remember(self, site: str, old: TokenReducer) -> None:
+        """Keep what a reducer has learned that is taken out of the model."""
+        if old.learns_apart:
+            others = [reducer for reducer in self.model.learned_apart if not reducer.accepts(old.config)]
+            self.model.learned_apart = [*others, old]
+        else:
             self.model.learned.setdefault(site, {}).update(loaded_state_dict(old))
-        host.reducer = new = None if part is None else self.model.make_reducer(part)
-        if new is not None:
-            self._begin(new, self.model.learned.get(site, {}))
+
+    def _move(self, reducer: TokenReducer) -> None:
+        """Bring a reducer to the device, the dtype and the mode of the model."""
+        if not is_offloaded(reducer):
+            reducer.to(device=self.model.device, dtype=self.model.dtype)
+        reducer.train(self.model.training)
 
     @torch.no_grad()
-    def _begin(self, reducer: TokenReducer, learned: Mapping[str, Tensor]) -> None:
-        """Give a new reducer of the loaded model its first weights. Learned ones are used if they fit."""
-        model = self.model
-        reducer.to(device=model.device, dtype=model.dtype).train(model.training)
-        reducer.apply(model._init_weights)
+    def _begun(self, part: ReductionConfig, learned: Mapping[str, Tensor]) -> TokenReducer:
+        """Make a reducer for the loaded model, with its first weights. Learned ones are used if they fit."""
+        reducer = self.new_reducer(part)
         wanted = reducer.state_dict()
         known = {
             name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape
         }
         reducer.load_state_dict(known, strict=False)
         if known.keys() < wanted.keys():
-            method = reducer.config.method
-            logger.warning("reduction.method=%r has parts that must learn: train the model", method)
+            logger.warning("reduction.method=%r has parts that must learn: train the model", part.method)
+        return reducer
 
 
 class ReducibleModel(PreTrainedModel):
     """The base of the models that can reduce their tokens. They are backbones, or have one as their `base_model`.
 
-    A backbone calls `self.token_reduction.build()` in its `__init__`. This sets the two attributes below.
+    A backbone calls `self.token_reduction.build()` in its `__init__`. This sets the attributes below.
     """
 
     config: PuMerConfig
@@ -196,6 +278,23 @@ class ReducibleModel(PreTrainedModel):
     """What reduces tokens at the site `"layers"`."""
     learned: dict[str, dict[str, Tensor]]
     """By site, the weights of the reducers that a backbone had before. A new reducer gets back those that fit."""
+    learned_apart: list[TokenReducer]
+    """The reducers that a backbone had before and that were trained apart, the latest last. They are used again."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
+        """Load a model, and the scorers that its schedule names: `reduction={"weights": ..., ...}`.
+
+        The arguments are those of [`~transformers.PreTrainedModel.from_pretrained`], and the fields of the config.
+
+        Raises:
+            ValueError: the schedule is wrong, or a scorer is missing or does not fit the model.
+        """
+        with loading():
+            model, found = super().from_pretrained(*args, output_loading_info=True, **kwargs)
+        missing = {*found["missing_keys"], *(item[0] for item in found["mismatched_keys"])}
+        model.token_reduction.finish_loading([value for name, value in model.named_parameters() if name in missing])
+        return (model, found) if output_loading_info else model
 
     def reducer_hosts(self) -> dict[str, ReducerHost]:
         """Return the modules of the backbone that hold a reducer, by site."""
@@ -243,6 +342,34 @@ def reduction_of(model: nn.Module) -> Reduction:
 def reduces_tokens(model: nn.Module) -> bool:
     """Return whether a model reduces tokens. It is False for a model that cannot."""
     return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
+
+
+def source_of(part: ReductionConfig | None) -> str | None:
+    """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
+    return part.weights if isinstance(part, LookaheadReductionConfig) else None
+
+
+def untrained_error(part: ReductionConfig, name: str) -> ValueError:
+    """Return the error of a part whose method must have been trained, in a model that has not learned it.
+
+    Args:
+        part: the part.
+        name: where the model was loaded from; empty if nowhere.
+    """
+    return ValueError(
+        f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
+        f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
+    )
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Say for the time of a `with` block that the weights of each new model are loaded after it is made."""
+    token = _LOADING.set(True)
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
 
 
 def _part(schedule: Schedule | None, site: str) -> ReductionConfig | None:

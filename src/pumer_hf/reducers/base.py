@@ -1,7 +1,7 @@
 """The interface of a token reduction method: a config dataclass and a module."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from operator import index
 from typing import Any, ClassVar
@@ -61,6 +61,14 @@ class ReductionConfig:
     def needs_prediction(self) -> bool:
         """Whether the method reads the attention that `lookahead` predicts."""
         return False
+
+    def with_learned(self, known: Sequence["ReductionConfig"]) -> "ReductionConfig":
+        """Return this part for a model that has learned others: a scorer that was trained apart keeps its form.
+
+        Args:
+            known: the parts that the model has learned, the latest first.
+        """
+        return self
 
     def for_reducer_stage(self) -> "ReductionConfig":
         """Return this part as the stage uses it in which only the reducers and the head learn."""

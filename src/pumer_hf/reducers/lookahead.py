@@ -5,7 +5,8 @@ layer of the unreduced model (PuMer, Eq. 1), without labels, while the model sta
 method, after the idea of TiP's learned pruners (the draft before https://aclanthology.org/2023.acl-long.721).
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 import torch
@@ -14,9 +15,13 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from .base import ReductionConfig
 from .diverse import DIVERSITIES
 from .keeping import KeepingConfig, KeepingReducer, with_prefix
 from .scorer import FORMS
+
+LEARNED = ("form", "rank", "target_layer")
+"""The fields that a trained scorer brings with it."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,8 @@ class LookaheadReductionConfig(KeepingConfig):
     """Schedule of lookahead, and the form of its scorer.
 
     Args:
-        form: the network of the scorer, one of [`FORMS`].
+        form: the network of the scorer, one of [`FORMS`]. A trained scorer has its own form and rank. They need not be
+            given with it, and any value but the default must be the same.
         rank: width of the scorer, at least 1.
         diversity: how the kept patches are made to differ: `"dpp"`, `"max_min"`, or None to keep the highest scores.
         p: exponent of the predicted attention beside the diversity, at least 0. At 0 the scorer has no influence.
@@ -57,6 +63,19 @@ class LookaheadReductionConfig(KeepingConfig):
         if self.site == "tower" and len(self.layers) != 1:
             raise ValueError(f"reduction.layers={list(self.layers)}: name the one layer of the tower that chooses")
 
+    def with_learned(self, known: Sequence[ReductionConfig]) -> ReductionConfig:
+        for other in known:
+            if isinstance(other, LookaheadReductionConfig) and self.weights is None and self.place == other.place:
+                defaults = {item.name: item.default for item in fields(self) if item.name in LEARNED}
+                unsaid = [name for name, default in defaults.items() if getattr(self, name) == default]
+                return replace(self, **{name: getattr(other, name) for name in unsaid})
+        return self
+
+    @property
+    def place(self) -> tuple[str, tuple[int, ...]]:
+        """The site and the layers, which belong to a scorer."""
+        return self.site, self.layers
+
     @property
     def predicts(self) -> bool:
         return self.site == "inputs"
@@ -82,10 +101,11 @@ class LookaheadReducer(KeepingReducer):
         self.scorer = FORMS[config.form](width, text_width or width, config.rank)
 
     def accepts(self, config: object) -> bool:
-        return isinstance(config, LookaheadReductionConfig) and (config.form, config.rank, config.site) == (
-            self.config.form,
-            self.config.rank,
-            self.config.site,
+        own = self.config
+        return isinstance(config, LookaheadReductionConfig) and (config.form, config.rank, config.place) == (
+            own.form,
+            own.rank,
+            own.place,
         )
 
     def log_attention(self, pair: TokenPair) -> Tensor:

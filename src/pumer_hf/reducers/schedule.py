@@ -1,6 +1,7 @@
 """`Schedule`: all that a model reduces, at one site or at several."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import SITES, ReductionConfig
@@ -43,6 +44,10 @@ class Schedule:
     def at(self, site: str) -> ReductionConfig | None:
         """Return the part that works at a site; None if nothing is reduced there."""
         return next((part for part in self.parts if part.site == site), None)
+
+    def with_learned(self, known: Sequence[ReductionConfig]) -> "Schedule":
+        """Return the same schedule with the form of what the model has learned ([`ReductionConfig.with_learned`])."""
+        return replace(self, parts=tuple(part.with_learned(known) for part in self.parts))
 
     def scaled(self, factor: float) -> "Schedule":
         """Return the same schedule with every ratio multiplied by `factor`, a number in [0, 1]."""
