@@ -1,6 +1,7 @@
 """`pumer-hf train-scorer`."""
 
 import argparse
+from dataclasses import fields
 from typing import Any
 
 from .choices import DIVERSITIES, FORMS, SCORER_SITES
@@ -70,5 +71,5 @@ class TrainScorer(Command):
         from pumer_hf.reading import parse_json
         from pumer_hf.recipes.train_scorer import ScorerOptions, run_train_scorer
 
-        values = {name: value for name, value in vars(args).items() if name not in ("command", "chosen")}
+        values = {item.name: getattr(args, item.name) for item in fields(ScorerOptions)}
         run_train_scorer(ScorerOptions(**{**values, "training": parse_json(args.training, "--training")}))

@@ -155,7 +155,6 @@ def add_scorer(model: PreTrainedModel, part: dict[str, Any] | LookaheadReduction
     backbone.config.checked(config)
     reduction.set(None)
     # The scorer keeps torch's first values, which suit any width. Those of the model may be too small for it.
-    new = backbone.make_reducer(config)
-    backbone.learned[config.site] = new.state_dict()
+    backbone.learned_apart.append(backbone.make_reducer(config))
     reduction.set(config)
     return lookahead_of(model)
