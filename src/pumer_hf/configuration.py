@@ -17,7 +17,8 @@ class PuMerConfig(PreTrainedConfig):
 
     Args:
         reduction: how tokens are reduced, in any form that [`parse_reduction`] takes. It is kept in plain JSON types:
-            one dict, or a list of them where the model reduces at several sites. None gives the unreduced model.
+            one dict, or a list of them for several methods at different sites, or in different layers of one site.
+            None gives the unreduced model.
         semantics: `"paper"`, or `"release"` to compute, token for token, what the code released with PuMer computes
             ([`reducers.release`]). The second is only for checkpoints that were trained with that code.
         pooled_only: compute in the last layer only what `pooler_output` needs: the [CLS] of the text, and in METER the

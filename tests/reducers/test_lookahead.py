@@ -33,8 +33,8 @@ def test_a_frozen_scorer_adds_nothing_to_the_attention(family):
     model.base_model.inputs.requires_grad_(False)
     weights = []
     attend = type(model.base_model.kernel).attend
-    model.base_model.kernel.attend = lambda *given: weights.append(given[1].weight) or attend(
-        model.base_model.kernel, *given
+    model.base_model.kernel.attend = lambda *given: (
+        weights.append(given[1].weight) or attend(model.base_model.kernel, *given)
     )
     model(**inputs)
     assert weights

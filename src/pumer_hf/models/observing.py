@@ -89,7 +89,9 @@ def observe(
     reduction = reduction_of(model)
     backbone = reduction.model
     if backbone.training:
-        raise ValueError("the model is in training mode, in which its dropout changes the attention: call model.eval()")
+        raise ValueError(
+            "the model is in training mode, in which its dropout changes the attention: call model.eval()"
+        )
     watched = WatchConfig((), site=site) if site != "tower" else WatchConfig(_tower_layers(tower_layer), site=site)
     _check(watched, backbone.config.sites)
     seen: list[TokenPair] = []

@@ -1,6 +1,6 @@
 """`Reduction`, a schedule at work in any model, and the functions that find it."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -13,11 +13,14 @@ from transformers.utils import logging
 from ..configuration import PuMerConfig
 from ..reducers import METHODS, AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer
 from ..reducers.lookahead import LookaheadReductionConfig
+from ..reducers.several import SeveralReducer
 from ..tokens import LayerTrace
 from .offload import is_offloaded, loaded_state_dict
 from .scorers import load_scorer
 
 logger = logging.get_logger(__name__)
+Place = tuple[str, tuple[int, ...]]
+"""Site and layers of a part. No two parts of a schedule have the same."""
 _LOADING: ContextVar[bool] = ContextVar("loading", default=False)
 """Whether a model is being made whose weights are loaded next."""
 
@@ -59,18 +62,19 @@ class Reduction:
         Raises:
             ValueError: the schedule names a scorer, but the model is made from its config alone.
         """
-        self.model.learned, self.model.learned_apart, self.model.loaded = {}, [], _LOADING.get()
+        self.model.learned, self.model.learned_apart = {}, []
         schedule = self.model.config.schedule
         if schedule is not None:
             self.model.config.check_schedule(schedule)  # other fields may have changed since it was parsed
         for site, host in self.model.reducer_hosts().items():
-            part = _part(schedule, site)
-            if source_of(part) is not None and not self.model.loaded:
-                raise ValueError(
-                    f"reduction.weights={source_of(part)!r}: a model that is made from a config alone has random "
-                    "weights, and a scorer is for trained ones: load the model with `from_pretrained`"
-                )
-            host.reducer = None if part is None or source_of(part) is not None else self.model.make_reducer(part)
+            parts = _parts(schedule, site)
+            for source in filter(None, map(source_of, parts)):
+                if not _LOADING.get():
+                    raise ValueError(
+                        f"reduction.weights={source!r}: a model that is made from a config alone has random weights, "
+                        "and a scorer is for trained ones: load the model with `from_pretrained`"
+                    )
+            host.reducer = joined([self.model.make_reducer(part) for part in parts if source_of(part) is None])
 
     def finish_loading(self, untrained: Collection[nn.Parameter]) -> None:
         """Load the scorers that the schedule names, after the weights of the model.
@@ -82,7 +86,7 @@ class Reduction:
             ValueError: a scorer is missing or does not fit the model, or the checkpoint has none and none is named.
         """
         places = set(map(id, untrained))
-        for reducer in self.reducers.values():
+        for reducer in self.part_reducers:
             if reducer.learns_apart and any(id(parameter) in places for parameter in reducer.parameters()):
                 raise untrained_error(reducer.config, self.model.name_or_path)
         schedule = self.model.config.schedule
@@ -91,14 +95,19 @@ class Reduction:
 
     @property
     def reducers(self) -> dict[str, TokenReducer]:
-        """The reducers at work, by site."""
+        """The reducers at work, by site. Several parts of the schedule at one site have one [`SeveralReducer`]."""
         hosts = self.model.reducer_hosts()
         return {site: host.reducer for site, host in hosts.items() if host.reducer is not None}
 
     @property
+    def part_reducers(self) -> list[TokenReducer]:
+        """The reducers at work, one for each part of the schedule, in its order."""
+        return [part for reducer in self.reducers.values() for part in reducer.parts]
+
+    @property
     def schedule(self) -> Schedule | None:
         """The schedule at work: `config.schedule`, after [`scale`] in its scaled form; None if nothing is reduced."""
-        parts = tuple(reducer.config for reducer in self.reducers.values())
+        parts = tuple(reducer.config for reducer in self.part_reducers)
         return Schedule(parts) if parts else None
 
     @property
@@ -121,17 +130,20 @@ class Reduction:
         """
         config = self.model.config
         schedule = config.checked(reduction)
-        trained: dict[str, TokenReducer] = {}
+        trained: dict[Place, TokenReducer] = {}
         if schedule is not None:
             schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
-            found = {part.site: self._trained(part) for part in schedule.parts if METHODS[part.method].learns_apart}
-            trained = {site: reducer for site, reducer in found.items() if reducer is not None}
+            for part in schedule.parts:
+                if METHODS[part.method].learns_apart:
+                    trained[part.site, part.layers] = self._trained(part)
             # a part whose weights have been loaded no longer names them
-            parts = (part if source_of(part) is None else trained[part.site].config for part in schedule.parts)
+            parts = (
+                part if source_of(part) is None else trained[part.site, part.layers].config for part in schedule.parts
+            )
             schedule = Schedule(tuple(parts))
         config.schedule = schedule
         for site, host in self.model.reducer_hosts().items():
-            self._fill(host, site, _part(schedule, site), trained.get(site))
+            self._fill(host, site, _parts(schedule, site), trained)
 
     def scale(self, factor: float) -> None:
         """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
@@ -142,7 +154,7 @@ class Reduction:
         for site, reducer in self.reducers.items():
             part = scaled.at(site)
             assert part is not None, "each reducer carries out a part of the schedule"
-            reducer.config = part
+            reducer.use(part)
 
     @contextmanager
     def using(self, reducers: Mapping[str, TokenReducer]) -> Iterator[None]:
@@ -202,42 +214,41 @@ class Reduction:
     @property
     def _trained_apart(self) -> list[TokenReducer]:
         """The reducers that have been trained apart: those at work, then earlier ones, the latest first."""
-        at_work = [reducer for reducer in self.reducers.values() if reducer.learns_apart]
+        at_work = [reducer for reducer in self.part_reducers if reducer.learns_apart]
         return [*at_work, *reversed(self.model.learned_apart)]
 
-    def _trained(self, part: ReductionConfig) -> TokenReducer | None:
-        """Return a trained reducer for a part: loaded from where the part says, or one that the model has.
-
-        It is None if there is none and the model is not trained either.
-        """
+    def _trained(self, part: ReductionConfig) -> TokenReducer:
+        """Return a trained reducer for a part: loaded from where the part says, or one that the model has."""
         if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
             return load_scorer(self.model, part)
         for reducer in self._trained_apart:
             if reducer.accepts(part):
                 return reducer
-        if self.model.loaded:
-            raise untrained_error(part, self.model.name_or_path)
-        return None
+        raise untrained_error(part, self.model.name_or_path)
 
     def _fill(
-        self, host: ReducerHost, site: str, part: ReductionConfig | None, trained: TokenReducer | None = None
+        self, host: ReducerHost, site: str, parts: Sequence[ReductionConfig], trained: Mapping[Place, TokenReducer]
     ) -> None:
-        """Give a host the reducer for a part of a schedule.
+        """Give a host the reducers for the parts of a schedule at its site.
 
-        It is the one that was trained apart, or the old one if it accepts the part, or a new one.
+        A reducer is the one that was trained apart, or an old one that accepts the part, or a new one.
         """
-        old, new = host.reducer, trained
-        if new is None and part is not None and old is not None and old.accepts(part):
-            new = old
-        if old is not None and new is not old:
-            self._remember(site, old)
-        if new is None and part is not None:
-            new = self._begun(part, self.model.learned.get(site, {}))
-        if new is not None and part is not None:
-            new.config = part
-            if new is not old:
-                self._move(new)
-        host.reducer = new
+        old = () if host.reducer is None else host.reducer.parts
+        reusable, chosen = list(old), [trained.get((part.site, part.layers)) for part in parts]
+        for index, part in enumerate(parts):
+            if chosen[index] is None:
+                chosen[index] = next((reducer for reducer in reusable if reducer.accepts(part)), None)
+            reusable = [reducer for reducer in reusable if reducer is not chosen[index]]
+        for reducer in reusable:
+            self._remember(site, reducer)
+        reducers = []
+        for part, found in zip(parts, chosen, strict=True):
+            reducer = self._begun(part, self.model.learned.get(site, {})) if found is None else found
+            reducer.use(part)
+            if not any(reducer is other for other in old):
+                self._move(reducer)
+            reducers.append(reducer)
+        host.reducer = joined(reducers)
 
     def _remember(self, site: str, old: TokenReducer) -> None:
         """Keep what a reducer has learned that is taken out of the model."""
@@ -282,9 +293,6 @@ class ReducibleModel(PreTrainedModel):
     """By site, the weights of the reducers that a backbone had before. A new reducer gets back those that fit."""
     learned_apart: list[TokenReducer]
     """The reducers that a backbone had before and that were trained apart, the latest last. They are used again."""
-    loaded: bool
-    """Whether the weights of a backbone come from a checkpoint. Without one, a scorer may be random too, to measure
-    the speed."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
@@ -377,5 +385,10 @@ def loading() -> Iterator[None]:
         _LOADING.reset(token)
 
 
-def _part(schedule: Schedule | None, site: str) -> ReductionConfig | None:
-    return None if schedule is None else schedule.at(site)
+def joined(reducers: Sequence[TokenReducer]) -> TokenReducer | None:
+    """Return the reducer of a site from those of its parts; None if there is no part."""
+    return SeveralReducer(reducers) if len(reducers) > 1 else next(iter(reducers), None)
+
+
+def _parts(schedule: Schedule | None, site: str) -> tuple[ReductionConfig, ...]:
+    return () if schedule is None else tuple(part for part in schedule.parts if part.site == site)

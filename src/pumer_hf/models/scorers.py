@@ -167,7 +167,7 @@ def save_scorer(model: Backbone, folder: str | Path, *, trained_on: str, steps: 
         ValueError: the model has no scorer there, or has several and `site` is None.
     """
     reduction = model.token_reduction
-    found = [reducer for reducer in reduction.reducers.values() if isinstance(reducer, LookaheadReducer)]
+    found = [reducer for reducer in reduction.part_reducers if isinstance(reducer, LookaheadReducer)]
     found = [reducer for reducer in found if site in (None, reducer.config.site)]
     if len(found) != 1:
         places = " and ".join(repr(reducer.config.site) for reducer in found) or "no site"

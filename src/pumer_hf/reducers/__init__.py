@@ -40,7 +40,8 @@ def parse_reduction(reduction: AnyReduction) -> Schedule | None:
 
     Args:
         reduction: the dict of a method (`{"method": "pumer", "layers": [2, 5, 8], ...}`) or its config; or a list of
-            those, each with another `site`. None or `{"method": "none"}` stands for a model that reduces nothing.
+            those, where those of the same `site` name different layers. None or `{"method": "none"}` stands for a
+            model that reduces nothing.
 
     Returns:
         The schedule; None for a model that reduces nothing.

@@ -62,6 +62,11 @@ class ReductionConfig:
         """Whether the method reads the attention that `lookahead` predicts."""
         return False
 
+    @property
+    def parts(self) -> tuple["ReductionConfig", ...]:
+        """The parts of a schedule that this object stands for: itself, unless several work at the same site."""
+        return (self,)
+
     def with_learned(self, known: Sequence["ReductionConfig"]) -> "ReductionConfig":
         """Return this part for a model that has learned others: a scorer that was trained apart keeps its form.
 
@@ -178,13 +183,13 @@ class TokenReducer(nn.Module, ABC):
     """What the layers with this method do, for cards and pages: they "prune ..."."""
     paper: ClassVar[str]
     """The source of the method, as a link in Markdown."""
-    uses_prior: ClassVar[bool] = False
+    uses_prior: bool = False
     """Whether the model needs `image_saliency`."""
-    learns: ClassVar[bool] = False
+    learns: bool = False
     """Whether the method has weights, which must be trained."""
-    learns_apart: ClassVar[bool] = False
+    learns_apart: bool = False
     """Whether the method must have learned before the model uses it. Its weights are trained beside a frozen model."""
-    uses_text: ClassVar[bool] = False
+    uses_text: bool = False
     """Whether the method reads the text tokens at a site before text and image meet."""
     uses_attention: bool = False
     """Whether the method reads `Evidence.text_to_image`."""
@@ -202,6 +207,19 @@ class TokenReducer(nn.Module, ABC):
         """
         return type(config) is type(self.config)
 
+    def use(self, config: ReductionConfig) -> None:
+        """Reduce by another config from now on, one that the method [`accepts`]."""
+        self.config = config
+
+    @property
+    def parts(self) -> tuple["TokenReducer", ...]:
+        """The reducers of single parts of a schedule: itself, unless several parts work at the same site."""
+        return (self,)
+
+    def at(self, layer: int) -> "TokenReducer":
+        """Return the reducer of the part that works in a layer."""
+        return self
+
     @abstractmethod
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         """Return how many text and image tokens leave `layer` when `num_text` and `num_image` come in.
@@ -217,6 +235,14 @@ class TokenReducer(nn.Module, ABC):
     @abstractmethod
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         """Reduce the tokens of `layer`, between its attention residual and its feed-forward part."""
+
+
+def gradients_error(config: ReductionConfig) -> ValueError:
+    """Make the error for a method that learns in training, in a layer without gradients."""
+    return ValueError(
+        f"reduction.method={config.method!r} learns where to prune, which needs gradients: checkpoint activations "
+        "with use_reentrant=False, and use the model in eval mode (model.eval()) to infer"
+    )
 
 
 def num_tokens_of(ratio: float, length: int) -> int:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
-from .base import ReductionConfig
+from .base import ReductionConfig, gradients_error
 from .diverse import DIVERSITIES
 from .keeping import KeepingConfig, KeepingReducer, with_prefix
 from .scorer import FORMS
@@ -119,6 +119,8 @@ class LookaheadReducer(KeepingReducer):
         predicted = with_prefix(log_attention.detach().exp())
         image = replace(pair.image, prior=predicted)
         scorer_learns = self.training and any(weight.requires_grad for weight in self.scorer.parameters())
+        if scorer_learns and self.config.site == "tower" and not torch.is_grad_enabled():
+            raise gradients_error(self.config)  # a layer of the tower is checkpointed with its reducer
         if scorer_learns and log_attention.requires_grad:
             ones = (log_attention - log_attention.detach()).nan_to_num(0.0).exp()
             image = replace(image, gate=F.pad(ones, (NUM_PREFIX_TOKENS, 0), value=1.0))

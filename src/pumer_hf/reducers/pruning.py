@@ -12,7 +12,7 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
-from .base import HasInit, Ratios, ReductionConfig, TokenReducer, num_kept
+from .base import HasInit, Ratios, ReductionConfig, TokenReducer, gradients_error, num_kept
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,7 @@ class LearnedPruningReducer(PruningReducer):
         if not self.training:
             return super().forward(layer, pair, evidence)
         if not torch.is_grad_enabled():
-            raise ValueError(
-                f"reduction.method={self.config.method!r} learns where to prune, which needs gradients: checkpoint "
-                "activations with use_reentrant=False, and use the model in eval mode (model.eval()) to infer"
-            )
+            raise gradients_error(self.config)
         log_probabilities = self.log_probabilities(layer, pair, evidence)
         draw = F.gumbel_softmax(log_probabilities, hard=True)[..., 0]
         is_prefix = torch.arange(draw.shape[1], device=draw.device) < NUM_PREFIX_TOKENS

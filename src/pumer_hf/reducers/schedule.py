@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import SITES, ReductionConfig
+from .several import SeveralConfig
 
 PlainSchedule = dict[str, Any] | list[dict[str, Any]]
 """A schedule in plain JSON types: the dict of its only part, or a list with the dict of each part."""
@@ -15,7 +16,8 @@ class Schedule:
     """All that a model reduces. It cannot be empty: a model that reduces nothing has None in its place.
 
     Args:
-        parts: one for each site at which the model reduces, in any order. They are kept in the order of [`SITES`].
+        parts: one or several for each site at which the model reduces, in any order. Several at one site each name
+            layers of their own. The parts are kept in the order of [`SITES`] and of their first layers.
     """
 
     parts: tuple[ReductionConfig, ...]
@@ -23,11 +25,10 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.parts:
             raise ValueError("reduction=[]: give at least one schedule, or None for a model that reduces nothing")
-        sites = [part.site for part in self.parts]
-        for site in sites:
-            if sites.count(site) > 1:
-                raise ValueError(f"reduction.site={site!r} stands in {sites.count(site)} schedules: give one per site")
-        object.__setattr__(self, "parts", tuple(sorted(self.parts, key=lambda part: SITES.index(part.site))))
+        ordered = sorted(self.parts, key=lambda part: (SITES.index(part.site), part.layers))
+        object.__setattr__(self, "parts", tuple(ordered))
+        for site in SITES:
+            self.at(site)  # it raises an error if parts of a site name the same layers
         predicts = any(part.predicts for part in self.parts)
         for part in self.parts:
             if part.needs_prediction and not predicts:
@@ -42,8 +43,9 @@ class Schedule:
                 )
 
     def at(self, site: str) -> ReductionConfig | None:
-        """Return the part that works at a site; None if nothing is reduced there."""
-        return next((part for part in self.parts if part.site == site), None)
+        """Return the part that works at a site; None if nothing is reduced there. Several are joined in one."""
+        parts = [part for part in self.parts if part.site == site]
+        return SeveralConfig.of(parts) if len(parts) > 1 else next(iter(parts), None)
 
     def with_learned(self, known: Sequence[ReductionConfig]) -> "Schedule":
         """Return the same schedule with the form of what the model has learned ([`ReductionConfig.with_learned`])."""

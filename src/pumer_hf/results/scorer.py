@@ -60,7 +60,9 @@ class ScorerReport(Results):
         table = [header]
         for row in self.rows:
             shares = [percent(row.methods.get(name)) for name in methods]
-            table.append([f"{row.kept} ({row.num_patches})", *shares, "" if row.speed is None else f"{row.speed:.2f}x"])
+            table.append(
+                [f"{row.kept} ({row.num_patches})", *shares, "" if row.speed is None else f"{row.speed:.2f}x"]
+            )
         return [
             text_table(table),
             f"Answers of the unreduced model that stay the same, on {self.examples:,} examples that were held out; "

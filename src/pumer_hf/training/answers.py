@@ -77,9 +77,7 @@ def answers_kept(
     return {name: number / total for name, number in same.items()}
 
 
-def answers(
-    model: PuMerPreTrainedModel, inputs: Mapping[str, Tensor], reducers: Mapping[str, TokenReducer]
-) -> Tensor:
+def answers(model: PuMerPreTrainedModel, inputs: Mapping[str, Tensor], reducers: Mapping[str, TokenReducer]) -> Tensor:
     """Return the answer to each example, long (B,), with the reducers that are given by site."""
     with model.token_reduction.using(reducers):
         return model(**inputs).logits.argmax(dim=-1)

@@ -128,9 +128,9 @@ class PuMerPreTrainedModel(ReducibleModel):
         end = last if reducer is None or reducer.stops_after is None else reducer.stops_after
         plans = []
         for index in range(end + 1):
-            reduces = reducer is not None and reducer.config.reduces(index)
+            own = reducer.at(index) if reducer is not None and reducer.config.reduces(index) else None
             num_queries = 1 if index == last and self.pools_only else None
-            plans.append(LayerPlan(index, reducer if reduces else None, num_queries, chunk, with_attentions))
+            plans.append(LayerPlan(index, own, num_queries, chunk, with_attentions))
         return plans
 
     def chunk_size(self, batch_size: int, num_text: int, num_image: int) -> int | None:

@@ -236,10 +236,10 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
                 inputs["input_ids"], inputs["attention_mask"], inputs["token_type_ids"], inputs["inputs_embeds"]
             )
         text_mask = None if inputs["attention_mask"] is None else inputs["attention_mask"].bool()
-        text_tokens, predicted = Tokens.initial(text, text_mask), None
+        text_tokens, tower = Tokens.initial(text, text_mask), None
         if image is None:
-            tokens, traces = self.run_tower(inputs["pixel_values"], text_tokens)
-            image, source, predicted = tokens.states, tokens.source, tokens.prior
+            tower, traces = self.run_tower(inputs["pixel_values"], text_tokens)
+            image, source = tower.states, tower.source
             if record is not None:
                 record.traces.extend(traces)
         elif self.tower_reads_text:
@@ -250,8 +250,8 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         saliency = inputs["image_saliency"]
         prior = None if saliency is None else patch_saliency(saliency, (side, side))
         image_tokens = encoded_tokens(image + image_type, source, prior, (side, side))
-        if predicted is not None:
-            image_tokens = replace(image_tokens, prior=predicted)
+        if tower is not None and tower.prior is not None:  # a scorer of the tower has predicted it
+            image_tokens = replace(image_tokens, prior=tower.prior, gate=tower.gate)
         return self.kernel.begin(TokenPair(replace(text_tokens, states=text + text_type), image_tokens))
 
     def encode_text(
@@ -341,8 +341,9 @@ class PuMerMeterModel(PuMerMeterPreTrainedModel):
         reducer = self.vision_model.reducer
         plans = []
         for index, (before, after) in enumerate(pairwise(lengths)):
-            predicts = reducer is not None and reducer.uses_text and reducer.config.reduces(index)
-            plans.append(LayerPlan(index, reducer if predicts or after < before else None, chunk=chunk))
+            own = reducer.at(index) if reducer is not None and reducer.config.reduces(index) else None
+            acts = own is not None and (own.uses_text or after < before)
+            plans.append(LayerPlan(index, own if acts else None, chunk=chunk))
         return plans
 
 

@@ -46,7 +46,7 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
         Returns:
             The new states; the tokens that are left, in the form of `pair`; and the trace of the reduction, or None.
         """
-        if plan.reducer is None and pair.image.weight is None:
+        if plan.reducer is None and pair.image.key_weight is None:
             attended, _ = self.self_attn(self.layer_norm1(states), attention_mask=None)
             return tokenwise(self.feed_forward, states + attended, plan.chunk), pair, None
         attended, keys = self.attend(replace(pair.image, states=self.layer_norm1(states)))

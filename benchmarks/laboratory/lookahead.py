@@ -1,0 +1,271 @@
+"""The study of `lookahead`: the accuracy of a frozen model with each choice of patches before the first layer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import set_seed
+
+from pumer_hf.data.collator import Collator
+from pumer_hf.data.task import TaskData
+from pumer_hf.data.tasks import TASKS
+from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.models.loading import load_checkpoint
+from pumer_hf.models.observing import observe
+from pumer_hf.recipes.parser import parse_recipe
+from pumer_hf.reducers import TokenReducer, parse_reduction
+from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from pumer_hf.training.answers import (
+    BUDGETS,
+    Choice,
+    GivenReducer,
+    always,
+    choose_layer,
+    measured_speeds,
+    rivals,
+    with_config,
+)
+from pumer_hf.training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
+
+from .lookahead_results import Accuracy, ChoiceRow, SeedAccuracy
+
+VQA = TASKS["vqa"]
+PART: dict[str, Any] = {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0}
+TARGET_EXAMPLES = 500
+"""Questions of the training data on which the layer to predict is chosen."""
+Scores = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A frozen teacher and its data."""
+
+    model: PuMerPreTrainedModel
+    data: TaskData
+    collator: Collator
+    batch_size: int
+
+    @classmethod
+    def load(cls, teacher: str, recipe: Path, flags: Sequence[str] = (), batch_size: int = 250) -> "Bench":
+        """Load a teacher, and the data of a recipe.
+
+        Args:
+            teacher: a folder or an id on the Hub.
+            recipe: a recipe of VQA. Its `data` block counts.
+            flags: flags that change this block.
+            batch_size: examples per forward of the evaluation.
+        """
+        model, processor = load_checkpoint(teacher, None)
+        args = parse_recipe(VQA, recipe, [str(recipe), *flags]).data
+        labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        data = VQA.load(args, labels)
+        return cls(model, data, VQA.collator(processor, data, args, False), batch_size)
+
+    @cached_property
+    def batches(self) -> list[dict[str, Tensor]]:
+        """The test data as model inputs with labels."""
+        return self.encoded(self.data.test)
+
+    @cached_property
+    def target_batches(self) -> list[dict[str, Tensor]]:
+        """Some of the training data, on which the layer to predict is chosen."""
+        return self.encoded(self.data.train.select(range(min(TARGET_EXAMPLES, len(self.data.train)))))
+
+    def encoded(self, rows: Dataset) -> list[dict[str, Tensor]]:
+        """Return rows as batches."""
+        starts = range(0, len(rows), self.batch_size)
+        return [
+            self.collator([rows[index] for index in range(start, min(start + self.batch_size, len(rows)))])
+            for start in tqdm(starts, desc="Encoding", leave=False)
+        ]
+
+    @cached_property
+    def groups(self) -> dict[str, np.ndarray]:
+        """By name of a group of test questions, which ones belong to it. Data of other kinds have no groups."""
+        test = self.data.test
+        if "groups" not in test.column_names:
+            return {}
+        members = test["groups"][:]
+        return {
+            name: np.array([name in row for row in members]) for name in sorted({n for row in members for n in row})
+        }
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of an image."""
+        first = {name: value[:1] for name, value in self.batches[0].items() if name != "labels"}
+        return observe(self.model, first, []).pair.image.mask.shape[1] - 1
+
+    @torch.inference_mode()
+    def scores(self, choices: Mapping[str, Choice], layers: Sequence[int] = (), change: Any = None) -> Scores:
+        """Return the score of each test question, float (N,) in [0, 1], for each choice of patches.
+
+        Args:
+            choices: by name, what makes the reducers of a batch.
+            layers: the layers whose attention the choices read.
+            change: what changes the inputs of a batch before they are used; None: nothing.
+        """
+        found: dict[str, list[Tensor]] = {name: [] for name in choices}
+        for batch in tqdm(self.batches, desc="Evaluating", leave=False):
+            labels = batch["labels"]
+            inputs = {name: value for name, value in batch.items() if name != "labels"}
+            inputs = inputs if change is None else change(inputs)
+            attention = observe(self.model, inputs, layers).attention if layers else {}
+            for name, choice in choices.items():
+                with self.model.token_reduction.using(choice(attention)):
+                    answer = self.model(**inputs).logits.argmax(dim=-1, keepdim=True)
+                found[name].append(labels.gather(1, answer).squeeze(1))
+        return {name: torch.cat(parts).numpy() for name, parts in found.items()}
+
+    def accuracy(self, scores: np.ndarray) -> Accuracy:
+        """Return the accuracy in percent, in all and by group."""
+        by_group = {name: 100 * float(scores[rows].mean()) for name, rows in self.groups.items() if rows.any()}
+        return Accuracy(100 * float(scores.mean()), by_group)
+
+
+def unreduced(attention: Mapping[int, Tensor]) -> Mapping[str, TokenReducer]:
+    """The choice that keeps all patches."""
+    return {}
+
+
+def baselines(bench: Bench) -> dict[str, Accuracy]:
+    """Return the accuracy of the teacher, of the teacher with a grey image, and with the image of another question."""
+    changes: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]] | None] = {
+        "unreduced": None,
+        "no image": lambda inputs: {**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])},
+        # Questions of a scene stand together, so the batch is rolled by half its length.
+        "wrong image": lambda inputs: {
+            **inputs,
+            "pixel_values": inputs["pixel_values"].roll(len(inputs["pixel_values"]) // 2, 0),
+        },
+    }
+    return {
+        name: bench.accuracy(bench.scores({name: unreduced}, change=change)[name]) for name, change in changes.items()
+    }
+
+
+def train_scorer(
+    bench: Bench, rows: Dataset, seed: int, steps: int, folder: Path, fields: Mapping[str, Any] | None = None
+) -> LookaheadReducer:
+    """Train a scorer for the teacher of a bench, and return it.
+
+    Args:
+        bench: the teacher.
+        rows: questions about images. Their answers are not read.
+        seed: the seed of the first weights and of the order of the rows.
+        steps: number of steps.
+        folder: where the trainer may write.
+        fields: other fields of the part `lookahead`.
+    """
+    model = bench.model
+    part = {**PART, **(fields or {})}
+    config = parse_reduction(part).at("inputs")  # type: ignore[union-attr]
+    assert isinstance(config, LookaheadReductionConfig)
+    layer = config.target_layer
+    if layer is None:
+        layer, _ = choose_layer(model, config, bench.target_batches)
+    set_seed(seed)
+    reducer = add_scorer(model, replace(config, target_layer=layer))
+    args = ScorerTrainingArguments(
+        output_dir=str(folder), seed=seed, max_steps=steps, save_strategy="no", dataloader_num_workers=0
+    )
+    ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
+    model.set_reduction(None)
+    return reducer.eval().requires_grad_(False)
+
+
+def choices_of(bench: Bench, reducer: LookaheadReducer, kept: str) -> dict[str, Choice]:
+    """Return the choices that the table compares at one number of patches, by name of the method.
+
+    Args:
+        bench: the teacher.
+        reducer: a scorer. Only its config counts for the other methods.
+        kept: a key of [`BUDGETS`].
+    """
+    config = replace(reducer.config, keep_ratio=BUDGETS[kept], num_keep=None)
+    number, layer = max(round(BUDGETS[kept] * bench.num_patches), 1), config.target_layer
+    assert layer is not None, "`train_scorer` has chosen it"
+    found: dict[str, Choice] = {
+        "lookahead": always("inputs", with_config(reducer, config)),
+        "lookahead alone": always("inputs", with_config(reducer, replace(config, diversity=None))),
+    }
+    for name, rival in rivals(bench.model, config, number, bench.num_patches).items():
+        found[name] = always("inputs", rival)
+    for name, fields in {"diverse (max_min)": {"method": "diverse", "diversity": "max_min"}, "grid": {}}.items():
+        other = parse_reduction({"method": name, "site": "inputs", "num_keep": number, **fields}).at("inputs")  # type: ignore[union-attr]
+        found[name] = always("inputs", bench.model.base_model.make_reducer(other).eval())
+    alone = replace(config, diversity=None)
+    for name, source in {"attention of layer 0": 0, "attention of the target": layer}.items():
+        found[name] = lambda attention, source=source: {"inputs": GivenReducer(alone, attention[source]).eval()}
+    return found
+
+
+LEARNED = ("lookahead", "lookahead alone")
+"""The choices that differ from seed to seed."""
+ORACLES = ("attention of layer 0", "attention of the target")
+"""The choices that need a forward of the whole model first. They have no speed."""
+
+
+def main_rows(bench: Bench, scorers: Mapping[int, LookaheadReducer], seconds: float) -> list[ChoiceRow]:
+    """Return the accuracy of each choice at each number of patches, and its measured speed.
+
+    Args:
+        bench: the teacher.
+        scorers: a scorer per seed.
+        seconds: how long the speed of all choices is measured.
+    """
+    first, *_ = scorers
+    choices = {(kept, seed): choices_of(bench, scorers[seed], kept) for kept in BUDGETS for seed in scorers}
+    wanted = {
+        (kept, name, seed): choice
+        for (kept, seed), by_name in choices.items()
+        for name, choice in by_name.items()
+        if seed == first or name in LEARNED
+    }
+    layer = scorers[first].config.target_layer
+    scores = bench.scores({repr(key): choice for key, choice in wanted.items()}, sorted({0, layer or 0}))
+    timed = {
+        f"{kept} {name}": dict(choice({}))
+        for (kept, seed), by_name in choices.items()
+        for name, choice in by_name.items()
+        if seed == first and name not in ORACLES
+    }
+    inputs = {name: value[:64] for name, value in bench.batches[0].items() if name != "labels"}
+    speeds = measured_speeds(bench.model, timed, inputs, seconds)
+    rows = []
+    for kept, ratio in BUDGETS.items():
+        for name in choices[kept, first]:
+            runs = tuple(
+                SeedAccuracy(seed if name in LEARNED else None, bench.accuracy(scores[repr((kept, name, seed))]))
+                for seed in scorers
+                if (kept, name, seed) in wanted
+            )
+            number = max(round(ratio * bench.num_patches), 1)
+            rows.append(ChoiceRow(name, kept, number, runs, speeds.get(f"{kept} {name}")))
+    return rows
+
+
+def carry_rows(bench: Bench, name: str, scorers: Mapping[int, LookaheadReducer]) -> list[ChoiceRow]:
+    """Return the accuracy of scorers that were trained on other data, at each number of patches."""
+    wanted = {
+        (kept, seed): choices_of(bench, reducer, kept)["lookahead"]
+        for kept in BUDGETS
+        for seed, reducer in scorers.items()
+    }
+    scores = bench.scores({repr(key): choice for key, choice in wanted.items()})
+    return [
+        ChoiceRow(
+            name,
+            kept,
+            max(round(ratio * bench.num_patches), 1),
+            tuple(SeedAccuracy(seed, bench.accuracy(scores[repr((kept, seed))])) for seed in scorers),
+        )
+        for kept, ratio in BUDGETS.items()
+    ]
