@@ -94,10 +94,10 @@ def calibrate_curve(shared: Shared, cell: Cell) -> Curve:
     options = options_of(shared, cell)
     whole = shared.batch(cell.method)
     inputs = [whole if one.image_size is None else shared.batch(cell.method, one.image_size) for one in options]
-    teacher_gflops, _ = measure_size(shared.teacher, example_of(whole))
+    teacher_gflops = measure_size(shared.teacher, example_of(whole)).gflops
     students = [shared.student(option.reduction, option.image_size).eval() for option in options]
     sizes = [measure_size(student, example_of(batch)) for student, batch in zip(students, inputs, strict=True)]
-    gains = [teacher_gflops / gflops for gflops, _ in sizes]
+    gains = [teacher_gflops / size.gflops for size in sizes]
     points = spread(len(options), CURVE_POINTS)
     throughput = compare_throughput(
         {"teacher": shared.teacher, **{str(point): students[point] for point in points}},
@@ -119,8 +119,8 @@ def options_of(shared: Shared, cell: Cell) -> list[Option]:
     if schedule is None:
         side, _ = patch_size(student.config)
         return [Option(None, size) for size in range(student.config.image_size - side, 0, -side)]
-    _, (lengths, *_) = measure_size(shared.teacher, example_of(shared.batch(cell.method)))
-    return [Option(one) for one in distinct_schedules(student, schedule, *lengths)]
+    num_text, num_image = measure_size(shared.teacher, example_of(shared.batch(cell.method))).tokens_in
+    return [Option(one) for one in distinct_schedules(student, schedule, num_text, num_image)]
 
 
 def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -157,15 +157,15 @@ def check_teacher(shared: Shared, group: str) -> None:
     args = shared.recipe.training
     evaluation = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
     example = {key: value[:1] for key, value in shared.batch("none").items()}
-    gflops, tokens = measure_size(shared.teacher, example)
+    size = measure_size(shared.teacher, example)
     result = TeacherResult(
         group=group,
         metric=evaluation.main_name,
         value=evaluation.main,
-        gflops=gflops,
+        gflops=size.gflops,
         environment=Environment.current(),
         weights=fingerprint,
-        tokens_per_layer=tuple(tokens),
+        tokens_per_layer=tuple(size.tokens_per_layer),
         evaluation=evaluation,
     )
     store.write(study.output, name, result)

@@ -73,11 +73,16 @@ def scales(schedule: Mapping[str, Any]) -> list[float]:
     Raises:
         ValueError: there is no ratio above 0 to scale.
     """
-    ratios = [item for name in ratio_names(schedule) for item in as_list(schedule[name]) if item > 0]
+    ratios = [item for name in ratio_names(schedule) for item in removed(name, schedule[name]) if item > 0]
     if not ratios:
         raise ValueError(f"the schedule {dict(schedule)} has no ratio above 0 to scale")
     start, end = 0.05 / max(ratios), CAP / min(ratios)
     return [start * (end / start) ** (step / (SCALES - 1)) for step in range(SCALES)]
+
+
+def removed(name: str, value: Any) -> list[float]:
+    """Return the ratios that a factor multiplies. Of a `keep_ratio`, it is the part that is not kept."""
+    return [1 - item if name == "keep_ratio" else item for item in as_list(value)]
 
 
 def distinct_schedules(

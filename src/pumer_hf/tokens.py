@@ -232,6 +232,11 @@ class LayerTrace:
     site: str = "layers"
     """Where the layer is, one of [`reducers.base.SITES`]."""
 
+    @property
+    def place(self) -> str:
+        """The place in words, as [`place_in_words`] says it."""
+        return place_in_words(self.site, self.layer)
+
     @classmethod
     def of(
         cls,
@@ -256,6 +261,16 @@ class LayerTrace:
             text_matching=text_matching,
             site=site,
         )
+
+
+def place_in_words(site: str, layer: int) -> str:
+    """Return where a model reduces tokens, such as `"layer 2"`, `"image tower, layer 2"` or `"before the first layer"`.
+
+    Args:
+        site: one of [`reducers.base.SITES`].
+        layer: index of the layer at the site.
+    """
+    return {"inputs": "before the first layer", "tower": f"image tower, layer {layer}"}.get(site, f"layer {layer}")
 
 
 for _cls in (Matching, Tokens, TokenPair, Evidence, LayerTrace):

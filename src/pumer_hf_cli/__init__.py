@@ -26,11 +26,13 @@ from .measure import Measure
 from .push import Push
 from .spelling import check_spelling
 from .train import Train
+from .train_scorer import TrainScorer
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: tuple[Command, ...] = (
     Train(),
+    TrainScorer(),
     Evaluate(),
     Convert(),
     Bench(),

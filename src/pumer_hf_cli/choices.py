@@ -3,9 +3,12 @@
 BACKBONES = ("vilt", "meter")
 CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
 DEVICES = ("cpu", "cuda")
+DIVERSITIES = ("dpp", "max_min", "none")
 DTYPES = ("float32", "bfloat16", "float16")
+FORMS = ("bag", "words", "gated", "block")
 KINDS = ("original_vilt", "original_meter", "released_vilt", "released_meter", "stock_vilt")
 MATMUL_PRECISIONS = ("highest", "high", "medium")
+SCORER_SITES = ("inputs", "tower")
 TASKS = ("vqa", "nlvr2", "snli_ve", "retrieval")
 
 

@@ -27,13 +27,8 @@ ROWS = [
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
-    ("offload",),
-    ("scorers",),
-    ("reduction",),
-    ("observing",),
-    ("encoders", "decoders"),
-    ("families",),
-    ("loading",),
+    *(("offload",), ("scorers",), ("reduction",), ("observing",)),
+    *(("encoders", "decoders"), ("families",), ("loading",)),
 ]
 """The same within `models`."""
 MODEL_LEVELS = {part: level for level, parts in enumerate(MODEL_ROWS) for part in parts}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -11,6 +11,16 @@ from ..flops import count_flops
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..results import Cost, TokenCounts
 from .throughput import compare_throughput
+
+
+class ModelSize(NamedTuple):
+    """The size of a forward of one example."""
+
+    gflops: float
+    """The multiply-adds, in 10^9."""
+    tokens_per_layer: TokenCounts
+    tokens_in: tuple[int, int]
+    """Text and image tokens that come into the first layer, after the reduction of the inputs."""
 
 
 def measure_cost(
@@ -46,25 +56,26 @@ def measure_sizes(models: Mapping[str, nn.Module], examples: Mapping[str, dict[s
     """
     gflops: dict[str, float] = {}
     tokens: dict[str, TokenCounts] = {}
+    tokens_in: dict[str, tuple[int, int]] = {}
     for name, model in models.items():
         if isinstance(model, PuMerPreTrainedModel):
-            gflops[name], tokens[name] = measure_size(model, examples[name])
+            gflops[name], tokens[name], tokens_in[name] = measure_size(model, examples[name])
         else:
             gflops[name] = count_flops(model, examples[name])[0] / 1e9
-    return Cost(gflops=gflops, tokens_per_layer=tokens)
+    return Cost(gflops=gflops, tokens_per_layer=tokens, tokens_in=tokens_in)
 
 
-def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> tuple[float, TokenCounts]:
-    """Count the GFLOPs (multiply-adds) of a forward of one example, and the text and image tokens that leave each
-    layer.
-    """
+def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> ModelSize:
+    """Count the GFLOPs and the tokens of a forward of one example."""
     inputs: dict[str, Any] = {**example, "output_hidden_states": True}
     flops, outputs = count_flops(model, inputs)
     states = outputs.hidden_states[0]
     if isinstance(states, tuple):  # the model takes several images: one of them is enough
         states = states[0]
-    num_text = example["input_ids"].shape[-1]
-    return flops / 1e9, model.output_lengths(num_text, states.shape[1] - num_text)
+    num_text = example["input_ids"].shape[-1]  # no text token leaves before the first layer
+    num_image = states.shape[1] - num_text
+    lengths = model.token_reduction.lengths_at("layers", num_text, num_image)
+    return ModelSize(flops / 1e9, lengths, (num_text, num_image))
 
 
 def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
@@ -76,8 +87,21 @@ def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
         ["examples/s", *(figure(cost.throughput.speeds[name].examples_per_second) for name in names), faster],
         ["GFLOPs per example", *(figure(cost.gflops[name]) for name in names), f"{cost.gflops_gain:.2f}x fewer"],
     ]
-    for layer, lengths in enumerate(zip(*(cost.tokens_per_layer[name] for name in names), strict=True)):
-        rows.append(
-            [f"tokens after layer {layer} (text + image)", *(f"{text} + {image}" for text, image in lengths), ""]
-        )
+    return rows + [[*row, ""] for row in token_rows(cost, names)]
+
+
+def token_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:
+    """Return rows with the tokens that leave each layer, and a column per model. It is empty where none were counted.
+
+    A first row has the tokens that come into the first layer, if not all models begin with as many.
+    """
+
+    def row(title: str, counts: Mapping[str, tuple[int, int]]) -> list[str]:
+        cells = ("{} + {}".format(*counts[name]) if name in counts else "" for name in names)
+        return [f"{title} (text + image)", *cells]
+
+    rows = [row("tokens into layer 0", cost.tokens_in)] if len(set(cost.tokens_in.values())) > 1 else []
+    tokens = {name: counts for name, counts in cost.tokens_per_layer.items() if name in names}
+    for layer, counts in enumerate(zip(*tokens.values(), strict=True)):
+        rows.append(row(f"tokens after layer {layer}", dict(zip(tokens, counts, strict=True))))
     return rows

@@ -12,7 +12,7 @@ from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.reduction import reduces_tokens
 from ..results import REGIMES, Cost, Memory
 from .contenders import BenchOptions, Contender, torch_options
-from .cost import measure_sizes
+from .cost import measure_sizes, token_rows
 from .profiles import activation_peaks, reduction_share
 from .progress import Progress
 from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
@@ -171,11 +171,7 @@ def measure_rows(cost: Cost) -> list[list[str]]:
     rows.append(
         ["the reduction's own time", *(f"{100 * shares[name]:.1f} %" if name in shares else "" for name in names)]
     )
-    for layer in range(len(cost.tokens_per_layer[first])):
-        tokens = cost.tokens_per_layer
-        lengths = ("{} + {}".format(*tokens[name][layer]) if name in tokens else "" for name in names)
-        rows.append([f"tokens after layer {layer} (text + image)", *lengths])
-    return rows
+    return rows + token_rows(cost, names)
 
 
 def speed_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:

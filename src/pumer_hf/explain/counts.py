@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from ..tokens import LayerTrace
+from ..tokens import LayerTrace, place_in_words
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,13 @@ class LayerCounts:
     """Image tokens that were merged into others."""
     text_merged: int
     """Text tokens that were merged into others."""
+    site: str = "layers"
+    """Where the layer is, one of [`reducers.base.SITES`]."""
+
+    @property
+    def place(self) -> str:
+        """The place in words ([`place_in_words`])."""
+        return place_in_words(self.site, self.layer)
 
     @property
     def removed(self) -> int:
@@ -31,13 +39,19 @@ class LayerCounts:
         return self.pruned + self.image_merged + self.text_merged
 
     def sentences(self) -> str:
-        """Return the counts in words. Each count stands with the part of the tokens that it is."""
+        """Return the counts in words. Each count stands with the part of the tokens that it is.
+
+        Nothing is said about the text where there is none, as in an image tower.
+        """
         image = f"Of {self.num_image} image tokens, {_with_fraction(self.pruned, self.num_image)} are pruned"
         image += f" and {_with_fraction(self.image_merged, self.num_image)} merged into others"
+        left = self.num_image - self.pruned - self.image_merged
+        sentences = f"{image}; {left} are left."
+        if not self.num_text:
+            return sentences
         merged = _with_fraction(self.text_merged, self.num_text)
         text = f"Of {self.num_text} text tokens, {merged} are merged into others"
-        left = self.num_image - self.pruned - self.image_merged
-        return f"{image}; {left} are left. {text}; {self.num_text - self.text_merged} are left."
+        return f"{sentences} {text}; {self.num_text - self.text_merged} are left."
 
 
 def layer_counts(traces: Sequence[LayerTrace]) -> list[LayerCounts]:
@@ -46,20 +60,45 @@ def layer_counts(traces: Sequence[LayerTrace]) -> list[LayerCounts]:
     Args:
         traces: the traces in `outputs.reduction` that are about the image, in their order.
     """
-    counts = []
-    for index, trace in enumerate(traces):
-        before = traces[index - 1] if index else None
-        num_text = trace.text_source.shape[1] if before is None else before.num_text
-        num_image = trace.image_source.shape[1] if before is None else before.num_image
-        # METER's image tower may have merged some image tokens before the first of these layers.
-        if trace.saliency is not None:
-            num_image = trace.saliency.shape[1]
-        elif trace.image_matching is not None:
-            num_image = trace.num_image + trace.image_matching.src.shape[1]
-        pruned = 0 if trace.keep is None else num_image - trace.keep.shape[1]
-        merged = num_image - pruned - trace.num_image
-        counts.append(LayerCounts(trace.layer, num_text, num_image, pruned, merged, num_text - trace.num_text))
+    counts: list[LayerCounts] = []
+    before: LayerTrace | None = None
+    num_text = 0
+    for trace in traces:
+        in_tower = trace.site == "tower"
+        if not in_tower and (before is None or before.site == "tower"):
+            num_text = trace.text_source.shape[1]
+        num_image = _num_image_before(trace, before)
+        pruned = 0 if trace.keep is None else num_image - trace.keep.shape[1] - _merged_rest(trace, before)
+        image_merged = num_image - pruned - trace.num_image
+        text_merged = 0 if in_tower else num_text - trace.num_text
+        text_before = 0 if in_tower else num_text
+        counts.append(LayerCounts(trace.layer, text_before, num_image, pruned, image_merged, text_merged, trace.site))
+        before, num_text = trace, num_text - text_merged
     return counts
+
+
+def _num_image_before(trace: LayerTrace, before: LayerTrace | None) -> int:
+    """Return how many image tokens came into a layer; `before` is the trace of the reduction before it."""
+    # METER's image tower may have merged some image tokens before the first of these layers.
+    if trace.saliency is not None:
+        return trace.saliency.shape[1]
+    if trace.image_matching is not None:
+        return trace.num_image + trace.image_matching.src.shape[1]
+    return trace.image_source.shape[1] if before is None else before.num_image
+
+
+def _merged_rest(trace: LayerTrace, before: LayerTrace | None) -> int:
+    """Return how many tokens that were not chosen are held by chosen ones, as with `merge_rest` of `lookahead`."""
+    assert trace.keep is not None, "the layer chooses"
+    after = trace.image_source[0]
+    if before is None:
+        if trace.saliency is None or trace.saliency.shape[1] != len(after):
+            return 0
+        token = torch.arange(len(after), device=after.device)
+    else:
+        token = before.image_source[0]
+    held = (after >= 0) & ~torch.isin(token, trace.keep[0])
+    return len(token[held].unique())
 
 
 def patches_sentence(tokens: Tensor) -> str:

@@ -153,14 +153,17 @@ def _panels(
     palette = token_colours(maps)
     for trace, tokens in zip(traces, maps, strict=True):
         drawn = draw_token_map(picture, tokens, palette)
-        alt = f"The image after layer {trace.layer}: {patches_sentence(tokens)}."
+        where = trace.place if trace.site == "inputs" else f"after {trace.place}"
+        alt = f"The image {where}: {patches_sentence(tokens)}."
         panels.append(Panel(drawn, layer_caption(trace, tokens, words), alt))
     return panels
 
 
 def layer_caption(trace: LayerTrace, tokens: Tensor, words: Sequence[str]) -> list[str]:
     """Return the caption that says what a layer left; `tokens` comes from [`token_map`]."""
-    title = f"layer {trace.layer}: {trace.num_text} text and {trace.num_image} image tokens"
+    if trace.site == "tower":  # the text is not there yet
+        return [f"{trace.place}: {trace.num_image} image tokens", patches_sentence(tokens)]
+    title = f"{trace.place}: {trace.num_text} text and {trace.num_image} image tokens"
     return [title, patches_sentence(tokens), *words_caption(merged_words(trace, words))]
 
 

@@ -29,13 +29,18 @@ def results_table(report: Report, role: str) -> str:
 
 
 def tokens_table(report: Report, role: str) -> str:
-    """Return the table of the text and image tokens that leave each layer."""
+    """Return the table of the text and image tokens that leave each layer.
+
+    A first row has those that come into the first layer, if they were counted.
+    """
     tokens = report.cost.tokens_per_layer
     names = [name for name in ROLES if name in tokens]
     if role not in names:
         return ""
     header = ["after layer", *(f"{name} (text + image)" for name in names)]
-    rows = [
+    tokens_in = report.cost.tokens_in
+    rows = [["(into the first)", *("{} + {}".format(*tokens_in[name]) for name in names)]] if tokens_in else []
+    rows += [
         [str(layer), *(f"{text} + {image}" for text, image in lengths)]
         for layer, lengths in enumerate(zip(*(tokens[name] for name in names), strict=True))
     ]

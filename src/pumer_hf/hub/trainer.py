@@ -193,9 +193,10 @@ class HubTrainer(Trainer):
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
         model = unwrapped(self.model)
         names = set(inspect.signature(model.forward).parameters) - {"labels"}
-        gflops, lengths = measure_size(model, {name: value for name, value in batch.items() if name in names})
+        size = measure_size(model, {name: value for name, value in batch.items() if name in names})
         role, report = self.card.role, self.card.report
-        return replace(report, cost=replace(report.cost, gflops={role: gflops}, tokens_per_layer={role: lengths}))
+        counts = {"tokens_per_layer": {role: size.tokens_per_layer}, "tokens_in": {role: size.tokens_in}}
+        return replace(report, cost=replace(report.cost, gflops={role: size.gflops}, **counts))
 
     def push_to_hub(
         self,

@@ -18,6 +18,7 @@ from transformers import (
     PreTrainedModel,
     ProcessorMixin,
     ProgressCallback,
+    Trainer,
     TrainerState,
 )
 from transformers.utils import logging
@@ -185,7 +186,7 @@ def run_training(trainer: DistillationTrainer, point: ResumePoint | None, patien
         trainer.train(resume_from_checkpoint=str(point.checkpoint))
 
 
-def close_progress_bar(trainer: DistillationTrainer) -> None:
+def close_progress_bar(trainer: Trainer) -> None:
     """Close the progress bar. Otherwise it is drawn again at the end of the program, below the last message."""
     callback = trainer.pop_callback(ProgressCallback)
     if callback is not None and callback.training_bar is not None:

@@ -113,6 +113,8 @@ class Cost:
     gflops: dict[str, float] = field(default_factory=dict)
     """The multiply-adds of one example, in 10^9."""
     tokens_per_layer: dict[str, TokenCounts] = field(default_factory=dict)
+    tokens_in: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The text and image tokens that come into the first layer, after the reduction of the inputs."""
     reduction_share: dict[str, float] = field(default_factory=dict)
     """The part of a forward's time that is spent on reducing tokens, for the models that reduce."""
     memory: Memory | None = None
@@ -128,11 +130,15 @@ class Cost:
         """Read the cost from the values of a file."""
         throughput, latency, memory = (values.get(name) for name in ("throughput", "latency", "memory"))
         tokens: dict[str, Any] = values.get("tokens_per_layer", {})
+        tokens_in: dict[str, Any] = values.get("tokens_in", {})
         return cls(
             throughput=None if throughput is None else Throughput.from_dict(throughput),
             latency=None if latency is None else Latencies.from_dict(latency),
             gflops={name: count for name, count in values.get("gflops", {}).items() if name != "ratio"},
-            tokens_per_layer={name: _token_counts(name, layers) for name, layers in tokens.items()},
+            tokens_per_layer={
+                name: _token_counts("tokens_per_layer", name, layers) for name, layers in tokens.items()
+            },
+            tokens_in={name: _token_counts("tokens_in", name, [one])[0] for name, one in tokens_in.items()},
             reduction_share=dict(values.get("reduction_share", {})),
             memory=None if memory is None else Memory(**memory),
         )
@@ -149,6 +155,8 @@ class Cost:
         if self.tokens_per_layer:
             layers = {name: [list(one) for one in counts] for name, counts in self.tokens_per_layer.items()}
             values["tokens_per_layer"] = layers
+        if self.tokens_in:
+            values["tokens_in"] = {name: list(one) for name, one in self.tokens_in.items()}
         if self.reduction_share:
             values["reduction_share"] = self.reduction_share
         if self.memory is not None:
@@ -156,13 +164,11 @@ class Cost:
         return values
 
 
-def _token_counts(model: str, layers: Any) -> TokenCounts:
-    """The tokens per layer of a model, from a file."""
+def _token_counts(field_name: str, model: str, layers: Any) -> TokenCounts:
+    """The tokens per layer of a model, from a field of a file."""
     for counts in layers:
         if not isinstance(counts, (list, tuple)) or len(counts) != 2 or not all(isinstance(n, int) for n in counts):
-            raise ValueError(
-                f"tokens_per_layer.{model}: {counts!r}: each layer has two integers, of text and of image"
-            )
+            raise ValueError(f"{field_name}.{model}: {counts!r}: each layer has two integers, of text and of image")
     return [(text, image) for text, image in layers]
 
 

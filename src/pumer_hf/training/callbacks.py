@@ -58,8 +58,10 @@ class TokenReductionCallback(TrainerCallback):
         logs = {"gflops_per_example": flops / 1e9}
         for trace in reduction.traces(outputs):
             if trace.image_index == 0:
-                logs[f"text_tokens/layer_{trace.layer}"] = trace.num_text
-                logs[f"image_tokens/layer_{trace.layer}"] = trace.num_image
+                at_layer = f"layer_{trace.layer}"
+                place = {"inputs": "inputs", "tower": f"tower_{at_layer}"}.get(trace.site, at_layer)
+                logs[f"text_tokens/{place}"] = trace.num_text
+                logs[f"image_tokens/{place}"] = trace.num_image
         self.trainer.log(logs)
 
 

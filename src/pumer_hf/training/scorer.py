@@ -30,7 +30,7 @@ class ScorerTrainingArguments(TrainingArguments):
     logging_steps: float = field(default=100, metadata={"help": "Steps between two entries of the log."})
     save_steps: float = field(default=500, metadata={"help": "Steps between two checkpoints."})
     save_total_limit: int | None = field(default=1, metadata={"help": "Checkpoints to keep."})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "Reporters to log to."})
+    report_to: str | list[str] | None = field(default="none", metadata={"help": "Reporters to log to."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
 
     def __post_init__(self) -> None:
@@ -155,7 +155,6 @@ def add_scorer(model: PreTrainedModel, part: dict[str, Any] | LookaheadReduction
     backbone.config.checked(config)
     reduction.set(None)
     # The scorer keeps torch's first values, which suit any width. Those of the model may be too small for it.
-    new = backbone.make_reducer(config)
-    backbone.learned[config.site] = new.state_dict()
+    backbone.learned_apart.append(backbone.make_reducer(config))
     reduction.set(config)
     return lookahead_of(model)

@@ -1,0 +1,206 @@
+"""The training of a scorer of `lookahead` from begin to end: choose the layer, train, compare and save."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelerate.utils import broadcast_object_list
+from datasets import Dataset
+from torch import Tensor
+from transformers import set_seed
+from transformers.utils import logging
+
+from ..data.collator import Collator
+from ..folders import check_writable, write_json
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.scorers import SCORER_CONFIG, save_scorer
+from ..reading import read_object
+from ..reducers.lookahead import LookaheadReductionConfig
+from ..results import Environment, ScorerReport, layer_table
+from ..training.answers import budget_rows, check_answers, choose_layer
+from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
+from ..training.timing import TimeLeftCallback
+from .interrupt import Stopped
+from .stages import close_progress_bar, last_complete_checkpoint, lost_steps
+
+logger = logging.get_logger(__name__)
+
+RESULTS_NAME = "results.json"
+RECORD_NAME = "training.json"
+"""The file that says what a scorer is made from. A resumed training compares it."""
+LAYER_EXAMPLES = 256
+"""The number of examples, of those to train on, by which the layer is chosen."""
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class ScorerData:
+    """What a scorer is trained and tested on."""
+
+    train: Dataset
+    held_out: Dataset
+    collator: Collator
+    words: str
+    """The data in words, for the record."""
+
+    def batches(self, split: str, size: int, most: int | None = None) -> Iterator[dict[str, Tensor]]:
+        """Yield batches of the first rows of a split, `"train"` or `"held_out"`."""
+        rows: Dataset = getattr(self, split)
+        number = len(rows) if most is None else min(most, len(rows))
+        for start in range(0, number, size):
+            yield self.collator(list(rows.select(range(start, min(start + size, number)))))
+
+
+def train_scorer(
+    model: PuMerPreTrainedModel,
+    part: LookaheadReductionConfig,
+    data: ScorerData,
+    args: ScorerTrainingArguments,
+    *,
+    resume: bool = False,
+    seconds: float = 4.0,
+) -> ScorerReport:
+    """Train a scorer for a model, print what it keeps, and save it in `args.output_dir`.
+
+    The folder gets the scorer ([`save_scorer`]), `results.json` with a [`ScorerReport`], and checkpoints. A folder
+    that is complete is not trained again.
+
+    Args:
+        model: the model, which is frozen. Afterwards its reduction is the part with the scorer.
+        part: the part of the schedule. If it has no `target_layer`, the layer is chosen ([`choose_layer`]).
+        data: images with texts.
+        args: the arguments of the training.
+        resume: go on in the folder, from its last checkpoint.
+        seconds: how long the speed is measured.
+
+    Raises:
+        FileExistsError: the folder holds something, and `resume` is not set.
+        ValueError: the model has no answers to compare, or the folder is of another scorer.
+        Stopped: Ctrl-C or SIGTERM ended the training.
+    """
+    folder = Path(args.output_dir)
+    check_answers(model)
+    check_folder(folder, resume)
+    model.to(args.device).eval()
+    record = begin(folder, made_from(model, part, data, args), resume, args)
+    if "layers" not in record:
+        chosen, layers = on_first(args, lambda: chosen_layer(model, part, data, args))
+        record |= {"target_layer": chosen, "layers": layers}
+        if args.should_save:
+            write_json(folder / RECORD_NAME, record)
+    set_seed(args.seed)
+    add_scorer(model, replace(part, target_layer=record["target_layer"]))
+    trainer = ScorerTrainer(model, args=args, train_dataset=data.train, data_collator=data.collator)
+    fit(trainer, folder, resume)
+    report = on_first(args, lambda: compared(model, record, data, args, seconds))
+    if args.should_save:
+        save_scorer(model, folder, trained_on=data.words, steps=trainer.state.max_steps)
+        report.save(folder / RESULTS_NAME)
+    trainer.accelerator.wait_for_everyone()
+    return report
+
+
+def check_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a scorer.
+
+    Raises:
+        FileExistsError: it holds something already, and `resume` is not set.
+        ValueError: nothing can be written there.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not resume:
+        done = ", which is finished" if (folder / SCORER_CONFIG).is_file() else ""
+        raise FileExistsError(
+            f"{folder} holds a training or other files already{done}; continue it with --resume, or choose another "
+            "folder"
+        )
+    check_writable(folder, "the folder of the scorer")
+
+
+def made_from(
+    model: PuMerPreTrainedModel, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
+) -> dict[str, Any]:
+    """Return what a scorer is made from, in plain JSON types."""
+    record = {
+        "model": model.name_or_path or type(model).__name__,
+        "part": {**asdict(part), "weights": None},
+        "data": data.words,
+        "rows": [len(data.train), len(data.held_out)],
+        "seed": args.seed,
+    }
+    return json.loads(json.dumps(record))
+
+
+def begin(folder: Path, record: dict[str, Any], resume: bool, args: ScorerTrainingArguments) -> dict[str, Any]:
+    """Write the record of a new training. If the training is resumed, return its record, with the layer it has chosen.
+
+    Raises:
+        ValueError: the training in the folder was made from something else.
+    """
+    path = folder / RECORD_NAME
+    if not (resume and path.is_file()):
+        if args.should_save:
+            write_json(path, record)
+        return record
+    known = read_object(path)
+    changed = [name for name, value in record.items() if known.get(name) != value]
+    if changed:
+        name = changed[0]
+        raise ValueError(
+            f"{path}: {name}={json.dumps(known.get(name))}, but --resume would use {json.dumps(record[name])}: give "
+            "the flags that it was made with, or choose another folder"
+        )
+    return known
+
+
+def chosen_layer(
+    model: PuMerPreTrainedModel, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
+) -> tuple[int, dict[str, float]]:
+    """Return the layer to predict, and what each layer keeps, which is printed too. A layer that is given is taken."""
+    if part.target_layer is not None:
+        return part.target_layer, {}
+    number = min(LAYER_EXAMPLES, len(data.train))
+    print(f"Which layer's attention, as the choice of a ninth of the patches, keeps most answers ({number} examples):")
+    layer, kept = choose_layer(model, part, data.batches("train", args.per_device_eval_batch_size, number))
+    print(layer_table(kept, layer))
+    return layer, {str(index): share for index, share in kept.items()}
+
+
+def fit(trainer: ScorerTrainer, folder: Path, resume: bool) -> None:
+    """Train, from the last checkpoint of a folder if the training is resumed.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM ended the training.
+    """
+    trainer.add_callback(TimeLeftCallback())
+    checkpoint = last_complete_checkpoint(folder) if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except KeyboardInterrupt as error:
+        close_progress_bar(trainer)
+        raise Stopped(lost_steps(folder, trainer.state)) from error
+
+
+def compared(
+    model: PuMerPreTrainedModel,
+    record: Mapping[str, Any],
+    data: ScorerData,
+    args: ScorerTrainingArguments,
+    seconds: float,
+) -> ScorerReport:
+    """Compare the trained scorer with other methods, and print the table."""
+    size, layer = args.per_device_eval_batch_size, record["target_layer"]
+    first = next(data.batches("held_out", size))
+    rows = budget_rows(model, layer, data.batches("held_out", size), first, seconds)
+    batch_size = len(next(iter(first.values())))
+    report = ScorerReport(record["layers"], layer, tuple(rows), len(data.held_out), batch_size, Environment.current())
+    print(*report.lines(), sep="\n")
+    return report
+
+
+def on_first(args: ScorerTrainingArguments, work: Callable[[], Value]) -> Value:
+    """Do some work in the first process, and return its result in every process."""
+    results = [work() if args.process_index == 0 else None]
+    broadcast_object_list(results)
+    return results[0]  # type: ignore[return-value]

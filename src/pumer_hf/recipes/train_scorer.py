@@ -1,0 +1,140 @@
+"""`pumer-hf train-scorer`: train the scorer of `lookahead` for a saved model, on images with texts."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.pairs import PairCollator, hold_out, read_pairs
+from ..inputs import Encoder
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.loading import load_checkpoint
+from ..reducers import parse_method
+from ..reducers.lookahead import LookaheadReductionConfig
+from ..training.answers import check_answers
+from ..training.scorer import ScorerTrainingArguments
+from .interrupt import ending_in_one_line
+from .recipe import check_values
+from .scorer import RESULTS_NAME, ScorerData, check_folder, train_scorer
+from .threads import use_available_cores
+
+KEEP_RATIO = 0.2
+"""The part of the patches that the record of a scorer names. The user of the scorer chooses another."""
+
+
+@dataclass(frozen=True)
+class ScorerOptions:
+    """What the flags of `pumer-hf train-scorer` say."""
+
+    model: str
+    data: str
+    out: str | None = None
+    site: str = "inputs"
+    layers: list[int] | None = None
+    target_layer: str = "auto"
+    form: str = "gated"
+    rank: int = 64
+    diversity: str = "dpp"
+    p: float = 0.25
+    steps: int = 2000
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    seed: int = 0
+    image_column: str = "image"
+    text_column: str | None = None
+    split: str = "train"
+    max_examples: int | None = None
+    eval_examples: int = 500
+    training: dict[str, Any] = field(default_factory=dict)
+    """Other fields of [`ScorerTrainingArguments`]."""
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "eval_examples", "max_examples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if self.target_layer != "auto" and not self.target_layer.isdigit():
+            raise ValueError(f"--target-layer {self.target_layer}: give 'auto' or the index of a layer")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the scorer."""
+        return self.out or f"outputs/{Path(self.model).name}-lookahead"
+
+    def part(self) -> LookaheadReductionConfig:
+        """Return the part of the schedule that the scorer is for."""
+        config = parse_method(
+            {
+                "method": "lookahead",
+                "site": self.site,
+                "layers": self.layers or (),
+                "keep_ratio": KEEP_RATIO,
+                "form": self.form,
+                "rank": self.rank,
+                "diversity": None if self.diversity == "none" else self.diversity,
+                "p": self.p,
+                "target_layer": None if self.target_layer == "auto" else int(self.target_layer),
+            }
+        )
+        assert isinstance(config, LookaheadReductionConfig), "the method is lookahead"
+        return config
+
+    def arguments(self) -> ScorerTrainingArguments:
+        """Return the arguments of the training."""
+        values = {
+            "output_dir": self.folder,
+            "max_steps": self.steps,
+            "per_device_train_batch_size": self.batch_size,
+            "per_device_eval_batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+        }
+        return ScorerTrainingArguments(
+            **{**values, **check_values("--training", self.training, ScorerTrainingArguments)}
+        )
+
+
+def run_train_scorer(options: ScorerOptions) -> None:
+    """Do the work of the command. Ctrl-C and SIGTERM end it with one line.
+
+    Raises:
+        ValueError, OSError: a value, a file or the model is wrong; the message names it.
+    """
+    with ending_in_one_line():
+        folder = Path(options.folder)
+        part, args = options.part(), options.arguments()
+        check_folder(folder, options.resume)
+        if args.device.type == "cpu":
+            use_available_cores(args.world_size)
+        model, processor = load_checkpoint(options.model, reduction=None)
+        check_answers(model)
+        model.config.checked(part)
+        data = scorer_data(options, model, Encoder.of(model, processor))
+        if args.process_index == 0:
+            print(f"Training on {data.words}; {len(data.held_out):,} more are held out for the comparison.")
+        train_scorer(model, part, data, args, resume=options.resume)
+        if args.process_index == 0:
+            print(*last_lines(options, folder), sep="\n")
+
+
+def scorer_data(options: ScorerOptions, model: PuMerPreTrainedModel, encoder: Encoder) -> ScorerData:
+    """Read the data of the command, and hold out some rows."""
+    number = None if options.max_examples is None else options.max_examples + options.eval_examples
+    rows = read_pairs(
+        options.data,
+        image_column=options.image_column,
+        text_column=options.text_column,
+        split=options.split,
+        image_size=model.config.image_size,
+        number=number,
+    )
+    train, held_out = hold_out(rows, options.eval_examples, options.max_examples, options.seed)
+    return ScorerData(train, held_out, PairCollator(encoder), f"{len(train):,} examples of {options.data}")
+
+
+def last_lines(options: ScorerOptions, folder: Path) -> list[str]:
+    """Return the lines that say where the scorer is, and how to use it."""
+    part = {"method": "lookahead", "site": options.site, "keep_ratio": KEEP_RATIO, "weights": str(folder)}
+    if options.layers:
+        part |= {"layers": options.layers}
+    return [f"The scorer is in {folder}, its table in {folder / RESULTS_NAME}. To use it: reduction={part}"]
