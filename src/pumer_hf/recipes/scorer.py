@@ -23,6 +23,7 @@ from ..training.answers import budget_rows, check_answers, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
 from ..training.timing import TimeLeftCallback
 from .interrupt import Stopped
+from .record import weights_of
 from .stages import close_progress_bar, last_complete_checkpoint, lost_steps
 
 logger = logging.get_logger(__name__)
@@ -85,6 +86,10 @@ def train_scorer(
     check_folder(folder, resume)
     model.to(args.device).eval()
     record = begin(folder, made_from(model, part, data, args), resume, args)
+    if (folder / RESULTS_NAME).is_file() and (folder / SCORER_CONFIG).is_file():
+        logger.warning("%s is complete: the training of the scorer is skipped", folder)
+        model.set_reduction(replace(part, target_layer=None, weights=str(folder)))
+        return ScorerReport.load(folder / RESULTS_NAME)
     if "layers" not in record:
         chosen, layers = on_first(args, lambda: chosen_layer(model, part, data, args))
         record |= {"target_layer": chosen, "layers": layers}
@@ -123,7 +128,7 @@ def made_from(
 ) -> dict[str, Any]:
     """Return what a scorer is made from, in plain JSON types."""
     record = {
-        "model": model.name_or_path or type(model).__name__,
+        "model": weights_of(model.name_or_path) if model.name_or_path else type(model).__name__,
         "part": {**asdict(part), "weights": None},
         "data": data.words,
         "rows": [len(data.train), len(data.held_out)],
