@@ -21,6 +21,7 @@ from pumer_hf.models.scorers import (
     save_scorer,
 )
 from pumer_hf.reducers import parse_method
+from pumer_hf.training.scorer import add_scorer
 
 LOOKAHEAD = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.5}
 FORM = {"form": "words", "rank": 8, "target_layer": 2}
@@ -38,16 +39,10 @@ def save_parts(folder, name="vilt", site_fields=FORM):
     model = FAMILIES[name].model()
     model.save_pretrained(folder / "base")
     model = type(model).from_pretrained(folder / "base")
-    part = parse_method({**LOOKAHEAD, **site_fields})
     torch.manual_seed(3)
-    reducer = model.token_reduction.new_reducer(part)
-    with torch.no_grad():
-        for parameter in reducer.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
-    with model.token_reduction.using({"inputs": reducer}):
-        save_scorer(model, folder / "scorer", trained_on="noise", steps=7)
-        kept = model(**FAMILIES[name].inputs()).reduction[0].keep
-    return str(folder / "base"), str(folder / "scorer"), kept
+    add_scorer(model, {**LOOKAHEAD, **site_fields})
+    save_scorer(model, folder / "scorer", trained_on="noise", steps=7)
+    return str(folder / "base"), str(folder / "scorer"), kept_by(model, FAMILIES[name].inputs())
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +75,9 @@ def test_a_scorer_on_the_stock_checkpoint_chooses_the_same(tmp_path):
         torch.nn.init.normal_(parameter, std=0.3)
     stock.save_pretrained(tmp_path / "stock")
     trained = PuMerViltForQuestionAnswering.from_pretrained(tmp_path / "stock")
-    reducer = trained.token_reduction.new_reducer(parse_method({**LOOKAHEAD, **FORM}))
-    torch.nn.init.normal_(reducer.scorer.image[1].weight)
-    with trained.token_reduction.using({"inputs": reducer}):
-        expected = trained(**vilt_inputs())
-        save_scorer(trained, tmp_path / "scorer", trained_on="noise", steps=1)
+    add_scorer(trained, {**LOOKAHEAD, **FORM})
+    expected = trained(**vilt_inputs())
+    save_scorer(trained, tmp_path / "scorer", trained_on="noise", steps=1)
     assert json.loads((tmp_path / "stock" / "config.json").read_text())["model_type"] == "vilt"
     loaded = PuMerViltForQuestionAnswering.from_pretrained(
         tmp_path / "stock", reduction=with_weights(tmp_path / "scorer")
@@ -221,7 +214,7 @@ def test_another_form_than_the_one_that_was_learned_is_an_error(saved_vilt, tmp_
             model.set_reduction(with_weights(scorer, **{name: value}))
 
 
-def test_a_model_from_its_config_alone(saved_vilt, tmp_path):
+def test_a_model_from_its_config_alone(saved_vilt):
     """Random weights are allowed, to measure the speed; a trained scorer is not for them."""
     model = FAMILIES["vilt"].model(LOOKAHEAD)
     assert kept_by(model, vilt_inputs()).shape == (3, 9)

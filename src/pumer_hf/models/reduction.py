@@ -145,12 +145,6 @@ class Reduction:
         for site, host in self.model.reducer_hosts().items():
             self._fill(host, site, _parts(schedule, site), trained)
 
-    def new_reducer(self, part: ReductionConfig) -> TokenReducer:
-        """Make a reducer for the loaded model, with weights that must still learn. [`using`] puts it to work."""
-        reducer = self.model.make_reducer(part)
-        self._move(reducer)
-        return reducer.apply(self.model._init_weights)
-
     def scale(self, factor: float) -> None:
         """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
         schedule = self.model.config.schedule
@@ -273,7 +267,9 @@ class Reduction:
     @torch.no_grad()
     def _begun(self, part: ReductionConfig, learned: Mapping[str, Tensor]) -> TokenReducer:
         """Make a reducer for the loaded model, with its first weights. Learned ones are used if they fit."""
-        reducer = self.new_reducer(part)
+        reducer = self.model.make_reducer(part)
+        self._move(reducer)
+        reducer.apply(self.model._init_weights)
         wanted = reducer.state_dict()
         known = {
             name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape

@@ -30,6 +30,8 @@ logger = logging.get_logger(__name__)
 RESULTS_NAME = "results.json"
 RECORD_NAME = "training.json"
 """The file that says what a scorer is made from. A resumed training compares it."""
+SPEED_SECONDS = 4.0
+"""How long the speed is measured."""
 LAYER_EXAMPLES = 256
 """The number of examples, of those to train on, by which the layer is chosen."""
 Value = TypeVar("Value")
@@ -60,7 +62,6 @@ def train_scorer(
     args: ScorerTrainingArguments,
     *,
     resume: bool = False,
-    seconds: float = 4.0,
 ) -> ScorerReport:
     """Train a scorer for a model, print what it keeps, and save it in `args.output_dir`.
 
@@ -73,7 +74,6 @@ def train_scorer(
         data: images with texts.
         args: the arguments of the training.
         resume: go on in the folder, from its last checkpoint.
-        seconds: how long the speed is measured.
 
     Raises:
         FileExistsError: the folder holds something, and `resume` is not set.
@@ -94,7 +94,7 @@ def train_scorer(
     add_scorer(model, replace(part, target_layer=record["target_layer"]))
     trainer = ScorerTrainer(model, args=args, train_dataset=data.train, data_collator=data.collator)
     fit(trainer, folder, resume)
-    report = on_first(args, lambda: compared(model, record, data, args, seconds))
+    report = on_first(args, lambda: compared(model, record, data, args))
     if args.should_save:
         save_scorer(model, folder, trained_on=data.words, steps=trainer.state.max_steps)
         report.save(folder / RESULTS_NAME)
@@ -187,12 +187,11 @@ def compared(
     record: Mapping[str, Any],
     data: ScorerData,
     args: ScorerTrainingArguments,
-    seconds: float,
 ) -> ScorerReport:
     """Compare the trained scorer with other methods, and print the table."""
     size, layer = args.per_device_eval_batch_size, record["target_layer"]
     first = next(data.batches("held_out", size))
-    rows = budget_rows(model, layer, data.batches("held_out", size), first, seconds)
+    rows = budget_rows(model, layer, data.batches("held_out", size), first, SPEED_SECONDS)
     batch_size = len(next(iter(first.values())))
     report = ScorerReport(record["layers"], layer, tuple(rows), len(data.held_out), batch_size, Environment.current())
     print(*report.lines(), sep="\n")
