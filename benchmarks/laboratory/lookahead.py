@@ -33,6 +33,7 @@ from pumer_hf.training.answers import (
     with_config,
 )
 from pumer_hf.training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
+from pumer_hf.training.scorer_answers import AnswersTrainer
 
 from .lookahead_results import Accuracy, ChoiceRow, SeedAccuracy
 
@@ -160,7 +161,7 @@ def baselines(bench: Bench) -> dict[str, Accuracy]:
 
 
 def train_scorer(
-    bench: Bench, rows: Dataset, seed: int, steps: int, folder: Path, fields: Mapping[str, Any] | None = None
+    bench: Bench, rows: Dataset, seed: int, steps: tuple[int, int], folder: Path, fields: Mapping[str, Any]
 ) -> LookaheadReducer:
     """Train a scorer for the teacher of a bench, and return it.
 
@@ -168,12 +169,14 @@ def train_scorer(
         bench: the teacher.
         rows: questions about images. Their answers are not read.
         seed: the seed of the first weights and of the order of the rows.
-        steps: number of steps.
+        steps: numbers of steps: to predict the attention, and to keep the answers. Without the first, the scorer keeps
+            its first weights.
         folder: where the trainer may write.
         fields: other fields of the part `lookahead`.
     """
     model = bench.model
-    part = {**PART, **(fields or {})}
+    attention_steps, answer_steps = steps
+    part = {**PART, **fields}
     config = parse_reduction(part).at("inputs")  # type: ignore[union-attr]
     assert isinstance(config, LookaheadReductionConfig)
     layer = config.target_layer
@@ -181,13 +184,15 @@ def train_scorer(
         layer, _ = choose_layer(model, config, bench.target_batches)
     set_seed(seed)
     reducer = add_scorer(model, replace(config, target_layer=layer))
-    if steps == 0:
+    if not attention_steps:
         model.set_reduction(None)
         return reducer.eval().requires_grad_(False)
     args = ScorerTrainingArguments(
-        output_dir=str(folder), seed=seed, max_steps=steps, save_strategy="no", dataloader_num_workers=0
+        output_dir=str(folder), seed=seed, max_steps=attention_steps, save_strategy="no", answer_steps=answer_steps
     )
     ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
+    if answer_steps:
+        AnswersTrainer(model, args=args.for_answers(), train_dataset=rows, data_collator=bench.collator).train()
     model.set_reduction(None)
     return reducer.eval().requires_grad_(False)
 
