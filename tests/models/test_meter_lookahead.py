@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_models import FAMILIES, NUM_TEXT, gradients, loss_of, meter_config, meter_inputs, schedule
 from transformers import AutoModelForVisualQuestionAnswering
 
@@ -23,14 +24,14 @@ VARIANTS = {
     "pumer": [LOOKAHEAD, PUMER],
     "eyes": [LAST, EYES],
     "inputs": [LOOKAHEAD, {"method": "grid", "site": "inputs", "keep_ratio": 0.5}],
+    "merging behind": [LOOKAHEAD, {"method": "tome", "site": "tower", "layers": [1], "merge_ratio": 0.4}],
 }
 
 each_variant = pytest.mark.parametrize("reduction", VARIANTS.values(), ids=VARIANTS)
 
 
 def tower_trace(outputs):
-    (trace,) = [trace for trace in outputs.reduction if trace.site == "tower"]
-    return trace
+    return next(trace for trace in outputs.reduction if trace.site == "tower" and trace.saliency is not None)
 
 
 def pick(inputs, examples):
@@ -65,15 +66,17 @@ def test_the_tower_equals_a_slow_one(layer):
 def test_tokens_leave_as_announced(reduction):
     model, inputs = METER.model(reduction), meter_inputs()
     layer = model.reduction.at("tower").layers[0]
-    assert model.token_reduction.lengths_at("tower", 0, 17) == [(0, 6 if layer <= index else 17) for index in range(2)]
+    tower = model.token_reduction.lengths_at("tower", 0, 17)
+    assert tower[layer] == (0, 6)
     outputs = model(**inputs, output_hidden_states=True)
     trace = tower_trace(outputs)
     assert outputs.reduction[0] is trace
     assert (trace.site, trace.layer, trace.num_text, trace.num_image) == ("tower", layer, NUM_TEXT, 6)
     assert torch.equal(trace.text_source >= 0, inputs["attention_mask"].bool())
-    after_inputs = model.token_reduction.lengths_at("inputs", NUM_TEXT, 6)[-1]
+    left = tower[-1][1]
+    after_inputs = model.token_reduction.lengths_at("inputs", NUM_TEXT, left)[-1]
     assert outputs.hidden_states[0].shape[1] == sum(after_inputs)
-    announced = model.output_lengths(NUM_TEXT, 6)
+    announced = model.output_lengths(NUM_TEXT, left)
     assert [state.shape[1] for state in outputs.hidden_states[1:]] == [sum(lengths) for lengths in announced]
 
 
@@ -145,6 +148,18 @@ def test_the_scorer_has_the_widths_of_the_tower_and_of_the_text():
     assert weights["meter.vision_model.reducer.scorer.image.1.weight"].shape == (6, 20)
     assert weights["meter.vision_model.reducer.scorer.text.1.weight"].shape == (6, METER.config().hidden_size)
     assert METER.config().hidden_size not in (20, 24)  # so that a wrong width is an error
+
+
+def test_merging_behind_the_choice_gets_the_image_alone():
+    model, inputs = METER.model(VARIANTS["merging behind"]), meter_inputs()
+    chosen, merged = model(**inputs).reduction
+    assert (merged.site, merged.layer, merged.num_text, merged.num_image) == ("tower", 1, NUM_TEXT, 4)
+    assert merged.text_matching is None
+    assert ((merged.image_source >= 0) == (chosen.image_source >= 0)).all()
+    scorer = model.meter.vision_model.reducer.scorer
+    model.set_reduction(LOOKAHEAD)
+    assert model.meter.vision_model.reducer.scorer is scorer
+    assert torch.equal(tower_trace(model(**inputs)).keep, chosen.keep)
 
 
 # contract
@@ -232,8 +247,10 @@ def test_images_of_another_size_keep_the_scorer():
 def test_budgets_change_without_new_weights():
     model, inputs = METER.model(LOOKAHEAD), meter_inputs()
     weights = {name: value.clone() for name, value in model.state_dict().items()}
-    model.set_reduction({**LOOKAHEAD, "layers": [1], "num_keep": 3})
+    model.set_reduction({**LOOKAHEAD, "num_keep": 3})
     assert tower_trace(model(**inputs)).num_image == 4
+    with pytest.raises(ValueError, match="needs a trained scorer"):  # a scorer has learned the states of one layer
+        model.set_reduction({**LOOKAHEAD, "layers": [1]})
     model.set_reduction({**LOOKAHEAD, "num_keep": 5})
     assert model.state_dict().keys() == weights.keys()
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
@@ -246,6 +263,16 @@ def test_pieces_of_the_feed_forward_parts_give_the_same(monkeypatch):
         assert model.meter.tower_plans(3)[0].chunk < 3 * 17
         in_pieces = model(**inputs).logits
     torch.testing.assert_close(in_pieces, model(**inputs).logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_offloaded_weights_choose_the_same():
+    model, inputs = METER.model(VARIANTS["merging behind"]), meter_inputs()
+    expected = model(**inputs)
+    offloaded = cpu_offload(model, execution_device="cpu")
+    found = offloaded(**inputs)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(tower_trace(found).keep, tower_trace(expected).keep)
 
 
 # heads
@@ -275,7 +302,7 @@ def test_each_of_two_images_is_chosen_from():
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("reduction", [VARIANTS["first"], VARIANTS["max-min"]], ids=["dpp", "max-min"])
+@pytest.mark.parametrize("reduction", [VARIANTS["merging behind"], VARIANTS["max-min"]], ids=["dpp", "max-min"])
 def test_compiles_without_graph_break_forward_and_backward(reduction):
     torch.compiler.reset()
     model, inputs = METER.model(reduction).train(), meter_inputs()
@@ -288,7 +315,7 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
 
 @pytest.mark.integration
 def test_exports():
-    model, inputs = METER.model(LOOKAHEAD), meter_inputs()
+    model, inputs = METER.model(VARIANTS["merging behind"]), meter_inputs()
     batch = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
     exported = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=batch).module()
     torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)

@@ -21,6 +21,7 @@ from pumer_hf.reducers import parse_reduction
 RECIPES = Path(__file__).parents[2] / "recipes"
 TASK_OF_FOLDER = {
     "digit_scenes": VQA,
+    "digit_scenes_cluttered": VQA,
     "digit_scenes_nlvr2": NLVR2,
     "digit_scenes_retrieval": RETRIEVAL,
     "digit_scenes_snli_ve": SNLI_VE,

@@ -99,7 +99,9 @@ def train_a_step(tmp_path, monkeypatch, capsys):
     """Runs a recipe, as blocks, for two steps per stage on a few scenes; gives the folder of its run."""
 
     def train(task, blocks):
-        stages = [name for name in ("teacher_training", "reducer_training") if name in blocks["training"]]
+        stages = [
+            name for name in ("teacher_training", "reducer_training", "scorer_training") if name in blocks["training"]
+        ]
         blocks["data"] |= {"train_scenes": 8, "eval_scenes": 4}
         blocks["training"] |= {
             "output_dir": str(tmp_path / "run"),

@@ -13,7 +13,7 @@ from ..encoding import EncodingRecord, with_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES, family_of
 from ..models.loading import load_whole, naming, saved_config
-from ..reducers import AnyReduction
+from ..reducers import AnyReduction, PlainSchedule
 from .recipe import ModelArguments
 
 
@@ -142,3 +142,8 @@ def load_model(source: str, reduction: AnyReduction, task: Task = VQA, *, flag: 
         # Otherwise transformers 5.23 renames weights back as in old checkpoints, and saves `LayerNorm.gamma`.
         model._weight_conversions = None
     return for_task(model, task)
+
+
+def saved_reduction(role: str, folder: str) -> PlainSchedule | None:
+    """Return the reduction of a trained model: None for a teacher, which may have come with one."""
+    return None if role == "teacher" else saved_config(folder).get("reduction")

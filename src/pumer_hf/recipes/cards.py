@@ -2,22 +2,24 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..data.arguments import DataArguments
 from ..data.collator import Collator
+from ..data.scenes.clutter import Clutter
 from ..data.task import Task
+from ..data.vqa import VqaDataArguments
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.sources import is_hub_id, may_be_hub_id, public_name
-from ..hub.trainer import training_facts
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..release import LICENSE
 from ..results import Report
 from .parser import parse_recipe, recipe_task
 from .recipe import Recipe
-from .record import recorded
+from .record import recorded, stage_facts
 
 DATASETS = {
     "dataset_flickr30k": "Flickr30k",
@@ -56,7 +58,7 @@ def recipe_card(
         teacher=recipe.model.teacher if role == "student" else None,
         dataset=dataset_facts(recipe.data),
         reduction=recipe.schedule.to_dict() if role == "student" and recipe.schedule else None,
-        training=training_facts(args),
+        training=stage_facts(args),
         recipe=recipe_file,
         license=None if is_hub_id(source) or recipe.data.is_own else LICENSE,
         report=report,
@@ -78,6 +80,8 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
     else:
         facts = {"name": DATASETS["digit_scenes"], "split": "test", "scenes": args.train_scenes}
         facts |= {"grid": args.grid_size, "digits": args.num_digits, "seed": args.scene_seed}
+        if isinstance(args, VqaDataArguments) and isinstance(args.scene_setting, Clutter):
+            facts |= {"setting": args.setting, **asdict(args.scene_setting)}
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 

@@ -20,6 +20,7 @@ from ..encoding import TEXT_LENGTH, EncodingRecord, checkpoint_record, saved_rec
 from ..models.families import FAMILIES
 from ..models.loading import naming, schedule_of
 from ..recipe_files import recipe_folder, recipe_name
+from ..reducers import METHODS
 from .build import trained_backbone
 from .parser import make_recipe, model_block, parse_flags, parse_recipe, read_blocks, split_command
 from .program import program_words
@@ -75,7 +76,10 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
         raise other_command(reason, task, model, flags)
     path, blocks = finetuning_blocks(task, model, given)
     if values["method"] not in (None, blocks["reduction"]["method"]):
-        blocks["reduction"] = {"layers": blocks["reduction"]["layers"]}  # the ratios are for the paper's method
+        sites = METHODS[values["method"]].config_class.sites if values["method"] != "none" else ("layers",)
+        # The ratios are for the paper's method.
+        where = {"layers": blocks["reduction"]["layers"]} if "layers" in sites else {"site": sites[0]}
+        blocks["reduction"] = where
     recipe = make_recipe(blocks, task, flags, default)
     if recipe.training.process_index == 0:
         print(f"No recipe file is named: the recipe is made from {source} and from {shown(path)}; flags override it.")

@@ -65,6 +65,7 @@ def make_recipe(blocks: dict[str, Any], task: Task, flags: list[str], default: P
     )
     for name in STAGES[:-1]:
         recipe.stage(name)  # finds wrong values now
+    recipe.scorer_arguments()
     return recipe
 
 

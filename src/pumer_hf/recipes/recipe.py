@@ -14,10 +14,17 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..models.families import FAMILIES
 from ..reading import parse_json
 from ..reducers import PlainSchedule, Schedule, parse_reduction
+from ..reducers.lookahead import LookaheadReductionConfig
 from ..training.arguments import DistillationTrainingArguments
+from ..training.scorer import ScorerTrainingArguments
 
 STAGES = ("pretraining", "teacher", "reducer", "student")
 """The stages of a run, in order. Each has a folder of its own. Most runs leave some out."""
+
+SCORER_STAGE = "scorer"
+"""The folder of the training of a scorer, which comes between teacher and student."""
+SCORER_INHERITS = ("seed", "use_cpu", "bf16", "fp16", "report_to", "disable_tqdm", "dataloader_num_workers")
+"""The training arguments of a recipe that the training of its scorer takes over."""
 
 
 @dataclass
@@ -83,6 +90,17 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             "no such stage."
         },
     )
+    scorer_training: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Arguments (JSON, or a JSON file) of the training of lookahead's scorer, which comes before the "
+            "student. They are fields of ScorerTrainingArguments."
+        },
+    )
+    train_scorer: bool = field(
+        default=False,
+        metadata={"help": "Let the scorer of lookahead learn on with the student. Default: it stays as it is."},
+    )
     early_stopping_patience: int = field(
         default=0,
         metadata={"help": "Stop after this many evaluations without a better metric; 0: never. Needs eval_strategy."},
@@ -111,10 +129,10 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("teacher_training", "reducer_training", "pretraining"):
+        recipe_stages = dict.fromkeys(("teacher_training", "reducer_training", "pretraining"), RecipeTrainingArguments)
+        for name, kind in {**recipe_stages, "scorer_training": ScorerTrainingArguments}.items():
             values = _as_dict(f"training.{name}", getattr(self, name))
-            checked = None if values is None else check_values(f"training.{name}", values, RecipeTrainingArguments)
-            setattr(self, name, checked)
+            setattr(self, name, None if values is None else check_values(f"training.{name}", values, kind))
         if self.resume_from_checkpoint is not None:
             raise ValueError(
                 "training.resume_from_checkpoint is not for recipes, which have several stages: use resume"
@@ -155,6 +173,21 @@ class Recipe:
     def schedule(self) -> Schedule | None:
         """The parsed schedule of `reduction`."""
         return parse_reduction(self.reduction)
+
+    @property
+    def untrained_scorer(self) -> LookaheadReductionConfig | None:
+        """The part of the schedule whose scorer the run trains: one of `lookahead` without `weights`."""
+        for part in self.schedule.parts if self.schedule else ():
+            if isinstance(part, LookaheadReductionConfig) and part.weights is None:
+                return part
+        return None
+
+    def scorer_arguments(self) -> ScorerTrainingArguments:
+        """Return the training arguments of the scorer, with a folder of its own."""
+        values = {name: self.training_values[name] for name in SCORER_INHERITS if name in self.training_values}
+        changes = cast("dict | None", self.training.scorer_training) or {}
+        folder = str(Path(self.training.output_dir) / SCORER_STAGE)
+        return ScorerTrainingArguments(**{**values, **changes, "output_dir": folder})
 
     @property
     def has_student(self) -> bool:

@@ -77,6 +77,11 @@ def weights_of(source: str) -> str:
     return f"weights {digest.hexdigest()[:12]}"
 
 
+def stage_facts(args: RecipeTrainingArguments) -> dict[str, Any]:
+    """Return the [`training_facts`] of a stage. A student that is not trained has only its number of steps, 0."""
+    return {"max_steps": 0} if args.max_steps == 0 else training_facts(args)
+
+
 def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> None:
     """Write the record of a new stage. If the stage is resumed, compare its record with the one in the folder.
 
@@ -90,7 +95,7 @@ def begin_stage(args: RecipeTrainingArguments, record: Mapping[str, Any]) -> Non
     folder = Path(args.output_dir)
     path = folder.parent / STAGES_NAME
     known = _known(path)
-    now = {**record, "training": json.loads(json.dumps(training_facts(args)))}
+    now = {**record, "training": json.loads(json.dumps(stage_facts(args)))}
     saved = folder if is_complete(folder) else last_complete_checkpoint(folder)
     if saved is None or not args.resume:
         if args.should_save:

@@ -17,7 +17,8 @@ from ..metrics.vqa import normalize_answer
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reducers import ReductionConfig
 from .pretraining import is_pretrained
-from .recipe import Recipe, RecipeTrainingArguments
+from .recipe import SCORER_STAGE, Recipe, RecipeTrainingArguments
+from .scorer import RESULTS_NAME
 from .stages import STATE_NAME, is_complete, last_complete_checkpoint
 
 MAX_LABELS = 3
@@ -44,7 +45,7 @@ def run_plan(
         ("pictures", picture_words(recipe, processor)),
         ("texts", f"{recipe.data.max_text_length} tokens; what is longer is cut there"),
         *((split, split_words(task, recipe, data, split, processor)) for split in SPLITS),
-        *((name, stage_words(recipe, name, rows)) for name in trained_stages(recipe)),
+        *stage_lines(recipe, rows),
         ("checkpoints", checkpoint_words(recipe.training)),
         ("results", f"{Path(recipe.training.output_dir) / 'results.json'}, when all is done"),
     ]
@@ -59,9 +60,30 @@ def trained_stages(recipe: Recipe) -> list[str]:
         "pretraining": is_pretrained(recipe),
         "teacher": recipe.model.teacher is None,
         "reducer": args.reducer_training is not None and recipe.has_student,
-        "student": recipe.has_student,
+        "student": recipe.has_student and args.max_steps != 0,
     }
     return [name for name, is_trained in trained.items() if is_trained]
+
+
+def stage_lines(recipe: Recipe, rows: int | None) -> list[tuple[str, str]]:
+    """Return the name of each stage and what it does, in order. `rows`: as in [`stage_words`]."""
+    lines = {name: stage_words(recipe, name, rows) for name in trained_stages(recipe)}
+    student = {name: lines.pop(name) for name in ("reducer", "student") if name in lines}
+    if recipe.untrained_scorer is not None:
+        lines[SCORER_STAGE] = scorer_words(recipe)
+    if recipe.has_student and "student" not in student:
+        student["student"] = "the teacher with the reduction; it is not trained (training.max_steps: 0)"
+    return list({**lines, **student}.items())
+
+
+def scorer_words(recipe: Recipe) -> str:
+    """Say how the scorer is trained."""
+    args = recipe.scorer_arguments()
+    folder = Path(str(args.output_dir))
+    if recipe.training.resume and (folder / RESULTS_NAME).is_file():
+        return f"is complete in {folder}, so it is skipped"
+    batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return f"{args.max_steps:,} steps of {batch:,} rows, learning rate {args.learning_rate:g}; the teacher is frozen"
 
 
 def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
@@ -88,9 +110,13 @@ def reduction_words(recipe: Recipe) -> str:
 def part_words(part: ReductionConfig) -> str:
     """Say what one part of a schedule does, and where."""
     values = part.to_dict()
-    where = f"layers {list(part.layers)}" if part.layers else "every layer"
-    of_site = "" if part.site == "layers" else f" of the site {part.site!r}"
-    return ", ".join([f"{part.method} in {where}{of_site}", *(f"{name}={values[name]}" for name in part.ratios)])
+    if part.site == "inputs":
+        where = "before the first layer"
+    else:
+        where = f"in layers {list(part.layers)}" if part.layers else "in every layer"
+        where += "" if part.site == "layers" else f" of the site {part.site!r}"
+    shown = [name for name in (*part.ratios, "num_keep") if name in values]
+    return ", ".join([f"{part.method} {where}", *(f"{name}={values[name]}" for name in shown)])
 
 
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:

@@ -31,7 +31,7 @@ from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import check_devices, check_label_smoothing
 from ..wheel import installation
-from .build import build_teacher, check_sources, load_model, teacher_labels
+from .build import build_teacher, check_sources, load_model, saved_reduction, teacher_labels
 from .cards import draw_example, write_run_cards
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
@@ -41,6 +41,7 @@ from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, che
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
 from .run_plan import run_plan, stage_lengths, trained_stages
+from .scorer_stage import check_scorer, freeze_scorer, scorer_results, train_recipe_scorer
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
@@ -147,6 +148,7 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
+    check_scorer(recipe, teacher)
 
 
 def check_workers(recipe: Recipe, collator: Collator) -> None:
@@ -171,10 +173,9 @@ def report_results(
     task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
 ) -> None:
     """Evaluate and measure the models of a run, and write, print and push the results."""
-    reductions = {"teacher": None, "student": recipe.reduction}
     with whole_models(recipe.training):
         models = {
-            name: load_model(folder, reductions[name], task).to(recipe.training.device)
+            name: load_model(folder, saved_reduction(name, folder), task).to(recipe.training.device)
             for name, folder in folders.items()
         }
     evaluations = {
@@ -190,6 +191,7 @@ def report_results(
             environment=Environment.current(),
             baselines={name: main.of(value) for name, value in baselines.items()},
             missing_images=dict(data.missing_images),
+            other=scorer_results(recipe),
         )
         print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
         if recipe.reduction is not None:
@@ -250,10 +252,15 @@ def train_models(
     if not recipe.has_student:
         return folders
     record["teacher"] = weights_of(folders["teacher"])
+    reduction = recipe.reduction
+    if recipe.untrained_scorer is not None:
+        with exit_on_user_error():
+            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator)
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     with exit_on_user_error():
         begin_stage(args, record)
-    student = load_model(folders["teacher"], recipe.reduction, task)
+    student = load_model(folders["teacher"], reduction, task)
+    reduction = student.config.reduction  # without the sources of scorers, which are loaded now
     image_size = recipe.model.image_size
     if image_size is not None:
         student.resize_images(image_size)
@@ -273,7 +280,9 @@ def train_models(
         args = stage_arguments(task, recipe, "student")
         with exit_on_user_error():
             begin_stage(args, record)
-        student = load_model(folder, recipe.reduction, task)
+        student = load_model(folder, reduction, task)
+    if not args.train_scorer:
+        freeze_scorer(student)
     train(args, student)
     return {**folders, "student": args.output_dir}
 
@@ -285,6 +294,8 @@ def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, 
     """
     args.push_to_hub = False  # the repository is the student's
     begin_reducer_stage(student)
+    if not args.train_scorer:
+        freeze_scorer(student)
     train(args, student)
 
 
@@ -307,11 +318,13 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
     parts = () if recipe.schedule is None else recipe.schedule.parts
-    learns = any(METHODS[part.method].learns for part in parts)
+    learns = any(METHODS[part.method].learns and not METHODS[part.method].learns_apart for part in parts)
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:
         raise ValueError("training.reduction_warmup_steps is not for a method that learns, which draws what it keeps")
+    if recipe.training.reduction_warmup_steps and recipe.schedule is not None:
+        recipe.schedule.scaled(1.0)  # finds a part that cannot be scaled
     for part in parts:
         part.check_training(
             image_saliency=collator.image_saliency,

@@ -23,6 +23,7 @@ from ..training.answers import budget_rows, check_answers, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
 from ..training.timing import TimeLeftCallback
 from .interrupt import Stopped
+from .record import weights_of
 from .stages import close_progress_bar, last_complete_checkpoint, lost_steps
 
 logger = logging.get_logger(__name__)
@@ -30,6 +31,8 @@ logger = logging.get_logger(__name__)
 RESULTS_NAME = "results.json"
 RECORD_NAME = "training.json"
 """The file that says what a scorer is made from. A resumed training compares it."""
+SPEED_SECONDS = 4.0
+"""How long the speed is measured."""
 LAYER_EXAMPLES = 256
 """The number of examples, of those to train on, by which the layer is chosen."""
 Value = TypeVar("Value")
@@ -60,7 +63,6 @@ def train_scorer(
     args: ScorerTrainingArguments,
     *,
     resume: bool = False,
-    seconds: float = 4.0,
 ) -> ScorerReport:
     """Train a scorer for a model, print what it keeps, and save it in `args.output_dir`.
 
@@ -73,7 +75,6 @@ def train_scorer(
         data: images with texts.
         args: the arguments of the training.
         resume: go on in the folder, from its last checkpoint.
-        seconds: how long the speed is measured.
 
     Raises:
         FileExistsError: the folder holds something, and `resume` is not set.
@@ -85,6 +86,10 @@ def train_scorer(
     check_folder(folder, resume)
     model.to(args.device).eval()
     record = begin(folder, made_from(model, part, data, args), resume, args)
+    if (folder / RESULTS_NAME).is_file() and (folder / SCORER_CONFIG).is_file():
+        logger.warning("%s is complete: the training of the scorer is skipped", folder)
+        model.set_reduction(replace(part, target_layer=None, weights=str(folder)))
+        return ScorerReport.load(folder / RESULTS_NAME)
     if "layers" not in record:
         chosen, layers = on_first(args, lambda: chosen_layer(model, part, data, args))
         record |= {"target_layer": chosen, "layers": layers}
@@ -94,7 +99,7 @@ def train_scorer(
     add_scorer(model, replace(part, target_layer=record["target_layer"]))
     trainer = ScorerTrainer(model, args=args, train_dataset=data.train, data_collator=data.collator)
     fit(trainer, folder, resume)
-    report = on_first(args, lambda: compared(model, record, data, args, seconds))
+    report = on_first(args, lambda: compared(model, record, data, args))
     if args.should_save:
         save_scorer(model, folder, trained_on=data.words, steps=trainer.state.max_steps)
         report.save(folder / RESULTS_NAME)
@@ -123,7 +128,7 @@ def made_from(
 ) -> dict[str, Any]:
     """Return what a scorer is made from, in plain JSON types."""
     record = {
-        "model": model.name_or_path or type(model).__name__,
+        "model": weights_of(model.name_or_path) if model.name_or_path else type(model).__name__,
         "part": {**asdict(part), "weights": None},
         "data": data.words,
         "rows": [len(data.train), len(data.held_out)],
@@ -187,12 +192,11 @@ def compared(
     record: Mapping[str, Any],
     data: ScorerData,
     args: ScorerTrainingArguments,
-    seconds: float,
 ) -> ScorerReport:
     """Compare the trained scorer with other methods, and print the table."""
     size, layer = args.per_device_eval_batch_size, record["target_layer"]
     first = next(data.batches("held_out", size))
-    rows = budget_rows(model, layer, data.batches("held_out", size), first, seconds)
+    rows = budget_rows(model, layer, data.batches("held_out", size), first, SPEED_SECONDS)
     batch_size = len(next(iter(first.values())))
     report = ScorerReport(record["layers"], layer, tuple(rows), len(data.held_out), batch_size, Environment.current())
     print(*report.lines(), sep="\n")

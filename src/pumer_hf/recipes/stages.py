@@ -54,6 +54,8 @@ def train_stage(
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`. With `args.resume`, do what is left.
 
+    With `args.max_steps=0` the model is saved as it is.
+
     A `teacher_collator` makes other inputs for the teacher than `collator` does for the model. The logits of the
     teacher are then computed in advance. `lengths`: see [`TimeLeftCallback`].
 
@@ -68,6 +70,8 @@ def train_stage(
         logger.warning("%s is complete: this stage is skipped", folder)
         return
     point = resume_point(args)
+    if args.max_steps == 0:
+        teacher = None
     if teacher is not None and (args.cache_teacher_logits or teacher_collator is not None):
         with args.main_process_first(desc="teacher logits"):
             train = add_teacher_logits(
@@ -92,7 +96,8 @@ def train_stage(
     # The example of a streamed dataset would open it a second time, so a validation row takes its place.
     add_callbacks(trainer, collator, validation[0] if isinstance(train, IterableDataset) else None, lengths)
     try:
-        run_training(trainer, point, args.early_stopping_patience)
+        if args.max_steps != 0:
+            run_training(trainer, point, args.early_stopping_patience)
     except KeyboardInterrupt as error:
         close_progress_bar(trainer)
         raise Stopped(lost_steps(folder, trainer.state)) from error

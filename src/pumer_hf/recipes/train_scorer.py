@@ -1,5 +1,6 @@
 """`pumer-hf train-scorer`: train the scorer of `lookahead` for a saved model, on images with texts."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,15 @@ def run_train_scorer(options: ScorerOptions) -> None:
         folder = Path(options.folder)
         part, args = options.part(), options.arguments()
         check_folder(folder, options.resume)
-        if args.device.type == "cpu":
+        launched = args.world_size > 1  # a launcher sets OMP_NUM_THREADS to 1; otherwise the user has set it
+        if args.device.type == "cpu" and (launched or "OMP_NUM_THREADS" not in os.environ):
             use_available_cores(args.world_size)
         model, processor = load_checkpoint(options.model, reduction=None)
         check_answers(model)
         model.config.checked(part)
+        last = model.config.sites["layers"] - 1
+        if part.target_layer is not None and part.target_layer > last:
+            raise ValueError(f"--target-layer {part.target_layer}: the model has layers 0 to {last}")
         data = scorer_data(options, model, Encoder.of(model, processor))
         if args.process_index == 0:
             print(f"Training on {data.words}; {len(data.held_out):,} more are held out for the comparison.")

@@ -1,0 +1,87 @@
+"""The stage of a recipe that trains the scorer of `lookahead`, between teacher and student."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..data.collator import Collator
+from ..data.task import Task, TaskData
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..reducers import METHODS, PlainSchedule, Schedule
+from ..reducers.lookahead import LookaheadReducer
+from ..results import Environment, ScorerReport
+from ..training.answers import check_answers
+from ..training.placement import whole_models
+from .build import load_model
+from .recipe import SCORER_STAGE, Recipe
+from .run_plan import trained_stages
+from .scorer import RESULTS_NAME, ScorerData, train_scorer
+
+HELD_OUT = 500
+"""The number of validation rows on which the scorer is compared with other methods."""
+
+
+def train_recipe_scorer(task: Task, recipe: Recipe, data: TaskData, teacher: str, collator: Collator) -> PlainSchedule:
+    """Train the scorer of a recipe behind its teacher, in the folder `scorer`. A finished one is not trained again.
+
+    Args:
+        task: the task of the recipe.
+        recipe: the recipe, in whose reduction a part of `lookahead` has no `weights`.
+        data: the data. The training rows train the scorer, without their labels.
+        teacher: the folder or Hub id of the teacher.
+        collator: the collator of evaluation.
+
+    Returns:
+        The reduction of the student, which names the scorer.
+    """
+    part = recipe.untrained_scorer
+    assert part is not None and recipe.schedule is not None, "the recipe has a scorer to train"
+    args = recipe.scorer_arguments()
+    with whole_models(recipe.training):
+        model = load_model(teacher, None, task)
+    held_out: Dataset = data.validation.select(range(min(HELD_OUT, len(data.validation))))
+    words = f"{len(data.train):,} examples of the recipe's data"
+    train_scorer(model, part, ScorerData(data.train, held_out, collator, words), args, resume=recipe.training.resume)
+    parts = [replace(one, weights=args.output_dir) if one is part else one for one in recipe.schedule.parts]
+    return Schedule(tuple(parts)).to_dict()
+
+
+def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if a recipe asks for what its stages of `lookahead` or its frozen student cannot do."""
+    for name in trained_stages(recipe):
+        if recipe.stage(name).max_steps == 0:
+            raise ValueError(
+                f"training.max_steps=0 leaves the student untrained, but the stage {name} has to be trained: give it "
+                "a number of steps of its own, as in teacher_training"
+            )
+    parts = recipe.schedule.parts if recipe.schedule else ()
+    learned = [part.method for part in parts if METHODS[part.method].learns and not METHODS[part.method].learns_apart]
+    if recipe.training.max_steps == 0 and learned:
+        raise ValueError(f"training.max_steps=0: method {learned[0]!r} learns in the student's training: give steps")
+    has_scorer = any(METHODS[part.method].learns_apart for part in parts)
+    for name in ("scorer_training", "train_scorer"):
+        if getattr(recipe.training, name) and not has_scorer:
+            raise ValueError(f"training.{name} has no effect: the reduction has no part of method 'lookahead'")
+    if recipe.training.train_scorer and recipe.training.max_steps == 0:
+        raise ValueError("training.train_scorer: with max_steps=0 the student is not trained: give a number of steps")
+    if recipe.untrained_scorer is not None:
+        check_answers(teacher)
+        if recipe.data.streaming:
+            raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
+
+
+def freeze_scorer(student: PuMerPreTrainedModel) -> None:
+    """Let the scorers of a student keep their weights in its training."""
+    for module in student.modules():
+        if isinstance(module, LookaheadReducer):
+            module.requires_grad_(False)
+
+
+def scorer_results(recipe: Recipe) -> dict[str, Any]:
+    """Return what the training of the scorer has measured, for the results of a run. It is empty without a scorer."""
+    path = Path(recipe.training.output_dir) / SCORER_STAGE / RESULTS_NAME
+    if recipe.untrained_scorer is None or not path.is_file():
+        return {}
+    return {SCORER_STAGE: replace(ScorerReport.load(path), environment=Environment()).to_dict()}
