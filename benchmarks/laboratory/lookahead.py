@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -171,11 +172,12 @@ def train_scorer(
         seed: the seed of the first weights and of the order of the rows.
         steps: numbers of steps: to predict the attention, and to keep the answers. Without the first, the scorer keeps
             its first weights.
-        folder: where the trainer may write.
+        folder: where the trained scorer is kept. If it is there, it is not trained again.
         fields: other fields of the part `lookahead`.
     """
-    model = bench.model
     attention_steps, answer_steps = steps
+    kept = folder / f"seed{seed}-{attention_steps}-{answer_steps}.safetensors"
+    model = bench.model
     part = {**PART, **fields}
     config = parse_reduction(part).at("inputs")  # type: ignore[union-attr]
     assert isinstance(config, LookaheadReductionConfig)
@@ -184,15 +186,17 @@ def train_scorer(
         layer, _ = choose_layer(model, config, bench.target_batches)
     set_seed(seed)
     reducer = add_scorer(model, replace(config, target_layer=layer))
-    if not attention_steps:
-        model.set_reduction(None)
-        return reducer.eval().requires_grad_(False)
     args = ScorerTrainingArguments(
         output_dir=str(folder), seed=seed, max_steps=attention_steps, save_strategy="no", answer_steps=answer_steps
     )
-    ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
-    if answer_steps:
+    if kept.is_file():
+        reducer.load_state_dict(load_file(kept))
+    elif attention_steps:
+        ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
+    if answer_steps and not kept.is_file():
         AnswersTrainer(model, args=args.for_answers(), train_dataset=rows, data_collator=bench.collator).train()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save_file(reducer.state_dict(), kept)
     model.set_reduction(None)
     return reducer.eval().requires_grad_(False)
 

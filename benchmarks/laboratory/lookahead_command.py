@@ -43,7 +43,12 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
     parser.add_argument("--part", default="{}", metavar="JSON", help="other fields of the part lookahead")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the speeds are measured; default: 60")
-    parser.add_argument("--work", type=Path, default=Path("outputs/lookahead"), help="a folder for the trainer")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("outputs/lookahead"),
+        help="a folder for the scorers; those in it are not trained again, so the same command goes on",
+    )
     args, flags = parser.parse_known_args(arguments)
     with exit_on_user_error():
         check_results_file(args.output)
@@ -58,8 +63,9 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
     part: dict[str, Any] = json.loads(args.part)
     steps = args.steps, args.answer_steps
 
-    def trained(data: Dataset, steps: tuple[int, int]) -> dict[int, LookaheadReducer]:
-        return {seed: train_scorer(bench, data, seed, steps, args.work, part) for seed in args.seeds}
+    def trained(data: Dataset, steps: tuple[int, int], name: str = "all questions") -> dict[int, LookaheadReducer]:
+        folder = args.work / args.setting / name.replace("/", " ")
+        return {seed: train_scorer(bench, data, seed, steps, folder, part) for seed in args.seeds}
 
     def load(more: Sequence[str] = ()) -> Bench:
         return Bench.load(args.teacher, recipe, [*flags, *more])
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
     rows: list[ChoiceRow] = []
     if args.carry:
         for carry in CARRIES[args.setting]:
-            scorers = trained(carry.rows(bench, load), steps if carry.trained else (0, 0))
+            scorers = trained(carry.rows(bench, load), steps if carry.trained else (0, 0), carry.name)
             rows += carry_rows(bench, carry.name, scorers)
     else:
         scorers = trained(bench.data.train, steps)
