@@ -72,9 +72,7 @@ def layer_counts(traces: Sequence[LayerTrace]) -> list[LayerCounts]:
         image_merged = num_image - pruned - trace.num_image
         text_merged = 0 if in_tower else num_text - trace.num_text
         text_before = 0 if in_tower else num_text
-        counts.append(
-            LayerCounts(trace.layer, text_before, num_image, pruned, image_merged, text_merged, trace.site)
-        )
+        counts.append(LayerCounts(trace.layer, text_before, num_image, pruned, image_merged, text_merged, trace.site))
         before, num_text = trace, num_text - text_merged
     return counts
 

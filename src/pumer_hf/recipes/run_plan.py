@@ -88,9 +88,12 @@ def reduction_words(recipe: Recipe) -> str:
 def part_words(part: ReductionConfig) -> str:
     """Say what one part of a schedule does, and where."""
     values = part.to_dict()
-    where = f"layers {list(part.layers)}" if part.layers else "every layer"
+    where = f"in layers {list(part.layers)}" if part.layers else "in every layer"
     of_site = "" if part.site == "layers" else f" of the site {part.site!r}"
-    return ", ".join([f"{part.method} in {where}{of_site}", *(f"{name}={values[name]}" for name in part.ratios)])
+    if part.site == "inputs":
+        where, of_site = "before the first layer", ""
+    amounts = [name for name in (*part.ratios, "num_keep") if name in values]
+    return ", ".join([f"{part.method} {where}{of_site}", *(f"{name}={values[name]}" for name in amounts)])
 
 
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:

@@ -135,7 +135,9 @@ class Cost:
             throughput=None if throughput is None else Throughput.from_dict(throughput),
             latency=None if latency is None else Latencies.from_dict(latency),
             gflops={name: count for name, count in values.get("gflops", {}).items() if name != "ratio"},
-            tokens_per_layer={name: _token_counts("tokens_per_layer", name, layers) for name, layers in tokens.items()},
+            tokens_per_layer={
+                name: _token_counts("tokens_per_layer", name, layers) for name, layers in tokens.items()
+            },
             tokens_in={name: _token_counts("tokens_in", name, [one])[0] for name, one in tokens_in.items()},
             reduction_share=dict(values.get("reduction_share", {})),
             memory=None if memory is None else Memory(**memory),
@@ -166,9 +168,7 @@ def _token_counts(field_name: str, model: str, layers: Any) -> TokenCounts:
     """The tokens per layer of a model, from a field of a file."""
     for counts in layers:
         if not isinstance(counts, (list, tuple)) or len(counts) != 2 or not all(isinstance(n, int) for n in counts):
-            raise ValueError(
-                f"{field_name}.{model}: {counts!r}: each layer has two integers, of text and of image"
-            )
+            raise ValueError(f"{field_name}.{model}: {counts!r}: each layer has two integers, of text and of image")
     return [(text, image) for text, image in layers]
 
 
