@@ -17,6 +17,11 @@ RIDGE = 1e-3
 """The least distance that counts. [`choose_dpp`] adds it to the diagonal of the similarity matrix. So the choice goes
 on by quality when the chosen tokens already span the features."""
 
+LEAST = -100.0
+"""The least logarithm of a quality."""
+PADDING, CHOSEN = -1e30, -2e30
+"""The preference for padding, and for a token that is chosen already. Gains are too small to change it."""
+
 
 def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int) -> Tensor:
     """Choose tokens that are of high quality and unlike each other, by a determinantal point process (DPP).
@@ -34,22 +39,24 @@ def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int) -
     Returns:
         long (B, num_keep): positions of the chosen tokens, in the order of the choice.
     """
-    features, log_quality = F.normalize(features.float(), dim=-1), quality.float().log()
+    similarity = cosines(features)
     batch, length = mask.shape
+    preference = log_preference(2 * quality.float().log(), mask)
     # What is left of the squared norm of each feature beside the chosen ones; the quality is a factor of the gain.
-    left = torch.full((batch, length), 1.0 + RIDGE, device=features.device)
-    factors = features.new_zeros(batch, length, num_keep)
-    free = torch.ones_like(mask)
+    left = torch.full((batch, length), 1.0 + RIDGE, device=mask.device)
+    factors = similarity.new_zeros(batch, num_keep, length)  # rows of the Cholesky factor
     chosen = []
     for step in range(num_keep):
-        best = _first_highest(left.log() + 2 * log_quality, mask, free)
+        best = first_highest(left.log(), preference)
         chosen.append(best)
-        free = free.scatter(1, best, False)
-        at = best.unsqueeze(-1)
-        row = features @ features.gather(1, at.expand(-1, -1, features.shape[-1])).transpose(1, 2)
-        known = factors @ factors.gather(1, at.expand(-1, -1, num_keep)).transpose(1, 2)
-        factor = (row - known).squeeze(-1) / left.gather(1, best).sqrt()
-        factors[:, :, step] = factor
+        preference = preference.scatter(1, best, CHOSEN)
+        factor = rows_of(similarity, best)
+        if step:
+            known = factors[:, :step]
+            at_best = known.gather(2, best.unsqueeze(1).expand(-1, step, -1))
+            factor = factor - (at_best.transpose(1, 2) @ known).squeeze(1)
+        factor = factor / left.gather(1, best).sqrt()
+        factors[:, step] = factor
         left = (left - factor.square()).clamp(min=RIDGE)
     return torch.cat(chosen, dim=1)
 
@@ -70,27 +77,45 @@ def choose_max_min(features: Tensor, quality: Tensor, mask: Tensor, num_keep: in
     Returns:
         long (B, num_keep): positions of the chosen tokens, in the order of the choice.
     """
-    features, quality = F.normalize(features.float(), dim=-1), quality.float()
-    similarity = features @ features.transpose(1, 2)
+    similarity = cosines(features)
+    preference = log_preference(quality.float().log(), mask)
     pairs = mask.unsqueeze(1) & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     distance = (1 - similarity).masked_fill(~pairs, 2.0).amin(dim=-1)  # 2 is the largest cosine distance
-    free = torch.ones_like(mask)
     chosen = []
     for step in range(num_keep):
-        best = _first_highest(distance.clamp(min=RIDGE).log() + quality.log(), mask, free)
+        best = first_highest(distance.clamp(min=RIDGE).log(), preference)
         chosen.append(best)
-        free = free.scatter(1, best, False)
-        to_best = 1 - similarity.gather(1, best.unsqueeze(-1).expand(-1, -1, mask.shape[1])).squeeze(1)
+        preference = preference.scatter(1, best, CHOSEN)
+        to_best = 1 - rows_of(similarity, best)
         distance = torch.minimum(distance, to_best) if step else to_best
     return torch.cat(chosen, dim=1)
 
 
-def _first_highest(gain: Tensor, mask: Tensor, free: Tensor) -> Tensor:
-    """Return the first token with the highest gain, long (B, 1). Padding comes last; only `free` tokens count."""
-    gain = (gain / STEP).round()
-    lowest = torch.finfo(gain.dtype).min
-    gain = gain.masked_fill(~mask, lowest / 2).masked_fill(~free, lowest)
-    highest = gain.amax(dim=1, keepdim=True)
+def cosines(features: Tensor) -> Tensor:
+    """Return the cosine similarity of all tokens, float32 (B, L, L)."""
+    features = F.normalize(features.float(), dim=-1)
+    return features @ features.transpose(1, 2)
+
+
+def rows_of(similarity: Tensor, best: Tensor) -> Tensor:
+    """Return the similarity of all tokens to one token of each example, (B, L); `best` is long (B, 1)."""
+    return similarity.gather(1, best.unsqueeze(-1).expand(-1, -1, similarity.shape[-1])).squeeze(1)
+
+
+def log_preference(log_quality: Tensor, mask: Tensor) -> Tensor:
+    """Return what is added to the gains, in units of [`STEP`]: the quality of real tokens, and `PADDING`."""
+    return (log_quality.clamp(min=LEAST) / STEP).masked_fill(~mask, PADDING)
+
+
+def first_highest(log_gain: Tensor, preference: Tensor) -> Tensor:
+    """Return the first token with the highest gain, long (B, 1).
+
+    Args:
+        log_gain: float (B, L), the logarithm of the gain without the quality.
+        preference: float (B, L), from [`log_preference`], with [`CHOSEN`] for tokens that are taken.
+    """
+    gain = torch.add(preference, log_gain, alpha=1 / STEP).round()
     places = torch.arange(gain.shape[1], device=gain.device, dtype=torch.float32)
     # float, because MPS has no "amin" for integers; `argmax` does not say which of several it gives
-    return torch.where(gain == highest, places, math.inf).amin(dim=1, keepdim=True).long()
+    first = torch.where(gain == gain.amax(dim=1, keepdim=True), places, math.inf).amin(dim=1, keepdim=True)
+    return first.long()
