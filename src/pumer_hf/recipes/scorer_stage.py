@@ -74,9 +74,9 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
 
 def freeze_scorer(student: PuMerPreTrainedModel) -> None:
     """Let the scorers of a student keep their weights in its training."""
-    for module in student.modules():
-        if isinstance(module, LookaheadReducer):
-            module.requires_grad_(False)
+    for reducer in student.token_reduction.part_reducers:
+        if isinstance(reducer, LookaheadReducer):
+            reducer.requires_grad_(False)
 
 
 def scorer_results(recipe: Recipe) -> dict[str, Any]:
