@@ -25,9 +25,9 @@ from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConf
 from pumer_hf.training.answers import (
     BUDGETS,
     Choice,
-    GivenReducer,
     always,
     choose_layer,
+    given,
     measured_speeds,
     rivals,
     with_config,
@@ -40,6 +40,9 @@ VQA = TASKS["vqa"]
 PART: dict[str, Any] = {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0}
 TARGET_EXAMPLES = 500
 """Questions of the training data on which the layer to predict is chosen."""
+UNSEEN_WORDS = {"red", "seven", "sevens"}
+UNSEEN = "red or seven"
+"""The group of questions with one of these words."""
 Scores = dict[str, np.ndarray]
 
 
@@ -130,6 +133,11 @@ class Bench:
         return Accuracy(100 * float(scores.mean()), by_group)
 
 
+def has_unseen_word(text: str) -> bool:
+    """Return whether a question has one of `UNSEEN_WORDS`."""
+    return not UNSEEN_WORDS.isdisjoint(text.rstrip("?").split())
+
+
 def unreduced(attention: Mapping[int, Tensor]) -> Mapping[str, TokenReducer]:
     """The choice that keeps all patches."""
     return {}
@@ -173,6 +181,9 @@ def train_scorer(
         layer, _ = choose_layer(model, config, bench.target_batches)
     set_seed(seed)
     reducer = add_scorer(model, replace(config, target_layer=layer))
+    if steps == 0:
+        model.set_reduction(None)
+        return reducer.eval().requires_grad_(False)
     args = ScorerTrainingArguments(
         output_dir=str(folder), seed=seed, max_steps=steps, save_strategy="no", dataloader_num_workers=0
     )
@@ -202,8 +213,7 @@ def choices_of(bench: Bench, reducer: LookaheadReducer, kept: str) -> dict[str, 
         other = parse_reduction({"method": name, "site": "inputs", "num_keep": number, **fields}).at("inputs")  # type: ignore[union-attr]
         found[name] = always("inputs", bench.model.base_model.make_reducer(other).eval())
     alone = replace(config, diversity=None)
-    for name, source in {"attention of layer 0": 0, "attention of the target": layer}.items():
-        found[name] = lambda attention, source=source: {"inputs": GivenReducer(alone, attention[source]).eval()}
+    found["attention of layer 0"], found["attention of the target"] = given(alone, 0), given(alone, layer)
     return found
 
 
@@ -250,6 +260,53 @@ def main_rows(bench: Bench, scorers: Mapping[int, LookaheadReducer], seconds: fl
             number = max(round(ratio * bench.num_patches), 1)
             rows.append(ChoiceRow(name, kept, number, runs, speeds.get(f"{kept} {name}")))
     return rows
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Other data that a scorer is trained on."""
+
+    name: str
+    """What the table calls them."""
+    flags: tuple[str, ...] = ()
+    """Flags that change the `data` block of the recipe."""
+    accepts: Callable[[dict[str, Any]], bool] | None = None
+    """Which rows are taken; None: all."""
+    number: int | None = None
+    """How many rows are taken; None: all."""
+    trained: bool = True
+    """Whether the scorer is trained at all."""
+
+    def rows(self, bench: Bench, reload: Callable[[Sequence[str]], Bench]) -> Dataset:
+        """Return the training rows."""
+        rows = (reload(self.flags) if self.flags else bench).data.train
+        if self.accepts is not None:
+            rows = rows.select([index for index, row in enumerate(texts_of(rows)) if self.accepts(row)])
+        return rows if self.number is None else rows.select(range(self.number))
+
+
+def texts_of(rows: Dataset) -> Dataset:
+    """Return the rows without their images."""
+    return rows.select_columns(["question", "kind"])
+
+
+ANY_SETTING = (
+    Carry("2,000 questions", number=2000),
+    Carry("200 questions", number=200),
+    Carry("no question with red or seven", accepts=lambda row: not has_unseen_word(row["question"])),
+    Carry("no question 'what digit is <colour>?'", accepts=lambda row: row["kind"] != "digit_by_colour"),
+    Carry("not trained at all", trained=False),
+)
+CARRIES: dict[str, tuple[Carry, ...]] = {
+    "plain": (*ANY_SETTING, Carry("cluttered scenes only", flags=("--setting", "cluttered"))),
+    "cluttered": (
+        *ANY_SETTING,
+        Carry("sparse scenes only", flags=("--dense_part", "0")),
+        Carry("dense scenes only", flags=("--dense_part", "1")),
+        Carry("plain scenes only", flags=("--setting", "plain")),
+    ),
+}
+"""The data of scorers that are used where they were not trained, by the setting of the test."""
 
 
 def carry_rows(bench: Bench, name: str, scorers: Mapping[int, LookaheadReducer]) -> list[ChoiceRow]:

@@ -14,7 +14,9 @@ class Card(Command):
     example = "pumer-hf card outputs/digit-scenes/student"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="folder of a model or a card")
+        parser.add_argument(
+            "folders", metavar="FOLDER", nargs="+", type=Path, help="folder of a model, a scorer or a card"
+        )
         parser.add_argument(
             "--recipe",
             metavar="YAML",
@@ -36,6 +38,7 @@ class Card(Command):
 
     def run(self, args: argparse.Namespace) -> None:
         from pumer_hf.hub.card import FACTS_NAME, PuMerCard
+        from pumer_hf.hub.scorer import is_scorer, save_scorer_card
 
         written = args.folders
         if args.recipe is not None:
@@ -47,6 +50,9 @@ class Card(Command):
                 recipe_file_card(args.recipe, args.results).save(args.folders[0])
         else:
             for folder in args.folders:
+                if is_scorer(folder):
+                    save_scorer_card(folder)
+                    continue
                 known = (folder / FACTS_NAME).is_file() or not (folder / "config.json").is_file()
                 (PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)).save(folder)
         for folder in written:

@@ -13,7 +13,7 @@ class Push(Command):
     example = "pumer-hf push outputs/digit-scenes/student user/pumer-digit-scenes --private --dry-run"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("folder", metavar="FOLDER", help="folder of a model, with its processor")
+        parser.add_argument("folder", metavar="FOLDER", help="folder of a model, with its processor; or of a scorer")
         parser.add_argument("repo", metavar="REPO", help="user/name; made if it does not exist")
         visibility = parser.add_mutually_exclusive_group()
         visibility.add_argument("--private", action="store_const", const=True, dest="private", help="a private one")

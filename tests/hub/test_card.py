@@ -14,9 +14,11 @@ from PIL import Image
 
 from pumer_hf import PuMerCard
 from pumer_hf.cli import main
+from pumer_hf.data.vqa import VqaDataArguments
 from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
+from pumer_hf.recipes.cards import dataset_facts
 from pumer_hf.results import Command, Evaluation, Metric, Report
 
 TASKS = {
@@ -315,3 +317,10 @@ def test_a_broken_report_names_its_file(report, tmp_path):
     path.write_text(json.dumps({"name": "mine", "backbone": "vilt", "report": report}))
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: its `report`"):
         PuMerCard.load(tmp_path)
+
+
+def test_the_facts_about_cluttered_scenes_say_how_cluttered_they_are():
+    plain = dataset_facts(VqaDataArguments())
+    assert not {"setting", "dense_part", "num_distractors"} & set(plain)
+    cluttered = dataset_facts(VqaDataArguments(setting="cluttered", grid_size=8, num_distractors=3))
+    assert cluttered == {**plain, "grid": 8, "setting": "cluttered", "dense_part": 0.5, "num_distractors": 3}

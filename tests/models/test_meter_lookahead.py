@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from tiny_models import FAMILIES, NUM_TEXT, gradients, loss_of, meter_config, meter_inputs, schedule
 from transformers import AutoModelForVisualQuestionAnswering
 
@@ -262,6 +263,16 @@ def test_pieces_of_the_feed_forward_parts_give_the_same(monkeypatch):
         assert model.meter.tower_plans(3)[0].chunk < 3 * 17
         in_pieces = model(**inputs).logits
     torch.testing.assert_close(in_pieces, model(**inputs).logits, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_offloaded_weights_choose_the_same():
+    model, inputs = METER.model(VARIANTS["merging behind"]), meter_inputs()
+    expected = model(**inputs)
+    offloaded = cpu_offload(model, execution_device="cpu")
+    found = offloaded(**inputs)
+    assert torch.equal(found.logits, expected.logits)
+    assert torch.equal(tower_trace(found).keep, tower_trace(expected).keep)
 
 
 # heads

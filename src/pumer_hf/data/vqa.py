@@ -126,9 +126,11 @@ class VqaDataArguments(DataArguments):
     @property
     def scene_setting(self) -> str | Clutter:
         """The argument `setting` of [`digit_scenes`]."""
+        if self.setting == "plain":
+            return self.setting
         given = {"dense_part": self.dense_part, "num_distractors": self.num_distractors}
         values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return Clutter(**values) if values else self.setting
+        return Clutter(**values)
 
 
 def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> TaskData:

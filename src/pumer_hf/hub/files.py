@@ -52,6 +52,8 @@ class FolderFiles:
     published: dict[str, Path | bytes]
     """The files by their name in the repository: the path of a file, or the content of a file that the push makes."""
     left_out: tuple[str, ...]
+    replaced: tuple[str, ...] = REPLACED
+    """Patterns of the files that the push removes from the repository, if it publishes none of the same name."""
 
     def listing(self) -> str:
         """Return what a dry run prints: a line per file, with its size."""

@@ -14,7 +14,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .files import REPLACED, FolderFiles, matches, published_files
+from .files import FolderFiles, matches, published_files
+from .scorer import is_scorer, scorer_files
 
 
 class PushError(OSError):
@@ -67,7 +68,7 @@ def files_to_push(folder: str | Path, repo_id: str) -> FolderFiles:
     """
     with clear_errors(repo_id):
         validate_repo_id(repo_id)
-    return published_files(folder, repo_id)
+    return scorer_files(folder, repo_id) if is_scorer(folder) else published_files(folder, repo_id)
 
 
 def push_folder(
@@ -80,14 +81,14 @@ def push_folder(
     commit_message: str = "Upload model",
     token: str | None = None,
 ) -> CommitInfo:
-    """Push the files that a user of the model needs, from a folder that `save_pretrained` wrote, in one commit.
+    """Push the files that a user needs of a model, or of a scorer of `lookahead` alone, in one commit.
 
     Optimizer states, checkpoints and pickles are left out. The same commit removes old weights from the repository, so
     that nobody loads a mixture. As long as pip finds this package nowhere else, a wheel of it is pushed too. The card
     says how to install it.
 
     Args:
-        folder: a folder with config, weights and processor.
+        folder: a folder with config, weights and processor; or one that `save_scorer` wrote.
         repo_id: `"user/name"`, or `"name"` in the namespace of the token. It is made if it does not exist.
         private: whether a new repository is private. True is an error if the repository exists and is public.
         revision: a branch, which is made if it does not exist; default: `main`.
@@ -134,4 +135,4 @@ def _prepare_repo(api: HfApi, repo_id: str, *, private: bool | None, revision: s
 
 
 def _stale_files(present: list[str], files: FolderFiles) -> list[str]:
-    return [name for name in present if matches(name, REPLACED) and name not in files.published]
+    return [name for name in present if matches(name, files.replaced) and name not in files.published]

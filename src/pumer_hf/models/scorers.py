@@ -190,11 +190,12 @@ def save_scorer(model: Backbone, folder: str | Path, *, trained_on: str, steps: 
         write_json(made / SCORER_CONFIG, record.to_dict())
 
 
-def load_record(source: str) -> tuple[ScorerRecord, dict[str, Tensor]]:
+def load_record(source: str, where: str | None = None) -> tuple[ScorerRecord, dict[str, Tensor]]:
     """Read the two files of a scorer.
 
     Args:
         source: a folder, or an id on the Hub.
+        where: the name of the source in messages; default: the field of the schedule.
 
     Returns:
         The record, and the weights with the fingerprint.
@@ -202,7 +203,7 @@ def load_record(source: str) -> tuple[ScorerRecord, dict[str, Tensor]]:
     Raises:
         ValueError: there is no such folder and no such id, or a file is missing or broken.
     """
-    where = f"reduction.weights={source!r}"
+    where = where or f"reduction.weights={source!r}"
     try:
         paths = [Path(str(cached_file(source, name))) for name in (SCORER_CONFIG, SCORER_WEIGHTS)]
     except (OSError, HFValidationError) as error:

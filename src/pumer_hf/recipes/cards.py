@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ..data.arguments import DataArguments
 from ..data.collator import Collator
+from ..data.scenes.clutter import Clutter
 from ..data.task import Task
+from ..data.vqa import VqaDataArguments
 from ..explain.report import explain_inputs
 from ..hub.card import PICTURE_NAME, PuMerCard
 from ..hub.sources import is_hub_id, may_be_hub_id, public_name
@@ -77,6 +80,8 @@ def dataset_facts(args: DataArguments) -> dict[str, Any]:
     else:
         facts = {"name": DATASETS["digit_scenes"], "split": "test", "scenes": args.train_scenes}
         facts |= {"grid": args.grid_size, "digits": args.num_digits, "seed": args.scene_seed}
+        if isinstance(args, VqaDataArguments) and isinstance(args.scene_setting, Clutter):
+            facts |= {"setting": args.setting, **asdict(args.scene_setting)}
     return {name: value for name, value in facts.items() if value not in (None, "")}
 
 

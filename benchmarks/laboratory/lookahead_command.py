@@ -1,0 +1,79 @@
+"""`benchmarks/lookahead.py`: the study of `lookahead` behind one teacher."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from pumer_hf.recipes.program import exit_on_user_error
+from pumer_hf.reducers.lookahead import LookaheadReducer
+from pumer_hf.results import Environment, check_results_file
+
+from .lookahead import CARRIES, Bench, baselines, carry_rows, main_rows, train_scorer
+from .lookahead_results import ChoiceRow, LookaheadReport
+
+RECIPES = {
+    "plain": "vilt/digit_scenes/pumer.yaml",
+    "cluttered": "vilt/digit_scenes_cluttered/pumer.yaml",
+    "easy_vqa": "vilt/easy_vqa/pumer.yaml",
+}
+"""The recipe whose `data` block a setting has."""
+
+
+def lookahead_command(description: str, root: Path, arguments: Sequence[str] | None = None) -> None:
+    """Run the script `benchmarks/lookahead.py`.
+
+    Args:
+        description: the text of `--help`.
+        root: the folder of the repository.
+        arguments: the command line; default: `sys.argv[1:]`.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("setting", choices=RECIPES)
+    parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
+    parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--steps", type=int, default=2000, help="steps of a scorer; default: 2000")
+    parser.add_argument("--part", default="{}", metavar="JSON", help="other fields of the part lookahead")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the speeds are measured; default: 60")
+    parser.add_argument("--work", type=Path, default=Path("outputs/lookahead"), help="a folder for the trainer")
+    args, flags = parser.parse_known_args(arguments)
+    with exit_on_user_error():
+        check_results_file(args.output)
+        report = run(args, flags, root)
+        report.save(args.output)
+    print(f"Written to {args.output}. To render the tables: python benchmarks/render.py docs/lookahead.md")
+
+
+def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> LookaheadReport:
+    """Train the scorers, and measure them."""
+    recipe = root / "recipes" / RECIPES[args.setting]
+    part: dict[str, Any] = json.loads(args.part)
+
+    def trained(data: Dataset, steps: int) -> dict[int, LookaheadReducer]:
+        return {seed: train_scorer(bench, data, seed, steps, args.work, part) for seed in args.seeds}
+
+    def load(more: Sequence[str] = ()) -> Bench:
+        return Bench.load(args.teacher, recipe, [*flags, *more])
+
+    bench = load()
+    facts = baselines(bench)
+    rows: list[ChoiceRow] = []
+    if args.carry:
+        for carry in CARRIES[args.setting]:
+            scorers = trained(carry.rows(bench, load), args.steps if carry.trained else 0)
+            rows += carry_rows(bench, carry.name, scorers)
+    else:
+        scorers = {
+            seed: train_scorer(bench, bench.data.train, seed, args.steps, args.work, part) for seed in args.seeds
+        }
+        rows = main_rows(bench, scorers, args.seconds)
+    layer = next(iter(scorers.values())).config.target_layer
+    assert layer is not None, "`train_scorer` has chosen it"
+    return LookaheadReport(args.setting, facts, layer, tuple(rows), len(bench.data.test), Environment.current())
