@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from .hub.push import push_folder
     from .inputs import Encoder, encode_example
     from .models.families import Family, preset
+    from .training.answers import GivenReducer, answers_kept, choose_layer
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
+    from .training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
     from .training.trainer import DistillationTrainer
     from .unread import unread_words
 
@@ -57,6 +59,12 @@ _LAZY = {
     "PuMerCard": "hub.card",
     "push_folder": "hub.push",
     "DistillationTrainingArguments": "training.arguments",
+    "GivenReducer": "training.answers",
+    "answers_kept": "training.answers",
+    "choose_layer": "training.answers",
+    "ScorerTrainer": "training.scorer",
+    "ScorerTrainingArguments": "training.scorer",
+    "add_scorer": "training.scorer",
     "ReductionWarmupCallback": "training.callbacks",
     "TokenReductionCallback": "training.callbacks",
     "DistillationTrainer": "training.trainer",
@@ -69,6 +77,7 @@ __all__ = [
     "Encoder",
     "EncodingRecord",
     "Family",
+    "GivenReducer",
     "PuMerCard",
     "PuMerConfig",
     "PuMerMeterConfig",
@@ -86,8 +95,13 @@ __all__ = [
     "PuMerViltModel",
     "PuMerVqaPipeline",
     "ReductionWarmupCallback",
+    "ScorerTrainer",
+    "ScorerTrainingArguments",
     "Task",
     "TokenReductionCallback",
+    "add_scorer",
+    "answers_kept",
+    "choose_layer",
     "convert_checkpoint",
     "encode_example",
     "preset",

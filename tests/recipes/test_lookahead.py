@@ -151,7 +151,7 @@ def test_any_reduction_may_have_a_frozen_student(start):
         (LOOKAHEAD, {"train_scorer": True}, "training.train_scorer"),
         (LOOKAHEAD, {"scorer_training": {"max_stepz": 3}}, "max_steps"),
         (LOOKAHEAD, {"reducer_training": {"max_steps": 2}}, "reducer_training"),
-        ({**LOOKAHEAD, "weights": "no/such/scorer"}, {}, "no/such/scorer"),
+        ({**LOOKAHEAD, "weights": "some/scorer"}, {}, "model.teacher"),
     ],
 )
 def test_what_is_wrong_is_told_before_any_training(reduction, training, message, start, tmp_path):
@@ -159,3 +159,10 @@ def test_what_is_wrong_is_told_before_any_training(reduction, training, message,
         start(reduction, tmp_path / "run", **training)
     assert message in str(ended.value)
     assert not (tmp_path / "run" / "teacher").exists()
+
+
+def test_a_scorer_that_is_not_there_is_told_before_any_training(frozen, start, tmp_path):
+    missing = {**LOOKAHEAD, "weights": str(tmp_path / "nothing")}
+    with pytest.raises(SystemExit) as ended:
+        start(missing, tmp_path / "run", flags=["--teacher", str(frozen / "teacher")], scorer_training=None)
+    assert "nothing" in str(ended.value)

@@ -66,6 +66,7 @@ def test_a_scorer_is_trained_and_loaded(base, data, tmp_path, capsys):
     assert record["part"]["target_layer"] == report.target_layer
     assert record["base"] == base
     assert "10 examples" in record["trained_on"]
+    assert "1/9" in (out / "README.md").read_text()
     model = load_checkpoint_model(base, {"method": "lookahead", "site": "inputs", "num_keep": 5, "weights": str(out)})
     weights = load_file(out / "reducer.safetensors")
     for name, value in lookahead_of(model).state_dict().items():

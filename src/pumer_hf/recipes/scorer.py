@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from ..data.collator import Collator
 from ..folders import check_writable, write_json
+from ..hub.scorer import save_scorer_card
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.scorers import SCORER_CONFIG, save_scorer
 from ..reading import read_object
@@ -111,6 +112,7 @@ def train_scorer(
     if args.should_save:
         save_scorer(model, folder, trained_on=data.words, steps=args.max_steps + args.answer_steps)
         report.save(folder / RESULTS_NAME)
+        save_scorer_card(folder)
     trainer.accelerator.wait_for_everyone()
     return report
 

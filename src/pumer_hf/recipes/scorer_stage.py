@@ -9,6 +9,7 @@ from datasets import Dataset
 from ..data.collator import Collator
 from ..data.task import Task, TaskData
 from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.scorers import load_scorer
 from ..reducers import METHODS, PlainSchedule, Schedule
 from ..reducers.lookahead import LookaheadReducer
 from ..results import Environment, ScorerReport
@@ -66,6 +67,14 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
             raise ValueError(f"training.{name} has no effect: the reduction has no part of method 'lookahead'")
     if recipe.training.train_scorer and recipe.training.max_steps == 0:
         raise ValueError("training.train_scorer: with max_steps=0 the student is not trained: give a number of steps")
+    for part in parts:
+        if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
+            if recipe.model.teacher is None:
+                raise ValueError(
+                    f"reduction.weights={part.weights!r}: a scorer fits only the model that it was trained behind: "
+                    "give this model as model.teacher, or leave weights out to train a scorer"
+                )
+            load_scorer(teacher.base_model, part)  # finds what does not fit now
     if recipe.untrained_scorer is not None:
         check_answers(teacher)
         if recipe.data.streaming:
@@ -74,9 +83,9 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
 
 def freeze_scorer(student: PuMerPreTrainedModel) -> None:
     """Let the scorers of a student keep their weights in its training."""
-    for module in student.modules():
-        if isinstance(module, LookaheadReducer):
-            module.requires_grad_(False)
+    for reducer in student.token_reduction.part_reducers:
+        if isinstance(reducer, LookaheadReducer):
+            reducer.requires_grad_(False)
 
 
 def scorer_results(recipe: Recipe) -> dict[str, Any]:

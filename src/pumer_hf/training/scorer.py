@@ -90,15 +90,16 @@ class ScorerTrainer(Trainer):
     def __init__(self, base: PreTrainedModel, *, target_layer: int | None = None, **kwargs: Any):
         self.reducer = lookahead_of(base)
         config = self.reducer.config
-        self.target_layer = config.target_layer if target_layer is None else target_layer
-        if self.target_layer is None:
+        target_layer = config.target_layer if target_layer is None else target_layer
+        if target_layer is None:
             raise ValueError("reduction.target_layer=None: name the layer to predict, choose_layer finds it")
+        self.target_layer: int = target_layer
         base.requires_grad_(False).eval()
         kwargs.setdefault("args", ScorerTrainingArguments())
         super().__init__(self.reducer.scorer.requires_grad_(True), **kwargs)
         check_devices(self.args)
         self.model_accepts_loss_kwargs = False
-        self.base = place_teacher(base, self.accelerator, shard=False)
+        self.base, self.dtype = place_teacher(base, self.accelerator, shard=False), base.dtype
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -122,7 +123,7 @@ class ScorerTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        loss, scores = self.loss_of(model, inputs)
+        loss, scores = self.loss_and_scores(model, inputs)
         if model.training and num_items_in_batch is not None:
             # Turn the mean over this batch into its share of the mean over the step. The Trainer divides by the number
             # of accumulation steps, and averages over processes.
@@ -130,7 +131,7 @@ class ScorerTrainer(Trainer):
             loss = loss * share * self.current_gradient_accumulation_steps
         return (loss, {"scores": scores}) if return_outputs else loss
 
-    def loss_of(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the mean loss of a batch, and the scores, float (B, P), of the scorer `model`."""
         seen = self.observe(inputs, [self.target_layer])
         scores = self.scores(model, seen)
@@ -148,15 +149,15 @@ class ScorerTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Return the loss of a batch alone. Evaluation reports its mean as `eval_loss`."""
-        loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+        loss, _ = self.loss_and_scores(model, self._prepare_inputs(inputs))
+        return loss, None, None
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         self.reducer.scorer.float()  # the base may have half precision, in which small steps would be lost
         try:
             return super().train(*args, **kwargs)
         finally:
-            self.reducer.to(self.base.dtype).eval()
+            self.reducer.to(dtype=self.dtype).eval()
 
 
 def lookahead_of(model: nn.Module) -> LookaheadReducer:
@@ -165,9 +166,9 @@ def lookahead_of(model: nn.Module) -> LookaheadReducer:
     Raises:
         ValueError: the model does not reduce with this method.
     """
-    for module in reduction_of(model).model.modules():
-        if isinstance(module, LookaheadReducer):
-            return module
+    for reducer in reduction_of(model).part_reducers:
+        if isinstance(reducer, LookaheadReducer):
+            return reducer
     raise ValueError("the reduction of the model has no part of method 'lookahead': call add_scorer first")
 
 

@@ -34,7 +34,7 @@ class AnswersTrainer(ScorerTrainer):
         super().__init__(*args, **kwargs)
         check_answers(self.accelerator.unwrap_model(self.base))
 
-    def loss_of(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         config = self.reducer.config
         given = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
         seen = self.observe(inputs, [])
