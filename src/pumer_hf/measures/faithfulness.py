@@ -46,7 +46,7 @@ class StandIn(TokenReducer):
     def __init__(self, reducer: TokenReducer, config: ReductionConfig):
         super().__init__(config, width=0)  # it has no weights
         self.reducer = reducer
-        self.uses_text = reducer.uses_text  # type: ignore[misc]
+        self.uses_text = reducer.uses_text
 
 
 class KeepAtRandom(StandIn):

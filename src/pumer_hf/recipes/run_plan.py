@@ -73,7 +73,7 @@ def stage_lines(recipe: Recipe, rows: int | None) -> list[tuple[str, str]]:
         lines[SCORER_STAGE] = scorer_words(recipe)
     if recipe.has_student and "student" not in student:
         student["student"] = "the teacher with the reduction; it is not trained (training.max_steps: 0)"
-    return list({**lines, **student}.items())
+    return [*lines.items(), *student.items()]
 
 
 def scorer_words(recipe: Recipe) -> str:

@@ -11,7 +11,7 @@ from ..data.task import Task, TaskData
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.scorers import load_scorer
 from ..reducers import METHODS, PlainSchedule, Schedule
-from ..reducers.lookahead import LookaheadReducer
+from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..results import Environment, ScorerReport
 from ..training.answers import check_answers
 from ..training.placement import whole_models
@@ -67,7 +67,16 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
             raise ValueError(f"training.{name} has no effect: the reduction has no part of method 'lookahead'")
     if recipe.training.train_scorer and recipe.training.max_steps == 0:
         raise ValueError("training.train_scorer: with max_steps=0 the student is not trained: give a number of steps")
-    for part in parts:
+    check_given_scorers(recipe, teacher)
+    if recipe.untrained_scorer is not None:
+        check_answers(teacher)
+        if recipe.data.streaming:
+            raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
+
+
+def check_given_scorers(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if a scorer that the reduction names was not trained behind the teacher."""
+    for part in recipe.schedule.parts if recipe.schedule else ():
         if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
             if recipe.model.teacher is None:
                 raise ValueError(
@@ -75,10 +84,6 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
                     "give this model as model.teacher, or leave weights out to train a scorer"
                 )
             load_scorer(teacher.base_model, part)  # finds what does not fit now
-    if recipe.untrained_scorer is not None:
-        check_answers(teacher)
-        if recipe.data.streaming:
-            raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
 
 
 def freeze_scorer(student: PuMerPreTrainedModel) -> None:

@@ -56,13 +56,13 @@ class ScorerTrainingArguments(TrainingArguments):
 
     def for_answers(self) -> "ScorerTrainingArguments":
         """Return the arguments of the second stage. Its checkpoints are in the folder `answers`."""
-        return replace(
-            self,
-            output_dir=str(Path(self.output_dir) / "answers"),
-            max_steps=self.answer_steps,
-            learning_rate=self.answer_learning_rate,
-            per_device_train_batch_size=self.answer_batch_size,
-        )
+        changes: dict[str, Any] = {
+            "output_dir": str(Path(str(self.output_dir)) / "answers"),
+            "max_steps": self.answer_steps,
+            "learning_rate": self.answer_learning_rate,
+            "per_device_train_batch_size": self.answer_batch_size,
+        }
+        return replace(self, **changes)
 
 
 class ScorerTrainer(Trainer):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models.encoders.base import unwrapped
 from ..reducers.choice import Draw
 from ..reducers.lookahead import LookaheadReductionConfig
 from ..tokens import NUM_PREFIX_TOKENS, TokenPair
@@ -32,7 +33,7 @@ class AnswersTrainer(ScorerTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        check_answers(self.accelerator.unwrap_model(self.base))
+        check_answers(unwrapped(self.base))
 
     def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         config = self.reducer.config
@@ -44,14 +45,13 @@ class AnswersTrainer(ScorerTrainer):
         share = BUDGETS[DRAWN[self.state.global_step % len(DRAWN)]]
         num_keep = max(round(share * mask.shape[1]), 1)
         draw = Draw()
-        repeated = [repeat(value) for value in (attention, seen.features, mask)]
-        chosen = self.reducer.choose_by(*repeated, num_keep, draw)
+        features, mask, many = repeat(seen.features), repeat(mask), repeat(attention)
+        chosen = self.reducer.choose_by(many, features, mask, num_keep, draw)
         with torch.no_grad(), self.accelerator.autocast():
-            expected = answers(self.base, given, {})
-            drawn = DrawnReducer(replace(config, keep_ratio=None, num_keep=num_keep), repeated[0].detach(), chosen)
-            found = answers(
-                self.base, {name: repeat(value) for name, value in given.items()}, {config.site: drawn.eval()}
-            )
+            base = unwrapped(self.base)
+            expected = answers(base, given, {})
+            drawn = DrawnReducer(replace(config, keep_ratio=None, num_keep=num_keep), many.detach(), chosen)
+            found = answers(base, {name: repeat(value) for name, value in given.items()}, {config.site: drawn.eval()})
         assert isinstance(draw.log_probability, Tensor), "at least one patch was drawn"
         return reward_loss(draw.log_probability, found == repeat(expected), NUM_DRAWS), scores
 
