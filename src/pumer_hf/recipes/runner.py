@@ -41,7 +41,7 @@ from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, che
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
 from .run_plan import run_plan, stage_lengths, trained_stages
-from .scorer_stage import check_scorer, freeze_scorer, scorer_results, train_recipe_scorer
+from .scorer_stage import check_scorer, check_steps, freeze_scorer, scorer_results, train_recipe_scorer
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
@@ -148,6 +148,7 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
+    check_steps(recipe)
     check_scorer(recipe, teacher)
 
 

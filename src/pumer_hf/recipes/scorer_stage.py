@@ -49,41 +49,43 @@ def train_recipe_scorer(task: Task, recipe: Recipe, data: TaskData, teacher: str
     return Schedule(tuple(parts)).to_dict()
 
 
-def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` if a recipe asks for what its stages of `lookahead` or its frozen student cannot do."""
+def check_steps(recipe: Recipe) -> None:
+    """Raise `ValueError` if a frozen student (`max_steps: 0`) does not go with the rest of a recipe."""
     for name in trained_stages(recipe):
         if recipe.stage(name).max_steps == 0:
             raise ValueError(
                 f"training.max_steps=0 leaves the student untrained, but the stage {name} has to be trained: give it "
                 "a number of steps of its own, as in teacher_training"
             )
-    parts = recipe.schedule.parts if recipe.schedule else ()
-    learned = [part.method for part in parts if METHODS[part.method].learns and not METHODS[part.method].learns_apart]
-    if recipe.training.max_steps == 0 and learned:
-        raise ValueError(f"training.max_steps=0: method {learned[0]!r} learns in the student's training: give steps")
-    has_scorer = any(METHODS[part.method].learns_apart for part in parts)
-    for name in ("scorer_training", "train_scorer"):
-        if getattr(recipe.training, name) and not has_scorer:
-            raise ValueError(f"training.{name} has no effect: the reduction has no part of method 'lookahead'")
-    if recipe.training.train_scorer and recipe.training.max_steps == 0:
+    if recipe.training.max_steps:
+        return
+    methods = [METHODS[part.method] for part in (recipe.schedule.parts if recipe.schedule else ())]
+    learning = [method.config_class.method for method in methods if method.learns and not method.learns_apart]
+    if learning:
+        raise ValueError(f"training.max_steps=0: method {learning[0]!r} learns in the student's training: give steps")
+    if recipe.training.train_scorer:
         raise ValueError("training.train_scorer: with max_steps=0 the student is not trained: give a number of steps")
-    check_given_scorers(recipe, teacher)
-    if recipe.untrained_scorer is not None:
-        check_answers(teacher)
-        if recipe.data.streaming:
-            raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
 
 
-def check_given_scorers(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` if a scorer that the reduction names was not trained behind the teacher."""
-    for part in recipe.schedule.parts if recipe.schedule else ():
-        if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
+def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
+    """Raise `ValueError` if a recipe asks for what its training of a scorer cannot do."""
+    found = recipe.schedule.parts if recipe.schedule else ()
+    parts = [part for part in found if isinstance(part, LookaheadReductionConfig)]
+    for name in ("scorer_training", "train_scorer"):
+        if getattr(recipe.training, name) and not parts:
+            raise ValueError(f"training.{name} has no effect: the reduction has no part of method 'lookahead'")
+    for part in parts:
+        if part.weights is not None:
             if recipe.model.teacher is None:
                 raise ValueError(
                     f"reduction.weights={part.weights!r}: a scorer fits only the model that it was trained behind: "
                     "give this model as model.teacher, or leave weights out to train a scorer"
                 )
             load_scorer(teacher.base_model, part)  # finds what does not fit now
+    if recipe.untrained_scorer is not None:
+        check_answers(teacher)
+        if recipe.data.streaming:
+            raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
 
 
 def freeze_scorer(student: PuMerPreTrainedModel) -> None:
