@@ -21,7 +21,7 @@ from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.models.observing import observe
 from pumer_hf.recipes.parser import parse_recipe
-from pumer_hf.reducers import TokenReducer, parse_reduction
+from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from pumer_hf.training.answers import (
     BUDGETS,
@@ -39,6 +39,11 @@ from pumer_hf.training.scorer_answers import AnswersTrainer
 from .lookahead_results import Accuracy, ChoiceRow, SeedAccuracy
 
 VQA = TASKS["vqa"]
+OTHERS: dict[str, dict[str, Any]] = {
+    "diverse (max_min)": {"method": "diverse", "diversity": "max_min"},
+    "grid": {"method": "grid"},
+}
+"""Methods that need no training, beside [`RIVALS`]. They work before the first layer."""
 PART: dict[str, Any] = {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0}
 TARGET_EXAMPLES = 500
 """Questions of the training data on which the layer to predict is chosen."""
@@ -179,8 +184,8 @@ def train_scorer(
     kept = folder / f"seed{seed}-{attention_steps}-{answer_steps}.safetensors"
     model = bench.model
     part = {**PART, **fields}
-    config = parse_reduction(part).at("inputs")  # type: ignore[union-attr]
-    assert isinstance(config, LookaheadReductionConfig)
+    config = parse_method(part)
+    assert isinstance(config, LookaheadReductionConfig), "PART has its method"
     layer = config.target_layer
     if layer is None:
         layer, _ = choose_layer(model, config, bench.target_batches)
@@ -213,14 +218,14 @@ def choices_of(bench: Bench, reducer: LookaheadReducer, kept: str) -> dict[str, 
     number, layer = max(round(BUDGETS[kept] * bench.num_patches), 1), config.target_layer
     assert layer is not None, "`train_scorer` has chosen it"
     found: dict[str, Choice] = {
-        "lookahead": always("inputs", with_config(reducer, config)),
-        "lookahead alone": always("inputs", with_config(reducer, replace(config, diversity=None))),
+        "lookahead": always(config.site, with_config(reducer, config)),
+        "lookahead alone": always(config.site, with_config(reducer, replace(config, diversity=None))),
     }
     for name, rival in rivals(bench.model, config, number, bench.num_patches).items():
-        found[name] = always("inputs", rival)
-    for name, fields in {"diverse (max_min)": {"method": "diverse", "diversity": "max_min"}, "grid": {}}.items():
-        other = parse_reduction({"method": name, "site": "inputs", "num_keep": number, **fields}).at("inputs")  # type: ignore[union-attr]
-        found[name] = always("inputs", bench.model.base_model.make_reducer(other).eval())
+        found[name] = always(config.site, rival)
+    for name, fields in OTHERS.items():
+        other = {"site": "inputs", "num_keep": number, **fields}
+        found[name] = always("inputs", bench.model.base_model.make_reducer(parse_method(other)).eval())
     alone = replace(config, diversity=None)
     found["attention of layer 0"], found["attention of the target"] = given(alone, 0), given(alone, layer)
     return found

@@ -19,6 +19,7 @@ RECIPES = {
     "plain": "vilt/digit_scenes/pumer.yaml",
     "cluttered": "vilt/digit_scenes_cluttered/pumer.yaml",
     "easy_vqa": "vilt/easy_vqa/pumer.yaml",
+    "meter": "meter/digit_scenes/pumer.yaml",
 }
 """The recipe whose `data` block a setting has."""
 
