@@ -1,7 +1,9 @@
 """Recipes whose reduction has a scorer: teacher, scorer, and a student that is frozen or distilled."""
 
+import io
 import json
 import sys
+from contextlib import redirect_stdout
 
 import pytest
 import torch
@@ -58,8 +60,26 @@ def start(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def frozen(start):
-    return start(LOOKAHEAD)
+def first(start):
+    """A run with a frozen student: its folder, and what it printed."""
+    text = io.StringIO()
+    with redirect_stdout(text):
+        folder = start(LOOKAHEAD)
+    return folder, text.getvalue()
+
+
+@pytest.fixture(scope="module")
+def frozen(first):
+    return first[0]
+
+
+def test_the_plan_names_the_scorer_and_the_frozen_student(first):
+    _, printed = first
+    plan = [line.split() for line in printed.split("Plan of this run:")[1].splitlines()]
+    stages = [words[0] for words in plan if words and words[0] in ("teacher", "scorer", "student")]
+    assert stages == ["teacher", "scorer", "student"]
+    assert "not trained" in printed
+    assert "before the first layer" in printed
 
 
 def test_the_student_is_the_teacher_with_the_scorer(frozen):

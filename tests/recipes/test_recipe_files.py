@@ -182,7 +182,10 @@ def test_the_models_of_a_recipe_on_digit_scenes_build(path):
     with torch.device("meta"):
         model = backbone.heads[task.head](config)
     assert (model.reduction is None) == (path.stem == "smaller_images")
-    assert recipe.stage("teacher").max_steps > recipe.training.max_steps > 0
+    is_frozen = path.stem in ("lookahead", "diverse", "grid")
+    assert recipe.stage("teacher").max_steps > recipe.training.max_steps
+    assert (recipe.training.max_steps == 0) == is_frozen
+    assert (recipe.untrained_scorer is None) == (path.stem != "lookahead")
 
 
 # Whose stages or data are of another kind; `pumer.yaml` of ViLT is the default, which test_train_vqa.py trains.
