@@ -69,18 +69,11 @@ def stage_lines(recipe: Recipe, rows: int | None) -> list[tuple[str, str]]:
     """Return the name of each stage and what it does, in order. `rows`: as in [`stage_words`]."""
     lines = [(name, stage_words(recipe, name, rows)) for name in trained_stages(recipe)]
     if recipe.untrained_scorer is not None:
-<<<<<<< HEAD
-        lines[SCORER_STAGE] = scorer_words(recipe)
-    if recipe.has_student and "student" not in student:
-        student["student"] = "the teacher with the reduction; it is not trained (training.max_steps: 0)"
-    return [*lines.items(), *student.items()]
-=======
         place = sum(name in ("pretraining", "teacher") for name, _ in lines)
         lines.insert(place, (SCORER_STAGE, scorer_words(recipe)))
     if recipe.has_student and recipe.training.max_steps == 0:
         lines.append(("student", "the teacher with the reduction; it is not trained (training.max_steps: 0)"))
     return lines
->>>>>>> s-train
 
 
 def scorer_words(recipe: Recipe) -> str:
