@@ -1,11 +1,11 @@
-"""The study of lookahead: its results, its tables, and the data of scorers that are used where they were not trained."""
+"""The study of lookahead: its results, its tables, and scorers that were trained on other data."""
 
 import json
 
 import pytest
+
 from laboratory.lookahead import CARRIES, Carry, has_unseen_word
 from laboratory.lookahead_results import Accuracy, ChoiceRow, LookaheadReport, SeedAccuracy, report_table
-
 from pumer_hf.results import Environment
 
 
