@@ -34,7 +34,9 @@ def tiny(backbone, task="vqa", reduction=REDUCTION, seed=0, **config):
     torch.manual_seed(seed)
     args = ModelArguments(backbone=backbone, config={**CONFIGS[backbone], **config})
     model, processor = build_teacher(args, LABELS[task], TEXTS, 40, TASKS[task])
-    model.set_reduction(reduction)
+    # As in a new model: a method that must have learned before, such as lookahead, is random here.
+    model.config.reduction = reduction
+    model.base_model.token_reduction.build()
     return model.eval(), processor
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..encoding import QUESTION_LENGTH
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
-from ..reducers import METHODS, parse_reduction
+from ..reducers import METHODS
 from ..results import Environment, check_results_file, text_table
 from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import paper_model
@@ -110,8 +110,8 @@ def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchO
 
 def learns_apart(report: BenchReport) -> bool:
     """Return whether a method of the measured schedule has a scorer, which is trained beside the model."""
-    schedule = parse_reduction(report.reduction)
-    return schedule is not None and any(METHODS[part.method].learns_apart for part in schedule.parts)
+    parts = report.reduction if isinstance(report.reduction, list) else [report.reduction or {}]
+    return any(METHODS[part["method"]].learns_apart for part in parts if part.get("method") in METHODS)
 
 
 def notes(report: BenchReport) -> Sequence[str]:
