@@ -1,4 +1,4 @@
-# make demo: train a ViLT and distil a faster PuMer-ViLT from it, on real handwritten digits.
+# make demo: train a ViLT, distil a faster PuMer-ViLT from it, and train a scorer for the frozen ViLT, on real digits.
 # make test: run the tests; make test-unit: only the quick ones.
 # Each sets up what it needs in $(VENV). On Linux without a GPU,
 # `PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo` saves the CUDA packages (several GB).
@@ -15,7 +15,7 @@ PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 .PHONY: help install install-dev demo test test-unit test-slow test-lowest test-newest pins mutants quality style
 
 help:
-	@echo "make demo        train teacher and student on digit scenes (minutes on two cores);"
+	@echo "make demo        train teacher, student and scorer on digit scenes (minutes on two cores);"
 	@echo "                 ARGS=--resume continues an interrupted run,"
 	@echo "                 ARGS='--output_dir outputs/again' begins another one"
 	@echo "make test        run the tests"
@@ -47,6 +47,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 demo: install
 	@PUMER_HF_STARTED_BY="make $@" CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} \
 	    $(BIN)/python recipes/train_vqa.py $(ARGS)
+	@folder=outputs/digit-scenes; set -- $(ARGS); \
+	    while [ $$# -gt 0 ]; do [ "$$1" != --output_dir ] || folder=$$2; shift; done; \
+	    [ -f $$folder-lookahead/results.json ] || CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} \
+	    $(BIN)/python recipes/train_vqa.py recipes/vilt/digit_scenes/lookahead.yaml --teacher $$folder/teacher \
+	    --output_dir $$folder-lookahead $$([ ! -d $$folder-lookahead ] || echo --resume true)
 
 test: install-dev
 	$(BIN)/python -m pytest --numprocesses auto

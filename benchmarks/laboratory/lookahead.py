@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -20,7 +21,7 @@ from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.models.observing import observe
 from pumer_hf.recipes.parser import parse_recipe
-from pumer_hf.reducers import TokenReducer, parse_reduction
+from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from pumer_hf.training.answers import (
     BUDGETS,
@@ -33,10 +34,16 @@ from pumer_hf.training.answers import (
     with_config,
 )
 from pumer_hf.training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
+from pumer_hf.training.scorer_answers import AnswersTrainer
 
 from .lookahead_results import Accuracy, ChoiceRow, SeedAccuracy
 
 VQA = TASKS["vqa"]
+OTHERS: dict[str, dict[str, Any]] = {
+    "diverse (max_min)": {"method": "diverse", "diversity": "max_min"},
+    "grid": {"method": "grid"},
+}
+"""Methods that need no training, beside [`RIVALS`]. They work before the first layer."""
 PART: dict[str, Any] = {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0}
 TARGET_EXAMPLES = 500
 """Questions of the training data on which the layer to predict is chosen."""
@@ -160,7 +167,7 @@ def baselines(bench: Bench) -> dict[str, Accuracy]:
 
 
 def train_scorer(
-    bench: Bench, rows: Dataset, seed: int, steps: int, folder: Path, fields: Mapping[str, Any] | None = None
+    bench: Bench, rows: Dataset, seed: int, steps: tuple[int, int], folder: Path, fields: Mapping[str, Any]
 ) -> LookaheadReducer:
     """Train a scorer for the teacher of a bench, and return it.
 
@@ -168,26 +175,33 @@ def train_scorer(
         bench: the teacher.
         rows: questions about images. Their answers are not read.
         seed: the seed of the first weights and of the order of the rows.
-        steps: number of steps.
-        folder: where the trainer may write.
+        steps: numbers of steps: to predict the attention, and to keep the answers. Without the first, the scorer keeps
+            its first weights.
+        folder: where the trained scorer is kept. If it is there, it is not trained again.
         fields: other fields of the part `lookahead`.
     """
+    attention_steps, answer_steps = steps
+    kept = folder / f"seed{seed}-{attention_steps}-{answer_steps}.safetensors"
     model = bench.model
-    part = {**PART, **(fields or {})}
-    config = parse_reduction(part).at("inputs")  # type: ignore[union-attr]
-    assert isinstance(config, LookaheadReductionConfig)
+    part = {**PART, **fields}
+    config = parse_method(part)
+    assert isinstance(config, LookaheadReductionConfig), "PART has its method"
     layer = config.target_layer
     if layer is None:
         layer, _ = choose_layer(model, config, bench.target_batches)
     set_seed(seed)
     reducer = add_scorer(model, replace(config, target_layer=layer))
-    if steps == 0:
-        model.set_reduction(None)
-        return reducer.eval().requires_grad_(False)
     args = ScorerTrainingArguments(
-        output_dir=str(folder), seed=seed, max_steps=steps, save_strategy="no", dataloader_num_workers=0
+        output_dir=str(folder), seed=seed, max_steps=attention_steps, save_strategy="no", answer_steps=answer_steps
     )
-    ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
+    if kept.is_file():
+        reducer.load_state_dict(load_file(kept))
+    elif attention_steps:
+        ScorerTrainer(model, args=args, train_dataset=rows, data_collator=bench.collator).train()
+    if answer_steps and not kept.is_file():
+        AnswersTrainer(model, args=args.for_answers(), train_dataset=rows, data_collator=bench.collator).train()
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    save_file(reducer.state_dict(), kept)
     model.set_reduction(None)
     return reducer.eval().requires_grad_(False)
 
@@ -204,14 +218,14 @@ def choices_of(bench: Bench, reducer: LookaheadReducer, kept: str) -> dict[str, 
     number, layer = max(round(BUDGETS[kept] * bench.num_patches), 1), config.target_layer
     assert layer is not None, "`train_scorer` has chosen it"
     found: dict[str, Choice] = {
-        "lookahead": always("inputs", with_config(reducer, config)),
-        "lookahead alone": always("inputs", with_config(reducer, replace(config, diversity=None))),
+        "lookahead": always(config.site, with_config(reducer, config)),
+        "lookahead alone": always(config.site, with_config(reducer, replace(config, diversity=None))),
     }
     for name, rival in rivals(bench.model, config, number, bench.num_patches).items():
-        found[name] = always("inputs", rival)
-    for name, fields in {"diverse (max_min)": {"method": "diverse", "diversity": "max_min"}, "grid": {}}.items():
-        other = parse_reduction({"method": name, "site": "inputs", "num_keep": number, **fields}).at("inputs")  # type: ignore[union-attr]
-        found[name] = always("inputs", bench.model.base_model.make_reducer(other).eval())
+        found[name] = always(config.site, rival)
+    for name, fields in OTHERS.items():
+        other = {"site": "inputs", "num_keep": number, **fields}
+        found[name] = always("inputs", bench.model.base_model.make_reducer(parse_method(other)).eval())
     alone = replace(config, diversity=None)
     found["attention of layer 0"], found["attention of the target"] = given(alone, 0), given(alone, layer)
     return found
@@ -291,6 +305,7 @@ def texts_of(rows: Dataset) -> Dataset:
 
 
 ANY_SETTING = (
+    Carry("all questions"),
     Carry("2,000 questions", number=2000),
     Carry("200 questions", number=200),
     Carry("no question with red or seven", accepts=lambda row: not has_unseen_word(row["question"])),

@@ -19,6 +19,7 @@ RECIPES = {
     "plain": "vilt/digit_scenes/pumer.yaml",
     "cluttered": "vilt/digit_scenes_cluttered/pumer.yaml",
     "easy_vqa": "vilt/easy_vqa/pumer.yaml",
+    "meter": "meter/digit_scenes/pumer.yaml",
 }
 """The recipe whose `data` block a setting has."""
 
@@ -39,10 +40,16 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--steps", type=int, default=2000, help="steps of a scorer; default: 2000")
+    parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
+    parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
     parser.add_argument("--part", default="{}", metavar="JSON", help="other fields of the part lookahead")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the speeds are measured; default: 60")
-    parser.add_argument("--work", type=Path, default=Path("outputs/lookahead"), help="a folder for the trainer")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("outputs/lookahead"),
+        help="a folder for the scorers; those in it are not trained again, so the same command goes on",
+    )
     args, flags = parser.parse_known_args(arguments)
     with exit_on_user_error():
         check_results_file(args.output)
@@ -55,9 +62,11 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
     """Train the scorers, and measure them."""
     recipe = root / "recipes" / RECIPES[args.setting]
     part: dict[str, Any] = json.loads(args.part)
+    steps = args.steps, args.answer_steps
 
-    def trained(data: Dataset, steps: int) -> dict[int, LookaheadReducer]:
-        return {seed: train_scorer(bench, data, seed, steps, args.work, part) for seed in args.seeds}
+    def trained(data: Dataset, steps: tuple[int, int], name: str = "all questions") -> dict[int, LookaheadReducer]:
+        folder = args.work / args.setting / name.replace("/", " ")
+        return {seed: train_scorer(bench, data, seed, steps, folder, part) for seed in args.seeds}
 
     def load(more: Sequence[str] = ()) -> Bench:
         return Bench.load(args.teacher, recipe, [*flags, *more])
@@ -67,12 +76,10 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
     rows: list[ChoiceRow] = []
     if args.carry:
         for carry in CARRIES[args.setting]:
-            scorers = trained(carry.rows(bench, load), args.steps if carry.trained else 0)
+            scorers = trained(carry.rows(bench, load), steps if carry.trained else (0, 0), carry.name)
             rows += carry_rows(bench, carry.name, scorers)
     else:
-        scorers = {
-            seed: train_scorer(bench, bench.data.train, seed, args.steps, args.work, part) for seed in args.seeds
-        }
+        scorers = trained(bench.data.train, steps)
         rows = main_rows(bench, scorers, args.seconds)
     layer = next(iter(scorers.values())).config.target_layer
     assert layer is not None, "`train_scorer` has chosen it"

@@ -40,7 +40,7 @@ def recipes_table(reports: Mapping[str, Report]) -> str:
 
     A row says how much accuracy the student loses, and how much faster it is.
     """
-    rows = [["", "teacher", "PuMer student", "baseline without image", "measured speed", "machine", "GFLOPs"]]
+    rows = [["", "teacher", "reduced model", "baseline without image", "measured speed", "machine", "GFLOPs"]]
     for name, report in reports.items():
         teacher, student, gflops = report.evaluations["teacher"], report.evaluations["student"], report.cost.gflops
         baseline = best_of(report.baselines.values())

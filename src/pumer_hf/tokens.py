@@ -264,7 +264,7 @@ class LayerTrace:
 
 
 def place_in_words(site: str, layer: int) -> str:
-    """Return where a model reduces tokens, such as `"layer 2"`, `"image tower, layer 2"` or `"before the first layer"`.
+    """Return where a model reduces tokens: `"layer 2"`, `"image tower, layer 2"` or `"before the first layer"`.
 
     Args:
         site: one of [`reducers.base.SITES`].

@@ -51,7 +51,8 @@ class TrainScorer(Command):
             metavar="P",
             help="exponent of the predicted attention; default: %(default)s",
         )
-        add("steps", type=int, default=2000, metavar="N", help="default: %(default)s")
+        add("steps", type=int, default=2000, metavar="N", help="steps to predict the attention; default: %(default)s")
+        add("answer-steps", type=int, default=600, metavar="N", help="then, steps to keep the answers; default: 600")
         add("batch-size", type=int, default=64, metavar="N", help="default: %(default)s")
         add("learning-rate", type=float, default=2e-3, metavar="R", help="default: %(default)s")
         add("seed", type=int, default=0, metavar="N", help="default: %(default)s")

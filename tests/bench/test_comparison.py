@@ -62,6 +62,31 @@ def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     assert report["compiled"] == []
 
 
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_what_leaves_before_the_first_layer_is_counted(backbone, tmp_path):
+    choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
+    checkpoint = save_tiny(tmp_path / "model", backbone, reduction=[choice, REDUCTION])
+    table = bench_checkpoint(checkpoint, QUICK, text_length=8, output=tmp_path / "out.json")[0]
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert (report["tokens_in"]["unreduced"], report["tokens_in"]["reduced"]) == ([8, 37], [8, 10])
+    assert report["tokens_per_layer"]["unreduced"][-1] == [8, 37]
+    model = load_checkpoint_model(checkpoint)
+    assert [tuple(one) for one in report["tokens_per_layer"]["reduced"]] == model.output_lengths(8, 37)
+    (row,) = (" ".join(line.split()) for line in table.splitlines() if line.startswith("tokens into layer 0"))
+    assert row.endswith(" 8 + 37 8 + 10")
+    assert 0 < report["reduction_share"]["reduced"] < 1
+
+
+def test_a_scorer_of_a_setting_is_said_to_be_random(monkeypatch):
+    def small(backbone, task, **choices):
+        return paper_model(backbone, task, image_size=64, **choices, **TINY)
+
+    monkeypatch.setattr(run, "paper_model", small)
+    choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25}
+    assert any("scorer" in line and "random" in line for line in bench_setting("vilt/vqa", QUICK, reduction=choice))
+    assert not any("scorer" in line for line in bench_setting("vilt/vqa", QUICK, reduction=REDUCTION))
+
+
 def test_the_text_length_of_a_record_is_checked_too(tmp_path):
     checkpoint = save_tiny(tmp_path / "model", "vilt")
     with_record(tiny("vilt")[1], EncodingRecord(60)).save_pretrained(checkpoint)

@@ -18,7 +18,7 @@ from pumer_hf.data.scenes.clutter import (
     background,
     photographs,
 )
-from pumer_hf.data.scenes.digits import CELL_SIZE, COLOURS, QUESTIONS, digit_scenes
+from pumer_hf.data.scenes.digits import CELL_SIZE, COLOURS, QUESTIONS, WEIGHTS, digit_scenes
 
 SIDE = 8 * CELL_SIZE
 
@@ -141,6 +141,13 @@ def test_every_kind_can_be_asked_about_both_densities(kind):
     dataset = scenes(number=20, weights={kind: 1})
     assert set(dataset["kind"]) == {kind}
     assert set(dataset["density"]) == {"sparse", "dense"}
+
+
+def test_dense_scenes_are_asked_about_digits_and_colours_unless_told_otherwise():
+    kinds = {"sparse": set(), "dense": set()}
+    for row in scenes(number=200):
+        kinds[row["density"]].add(row["kind"])
+    assert kinds == {"sparse": set(WEIGHTS), "dense": {"digit_by_colour", "colour_of_digit"}}
 
 
 @pytest.mark.parametrize("part", [0.0, 0.25, 1.0])

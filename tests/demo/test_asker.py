@@ -76,7 +76,27 @@ def test_the_schedule_counts(image):
     assert hard.traces[-1].num_image < soft.traces[-1].num_image
     assert hard.picture.tobytes() != soft.picture.tobytes()
     ratios = {"prune_ratio": 0.2, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
-    assert moved(asker.part, ratios).to_dict() == REDUCTION
+    assert moved(asker.schedule.parts[0], ratios).to_dict() == REDUCTION
+
+
+CHOICE = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
+
+
+@pytest.mark.parametrize("reduction", [CHOICE, [CHOICE, REDUCTION]], ids=["alone", "with layers"])
+def test_a_choice_before_the_first_layer(image, reduction):
+    asker = Asker(*tiny("vilt", reduction=reduction))
+    reply = asker.ask(image, QUESTION, asker.schedule, SAME_WEIGHTS)
+    assert reply.schedule == asker.schedule
+    assert reply.gflops < reply.full_gflops
+    assert reply.counts[0].place == "before the first layer"
+    assert reply.counts[0].pruned == 27
+    assert len(reply.panels) == 1 + len(reply.traces)
+
+
+def test_a_method_that_needs_a_map_is_named():
+    grounded = {"method": "grounded", "site": "inputs", "prune_ratio": 0.5}
+    with pytest.raises(ValueError, match="reduction.method='grounded' needs a map"):
+        Asker(*tiny("vilt", reduction=[grounded, REDUCTION]))
 
 
 def test_the_unreduced_model_shares_the_weights():

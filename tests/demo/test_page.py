@@ -8,12 +8,12 @@ import sys
 import pytest
 from PIL import Image
 from tiny import noise
-from tiny_tasks import LABELS, save_tiny, tiny
+from tiny_tasks import LABELS, REDUCTION, save_tiny, tiny
 
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, build_page, check_address, costs
+from pumer_hf.demo.page import HINT, Handlers, build_page, check_address, costs, introduction
 from pumer_hf.demo.schedules import slider_values
 from pumer_hf.explain.pictures import LEGEND
 
@@ -27,7 +27,7 @@ def handlers():
 
 
 def start_values(handlers):
-    return list(slider_values(handlers.asker.part).values())
+    return [value for part in handlers.asker.schedule.parts for value in slider_values(part).values()]
 
 
 KNOWN = {"gflops": 0.5, "full_gflops": 1.25, "removed": 9}
@@ -207,6 +207,29 @@ def test_another_picture_stops_what_is_said_of_the_one_before(gradio):
         assert spoken == {number for event in events for number in event.cancels}
         (shown,) = [event.js for event in events if isinstance(event.js, str)]
         assert json.loads(shown.removeprefix("() => "))[1:] == ["", "", ""]
+
+
+CHOICE = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
+TOWER = {"method": "tome", "site": "tower", "merge_ratio": 0.1}
+
+
+def test_each_part_of_a_schedule_has_its_sliders(gradio):
+    asker = Asker(*tiny("meter", reduction=[CHOICE, REDUCTION, TOWER]))
+    page = build_page(asker, "model")
+    parts = {part["props"].get("elem_id"): part["props"] for part in page.get_config_file()["components"]}
+    assert parts["inputs_keep_ratio"]["label"] == "Keep ratio, before the first layer"
+    assert [parts["inputs_keep_ratio"][name] for name in ("minimum", "value", "maximum")] == [0.005, 0.25, 1.0]
+    assert parts["tower_merge_ratio"]["label"] == "Merge ratio, in the image tower"
+    assert parts["prune_ratio"]["label"] == "Prune ratio, the mean over the layers"
+    handlers = Handlers(asker)
+    start = start_values(handlers)
+    assert handlers.schedule(start) == asker.schedule
+    assert handlers.schedule([0.1, 0.5, *start[2:]]).at("inputs").keep_ratio == 0.5
+    steps = handlers.answer(SCENE, QUESTION, NOTHING, 1, *start)[2]
+    assert "<b>Before the first layer</b> (asked for: keep 0.25)" in steps
+    assert "<b>Image tower, layer 0</b> (asked for: merge 0.1)" in steps
+    assert "This model has layers in its image tower that merge similar tokens" in introduction(asker)
+    assert "It also has a step before its first layer, to drop the patches" in introduction(asker)
 
 
 def test_the_page_is_put_together(gradio, tmp_path, monkeypatch):

@@ -62,6 +62,24 @@ def test_the_ends_of_the_sliders():
     assert moved(merging, {"merge_ratio": 0.8}) == merging
 
 
+def test_the_part_of_the_patches_to_keep_has_a_slider():
+    part = parse_method({"method": "lookahead", "site": "inputs", "keep_ratio": 0.25})
+    assert slider_values(part) == {"keep_ratio": 0.25}
+    assert slider_limits(part) == {"keep_ratio": 1.0}
+    assert moved(part, {"keep_ratio": 0.25}) == part
+    assert moved(part, {"keep_ratio": 0.1}).keep_ratio == 0.1
+    with pytest.raises(ValueError, match=r"keep_ratio=0: .*\[0.005, 1\]"):
+        moved(part, {"keep_ratio": 0})
+    assert in_words(part, 0) == "keep 0.25"
+
+
+def test_a_number_of_patches_has_no_slider():
+    part = parse_method({"method": "diverse", "site": "inputs", "num_keep": 7})
+    assert slider_values(part) == {}
+    assert moved(part, {}) == part
+    assert in_words(part, 0) == "keep 7 patches"
+
+
 @pytest.mark.parametrize("value", [0.48, 1.2, -0.1, float("nan"), None, "0.2", True])
 def test_what_no_slider_says_is_refused(value):
     with pytest.raises(ValueError, match=rf"prune_ratio={value}: .*\[0, 0.475\]"):

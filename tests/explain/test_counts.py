@@ -17,6 +17,7 @@ SCHEDULES = {
     "tome": TOME,
     "random": {"method": "random", "layers": [0, 2], "prune_ratio": 0.4},
     "tower": [REDUCTION, {"method": "tome", "site": "tower", "merge_ratio": 0.3}],
+    "inputs": [{"method": "tome", "site": "inputs", "merge_ratio": 0.6}, REDUCTION],
     "tome_tower": [TOME, {"method": "tome", "site": "tower", "merge_ratio": 0.3}],
 }
 
@@ -36,6 +37,11 @@ def test_the_counts_are_those_of_the_reducer(backbone, schedule):
     model.set_reduction(fields)
     traces = run(model, encode(model, processor, SCENE, "what digit is red?")).reduction
     counts = layer_counts(traces)
+    assert [(one.site, one.layer) for one in counts] == [(one.site, one.layer) for one in traces]
+    before = [one for one in counts if one.site != "layers"]
+    assert {one.site for one in before} == {"tower"} if "tower" in schedule else {"inputs"} if before else True
+    assert all(one.removed == one.image_merged > 0 for one in before)
+    counts, traces = counts[len(before) :], traces[len(before) :]
     assert [one.layer for one in counts] == [0, 2]
     for one, trace in zip(counts, traces, strict=True):
         lengths = model.base_model.reducer.output_lengths(one.layer, one.num_text, one.num_image)
@@ -49,7 +55,20 @@ def test_the_counts_are_those_of_the_reducer(backbone, schedule):
             assert one.pruned == round(parse_method(fields).ratio("prune_ratio", one.layer) * one.num_image)
         assert (one.pruned == 0) == schedule.startswith("tome")
     assert counts[0].num_text == 40
-    assert (counts[0].num_image < 37) == schedule.endswith("tower")
+    assert (counts[0].num_image < 37) == bool(before)
+
+
+CHOICE = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+@pytest.mark.parametrize("merge_rest", [False, True])
+def test_patches_that_leave_before_the_first_layer_are_pruned_or_merged(backbone, merge_rest):
+    model, processor = tiny(backbone, reduction={**CHOICE, "merge_rest": merge_rest})
+    (one,) = layer_counts(run(model, encode(model, processor, SCENE, "what digit is red?")).reduction)
+    removed = 36 - 9
+    assert (one.place, one.num_text, one.num_image, one.text_merged) == ("before the first layer", 40, 37, 0)
+    assert (one.pruned, one.image_merged) == ((0, removed) if merge_rest else (removed, 0))
 
 
 def test_the_counts_in_words():

@@ -77,6 +77,21 @@ def test_a_wide_picture(backbone, keep_aspect_ratio, columns):
     assert wrapped.height > drawn.height
 
 
+def test_the_choice_before_the_first_layer_is_drawn():
+    choice = {"method": "diverse", "site": "inputs", "num_keep": 5}
+    model, processor = tiny("vilt", reduction=choice)
+    inputs = encode(model, processor, picture(48, 48), "what digit is red?")
+    traces = run(model, inputs).reduction
+    ((seen, chosen),) = trace_panels(model, processor, inputs, traces)
+    assert chosen.caption == ["before the first layer: 40 text and 6 image tokens", *chosen.caption[1:]]
+    assert chosen.caption[1] == "of 36 patches, 5 stay, 0 share 0 tokens, 31 are gone"
+    assert chosen.alt == f"The image before the first layer: {chosen.caption[1]}."
+    pixels = np.asarray(chosen.picture, dtype=int)
+    dark = np.abs(pixels - np.asarray(seen.picture, dtype=int)).reshape(6, 56, 6, 56, 3).mean(axis=(1, 3, 4)) > 30
+    kept = (traces[0].image_source[0, 1:] >= 0).view(6, 6)
+    assert (dark == ~kept.numpy()).all()
+
+
 def test_padding_is_cut_off(monkeypatch):
     model, processor = tiny("vilt", "nlvr2")
     grids = []

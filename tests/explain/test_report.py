@@ -44,6 +44,21 @@ def test_several_questions(backbone, scene, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_what_leaves_before_the_first_layer(backbone, scene, tmp_path, capsys):
+    choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
+    tower = [{"method": "tome", "site": "tower", "merge_ratio": 0.3}] if backbone == "meter" else []
+    checkpoint = save_tiny(tmp_path / "model", backbone, reduction=[choice, REDUCTION, *tower])
+    assert main(["explain", checkpoint, scene, "what digit is red?", "-o", str(tmp_path / "out.png")]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    places = ["image tower, layer 0", "before the first layer", "layer 0", "layer 2"]
+    found = [line.partition(":")[0] for line in lines if " image tokens; of 36 patches, " in line]
+    assert found == (places if tower else places[1:])
+    (inputs,) = (line for line in lines if line.startswith("before the first layer"))
+    num_image = 26 if tower else 37  # the tower merges 11 of 37
+    assert f": 40 text and {1 + round(0.25 * (num_image - 1))} image tokens; " in inputs
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
 def test_what_is_not_read_is_said(backbone, scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", backbone)
     texts = ["what elephant is red?", "what digit is red? " * 30]

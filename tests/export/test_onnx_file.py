@@ -13,7 +13,11 @@ onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install -e 
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install -e '.[onnx]'")
 
 HEADS = ("model_class", "entailment_class", "retrieval_class", "images_class")
-QUICK = {("vilt", "images_class", "none"), ("meter", "retrieval_class", "pumer-small")}
+QUICK = {
+    ("vilt", "images_class", "none"),
+    ("meter", "retrieval_class", "pumer-small"),
+    ("vilt", "model_class", "lookahead-small"),
+}
 """What `test_run.py` does not try."""
 CASES = [
     pytest.param(family, head, reduction, id="-".join(case), marks=[] if case in QUICK else pytest.mark.slow)

@@ -19,7 +19,7 @@ from pumer_hf.models.encoders.meter import PuMerMeterProcessor
 from pumer_hf.models.encoders.meter.processing import build_roberta_tokenizer
 from pumer_hf.models.encoders.vilt.processing import build_bert_tokenizer
 from pumer_hf.recipes.cards import dataset_facts
-from pumer_hf.results import Command, Evaluation, Metric, Report
+from pumer_hf.results import Command, Cost, Evaluation, Metric, Report
 
 TASKS = {
     "vqa": ("model_class", {}),
@@ -75,6 +75,16 @@ def test_merging_in_the_image_tower_is_said():
     assert all(sentence in tower and sentence not in plain for sentence in sentences)
     assert "only in the cross-modal encoder" in plain
     assert "only in the cross-modal encoder" not in tower
+
+
+def test_what_leaves_before_the_first_layer_is_said():
+    reduction = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25}
+    cost = Cost(tokens_per_layer={"student": [(9, 5), (9, 5)]}, tokens_in={"student": (9, 5)})
+    rendered = card(reduction=reduction, report=Report(cost=cost)).render()
+    assert "steps before its first layer drop the patches" in rendered
+    assert "| (into the first) | 9 + 5 |" in rendered
+    assert "token-pruning" in ModelCard(rendered).data.tags
+    assert "token-merging" not in ModelCard(rendered).data.tags
 
 
 def test_metadata_is_what_the_hub_reads():

@@ -56,7 +56,7 @@ def held(trace, example):
 def test_the_inversion_keeps_exactly_what_the_first_layer_prunes(family):
     model, inputs = model_and_inputs(family)
     own = run(model, inputs).reduction[0]
-    with reduced_by(model, KeepPruned(model.base_model.reducer)):
+    with reduced_by(model, {"layers": KeepPruned(model.base_model.reducer)}):
         (inverted,) = run(model, inputs).reduction
     assert (inverted.layer, inverted.num_text) == (1, NUM_TEXT)
     assert own.keep.shape[1] == 10  # of 17, the [CLS] included
@@ -73,9 +73,10 @@ def test_the_inversion_keeps_exactly_what_the_first_layer_prunes(family):
 def test_the_image_tower_merges_for_the_stand_ins_as_for_the_reducer(name):
     inputs = FAMILIES["meter"].inputs()
     model = FAMILIES["meter"].model([SCHEDULE, {"method": "tome", "site": "tower", "merge_ratio": 0.25}])
-    own = run(model, inputs).reduction[0]
+    own = run(model, inputs).reduction[2]  # behind the two layers of the tower
     with reduced_by(model, compared_reducers(model)[name]):
-        stand_in = run(model, inputs).reduction[0]
+        stand_in = run(model, inputs).reduction[2]
+    assert own.site == stand_in.site == "layers"
     assert own.saliency.shape == (3, 10)
     if name == "inverted":
         assert stand_in.keep.shape[1] == 1 + 10 - own.keep.shape[1]
@@ -84,16 +85,58 @@ def test_the_image_tower_merges_for_the_stand_ins_as_for_the_reducer(name):
         assert run(model, {**inputs, "output_hidden_states": True}).hidden_states[0].shape[1] == NUM_TEXT + 17
 
 
+CHOICE = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.5, "rank": 8}
+AT_INPUTS = {
+    "alone": CHOICE,
+    "diverse": {"method": "diverse", "site": "inputs", "num_keep": 8},
+    "with layers behind": [CHOICE, SCHEDULE],
+    "read by layers": [CHOICE, {**SCHEDULE, "saliency": ["lookahead", "mean_head"]}],
+}
+
+
+@pytest.mark.parametrize("reduction", AT_INPUTS.values(), ids=AT_INPUTS)
+def test_the_choice_before_the_first_layer_is_drawn_and_inverted(family, reduction):
+    model, inputs = family.model(reduction), family.inputs()
+    traces = {}
+    for name, reducers in compared_reducers(model).items():
+        with reduced_by(model, reducers):
+            traces[name] = run(model, inputs).reduction
+    own, drawn, inverted = traces["reduced"], traces["random"], traces["inverted"]
+    assert traces["unreduced"] == ()
+    assert [(one.site, one.num_image) for one in drawn] == [(one.site, one.num_image) for one in own]
+    assert not torch.equal(drawn[0].keep, own[0].keep)
+    assert len(inverted) == len(traces["random_inverted"]) == 1
+    assert (inverted[0].site, inverted[0].num_image) == ("inputs", 1 + 16 - 8)
+    assert set(inverted[0].keep[0].tolist()) == {0} | (set(range(17)) - set(own[0].keep[0].tolist()))
+
+
+def test_a_part_that_only_predicts_stays(family):
+    predicted = {**SCHEDULE, "saliency": ["lookahead", "mean_head"]}
+    model, inputs = family.model([{**CHOICE, "keep_ratio": 1.0}, predicted]), family.inputs()
+    own = run(model, inputs).reduction[1]
+    with reduced_by(model, compared_reducers(model)["inverted"]):
+        prediction, inverted = run(model, inputs).reduction
+    assert (prediction.site, prediction.num_image) == ("inputs", 17)
+    assert (inverted.site, inverted.layer) == ("layers", 1)
+    assert set(inverted.keep[0].tolist()) == {0} | (set(range(17)) - set(own.keep[0].tolist()))
+
+
+def test_a_tower_that_merges_makes_no_choice():
+    model = FAMILIES["meter"].model({"method": "tome", "site": "tower", "merge_ratio": 0.25})
+    with pytest.raises(ValueError, match="config.reduction=.*no part of it chooses"):
+        compared_reducers(model)
+
+
 def test_padding_is_not_what_was_pruned():
     model, inputs = model_and_inputs(FAMILIES["vilt"])
-    with reduced_by(model, KeepPruned(model.base_model.reducer)):
+    with reduced_by(model, {"layers": KeepPruned(model.base_model.reducer)}):
         (inverted,) = run(model, inputs).reduction
     assert [len(held(inverted, example)) for example in range(3)] == [8, 4, 1]  # of 17, 13 and 5, less the 10 kept
 
 
 def test_the_last_layer_sees_only_what_the_inversion_keeps(family):
     model, inputs = model_and_inputs(family)
-    with reduced_by(model, KeepPruned(model.base_model.reducer)):
+    with reduced_by(model, {"layers": KeepPruned(model.base_model.reducer)}):
         outputs = model(**inputs, output_hidden_states=True)
     assert outputs.hidden_states[-1].shape[1] == NUM_TEXT + 8
 
@@ -125,7 +168,7 @@ def test_unreduced_is_the_model_without_reduction(family):
 def test_random_choices_keep_as_much_as_the_method(family):
     model, inputs = model_and_inputs(family)
     own = run(model, inputs).reduction
-    with reduced_by(model, KeepAtRandom(model.base_model.reducer, seed=0)):
+    with reduced_by(model, {"layers": KeepAtRandom(model.base_model.reducer, seed=0)}):
         drawn = run(model, inputs).reduction
     assert len(own) == len(drawn) == 2
     for a, b in zip(own, drawn, strict=True):
@@ -143,7 +186,7 @@ def test_random_choices_repeat_with_their_seed_and_are_even():
 
     def draws(seed, number=1):
         reducer = KeepAtRandom(model.base_model.reducer, seed)
-        with reduced_by(model, reducer):
+        with reduced_by(model, {"layers": reducer}):
             return torch.cat([run(model, inputs).reduction[0].keep for _ in range(number)])
 
     assert torch.equal(draws(0, 2), draws(0, 2))
@@ -180,7 +223,7 @@ def test_a_method_that_makes_no_choice_is_an_error(family, name):
 def test_a_first_layer_that_prunes_nothing_is_an_error(family):
     model, inputs = model_and_inputs(family, prune_ratio=[0.0, 0.4])
     with (
-        pytest.raises(ValueError, match="layer 1, .*reduction.layers, .*17 image tokens"),
+        pytest.raises(ValueError, match="layer 1, the first .*17 image tokens"),
         reduced_by(model, compared_reducers(model)["inverted"]),
     ):
         model(**inputs)

@@ -101,11 +101,11 @@ def test_the_mean_over_examples_and_annotators_by_hand():
     values = torch.tensor(
         [[[0.5, 0.1], [torch.nan, 0.3], [torch.nan, torch.nan]]]
     ).double()  # three examples, two each
-    report = alignment_report({2: [values.expand(4, 3, 2)[:, :1], values.expand(4, 3, 2)[:, 1:]]})
+    report = alignment_report({("layers", 2): [values.expand(4, 3, 2)[:, :1], values.expand(4, 3, 2)[:, 1:]]})
     layer = LayerAlignment(2, **dict.fromkeys(NAMES, pytest.approx(35.0)), examples=2)  # of 50 % and (10 % + 30 %) / 2
     assert report == Explanations((layer,), examples=3, without_region=1, annotators=2)
     alone = torch.cat([values, torch.full_like(values[..., :1], torch.nan)], dim=2)  # a third who marked nothing
-    assert alignment_report({2: [alone.expand(4, 3, 3)]}).layers == (layer,)
+    assert alignment_report({("layers", 2): [alone.expand(4, 3, 3)]}).layers == (layer,)
 
 
 def test_without_any_region_nothing_can_be_measured():

@@ -38,7 +38,7 @@ def start(tmp_path_factory):
                 "output_dir": str(folder),
                 "max_steps": 0,
                 "teacher_training": {"max_steps": 2},
-                "scorer_training": {"max_steps": 3, "per_device_train_batch_size": 4},
+                "scorer_training": {"max_steps": 3, "answer_steps": 2, "per_device_train_batch_size": 4},
                 "per_device_train_batch_size": 4,
                 "per_device_eval_batch_size": 8,
                 "use_cpu": True,

@@ -113,6 +113,7 @@ def train_a_step(tmp_path, monkeypatch, capsys):
             "report_to": "none",
             "benchmark_seconds": 0.05,
             **{name: {"max_steps": 2} for name in stages},
+            **({"scorer_training": {"max_steps": 2, "answer_steps": 2}} if "scorer_training" in stages else {}),
         }
         recipe = tmp_path / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(blocks), encoding="utf-8")

@@ -17,11 +17,13 @@ from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArgume
 from pumer_hf.recipes.run_plan import (
     checkpoint_words,
     number_cut,
+    part_words,
     planned_steps,
     run_plan,
     stage_lengths,
     trained_stages,
 )
+from pumer_hf.reducers import parse_method
 
 TASKS = {task.name: task for task in (VQA, SNLI_VE, NLVR2, RETRIEVAL)}
 
@@ -69,6 +71,24 @@ def test_each_task_and_family_has_a_plan(task, backbone, plan_of):
     assert ("captions" in plan["train"]) == (task == "retrieval")
     assert plan["teacher"].startswith("1,500 steps ")
     assert plan["student"].startswith("7 steps ")
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"method": "diverse", "site": "inputs", "num_keep": 7}, "diverse before the first layer, num_keep=7"),
+        (
+            {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2},
+            "lookahead before the first layer, keep_ratio=0.2",
+        ),
+        (
+            {"method": "tome", "site": "tower", "merge_ratio": 0.1},
+            "tome in every layer of the site 'tower', merge_ratio=0.1",
+        ),
+    ],
+)
+def test_a_part_in_words(part, said):
+    assert part_words(parse_method(part)) == said
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from pumer_hf.training.scorer import lookahead_of
 from pumer_hf_cli import choices, main
 
 TEXTS = ["what digit is red?", "is there a red digit?", "what digit is blue?"]
-QUICK = ["--steps", "3", "--batch-size", "4", "--rank", "4", "--training", '{"use_cpu": true, "disable_tqdm": true}']
+QUICK = ["--steps", "3", "--answer-steps", "2", "--batch-size", "4", "--rank", "4", "--training", '{"use_cpu": true, "disable_tqdm": true}']
 
 
 @pytest.fixture(scope="module")

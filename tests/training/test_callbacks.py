@@ -93,6 +93,14 @@ def test_tokens_and_gflops_are_logged_once_while_the_schedule_stays(make_model, 
     assert [logs["image_tokens/layer_1"] for logs in watch.reported if "image_tokens/layer_1" in logs] == [4]
 
 
+def test_tokens_that_come_into_the_first_layer_are_logged(make_model, make_rows, train):
+    model = make_model()
+    model.set_reduction([{"method": "diverse", "site": "inputs", "num_keep": 5}, model.config.reduction])
+    (entry,) = token_logs(train(model, make_rows(4), max_steps=1))
+    assert (entry["text_tokens/inputs"], entry["image_tokens/inputs"]) == (NUM_TEXT, 6)
+    assert logged_lengths(entry, [0, 1]) == model.output_lengths(NUM_TEXT, NUM_IMAGE)[:2]
+
+
 def test_tokens_are_logged_again_when_the_schedule_changes(make_model, make_rows, train):
     model, rows = make_model(), make_rows(4)
     change = BeforeStep(2, lambda model: model.set_reduction(LAST_LAYER_ONLY))

@@ -8,6 +8,7 @@ from typing import Any
 from ..encoding import QUESTION_LENGTH
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
+from ..reducers import METHODS, parse_reduction
 from ..results import Environment, check_results_file, text_table
 from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import paper_model
@@ -107,6 +108,12 @@ def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchO
     }
 
 
+def learns_apart(report: BenchReport) -> bool:
+    """Return whether a method of the measured schedule has a scorer, which is trained beside the model."""
+    schedule = parse_reduction(report.reduction)
+    return schedule is not None and any(METHODS[part.method].learns_apart for part in schedule.parts)
+
+
 def notes(report: BenchReport) -> Sequence[str]:
     """Return the lines below the table: how it was measured, and whether reduction pays."""
     conditions, throughput = report.conditions, report.throughput
@@ -120,6 +127,8 @@ def notes(report: BenchReport) -> Sequence[str]:
     if report.gain_over_stock is not None:
         gain, stock = report.gain_over_stock, conditions.dtype[STOCK]
         lines.append(f"Reduced, it is {gain:.2f} times as fast as stock transformers ({stock}).")
+    if "setting" in report.source and learns_apart(report):
+        lines.append("The weights are random, those of the scorer too: it costs as much as a trained one.")
     if report.cost.memory is not None:
         lines.append("Memory: peak of the activations; weights, gradients and inputs do not count.")
     slow = [f"batch {throughput.batch_size}"] if throughput.gain < 1 else []

@@ -23,7 +23,7 @@ from .collator import Collator
 from .columns import answers_of, image_of, text_of
 from .files import read_vqa_files, read_vqa_questions
 from .scenes.clutter import Clutter
-from .scenes.digits import MANY_PLACES, QUESTIONS, SETTINGS, WEIGHTS, cell_box, clutter_of, digit_scenes
+from .scenes.digits import MANY_PLACES, QUESTIONS, SETTINGS, cell_box, clutter_of, digit_scenes
 from .task import CARD_MODEL, Metrics, Task, TaskData, check_rows, load_splits
 
 logger = logging.get_logger(__name__)
@@ -169,7 +169,7 @@ def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Data
     The column `groups` has what the accuracy is reported for beside the kinds: whether one place or many places of the
     picture are needed for the answer, and, of cluttered scenes, whether the scene is sparse or dense.
     """
-    weights = WEIGHTS if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
+    weights = None if args.question_kinds is None else dict.fromkeys(args.question_kinds, 1.0)
     scenes = digit_scenes(
         split,
         num_scenes,

@@ -24,7 +24,7 @@ from ..flops import count_flops
 from ..images import ImageSource, num_frames
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import load_checkpoint, unreduced_error
-from ..reducers import AnyReduction, ReductionConfig, Schedule
+from ..reducers import METHODS, AnyReduction, Schedule
 from ..tokens import LayerTrace
 from ..unread import unread_words
 
@@ -39,9 +39,8 @@ SMALL = 10_000_000
 class Reply:
     """The answers of the models, and how they came to them."""
 
-    part: ReductionConfig
-    """The part of the schedule that the layers of the reduced model had."""
-
+    schedule: Schedule
+    """The schedule that the reduced model had."""
     answers: dict[str, float]
     """Scores by answer, the highest first ([`Asker.scores_add_up`])."""
     gflops: float
@@ -104,19 +103,13 @@ class Asker:
             )
         if model.reduction is None:
             raise unreduced_error(model)
-        part = model.reduction.at("layers")
-        if part is None:
-            raise ValueError(
-                f"config.reduction={model.config.reduction}: the page shows the layers in which text and image meet, "
-                "so one part of the schedule must have the site 'layers'"
-            )
-        if model.token_reduction.uses_prior:
-            raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
+        for part in model.reduction.parts:
+            if METHODS[part.method].uses_prior:
+                raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")
         self.model, self.processor, self.text_label = model, processor, task.text_label
         self.schedule: Schedule = model.reduction
-        self.part: ReductionConfig = part
         self.others = {SAME_WEIGHTS: (unreduced_copy(model), processor)}
         if teacher is not None:
             self.others[TEACHER] = teacher
@@ -166,10 +159,10 @@ class Asker:
                 full_flops, full_outputs = count_flops(other, encode(other, processor, image, text))
                 full_answers = probabilities(other, full_outputs.logits[0])
             traces = outputs.reduction
-            part = self.model.reduction.at("layers") if self.model.reduction else None
-            assert part is not None, "the page sets other ratios, but the same methods"
+            schedule = self.model.reduction
+            assert schedule is not None, "the page sets other ratios, but the same methods"
             return Reply(
-                part=part,
+                schedule=schedule,
                 answers=probabilities(self.model, outputs.logits[0]),
                 gflops=flops / 1e9,
                 full_answers=full_answers,

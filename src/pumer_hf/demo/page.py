@@ -10,12 +10,12 @@ from typing import Any
 from ..figures import duration, figure
 from ..images import DataError, ImageSource, open_image
 from ..inputs import image_side
-from ..reducers import METHODS, Schedule
+from ..reducers import METHODS, ReductionConfig, Schedule
 from ..release import extra_command
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
 from .looks import CSS, HEAD, PICK, PIXELATED_BELOW, PIXELATED_CSS
-from .schedules import STEP, moved, slider_limits, slider_values, title
+from .schedules import STEP, moved, slider_limits, slider_start, slider_values, title
 from .views import answers_view, examples_view, layers_view, message_view, steps_view
 
 Costs = dict[str, Any]
@@ -27,6 +27,8 @@ page, and for the API."""
 INTERRUPTED = "not measured, as another question came first: press Ask"
 HINT = "Give an image and a text, or click an example."
 ASK = "Press Ask to ask about this image."
+PLACES = {"tower": "in the image tower", "inputs": "before the first layer", "layers": "the mean over the layers"}
+"""What the labels of the sliders say about the site."""
 LOCAL = "127.0.0.1"
 """The default address of the page, which only this machine can reach."""
 
@@ -159,14 +161,23 @@ def _show_settings(gr: Any, asker: Asker) -> list[Any]:
     with gr.Row():
         compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
         batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2)
-    limits = slider_limits(asker.part)
-    sliders = [
+    return [compare, batch, *(slider for part in asker.schedule.parts for slider in _sliders(gr, part))]
+
+
+def _sliders(gr: Any, part: ReductionConfig) -> list[Any]:
+    """Make the sliders of one part of a schedule."""
+    limits = slider_limits(part)
+    return [
         gr.Slider(
-            0, limits[field], value, step=STEP, label=f"{title(field)} ratio, the mean over the layers", elem_id=field
+            slider_start(field),
+            limits[field],
+            value,
+            step=STEP,
+            label=f"{title(field)} ratio, {PLACES[part.site]}",
+            elem_id=field if part.site == "layers" else f"{part.site}_{field}",
         )
-        for field, value in slider_values(asker.part).items()
+        for field, value in slider_values(part).items()
     ]
-    return [compare, batch, *sliders]
 
 
 def uploaded_path(payload: Any) -> str | None:
@@ -272,10 +283,13 @@ class Handlers:
         return costs(known, times) if times is not None else costs(known, pending=INTERRUPTED)
 
     def schedule(self, values: Sequence[Any]) -> Schedule:
-        """Return the schedule of the sliders. They change the ratios of the part at site `"layers"`."""
-        start = self.asker.part
-        part = moved(start, dict(zip(start.ratios, values, strict=True)))
-        return Schedule((part, *(other for other in self.asker.schedule.parts if other.site != start.site)))
+        """Return the schedule of the sliders, which stand in the order of its parts and of their ratios."""
+        parts, rest = [], list(values)
+        for part in self.asker.schedule.parts:
+            names = list(slider_values(part))
+            parts.append(moved(part, dict(zip(names, rest[: len(names)], strict=True))))
+            del rest[: len(names)]
+        return Schedule(tuple(parts))
 
 
 def nothing(message: str, problem: bool = False) -> Shown:
@@ -290,15 +304,26 @@ def unreadable(image: ImageSource, error: DataError) -> Shown:
 
 
 def introduction(asker: Asker) -> str:
-    """Return two sentences about the model and the sliders."""
-    method = METHODS[asker.part.method]
-    *others, last = (str(layer) for layer in asker.part.layers)
-    layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
+    """Return a sentence about each part of the model's schedule, and one about the sliders."""
+    first, *others = (part_words(part, asker) for part in asker.schedule.parts)
+    sentences = [f"This model has {first}.", *(f"It also has {words}." for words in others)]
     return (
-        f"This model has layers that {method.summary} ({method.paper}): {layers} of its "
-        f"{asker.model.config.num_reducible_layers}, counted from 0. The sliders set how much; they start at the "
-        "model's own schedule, and end where a layer can do no more."
+        f"{' '.join(sentences)} The sliders set how much; they start at the model's own schedule, and end where a "
+        "layer can do no more."
     )
+
+
+def part_words(part: ReductionConfig, asker: Asker) -> str:
+    """Say what a part of the model's schedule does, and where, after "This model has"."""
+    method = METHODS[part.method]
+    what = f"{method.summary} ({method.paper})"
+    if part.site == "inputs":
+        return f"a step before its first layer, to {what}"
+    *others, last = (str(layer) for layer in part.layers) if part.layers else ("all",)
+    layers = f"layers {', '.join(others)} and {last}" if others else f"layer {last}"
+    if part.site == "tower":
+        return f"layers in its image tower that {what}: {layers if part.layers else 'all of them'}"
+    return f"layers that {what}: {layers} of its {asker.model.config.num_reducible_layers}, counted from 0"
 
 
 def costs(known: Costs, times: Times | None = None, pending: str = "being measured ...") -> str:

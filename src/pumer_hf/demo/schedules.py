@@ -1,4 +1,4 @@
-"""Shows one part of a schedule as sliders. Each ratio has a slider: the mean over the layers that reduce."""
+"""Shows the parts of a schedule as sliders. Each ratio has a slider: the mean over the layers that reduce."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +6,8 @@ from math import floor
 from statistics import mean
 from typing import Any
 
-from ..reducers import ReductionConfig
+from ..reducers import ReductionConfig, Schedule
+from ..reducers.keeping import KeepingConfig
 
 MAX_RATIO = 0.95
 """The largest part of its tokens that a slider lets a layer prune."""
@@ -16,8 +17,21 @@ STEP = 0.005
 
 
 def slider_values(part: ReductionConfig) -> dict[str, float]:
-    """Return the ratios of a part, each as the mean over its layers, to three decimals."""
-    return {name: round(mean(part.ratio(name, layer) for layer in part.layers), 3) for name in part.ratios}
+    """Return the ratios of a part, each as the mean over its layers, to three decimals.
+
+    A part that keeps a number of patches has no ratio.
+    """
+    return {name: round(mean(ratios_of(part, name)), 3) for name in part.ratios if getattr(part, name) is not None}
+
+
+def ratios_of(part: ReductionConfig, name: str) -> list[float]:
+    """Return a ratio of a part for each layer that it names, or the only value if it names none."""
+    return [part.ratio(name, layer) for layer in part.layers or (0,)]
+
+
+def slider_start(name: str) -> float:
+    """Return the lowest value of a slider: 0, or one step for the part of the patches to keep."""
+    return STEP if name == "keep_ratio" else 0.0
 
 
 def slider_limits(part: ReductionConfig) -> dict[str, float]:
@@ -28,7 +42,10 @@ def slider_limits(part: ReductionConfig) -> dict[str, float]:
     """
     limits = {}
     for name, value in slider_values(part).items():
-        highest = max(part.ratio(name, layer) for layer in part.layers)
+        highest = max(ratios_of(part, name))
+        if name == "keep_ratio":
+            limits[name] = 1.0
+            continue
         most = MAX_MERGE_RATIO if name.endswith("merge_ratio") else MAX_RATIO
         reached = most * value / highest if highest else most
         limits[name] = max(round(floor(reached / STEP + 1e-6) * STEP, 3), value)
@@ -40,24 +57,33 @@ def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
 
     Args:
         part: the part to start from. A slider at the value of [`slider_values`] changes nothing.
-        values: the new means by name, each a number from 0 to its limit ([`slider_limits`]).
+        values: the new means by name, each a number from its start ([`slider_start`]) to its limit
+            ([`slider_limits`]).
 
     Raises:
         ValueError: a value is not a number, or is out of range.
     """
     limits = slider_limits(part)
     for name, old in slider_values(part).items():
-        new = values[name]
-        if isinstance(new, bool) or not isinstance(new, (int, float)) or not 0 <= new <= limits[name]:
-            raise ValueError(f"{name}={new}: must be a number in [0, {limits[name]:g}]")
+        new, start = values[name], slider_start(name)
+        if isinstance(new, bool) or not isinstance(new, (int, float)) or not start <= new <= limits[name]:
+            raise ValueError(f"{name}={new}: must be a number in [{start:g}, {limits[name]:g}]")
         if abs(new - old) > STEP / 2:
             same_everywhere: dict[str, Any] = {name: new}
-            part = part.scaled({name: new / old}) if old else replace(part, **same_everywhere)
+            by_layer = isinstance(getattr(part, name), tuple)
+            part = part.scaled({name: new / old}) if old and by_layer else replace(part, **same_everywhere)
     return part
 
 
+def part_of(schedule: Schedule, site: str, layer: int) -> ReductionConfig:
+    """Return the part of a schedule that works in a layer of a site."""
+    return next(part for part in schedule.parts if part.site == site and part.reduces(layer))
+
+
 def in_words(part: ReductionConfig, layer: int) -> str:
-    """Return the ratios of a layer in words: `prune 0.05, image merge 0.4, text merge 0.2`."""
+    """Return what a part asks of a layer in words, such as `prune 0.05, image merge 0.4` or `keep 7 patches`."""
+    if isinstance(part, KeepingConfig) and part.num_keep is not None:
+        return f"keep {part.num_keep} {'patch' if part.num_keep == 1 else 'patches'}"
     return ", ".join(f"{title(name).lower()} {part.ratio(name, layer):.3g}" for name in part.ratios)
 
 

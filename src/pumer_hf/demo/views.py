@@ -12,7 +12,7 @@ from ..explain.pictures import LEGEND
 from ..unread import shortened
 from .asker import Reply
 from .examples import Example
-from .schedules import in_words
+from .schedules import in_words, part_of
 
 LONGEST = 120
 """How many characters of the text stand above the answers."""
@@ -110,7 +110,8 @@ def data_url(picture: PILImage.Image) -> str:
 def steps_view(reply: Reply) -> str:
     """Return the ratios of each layer, and what the layer did."""
     steps = "".join(
-        f"<li><b>Layer {one.layer}</b> (asked for: {in_words(reply.part, one.layer)}). {one.sentences()}</li>"
+        f"<li><b>{one.place[0].upper()}{one.place[1:]}</b> "
+        f"(asked for: {in_words(part_of(reply.schedule, one.site, one.layer), one.layer)}). {one.sentences()}</li>"
         for one in reply.counts
     )
     return (

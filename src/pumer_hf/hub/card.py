@@ -25,7 +25,11 @@ from .sources import is_hub_id, launch_command, may_be_hub_id, public_name, publ
 from .tables import results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
-PLACES = {"tower": "layers of its image encoder", "layers": "some layers"}
+PLACES = {
+    "tower": "layers of its image encoder",
+    "inputs": "steps before its first layer",
+    "layers": "some layers",
+}
 """In words, the part of a model that reduces tokens at a site."""
 TEMPLATE = Path(__file__).parent / "card.md.jinja"
 
@@ -229,8 +233,8 @@ class PuMerCard:
     def _reduction_tags(self) -> list[str]:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""
         ratios = [name for method in self._methods().values() for name in method.config_class.ratios]
-        kinds = {"token-pruning": "prune", "token-merging": "merge"}
-        return [tag for tag, kind in kinds.items() if any(kind in name for name in ratios)]
+        kinds = {"token-pruning": ("prune", "keep"), "token-merging": ("merge",)}
+        return [tag for tag, words in kinds.items() if any(word in name for name in ratios for word in words)]
 
     def _eval_results(self) -> list[EvalResult]:
         dataset, task = self.dataset or {}, self.task_row

@@ -195,8 +195,13 @@ class HubTrainer(Trainer):
         names = set(inspect.signature(model.forward).parameters) - {"labels"}
         size = measure_size(model, {name: value for name, value in batch.items() if name in names})
         role, report = self.card.role, self.card.report
-        counts = {"tokens_per_layer": {role: size.tokens_per_layer}, "tokens_in": {role: size.tokens_in}}
-        return replace(report, cost=replace(report.cost, gflops={role: size.gflops}, **counts))
+        cost = replace(
+            report.cost,
+            gflops={role: size.gflops},
+            tokens_per_layer={role: size.tokens_per_layer},
+            tokens_in={role: size.tokens_in},
+        )
+        return replace(report, cost=cost)
 
     def push_to_hub(
         self,

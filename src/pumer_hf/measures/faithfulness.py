@@ -4,7 +4,7 @@ The measures compare the accuracies of one model under several reducers, with th
 
 * *sufficiency*: the accuracy that is lost when the model uses only the kept tokens. Low is good.
 * *comprehensiveness*: the accuracy that is lost when the first reduction layer keeps the tokens that it would prune,
-  and prunes the tokens that it would keep. High is good.
+  and prunes the tokens that it would keep. High is good. The site "inputs" counts as such a layer.
 
 Each measure is also taken with as many tokens kept or pruned at random.
 """
@@ -22,9 +22,15 @@ from ..explain.pictures import check_reduces
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.reduction import reduction_of
 from ..reducers import ReductionConfig, TokenReducer
+from ..reducers.base import SITES
 from ..results import Metric
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
 from .report import FAITHFULNESS
+
+StandIns = Mapping[str, TokenReducer | None]
+"""Reducers by site, for [`reduced_by`]."""
+MANY = 1000
+"""A number of image tokens of which every choice prunes some."""
 
 
 class StandIn(TokenReducer):
@@ -40,6 +46,7 @@ class StandIn(TokenReducer):
     def __init__(self, reducer: TokenReducer, config: ReductionConfig):
         super().__init__(config, width=0)  # it has no weights
         self.reducer = reducer
+        self.uses_text = reducer.uses_text
 
 
 class KeepAtRandom(StandIn):
@@ -73,7 +80,10 @@ class KeepAtRandom(StandIn):
         num_merge = num_keep - trace.num_image
         matching = Matching(*ops.bipartite_soft_matching(keys, mask.gather(1, keep), num_merge))
         positions = ops.follow(ops.keep_positions(keep, mask.shape[1]), matching.positions(num_keep))
-        image = pair.image.move(positions, trace.num_image)
+        image = pair.image
+        if self.config.predicts:  # a later part may read the prediction
+            image = replace(image, prior=trace.saliency)
+        image = image.move(positions, trace.num_image)
         trace = replace(
             trace, image_source=image.source, saliency=saliency, keep=keep, image_matching=matching, losses={}
         )
@@ -106,22 +116,23 @@ class KeepPruned(StandIn):
         keep, num_image = kept(trace, self.reducer.config), pair.image.mask.shape[1]
         if keep.shape[1] == num_image:
             raise ValueError(
-                f"layer {layer}, the first of reduction.layers, prunes none of {num_image} image tokens: there is no "
-                "choice to invert; let it prune some"
+                f"{trace.place}, the first place of the reduction, none of {num_image} image tokens is pruned: there "
+                "is no choice to invert; let it prune some"
             )
         pruned = ops.keep_positions(keep, num_image) < 0
         # The mask is not used here. With it, tokens that the reducer keeps would come before padding.
         keep = ops.keep_salient(pruned.float(), torch.ones_like(pruned), num_image - keep.shape[1] + 1)
         image = pair.image.move(ops.keep_positions(keep, num_image), keep.shape[1])
         pair = TokenPair(pair.text, image)
-        return pair, LayerTrace.of(layer, pair, pruned.float(), keep)
+        return pair, LayerTrace.of(layer, pair, pruned.float(), keep, site=self.config.site)
 
 
 def first_layer(config: ReductionConfig) -> ReductionConfig:
-    """Return the same schedule without its later layers."""
-    first = config.layers[0]
-    ratios: dict[str, Any] = {name: config.ratio(name, first) for name in config.ratios}
-    return replace(config, layers=(first,), **ratios)
+    """Return the same part without its later layers. A part without layers stays as it is."""
+    if not config.layers:
+        return config
+    by_layer: dict[str, Any] = {name: value[0] for name, value in vars(config).items() if isinstance(value, tuple)}
+    return replace(config, **{**by_layer, "layers": config.layers[:1]})
 
 
 def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:
@@ -135,38 +146,65 @@ def kept(trace: LayerTrace, config: ReductionConfig) -> Tensor:
 
 
 @contextmanager
-def reduced_by(model: nn.Module, reducer: TokenReducer | None) -> Iterator[None]:
-    """Put another reducer into the layers of a model; for None, reduce nothing. Afterwards, restore the old one."""
+def reduced_by(model: nn.Module, reducers: StandIns | None) -> Iterator[None]:
+    """Put other reducers in the places of a model's own; for None, reduce nothing. Afterwards, restore the old ones.
+
+    Args:
+        model: a model that reduces tokens.
+        reducers: the other reducers by site. At a site with the value None nothing is reduced. At a site that is not
+            named, the model's own reducer stays.
+    """
     reduction = reduction_of(model)
-    with reduction.using({} if reducer is None else {**reduction.reducers, "layers": reducer}):
+    placed = {} if reducers is None else {**reduction.reducers, **reducers}
+    with reduction.using({site: reducer for site, reducer in placed.items() if reducer is not None}):
         yield
 
 
-def layers_reducer(model: PuMerPreTrainedModel) -> TokenReducer:
-    """Return the reducer of a model's layers; raise `ValueError` if the layers reduce nothing."""
+def choosing_reducers(model: PuMerPreTrainedModel) -> dict[str, TokenReducer]:
+    """Return the reducers of a model that choose which image tokens to keep, by site, the first site first.
+
+    If none does, it is the last one alone, whose trace then says why it cannot be measured.
+
+    Raises:
+        ValueError: the model reduces nothing, or only merges in its image tower.
+    """
     check_reduces(model)
-    reducers = model.token_reduction.reducers
-    if "layers" not in reducers:
-        raise ValueError(f"config.reduction={model.config.reduction}: no part of it has the site 'layers'")
-    return reducers["layers"]
+    own = model.token_reduction.reducers
+    reducers = {site: own[site] for site in SITES if site in own}
+    choosing = {site: reducer for site, reducer in reducers.items() if chooses(reducer)}
+    *_, last = reducers
+    if not choosing and last == "tower":
+        raise ValueError(f"config.reduction={model.config.reduction}: no part of it chooses which tokens to keep")
+    return choosing or {last: reducers[last]}
 
 
-def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, TokenReducer | None]:
+def chooses(reducer: TokenReducer) -> bool:
+    """Return whether a reducer prunes in some layer."""
+    return any(reducer.num_keep(layer, MANY) < MANY for layer in reducer.config.layers or (0,))
+
+
+def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, StandIns | None]:
     """Return the reducers under which [`faithfulness`] compares a model, by name. [`reduced_by`] takes them.
+
+    The random choices take the place of every choice. The inversion takes the place of the first site that chooses,
+    and the later sites reduce nothing.
 
     Args:
         model: a model that reduces tokens, with `semantics="paper"`.
         seed: the seed of the random reducers.
     """
-    reducer = layers_reducer(model)
+    choosing = choosing_reducers(model)
     if model.config.semantics == "release":
         raise ValueError("config.semantics='release': its choices cannot be inverted; measure with semantics='paper'")
+    first = next(iter(choosing))
+    later: dict[str, TokenReducer | None] = dict.fromkeys(SITES[SITES.index(first) + 1 :])
+    drawn = {site: KeepAtRandom(reducer, seed) for site, reducer in choosing.items()}
     return {
         "unreduced": None,
-        "reduced": reducer,
-        "random": KeepAtRandom(reducer, seed),
-        "inverted": KeepPruned(reducer),
-        "random_inverted": KeepPruned(KeepAtRandom(reducer, seed)),
+        "reduced": {},
+        "random": drawn,
+        "inverted": {**later, first: KeepPruned(choosing[first])},
+        "random_inverted": {**later, first: KeepPruned(KeepAtRandom(choosing[first], seed))},
     }
 
 

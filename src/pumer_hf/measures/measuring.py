@@ -15,12 +15,14 @@ from ..explain.prediction import run
 from ..metrics.vqa import example_scores
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
-from ..reducers import TokenReducer
 from ..results import PERCENT
 from ..tokens import LayerTrace
 from .alignment import Alignment, alignment
-from .faithfulness import compared_reducers, faithfulness, layers_reducer, reduced_by
+from .faithfulness import StandIns, choosing_reducers, compared_reducers, faithfulness, reduced_by
 from .report import Explanations, LayerAlignment
+
+Place = tuple[str, int]
+"""The site and the index of a layer."""
 
 
 class MeasuredBatch(NamedTuple):
@@ -56,14 +58,13 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
     check_reduces(model)
     if num_images(model) != 1:
         raise ValueError(f"{type(model).__name__} takes several images: measure a model of one image")
-    aligned: dict[int, list[Tensor]] = {}
+    aligned: dict[Place, list[Tensor]] = {}
     scores: dict[str, list[np.ndarray]] = {}
-    reducers: dict[str, TokenReducer | None] | None = None
+    reducers: dict[str, StandIns | None] | None = None
+    choosing_reducers(model)
     for batch in batches:
         if reducers is None:
-            reducers = (
-                compared_reducers(model, seed) if batch.labels is not None else {"reduced": layers_reducer(model)}
-            )
+            reducers = compared_reducers(model, seed) if batch.labels is not None else {"reduced": {}}
         if (batch.labels is None) != (len(reducers) == 1):
             raise ValueError("labels: give them with all batches, or with none")
         _measure(model, batch, reducers, aligned, scores)
@@ -78,8 +79,8 @@ def measure_explanations(model: PuMerPreTrainedModel, batches: Iterable[Measured
 def _measure(
     model: PuMerPreTrainedModel,
     batch: MeasuredBatch,
-    reducers: Mapping[str, TokenReducer | None],
-    aligned: dict[int, list[Tensor]],
+    reducers: Mapping[str, StandIns | None],
+    aligned: dict[Place, list[Tensor]],
     scores: dict[str, list[np.ndarray]],
 ) -> None:
     """Run a batch under each reducer, and add its alignment by layer and its scores by reducer."""
@@ -90,7 +91,9 @@ def _measure(
         if name == "reduced":
             real = real_of(model.config, inputs)
             for trace in model.token_reduction.traces(outputs):
-                aligned.setdefault(trace.layer, []).append(_per_annotator(trace, batch.regions, real))
+                if trace.site != "tower" or trace.keep is not None:  # a layer that only merges holds every patch
+                    place = (trace.site, trace.layer)
+                    aligned.setdefault(place, []).append(_per_annotator(trace, batch.regions, real))
         if batch.labels is not None:
             logits = outputs.logits.float().cpu().numpy()
             scores.setdefault(name, []).append(example_scores(logits, batch.labels.cpu().numpy()))
@@ -108,23 +111,23 @@ def _per_annotator(trace: LayerTrace, regions: Tensor, real: Tensor) -> Tensor:
     return torch.stack(per_annotator, dim=2)
 
 
-def alignment_report(aligned: Mapping[int, Sequence[Tensor]], seed: int = 0) -> Explanations:
+def alignment_report(aligned: Mapping[Place, Sequence[Tensor]], seed: int = 0) -> Explanations:
     """Sum up the alignment of all batches, which is a part of [`measure_explanations`].
 
     Args:
-        aligned: for each layer, the values of [`Alignment`] of each batch, float64 (4, B, A). They are NaN where an
-            example has no region.
+        aligned: for each layer (site and index), the values of [`Alignment`] of each batch, float64 (4, B, A). They
+            are NaN where an example has no region.
         seed: the argument of [`measure_explanations`].
     """
-    values = {layer: torch.cat(list(batches), dim=1) for layer, batches in aligned.items()}
+    values = {place: torch.cat(list(batches), dim=1) for place, batches in aligned.items()}
     if not values:
         raise ValueError("batches: there is no example to measure")
-    layers = tuple(layer_alignment(layer, of_layer) for layer, of_layer in values.items())
+    layers = tuple(layer_alignment(place, of_layer) for place, of_layer in values.items())
     _, examples, annotators = next(iter(values.values())).shape
     return Explanations(layers, examples, examples - layers[0].examples, annotators, seed)
 
 
-def layer_alignment(layer: int, values: Tensor) -> LayerAlignment:
+def layer_alignment(place: Place, values: Tensor) -> LayerAlignment:
     """Return the means of a layer's values of [`Alignment`], float64 (4, N, A)."""
     has_region = ~values[0].isnan()
     examples = int(has_region.any(dim=1).sum())
@@ -134,4 +137,5 @@ def layer_alignment(layer: int, values: Tensor) -> LayerAlignment:
         )
     means = values.nanmean(dim=1)[:, has_region.any(dim=0)].mean(dim=1)
     percents = dict(zip(Alignment._fields, (100 * means).tolist(), strict=True))
-    return LayerAlignment(layer, **percents, examples=examples)
+    site, layer = place
+    return LayerAlignment(layer, **percents, examples=examples, site=site)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..results import PERCENT, Environment, Metric, MetricType, Results, text_table
+from ..tokens import place_in_words
 
 FAITHFULNESS = {
     "sufficiency": MetricType("points", higher_is_better=False),
@@ -27,6 +28,8 @@ class LayerAlignment:
     random_recall: float
     examples: int
     """How many examples have a region."""
+    site: str = "layers"
+    """Where the layer is, one of [`reducers.base.SITES`]."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class Explanations:
         rows = [["patches held, of those asked about", "precision", "(random)", "recall", "(random)"]]
         for one in self.layers:
             values = (one.precision, one.random_precision, one.recall, one.random_recall)
-            rows.append([f"after layer {one.layer}", *(f"{value:.1f} %" for value in values)])
+            place = place_in_words(one.site, one.layer)
+            rows.append([place if one.site == "inputs" else f"after {place}", *(f"{value:.1f} %" for value in values)])
         lines = [text_table(rows), self.regions_note]
         if self.faithfulness:
             rows = [["accuracy lost", "points", "(random)"]]

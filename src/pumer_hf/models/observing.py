@@ -22,6 +22,8 @@ class Observation:
 
     pair: TokenPair
     """The tokens that come into the site."""
+    features: Tensor
+    """float (B, P, d): what the patches are compared by there."""
     attention: dict[int, Tensor]
     """By layer, float32 (B, P): how much the text attends to each patch (PuMer, Eq. 1). It sums to 1 over the patches.
     Padding has 0."""
@@ -94,11 +96,11 @@ def observe(
         )
     watched = WatchConfig((), site=site) if site != "tower" else WatchConfig(_tower_layers(tower_layer), site=site)
     _check(watched, backbone.config.sites)
-    seen: list[TokenPair] = []
+    seen: list[tuple[TokenPair, Tensor]] = []
     attention: dict[int, Tensor] = {}
 
     def see_tokens(layer: int, pair: TokenPair, evidence: Evidence) -> None:
-        seen.append(pair)
+        seen.append((pair, evidence.image_keys[:, NUM_PREFIX_TOKENS:]))
 
     def see_attention(layer: int, pair: TokenPair, evidence: Evidence) -> None:
         assert evidence.text_to_image is not None, "a watcher at site 'layers' asks for it"
@@ -111,7 +113,7 @@ def observe(
     watchers["layers"] = Watcher(chosen, see_attention, stops_after=last)
     with reduction.using(watchers):
         backbone(**inputs)
-    return Observation(seen[0], attention)
+    return Observation(*seen[0], attention)
 
 
 def patch_attention(text_to_image: Tensor, pair: TokenPair) -> Tensor:

@@ -22,6 +22,7 @@ from ..reducers.lookahead import LookaheadReductionConfig
 from ..results import Environment, ScorerReport, layer_table
 from ..training.answers import budget_rows, check_answers, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
+from ..training.scorer_answers import AnswersTrainer
 from ..training.timing import TimeLeftCallback
 from .interrupt import Stopped
 from .record import weights_of
@@ -100,9 +101,16 @@ def train_scorer(
     add_scorer(model, replace(part, target_layer=record["target_layer"]))
     trainer = ScorerTrainer(model, args=args, train_dataset=data.train, data_collator=data.collator)
     fit(trainer, folder, resume)
+    if args.answer_steps:
+        again = args.for_answers()
+        fit(
+            AnswersTrainer(model, args=again, train_dataset=data.train, data_collator=data.collator),
+            Path(again.output_dir),
+            resume,
+        )
     report = on_first(args, lambda: compared(model, record, data, args))
     if args.should_save:
-        save_scorer(model, folder, trained_on=data.words, steps=trainer.state.max_steps)
+        save_scorer(model, folder, trained_on=data.words, steps=args.max_steps + args.answer_steps)
         report.save(folder / RESULTS_NAME)
         save_scorer_card(folder)
     trainer.accelerator.wait_for_everyone()

@@ -37,6 +37,7 @@ class ScorerOptions:
     diversity: str = "dpp"
     p: float = 0.25
     steps: int = 2000
+    answer_steps: int = 600
     batch_size: int = 64
     learning_rate: float = 2e-3
     seed: int = 0
@@ -54,6 +55,8 @@ class ScorerOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+        if self.answer_steps < 0:
+            raise ValueError(f"--answer-steps {self.answer_steps}: must be at least 0")
         if self.target_layer != "auto" and not self.target_layer.isdigit():
             raise ValueError(f"--target-layer {self.target_layer}: give 'auto' or the index of a layer")
 
@@ -85,6 +88,7 @@ class ScorerOptions:
         values = {
             "output_dir": self.folder,
             "max_steps": self.steps,
+            "answer_steps": self.answer_steps,
             "per_device_train_batch_size": self.batch_size,
             "per_device_eval_batch_size": self.batch_size,
             "learning_rate": self.learning_rate,

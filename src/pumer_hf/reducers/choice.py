@@ -1,11 +1,12 @@
 """Greedy choices of tokens that differ from each other, for the methods that choose before the first layer.
 
-Both functions take one step per chosen token. A step is a few operations on the whole batch, and the host never waits
+The functions take one step per chosen token. A step is a few operations on the whole batch, and the host never waits
 for a value. So the loops compile with `torch.compile(fullgraph=True)`, and export. Values that differ by less than
 [`STEP`] count as equal, and of equal tokens the first one is chosen. So an example gets the same tokens in any batch.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -17,8 +18,62 @@ RIDGE = 1e-3
 """The least distance that counts. [`choose_dpp`] adds it to the diagonal of the similarity matrix. So the choice goes
 on by quality when the chosen tokens already span the features."""
 
+LEAST = -100.0
+"""The least logarithm of a quality."""
+PADDING, CHOSEN = -1e30, -2e30
+"""The preference for padding, and for a token that is chosen already. Gains are too small to change it."""
 
-def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int) -> Tensor:
+Pick = Callable[[Tensor, Tensor], Tensor]
+"""Takes the token of a step, long (B, 1). Its arguments are those of [`first_highest`]."""
+
+
+class Draw:
+    """A [`Pick`] that draws each token at random, with a probability in proportion to its gain.
+
+    It adds up the log of the probabilities of what it has drawn, with a gradient. So a new one is made for each
+    choice. It is for training, where choices must be explored.
+    """
+
+    def __init__(self) -> None:
+        self.log_probability: Tensor | float = 0.0
+        """float32 (B,): the log of the probability of all tokens that were drawn."""
+
+    def __call__(self, log_gain: Tensor, preference: Tensor) -> Tensor:
+        log_probabilities = torch.add(log_gain, preference, alpha=STEP).log_softmax(dim=1)
+        noise = -torch.empty_like(log_gain).exponential_().log()
+        drawn = (log_probabilities.detach() + noise).argmax(dim=1, keepdim=True)
+        self.log_probability = self.log_probability + log_probabilities.gather(1, drawn).squeeze(1)
+        return drawn
+
+
+def first_highest(log_gain: Tensor, preference: Tensor) -> Tensor:
+    """Return the first token with the highest gain, long (B, 1).
+
+    Args:
+        log_gain: float (B, L), the logarithm of the gain without the quality.
+        preference: float (B, L), from [`log_preference`], with [`CHOSEN`] for tokens that are taken.
+    """
+    gain = torch.add(preference, log_gain, alpha=1 / STEP).round()
+    places = torch.arange(gain.shape[1], device=gain.device, dtype=torch.float32)
+    # float, because MPS has no "amin" for integers; `argmax` does not say which of several it gives
+    first = torch.where(gain == gain.amax(dim=1, keepdim=True), places, math.inf).amin(dim=1, keepdim=True)
+    return first.long()
+
+
+def choose_best(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int, pick: Pick = first_highest) -> Tensor:
+    """Choose the tokens of highest quality. Arguments and result are those of [`choose_dpp`].
+
+    The features have no influence.
+    """
+    preference = log_preference(quality.float().log(), mask)
+    same, chosen = torch.zeros_like(preference), []
+    for _ in range(num_keep):
+        chosen.append(pick(same, preference))
+        preference = preference.scatter(1, chosen[-1], CHOSEN)
+    return torch.cat(chosen, dim=1)
+
+
+def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int, pick: Pick = first_highest) -> Tensor:
     """Choose tokens that are of high quality and unlike each other, by a determinantal point process (DPP).
 
     The kernel is `diag(quality) S diag(quality)` with the cosine similarity S of the features. Each step takes the
@@ -30,31 +85,36 @@ def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int) -
         quality: float (B, L), above 0.
         mask: bool (B, L), True for real tokens. Padding is chosen only when nothing else is left.
         num_keep: tokens to choose, from 1 to L.
+        pick: what takes the token of each step.
 
     Returns:
         long (B, num_keep): positions of the chosen tokens, in the order of the choice.
     """
-    features, log_quality = F.normalize(features.float(), dim=-1), quality.float().log()
+    similarity = cosines(features)
     batch, length = mask.shape
+    preference = log_preference(2 * quality.float().log(), mask)
     # What is left of the squared norm of each feature beside the chosen ones; the quality is a factor of the gain.
-    left = torch.full((batch, length), 1.0 + RIDGE, device=features.device)
-    factors = features.new_zeros(batch, length, num_keep)
-    free = torch.ones_like(mask)
+    left = torch.full((batch, length), 1.0 + RIDGE, device=mask.device)
+    factors = similarity.new_zeros(batch, num_keep, length)  # rows of the Cholesky factor
     chosen = []
     for step in range(num_keep):
-        best = _first_highest(left.log() + 2 * log_quality, mask, free)
+        best = pick(left.log(), preference)
         chosen.append(best)
-        free = free.scatter(1, best, False)
-        at = best.unsqueeze(-1)
-        row = features @ features.gather(1, at.expand(-1, -1, features.shape[-1])).transpose(1, 2)
-        known = factors @ factors.gather(1, at.expand(-1, -1, num_keep)).transpose(1, 2)
-        factor = (row - known).squeeze(-1) / left.gather(1, best).sqrt()
-        factors[:, :, step] = factor
+        preference = preference.scatter(1, best, CHOSEN)
+        factor = rows_of(similarity, best)
+        if step:
+            known = factors[:, :step]
+            at_best = known.gather(2, best.unsqueeze(1).expand(-1, step, -1))
+            factor = factor - (at_best.transpose(1, 2) @ known).squeeze(1)
+        factor = factor / left.gather(1, best).sqrt()
+        factors[:, step] = factor
         left = (left - factor.square()).clamp(min=RIDGE)
     return torch.cat(chosen, dim=1)
 
 
-def choose_max_min(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int) -> Tensor:
+def choose_max_min(
+    features: Tensor, quality: Tensor, mask: Tensor, num_keep: int, pick: Pick = first_highest
+) -> Tensor:
     """Choose tokens that are of high quality and far from each other, each by its distance to the nearest chosen one.
 
     Each step takes the token with the highest product of its quality and its cosine distance to the nearest chosen
@@ -66,31 +126,36 @@ def choose_max_min(features: Tensor, quality: Tensor, mask: Tensor, num_keep: in
         quality: float (B, L), above 0.
         mask: bool (B, L), True for real tokens. Padding is chosen only when nothing else is left.
         num_keep: tokens to choose, from 1 to L.
+        pick: what takes the token of each step.
 
     Returns:
         long (B, num_keep): positions of the chosen tokens, in the order of the choice.
     """
-    features, quality = F.normalize(features.float(), dim=-1), quality.float()
-    similarity = features @ features.transpose(1, 2)
+    similarity = cosines(features)
+    preference = log_preference(quality.float().log(), mask)
     pairs = mask.unsqueeze(1) & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
     distance = (1 - similarity).masked_fill(~pairs, 2.0).amin(dim=-1)  # 2 is the largest cosine distance
-    free = torch.ones_like(mask)
     chosen = []
     for step in range(num_keep):
-        best = _first_highest(distance.clamp(min=RIDGE).log() + quality.log(), mask, free)
+        best = pick(distance.clamp(min=RIDGE).log(), preference)
         chosen.append(best)
-        free = free.scatter(1, best, False)
-        to_best = 1 - similarity.gather(1, best.unsqueeze(-1).expand(-1, -1, mask.shape[1])).squeeze(1)
+        preference = preference.scatter(1, best, CHOSEN)
+        to_best = 1 - rows_of(similarity, best)
         distance = torch.minimum(distance, to_best) if step else to_best
     return torch.cat(chosen, dim=1)
 
 
-def _first_highest(gain: Tensor, mask: Tensor, free: Tensor) -> Tensor:
-    """Return the first token with the highest gain, long (B, 1). Padding comes last; only `free` tokens count."""
-    gain = (gain / STEP).round()
-    lowest = torch.finfo(gain.dtype).min
-    gain = gain.masked_fill(~mask, lowest / 2).masked_fill(~free, lowest)
-    highest = gain.amax(dim=1, keepdim=True)
-    places = torch.arange(gain.shape[1], device=gain.device, dtype=torch.float32)
-    # float, because MPS has no "amin" for integers; `argmax` does not say which of several it gives
-    return torch.where(gain == highest, places, math.inf).amin(dim=1, keepdim=True).long()
+def cosines(features: Tensor) -> Tensor:
+    """Return the cosine similarity of all tokens, float32 (B, L, L)."""
+    features = F.normalize(features.float(), dim=-1)
+    return features @ features.transpose(1, 2)
+
+
+def rows_of(similarity: Tensor, best: Tensor) -> Tensor:
+    """Return the similarity of all tokens to one token of each example, (B, L); `best` is long (B, 1)."""
+    return similarity.gather(1, best.unsqueeze(-1).expand(-1, -1, similarity.shape[-1])).squeeze(1)
+
+
+def log_preference(log_quality: Tensor, mask: Tensor) -> Tensor:
+    """Return what is added to the gains, in units of [`STEP`]: the quality of real tokens, and `PADDING`."""
+    return (log_quality.clamp(min=LEAST) / STEP).masked_fill(~mask, PADDING)

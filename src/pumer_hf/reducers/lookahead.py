@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import ReductionConfig, gradients_error
+from .choice import Pick, choose_best, first_highest
 from .diverse import DIVERSITIES
 from .keeping import KeepingConfig, KeepingReducer, with_prefix
 from .scorer import FORMS
@@ -132,8 +133,27 @@ class LookaheadReducer(KeepingReducer):
         attention = pair.image.prior[:, NUM_PREFIX_TOKENS:]
         if self.config.diversity is None:
             return ops.keep_salient(attention, mask, num_keep, num_prefix_tokens=0), attention
-        quality = (attention / attention.amax(dim=1, keepdim=True)).clamp(min=1e-9) ** self.config.p
-        return DIVERSITIES[self.config.diversity](features, quality, mask, num_keep), attention
+        return self.choose_by(attention, features, mask, num_keep), attention
+
+    def choose_by(
+        self, attention: Tensor, features: Tensor, mask: Tensor, num_keep: int, pick: Pick = first_highest
+    ) -> Tensor:
+        """Choose patches by their attention and their diversity, in steps.
+
+        Args:
+            attention: float (B, P), predicted or given.
+            features: float (B, P, d), what the patches are compared by.
+            mask: bool (B, P), True for real patches.
+            num_keep: patches to keep.
+            pick: what takes the patch of each step.
+
+        Returns:
+            long (B, num_keep), in the order of the choice.
+        """
+        quality = (attention / attention.amax(dim=1, keepdim=True)).clamp(min=1e-9)
+        if self.config.diversity is None:
+            return choose_best(features, quality, mask, num_keep, pick)
+        return DIVERSITIES[self.config.diversity](features, quality**self.config.p, mask, num_keep, pick)
 
     def positions(self, keep: Tensor, features: Tensor, pair: TokenPair) -> Tensor:
         positions = super().positions(keep, features, pair)

@@ -86,10 +86,10 @@ class BlockScorer(Scorer):
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         # Padding of the image is seen by the other tokens as little as padding of the text: only words are keys.
         image, text = self.image(image), self.text(text)
-        query, _, _ = self.qkv(image).chunk(3, dim=-1)
-        _, key, value = self.qkv(text).chunk(3, dim=-1)
-        mask = text_mask.unsqueeze(1)
-        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        query, _, _ = self.qkv(image).unsqueeze(1).chunk(3, dim=-1)  # one head: ONNX takes no fewer dimensions
+        _, key, value = self.qkv(text).unsqueeze(1).chunk(3, dim=-1)
+        mask = text_mask[:, None, None]
+        attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
         return self.score(image + self.output(attended)).squeeze(-1)
 
 

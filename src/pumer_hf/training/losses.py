@@ -40,6 +40,25 @@ def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:
     return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
 
+def reward_loss(log_probability: Tensor, reward: Tensor, num_draws: int) -> Tensor:
+    """The loss of REINFORCE with the other draws as the baseline (https://openreview.net/forum?id=r1lgTGL5DE).
+
+    Its gradient makes draws more probable whose reward is higher than that of the other draws of the same example.
+
+    Args:
+        log_probability: float (B * num_draws,), the log of the probability of each draw; those of an example stand
+            together.
+        reward: float (B * num_draws,), what each draw has earned.
+        num_draws: draws per example, at least 2.
+
+    Returns:
+        Scalar, the mean over all draws. Its value says nothing; it is of any sign.
+    """
+    reward = reward.float().unflatten(0, (-1, num_draws))
+    baseline = (reward.sum(dim=1, keepdim=True) - reward) / (num_draws - 1)
+    return -((reward - baseline).flatten() * log_probability).mean()
+
+
 def attention_loss(scores: Tensor, attention: Tensor, mask: Tensor) -> Tensor:
     """KL(attention || softmax of the scores), averaged over the batch: the loss of the scorer of `lookahead`.
 

@@ -1,7 +1,8 @@
 """`ScorerTrainer`: a `Trainer` that trains the scorer of `lookahead` while the model stays frozen."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,14 @@ from .trainer import batch_size_of, check_devices
 
 @dataclass
 class ScorerTrainingArguments(TrainingArguments):
-    """[`TrainingArguments`] with other defaults, which suit the scorer of `lookahead`. They add no field."""
+    """[`TrainingArguments`] with other defaults, which suit the scorer of `lookahead`, and those of its second stage.
+
+    Args:
+        answer_steps: steps of the second stage, in which the scorer learns to keep the answers ([`AnswersTrainer`]);
+            0 for none.
+        answer_learning_rate: the highest learning rate in it.
+        answer_batch_size: examples per step and process in it.
+    """
 
     learning_rate: float = field(default=2e-3, metadata={"help": "The highest learning rate of AdamW."})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "How the learning rate falls."})
@@ -33,10 +41,28 @@ class ScorerTrainingArguments(TrainingArguments):
     report_to: str | list[str] | None = field(default="none", metadata={"help": "Reporters to log to."})
     remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
 
+    answer_steps: int = field(
+        default=600, metadata={"help": "Steps of a second stage, in which the scorer learns to keep the answers."}
+    )
+    answer_learning_rate: float = field(default=1e-3, metadata={"help": "The highest learning rate in this stage."})
+    answer_batch_size: int = field(default=32, metadata={"help": "Examples per step and process in this stage."})
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.answer_steps < 0:
+            raise ValueError(f"answer_steps={self.answer_steps}: must be at least 0")
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
+
+    def for_answers(self) -> "ScorerTrainingArguments":
+        """Return the arguments of the second stage. Its checkpoints are in the folder `answers`."""
+        changes: dict[str, Any] = {
+            "output_dir": str(Path(str(self.output_dir)) / "answers"),
+            "max_steps": self.answer_steps,
+            "learning_rate": self.answer_learning_rate,
+            "per_device_train_batch_size": self.answer_batch_size,
+        }
+        return replace(self, **changes)
 
 
 class ScorerTrainer(Trainer):
@@ -82,13 +108,13 @@ class ScorerTrainer(Trainer):
         num_examples = torch.tensor(float(sum(map(batch_size_of, batches))), device=device)
         return batches, self.accelerator.reduce(num_examples, reduction="sum")
 
-    def observe(self, inputs: dict[str, Tensor]) -> Observation:
-        """Return what the frozen model sees and attends to, for a batch on its device."""
+    def observe(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Observation:
+        """Return what the frozen model sees, and where `layers` attend, for a batch on its device."""
         config = self.reducer.config
         given = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
         with self.accelerator.autocast():
             tower_layer = config.layers[0] if config.layers else None
-            return observe(self.base, given, [self.target_layer], config.site, tower_layer)
+            return observe(self.base, given, layers, config.site, tower_layer)
 
     def compute_loss(
         self,
@@ -106,13 +132,17 @@ class ScorerTrainer(Trainer):
         return (loss, {"scores": scores}) if return_outputs else loss
 
     def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a batch on its device, and the scores of its patches, float (B, P)."""
-        seen = self.observe(inputs)
+        """Return the mean loss of a batch, and the scores, float (B, P), of the scorer `model`."""
+        seen = self.observe(inputs, [self.target_layer])
+        scores = self.scores(model, seen)
+        mask = seen.pair.image.mask[:, NUM_PREFIX_TOKENS:]
+        return attention_loss(scores, seen.attention[self.target_layer], mask), scores
+
+    def scores(self, model: nn.Module, seen: Observation) -> Tensor:
+        """Return the scores of the patches, float (B, P), of the scorer `model`."""
         text, image = seen.pair.text, seen.pair.image
         dtype = next(self.reducer.scorer.parameters()).dtype
-        scores = model(image.states[:, NUM_PREFIX_TOKENS:].to(dtype), text.states.to(dtype), text.mask)
-        mask = image.mask[:, NUM_PREFIX_TOKENS:]
-        return attention_loss(scores, seen.attention[self.target_layer], mask), scores
+        return model(image.states[:, NUM_PREFIX_TOKENS:].to(dtype), text.states.to(dtype), text.mask)
 
     @torch.no_grad()
     def prediction_step(

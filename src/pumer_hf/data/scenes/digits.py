@@ -242,6 +242,9 @@ MANY_PLACES = ("count", "left_of")
 # How often each kind is asked. `count` and `left_of` need several regions, and a small model takes long to learn them,
 # so they are rare. `absent` is asked on request only.
 WEIGHTS = {"digit_by_colour": 4, "colour_of_digit": 4, "digit_by_position": 4, "count": 0.5, "left_of": 0.5}
+# In a dense scene the other kinds can seldom be asked: a quarter with one digit is rare. A small model takes long to
+# learn them there.
+DENSE_WEIGHTS = {"digit_by_colour": 1, "colour_of_digit": 1}
 
 
 def digit_scenes(
@@ -263,7 +266,7 @@ def digit_scenes(
         questions_per_scene: number of rows per picture.
         grid_size: cells along each side, at least 2; the picture has `grid_size * CELL_SIZE` pixels a side.
         num_digits: number of digits per picture, 2 to 6. Dense scenes have 6.
-        weights: how often each kind in `QUESTIONS` is asked; default `WEIGHTS`.
+        weights: how often each kind in `QUESTIONS` is asked; default `WEIGHTS`, in dense scenes `DENSE_WEIGHTS`.
         seed: an integer of at least 0.
         setting: `"plain"` or `"cluttered"` (a key of `SETTINGS`), or how cluttered the scenes are ([`Clutter`]).
 
@@ -272,8 +275,8 @@ def digit_scenes(
         question is about, as indices into the grid row by row). Cluttered scenes also have `density`, `"sparse"` or
         `"dense"`.
     """
-    if weights is None:
-        weights = WEIGHTS
+    dense_weights = DENSE_WEIGHTS if weights is None else weights
+    weights = WEIGHTS if weights is None else weights
     unknown = sorted(set(weights) - set(QUESTIONS))
     if unknown or not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
         raise ValueError(f"weights={weights}: give numbers of at least 0, one above 0, for kinds in {list(QUESTIONS)}")
@@ -283,15 +286,13 @@ def digit_scenes(
     rng = scene_rng(split, grid_size, num_digits, seed)
     features = Features(FEATURES if clutter is None else {**FEATURES, "density": Value("string")})
     columns: dict[str, list] = {name: [] for name in features}
-    kinds = list(weights)
-    chances = np.array([weights[kind] for kind in kinds], dtype=float)
     for _ in range(num_scenes):
-        asked = [str(kind) for kind in rng.choice(kinds, questions_per_scene, p=chances / chances.sum())]
+        dense = clutter is not None and rng.random() < clutter.dense_part
+        asked = draw_kinds(dense_weights if dense else weights, questions_per_scene, rng)
         if clutter is None:
             scene, questions = _scene_for(asked, rng, grid_size, num_digits)
             image = encode(draw(scene, split, rng))
         else:
-            dense = rng.random() < clutter.dense_part
             scene, questions = _scene_for(asked, rng, grid_size, len(COLOURS) if dense else num_digits)
             image = encode(draw_cluttered(scene, split, rng, clutter.num_distractors if dense else 0))
             columns["density"] += [DENSITIES[dense]] * len(asked)
@@ -302,6 +303,12 @@ def digit_scenes(
             columns["kind"].append(kind)
             columns["cells"].append(sorted(question.cells))
     return Dataset.from_dict(columns, features=features)
+
+
+def draw_kinds(weights: Mapping[str, float], number: int, rng: Generator) -> list[str]:
+    """Draw the kinds of the questions about a scene."""
+    chances = np.array(list(weights.values()), dtype=float)
+    return [str(kind) for kind in rng.choice(list(weights), number, p=chances / chances.sum())]
 
 
 def clutter_of(setting: str | Clutter, grid_size: int) -> Clutter | None:
