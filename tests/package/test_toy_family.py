@@ -234,7 +234,7 @@ def test_what_the_rows_say_is_used():
         register_family(replace(TOY, name="vilt"))
     with pytest.raises(ValueError, match="task.name='vqa'"):
         register_task(replace(CLAIMS, name="vqa"))
-    assert TOY.sites == ("layers",)
+    assert TOY.sites == ("inputs", "layers")
 
 
 class OtherToyConfig(PuMerViltConfig):
