@@ -15,7 +15,7 @@ from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.recipes.record import STAGES_NAME, differences, recorded
 from pumer_hf.results import Command, Evaluation, Report, SeedRun, check_results_file
 
-TAKEN = {"--output_dir", "--resume", "--seed", "--teacher"}
+TAKEN = {"--output_dir", "--resume", "--seed"}
 """The flags of recipes that the command itself gives to each run."""
 UNREPORTED = {"--output_dir", "--resume", "--report_to"}
 """The flags of runs that do not change their results. The report leaves them out."""
@@ -39,6 +39,9 @@ def seeds_command(description: str, root: Path, arguments: Sequence[str] | None 
         "-o", "--output", type=Path, required=True, metavar="FILE", help="the report of all seeds, JSON"
     )
     parser.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="a folder of models per seed")
+    parser.add_argument(
+        "--teacher", metavar="FOLDER", help="the teacher of all seeds; default: the first seed trains one"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="default: 0 to 4")
     args, flags = parser.parse_known_args(arguments)
     try:
@@ -68,7 +71,8 @@ def run_seeds(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Rep
         if (folder / "results.json").is_file():
             print(f"{folder / 'results.json'} is there already: this seed is not done again.")
             continue
-        teacher = [] if folder == first else ["--teacher", str(first / "teacher")]
+        source = args.teacher or (None if folder == first else str(first / "teacher"))
+        teacher = [] if source is None else ["--teacher", source]
         run_recipe_script([str(script), str(args.recipe), *seed_flags(folder, seed), *teacher, *flags])
         check_made_alike(first, folder)
     report = collect({seed: Report.load(folder / "results.json") for seed, folder in folders.items()})

@@ -132,6 +132,12 @@ def launched(monkeypatch):
     return started
 
 
+def test_a_given_teacher_is_that_of_all_seeds(launched, tmp_path):
+    words = [str(RECIPE), "-o", str(tmp_path / "report.json"), "--work", str(tmp_path / "work")]
+    seeds_command("", ROOT, [*words, "--seeds", "0", "1", "--teacher", "mine"])
+    assert [run[run.index("--teacher") + 1] for run in launched] == ["mine", "mine"]
+
+
 def test_the_first_seed_trains_the_teacher_and_what_is_done_is_not_done_again(launched, tmp_path, capsys):
     def command(*numbers):
         words = [str(RECIPE), "--work", str(tmp_path / "work"), "-o", str(tmp_path / "all.json"), "--max_steps", "9"]
