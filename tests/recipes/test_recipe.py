@@ -503,7 +503,7 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
         assert recipe_task(RECIPES / path) is TASK_OF_FOLDER[task]
     unreduced = "finetune" if recipe.model.image_size is None else "smaller_images"
     schedule = recipe.schedule
-    name = unreduced if schedule is None else schedule.at("layers").method
+    name = unreduced if schedule is None else (schedule.at("layers") or schedule.at("inputs")).method
     name += "_tower" if schedule is not None and schedule.at("tower") else ""
     assert ("scratch" if task == "own_data" else name) == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir

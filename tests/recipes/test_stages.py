@@ -349,7 +349,7 @@ def cost(built, data, collator, teacher_folder):
 
 def test_the_cost_has_speed_size_and_tokens_and_comes_back_from_json(cost):
     values = json.loads(json.dumps(cost.to_dict()))
-    assert values.keys() == {"throughput", "gflops", "tokens_per_layer"}
+    assert values.keys() == {"throughput", "gflops", "tokens_per_layer", "tokens_in"}
     assert Cost.from_dict(values) == cost
     speeds = cost.throughput.speeds
     assert values["throughput"]["ratio"] == cost.throughput.gain == speeds["student"].ratio > 0

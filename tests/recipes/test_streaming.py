@@ -97,11 +97,6 @@ def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
         ([], {"max_steps": -1}, "training.max_steps"),
         (
             [],
-            {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": 4}', "max_steps": 0},
-            "training.max_steps=0 of the stage student",
-        ),
-        (
-            [],
             {"teacher": None, "checkpoint": "model", "teacher_training": '{"max_steps": -1}'},
             "training.max_steps=-1 of the stage teacher",
         ),

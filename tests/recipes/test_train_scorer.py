@@ -73,7 +73,7 @@ def test_a_scorer_is_trained_and_loaded(base, data, tmp_path, capsys):
     assert (report.examples, report.batch_size) == (2, 2)
     assert "2 more are held out" in printed
     record = json.loads((out / "reducer.json").read_text())
-    assert record["steps"] == 3
+    assert record["steps"] == 3 + 2  # of both stages
     assert record["part"]["target_layer"] == report.target_layer
     assert record["base"] == base
     assert "10 examples" in record["trained_on"]
