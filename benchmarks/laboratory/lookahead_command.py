@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.results import Environment, check_results_file
 
-from .lookahead import CARRIES, Bench, baselines, carry_rows, main_rows, train_scorer
-from .lookahead_results import ChoiceRow, LookaheadReport
+from .lookahead import CARRIES, Bench, baselines, carry_rows, choice_speeds, main_rows, train_scorer
+from .lookahead_results import LookaheadReport
 
 RECIPES = {
     "plain": "vilt/digit_scenes/pumer.yaml",
@@ -39,6 +40,7 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
+    parser.add_argument("--speed", action="store_true", help="only measure the speeds in FILE again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
     parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
@@ -72,8 +74,14 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         return Bench.load(args.teacher, recipe, [*flags, *more])
 
     bench = load()
+    if args.speed:
+        known = LookaheadReport.load(args.output)
+        (first, *_) = trained(bench.data.train, steps).values()
+        speeds = choice_speeds(bench, first, args.seconds)
+        rows = [replace(row, speed=speeds.get(f"{row.kept} {row.name}")) for row in known.rows]
+        return replace(known, rows=tuple(rows), environment=Environment.current())
     facts = baselines(bench)
-    rows: list[ChoiceRow] = []
+    rows = []
     if args.carry:
         for carry in CARRIES[args.setting]:
             scorers = trained(carry.rows(bench, load), steps if carry.trained else (0, 0), carry.name)
