@@ -15,6 +15,7 @@ from pumer_hf.results import Environment, check_results_file
 
 from .lookahead import CARRIES, Bench, baselines, carry_rows, choice_speeds, main_rows, train_scorer
 from .lookahead_results import LookaheadReport
+from .seeds import reported_command
 
 RECIPES = {
     "plain": "vilt/digit_scenes/pumer.yaml",
@@ -60,6 +61,11 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     print(f"Written to {args.output}. To render the tables: python benchmarks/render.py docs/lookahead.md")
 
 
+def public_environment(environment: Environment) -> Environment:
+    """Return an environment whose command names folders of this machine by the last part of their paths."""
+    return replace(environment, command=reported_command(environment.command))
+
+
 def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> LookaheadReport:
     """Train the scorers, and measure them."""
     recipe = root / "recipes" / RECIPES[args.setting]
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         (first, *_) = trained(bench.data.train, steps).values()
         speeds = choice_speeds(bench, first, args.seconds)
         rows = [replace(row, speed=speeds.get(f"{row.kept} {row.name}")) for row in known.rows]
-        return replace(known, rows=tuple(rows), environment=Environment.current())
+        return replace(known, rows=tuple(rows), environment=public_environment(Environment.current()))
     facts = baselines(bench)
     rows = []
     if args.carry:
@@ -91,4 +97,6 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         rows = main_rows(bench, scorers, args.seconds)
     layer = next(iter(scorers.values())).config.target_layer
     assert layer is not None, "`train_scorer` has chosen it"
-    return LookaheadReport(args.setting, facts, layer, tuple(rows), len(bench.data.test), Environment.current())
+    return LookaheadReport(
+        args.setting, facts, layer, tuple(rows), len(bench.data.test), public_environment(Environment.current())
+    )
