@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
 from laboratory.records import Calibration, CellResult, Curve, TeacherResult
 from pumer_hf.bench.report import BenchReport
@@ -21,6 +22,7 @@ KINDS = {
     "bench/cpu_table*.json": PaperReport,
     "bench/cpu_onnx_*.json": ExportReport,
     "kept/*.json": ExplanationReport,
+    "lookahead/*.json": LookaheadReport,
     "study/*-teacher.json": TeacherResult,
     "study/*-speed.json": Calibration,
     "study/*-curve.json": Curve,
