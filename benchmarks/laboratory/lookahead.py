@@ -105,9 +105,9 @@ class Bench:
         if "groups" not in test.column_names:
             return {}
         members = test["groups"][:]
-        return {
-            name: np.array([name in row for row in members]) for name in sorted({n for row in members for n in row})
-        }
+        names = sorted({name for row in members for name in row})
+        found = {name: np.array([name in row for row in members]) for name in names}
+        return {**found, UNSEEN: np.array([has_unseen_word(text) for text in test["question"]])}
 
     @property
     def num_patches(self) -> int:
