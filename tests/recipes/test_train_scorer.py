@@ -105,7 +105,15 @@ class StopAt(TrainerCallback):
             signal.raise_signal(signal.SIGINT)
 
 
-def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(base, data, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def heeds_ctrl_c():
+    """A process in the background may ignore Ctrl-C. Here it is heeded."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(base, data, tmp_path, monkeypatch, capsys, heeds_ctrl_c):
     more = ("--target-layer", "1", "--training", '{"use_cpu": true, "disable_tqdm": true, "save_steps": 1}')
     assert command(base, data, tmp_path / "whole", *more) == 0
     with monkeypatch.context() as patch:
