@@ -48,7 +48,9 @@ demo: install
 	@PUMER_HF_STARTED_BY="make $@" CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} \
 	    $(BIN)/python recipes/train_vqa.py $(ARGS)
 	@folder=outputs/digit-scenes; set -- $(ARGS); \
-	    while [ $$# -gt 0 ]; do [ "$$1" != --output_dir ] || folder=$$2; shift; done; \
+	    while [ $$# -gt 0 ]; do \
+	        case "$$1" in --output?dir) folder=$$2;; --output?dir=*) folder=$${1#*=};; esac; shift; \
+	    done; \
 	    [ -f $$folder-lookahead/results.json ] || CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0} \
 	    $(BIN)/python recipes/train_vqa.py recipes/vilt/digit_scenes/lookahead.yaml --teacher $$folder/teacher \
 	    --output_dir $$folder-lookahead $$([ ! -d $$folder-lookahead ] || echo --resume true)

@@ -12,6 +12,7 @@ from pumer_hf import (
     PuMerViltForQuestionAnswering,
 )
 from pumer_hf.recipes.stages import train_stage
+from pumer_hf.training.scorer import add_scorer
 
 NUM_TEXT, NUM_IMAGE, IMAGE_SIZE, NUM_LABELS = 8, 17, 32, 4
 REDUCTION = {**PUMER, "text_merge_ratio": 0.25}
@@ -38,6 +39,18 @@ def make_model():
         return model_class(tiny_config(**config))
 
     return make
+
+
+SCORER_PART = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8, "target_layer": 1}
+
+
+@pytest.fixture
+def base(make_model):
+    """A model with a new scorer, which predicts layer 1."""
+    model = make_model(reduction=None).eval()
+    torch.manual_seed(1)
+    add_scorer(model, SCORER_PART)
+    return model
 
 
 @pytest.fixture

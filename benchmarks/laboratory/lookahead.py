@@ -14,12 +14,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import set_seed
 
-from pumer_hf.data.collator import Collator
 from pumer_hf.data.task import TaskData
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.models.observing import observe
+from pumer_hf.recipes.image_use import with_wrong_images, without_images
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
@@ -61,7 +61,7 @@ class Bench:
 
     model: PuMerPreTrainedModel
     data: TaskData
-    collator: Collator
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
     batch_size: int
 
     @classmethod
@@ -116,19 +116,17 @@ class Bench:
         return observe(self.model, first, []).pair.image.mask.shape[1] - 1
 
     @torch.inference_mode()
-    def scores(self, choices: Mapping[str, Choice], layers: Sequence[int] = (), change: Any = None) -> Scores:
+    def scores(self, choices: Mapping[str, Choice], layers: Sequence[int] = ()) -> Scores:
         """Return the score of each test question, float (N,) in [0, 1], for each choice of patches.
 
         Args:
             choices: by name, what makes the reducers of a batch.
             layers: the layers whose attention the choices read.
-            change: what changes the inputs of a batch before they are used; None: nothing.
         """
         found: dict[str, list[Tensor]] = {name: [] for name in choices}
         for batch in tqdm(self.batches, desc="Evaluating", leave=False):
             labels = batch["labels"]
             inputs = {name: value for name, value in batch.items() if name != "labels"}
-            inputs = inputs if change is None else change(inputs)
             attention = observe(self.model, inputs, layers).attention if layers else {}
             for name, choice in choices.items():
                 with self.model.token_reduction.using(choice(attention)):
@@ -153,19 +151,14 @@ def unreduced(attention: Mapping[int, Tensor]) -> Mapping[str, TokenReducer]:
 
 
 def baselines(bench: Bench) -> dict[str, Accuracy]:
-    """Return the accuracy of the teacher, of the teacher with a grey image, and with the image of another question."""
-    changes: dict[str, Callable[[dict[str, Tensor]], dict[str, Tensor]] | None] = {
-        "unreduced": None,
-        "no image": lambda inputs: {**inputs, "pixel_values": torch.zeros_like(inputs["pixel_values"])},
-        # Questions of a scene stand together, so the batch is rolled by half its length.
-        "wrong image": lambda inputs: {
-            **inputs,
-            "pixel_values": inputs["pixel_values"].roll(len(inputs["pixel_values"]) // 2, 0),
-        },
+    """Return the accuracy of the teacher: as it is, without the image, and with a wrong one."""
+    wrong = replace(bench.data, test=with_wrong_images(bench.data.test))
+    benches = {
+        "unreduced": bench,
+        "no image": replace(bench, collator=without_images(bench.collator)),
+        "wrong image": replace(bench, data=wrong),
     }
-    return {
-        name: bench.accuracy(bench.scores({name: unreduced}, change=change)[name]) for name, change in changes.items()
-    }
+    return {name: one.accuracy(one.scores({name: unreduced})[name]) for name, one in benches.items()}
 
 
 def train_scorer(
@@ -183,11 +176,11 @@ def train_scorer(
         fields: other fields of the part `lookahead`.
     """
     attention_steps, answer_steps = steps
-    kept = folder / f"seed{seed}-{attention_steps}-{answer_steps}.safetensors"
     model = bench.model
     part = {**PART, **fields}
     config = parse_method(part)
     assert isinstance(config, LookaheadReductionConfig), "PART has its method"
+    kept = folder / f"{config.site}-{config.form}-seed{seed}-{attention_steps}-{answer_steps}.safetensors"
     layer = config.target_layer
     if layer is None:
         layer, _ = choose_layer(model, config, bench.target_batches)

@@ -41,7 +41,7 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
-    parser.add_argument("--speed", action="store_true", help="only measure the speeds in FILE again")
+    parser.add_argument("--again", action="store_true", help="only measure the baselines and speeds in FILE again")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
     parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
@@ -80,13 +80,17 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         return Bench.load(args.teacher, recipe, [*flags, *more])
 
     bench = load()
-    if args.speed:
-        known = LookaheadReport.load(args.output)
+    facts = baselines(bench)
+    environment = public_environment(Environment.current())
+    if args.again:
+        known = replace(LookaheadReport.load(args.output), baselines=facts, environment=environment)
+        if args.carry:  # its rows have no speeds
+            return known
         (first, *_) = trained(bench.data.train, steps).values()
         speeds = choice_speeds(bench, first, args.seconds)
-        rows = [replace(row, speed=speeds.get(f"{row.kept} {row.name}")) for row in known.rows]
-        return replace(known, rows=tuple(rows), environment=public_environment(Environment.current()))
-    facts = baselines(bench)
+        return replace(
+            known, rows=tuple(replace(row, speed=speeds.get(f"{row.kept} {row.name}")) for row in known.rows)
+        )
     rows = []
     if args.carry:
         for carry in CARRIES[args.setting]:
@@ -97,6 +101,4 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         rows = main_rows(bench, scorers, args.seconds)
     layer = next(iter(scorers.values())).config.target_layer
     assert layer is not None, "`train_scorer` has chosen it"
-    return LookaheadReport(
-        args.setting, facts, layer, tuple(rows), len(bench.data.test), public_environment(Environment.current())
-    )
+    return LookaheadReport(args.setting, facts, layer, tuple(rows), len(bench.data.test), environment)

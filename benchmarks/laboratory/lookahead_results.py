@@ -43,8 +43,13 @@ class ChoiceRow:
         """Return the accuracy of each run, in all or of a group."""
         return [run.accuracy.value if group is None else run.accuracy.by_group[group] for run in self.runs]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain JSON types."""
+        return {**asdict(self), "runs": [asdict(run) for run in self.runs]}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ChoiceRow":
+        """Make a row from what `to_dict` returns."""
         runs = tuple(SeedAccuracy(run["seed"], Accuracy(**run["accuracy"])) for run in values["runs"])
         return cls(**{**values, "runs": runs})
 
@@ -74,7 +79,7 @@ class LookaheadReport(Results):
             "setting": self.setting,
             "baselines": {name: asdict(value) for name, value in self.baselines.items()},
             "target_layer": self.target_layer,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.to_dict() for row in self.rows],
             "num_questions": self.num_questions,
             **self.environment.to_dict(),
         }

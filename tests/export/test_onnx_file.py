@@ -48,21 +48,15 @@ def test_a_file_computes_what_the_model_does_on_any_batch(family, head, reductio
         torch.testing.assert_close(exported(**inputs), expected, atol=1e-4, rtol=1e-4)
 
 
-def test_a_tower_that_merges_takes_any_batch(tmp_path):
-    model = new_model("meter", reduction=[{"method": "tome", "site": "tower", "merge_ratio": 0.25}])
-    export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
-    exported = OnnxModel(tmp_path / "model.onnx")
-    for batch_size in (1, 3):
-        inputs = padded_inputs(model, batch_size, NUM_TEXT)
-        with torch.inference_mode():
-            expected = model(**inputs).logits
-        torch.testing.assert_close(exported(**inputs), expected, atol=1e-4, rtol=1e-4)
+MERGING = {"method": "tome", "site": "tower", "merge_ratio": 0.25}
+CHOICE = {"method": "lookahead", "site": "tower", "layers": [0], "num_keep": 5, "rank": 8}
 
 
-def test_a_tower_that_chooses_by_the_text_takes_any_batch(tmp_path):
-    choice = {"method": "lookahead", "site": "tower", "layers": [0], "num_keep": 5, "rank": 8}
-    merging = {"method": "tome", "site": "tower", "layers": [1], "merge_ratio": 0.25}
-    model = new_model("meter", reduction=[choice, merging])
+@pytest.mark.parametrize(
+    "reduction", [[MERGING], [CHOICE, {**MERGING, "layers": [1]}]], ids=["merges", "chooses by the text"]
+)
+def test_a_tower_that_reduces_takes_any_batch(reduction, tmp_path):
+    model = new_model("meter", reduction=reduction)
     export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
     exported = OnnxModel(tmp_path / "model.onnx")
     for batch_size in (1, 3):

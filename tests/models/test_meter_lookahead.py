@@ -3,7 +3,7 @@
 import pytest
 import torch
 from accelerate import cpu_offload
-from tiny_models import FAMILIES, NUM_TEXT, gradients, loss_of, meter_config, meter_inputs, schedule
+from tiny_models import FAMILIES, NUM_TEXT, gradients, meter_config, meter_inputs, schedule
 from transformers import AutoModelForVisualQuestionAnswering
 
 from pumer_hf import ops
@@ -296,31 +296,6 @@ def test_each_of_two_images_is_chosen_from():
     model, inputs = METER.images_class(meter_config(reduction=LOOKAHEAD, **fields)).eval(), meter_inputs()
     inputs["pixel_values"] = torch.stack([inputs["pixel_values"], inputs["pixel_values"].flip(0)], dim=1)
     assert [(trace.image_index, trace.site) for trace in model(**inputs).reduction] == [(0, "tower"), (1, "tower")]
-
-
-# compiled and exported
-
-
-@pytest.mark.integration
-@pytest.mark.parametrize("reduction", [VARIANTS["merging behind"], VARIANTS["max-min"]], ids=["dpp", "max-min"])
-def test_compiles_without_graph_break_forward_and_backward(reduction):
-    torch.compiler.reset()
-    model, inputs = METER.model(reduction).train(), meter_inputs()
-    expected_loss, expected = loss_of(model, inputs), gradients(model, inputs)
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(loss_of(compiled, inputs), expected_loss)
-    for name, gradient in gradients(compiled, inputs).items():
-        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.integration
-def test_exports():
-    model, inputs = METER.model(VARIANTS["merging behind"]), meter_inputs()
-    batch = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
-    exported = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=batch).module()
-    torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)
-    one = pick(inputs, [0])
-    torch.testing.assert_close(exported(**one).logits, model(**one).logits, atol=1e-5, rtol=1e-5)
 
 
 # refusals

@@ -307,8 +307,20 @@ def test_retrieval_and_two_images_run():
     ]
 
 
+CHOICE = {"method": "lookahead", "site": "tower", "layers": [0], "keep_ratio": 0.4, "rank": 8}
+CHOICES = {
+    "lookahead": [CHOICE, {**TOME, "layers": [1]}],
+    "lookahead-max-min": [{**CHOICE, "diversity": "max_min", "form": "words"}],
+}
+"""The choice by the text is compiled and exported too; `test_meter_lookahead.py` has its other tests."""
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("reduction", [TOWER, pytest.param(EXTREME, marks=pytest.mark.slow)], ids=["small", "extreme"])
+@pytest.mark.parametrize(
+    "reduction",
+    [TOWER, pytest.param(EXTREME, marks=pytest.mark.slow), *CHOICES.values()],
+    ids=["small", "extreme", *CHOICES],
+)
 def test_compiles_without_graph_break_forward_and_backward(reduction):
     torch.compiler.reset()
     model, inputs = METER.model(reduction).train(), meter_inputs()
@@ -320,8 +332,9 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
 
 
 @pytest.mark.integration
-def test_exports():
-    model, inputs = METER.model(TOWER), meter_inputs()
+@pytest.mark.parametrize("reduction", [TOWER, CHOICES["lookahead"]], ids=["tome", "lookahead"])
+def test_exports(reduction):
+    model, inputs = METER.model(reduction), meter_inputs()
     batch = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}
     exported = torch.export.export(model, (), kwargs=inputs, dynamic_shapes=batch).module()
     torch.testing.assert_close(exported(**inputs).logits, model(**inputs).logits)

@@ -48,3 +48,15 @@ def test_a_second_demo_ends_in_one_line(finished, make, tmp_path):
     flags = f"--output_dir {folder} --use_cpu true --resume"
     assert f"`make demo ARGS='{flags}'`" in told[0]
     assert (f"{folder / 'results.json'} has its results" in told[0]) == finished
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [("", "outputs/digit-scenes"), ("--output_dir a/b --seed 1", "a/b"), ("--seed 1 --output-dir=a/b", "a/b")],
+)
+def test_the_demo_trains_a_scorer_behind_its_teacher(words, folder, make, tmp_path):
+    (tmp_path / "venv" / "bin" / "python").write_text('#!/bin/sh\necho "$@"\n')
+    first, second = make("demo", f"ARGS={words}").stdout.splitlines()
+    assert first == f"recipes/train_vqa.py {words}".rstrip()
+    recipe = "recipes/vilt/digit_scenes/lookahead.yaml"
+    assert second == f"recipes/train_vqa.py {recipe} --teacher {folder}/teacher --output_dir {folder}-lookahead"

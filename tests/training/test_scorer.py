@@ -5,14 +5,13 @@ import copy
 import pytest
 import torch
 from tiny_models import FAMILIES
+from tiny_training import SCORER_PART as PART
 from torch.nn import functional as F
 from transformers import default_data_collator
 
 from pumer_hf.models.observing import observe
 from pumer_hf.training.losses import attention_loss
 from pumer_hf.training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer, lookahead_of
-
-PART = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8, "target_layer": 1}
 
 
 @pytest.fixture
@@ -31,14 +30,6 @@ def train_scorer(make_args):
         return trainer
 
     return train
-
-
-@pytest.fixture
-def base(make_model):
-    model = make_model(reduction=None).eval()
-    torch.manual_seed(1)
-    add_scorer(model, PART)
-    return model
 
 
 def loss_by_hand(model, rows, layer=1):

@@ -75,19 +75,20 @@ class GatedScorer(Scorer):
 
 
 class BlockScorer(Scorer):
-    """One transformer layer over words and image tokens."""
+    """Attention from the image tokens to the words, and two layers on the result."""
 
     def __init__(self, image_width: int, text_width: int, rank: int):
         super().__init__(image_width, text_width, rank)
-        self.qkv = nn.Linear(rank, 3 * rank)
+        self.query = nn.Linear(rank, rank)
+        self.key_value = nn.Linear(rank, 2 * rank)
         self.output = nn.Linear(rank, rank)
         self.score = nn.Sequential(nn.LayerNorm(rank), nn.Linear(rank, rank), nn.GELU(), nn.Linear(rank, 1))
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        # Padding of the image is seen by the other tokens as little as padding of the text: only words are keys.
-        image, text = self.image(image), self.text(text)
-        query, _, _ = self.qkv(image).unsqueeze(1).chunk(3, dim=-1)  # one head: ONNX takes no fewer dimensions
-        _, key, value = self.qkv(text).unsqueeze(1).chunk(3, dim=-1)
+        # Only words are keys, so the score of a patch does not depend on the padding of the image.
+        image = self.image(image)
+        query = self.query(image).unsqueeze(1)  # one head: ONNX takes no fewer dimensions
+        key, value = self.key_value(self.text(text)).unsqueeze(1).chunk(2, dim=-1)
         mask = text_mask[:, None, None]
         attended = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).squeeze(1)
         return self.score(image + self.output(attended)).squeeze(-1)

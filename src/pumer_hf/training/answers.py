@@ -111,11 +111,7 @@ def choose_layer(
     """
     layers = range(model.config.sites["layers"])
     config = replace(part, keep_ratio=keep_ratio, num_keep=None)
-
-    def choice(layer: int) -> Choice:
-        return lambda attention: {config.site: GivenReducer(config, attention[layer]).eval()}
-
-    kept = answers_kept(model, {str(layer): choice(layer) for layer in layers}, batches, layers)
+    kept = answers_kept(model, {str(layer): given(config, layer) for layer in layers}, batches, layers)
     by_layer = {int(name): value for name, value in kept.items()}
     return max(by_layer, key=lambda layer: by_layer[layer]), by_layer
 

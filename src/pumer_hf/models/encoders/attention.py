@@ -90,7 +90,7 @@ def fused_mask(key_mask: KeyMask, dtype: torch.dtype) -> Tensor | None:
     """Return the mask (B, 1, 1, Lk) for `scaled_dot_product_attention`: bool, or float of `dtype` to add."""
     if key_mask.weight is None:
         return key_mask.real
-    return key_mask.weight.log().clamp(min=torch.finfo(dtype).min).to(dtype)
+    return key_mask.weight.log().to(dtype).clamp(min=torch.finfo(dtype).min)
 
 
 def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
