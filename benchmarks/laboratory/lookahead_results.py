@@ -129,8 +129,8 @@ def report_table(report: LookaheadReport) -> str:
 
 
 def groups(report: LookaheadReport) -> Sequence[str]:
-    """Return the names of the groups of questions."""
-    return list(report.baselines["unreduced"].by_group)
+    """Return the names of the groups of questions for which the choices were measured."""
+    return list(report.rows[0].runs[0].accuracy.by_group)
 
 
 def accuracy_text(accuracy: Accuracy) -> str:
