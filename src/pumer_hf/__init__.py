@@ -24,7 +24,7 @@ from .models.encoders.vilt import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
-from .models.families import FAMILIES, register_family
+from .models.families import FAMILIES, register_decoders, register_family
 from .pipeline import PuMerVqaPipeline, register
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .hub.push import push_folder
     from .inputs import Encoder, encode_example
     from .models.families import Family, preset
+    from .models.reduced import reduced
     from .training.answers import GivenReducer, answers_kept, choose_layer
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "PuMerConfig": "configuration",
     "preset": "models.families",
+    "reduced": "models.reduced",
     "Family": "models.families",
     "Task": "data.task",
     "register_task": "data.tasks",
@@ -106,6 +108,7 @@ __all__ = [
     "encode_example",
     "preset",
     "push_folder",
+    "reduced",
     "register_family",
     "register_task",
     "unread_words",
@@ -124,4 +127,5 @@ def __dir__() -> list[str]:
 
 for _family in FAMILIES.values():
     register_family(_family)
+register_decoders()
 register()

@@ -1,4 +1,4 @@
-"""`PuMerConfig`: the part of a model config that says how tokens are reduced."""
+"""`ReductionHolder`: the part of a model config that says how tokens are reduced. `PuMerConfig`: that of encoders."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,36 +12,22 @@ from .reducers.pumer import PuMerReductionConfig
 SEMANTICS = ("paper", "release")
 
 
-class PuMerConfig(PreTrainedConfig):
-    """The base of the model configs. It holds `reduction`, checks it, and saves it with the model.
+class ReductionHolder(PreTrainedConfig):
+    """The part of a model config that holds `reduction`, checks it, and saves it with the model.
 
     Args:
         reduction: how tokens are reduced, in any form that [`parse_reduction`] takes. It is kept in plain JSON types:
             one dict, or a list of them for several methods at different sites, or in different layers of one site.
             None gives the unreduced model.
-        semantics: `"paper"`, or `"release"` to compute, token for token, what the code released with PuMer computes
-            ([`reducers.release`]). The second is only for checkpoints that were trained with that code.
-        pooled_only: compute in the last layer only what `pooler_output` needs: the [CLS] of the text, and in METER the
-            [CLS] of the image too. It attends to all tokens as before, so the logits of a head stay the same.
-            `last_hidden_state` then has no other tokens. A last layer that reduces tokens still computes all. This
-            option is not in the paper.
-        task: the name of the task that the model was trained for. None: the task of its head.
     """
 
-    validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
+    validated_fields: ClassVar[tuple[str, ...]] = ("reduction",)
     """Fields that `__post_init__` checks."""
 
     reduction: dict | list | None = None
-    semantics: str = "paper"
-    pooled_only: bool = False
-    task: str | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
-        if self.semantics not in SEMANTICS:
-            raise ValueError(f"semantics={self.semantics!r}: choose one of {', '.join(SEMANTICS)}")
-        if not isinstance(self.pooled_only, bool):
-            raise ValueError(f"pooled_only={self.pooled_only!r}: must be True or False")
         self.schedule = self.checked(self.reduction)
 
     @property
@@ -56,6 +42,70 @@ class PuMerConfig(PreTrainedConfig):
         self._schedule = schedule
         self._parsed_from = _plain(schedule)
         self.reduction = _plain(schedule)
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """The sites at which the model can reduce tokens, and how many layers each has."""
+        return {"inputs": 1}
+
+    def checked(self, reduction: AnyReduction) -> Schedule | None:
+        """Parse `reduction`; raises `ValueError` if it is wrong or does not fit this model."""
+        schedule = parse_reduction(reduction)
+        if schedule is not None:
+            self.check_schedule(schedule)
+        return schedule
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        """Raise `ValueError` if a schedule does not fit this model."""
+        for part in schedule.parts:
+            if part.site not in self.sites:
+                sites = ", ".join(map(repr, self.sites))
+                raise ValueError(f"reduction.site={part.site!r}: {self.model_type} can reduce at {sites}")
+            part.validate_depth(self.sites[part.site])
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        # `from_pretrained(..., reduction=...)` must be checked too. transformers would set it after `__post_init__`.
+        overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
+        given, saved = overrides.get("reduction"), config_dict.get("reduction")
+        if given is not None and saved is not None:
+            overrides["reduction"] = _with_learned(given, saved)
+        return super().from_dict({**config_dict, **overrides}, **kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        # `reduction` holds the same schedule, so the parsed one is not saved.
+        values = super().to_dict()
+        for name in ("_schedule", "_parsed_from"):
+            values.pop(name, None)
+        return values
+
+
+class PuMerConfig(ReductionHolder):
+    """The base of the configs of the encoders.
+
+    Args:
+        reduction: see [`ReductionHolder`].
+        semantics: `"paper"`, or `"release"` to compute, token for token, what the code released with PuMer computes
+            ([`reducers.release`]). The second is only for checkpoints that were trained with that code.
+        pooled_only: compute in the last layer only what `pooler_output` needs: the [CLS] of the text, and in METER the
+            [CLS] of the image too. It attends to all tokens as before, so the logits of a head stay the same.
+            `last_hidden_state` then has no other tokens. A last layer that reduces tokens still computes all. This
+            option is not in the paper.
+        task: the name of the task that the model was trained for. None: the task of its head.
+    """
+
+    validated_fields: ClassVar[tuple[str, ...]] = ("reduction", "semantics", "pooled_only")
+
+    semantics: str = "paper"
+    pooled_only: bool = False
+    task: str | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.semantics not in SEMANTICS:
+            raise ValueError(f"semantics={self.semantics!r}: choose one of {', '.join(SEMANTICS)}")
+        if not isinstance(self.pooled_only, bool):
+            raise ValueError(f"pooled_only={self.pooled_only!r}: must be True or False")
+        super().__post_init__(**kwargs)
 
     @property
     def sites(self) -> dict[str, int]:
@@ -77,34 +127,17 @@ class PuMerConfig(PreTrainedConfig):
         """The most patches that the model takes of an image, as an even sample; None if it takes all."""
         return None
 
-    def checked(self, reduction: AnyReduction) -> Schedule | None:
-        """Parse `reduction`; raises `ValueError` if it is wrong or does not fit this model."""
-        schedule = parse_reduction(reduction)
-        if schedule is not None:
-            self.check_schedule(schedule)
-        return schedule
-
     def check_schedule(self, schedule: Schedule) -> None:
         """Raise `ValueError` if a schedule does not fit this model."""
+        super().check_schedule(schedule)
         for part in schedule.parts:
-            if part.site not in self.sites:
-                sites = ", ".join(map(repr, self.sites))
-                raise ValueError(f"reduction.site={part.site!r}: {self.model_type} can reduce at {sites}")
             if self.semantics == "release" and (part.method, part.site) != (PuMerReductionConfig.method, "layers"):
                 raise ValueError(
                     f"reduction.method={part.method!r} at site {part.site!r}: semantics='release' knows only 'pumer' "
                     "at site 'layers'"
                 )
-            part.validate_depth(self.sites[part.site])
-
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        # `from_pretrained(..., reduction=...)` must be checked too. transformers would set it after `__post_init__`.
-        overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
-        given, saved = overrides.get("reduction"), config_dict.get("reduction")
-        if given is not None and saved is not None:
-            overrides["reduction"] = _with_learned(given, saved)
-        return super().from_dict({**config_dict, **overrides}, **kwargs)
+            for name in part.decoder_fields:
+                raise ValueError(f"reduction.{name}={getattr(part, name)!r}: only decoder models understand it")
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
         """Save the config, and the file with which the Auto classes load the model without `import pumer_hf`."""
@@ -112,13 +145,6 @@ class PuMerConfig(PreTrainedConfig):
         self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
         remote_code.write_remote_code(save_directory, type(self).__name__)
         super().save_pretrained(save_directory, **kwargs)
-
-    def to_dict(self) -> dict[str, Any]:
-        # `reduction` holds the same schedule, so the parsed one is not saved.
-        values = super().to_dict()
-        for name in ("_schedule", "_parsed_from"):
-            values.pop(name, None)
-        return values
 
     def to_diff_dict(self) -> dict[str, Any]:
         # The folder that a tower was loaded from is not saved. For the model itself, transformers leaves it out.

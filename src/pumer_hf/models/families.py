@@ -5,15 +5,27 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
-from transformers import AutoConfig, AutoModel, AutoProcessor, PreTrainedModel, ProcessorMixin, ViltConfig
+import transformers
+from packaging.version import Version
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+    ViltConfig,
+)
 from transformers import ViltProcessor as StockViltProcessor
 
 from .. import remote_code
 from ..configuration import PuMerConfig
 from ..reducers import ReductionConfig
 from ..reducers.pumer import PuMerReductionConfig
+from .decoders.family import DecoderFamily
 from .encoders import meter, vilt
 from .encoders.base import PuMerPreTrainedModel
 from .encoders.meter.processing import new_meter_processor
@@ -257,3 +269,28 @@ def preset(backbone: str, task: str) -> dict[str, Any]:
         known = ", ".join(f"{name}/{known_task}" for name, family in FAMILIES.items() for known_task in family.presets)
         raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
     return presets[task_name(task)].to_dict()
+
+
+DECODERS: dict[str, DecoderFamily] = {}
+"""The families of decoder models, by name. They are transformers' own classes, which reduce before the decoder."""
+DECODERS_NEED = "5.18"
+"""The lowest version of transformers whose `generate` takes encoded images, which the cut needs."""
+
+
+def register_decoders() -> None:
+    """Fill `DECODERS`, and add our classes to transformers' Auto classes. An older transformers has no decoders."""
+    if Version(transformers.__version__) < Version(DECODERS_NEED):
+        return
+    for row in import_module(".decoders.rows", __package__).ROWS:
+        register_decoder(row)
+
+
+def register_decoder(row: DecoderFamily) -> None:
+    """Add a family of decoder models to the table, and its class to transformers' Auto classes."""
+    DECODERS[row.name] = row
+    AutoConfig.register(row.config_class.model_type, row.config_class, exist_ok=True)
+    AutoModelForImageTextToText.register(row.config_class, row.model_class, exist_ok=True)
+    conversion: Any = import_module("transformers.conversion_mapping")
+    names = conversion.get_checkpoint_conversion_mapping(row.stock_type)
+    if names is not None:  # older checkpoints of the stock class have other names
+        conversion.register_checkpoint_conversion_mapping(row.config_class.model_type, names, overwrite=True)

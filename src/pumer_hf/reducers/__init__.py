@@ -13,7 +13,9 @@ from .grounded import GroundedReducer
 from .lookahead import LookaheadReducer
 from .old_forms import current_parts
 from .pumer import PuMerReducer
+from .pumer_inputs import PuMerInputsReducer
 from .random import RandomReducer
+from .relevant_diverse import RelevantDiverseReducer
 from .schedule import PlainSchedule, Schedule
 from .tip import TipReducer
 from .tome import ToMeReducer
@@ -27,8 +29,11 @@ METHODS: dict[str, type[TokenReducer]] = {
     "grounded": GroundedReducer,
     "grid": GridReducer,
     "diverse": DiverseReducer,
+    "relevant_diverse": RelevantDiverseReducer,
     "lookahead": LookaheadReducer,
 }
+BEFORE_LAYERS: dict[str, type[TokenReducer]] = {"pumer": PuMerInputsReducer}
+"""Methods that are another class at site `"inputs"`, where there is no attention to read."""
 
 
 AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[ReductionConfig | Mapping[str, Any]] | None
@@ -78,7 +83,7 @@ def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
     method = values.pop("method", None)
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"reduction.method={method!r}: choose one of {['none', *METHODS]}")
-    config_class = METHODS[method].config_class
+    config_class = method_class(method, values.get("site")).config_class
     known = signature(config_class).parameters
     for name in values:
         if name not in known:
@@ -92,6 +97,11 @@ def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
     return config_class(**values)
 
 
+def method_class(method: str, site: Any) -> type[TokenReducer]:
+    """Return the class of a method at a site. Only a method in `BEFORE_LAYERS` has two."""
+    return BEFORE_LAYERS.get(method, METHODS[method]) if site == "inputs" else METHODS[method]
+
+
 def build_reducer(config: ReductionConfig, width: int, text_width: int | None = None) -> TokenReducer:
     """Make the module that carries out one part of a schedule.
 
@@ -100,7 +110,7 @@ def build_reducer(config: ReductionConfig, width: int, text_width: int | None = 
         width: width of the image tokens at its site.
         text_width: width of the text tokens there; None if it is the same.
     """
-    method = METHODS[config.method]
+    method = method_class(config.method, config.site)
     return method(config, width, text_width) if method.uses_text else method(config, width)
 
 

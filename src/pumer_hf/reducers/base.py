@@ -63,6 +63,11 @@ class ReductionConfig:
         return False
 
     @property
+    def decoder_fields(self) -> list[str]:
+        """Names of the fields that are not at their default and that only decoders understand."""
+        return []
+
+    @property
     def parts(self) -> tuple["ReductionConfig", ...]:
         """The parts of a schedule that this object stands for: itself, unless several work at the same site."""
         return (self,)

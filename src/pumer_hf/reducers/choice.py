@@ -145,6 +145,40 @@ def choose_max_min(
     return torch.cat(chosen, dim=1)
 
 
+def choose_coverage(
+    features: Tensor, quality: Tensor, mask: Tensor, num_keep: int, pick: Pick = first_highest
+) -> Tensor:
+    """Choose tokens of high quality that cover all others: each token should be like one that is chosen.
+
+    The coverage of a token is its highest cosine similarity to a chosen one. Each step takes the token with the
+    highest product of its quality and what it adds to the coverage of all real tokens, as in MMTok
+    (https://arxiv.org/abs/2508.18264).
+
+    Args:
+        features: float (B, L, d).
+        quality: float (B, L), above 0.
+        mask: bool (B, L), True for real tokens. Padding is chosen only when nothing else is left.
+        num_keep: tokens to choose, from 1 to L.
+        pick: what takes the token of each step.
+
+    Returns:
+        long (B, num_keep): positions of the chosen tokens, in the order of the choice.
+    """
+    similarity = cosines(features)
+    preference = log_preference(quality.float().log(), mask)
+    covered = torch.full_like(preference, -1.0)  # the least cosine similarity
+    num_real = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    chosen = []
+    for _ in range(num_keep):
+        added = (similarity - covered.unsqueeze(1)).clamp(min=0) * mask.unsqueeze(1)
+        gain = added.sum(dim=-1) / num_real
+        best = pick(gain.clamp(min=RIDGE / 10).log(), preference)
+        chosen.append(best)
+        preference = preference.scatter(1, best, CHOSEN)
+        covered = torch.maximum(covered, rows_of(similarity, best))
+    return torch.cat(chosen, dim=1)
+
+
 def cosines(features: Tensor) -> Tensor:
     """Return the cosine similarity of all tokens, float32 (B, L, L)."""
     features = F.normalize(features.float(), dim=-1)

@@ -10,15 +10,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from ..tokens import Evidence, TokenPair
-from .pruning import PruningConfig, PruningReducer
+from .pruning import PruningReducer, ShareConfig
 
 
 @dataclass(frozen=True)
-class GroundedReductionConfig(PruningConfig):
+class GroundedReductionConfig(ShareConfig):
     """Schedule of pruning via grounding."""
 
     method: ClassVar[str] = "grounded"
-    sites: ClassVar[tuple[str, ...]] = ("layers", "inputs")
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if not image_saliency:

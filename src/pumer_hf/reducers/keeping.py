@@ -2,63 +2,103 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from operator import index
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import ReductionConfig, TokenReducer
 
+POSITIONS = ("original", "contiguous")
+"""What the positions of the kept tokens may be."""
+
 
 @dataclass(frozen=True)
 class KeepingConfig(ReductionConfig):
-    """Schedule of a method that chooses the patches to keep. Give either `keep_ratio` or `num_keep`.
+    """Schedule of a method that says how many patches stay at site `"inputs"`. Give one of its amounts.
 
     Args:
         keep_ratio: part of the incoming patches to keep, in (0, 1]. At least one patch is kept.
         num_keep: number of patches to keep, at least 1. An image with fewer patches keeps them all.
+        merge_rest: whether each dropped patch is merged into the kept patch that is most like it. A kept patch is then
+            the plain mean of its group.
+        positions: in decoders, the positions of the tokens after the cut. `"original"`: each kept token has the
+            position that it had in the whole prompt. `"contiguous"`: the positions have no gaps.
+        per_prompt: in decoders, whether the amount is that of all images of a prompt together, so that one image may
+            keep more patches than another. If not, each image keeps this amount.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("inputs",)
     ratios: ClassVar[tuple[str, ...]] = ("keep_ratio",)
+    amounts: ClassVar[tuple[str, ...]] = ("keep_ratio", "num_keep")
+    """The fields that say how much stays or goes. One of them is given."""
 
-    keep_ratio: float | None = None
-    num_keep: int | None = None
+    keep_ratio: float | None = field(default=None, kw_only=True)
+    num_keep: int | None = field(default=None, kw_only=True)
+    merge_rest: bool = field(default=False, kw_only=True)
+    positions: str = field(default="original", kw_only=True)
+    per_prompt: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.keep_ratio is None) == (self.num_keep is None):
+        given = [name for name in self.amounts if getattr(self, name) is not None]
+        if len(given) != 1:
+            values = " and ".join(f"{name}={getattr(self, name)!r}" for name in self.amounts)
+            raise ValueError(f"reduction.{values}: give one of {len(self.amounts)}")
+        in_layers = self.ratios[0]  # the amount at the other sites, if the method has its own there
+        if self.site != "inputs" and in_layers != "keep_ratio" and given[0] != in_layers:
             raise ValueError(
-                f"reduction.keep_ratio={self.keep_ratio!r} and num_keep={self.num_keep!r}: give one of the two"
+                f"reduction.{given[0]}={getattr(self, given[0])!r}: method {self.method!r} takes it at site 'inputs' "
+                f"only: give {in_layers}"
             )
         if self.num_keep is not None and (
             isinstance(self.num_keep, bool) or not isinstance(self.num_keep, int) or self.num_keep < 1
         ):
             raise ValueError(f"reduction.num_keep={self.num_keep!r}: must be an integer of at least 1")
+        for name in ("merge_rest", "per_prompt"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"reduction.{name}={getattr(self, name)!r}: must be true or false")
+        if self.positions not in POSITIONS:
+            raise ValueError(f"reduction.positions={self.positions!r}: choose one of {', '.join(POSITIONS)}")
 
     def _validate_ratio(self, name: str) -> None:
-        value = self.keep_ratio
+        value = getattr(self, name)
         if value is None:
+            return
+        if name != "keep_ratio":
+            super()._validate_ratio(name)
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
             raise ValueError(f"reduction.{name}={value!r}: the part to keep must be a number in (0, 1]")
         object.__setattr__(self, name, float(value))
 
+    @property
+    def decoder_fields(self) -> list[str]:
+        """Names of the fields that are not at their default and that only decoders understand."""
+        return [name for name in ("positions", "per_prompt") if name in self.to_dict()]
+
     def to_dict(self) -> dict[str, Any]:
-        # a field that is None by default is left out where it is None
-        defaults = {item.name: item.default for item in fields(self)}
-        return {name: value for name, value in super().to_dict().items() if value is not None or defaults.get(name)}
+        # an amount that is not given, and a field of this class at its default, are left out
+        own = {item.name for item in fields(KeepingConfig)} - {"layers", "site"}
+        unsaid = {item.name for item in fields(self) if item.name in own and getattr(self, item.name) == item.default}
+        unsaid |= {name for name in self.amounts if getattr(self, name) is None}
+        return {name: value for name, value in super().to_dict().items() if name not in unsaid}
 
     def scaled(self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None) -> "KeepingConfig":
-        """Return the same part with another `keep_ratio`: the part that is *not* kept is multiplied by the factor.
+        """Return the same part with another amount. Of `keep_ratio`, the part that is *not* kept is multiplied.
 
         Raises:
             ValueError: nothing would be kept, or the part has `num_keep` and the factor is not 1.
         """
+        if self.keep_ratio is None and self.num_keep is None:
+            given = [name for name in self.ratios if getattr(self, name) is not None]
+            scaled = super().scaled(factors if isinstance(factors, Mapping) else dict.fromkeys(given, factors), caps)
+            return cast("KeepingConfig", scaled)
         factor = factors.get("keep_ratio", 1.0) if isinstance(factors, Mapping) else factors
         if self.keep_ratio is None:
             if factor == 1:
@@ -66,6 +106,15 @@ class KeepingConfig(ReductionConfig):
             raise ValueError(f"reduction.num_keep={self.num_keep}: a number cannot be scaled, give keep_ratio")
         pruned = min(factor * (1 - self.keep_ratio), (caps or {}).get("keep_ratio", 1.0))
         return replace(self, keep_ratio=1 - pruned)
+
+    def num_kept_patches(self, num_patches: int) -> int | None:
+        """Return how many of `num_patches` patches stay, by `keep_ratio` or `num_keep`; None if neither is given."""
+        num_patches = index(num_patches)  # a constant in compiled code
+        if self.num_keep is not None:
+            return min(self.num_keep, num_patches)
+        if self.keep_ratio is None:
+            return None
+        return max(round(self.keep_ratio * num_patches), min(1, num_patches))
 
 
 class KeepingReducer(TokenReducer):
@@ -89,11 +138,9 @@ class KeepingReducer(TokenReducer):
 
     def num_keep(self, layer: int, num_image: int) -> int:
         """Return how many of `num_image` image tokens are kept, [CLS] included."""
-        num_patches = index(num_image) - NUM_PREFIX_TOKENS  # a constant in compiled code
-        if self.config.num_keep is not None:
-            return NUM_PREFIX_TOKENS + min(self.config.num_keep, num_patches)
-        assert self.config.keep_ratio is not None, "the config has one of the two"
-        return NUM_PREFIX_TOKENS + max(round(self.config.keep_ratio * num_patches), min(1, num_patches))
+        num_patches = self.config.num_kept_patches(num_image - NUM_PREFIX_TOKENS)
+        assert num_patches is not None, "the config has one of the two"
+        return NUM_PREFIX_TOKENS + num_patches
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
@@ -106,19 +153,29 @@ class KeepingReducer(TokenReducer):
         if saliency is not None:
             saliency = with_prefix(saliency)
         keep = with_prefix_places(chosen)
-        image = pair.image.move(self.positions(keep, evidence.image_keys, pair), num_keep)
+        image = pair.image.move(places_after(keep, evidence.image_keys, pair, self.config.merge_rest), num_keep)
         pair = replace(pair, image=image)
         return pair, LayerTrace.of(layer, pair, saliency, keep, site=self.config.site)
 
-    def positions(self, keep: Tensor, features: Tensor, pair: TokenPair) -> Tensor:
-        """Return where each image token goes, long (B, Lv), -1 for a token that is dropped.
 
-        Args:
-            keep: long (B, num_keep), the tokens that stay, ascending.
-            features: float (B, Lv, d), what the tokens are compared by.
-            pair: the tokens that come in.
-        """
-        return ops.keep_positions(keep, pair.image.mask.shape[1])
+def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bool) -> Tensor:
+    """Return where each image token goes, long (B, Lv), -1 for a token that is dropped.
+
+    Args:
+        keep: long (B, num_keep), the tokens that stay, in their new order.
+        features: float (B, Lv, d), what the tokens are compared by.
+        pair: the tokens that come in.
+        merge_rest: whether a dropped patch goes to the kept one that is most like it.
+    """
+    places = ops.keep_positions(keep, pair.image.mask.shape[1])
+    if not merge_rest:
+        return places
+    features = F.normalize(features.float(), dim=-1)
+    kept = features.gather(1, keep.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
+    alike = features @ kept[:, NUM_PREFIX_TOKENS:].transpose(1, 2)  # nothing merges into the [CLS]
+    alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
+    nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
+    return torch.where((places < 0) & pair.image.mask, nearest, places)
 
 
 def with_prefix(saliency: Tensor) -> Tensor:

@@ -36,7 +36,6 @@ class LookaheadReductionConfig(KeepingConfig):
         diversity: how the kept patches are made to differ: `"dpp"`, `"max_min"`, or None to keep the highest scores.
         p: exponent of the predicted attention beside the diversity, at least 0. At 0 the scorer has no influence.
         target_layer: the layer whose attention the scorer has learned to predict. It is a record, and changes nothing.
-        merge_rest: whether each dropped patch is merged into the kept patch that is most like it.
         weights: a folder or a Hub id with a trained scorer, to load it once. A saved model has it inside, so that
             this field is then None.
     """
@@ -49,7 +48,6 @@ class LookaheadReductionConfig(KeepingConfig):
     diversity: str | None = "dpp"
     p: float = 0.25
     target_layer: int | None = None
-    merge_rest: bool = False
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -154,14 +152,3 @@ class LookaheadReducer(KeepingReducer):
         if self.config.diversity is None:
             return choose_best(features, quality, mask, num_keep, pick)
         return DIVERSITIES[self.config.diversity](features, quality**self.config.p, mask, num_keep, pick)
-
-    def positions(self, keep: Tensor, features: Tensor, pair: TokenPair) -> Tensor:
-        positions = super().positions(keep, features, pair)
-        if not self.config.merge_rest:
-            return positions
-        features = F.normalize(features.float(), dim=-1)
-        kept = features.gather(1, keep.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-        alike = features @ kept[:, NUM_PREFIX_TOKENS:].transpose(1, 2)  # nothing merges into the [CLS]
-        alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
-        nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
-        return torch.where((positions < 0) & pair.image.mask, nearest, positions)

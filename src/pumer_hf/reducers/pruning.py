@@ -13,6 +13,7 @@ from transformers import initialization as init
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import HasInit, Ratios, ReductionConfig, TokenReducer, gradients_error, num_kept
+from .keeping import KeepingConfig, places_after
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,27 @@ class PruningConfig(ReductionConfig):
     prune_ratio: Ratios
 
 
+@dataclass(frozen=True)
+class ShareConfig(KeepingConfig):
+    """Schedule of a method that prunes image tokens in layers or before the first one. Give one of its amounts.
+
+    Args:
+        layers: indices of the layers that reduce, ascending.
+        prune_ratio: part of the incoming image tokens that a layer prunes, in [0, 1): one number for all layers, or
+            one per entry of `layers`. At site `"inputs"`, `keep_ratio` or `num_keep` may be given in its place.
+    """
+
+    sites: ClassVar[tuple[str, ...]] = ("layers", "inputs")
+    ratios: ClassVar[tuple[str, ...]] = ("prune_ratio", "keep_ratio")
+    amounts: ClassVar[tuple[str, ...]] = ("prune_ratio", "keep_ratio", "num_keep")
+
+    prune_ratio: Ratios | None = None
+
+
 class PruningReducer(TokenReducer):
     """Keeps the image tokens of highest saliency."""
 
-    config: PruningConfig
+    config: PruningConfig | ShareConfig
 
     @abstractmethod
     def saliency(self, layer: int, pair: TokenPair, evidence: Evidence) -> Tensor:
@@ -41,6 +59,10 @@ class PruningReducer(TokenReducer):
 
     def num_keep(self, layer: int, num_image: int) -> int:
         """Return how many of `num_image` image tokens `layer` keeps, [CLS] included."""
+        if isinstance(self.config, ShareConfig):
+            num_patches = self.config.num_kept_patches(num_image - NUM_PREFIX_TOKENS)
+            if num_patches is not None:
+                return NUM_PREFIX_TOKENS + num_patches
         return num_kept(self.config.ratio("prune_ratio", layer), num_image)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
@@ -51,7 +73,9 @@ class PruningReducer(TokenReducer):
         num_keep = self.num_keep(layer, num_image)
         saliency = self.saliency(layer, pair, evidence)
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, NUM_PREFIX_TOKENS)
-        pair = replace(pair, image=pair.image.move(ops.keep_positions(keep, num_image), num_keep))
+        merge_rest = isinstance(self.config, ShareConfig) and self.config.merge_rest
+        places = places_after(keep, evidence.image_keys, pair, merge_rest)
+        pair = replace(pair, image=pair.image.move(places, num_keep))
         return pair, LayerTrace.of(layer, pair, saliency, keep, site=self.config.site)
 
 
@@ -83,6 +107,7 @@ class LearnedPruningReducer(PruningReducer):
     """
 
     learns = True
+    config: PruningConfig
 
     def __init__(self, config: PruningConfig, width: int):
         super().__init__(config, width)

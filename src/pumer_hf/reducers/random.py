@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from ..tokens import Evidence, TokenPair
-from .pruning import PruningConfig, PruningReducer
+from .pruning import PruningReducer, ShareConfig
 
 
 @dataclass(frozen=True)
-class RandomReductionConfig(PruningConfig):
+class RandomReductionConfig(ShareConfig):
     """Schedule of random pruning.
 
     Args:
@@ -19,7 +19,6 @@ class RandomReductionConfig(PruningConfig):
     """
 
     method: ClassVar[str] = "random"
-    sites: ClassVar[tuple[str, ...]] = ("layers", "inputs")
 
     seed: int = 0
 

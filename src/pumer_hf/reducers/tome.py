@@ -6,12 +6,13 @@ from typing import ClassVar
 from torch import Tensor
 
 from .. import ops
-from ..tokens import Evidence, LayerTrace, Matching, TokenPair, Tokens
-from .base import Ratios, ReductionConfig, TokenReducer, num_tokens_of
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPair, Tokens
+from .base import Ratios, TokenReducer, num_tokens_of
+from .keeping import KeepingConfig
 
 
 @dataclass(frozen=True)
-class ToMeReductionConfig(ReductionConfig):
+class ToMeReductionConfig(KeepingConfig):
     """Schedule of ToMe, whose paper merges in every layer.
 
     It can also work inside an image tower (`site="tower"`) and before the first layer (`site="inputs"`). There it
@@ -21,14 +22,21 @@ class ToMeReductionConfig(ReductionConfig):
         layers: indices of the layers that reduce, ascending. At site `"tower"` they may be left out for every layer.
         merge_ratio: part of the incoming tokens that a layer merges away, the same for text and image, in [0, 1): one
             number for all layers, or one per entry of `layers`. A layer can merge at most half of the tokens. Before
-            the first layer there is no such limit: the tokens are merged in several rounds.
+            the first layer there is no such limit: the tokens are merged in several rounds. There, `keep_ratio` or
+            `num_keep` may be given in its place.
     """
 
     method: ClassVar[str] = "tome"
     sites: ClassVar[tuple[str, ...]] = ("layers", "tower", "inputs")
-    ratios: ClassVar[tuple[str, ...]] = ("merge_ratio",)
+    ratios: ClassVar[tuple[str, ...]] = ("merge_ratio", "keep_ratio")
+    amounts: ClassVar[tuple[str, ...]] = ("merge_ratio", "keep_ratio", "num_keep")
 
-    merge_ratio: Ratios
+    merge_ratio: Ratios | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.merge_rest:
+            raise ValueError("reduction.merge_rest=True: leave it out: method 'tome' merges all that it does not keep")
 
 
 class ToMeReducer(TokenReducer):
@@ -48,6 +56,9 @@ class ToMeReducer(TokenReducer):
 
     def num_merges(self, layer: int, length: int) -> int:
         """Return how many of `length` tokens `layer` merges away."""
+        num_patches = self.config.num_kept_patches(length - NUM_PREFIX_TOKENS)
+        if num_patches is not None:
+            return max(length - NUM_PREFIX_TOKENS - num_patches, 0)
         most = length - 2 if self.config.site == "inputs" else ops.max_merges(length)
         return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), most), 0)
 

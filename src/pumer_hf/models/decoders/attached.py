@@ -1,0 +1,109 @@
+"""`attached` reduces the image tokens of a loaded model of transformers' own class, for the time of a `with` block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction
+from ...reducers.lookahead import LookaheadReductionConfig
+from ..reduction import joined, untrained_error
+from ..scorers import load_scorer
+from .calls import ReducedCalls
+from .family import DecoderFamily
+from .images import ImageTrace
+from .modeling import ReducedDecoder
+
+Traces = list[tuple[ImageTrace, ...]]
+"""For each call of the model that reduced tokens, what became of each of its images."""
+
+
+@contextmanager
+def attached(family: DecoderFamily, model: PreTrainedModel, reducer: TokenReducer, traces: Traces) -> Iterator[None]:
+    """Reduce image tokens in a loaded model inside a `with` block. The model has its own methods again after it.
+
+    Only two attributes of this model object are set: its methods `forward` and `generate`.
+
+    Args:
+        family: the family of the model.
+        model: a model of transformers' own class, or of ours.
+        reducer: what reduces.
+        traces: gets the traces of each call.
+    """
+    if isinstance(model, ReducedDecoder):
+        before, model.watch = model.watch, traces.append
+        try:
+            with model.token_reduction.using({"inputs": reducer}):
+                yield
+        finally:
+            model.watch = before
+        return
+    calls = ReducedCalls(family, model, lambda: reducer, traces.append)
+    own = {name: vars(model).get(name) for name in ("forward", "generate")}
+    for name in own:
+        setattr(model, name, _bound(getattr(calls, name), getattr(model, name)))
+    try:
+        yield
+    finally:
+        for name, method in own.items():
+            delattr(model, name)
+            if method is not None:
+                setattr(model, name, method)
+
+
+def _bound(method: Any, stock: Any) -> Any:
+    @wraps(stock)
+    def bound(*args: Any, **kwargs: Any) -> Any:
+        return method(stock, *args, **kwargs)
+
+    return bound
+
+
+def reducer_for(model: PreTrainedModel, reduction: AnyReduction) -> TokenReducer:
+    """Make the reducer for a loaded model of transformers' own class.
+
+    Args:
+        model: the model.
+        reduction: a schedule of site `"inputs"`.
+
+    Raises:
+        ValueError: the schedule is wrong, names another site, or its method needs a trained scorer that it lacks.
+    """
+    schedule = parse_reduction(reduction)
+    if schedule is None:
+        raise ValueError("reduction=None: call the model without `reduced` for its unreduced form")
+    for part in schedule.parts:
+        if part.site != "inputs":
+            raise ValueError(f"reduction.site={part.site!r}: {model.config.model_type} can reduce at 'inputs'")
+    reducers = [_trained(model, part) for part in schedule.parts]
+    reducer = joined(reducers)
+    assert reducer is not None, "a schedule has a part"
+    return reducer.eval()
+
+
+def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
+    host = StockHost(model)
+    if isinstance(part, LookaheadReductionConfig):
+        if part.weights is None:
+            raise untrained_error(part, model.name_or_path)
+        return load_scorer(host, part)
+    return host.make_reducer(part).to(device=model.device)
+
+
+class StockHost:
+    """A stock model as [`load_scorer`] needs it."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.model, self.config, self.name_or_path = model, model.config, model.name_or_path
+        self.device, self.dtype = model.device, model.dtype
+        self.token_reduction = None
+
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        """Make the module that carries out a part of a schedule."""
+        return build_reducer(part, self.config.get_text_config().hidden_size)
+
+    def named_modules(self) -> Any:
+        """The modules of the model, for its fingerprint."""
+        return self.model.named_modules()

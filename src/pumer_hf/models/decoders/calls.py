@@ -1,0 +1,317 @@
+"""`ReducedCalls`: the `forward` and the `generate` of a stock decoder model, with fewer image tokens.
+
+Both do the same: encode the images, reduce their tokens, cut the prompts, and call transformers' own method. Nothing
+of the model is changed. What a later turn of a chat has to know stands on its cache ([`CutRecord`]).
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, PreTrainedModel, StaticCache
+from transformers.utils import ModelOutput
+
+from ...reducers import TokenReducer
+from ...reducers.keeping import KeepingConfig
+from .family import DecoderFamily, ImageFeatures, cut_inputs, pad_token_of
+from .images import ImageTrace, prompt_words, reduce_images
+from .prompt import Cut, Placeholders, contiguous_positions, pads_left
+
+_GENERATING: ContextVar[frozenset[int]] = ContextVar("generating", default=frozenset())
+"""The models whose `generate` runs. Their forwards have inputs that are cut already."""
+Watch = Callable[[tuple[ImageTrace, ...]], None]
+RECORD = "pumer_cut"
+"""The attribute of a cache that holds its [`CutRecord`]."""
+UNKNOWN_TO_GENERATE = (
+    "inputs_embeds",
+    "assistant_model",
+    "prompt_lookup_num_tokens",
+    "prefill_chunk_size",
+    "negative_prompt_ids",
+    "custom_generate",
+)
+"""Arguments of `generate` with which prompts cannot be cut."""
+
+
+@dataclass(frozen=True)
+class CutRecord:
+    """What a cache knows about the prompts whose keys and values it holds."""
+
+    cut: Cut
+    last: Tensor
+    """long (B, 1) or (4, B, 1): the positions of the last token of the prompts."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The inputs of transformers' own method, and what became of the images."""
+
+    inputs: dict[str, Any]
+    cut: Cut | None = None
+    """None if nothing was cut."""
+    images: tuple[ImageTrace, ...] = ()
+
+
+class ReducedCalls:
+    """Runs a stock model with fewer image tokens.
+
+    Args:
+        family: the family of the model.
+        model: the model.
+        reducer: what reduces, by its present config; None for the unreduced model. It is asked at each call.
+        watch: what is called with the traces of each call that reduced.
+    """
+
+    def __init__(
+        self,
+        family: DecoderFamily,
+        model: PreTrainedModel,
+        reducer: Callable[[], TokenReducer | None],
+        watch: Watch | None = None,
+    ):
+        self.family, self.model, self.reducer, self.watch = family, model, reducer, watch
+
+    def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `stock`, the model's own `forward`, with a cut prompt. Its output then has `reduction`, the traces."""
+        if id(self.model) in _GENERATING.get() or self.reducer() is None:
+            return stock(*args, **kwargs)
+        prepared = self.prepare(named(stock, args, kwargs), generating=False)
+        outputs = stock(**prepared.inputs)
+        self._note(outputs, prepared)
+        return outputs
+
+    def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call `stock`, the model's own `generate`, with a cut prompt. Its result begins with the whole prompt."""
+        if self.reducer() is None:
+            return stock(*args, **kwargs)
+        inputs = named(stock, args, kwargs)
+        prompt = inputs.pop("inputs", None)
+        if prompt is not None:
+            inputs["input_ids"] = prompt
+        if inputs.get("input_ids") is None:
+            return stock(**inputs)
+        whole = inputs["input_ids"]
+        with torch.no_grad():
+            prepared = self.prepare(inputs, generating=True)
+        given = prepared.inputs
+        if prepared.cut is not None:
+            given = self._as_long(given, whole.shape[1] - prepared.cut.index.shape[1])
+            if given.get("streamer") is not None:
+                given["streamer"] = WholePromptStreamer(given["streamer"], whole)
+        with generating(self.model):
+            outputs = stock(**given)
+        if prepared.cut is None:
+            return outputs
+        sequences = outputs.sequences if isinstance(outputs, ModelOutput) else outputs
+        times = len(sequences) // len(whole)
+        sequences = torch.cat(
+            [whole.to(sequences.device).repeat_interleave(times, dim=0), sequences[:, prepared.cut.index.shape[1] :]],
+            dim=1,
+        )
+        if not isinstance(outputs, ModelOutput):
+            self._note(None, prepared)
+            return sequences
+        outputs.sequences = sequences
+        self._note(outputs, prepared)
+        return outputs
+
+    def prepare(self, inputs: dict[str, Any], generating: bool) -> Prepared:
+        """Cut the prompts of a call.
+
+        Args:
+            inputs: keyword arguments of the model's own method. They are not changed.
+            generating: whether the method is `generate`.
+
+        Raises:
+            ValueError: an argument is one with which prompts cannot be cut, or an image and its prompt do not fit.
+        """
+        cache: Any = inputs.get("past_key_values")
+        record: CutRecord | None = getattr(cache, RECORD, None)
+        if record is not None and cache.get_seq_length() > 0:
+            return self._continue(inputs, record, cache, generating)
+        encoded = (inputs.get("mm_encoder_outputs") or {}).get("image")
+        if inputs.get("pixel_values") is None and encoded is None:
+            return Prepared(inputs)
+        self._check(inputs, generating)
+        input_ids = inputs["input_ids"]
+        of_images: set[str] = set()
+        if encoded is None:
+            encoded, of_images = self.family.encode_images(self.model, inputs)
+        images = ImageFeatures.of(encoded)
+        placeholders = Placeholders.find(input_ids, self.family.image_token_id(self.model.config), images.lengths)
+        mask = inputs.get("attention_mask")
+        real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
+        reduced = self._reduce(images, placeholders, input_ids, real, inputs.get("image_saliency"))
+        keep = real.clone()
+        keep[placeholders.rows, placeholders.columns] = False
+        keep[placeholders.rows[reduced.kept], placeholders.columns[reduced.kept]] = True
+        labels = inputs.get("labels")
+        if labels is not None and bool((labels[real & ~keep] != -100).any()):
+            raise ValueError("labels: an image placeholder has a label: set it to -100, so that no loss counts it")
+        cut = Cut.of(keep, pads_left(mask, default=generating))
+        config = self._config
+        contiguous = isinstance(config, KeepingConfig) and config.positions == "contiguous"
+        self.family.check(self.model, contiguous)
+        positions = self.family.positions(self.model, inputs, cut, contiguous, generating)
+        rest = {name: value for name, value in inputs.items() if name not in of_images or name == "input_ids"}
+        rest.pop("image_saliency", None)
+        shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
+        shorter |= {"position_ids": positions, "attention_mask": cut.mask}
+        shorter["mm_encoder_outputs"] = {"image": images.after(reduced)}
+        if cache is not None:
+            setattr(cache, RECORD, CutRecord(cut, positions[..., -1:]))
+        return Prepared(shorter, cut, reduced.traces(placeholders))
+
+    def _reduce(
+        self, images: ImageFeatures, placeholders: Placeholders, input_ids: Tensor, real: Tensor, maps: Tensor | None
+    ) -> Any:
+        reducer = self.reducer()
+        assert reducer is not None, "asked before"
+        is_image = torch.zeros_like(real)
+        is_image[placeholders.rows, placeholders.columns] = True
+        embed = self.model.get_input_embeddings()
+        embeddings = embed(input_ids.masked_fill(is_image, pad_token_of(self.model))).detach()
+        features = images.features.to(embeddings.device)
+        words = prompt_words(embeddings.to(features.dtype), real & ~is_image)
+        if reducer.uses_prior and maps is None:
+            raise ValueError(
+                f"image_saliency: missing: method {self._config.method!r} needs a float for each image token, in the "
+                "order of the prompts"
+            )
+        return reduce_images(reducer, features, placeholders, words, None if maps is None else maps.flatten())
+
+    def _continue(self, inputs: dict[str, Any], record: CutRecord, cache: Any, generating: bool) -> Prepared:
+        """Cut the prompts of a later turn, whose beginning the cache holds already."""
+        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        if not generating:
+            # a forward gets the new tokens alone, and the mask of all
+            if mask is None or mask.shape[1] < record.cut.length:
+                return Prepared(inputs)
+            cut = record.cut.extended(mask.shape[1])
+            return Prepared({**inputs, "attention_mask": cut.take(mask)})
+        new = input_ids[:, record.cut.length :]
+        if bool((new == self.family.image_token_id(self.model.config)).any()):
+            raise ValueError(
+                "input_ids: a new image in a later turn on the same cache cannot be reduced yet: give the whole chat "
+                "without past_key_values"
+            )
+        times = len(input_ids) // len(record.cut.index)
+        cut = record.cut.repeated(times).extended(input_ids.shape[1])
+        image_inputs = {"pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "pixel_attention_mask"}
+        rest = {name: value for name, value in inputs.items() if name not in image_inputs}
+        shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
+        mask = cut.mask if mask is None else cut.take(mask) * cut.mask
+        new_mask = mask[:, record.cut.index.shape[1] :]
+        last = record.last.repeat_interleave(times, dim=-2)
+        after = contiguous_positions(new_mask) + 1 + last
+        before = last.new_zeros(*last.shape[:-1], record.cut.index.shape[1])
+        if after.ndim == 3:
+            after = after.clone()
+            after[0] = contiguous_positions(mask)[:, -new_mask.shape[1] :]
+        shorter |= {"attention_mask": mask, "position_ids": torch.cat([before, after], dim=-1)}
+        setattr(cache, RECORD, replace(record, cut=record.cut.repeated(times), last=last))
+        return Prepared(shorter, cut)
+
+    @property
+    def _config(self) -> Any:
+        reducer = self.reducer()
+        assert reducer is not None, "asked before"
+        return reducer.config
+
+    def _note(self, outputs: Any, prepared: Prepared) -> None:
+        """Give the traces to the output and to whoever watches, and the record to a new cache."""
+        if prepared.cut is None:
+            return
+        if self.watch is not None:
+            self.watch(prepared.images)
+        if not isinstance(outputs, ModelOutput):
+            return
+        outputs["reduction"] = prepared.images
+        cache = outputs.get("past_key_values")
+        if cache is not None and getattr(cache, RECORD, None) is None:
+            times = max(getattr(outputs, "sequences", prepared.cut.index).shape[0] // len(prepared.cut.index), 1)
+            last = prepared.inputs["position_ids"][..., -1:].repeat_interleave(times, dim=-2)
+            setattr(cache, RECORD, CutRecord(prepared.cut.repeated(times), last))
+
+    def _as_long(self, inputs: dict[str, Any], removed: int) -> dict[str, Any]:
+        """Return arguments of `generate` whose lengths, which count the prompt, suit the shorter prompt."""
+        config: GenerationConfig = inputs.get("generation_config") or self.model.generation_config
+        changed = dict(inputs)
+        for name in ("max_length", "min_length"):
+            value = inputs.get(name, getattr(config, name, None))
+            new = inputs.get(
+                name.replace("length", "new_tokens"), getattr(config, name.replace("length", "new_tokens"))
+            )
+            if name not in inputs and value == getattr(GenerationConfig(), name):
+                continue  # the default, which `generate` reads as a number of new tokens
+            if value and new is None:
+                changed[name] = max(value - removed, 0)
+        return changed
+
+    def _check(self, inputs: Mapping[str, Any], generating: bool) -> None:
+        if inputs.get("input_ids") is None:
+            raise ValueError("inputs_embeds: image tokens can only be reduced if the prompt is given as input_ids")
+        if inputs.get("pixel_values_videos") is not None:
+            raise ValueError("pixel_values_videos: the tokens of videos cannot be reduced yet: set_reduction(None)")
+        if isinstance(inputs.get("past_key_values"), StaticCache):
+            raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
+        cache = inputs.get("past_key_values")
+        if cache is not None and cache.get_seq_length() > 0:
+            raise ValueError(
+                "past_key_values: the cache holds tokens already, and an image after them cannot be reduced yet: give "
+                "the whole chat without past_key_values"
+            )
+        if not generating:
+            return
+        config = inputs.get("generation_config") or self.model.generation_config
+        for name in UNKNOWN_TO_GENERATE:
+            if inputs.get(name) is not None or getattr(config, name, None) is not None:
+                raise ValueError(f"{name}: cannot be used while image tokens are reduced: set_reduction(None)")
+        implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
+        if implementation is not None and not str(implementation).startswith(("dynamic", "offloaded", "quantized")):
+            raise ValueError(
+                f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
+            )
+
+
+class WholePromptStreamer:
+    """Gives the whole prompt to a streamer, in the place of the cut one, and then each new token.
+
+    Args:
+        streamer: the streamer of the caller.
+        prompt: long (B, L), the whole prompt.
+    """
+
+    def __init__(self, streamer: Any, prompt: Tensor):
+        self.streamer, self.prompt = streamer, prompt.cpu()
+        self.began = False
+
+    def put(self, value: Tensor) -> None:
+        """Pass on new tokens; the first time, the whole prompt."""
+        self.streamer.put(value if self.began else self.prompt)
+        self.began = True
+
+    def end(self) -> None:
+        """Say that there are no more tokens."""
+        self.streamer.end()
+
+
+def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return positional and keyword arguments of a function by name."""
+    names = [name for name in inspect.signature(function).parameters if name != "self"]
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+@contextmanager
+def generating(model: PreTrainedModel) -> Iterator[None]:
+    """Say for the time of a `with` block that the `generate` of a model runs in this thread."""
+    token = _GENERATING.set(_GENERATING.get() | {id(model)})
+    try:
+        yield
+    finally:
+        _GENERATING.reset(token)

@@ -1,0 +1,196 @@
+"""`DecoderFamily`: what the reduction has to know about a family of transformers' own decoder models."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from .images import Reduced
+from .prompt import Cut, contiguous_positions
+
+FLASH = "flash"
+
+
+@dataclass(frozen=True)
+class DecoderFamily:
+    """A family of decoder models of transformers. Its class is used as it is: it is neither copied nor patched.
+
+    Images are encoded before the decoder. What comes out is cut, and the prompt with it. So the decoder, its cache and
+    `generate` never see the tokens that are gone.
+    """
+
+    name: str
+    """The name in flags and file names: `"llava"`."""
+    title: str
+    """What people call it: `"LLaVA-1.5"`."""
+    model_class: type[PreTrainedModel]
+    """Our class, which also loads the checkpoints of the stock class. It gets the row as its attribute `family`."""
+    stock_class: type[PreTrainedModel]
+    """The class of transformers."""
+    multimodal_rope: bool = False
+    """Whether a token has positions in time, height and width (M-RoPE) beside that in the text."""
+    first_position: int = 0
+    """The position of the first token, if the model is called without positions."""
+    shortened_prompt: bool = False
+    """Whether the decoder has a memory that a mask does not reach. A cut then equals the shortened prompt alone, and not
+    the whole prompt with the cut tokens masked."""
+
+    def __post_init__(self) -> None:
+        self.model_class.family = self
+
+    @property
+    def config_class(self) -> type[PreTrainedConfig]:
+        """The config of our class."""
+        return self.model_class.config_class
+
+    @property
+    def stock_type(self) -> str:
+        """The `model_type` of stock checkpoints."""
+        return self.stock_class.config_class.model_type
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """The sites at which its models can reduce tokens."""
+        return ("inputs",)
+
+    def image_token_id(self, config: Any) -> int:
+        """Return the token of the prompt that stands for an image token."""
+        return int(config.image_token_id)
+
+    def encode_images(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Any, set[str]]:
+        """Encode the images of a batch.
+
+        Args:
+            model: a model of `stock_class`.
+            inputs: keyword arguments of its forward.
+
+        Returns:
+            What the image encoder gives, and the names of the inputs that belong to it alone.
+        """
+        encode = model.base_model.get_image_features
+        names = [name for name in inspect.signature(encode).parameters if name != "kwargs"]
+        given = {name: inputs[name] for name in names if inputs.get(name) is not None}
+        return encode(**given, return_dict=True), set(names)
+
+    def positions(
+        self, model: PreTrainedModel, inputs: Mapping[str, Any], cut: Cut, contiguous: bool, generating: bool
+    ) -> Tensor:
+        """Return the positions of what stays of the prompts: long (B, L'), or (4, B, L') with M-RoPE.
+
+        With M-RoPE, the first row holds the places in the text. It has no gaps, because gaps would look like several
+        texts in one row. The other rows are time, height and width.
+
+        Args:
+            model: the model.
+            inputs: keyword arguments of its forward, before the cut.
+            cut: what stays.
+            contiguous: whether the positions have no gaps.
+            generating: whether `generate` asks, which counts positions from 0 and leaves padding out.
+        """
+        first = 0 if generating else self.first_position
+        if contiguous:
+            positions = contiguous_positions(cut.mask) + first
+            return positions.expand(4, -1, -1) if self.multimodal_rope else positions
+        if not self.multimodal_rope:
+            return cut.take(self.whole_positions(inputs, generating) + first)
+        space = cut.take(self.space_positions(model, inputs, generating))
+        return torch.cat([contiguous_positions(cut.mask).unsqueeze(0), space])
+
+    def whole_positions(self, inputs: Mapping[str, Any], generating: bool) -> Tensor:
+        """Return the positions of the whole prompts as transformers counts them, long (B, L)."""
+        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        if inputs.get("position_ids") is not None:
+            return inputs["position_ids"].expand(len(input_ids), -1) - (0 if generating else self.first_position)
+        if mask is None or not generating:
+            return torch.arange(input_ids.shape[1], device=input_ids.device).expand(len(input_ids), -1)
+        return contiguous_positions(mask)
+
+    def space_positions(self, model: PreTrainedModel, inputs: Mapping[str, Any], generating: bool) -> Tensor:
+        """Return the positions in time, height and width of the whole prompts, long (3, B, L)."""
+        if inputs.get("position_ids") is not None:
+            return inputs["position_ids"][-3:]
+        if inputs.get("mm_token_type_ids") is None:
+            raise ValueError("mm_token_type_ids: missing: make the inputs with the processor of the model")
+        rope_index: Any = model.base_model.get_rope_index
+        names = inspect.signature(rope_index).parameters
+        positions, _ = rope_index(**{name: inputs.get(name) for name in names if name != "kwargs"})
+        return positions
+
+    def check(self, model: PreTrainedModel, contiguous: bool) -> None:
+        """Raise `ValueError` if original positions would be misread by the attention of a model."""
+        attention = str(getattr(model.config.get_text_config(), "_attn_implementation", None) or "")
+        if FLASH in attention and not contiguous and not self.multimodal_rope:
+            raise ValueError(
+                f"reduction.positions='original': with attn_implementation={attention!r}, gaps in the positions look "
+                "like several texts in one row: set positions='contiguous', or attn_implementation='sdpa'"
+            )
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """The output of an image encoder, taken apart: its items, and all their tokens in a row."""
+
+    output: Any
+    lengths: tuple[int, ...]
+    """Tokens of each item."""
+    features: Tensor
+    """float (N, D)."""
+    in_list: bool
+    """Whether the model has the items in a list. If not, they are equally long, in one tensor."""
+
+    @classmethod
+    def of(cls, output: Any) -> "ImageFeatures":
+        """Take the output of `get_image_features` apart."""
+        pooled = output.pooler_output
+        in_list = not isinstance(pooled, Tensor)
+        items = list(pooled) if in_list else [pooled] if pooled.ndim == 2 else list(pooled)
+        return cls(output, tuple(len(item) for item in items), torch.cat(items), in_list)
+
+    def after(self, reduced: Reduced) -> Any:
+        """Return the output of an image encoder that gives the reduced tokens. The old one is not changed."""
+        counts = reduced.counts(self.lengths)
+        features = reduced.features.to(self.features.dtype)
+        output = type(self.output)(**dict(self.output))
+        # one token per item, so that `generate` can tell the prompts apart when it repeats them
+        output.pooler_output = list(features.split(counts)) if self.in_list else features.unsqueeze(1)
+        layers = getattr(self.output, "deepstack_features", None)
+        if layers is not None:
+            output.deepstack_features = [self._moved(layer, reduced, counts) for layer in layers]
+        return output
+
+    def _moved(self, layer: Tensor | Sequence[Tensor], reduced: Reduced, counts: list[int]) -> Tensor | list[Tensor]:
+        if isinstance(layer, Tensor):
+            return reduced.move(layer)
+        return list(reduced.move(torch.cat(list(layer))).split(counts))
+
+
+def cut_inputs(inputs: Mapping[str, Any], cut: Cut, pad_token_id: int) -> dict[str, Any]:
+    """Return the inputs of a forward with shorter prompts. What has one value per token is cut.
+
+    Args:
+        inputs: keyword arguments of a forward, without those of the image encoder.
+        cut: what stays.
+        pad_token_id: the token of padding.
+    """
+    fills = {"input_ids": pad_token_id, "labels": -100}
+    shape = (*cut.index.shape[:1], cut.length)
+    return {
+        name: cut.take(value, fills.get(name, 0))
+        if isinstance(value, Tensor) and value.shape == shape and not value.is_floating_point()
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def pad_token_of(model: nn.Module) -> int:
+    """Return the token with which shorter prompts are padded. It is masked, so any token but a placeholder will do."""
+    config: Any = model.config
+    for owner in (config, config.get_text_config(), getattr(model, "generation_config", None)):
+        token = getattr(owner, "pad_token_id", None)
+        if isinstance(token, int) and token >= 0 and token != getattr(config, "image_token_id", None):
+            return token
+    return 0

@@ -1,0 +1,192 @@
+"""The image tokens of a batch before the decoder, and how a reducer makes fewer of them."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...reducers import TokenReducer
+from ...reducers.keeping import KeepingConfig
+from ...tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
+from .prompt import Placeholders
+
+
+@dataclass(frozen=True)
+class ImageTrace:
+    """What became of the tokens of one image."""
+
+    row: int
+    """Its prompt in the batch."""
+    columns: Tensor
+    """long (P,): the places of its tokens in the whole prompt."""
+    source: Tensor
+    """long (P,): for each of its tokens, which kept one holds it now, counted in this image; -1 if it was dropped.
+    With `per_prompt`, a token that went into another image has -1 too."""
+    kept: Tensor
+    """long (K,): the places of its kept tokens in the whole prompt, ascending."""
+    saliency: Tensor | None = None
+    """float (P,): the saliency of each of its tokens, if the method has one."""
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What is left of N image tokens: K of them, in the order of the prompts."""
+
+    kept: Tensor
+    """long (K,): which of the N tokens stay, ascending."""
+    source: Tensor
+    """long (N,): which of the K tokens holds each of the N; -1 for one that was dropped."""
+    features: Tensor
+    """float (K, D)."""
+    saliency: Tensor | None
+    """float (N,)."""
+
+    def move(self, values: Tensor) -> Tensor:
+        """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds."""
+        held = self.source >= 0
+        if len(self.kept) == int(held.sum()):
+            return values[self.kept.to(values.device)]
+        source, held = self.source.to(values.device), held.to(values.device)
+        sums = values.new_zeros(len(self.kept), values.shape[1]).index_add(0, source[held], values[held])
+        return sums / torch.bincount(source[held], minlength=len(self.kept)).unsqueeze(1).to(values.dtype)
+
+    def counts(self, lengths: Sequence[int]) -> list[int]:
+        """Return how many tokens are kept of consecutive items of `lengths` tokens."""
+        ends = torch.tensor(lengths, dtype=torch.long, device=self.kept.device).cumsum(0)
+        upto = torch.searchsorted(self.kept, ends)
+        return upto.diff(prepend=upto.new_zeros(1)).tolist()
+
+    def traces(self, placeholders: Placeholders) -> tuple[ImageTrace, ...]:
+        """Return what became of each image."""
+        traces = []
+        last = int(placeholders.images[-1]) if len(placeholders.images) else -1
+        for image in range(last + 1):
+            mine = (placeholders.images == image).nonzero().squeeze(1)
+            kept_mine = placeholders.images[self.kept] == image
+            kept = self.kept[kept_mine]
+            begin = int(kept_mine.nonzero()[0]) if len(kept) else 0
+            source = self.source[mine] - begin
+            source = torch.where((source >= 0) & (source < len(kept)) & (self.source[mine] >= 0), source, -1)
+            traces.append(
+                ImageTrace(
+                    row=int(placeholders.rows[mine[0]]),
+                    columns=placeholders.columns[mine],
+                    source=source,
+                    kept=placeholders.columns[kept],
+                    saliency=None if self.saliency is None else self.saliency[mine],
+                )
+            )
+        return tuple(traces)
+
+
+def reduce_images(
+    reducer: TokenReducer, features: Tensor, placeholders: Placeholders, words: Tokens, maps: Tensor | None = None
+) -> Reduced:
+    """Reduce the image tokens of a batch of prompts.
+
+    Each image is reduced by itself, with the words of its prompt; with `per_prompt`, all images of a prompt together.
+    Those with equally many tokens are reduced in one batch. So the result of an image does not depend on others.
+
+    Args:
+        reducer: the method, at site `"inputs"`.
+        features: float (N, D), the image tokens as the decoder gets them.
+        placeholders: where they stand in the prompts.
+        words: the words of the prompts, states float (B, Lw, D).
+        maps: float (N,), the saliency of each token from outside the model, for a method with `uses_prior`.
+    """
+    config = reducer.config
+    together = isinstance(config, KeepingConfig) and config.per_prompt
+    group = placeholders.rows if together else placeholders.images
+    number = len(features)
+    kept: list[Tensor] = []
+    states: list[Tensor] = []
+    sources = torch.full((number,), -1, dtype=torch.long, device=features.device)
+    saliencies: Tensor | None = None
+    total = 0
+    for members in by_length(group):
+        rows = placeholders.rows[members[:, 0]]
+        pair = TokenPair(words_of(words, rows), image_tokens(features[members], maps, members))
+        pair, trace = reducer(0, pair, Evidence(None, pair.text.states, pair.image.states))
+        source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
+        places = kept_places(trace, source)
+        order = places.argsort(dim=1)
+        new_place = order.argsort(dim=1)
+        num_keep = places.shape[1]
+        moved = torch.where(source >= 0, new_place.gather(1, source.clamp(min=0)), -1)
+        first = total + num_keep * torch.arange(len(members), device=features.device).unsqueeze(1)
+        sources[members] = torch.where(moved >= 0, moved + first, -1)
+        total += num_keep * len(members)
+        kept.append(members.gather(1, places.gather(1, order)).flatten())
+        new_states = pair.image.states[:, NUM_PREFIX_TOKENS:]
+        states.append(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)).flatten(0, 1))
+        if trace.saliency is not None:
+            if saliencies is None:
+                saliencies = torch.zeros(number, device=features.device)
+            saliencies[members] = trace.saliency[:, NUM_PREFIX_TOKENS:].float()
+    all_kept, all_states = torch.cat(kept), torch.cat(states)
+    order = all_kept.argsort()
+    new_place = order.argsort()
+    sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
+    return Reduced(all_kept[order], sources, all_states[order], saliencies)
+
+
+def by_length(group: Tensor) -> Iterable[Tensor]:
+    """Yield the members of the groups, long (G, P), for each number P of members that a group has.
+
+    Args:
+        group: long (N,), the group of each of N tokens. Those of a group follow each other.
+    """
+    _, sizes = torch.unique_consecutive(group, return_counts=True)
+    begins = sizes.cumsum(0) - sizes
+    for size in sorted(set(sizes.tolist())):
+        yield begins[sizes == size].unsqueeze(1) + torch.arange(size, device=group.device)
+
+
+def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
+    """Return the place that each kept token had, long (G, K). A merged token has that of the first one it holds.
+
+    If a method keeps tokens and merges others into them, the place is that of the kept one.
+
+    Args:
+        trace: the trace of the reduction.
+        source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
+    """
+    if trace.keep is not None:
+        return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
+    num_kept = trace.num_image - NUM_PREFIX_TOKENS
+    places = torch.arange(source.shape[1], device=source.device).expand_as(source)
+    first = torch.full((len(source), num_kept + 1), source.shape[1], dtype=torch.long, device=source.device)
+    target = torch.where(source >= 0, source, num_kept)
+    return first.scatter_reduce(1, target, places, "amin")[:, :num_kept]
+
+
+def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens:
+    """Return the tokens of images, with an empty token in front, since reducers never touch token 0.
+
+    Args:
+        states: float (G, P, D).
+        maps: float (N,) or None.
+        members: long (G, P), which of the N tokens they are.
+    """
+    prior = None if maps is None else F.pad(maps[members], (NUM_PREFIX_TOKENS, 0))
+    return Tokens.initial(F.pad(states, (0, 0, NUM_PREFIX_TOKENS, 0)), prior=prior)
+
+
+def words_of(words: Tokens, rows: Tensor) -> Tokens:
+    """Return the words of some prompts."""
+    return Tokens(words.states[rows], words.mask[rows], words.source[rows])
+
+
+def prompt_words(embeddings: Tensor, is_word: Tensor) -> Tokens:
+    """Return the words of prompts without the rest: states float (B, Lw, D), padded on the right.
+
+    Args:
+        embeddings: float (B, L, D), of all tokens.
+        is_word: bool (B, L), True for a word, False for padding and placeholders.
+    """
+    longest = max(int(is_word.sum(dim=1).max()), 1)
+    order = (~is_word).to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    states = embeddings.gather(1, order.unsqueeze(-1).expand(-1, -1, embeddings.shape[-1]))
+    return Tokens.initial(states, mask=is_word.gather(1, order))

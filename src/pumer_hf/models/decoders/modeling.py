@@ -1,0 +1,72 @@
+"""`ReducedDecoder`: what our classes of decoder models add to those of transformers."""
+
+from functools import wraps
+from typing import Any, ClassVar
+
+from ...configuration import ReductionHolder
+from ...reducers import ReductionConfig, TokenReducer, build_reducer
+from ..reduction import ReducibleModel, Reduction
+from .calls import ReducedCalls, Watch
+from .family import DecoderFamily
+
+
+class DecoderConfig(ReductionHolder):
+    """What our configs of decoder models add to those of transformers: `reduction`.
+
+    They also read the `config.json` of the stock model.
+    """
+
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "reduction"]
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: Any, **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if f"pumer_{config_dict.get('model_type')}" == cls.model_type:
+            config_dict = {**config_dict, "model_type": cls.model_type}
+        return config_dict, kwargs
+
+
+class ReducedDecoder(ReducibleModel):
+    """What our classes of decoder models add to those of transformers. It comes first among their bases.
+
+    The image tokens are reduced before the decoder, so `forward` and `generate` are transformers' own with shorter
+    prompts. The output of `generate` begins with the whole prompt. Outputs have `reduction`, an [`ImageTrace`] for
+    each image. Without a schedule, or without an image, the model is the stock one.
+    """
+
+    family: ClassVar[DecoderFamily]
+    watch: Watch | None = None
+    """What is called with the traces of each call that reduced tokens."""
+
+    def __init__(self, config: Any, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        self.reducer: TokenReducer | None = None
+        self.token_reduction.build()
+
+    def __init_subclass__(cls, **kwargs: Any):
+        # so that whoever looks at the signatures (`generate`, the Trainer) sees those of transformers' own methods
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "generate"):
+            setattr(cls, name, _reduced_method(getattr(super(ReducibleModel, cls), name), name))
+
+    @property
+    def calls(self) -> ReducedCalls:
+        """The methods with fewer image tokens."""
+        return ReducedCalls(self.family, self, lambda: self.reducer, self.watch)
+
+    @property
+    def token_reduction(self) -> Reduction:
+        return Reduction(self)
+
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        return build_reducer(part, self.config.get_text_config().hidden_size)
+
+
+def _reduced_method(stock: Any, name: str) -> Any:
+    @wraps(stock)
+    def method(self: ReducedDecoder, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self.calls, name)(stock.__get__(self), *args, **kwargs)
+
+    return method
