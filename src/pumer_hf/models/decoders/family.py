@@ -36,8 +36,8 @@ class DecoderFamily:
     first_position: int = 0
     """The position of the first token, if the model is called without positions."""
     shortened_prompt: bool = False
-    """Whether the decoder has a memory that a mask does not reach. A cut then equals the shortened prompt alone, and not
-    the whole prompt with the cut tokens masked."""
+    """Whether the decoder has a memory that a mask does not reach. A cut then equals the shortened prompt alone, and
+    not the whole prompt with the cut tokens masked."""
 
     def __post_init__(self) -> None:
         self.model_class.family = self
