@@ -20,19 +20,20 @@ from transformers import (
 )
 
 from ..data.chat import ChatCollator
+from ..data.several_questions import GroupedRows, SeveralQuestionsCollator
 from ..data.task import TaskData
 from ..data.vqa import VQA, VqaDataArguments
 from ..folders import check_writable
 from ..images import DataError
 from ..models.loading import naming
 from ..reading import parse_json
-from ..results import PERCENT, Environment, Report
+from ..results import PERCENT, Environment, Report, text_table
 from .generating import evaluate_answers, generated_answers
 from .interrupt import ending_in_one_line
 from .parser import read_yaml, split_command
 from .program import exit_on_user_error, program_name
 from .recipe import check_values, field_names, nearest_name
-from .report import format_report
+from .report import metric_rows
 from .small_llava import new_llava
 from .stages import check_new_run, is_complete, last_complete_checkpoint
 from .threads import use_available_cores
@@ -92,14 +93,22 @@ class ChatTrainingArguments(TrainingArguments):
     max_new_tokens: int = field(
         default=8, metadata={"help": "The longest answer that is generated in the evaluation, in tokens."}
     )
+    questions_per_image: int = field(
+        default=1,
+        metadata={
+            "help": "Questions about one image that share a row of a training batch, so that the image is computed "
+            "once. per_device_train_batch_size then counts images. For models such as LLaVA. 1: single rows."
+        },
+    )
     resume: bool = field(default=False, metadata={"help": "Continue an interrupted run at its last checkpoint."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
-        if self.max_new_tokens < 1:
-            raise ValueError(f"training.max_new_tokens={self.max_new_tokens}: must be at least 1")
+        for name in ("max_new_tokens", "questions_per_image"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)}: must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -196,13 +205,10 @@ def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proce
     """Train a model and save it with its processor in the folder `teacher`. With `resume`, do what is left."""
     folder = Path(str(recipe.training.output_dir)) / TEACHER
     args = replace(recipe.training, output_dir=str(folder))
-    trainer = Trainer(
-        model,
-        args=args,
-        train_dataset=data.train,
-        data_collator=ChatCollator(processor, with_answers=True),
-        processing_class=processor,
-    )
+    rows, collator = data.train, ChatCollator(processor, with_answers=True)
+    if args.questions_per_image > 1:
+        rows, collator = GroupedRows(rows, args.questions_per_image), SeveralQuestionsCollator(collator)
+    trainer = Trainer(model, args=args, train_dataset=rows, data_collator=collator, processing_class=processor)
     if is_complete(folder):
         trainer._load_from_checkpoint(str(folder))
         return
@@ -224,4 +230,5 @@ def report_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proc
         environment=Environment.current(),
         baselines={name: PERCENT.of(value) for name, value in VQA.baselines(data).items()},
     )
-    print(format_report(report), report.finish(Path(str(args.output_dir)) / "results.json"), sep="\n")
+    table = text_table([["", TEACHER, ""], *metric_rows(report.evaluations)])
+    print(table, report.finish(Path(str(args.output_dir)) / "results.json"), sep="\n")
