@@ -42,8 +42,12 @@ TASK = "chat"
 """What a recipe of this kind names as its `task`."""
 TEACHER = "teacher"
 """The folder of the trained model in the output folder."""
-FOR_ENCODERS = ("max_text_length", "keep_aspect_ratio", "rand_augment", "streaming", "image_saliency")
-"""Fields of the `data` block that decoder models do not have. The processor decides about text and images."""
+FOR_ENCODERS = (
+    *("max_text_length", "keep_aspect_ratio", "rand_augment", "streaming", "image_saliency"),
+    *("min_answer_count", "answer_counting", "unknown_answers"),
+)
+"""Fields of the `data` block that decoder models do not have. The processor decides about text and images, and there
+are no labels."""
 
 
 @dataclass
@@ -73,8 +77,8 @@ class ChatModelArguments:
                 raise ValueError(f"model.{name}={value!r}: must be a JSON object")
             if (value is None) == (self.checkpoint is None):
                 raise ValueError(
-                    f"model.checkpoint={self.checkpoint!r}, model.{name}={value!r}: give a checkpoint, or both configs "
-                    "of a model from scratch"
+                    f"model.checkpoint={self.checkpoint!r}, model.{name}={value!r}: give a checkpoint, or both "
+                    "configs of a model from scratch"
                 )
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
@@ -136,7 +140,7 @@ def run_chat_recipe(default: str, arguments: list[str] | None = None) -> None:
             args = recipe.training
             check_new_run(cast(Any, args))
             check_writable(Path(str(args.output_dir)), "training.output_dir")
-            data = VQA.load(recipe.data, None)
+            data = VQA.load(replace(recipe.data, unknown_answers="ignore"), None)
             set_seed(args.seed)
             model, processor = first_chat_model(recipe.model, data)
         if args.device.type == "cpu":
