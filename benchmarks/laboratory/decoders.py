@@ -80,7 +80,7 @@ class DecoderBench:
     """Whether the model sees the images. If not, all pixel values are 0."""
 
     @classmethod
-    def load(cls, folder: str, setting: str, split: str, num_questions: int, device: str) -> "DecoderBench":
+    def load(cls, folder: str, setting: Any, split: str, num_questions: int, device: str) -> "DecoderBench":
         """Load a model, and questions about digit scenes.
 
         Args:

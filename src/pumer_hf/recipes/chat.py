@@ -209,9 +209,7 @@ def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proce
     """Train a model and save it with its processor in the folder `teacher`. With `resume`, do what is left."""
     folder = Path(str(recipe.training.output_dir)) / TEACHER
     args = replace(recipe.training, output_dir=str(folder))
-    rows, collator = data.train, ChatCollator(processor, with_answers=True)
-    if args.questions_per_image > 1:
-        rows, collator = GroupedRows(rows, args.questions_per_image), SeveralQuestionsCollator(collator)
+    rows, collator = training_rows(data, processor, args.questions_per_image)
     trainer = Trainer(model, args=args, train_dataset=rows, data_collator=collator, processing_class=processor)
     if is_complete(folder):
         trainer._load_from_checkpoint(str(folder))
@@ -220,6 +218,14 @@ def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proce
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
     trainer.save_state()
+
+
+def training_rows(data: TaskData, processor: ProcessorMixin, questions_per_image: int) -> tuple[Any, Any]:
+    """Return the training data and their collator: single rows, or rows with several questions about their image."""
+    collator = ChatCollator(processor, with_answers=True)
+    if questions_per_image == 1:
+        return data.train, collator
+    return GroupedRows(data.train, questions_per_image), SeveralQuestionsCollator(collator)
 
 
 def report_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, processor: ProcessorMixin) -> None:
