@@ -34,7 +34,7 @@ from .parser import read_yaml, split_command
 from .program import exit_on_user_error, program_name
 from .recipe import check_values, field_names, nearest_name
 from .report import metric_rows
-from .small_llava import new_llava
+from .small_llava import new_llava, resize_llava
 from .stages import check_new_run, is_complete, last_complete_checkpoint
 from .threads import use_available_cores
 
@@ -59,6 +59,10 @@ class ChatModelArguments:
     checkpoint: str | None = field(
         default=None, metadata={"help": "Hub id or folder of the decoder model to start from, with its processor."}
     )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of the images in pixels, if it is not the checkpoint's. For LLaVA with CLIP's tower."},
+    )
     vision_config: dict | str | None = field(
         default=None, metadata={"help": "CLIPVisionConfig fields (JSON, or a JSON file) of a LLaVA from scratch."}
     )
@@ -80,6 +84,8 @@ class ChatModelArguments:
                     f"model.checkpoint={self.checkpoint!r}, model.{name}={value!r}: give a checkpoint, or both "
                     "configs of a model from scratch"
                 )
+        if self.image_size is not None and self.checkpoint is None:
+            raise ValueError(f"model.image_size={self.image_size}: is for a checkpoint: set it in vision_config")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
 
@@ -199,7 +205,10 @@ def first_chat_model(args: ChatModelArguments, data: TaskData) -> tuple[PreTrain
     if args.checkpoint is not None:
         with naming(f"model.checkpoint={args.checkpoint!r}", args.checkpoint, "model"):
             model = AutoModelForImageTextToText.from_pretrained(args.checkpoint)
-            return model, AutoProcessor.from_pretrained(args.checkpoint)
+            processor = AutoProcessor.from_pretrained(args.checkpoint)
+        if args.image_size is not None:
+            resize_llava(model, processor, args.image_size)
+        return model, processor
     texts = [*data.train["question"], *(answer for answers in data.train["answers"] for answer in answers)]
     vision, text = cast(dict, args.vision_config), cast(dict, args.text_config)
     return new_llava(vision, text, texts, args.image_mean, args.image_std)

@@ -101,10 +101,18 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     return sized.move(matching.positions(length), length - num_merge), matching
 
 
-def merge_in_rounds(tokens: Tokens, num_merge: int) -> Tokens:
-    """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens."""
+def merge_in_rounds(tokens: Tokens, num_merge: int, most: float = 0.5) -> Tokens:
+    """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens.
+
+    Args:
+        tokens: the tokens of the modality.
+        num_merge: tokens to merge away.
+        most: the part of the tokens that a round merges at most, in (0, 0.5]. A round of a half merges each token of
+            the even set, also where no partner is like it.
+    """
     while num_merge > 0:
-        merged = min(num_merge, ops.max_merges(tokens.mask.shape[1]))
+        length = tokens.mask.shape[1]
+        merged = min(num_merge, ops.max_merges(length), max(int(most * length), 1))
         tokens, _ = merge_similar(tokens, tokens.states.detach(), merged)
         num_merge -= merged
     return tokens
