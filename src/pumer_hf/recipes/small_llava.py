@@ -82,7 +82,9 @@ def resize_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor
     """
     vision = model.config.vision_config
     if vision.model_type != "clip_vision_model":
-        raise ValueError(f"model.image_size={image_size}: the tower is {vision.model_type}, only CLIP's can be resized")
+        raise ValueError(
+            f"model.image_size={image_size}: the tower is {vision.model_type}, only CLIP's can be resized"
+        )
     if image_size < vision.patch_size or image_size % vision.patch_size:
         raise ValueError(f"model.image_size={image_size}: must be a multiple of the patch size, {vision.patch_size}")
     embeddings = model.model.vision_tower.embeddings

@@ -70,7 +70,9 @@ class _Growing:
         second = first_of(row == row.amin(dim=1, keepdim=True))
         sizes = self.size.gather(1, first), self.size.gather(1, second)
         parts = [size / (sizes[0] + sizes[1]).clamp(min=1) for size in sizes]
-        rows = [self.products.gather(1, place.unsqueeze(2).expand_as(cost[:, :1])).squeeze(1) for place in (first, second)]
+        rows = [
+            self.products.gather(1, place.unsqueeze(2).expand_as(cost[:, :1])).squeeze(1) for place in (first, second)
+        ]
         mixed = parts[0] * rows[0] + parts[1] * rows[1]
         norm = parts[0] * mixed.gather(1, first) + parts[1] * mixed.gather(1, second)
         mixed = mixed.scatter(1, first, norm)
