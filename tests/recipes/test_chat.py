@@ -9,6 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from pumer_hf.data.scenes.digits import CELL_SIZE
 from pumer_hf.models.families import FAMILIES
 from pumer_hf.recipes.chat import first_chat_model, parse_chat_recipe, run_chat_recipe
 from pumer_hf.recipes.generating import evaluate_answers
@@ -53,7 +54,7 @@ def run(tmp_path, monkeypatch, capsys):
 def test_a_recipe_loads_and_its_first_line_is_its_command(path):
     name = path.relative_to(ROOT).as_posix()
     recipe = parse_chat_recipe(path, ["--use_cpu", "true"])
-    vision = recipe.model.vision_config
+    vision = recipe.model.vision_config or {"image_size": recipe.model.image_size, "patch_size": CELL_SIZE}
     assert vision["image_size"] == recipe.data.grid_size * vision["patch_size"]
     assert ("cluttered" in name) == (recipe.data.setting == "cluttered")
     words = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").split()
@@ -104,6 +105,10 @@ def test_a_model_can_start_from_a_checkpoint(run):
     saved = AutoModelForImageTextToText.from_pretrained(folder)
     assert torch.equal(model.lm_head.weight, saved.lm_head.weight)
     assert processor.image_token == "<image>"
+    larger = parse_chat_recipe(path, [*flags, "--image_size", "64"]).model
+    model, processor = first_chat_model(larger, None)
+    assert model.config.image_seq_length == 64
+    assert processor.image_processor.size["height"] == 64
 
 
 @pytest.mark.parametrize(
@@ -112,6 +117,7 @@ def test_a_model_can_start_from_a_checkpoint(run):
         (["--max_text_length", "5"], "data.max_text_length=5"),
         (["--image_std", "0"], "model.image_std=0.0"),
         (["--checkpoint", "x/y"], "model.checkpoint='x/y'"),
+        (["--image_size", "64"], "model.image_size=64"),
         (["--questions_per_image", "0"], "training.questions_per_image=0"),
         (["--lerning_rate", "1"], "did you mean --learning_rate"),
     ],
