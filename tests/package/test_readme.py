@@ -107,12 +107,15 @@ def test_commands_about_the_demo_run(newcomer, capsys):
     pushes = [command for command in run if " push " in command and "--dry-run" not in command]
     assert len(run) >= 6
     assert len(pushes) == 1  # tests/hub pushes for real
+    quick = {
+        "bench": ["--seconds", "0.1", "--batch-size", "8"],
+        "export": ["--seconds", "0.1"],
+        "measure": ["--scenes", "8"],
+    }
     for command in run:
         if command not in pushes:
             words = shlex.split(command, comments=True)[1:]
-            assert main(words + (["--seconds", "0.1"] if words[0] in ("bench", "export") else [])) == 0, (
-                capsys.readouterr().err
-            )
+            assert main(words + quick.get(words[0], [])) == 0, capsys.readouterr().err
     assert Path("explained.png").is_file()
     assert Path("outputs/digit-scenes/student/README.md").is_file()
     assert Path("my-space/app.py").is_file()
