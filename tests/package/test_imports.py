@@ -21,14 +21,14 @@ ROWS = [
     ("bench",),
     ("explain", "export"),
     ("measures", "hub"),
-    ("training", "demo", "pipeline"),
+    ("training", "demo", "pipeline", "answering"),
     ("recipes",),
     ("cli", "__main__"),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
     *(("offload",), ("scorers",), ("reduction",), ("observing",)),
-    *(("encoders", "decoders"), ("families",), ("loading", "reduced")),
+    *(("encoders", "decoders"), ("families",), ("loading", "reduced"), ("decoder_loading",)),
 ]
 """The same within `models`."""
 MODEL_LEVELS = {part: level for level, parts in enumerate(MODEL_ROWS) for part in parts}
