@@ -158,5 +158,3 @@ def attention_to(whole: Tensor, prompts: Tensor, counts: Tensor, columns: Tensor
     mean = (weight.unsqueeze(1) @ whole[prompts]).squeeze(1)
     attention = mean.gather(1, columns)
     return attention / attention.sum(dim=1, keepdim=True).clamp(min=torch.finfo(attention.dtype).tiny)
-
-
