@@ -24,6 +24,9 @@ class ImageTrace:
     source: Tensor
     """long (P,): for each of its tokens, which kept one holds it now, counted in this image; -1 if it was dropped.
     With `per_prompt`, a token that went into another image has -1 too."""
+    holder: Tensor
+    """long (P,): for each of its tokens, the place in the whole prompt of the kept one that holds it now, which with
+    `per_prompt` may be in another image; -1 if it was dropped."""
     kept: Tensor
     """long (K,): the places of its kept tokens in the whole prompt, ascending."""
     saliency: Tensor | None = None
@@ -61,19 +64,22 @@ class Reduced:
     def traces(self, placeholders: Placeholders) -> tuple[ImageTrace, ...]:
         """Return what became of each image."""
         traces = []
+        columns_kept = placeholders.columns[self.kept]
         last = int(placeholders.images[-1]) if len(placeholders.images) else -1
         for image in range(last + 1):
             mine = (placeholders.images == image).nonzero().squeeze(1)
             kept_mine = placeholders.images[self.kept] == image
             kept = self.kept[kept_mine]
             begin = int(kept_mine.nonzero()[0]) if len(kept) else 0
-            source = self.source[mine] - begin
-            source = torch.where((source >= 0) & (source < len(kept)) & (self.source[mine] >= 0), source, -1)
+            held = self.source[mine]
+            source = held - begin
+            source = torch.where((held >= 0) & (source >= 0) & (source < len(kept)), source, -1)
             traces.append(
                 ImageTrace(
                     row=int(placeholders.rows[mine[0]]),
                     columns=placeholders.columns[mine],
                     source=source,
+                    holder=torch.where(held >= 0, columns_kept[held.clamp(min=0)], -1),
                     kept=placeholders.columns[kept],
                     saliency=None if self.saliency is None else self.saliency[mine],
                 )
