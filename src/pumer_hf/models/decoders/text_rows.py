@@ -5,7 +5,7 @@ config names one of our own. It computes the attention of a few rows in full, an
 rest of the layer. So a fused kernel still runs, and no matrix of all attentions is made.
 """
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -74,7 +74,19 @@ def text_rows(model: PreTrainedModel, rows: TextRows) -> Iterator[None]:
     Raises:
         ValueError: the model has an implementation of attention beside which rows cannot be computed.
     """
-    configs = text_configs(model)
+    with _ONE_AT_A_TIME, observed_name(text_configs(model)):
+        token = _WATCHED.set(rows)
+        try:
+            yield
+        except LastLayerSeen:
+            pass
+        finally:
+            _WATCHED.reset(token)
+
+
+@contextmanager
+def observed_name(configs: Sequence[Any]) -> Iterator[None]:
+    """Let configs name our attention function inside a `with` block, which is known only there."""
     before = [config._attn_implementation for config in configs]
     stock = before[0] or "eager"
     if stock not in SUPPORTED:
@@ -83,23 +95,17 @@ def text_rows(model: PreTrainedModel, rows: TextRows) -> Iterator[None]:
             "the model with attn_implementation='sdpa' for this"
         )
     name = stock + SUFFIX
-    kernel = own_eager if stock == "eager" else AttentionInterface()[stock]
-    with _ONE_AT_A_TIME:
-        AttentionInterface.register(name, beside(kernel))
-        AttentionMaskInterface.register(name, AttentionMaskInterface()[stock])
-        token = _WATCHED.set(rows)
-        try:
-            for config in configs:
-                config._attn_implementation = name
-            yield
-        except LastLayerSeen:
-            pass
-        finally:
-            _WATCHED.reset(token)
-            for config, implementation in zip(configs, before, strict=True):
-                config._attn_implementation = implementation
-            for interface in (AttentionInterface, AttentionMaskInterface):
-                del interface._global_mapping[name]
+    AttentionInterface.register(name, beside(own_eager if stock == "eager" else AttentionInterface()[stock]))
+    AttentionMaskInterface.register(name, AttentionMaskInterface()[stock])
+    try:
+        for config in configs:
+            config._attn_implementation = name
+        yield
+    finally:
+        for config, implementation in zip(configs, before, strict=True):
+            config._attn_implementation = implementation
+        for interface in (AttentionInterface, AttentionMaskInterface):
+            del interface._global_mapping[name]
 
 
 def text_configs(model: PreTrainedModel) -> list[Any]:
