@@ -53,7 +53,7 @@ class ChatCollator:
         """
         inputs = self.prompts(rows)
         tails = [self.answer_tokens(row) if self.with_answers else [] for row in rows]
-        fills = {"input_ids": self._pad_token_id, **ANSWER_TYPES.get(type(self.processor).__name__, {})}
+        fills = {"input_ids": self.pad_token_id, **ANSWER_TYPES.get(type(self.processor).__name__, {})}
         batch = repadded(inputs, tails, fills, pad_left=not self.with_answers)
         if self.with_answers:
             batch["labels"] = answer_labels(batch["attention_mask"], batch["input_ids"], tails)
@@ -89,7 +89,8 @@ class ChatCollator:
         return number
 
     @property
-    def _pad_token_id(self) -> int:
+    def pad_token_id(self) -> int:
+        """The token of padding; the end token if the tokenizer has none."""
         tokenizer = self.processor.tokenizer
         return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
 
