@@ -28,7 +28,8 @@ ROWS = [
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
     *(("offload",), ("scorers",), ("reduction",), ("observing",)),
-    *(("encoders", "decoders"), ("families",), ("loading", "reduced"), ("decoder_loading",)),
+    *(("encoders", "decoders"), ("families",), ("loading", "reduced")),
+    *(("decoder_loading", "bases"),),
 ]
 """The same within `models`."""
 MODEL_LEVELS = {part: level for level, parts in enumerate(MODEL_ROWS) for part in parts}
