@@ -5,15 +5,17 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny import vilt_fields
+from tiny_llava import save_tiny_llava
 
 from laboratory.render import render
 from pumer_hf.cli import build_parser
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.models.families import DECODERS
 from pumer_hf.models.scorers import save_scorer
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
-from pumer_hf.recipes.small_llava import new_llava
 from pumer_hf.training.scorer import add_scorer
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -26,16 +28,9 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
-LAST = {
-    "lookahead": lambda names: [part.method for part in names["model"].reduction.parts] == ["lookahead", "pumer"],
-    "decoders": lambda names: len(names["traces"][0][0].kept) == 9,
-}
-"""What holds after the last block of a page."""
-
-
 @pytest.fixture
 def reader(tmp_path, monkeypatch):
-    """The working directory has the demo's teacher and a LLaVA, small and untrained, and a scorer for the teacher."""
+    """The working directory has the demo's teacher, small and untrained, and a scorer for it."""
     monkeypatch.chdir(tmp_path)
     args = ModelArguments(config=vilt_fields(num_hidden_layers=4, max_position_embeddings=12))
     data = VQA.load(VqaDataArguments(train_scenes=20, eval_scenes=4, unknown_answers="ignore"), None)
@@ -45,22 +40,41 @@ def reader(tmp_path, monkeypatch):
     model = type(model).from_pretrained("outputs/digit-scenes/teacher")
     add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
     save_scorer(model, "outputs/my-scorer", trained_on="nothing", steps=0)
-    tiny = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    for part in new_llava({**tiny, "image_size": 48, "patch_size": 8}, tiny, data.train["question"], 0, 0.5):
-        part.save_pretrained("outputs/llava-digit-scenes/teacher")
 
 
 def test_there_are_pages():
     assert PAGES
 
 
-@pages
-def test_python_blocks_run(page, reader):
-    found, names = blocks(page, "python"), {}
+def run_blocks(page, **names):
+    found = blocks(page, "python")
     assert found
     for block in found:
         exec(compile(block, page.name, "exec"), names)
-    assert LAST[page.stem](names)
+    return names
+
+
+def test_blocks_about_lookahead_run(reader):
+    names = run_blocks(DOCS / "lookahead.md")
+    assert [part.method for part in names["model"].reduction.parts] == ["lookahead", "pumer"]
+
+
+@pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
+def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_tiny_llava("outputs/llava")
+    names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
+    assert capsys.readouterr().out == "36 image tokens, 12 kept\n"
+    assert len(names["output"].reduction[0].kept) == 9
+    assert names["model"].reduction is None
+
+
+@pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
+def test_the_page_lists_every_family():
+    text = (DOCS / "decoders.md").read_text(encoding="utf-8")
+    for row in DECODERS.values():
+        equals = "the shortened prompt" if row.shortened_prompt else "the masked prompt"
+        assert f"| {row.title} | `{row.model_class.__name__}` | {equals} |" in text
 
 
 @pages

@@ -178,6 +178,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 """The arguments of a tiny config of each family."""
 
 
+SPREAD = 6.0
+"""What the first weights of transformers are multiplied by, which have a standard deviation of 0.02."""
+
+
 def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: int = 0) -> Any:
     """Make a tiny model in eval mode. With the same seed it has the same weights."""
     torch.manual_seed(seed)
@@ -187,6 +191,12 @@ def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: in
     if ours:
         config.schedule = config.checked(reduction)
     model = model_class(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:  # large enough for what a token attends to to change the logits
+                parameter.mul_(SPREAD)
+                if not parameter.any():  # the projection of Gemma-3 begins with zeros
+                    parameter.normal_(std=0.1)
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None  # every answer has all its tokens
     return model

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...reducers import TokenReducer
+from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.keeping import KeepingConfig
 from ...tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
 from .prompt import Placeholders
@@ -24,6 +24,9 @@ class ImageTrace:
     source: Tensor
     """long (P,): for each of its tokens, which kept one holds it now, counted in this image; -1 if it was dropped.
     With `per_prompt`, a token that went into another image has -1 too."""
+    holder: Tensor
+    """long (P,): for each of its tokens, the place in the whole prompt of the kept one that holds it now, which with
+    `per_prompt` may be in another image; -1 if it was dropped."""
     kept: Tensor
     """long (K,): the places of its kept tokens in the whole prompt, ascending."""
     saliency: Tensor | None = None
@@ -61,19 +64,22 @@ class Reduced:
     def traces(self, placeholders: Placeholders) -> tuple[ImageTrace, ...]:
         """Return what became of each image."""
         traces = []
+        columns_kept = placeholders.columns[self.kept]
         last = int(placeholders.images[-1]) if len(placeholders.images) else -1
         for image in range(last + 1):
             mine = (placeholders.images == image).nonzero().squeeze(1)
             kept_mine = placeholders.images[self.kept] == image
             kept = self.kept[kept_mine]
             begin = int(kept_mine.nonzero()[0]) if len(kept) else 0
-            source = self.source[mine] - begin
-            source = torch.where((source >= 0) & (source < len(kept)) & (self.source[mine] >= 0), source, -1)
+            held = self.source[mine]
+            source = held - begin
+            source = torch.where((held >= 0) & (source >= 0) & (source < len(kept)), source, -1)
             traces.append(
                 ImageTrace(
                     row=int(placeholders.rows[mine[0]]),
                     columns=placeholders.columns[mine],
                     source=source,
+                    holder=torch.where(held >= 0, columns_kept[held.clamp(min=0)], -1),
                     kept=placeholders.columns[kept],
                     saliency=None if self.saliency is None else self.saliency[mine],
                 )
@@ -96,19 +102,14 @@ def reduce_images(
         words: the words of the prompts, states float (B, Lw, D).
         maps: float (N,), the saliency of each token from outside the model, for a method with `uses_prior`.
     """
-    config = reducer.config
-    together = isinstance(config, KeepingConfig) and config.per_prompt
-    group = placeholders.rows if together else placeholders.images
     number = len(features)
     kept: list[Tensor] = []
     states: list[Tensor] = []
     sources = torch.full((number,), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
-    for members in by_length(group):
-        rows = placeholders.rows[members[:, 0]]
-        pair = TokenPair(words_of(words, rows), image_tokens(features[members], maps, members))
-        pair, trace = reducer(0, pair, Evidence(None, pair.text.states, pair.image.states))
+    for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps):
+        pair, trace = reducer(0, whole, Evidence(None, whole.text.states, whole.image.states))
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -130,6 +131,29 @@ def reduce_images(
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
     return Reduced(all_kept[order], sources, all_states[order], saliencies)
+
+
+def image_groups(
+    features: Tensor, placeholders: Placeholders, words: Tokens, together: bool, maps: Tensor | None = None
+) -> Iterable[tuple[Tensor, TokenPair]]:
+    """Yield the images of a batch as a reducer gets them. Those with equally many tokens are in one batch.
+
+    The arguments are those of [`reduce_images`].
+
+    Args:
+        together: whether all images of a prompt count as one.
+
+    Yields:
+        Which of the N tokens the images have, long (G, P); and the tokens, with the words of their prompts.
+    """
+    for members in by_length(placeholders.rows if together else placeholders.images):
+        rows = placeholders.rows[members[:, 0]]
+        yield members, TokenPair(words_of(words, rows), image_tokens(features[members], maps, members))
+
+
+def per_prompt(config: ReductionConfig) -> bool:
+    """Return whether a method reduces all images of a prompt together."""
+    return isinstance(config, KeepingConfig) and config.per_prompt
 
 
 def by_length(group: Tensor) -> Iterable[Tensor]:

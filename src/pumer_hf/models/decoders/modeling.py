@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from ...configuration import ReductionHolder
 from ...reducers import ReductionConfig, TokenReducer, build_reducer
-from ..reduction import ReducibleModel, Reduction
+from ..reduction import ReducerHost, ReducibleModel, Reduction
 from .calls import ReducedCalls, Watch
 from .family import DecoderFamily
 
@@ -59,6 +59,9 @@ class ReducedDecoder(ReducibleModel):
     @property
     def token_reduction(self) -> Reduction:
         return Reduction(self)
+
+    def reducer_hosts(self) -> dict[str, ReducerHost]:
+        return {"inputs": self}
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         return build_reducer(part, self.config.get_text_config().hidden_size)
