@@ -142,7 +142,6 @@ def note(report: DecoderReport) -> str:
         known = [one.baselines[name] for one in report.teachers]
         groups = ", ".join(f"{group} {fmean(one.by_group[group] for one in known):.1f}" for group in known[0].by_group)
         facts.append(f"{name} {cell([one.value for one in known])} ({groups})")
-    return (
-        f"Accuracy in percent on {report.num_questions:,} {report.split} questions: mean over {len(report.teachers)} "
-        f"models, each trained with its own seed, and [lowest, highest]. {'; '.join(facts)}."
-    )
+    number = len(report.teachers)
+    models = "one model" if number == 1 else f"mean over {number} models, each of its own seed, and [lowest, highest]"
+    return f"Accuracy in percent on {report.num_questions:,} {report.split} questions: {models}. {'; '.join(facts)}."

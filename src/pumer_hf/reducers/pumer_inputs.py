@@ -1,11 +1,11 @@
 """PuMer before the first layer, where no attention to the image has been paid yet.
 
 The paper (https://aclanthology.org/2023.acl-long.721) prunes by text-to-image attention inside the model, and then
-merges in one round. Before the first layer, only the likeness of word and patch embeddings is known, and that knows
-little: pruning by it alone loses more than pruning at random (`docs/decoders.md` has the table). And one round of
-bipartite matching must merge half of the tokens, also those that no other is like. So this form of the method prunes
-nothing, lets the relevance weigh little, and merges pair by pair what is most alike. The paper's own order is there as
-`form="paper"`.
+merges in one round. Before the first layer, only the likeness of word and patch embeddings is known. It knows little:
+pruning by it alone keeps far less than methods that look at how the patches differ (`docs/decoders.md` has the table).
+And one round of bipartite matching has to merge half of the tokens, also those that no other is like. So this form of
+the method prunes nothing, lets the relevance weigh little, and merges pair by pair what is most alike. The paper's own
+order is there as `form="paper"`.
 """
 
 from dataclasses import dataclass, field, replace
