@@ -47,7 +47,9 @@ def decoder_of_config(config: Mapping[str, Any], source: str) -> DecoderFamily:
     if row is None:
         titles = ", ".join(row.title for row in DECODERS.values())
         advice = f"choose a model of {titles}" if titles else f"decoders need transformers {DECODERS_NEED} or newer"
-        raise ValueError(f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {advice}")
+        raise ValueError(
+            f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {advice}"
+        )
     return row
 
 
