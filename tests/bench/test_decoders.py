@@ -225,6 +225,13 @@ def test_our_class_has_the_stock_weights_and_is_stock_when_unreduced(tmp_path):
         assert model(**inputs).logits.shape[1] < whole.shape[1]
 
 
+def test_tied_weights_are_one():
+    row = DECODERS["llava"]
+    config = row.config_class(**deepcopy(CONFIGS["llava"]), tie_word_embeddings=True)
+    model = random_decoder(row, config)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+
+
 def test_random_weights_are_finite_and_spread():
     module = torch.nn.ModuleDict({"wide": torch.nn.Linear(1100, 1000), "norm": torch.nn.LayerNorm(3)})
     fill_at_random(module)
@@ -235,7 +242,8 @@ def test_random_weights_are_finite_and_spread():
     assert module["norm"].weight.tolist() == [1, 1, 1]
 
 
-def test_compiled_parts_give_the_same(tmp_path):
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, in torch 2.13
+def test_compiled_parts_give_the_same():
     model = small("llava")
     inputs = prompts(model, 1, 5)
     with torch.inference_mode():
@@ -267,6 +275,7 @@ def test_a_shape_has_the_parameters_of_its_checkpoint(name):
     shape = shape_of(name)
     with torch.device("meta"), initialization.no_init_weights():
         model = shape.row().stock_class(shape.new_config())
+    model.tie_weights()
     assert sum(weight.numel() for weight in model.parameters()) / 1e9 == pytest.approx(PARAMETERS[name], rel=3e-4)
 
 

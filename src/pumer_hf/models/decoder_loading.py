@@ -96,6 +96,7 @@ def random_decoder(
     config.schedule = config.checked(reduction)
     with torch.device(device), initialization.no_init_weights():
         model = row.model_class._from_config(config, dtype=dtype, attn_implementation=attention)
+    model.tie_weights()  # a part of the initialisation that was left out
     fill_at_random(model)
     return model.eval()
 
