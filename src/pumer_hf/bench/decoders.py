@@ -154,6 +154,8 @@ def measured(
     image_tokens: int | None,
 ) -> DecoderReport:
     """Do the work of [`bench_decoder_model`]."""
+    schedule = model.config.reduction
+    assert schedule is not None, "`check_reduces` has looked"
     inputs = prompts(model, options.batch_size, options.text_length, image_tokens)
     subject = Subject(model, inputs)
     sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))
@@ -164,7 +166,7 @@ def measured(
         source=source,
         random_weights=random_weights,
         family=model.family.name,
-        reduction=model.config.reduction,
+        reduction=schedule,
         conditions=DecoderConditions(
             device=options.device,
             dtype=str(model.dtype).removeprefix("torch."),
