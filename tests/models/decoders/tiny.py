@@ -195,6 +195,8 @@ def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: in
         for parameter in model.parameters():
             if parameter.ndim > 1:  # large enough for what a token attends to to change the logits
                 parameter.mul_(SPREAD)
+                if not parameter.any():  # Gemma-3's projector, without which all images are alike
+                    parameter.normal_(std=0.02 * SPREAD)
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None  # every answer has all its tokens
     return model
