@@ -207,7 +207,7 @@ def test_streamers_get_the_whole_prompt_first(name, capsys):
     expected = model.generate(**inputs, **GREEDY)[0].tolist()
     model.generate(**inputs, **GREEDY, streamer=TextStreamer(Words()))
     assert [int(word) for word in capsys.readouterr().out.split()] == expected
-    streamer = TextIteratorStreamer(Words(), skip_prompt=True)
+    streamer = TextIteratorStreamer(Words(), skip_prompt=True, timeout=30)
     thread = threading.Thread(target=model.generate, kwargs={**inputs, **GREEDY, "streamer": streamer})
     thread.start()
     assert [int(word) for word in "".join(streamer).split()] == expected[-NEW:]
