@@ -4,8 +4,8 @@ import pytest
 import torch
 from models.decoders.oracle import NAMES, ours, stock
 from models.decoders.tiny import IMAGE, ONE, tiny_inputs, tiny_model
-from transformers import StaticCache
 from torch import nn
+from transformers import StaticCache
 
 from pumer_hf import reduced
 from pumer_hf.models.families import DECODERS
@@ -108,7 +108,10 @@ def test_a_model_of_no_known_family():
 @pytest.mark.parametrize(
     ("reduction", "message"),
     (
-        ({"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1}, "site"),
+        (
+            {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1},
+            "site",
+        ),
         (None, "reduction=None"),
         ({**PUMER, "keep_ratio": 0.0}, "keep_ratio=0.0"),
         ({**PUMER, "keep_rat": 0.5}, "keep_rat .*keep_ratio"),
@@ -117,9 +120,8 @@ def test_a_model_of_no_known_family():
     ),
 )
 def test_schedules(reduction, message):
-    with pytest.raises(ValueError, match=message):
-        with reduced(stock("llava"), reduction):
-            pass
+    with pytest.raises(ValueError, match=message), reduced(stock("llava"), reduction):
+        pass
     if reduction is not None:
         with pytest.raises(ValueError, match=message):
             ours("llava").set_reduction(reduction)

@@ -77,7 +77,9 @@ def test_old_names_of_weights_are_converted(tmp_path):
     model.save_pretrained(tmp_path)
     old = {}
     for key, value in model.state_dict().items():
-        key = key.replace("model.language_model.", "language_model.model.").replace("lm_head.", "language_model.lm_head.")
+        key = key.replace("model.language_model.", "language_model.model.").replace(
+            "lm_head.", "language_model.lm_head."
+        )
         key = key.replace("model.vision_tower.", "vision_tower.vision_model.")
         old[key.replace("model.multi_modal_projector.", "multi_modal_projector.")] = value.contiguous()
     save_file(old, tmp_path / "model.safetensors", metadata={"format": "pt"})
