@@ -243,7 +243,8 @@ class ReducedCalls:
         mask = inputs.get("attention_mask")
         if mask is not None and mask.shape[1] not in (cut.length, cached + tokens.shape[1]):
             raise ValueError(
-                f"attention_mask: {mask.shape[1]} columns, but the whole prompt and what came after it have {cut.length}"
+                f"attention_mask: {mask.shape[1]} columns, but the whole prompt and what came after it have "
+                f"{cut.length}: give a column for each of them"
             )
         if mask is None:
             mask = cut.mask
