@@ -25,8 +25,10 @@ from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from pumer_hf.training.answers import (
     BUDGETS,
+    ByLength,
     Choice,
     always,
+    attention_by_length,
     choose_layer,
     given,
     measured_speeds,
@@ -127,7 +129,7 @@ class Bench:
         for batch in tqdm(self.batches, desc="Evaluating", leave=False):
             labels = batch["labels"]
             inputs = {name: value for name, value in batch.items() if name != "labels"}
-            attention = observe(self.model, inputs, layers).attention if layers else {}
+            attention = attention_by_length([observe(self.model, inputs, layers)] if layers else [], layers)
             for name, choice in choices.items():
                 with self.model.token_reduction.using(choice(attention)):
                     answer = self.model(**inputs).logits.argmax(dim=-1, keepdim=True)
@@ -145,7 +147,7 @@ def has_unseen_word(text: str) -> bool:
     return not UNSEEN_WORDS.isdisjoint(text.rstrip("?").split())
 
 
-def unreduced(attention: Mapping[int, Tensor]) -> Mapping[str, TokenReducer]:
+def unreduced(attention: Mapping[int, ByLength]) -> Mapping[str, TokenReducer]:
     """The choice that keeps all patches."""
     return {}
 

@@ -21,7 +21,7 @@ ROWS = [
     ("bench",),
     ("explain", "export"),
     ("measures", "hub"),
-    ("training", "demo", "pipeline"),
+    ("training", "demo", "pipeline", "answering"),
     ("recipes",),
     ("cli", "__main__"),
 ]
@@ -29,6 +29,7 @@ LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
     *(("offload",), ("scorers",), ("reduction",), ("observing",)),
     *(("encoders", "decoders"), ("families",), ("loading", "reduced")),
+    *(("decoder_loading", "bases"),),
 ]
 """The same within `models`."""
 MODEL_LEVELS = {part: level for level, parts in enumerate(MODEL_ROWS) for part in parts}

@@ -6,7 +6,6 @@ from transformers import default_data_collator
 
 from pumer_hf.models.observing import observe
 from pumer_hf.reducers.choice import STEP, Draw, choose_best, choose_dpp
-from pumer_hf.training import scorer_answers
 from pumer_hf.training.losses import reward_loss
 from pumer_hf.training.scorer import ScorerTrainingArguments, lookahead_of
 from pumer_hf.training.scorer_answers import NUM_DRAWS, AnswersTrainer
@@ -67,17 +66,16 @@ def test_the_loss_makes_better_draws_more_probable():
 @pytest.fixture
 def kept_by_patch_3(monkeypatch):
     """As if the answer were kept by the choices that have patch 3, and by no other."""
-    real = scorer_answers.answers
 
-    def answers(model, inputs, reducers):
-        number = len(real(model, inputs, {}))
+    def base_answers(trainer, inputs, reducers):
         if not reducers:
-            return torch.ones(number, dtype=torch.long)
+            return torch.ones(len(inputs["input_ids"]), 1, dtype=torch.long)
         (drawn,) = reducers.values()
-        assert number == 8 * NUM_DRAWS
-        return (drawn.chosen == 3).any(dim=1).long()
+        (chosen,) = drawn.chosen.values()
+        assert len(chosen) == 8
+        return (chosen == 3).any(dim=1, keepdim=True).long()
 
-    monkeypatch.setattr(scorer_answers, "answers", answers)
+    monkeypatch.setattr(AnswersTrainer, "base_answers", base_answers)
 
 
 def test_only_the_scorer_learns(base, trainer, weights_of, kept_by_patch_3):
@@ -97,16 +95,18 @@ def test_what_keeps_the_answer_becomes_more_probable(base, trainer, make_rows, k
 
 
 def test_the_budgets_take_turns(base, trainer, monkeypatch):
-    kept, real = [], scorer_answers.answers
+    kept, real = [], AnswersTrainer.base_answers
 
-    def answers(model, inputs, reducers):
-        kept.extend(reducer.config.num_keep for reducer in reducers.values())
-        return real(model, inputs, reducers)
+    def base_answers(trainer, inputs, reducers):
+        for drawn in reducers.values():
+            kept.extend(chosen.shape[1] for chosen in drawn.chosen.values())
+        return real(trainer, inputs, reducers)
 
-    monkeypatch.setattr(scorer_answers, "answers", answers)
+    monkeypatch.setattr(AnswersTrainer, "base_answers", base_answers)
     trainer(max_steps=4).train()
     patches = predicted(base, trainer().train_dataset).shape[1]
-    assert kept == [max(round(patches / 9), 1), max(round(patches * 2 / 9), 1)] * 2
+    numbers = [max(round(patches / 9), 1), max(round(patches * 2 / 9), 1)] * 2
+    assert kept == [number for number in numbers for _ in range(NUM_DRAWS)]
 
 
 def test_the_stage_has_a_folder_and_a_rate_of_its_own(make_args):

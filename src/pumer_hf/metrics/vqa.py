@@ -99,16 +99,25 @@ def example_scores(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def accuracy_report(logits: np.ndarray, targets: np.ndarray, dataset: Dataset) -> dict[str, Any]:
-    """Return `accuracy` in percent, the number of `questions`, and `accuracy_by_kind` if there is a column `kind`.
-
-    If there is a column `groups` too, a list of names per row, `accuracy_by_kind` has the accuracy of each group.
+    """Return the accuracy of logits, as [`score_report`] does.
 
     Args:
         logits: float (N, C).
         targets: soft targets float (N, C), or classes int (N,).
         dataset: the N rows.
     """
-    scores = example_scores(logits, targets)
+    return score_report(example_scores(logits, targets), dataset)
+
+
+def score_report(scores: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """Return `accuracy` in percent, the number of `questions`, and `accuracy_by_kind` if there is a column `kind`.
+
+    If there is a column `groups` too, a list of names per row, `accuracy_by_kind` has the accuracy of each group.
+
+    Args:
+        scores: float (N,) in [0, 1], the score of each row.
+        dataset: the N rows.
+    """
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
     if "kind" in dataset.column_names:
         kinds = np.array(dataset["kind"])

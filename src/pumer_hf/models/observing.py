@@ -27,6 +27,9 @@ class Observation:
     attention: dict[int, Tensor]
     """By layer, float32 (B, P): how much the text attends to each patch (PuMer, Eq. 1). It sums to 1 over the patches.
     Padding has 0."""
+    examples: Tensor
+    """long (B,): the example of each image, in the batch of the model. In a decoder, an example is a prompt, which may
+    have several images."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def observe(
     watchers["layers"] = Watcher(chosen, see_attention, stops_after=last)
     with reduction.using(watchers):
         backbone(**inputs)
-    return Observation(*seen[0], attention)
+    pair, features = seen[0]
+    return Observation(pair, features, attention, torch.arange(len(features), device=features.device))
 
 
 def patch_attention(text_to_image: Tensor, pair: TokenPair) -> Tensor:

@@ -26,6 +26,8 @@ FINGERPRINT = "fingerprint"
 """The name of the fingerprint among the weights of a scorer."""
 NUM_SAMPLES = 256
 """About how many weights a fingerprint holds."""
+OURS = "pumer_"
+"""The beginning of the `model_type` of our classes. A scorer fits a stock model and ours with the same weights."""
 NO_BASE = ("reducer", "pooler")
 """Modules of a backbone whose weights say nothing about the states of its layers."""
 
@@ -267,7 +269,7 @@ def _check_base(
     name = model.name_or_path or type(model).__name__
     trained = f"{where}: its scorer was trained for {record.base!r}"
     advice = f"give a scorer of this model, or train one with `pumer-hf train-scorer {name} --data ...`"
-    if record.base_type != model.config.model_type:
+    if record.base_type.removeprefix(OURS) != model.config.model_type.removeprefix(OURS):
         raise ValueError(
             f"{trained}, a model of type {record.base_type!r}, but {name!r} is of type {model.config.model_type!r}: "
             f"{advice}"

@@ -8,22 +8,22 @@ from typing import Any, TypeVar
 
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import set_seed
 from transformers.utils import logging
 
-from ..data.collator import Collator
 from ..folders import check_writable, write_json
 from ..hub.scorer import save_scorer_card
-from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.scorers import SCORER_CONFIG, save_scorer
+from ..models.bases import Base, Target, base_of
+from ..models.scorers import SCORER_CONFIG, load_scorer, save_scorer
 from ..reading import read_object
 from ..reducers.lookahead import LookaheadReductionConfig
 from ..results import Environment, ScorerReport, layer_table
-from ..training.answers import budget_rows, check_answers, choose_layer
+from ..training.answers import budget_rows, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
 from ..training.scorer_answers import AnswersTrainer
 from ..training.timing import TimeLeftCallback
+from ..training.trainer import batch_size_of
 from .interrupt import Stopped
 from .record import weights_of
 from .stages import close_progress_bar, last_complete_checkpoint, lost_steps
@@ -46,7 +46,7 @@ class ScorerData:
 
     train: Dataset
     held_out: Dataset
-    collator: Collator
+    collator: Callable[[list[dict[str, Any]]], dict[str, Tensor]]
     words: str
     """The data in words, for the record."""
 
@@ -59,7 +59,7 @@ class ScorerData:
 
 
 def train_scorer(
-    model: PuMerPreTrainedModel,
+    model: nn.Module,
     part: LookaheadReductionConfig,
     data: ScorerData,
     args: ScorerTrainingArguments,
@@ -72,7 +72,9 @@ def train_scorer(
     that is complete is not trained again.
 
     Args:
-        model: the model, which is frozen. Afterwards its reduction is the part with the scorer.
+        model: the model, which is frozen: an encoder that classifies, or a decoder of transformers' own class or of
+            ours. Afterwards its reduction is the part with the scorer; a model of transformers' own class stays as it
+            is.
         part: the part of the schedule. If it has no `target_layer`, the layer is chosen ([`choose_layer`]).
         data: images with texts.
         args: the arguments of the training.
@@ -84,33 +86,36 @@ def train_scorer(
         Stopped: Ctrl-C or SIGTERM ended the training.
     """
     folder = Path(args.output_dir)
-    check_answers(model)
+    base = base_of(model, args.target())
+    base.check_answers()
     check_folder(folder, resume)
-    model.to(args.device).eval()
-    record = begin(folder, made_from(model, part, data, args), resume, args)
+    if base.movable:
+        base.model.to(args.device)
+    base.model.eval()
+    record = begin(folder, made_from(base, part, data, args), resume, args)
     if (folder / RESULTS_NAME).is_file() and (folder / SCORER_CONFIG).is_file():
         logger.warning("%s is complete: the training of the scorer is skipped", folder)
-        model.set_reduction(replace(part, target_layer=None, weights=str(folder)))
+        base.put(load_scorer(base.host, replace(part, target_layer=None, weights=str(folder))))
         return ScorerReport.load(folder / RESULTS_NAME)
     if "layers" not in record:
-        chosen, layers = on_first(args, lambda: chosen_layer(model, part, data, args))
+        chosen, layers = on_first(args, lambda: chosen_layer(base, part, data, args))
         record |= {"target_layer": chosen, "layers": layers}
         if args.should_save:
             write_json(folder / RECORD_NAME, record)
     set_seed(args.seed)
-    add_scorer(model, replace(part, target_layer=record["target_layer"]))
-    trainer = ScorerTrainer(model, args=args, train_dataset=data.train, data_collator=data.collator)
+    add_scorer(base, replace(part, target_layer=record["target_layer"]))
+    trainer = ScorerTrainer(base, args=args, train_dataset=data.train, data_collator=data.collator)
     fit(trainer, folder, resume)
     if args.answer_steps:
         again = args.for_answers()
         fit(
-            AnswersTrainer(model, args=again, train_dataset=data.train, data_collator=data.collator),
+            AnswersTrainer(base, args=again, train_dataset=data.train, data_collator=data.collator),
             Path(again.output_dir),
             resume,
         )
-    report = on_first(args, lambda: compared(model, record, data, args))
+    report = on_first(args, lambda: compared(base, record, data, args))
     if args.should_save:
-        save_scorer(model, folder, trained_on=data.words, steps=args.max_steps + args.answer_steps)
+        save_scorer(base.host, folder, trained_on=data.words, steps=args.max_steps + args.answer_steps)
         report.save(folder / RESULTS_NAME)
         save_scorer_card(folder)
     trainer.accelerator.wait_for_everyone()
@@ -134,16 +139,19 @@ def check_folder(folder: Path, resume: bool) -> None:
 
 
 def made_from(
-    model: PuMerPreTrainedModel, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
+    base: Base, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
 ) -> dict[str, Any]:
     """Return what a scorer is made from, in plain JSON types."""
+    name = base.model.name_or_path
     record = {
-        "model": weights_of(model.name_or_path) if model.name_or_path else type(model).__name__,
+        "model": weights_of(name) if name else type(base.model).__name__,
         "part": {**asdict(part), "weights": None},
         "data": data.words,
         "rows": [len(data.train), len(data.held_out)],
         "seed": args.seed,
     }
+    if base.target != Target():  # the default is that of encoders too, whose records do not name it
+        record["target"] = asdict(base.target)
     return json.loads(json.dumps(record))
 
 
@@ -170,14 +178,14 @@ def begin(folder: Path, record: dict[str, Any], resume: bool, args: ScorerTraini
 
 
 def chosen_layer(
-    model: PuMerPreTrainedModel, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
+    base: Base, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
 ) -> tuple[int, dict[str, float]]:
     """Return the layer to predict, and what each layer keeps, which is printed too. A layer that is given is taken."""
     if part.target_layer is not None:
         return part.target_layer, {}
     number = min(LAYER_EXAMPLES, len(data.train))
     print(f"Which layer's attention, as the choice of a ninth of the patches, keeps most answers ({number} examples):")
-    layer, kept = choose_layer(model, part, data.batches("train", args.per_device_eval_batch_size, number))
+    layer, kept = choose_layer(base, part, data.batches("train", args.per_device_eval_batch_size, number))
     print(layer_table(kept, layer))
     return layer, {str(index): share for index, share in kept.items()}
 
@@ -198,7 +206,7 @@ def fit(trainer: ScorerTrainer, folder: Path, resume: bool) -> None:
 
 
 def compared(
-    model: PuMerPreTrainedModel,
+    base: Base,
     record: Mapping[str, Any],
     data: ScorerData,
     args: ScorerTrainingArguments,
@@ -206,8 +214,8 @@ def compared(
     """Compare the trained scorer with other methods, and print the table."""
     size, layer = args.per_device_eval_batch_size, record["target_layer"]
     first = next(data.batches("held_out", size))
-    rows = budget_rows(model, layer, data.batches("held_out", size), first, SPEED_SECONDS)
-    batch_size = len(next(iter(first.values())))
+    rows = budget_rows(base, layer, data.batches("held_out", size), first, SPEED_SECONDS)
+    batch_size = batch_size_of(first)
     report = ScorerReport(record["layers"], layer, tuple(rows), len(data.held_out), batch_size, Environment.current())
     print(*report.lines(), sep="\n")
     return report

@@ -8,12 +8,12 @@ from datasets import Dataset
 
 from ..data.collator import Collator
 from ..data.task import Task, TaskData
+from ..models.bases import base_of
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.scorers import load_scorer
 from ..reducers import METHODS, PlainSchedule, Schedule
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..results import Environment, ScorerReport
-from ..training.answers import check_answers
 from ..training.placement import whole_models
 from .build import load_model
 from .recipe import SCORER_STAGE, Recipe
@@ -83,7 +83,7 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
                 )
             load_scorer(teacher.base_model, part)  # finds what does not fit now
     if recipe.untrained_scorer is not None:
-        check_answers(teacher)
+        base_of(teacher).check_answers()
         if recipe.data.streaming:
             raise ValueError("data.streaming: a scorer is trained on rows that are known: give reduction.weights")
 

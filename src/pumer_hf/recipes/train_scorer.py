@@ -1,17 +1,21 @@
 """`pumer-hf train-scorer`: train the scorer of `lookahead` for a saved model, on images with texts."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from transformers import AutoProcessor
+
+from ..data.chat import ChatCollator
 from ..data.pairs import PairCollator, hold_out, read_pairs
 from ..inputs import Encoder
-from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.loading import load_checkpoint
+from ..models.bases import base_of
+from ..models.decoder_loading import find_decoder, load_decoder
+from ..models.loading import load_checkpoint, naming, saved_config
 from ..reducers import parse_method
 from ..reducers.lookahead import LookaheadReductionConfig
-from ..training.answers import check_answers
 from ..training.scorer import ScorerTrainingArguments
 from .interrupt import ending_in_one_line
 from .recipe import check_values
@@ -112,13 +116,13 @@ def run_train_scorer(options: ScorerOptions) -> None:
         launched = args.world_size > 1  # a launcher sets OMP_NUM_THREADS to 1; otherwise the user has set it
         if args.device.type == "cpu" and (launched or "OMP_NUM_THREADS" not in os.environ):
             use_available_cores(args.world_size)
-        model, processor = load_checkpoint(options.model, reduction=None)
-        check_answers(model)
-        model.config.checked(part)
-        last = model.config.sites["layers"] - 1
-        if part.target_layer is not None and part.target_layer > last:
-            raise ValueError(f"--target-layer {part.target_layer}: the model has layers 0 to {last}")
-        data = scorer_data(options, model, Encoder.of(model, processor))
+        model, data = decoder_and_data(options) if is_decoder(options.model) else encoder_and_data(options)
+        base = base_of(model, args.target())
+        base.check_answers()
+        base.check(part)
+        if part.target_layer is not None and part.target_layer not in base.layers:
+            known = ", ".join(map(str, base.layers))
+            raise ValueError(f"--target-layer {part.target_layer}: the model has layers {known}")
         if args.process_index == 0:
             print(f"Training on {data.words}; {len(data.held_out):,} more are held out for the comparison.")
         train_scorer(model, part, data, args, resume=options.resume)
@@ -126,7 +130,31 @@ def run_train_scorer(options: ScorerOptions) -> None:
             print(*last_lines(options, folder), sep="\n")
 
 
-def scorer_data(options: ScorerOptions, model: PuMerPreTrainedModel, encoder: Encoder) -> ScorerData:
+def encoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:
+    """Load the encoder of the command, and its data."""
+    model, processor = load_checkpoint(options.model, reduction=None)
+    collator = PairCollator(Encoder.of(model, processor))
+    return model, scorer_data(options, model.config.image_size, collator)
+
+
+def is_decoder(source: str) -> bool:
+    """Return whether a checkpoint is one of a decoder model."""
+    return find_decoder(saved_config(source)) is not None
+
+
+def decoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:
+    """Load the decoder of the command, and its data. The processor makes the prompts, by its chat template."""
+    model = load_decoder(options.model, reduction=None)
+    with naming(repr(options.model), options.model, "processor"):
+        processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=False)
+    collator = ChatCollator(processor)
+    image_size = getattr(model.config.vision_config, "image_size", None)  # some take images of any size
+    data = scorer_data(options, image_size if isinstance(image_size, int) else None, collator)
+    train, held_out = (rows.rename_column("text", "question") for rows in (data.train, data.held_out))
+    return model, replace(data, train=train, held_out=held_out)
+
+
+def scorer_data(options: ScorerOptions, image_size: int | None, collator: Any) -> ScorerData:
     """Read the data of the command, and hold out some rows."""
     number = None if options.max_examples is None else options.max_examples + options.eval_examples
     rows = read_pairs(
@@ -134,11 +162,11 @@ def scorer_data(options: ScorerOptions, model: PuMerPreTrainedModel, encoder: En
         image_column=options.image_column,
         text_column=options.text_column,
         split=options.split,
-        image_size=model.config.image_size,
+        image_size=image_size,
         number=number,
     )
     train, held_out = hold_out(rows, options.eval_examples, options.max_examples, options.seed)
-    return ScorerData(train, held_out, PairCollator(encoder), f"{len(train):,} examples of {options.data}")
+    return ScorerData(train, held_out, collator, f"{len(train):,} examples of {options.data}")
 
 
 def last_lines(options: ScorerOptions, folder: Path) -> list[str]:

@@ -83,10 +83,10 @@ class KeepingConfig(ReductionConfig):
         return [name for name in ("positions", "per_prompt") if name in self.to_dict()]
 
     def to_dict(self) -> dict[str, Any]:
-        # an amount that is not given, and a field of this class at its default, are left out
+        # a field that is None by default, and one of this class, are left out at their default
         own = {item.name for item in fields(KeepingConfig)} - {"layers", "site"}
         unsaid = {item.name for item in fields(self) if item.name in own and getattr(self, item.name) == item.default}
-        unsaid |= {name for name in self.amounts if getattr(self, name) is None}
+        unsaid |= {item.name for item in fields(self) if item.default is None and getattr(self, item.name) is None}
         return {name: value for name, value in super().to_dict().items() if name not in unsaid}
 
     def scaled(self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None) -> "KeepingConfig":

@@ -9,22 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from ..bench.throughput import compare_throughput
-from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.encoders.heads import ClassifierHead
-from ..models.observing import observe
+from ..models.bases import Base, base_of
+from ..models.observing import Observation
 from ..reducers import METHODS, TokenReducer
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..results import BudgetRow
 from ..tokens import NUM_PREFIX_TOKENS, TokenPair
-from .scorer import lookahead_of
 
 BUDGETS = {"1/2": 1 / 2, "1/3": 1 / 3, "2/9": 2 / 9, "1/9": 1 / 9}
 """The parts of the patches that are kept in the table of a scorer."""
 RIVALS = {"diverse": "keep_ratio", "tome": "merge_ratio", "random": "prune_ratio"}
-"""The methods in this table that need no training, with the field that says how much they reduce."""
+"""The methods in this table that need no training, with the field that says how much they reduce in a layer."""
+ANYWHERE = LookaheadReductionConfig((), site="inputs", keep_ratio=1.0)
 Batches = Iterable[dict[str, Tensor]]
-Choice = Callable[[Mapping[int, Tensor]], Mapping[str, TokenReducer]]
-"""Takes the attention of a batch to its patches, float (B, P) by layer, and returns the reducers by site."""
+ByLength = Mapping[int, Tensor]
+"""Values of the patches of all images of a batch, (B, P) by the number P of patches that an image has."""
+Choice = Callable[[Mapping[int, ByLength]], Mapping[str, TokenReducer]]
+"""Takes the attention of a batch to its patches, by layer, and returns the reducers by site."""
 
 
 class GivenReducer(LookaheadReducer):
@@ -32,68 +33,73 @@ class GivenReducer(LookaheadReducer):
 
     Args:
         config: how many patches to keep, and how.
-        attention: float (B, P), at least 0, how much each patch counts.
+        attention: float (B, P), at least 0, how much each patch counts; if images have different numbers of patches,
+            a tensor for each number.
     """
 
     learns = learns_apart = False
 
-    def __init__(self, config: LookaheadReductionConfig, attention: Tensor):
+    def __init__(self, config: LookaheadReductionConfig, attention: Tensor | ByLength):
         super(LookaheadReducer, self).__init__(config, 0)
-        self.attention = attention
+        self.attention = {attention.shape[1]: attention} if isinstance(attention, Tensor) else attention
 
     def log_attention(self, pair: TokenPair) -> Tensor:
         mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
-        return self.attention.to(mask.device).float().masked_fill(~mask, 0.0).log()
+        return self.attention[mask.shape[1]].to(mask.device).float().masked_fill(~mask, 0.0).log()
 
 
 @torch.no_grad()
 def answers_kept(
-    model: PuMerPreTrainedModel, choices: Mapping[str, Choice], batches: Batches, layers: Sequence[int] = ()
+    model: nn.Module | Base,
+    choices: Mapping[str, Choice],
+    batches: Batches,
+    layers: Sequence[int] = (),
+    part: LookaheadReductionConfig = ANYWHERE,
 ) -> dict[str, float]:
     """Return, for each choice of tokens, which part of the unreduced model's answers it keeps, in [0, 1].
 
-    An answer is the label with the highest logit. Labels of the data are not needed.
+    An answer is the label with the highest logit; in a decoder, it is the token that the model says first. Labels of
+    the data are not needed.
 
     Args:
-        model: a model that answers or classifies, in eval mode. Its own reduction has no influence.
+        model: a model that answers or classifies, in eval mode, or a base ([`base_of`]). Its own reduction has no
+            influence.
         choices: by name, what makes the reducers for a batch.
         batches: keyword arguments of the model. Labels are ignored.
         layers: the layers whose attention the choices need.
+        part: the part of the schedule to whose images this attention belongs: with `per_prompt`, all images of a
+            prompt count as one.
 
     Raises:
         ValueError: the model has no answers to compare, or there is no batch.
     """
-    check_answers(model)
+    base = base_of(model)
+    base.check_answers()
     same, total = dict.fromkeys(choices, 0), 0
     for batch in batches:
-        inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        attention = observe(model, inputs, layers).attention if layers else {}
-        expected = answers(model, inputs, {})
+        inputs = base.prepared(on_device(batch, base))
+        attention = attention_by_length(base.observe(inputs, layers, part) if layers else [], layers)
+        expected = base.answers(inputs, {})
         total += len(expected)
         for name, choice in choices.items():
-            same[name] += int((answers(model, inputs, choice(attention)) == expected).sum())
+            same[name] += int((base.answers(inputs, choice(attention)) == expected).all(dim=1).sum())
     if not total:
         raise ValueError("batches: there is no batch")
     return {name: number / total for name, number in same.items()}
 
 
-def answers(model: PuMerPreTrainedModel, inputs: Mapping[str, Tensor], reducers: Mapping[str, TokenReducer]) -> Tensor:
-    """Return the answer to each example, long (B,), with the reducers that are given by site."""
-    with model.token_reduction.using(reducers):
-        return model(**inputs).logits.argmax(dim=-1)
+def attention_by_length(seen: Sequence[Observation], layers: Sequence[int]) -> dict[int, ByLength]:
+    """Return the attention of layers to the patches, by layer and by the number of patches."""
+    return {layer: {one.features.shape[1]: one.attention[layer] for one in seen} for layer in layers}
 
 
-def check_answers(model: nn.Module) -> None:
-    """Raise `ValueError` if a model has no answers to compare, or takes several images per text."""
-    if not isinstance(model, ClassifierHead):
-        raise ValueError(
-            f"{type(model).__name__}: answers are compared for a model that classifies one image and one text "
-            "(VQA, SNLI-VE)"
-        )
+def on_device(batch: Mapping[str, Tensor], base: Base) -> dict[str, Tensor]:
+    """Return a batch on the device of a base."""
+    return {name: value.to(base.model.device) for name, value in batch.items()}
 
 
 def choose_layer(
-    model: PuMerPreTrainedModel, part: LookaheadReductionConfig, batches: Batches, keep_ratio: float = BUDGETS["1/9"]
+    model: nn.Module | Base, part: LookaheadReductionConfig, batches: Batches, keep_ratio: float = BUDGETS["1/9"]
 ) -> tuple[int, dict[int, float]]:
     """Choose the layer whose attention a scorer should predict.
 
@@ -109,15 +115,16 @@ def choose_layer(
     Returns:
         The layer, and the part of the answers that each layer keeps.
     """
-    layers = range(model.config.sites["layers"])
+    base = base_of(model)
+    layers = base.layers
     config = replace(part, keep_ratio=keep_ratio, num_keep=None)
-    kept = answers_kept(model, {str(layer): given(config, layer) for layer in layers}, batches, layers)
+    kept = answers_kept(base, {str(layer): given(config, layer) for layer in layers}, batches, layers, config)
     by_layer = {int(name): value for name, value in kept.items()}
     return max(by_layer, key=lambda layer: by_layer[layer]), by_layer
 
 
 def budget_rows(
-    model: PuMerPreTrainedModel, target_layer: int, batches: Batches, first: dict[str, Tensor], seconds: float = 4.0
+    model: nn.Module | Base, target_layer: int, batches: Batches, first: dict[str, Tensor], seconds: float = 4.0
 ) -> list[BudgetRow]:
     """Compare a trained scorer with other methods, at several numbers of patches, and measure its speed.
 
@@ -131,20 +138,21 @@ def budget_rows(
     Returns:
         A row for each of [`BUDGETS`].
     """
-    reducer = lookahead_of(model)
-    inputs = {name: value.to(model.device) for name, value in first.items() if name != "labels"}
-    num_patches = observe(model, inputs, []).pair.image.mask.shape[1] - NUM_PREFIX_TOKENS
+    base = base_of(model)
+    reducer = base.lookahead
+    inputs = on_device(first, base)
+    num_patches = base.observe(inputs, [], reducer.config)[0].features.shape[1]
     numbers = {kept: max(round(ratio * num_patches), 1) for kept, ratio in BUDGETS.items()}
     configs = {kept: replace(reducer.config, keep_ratio=ratio, num_keep=None) for kept, ratio in BUDGETS.items()}
     mine = {kept: with_config(reducer, config) for kept, config in configs.items()}
     choices: dict[str, Choice] = {}
     for kept, config in configs.items():
         choices[f"{kept} lookahead"] = always(config.site, mine[kept])
-        for name, rival in rivals(model, config, numbers[kept], num_patches).items():
+        for name, rival in rivals(base, config, numbers[kept], num_patches).items():
             choices[f"{kept} {name}"] = always(config.site, rival)
         choices[f"{kept} target"] = given(config, target_layer)
-    shares = answers_kept(model, choices, batches, [target_layer])
-    speeds = measured_speeds(model, {kept: {reducer.config.site: one} for kept, one in mine.items()}, inputs, seconds)
+    shares = answers_kept(base, choices, batches, [target_layer], reducer.config)
+    speeds = measured_speeds(base, {kept: {reducer.config.site: one} for kept, one in mine.items()}, inputs, seconds)
     rows = []
     for kept, number in numbers.items():
         methods = {name.partition(" ")[2]: share for name, share in shares.items() if name.startswith(f"{kept} ")}
@@ -170,7 +178,7 @@ def with_config(reducer: LookaheadReducer, config: LookaheadReductionConfig) -> 
 
 
 def rivals(
-    model: PuMerPreTrainedModel, config: LookaheadReductionConfig, number: int, num_patches: int
+    model: nn.Module | Base, config: LookaheadReductionConfig, number: int, num_patches: int
 ) -> dict[str, TokenReducer]:
     """Make the reducers of [`RIVALS`] that work at the site of a scorer and leave as many patches.
 
@@ -180,15 +188,18 @@ def rivals(
         number: patches to keep.
         num_patches: patches that come in.
     """
-    found = {}
+    base, found = base_of(model), {}
     for name, field in RIVALS.items():
         config_class = METHODS[name].config_class
         if config.site not in config_class.sites:
             continue
-        for prefix in (0, NUM_PREFIX_TOKENS):  # a method counts its ratio with or without the [CLS]
-            ratio = (number + prefix) / (num_patches + prefix)
-            values: dict[str, Any] = {field: ratio if field == "keep_ratio" else 1 - ratio}
-            rival = model.base_model.make_reducer(config_class(config.layers, site=config.site, **values)).eval()
+        if config.site == "inputs":
+            values: dict[str, Any] = {"keep_ratio": number / num_patches}
+            found[name] = base.host.make_reducer(config_class((), site="inputs", **values)).eval()
+            continue
+        for prefix in (0, NUM_PREFIX_TOKENS):  # in a layer, a method counts its ratio with or without the [CLS]
+            values = {field: 1 - (number + prefix) / (num_patches + prefix)}
+            rival = base.host.make_reducer(config_class(config.layers, site=config.site, **values)).eval()
             _, left = rival.output_lengths(next(iter(config.layers), 0), 0, NUM_PREFIX_TOKENS + num_patches)
             if left == NUM_PREFIX_TOKENS + number:
                 found[name] = rival
@@ -197,19 +208,18 @@ def rivals(
 
 
 class Reducing(nn.Module):
-    """A model with other reducers than its own, as a module to measure."""
+    """A model with other reducers than its own, as a module to measure. It answers."""
 
-    def __init__(self, model: PuMerPreTrainedModel, reducers: Mapping[str, TokenReducer]):
+    def __init__(self, base: Base, reducers: Mapping[str, TokenReducer]):
         super().__init__()
-        self.model, self.reducers = model, reducers
+        self.base, self.reducers = base, reducers
 
-    def forward(self, **inputs: Tensor) -> Any:
-        with self.model.token_reduction.using(self.reducers):
-            return self.model(**inputs)
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return self.base.answers(inputs, self.reducers)
 
 
 def measured_speeds(
-    model: PuMerPreTrainedModel,
+    model: nn.Module | Base,
     schedules: Mapping[str, Mapping[str, TokenReducer]],
     inputs: dict[str, Tensor],
     seconds: float,
@@ -222,6 +232,7 @@ def measured_speeds(
         inputs: a batch on the device of the model.
         seconds: how long to measure in all.
     """
-    models = {name: Reducing(model, reducers) for name, reducers in {"unreduced": {}, **schedules}.items()}
+    base = base_of(model)
+    models = {name: Reducing(base, reducers) for name, reducers in {"unreduced": {}, **schedules}.items()}
     found = compare_throughput(models, inputs, seconds=seconds)
     return {name: found.speeds[name].ratio for name in schedules}

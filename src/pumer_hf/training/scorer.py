@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments
 
-from ..models.observing import Observation, observe
-from ..models.reduction import reduction_of
+from ..models.bases import Base, Target, base_of
+from ..models.observing import Observation
 from ..reducers import parse_method
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..tokens import NUM_PREFIX_TOKENS
@@ -28,6 +28,8 @@ class ScorerTrainingArguments(TrainingArguments):
             0 for none.
         answer_learning_rate: the highest learning rate in it.
         answer_batch_size: examples per step and process in it.
+        target_rows, answer_tokens: whose attention the scorer of a decoder learns to predict, and how many tokens of
+            the answer it learns to keep ([`Target`]).
     """
 
     learning_rate: float = field(default=2e-3, metadata={"help": "The highest learning rate of AdamW."})
@@ -46,13 +48,20 @@ class ScorerTrainingArguments(TrainingArguments):
     )
     answer_learning_rate: float = field(default=1e-3, metadata={"help": "The highest learning rate in this stage."})
     answer_batch_size: int = field(default=32, metadata={"help": "Examples per step and process in this stage."})
+    target_rows: str = field(default="question", metadata={"help": "Whose attention a decoder's scorer predicts."})
+    answer_tokens: int = field(default=1, metadata={"help": "How many tokens of a decoder's answer must stay."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.answer_steps < 0:
             raise ValueError(f"answer_steps={self.answer_steps}: must be at least 0")
+        self.target()  # raises an error for a wrong value
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
+
+    def target(self) -> Target:
+        """Return which attention and which answers count."""
+        return Target(self.target_rows, self.answer_tokens)
 
     def for_answers(self) -> "ScorerTrainingArguments":
         """Return the arguments of the second stage. Its checkpoints are in the folder `answers`."""
@@ -73,12 +82,13 @@ class ScorerTrainer(Trainer):
     in eval mode without gradients, up to this layer only. What is trained, and saved in checkpoints, is the scorer.
 
     Args:
-        base: a model of any family whose reduction has the method `lookahead` ([`add_scorer`]). The trainer freezes
-            it, puts it into eval mode, and moves it to its device.
+        base: an encoder whose reduction has the method `lookahead` ([`add_scorer`]), or a decoder of transformers' own
+            class or of ours that has got a scorer. The trainer freezes it, puts it into eval mode, and moves it to its
+            device, unless it is quantised or spread over devices.
         target_layer: the layer to predict; default: `target_layer` of the reduction. [`choose_layer`] finds it.
 
-    The other arguments are those of `Trainer`. Batches hold the inputs of the model, with one image for each text;
-    labels are ignored.
+    The other arguments are those of `Trainer`. Batches hold the inputs of the model, with one image for each text of
+    an encoder; labels are ignored.
 
     Raises:
         ValueError: the reduction has no `lookahead`, or no target layer is known.
@@ -87,19 +97,22 @@ class ScorerTrainer(Trainer):
     # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
     loss_is_scaled_for_ga = False
 
-    def __init__(self, base: PreTrainedModel, *, target_layer: int | None = None, **kwargs: Any):
-        self.reducer = lookahead_of(base)
+    def __init__(self, base: nn.Module | Base, *, target_layer: int | None = None, **kwargs: Any):
+        kwargs.setdefault("args", ScorerTrainingArguments())
+        self.base = base_of(base, kwargs["args"].target())
+        self.reducer = self.base.lookahead
         config = self.reducer.config
         target_layer = config.target_layer if target_layer is None else target_layer
         if target_layer is None:
             raise ValueError("reduction.target_layer=None: name the layer to predict, choose_layer finds it")
         self.target_layer: int = target_layer
-        base.requires_grad_(False).eval()
-        kwargs.setdefault("args", ScorerTrainingArguments())
+        self.base.model.requires_grad_(False).eval()
         super().__init__(self.reducer.scorer.requires_grad_(True), **kwargs)
         check_devices(self.args)
         self.model_accepts_loss_kwargs = False
-        self.base, self.dtype = place_teacher(base, self.accelerator, shard=False), base.dtype
+        self.dtype = self.base.model.dtype
+        if self.base.movable:
+            place_teacher(self.base.model, self.accelerator, shard=False)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -108,13 +121,10 @@ class ScorerTrainer(Trainer):
         num_examples = torch.tensor(float(sum(map(batch_size_of, batches))), device=device)
         return batches, self.accelerator.reduce(num_examples, reduction="sum")
 
-    def observe(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Observation:
+    def observe(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Sequence[Observation]:
         """Return what the frozen model sees, and where `layers` attend, for a batch on its device."""
-        config = self.reducer.config
-        given = {name: value for name, value in inputs.items() if name not in ("labels", "teacher_logits")}
         with self.accelerator.autocast():
-            tower_layer = config.layers[0] if config.layers else None
-            return observe(self.base, given, layers, config.site, tower_layer)
+            return self.base.observe(inputs, layers, self.reducer.config)
 
     def compute_loss(
         self,
@@ -127,16 +137,21 @@ class ScorerTrainer(Trainer):
         if model.training and num_items_in_batch is not None:
             # Turn the mean over this batch into its share of the mean over the step. The Trainer divides by the number
             # of accumulation steps, and averages over processes.
-            share = len(scores) * self.accelerator.num_processes / num_items_in_batch
+            share = batch_size_of(inputs) * self.accelerator.num_processes / num_items_in_batch
             loss = loss * share * self.current_gradient_accumulation_steps
         return (loss, {"scores": scores}) if return_outputs else loss
 
-    def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss of a batch, and the scores, float (B, P), of the scorer `model`."""
+    def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Return the mean loss of a batch, and the scores of the scorer `model`, float (B, P) for each number P of
+        patches.
+        """
         seen = self.observe(inputs, [self.target_layer])
-        scores = self.scores(model, seen)
-        mask = seen.pair.image.mask[:, NUM_PREFIX_TOKENS:]
-        return attention_loss(scores, seen.attention[self.target_layer], mask), scores
+        scores = [self.scores(model, one) for one in seen]
+        losses = []
+        for one, found in zip(seen, scores, strict=True):
+            mask = one.pair.image.mask[:, NUM_PREFIX_TOKENS:]
+            losses.append(len(mask) * attention_loss(found, one.attention[self.target_layer], mask))
+        return torch.stack(losses).sum() / sum(map(len, scores)), scores
 
     def scores(self, model: nn.Module, seen: Observation) -> Tensor:
         """Return the scores of the patches, float (B, P), of the scorer `model`."""
@@ -166,17 +181,15 @@ def lookahead_of(model: nn.Module) -> LookaheadReducer:
     Raises:
         ValueError: the model does not reduce with this method.
     """
-    for reducer in reduction_of(model).part_reducers:
-        if isinstance(reducer, LookaheadReducer):
-            return reducer
-    raise ValueError("the reduction of the model has no part of method 'lookahead': call add_scorer first")
+    return base_of(model).lookahead
 
 
-def add_scorer(model: PreTrainedModel, part: dict[str, Any] | LookaheadReductionConfig) -> LookaheadReducer:
+def add_scorer(model: nn.Module | Base, part: dict[str, Any] | LookaheadReductionConfig) -> LookaheadReducer:
     """Give a loaded model a new scorer, which must then be trained, as its only reduction. Return its module.
 
     Args:
-        model: a model of any family, with any head or none.
+        model: an encoder, with any head or none, or a decoder. A decoder of transformers' own class stays as it is:
+            the scorer stands beside it.
         part: the part of the schedule, with method `lookahead`. Its `weights` are ignored.
 
     Raises:
@@ -186,11 +199,9 @@ def add_scorer(model: PreTrainedModel, part: dict[str, Any] | LookaheadReduction
     if not isinstance(config, LookaheadReductionConfig):
         raise ValueError(f"reduction.method={config.method!r}: only lookahead has a scorer")
     config = replace(config, weights=None)
-    reduction = reduction_of(model)
-    backbone = reduction.model
-    backbone.config.checked(config)
-    reduction.set(None)
-    # The scorer keeps torch's first values, which suit any width. Those of the model may be too small for it.
-    backbone.learned_apart.append(backbone.make_reducer(config))
-    reduction.set(config)
-    return lookahead_of(model)
+    base = base_of(model)
+    base.check(config)
+    reducer = base.host.make_reducer(config)
+    assert isinstance(reducer, LookaheadReducer), "the method is lookahead"
+    base.put(reducer)
+    return base.lookahead

@@ -269,4 +269,6 @@ def auxiliary_losses(reduction: tuple[LayerTrace, ...] | None) -> dict[str, Tens
 
 def batch_size_of(batch: dict[str, Tensor]) -> int:
     """Return the number of examples of a batch."""
-    return len(batch["labels"]) if "labels" in batch else len(next(iter(batch.values())))
+    # a decoder's images are in one row, whatever prompt they belong to
+    known = next((name for name in ("labels", "input_ids") if name in batch), next(iter(batch)))
+    return len(batch[known])

@@ -195,8 +195,8 @@ def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: in
         for parameter in model.parameters():
             if parameter.ndim > 1:  # large enough for what a token attends to to change the logits
                 parameter.mul_(SPREAD)
-                if not parameter.any():  # Gemma-3's projector, without which all images are alike
-                    parameter.normal_(std=0.02 * SPREAD)
+                if not parameter.any():  # the projection of Gemma-3 begins with zeros
+                    parameter.normal_(std=0.1)
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = None  # every answer has all its tokens
     return model

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction
-from ...reducers.lookahead import LookaheadReductionConfig
+from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..reduction import joined, untrained_error
 from ..scorers import load_scorer
 from .calls import ReducedCalls
@@ -92,13 +95,43 @@ def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
     return host.make_reducer(part).to(device=model.device)
 
 
+_SCORERS: WeakKeyDictionary[nn.Module, LookaheadReducer] = WeakKeyDictionary()
+"""The scorers of models of transformers' own classes. They stand beside their models, which stay as they are."""
+
+
 class StockHost:
-    """A stock model as [`load_scorer`] needs it."""
+    """A stock model as those need it that make, train, load and save a scorer for it.
+
+    Args:
+        model: a model of transformers' own class.
+    """
 
     def __init__(self, model: PreTrainedModel):
         self.model, self.config, self.name_or_path = model, model.config, model.name_or_path
-        self.device, self.dtype = model.device, model.dtype
-        self.token_reduction = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the states of the model. Its weights may be stored in another one."""
+        return self.model.dtype
+
+    @property
+    def token_reduction(self) -> "StockHost":
+        """What holds the scorer: this object."""
+        return self
+
+    @property
+    def part_reducers(self) -> list[TokenReducer]:
+        """The scorer of the model, if it has one."""
+        return [_SCORERS[self.model]] if self.model in _SCORERS else []
+
+    def set_scorer(self, reducer: LookaheadReducer) -> None:
+        """Put a scorer beside the model, in the place of the one before."""
+        _SCORERS[self.model] = reducer
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""

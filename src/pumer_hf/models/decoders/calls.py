@@ -18,9 +18,10 @@ from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
-from .family import DecoderFamily, ImageFeatures, cut_inputs, pad_token_of
-from .images import ImageTrace, prompt_words, reduce_images
-from .prompt import Cut, Placeholders, contiguous_positions, pads_left
+from .family import DecoderFamily, cut_inputs, pad_token_of
+from .images import ImageTrace, Reduced, reduce_images
+from .prompt import Cut, contiguous_positions, pads_left
+from .site import SiteTokens, has_images
 
 _CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
 """The models of which transformers' own method runs, with inputs that are cut already."""
@@ -155,59 +156,44 @@ class ReducedCalls:
         record: CutRecord | None = getattr(cache, RECORD, None)
         if record is not None and cache.get_seq_length() > 0:
             return self._continue(inputs, record, cache, generating)
-        encoded = (inputs.get("mm_encoder_outputs") or {}).get("image")
-        if inputs.get("pixel_values") is None and encoded is None:
+        if not has_images(inputs):
             return Prepared(inputs)
         self._check(inputs, generating)
-        input_ids = inputs["input_ids"]
-        of_images: set[str] = set()
-        if encoded is None:
-            encoded, of_images = self.family.encode_images(self.model, inputs)
-        images = ImageFeatures.of(encoded)
-        placeholders = Placeholders.find(input_ids, self.family.image_token_id(self.model.config), images.lengths)
-        mask = inputs.get("attention_mask")
-        real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
-        reduced = self._reduce(images, placeholders, input_ids, real, inputs.get("image_saliency"))
+        site = SiteTokens.of(self.family, self.model, inputs)
+        placeholders, real = site.placeholders, site.real
+        reduced = self._reduce(site, inputs.get("image_saliency"))
         keep = real.clone()
         keep[placeholders.rows, placeholders.columns] = False
         keep[placeholders.rows[reduced.kept], placeholders.columns[reduced.kept]] = True
         labels = inputs.get("labels")
         if labels is not None and bool((labels[real & ~keep] != -100).any()):
             raise ValueError("labels: an image placeholder has a label: set it to -100, so that no loss counts it")
-        cut = Cut.of(keep, pads_left(mask, default=generating))
+        cut = Cut.of(keep, pads_left(inputs.get("attention_mask"), default=generating))
         self.family.check(self.model, self._contiguous)
         positions = self.family.positions(self.model, inputs, cut, self._contiguous, generating)
-        rest = {name: value for name, value in inputs.items() if name not in of_images or name == "input_ids"}
-        rest.pop("image_saliency", None)
+        rest = site.rest_of(inputs)
         shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
         shorter |= {"position_ids": positions, "attention_mask": cut.mask}
-        shorter["mm_encoder_outputs"] = {"image": images.after(reduced)}
+        shorter["mm_encoder_outputs"] = {"image": site.images.after(reduced)}
         if cache is not None:
             setattr(cache, RECORD, CutRecord(cut, positions[..., -1:]))
         return Prepared(shorter, cut, reduced.traces(placeholders))
 
-    def _reduce(
-        self, images: ImageFeatures, placeholders: Placeholders, input_ids: Tensor, real: Tensor, maps: Tensor | None
-    ) -> Any:
+    def _reduce(self, site: SiteTokens, maps: Tensor | None) -> Reduced:
         reducer = self.reducer()
         assert reducer is not None, "asked before"
-        is_image = torch.zeros_like(real)
-        is_image[placeholders.rows, placeholders.columns] = True
-        embed = self.model.get_input_embeddings()
-        embeddings = embed(input_ids.masked_fill(is_image, pad_token_of(self.model))).detach()
-        features = images.features.to(embeddings.device)
-        words = prompt_words(embeddings.to(features.dtype), real & ~is_image)
         if reducer.uses_prior and maps is None:
             raise ValueError(
                 f"image_saliency: missing: method {self._config.method!r} needs a float for each image token, in the "
                 "order of the prompts"
             )
-        if maps is not None and maps.numel() != len(features):
+        maps = None if maps is None else maps.flatten()
+        if maps is not None and len(maps) != len(site.features):
             raise ValueError(
-                f"image_saliency: {maps.numel()} values, but the images of the prompts have {len(features)} tokens: "
+                f"image_saliency: {len(maps)} values, but the images of the prompts have {len(site.features)} tokens: "
                 "give one for each"
             )
-        return reduce_images(reducer, features, placeholders, words, None if maps is None else maps.flatten())
+        return reduce_images(reducer, site.features, site.placeholders, site.words, maps)
 
     def _continue(self, inputs: dict[str, Any], record: CutRecord, cache: Any, generating: bool) -> Prepared:
         """Cut the prompts of a later turn, whose beginning the cache holds already."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...reducers import TokenReducer
+from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.keeping import KeepingConfig
 from ...tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
 from .prompt import Placeholders
@@ -102,19 +102,14 @@ def reduce_images(
         words: the words of the prompts, states float (B, Lw, D).
         maps: float (N,), the saliency of each token from outside the model, for a method with `uses_prior`.
     """
-    config = reducer.config
-    together = isinstance(config, KeepingConfig) and config.per_prompt
-    group = placeholders.rows if together else placeholders.images
     number = len(features)
     kept: list[Tensor] = []
     states: list[Tensor] = []
     sources = torch.full((number,), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
-    for members in by_length(group):
-        rows = placeholders.rows[members[:, 0]]
-        pair = TokenPair(words_of(words, rows), image_tokens(features[members], maps, members))
-        pair, trace = reducer(0, pair, Evidence(None, pair.text.states, pair.image.states))
+    for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps):
+        pair, trace = reducer(0, whole, Evidence(None, whole.text.states, whole.image.states))
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -136,6 +131,29 @@ def reduce_images(
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
     return Reduced(all_kept[order], sources, all_states[order], saliencies)
+
+
+def image_groups(
+    features: Tensor, placeholders: Placeholders, words: Tokens, together: bool, maps: Tensor | None = None
+) -> Iterable[tuple[Tensor, TokenPair]]:
+    """Yield the images of a batch as a reducer gets them. Those with equally many tokens are in one batch.
+
+    The arguments are those of [`reduce_images`].
+
+    Args:
+        together: whether all images of a prompt count as one.
+
+    Yields:
+        Which of the N tokens the images have, long (G, P); and the tokens, with the words of their prompts.
+    """
+    for members in by_length(placeholders.rows if together else placeholders.images):
+        rows = placeholders.rows[members[:, 0]]
+        yield members, TokenPair(words_of(words, rows), image_tokens(features[members], maps, members))
+
+
+def per_prompt(config: ReductionConfig) -> bool:
+    """Return whether a method reduces all images of a prompt together."""
+    return isinstance(config, KeepingConfig) and config.per_prompt
 
 
 def by_length(group: Tensor) -> Iterable[Tensor]:

@@ -1,0 +1,177 @@
+"""From rows with an image, a question and an answer to the inputs of a decoder model.
+
+The image stands before the question. If the processor has a chat template, the prompt is one turn of a chat.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image as PILImage
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..grounding import saliency_from_boxes
+from ..images import open_image
+
+IGNORED = -100
+"""The label that no loss counts."""
+ANSWER_TYPES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
+"""For each processor, the types of the tokens of an answer where they are not 0. PaliGemma's prompt attends in both
+directions, and its answer, of type 1, from left to right."""
+Row = Mapping[str, Any]
+
+
+@dataclass
+class ChatCollator:
+    """Makes a batch of a decoder's own inputs from rows.
+
+    A row has a `question`, an `image` or a list `images`, and, for training, an `answer`, or a list `answers`.
+    A batch has what the processor makes of images and prompts, such as `input_ids` long (B, L), `attention_mask` long
+    (B, L) and `pixel_values`. Without answers the prompts are padded on the left, for `generate`. With answers they
+    are padded on the right, and `labels` long (B, L) has the tokens of the answers and of what ends them, -100
+    elsewhere.
+    """
+
+    processor: ProcessorMixin
+    """The processor of the model."""
+    with_answers: bool = False
+    """Whether the batch is for training: the answers follow their questions."""
+    end_token: str | None = None
+    """The token that ends an answer, such as `"<end_of_turn>"`. None: the end token of the tokenizer."""
+    saliency_side: int | None = None
+    """Rows and columns of the image tokens of an image, to add `image_saliency` float (B * side * side,) from the
+    column `boxes`, for the method `grounded`. None: it is not added."""
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return the inputs of a batch.
+
+        Raises:
+            ValueError: a row has no image, or, for training, no answer; or the tokenizer lacks the end token.
+        """
+        inputs = self.prompts(rows)
+        tails = [self.answer_tokens(row) if self.with_answers else [] for row in rows]
+        fills = {"input_ids": self.pad_token_id, **ANSWER_TYPES.get(type(self.processor).__name__, {})}
+        batch = repadded(inputs, tails, fills, pad_left=not self.with_answers)
+        if self.with_answers:
+            batch["labels"] = answer_labels(batch["attention_mask"], batch["input_ids"], tails)
+        if self.saliency_side is not None:
+            maps = [saliency_from_boxes(row["boxes"], self.saliency_side) for row in rows]
+            batch["image_saliency"] = torch.cat([one.flatten() for one in maps])
+        return batch
+
+    def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Return what the processor makes of the images and questions of rows, padded as its tokenizer does."""
+        images = [images_of(row) for row in rows]
+        texts = [
+            prompt_text(self.processor, row["question"], len(found)) for row, found in zip(rows, images, strict=True)
+        ]
+        begin = self.processor.tokenizer.bos_token
+        # a chat template may write the first token itself
+        options = {"add_special_tokens": False} if begin is not None and texts[0].startswith(begin) else {}
+        return dict(self.processor(images=images, text=texts, padding=True, return_tensors="pt", **options))
+
+    def answer_tokens(self, row: Row) -> list[int]:
+        """Return the tokens of a row's answer, and the one that ends it."""
+        tokens = self.processor.tokenizer(answer_of(row), add_special_tokens=False)["input_ids"]
+        return [*tokens, self.end_token_id]
+
+    @property
+    def end_token_id(self) -> int:
+        """The token that ends an answer."""
+        tokenizer = self.processor.tokenizer
+        token = tokenizer.eos_token if self.end_token is None else self.end_token
+        number = None if token is None else tokenizer.get_vocab().get(token)
+        if number is None:
+            raise ValueError(f"end_token={token!r}: the tokenizer has no such token: name the one that ends an answer")
+        return number
+
+    @property
+    def pad_token_id(self) -> int:
+        """The token of padding; the end token if the tokenizer has none."""
+        tokenizer = self.processor.tokenizer
+        return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def images_of(row: Row) -> list[PILImage.Image]:
+    """Return the images of a row: those of its column `images`, else the one of `image`."""
+    origin = row.get("origin", "")
+    sources = row["images"] if "images" in row else [row["image"]] if "image" in row else []
+    if not sources:
+        raise ValueError(f"{origin or 'a row'}: no image: give a column `image`, or a list in `images`")
+    return [open_image(source, origin) for source in sources]
+
+
+def answer_of(row: Row) -> str:
+    """Return the answer of a row: `answer`, else the one of `answers` that most annotators gave, the first of equals.
+
+    With `answer_weights` it is the one of the highest weight.
+    """
+    if "answer" in row:
+        return row["answer"]
+    answers = row.get("answers")
+    if not answers:
+        raise ValueError(f"{row.get('origin', 'a row')}: no answer: give a column `answer` or `answers`")
+    weights = row.get("answer_weights")
+    if weights:
+        return max(zip(answers, weights, strict=True), key=lambda pair: pair[1])[0]
+    return Counter(answers).most_common(1)[0][0]
+
+
+def prompt_text(processor: ProcessorMixin, question: str, num_images: int = 1) -> str:
+    """Return the prompt for a question about images that stand before it.
+
+    Args:
+        processor: its chat template makes the prompt. Without one, the prompt is a placeholder for each image and the
+            question.
+        question: the text.
+        num_images: how many images the prompt has.
+    """
+    if getattr(processor, "chat_template", None) is None:
+        return processor.image_token * num_images + question
+    content = [*[{"type": "image"}] * num_images, {"type": "text", "text": question}]
+    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def repadded(
+    inputs: Mapping[str, Tensor], tails: Sequence[Sequence[int]], fills: Mapping[str, int], pad_left: bool
+) -> dict[str, Tensor]:
+    """Return the inputs of prompts with tokens added behind each, padded anew.
+
+    Args:
+        inputs: the output of a processor for B prompts.
+        tails: the tokens that each prompt gets.
+        fills: the token of padding, under `input_ids`, and the types of the tokens that are added; default 0.
+        pad_left: whether the padding stands on the left.
+    """
+    real = inputs["attention_mask"].bool()
+    lengths = [int(row.sum()) + len(tail) for row, tail in zip(real, tails, strict=True)]
+    shape = (len(tails), max(lengths))
+    batch = {}
+    for name, value in inputs.items():
+        if value.shape != real.shape:
+            batch[name] = value
+            continue
+        batch[name] = value.new_full(shape, fills["input_ids"] if name == "input_ids" else 0)
+        for row, tail in enumerate(tails):
+            place = slice(shape[1] - lengths[row], None) if pad_left else slice(lengths[row])
+            added = {"input_ids": list(tail), "attention_mask": [1] * len(tail)}
+            end = value.new_tensor(added.get(name, [fills.get(name, 0)] * len(tail)))
+            batch[name][row, place] = torch.cat([value[row, real[row]], end])
+    return batch
+
+
+def answer_labels(mask: Tensor, input_ids: Tensor, tails: Sequence[Sequence[int]]) -> Tensor:
+    """Return the labels of prompts that are padded on the right, long (B, L), -100 but for their last tokens.
+
+    Args:
+        mask: long (B, L), 0 for padding.
+        input_ids: long (B, L).
+        tails: the tokens at the end of each prompt that have labels.
+    """
+    places = torch.arange(mask.shape[1])
+    ends = mask.sum(dim=1, keepdim=True)
+    begins = ends - torch.tensor([[len(tail)] for tail in tails])
+    return input_ids.masked_fill((places < begins) | (places >= ends), IGNORED)
