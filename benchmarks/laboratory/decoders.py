@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,24 +42,24 @@ def methods(keep_ratio: float, scorer: str | None = None) -> dict[str, list[dict
         for p in (0.1, 0.5, 1.0)
     }
     spread: dict[str, dict[str, Any]] = {
-        f"pumer ({diversity}, p {p:g})": {"method": PUMER, "diversity": diversity, "p": p}
+        f"pumer, spread ({diversity}, rest merged)": {"method": PUMER, "form": "spread", "diversity": diversity}
         for diversity in ("coverage", "dpp", "max_min")
-        for p in (0.0, 0.1, 0.25)
     }
     paper = {"method": PUMER, "form": "paper"}
     rows: dict[str, dict[str, Any]] = {
         "grid": {"method": "grid"},
         "tome": {"method": "tome"},
+        "tome, in rounds of a tenth": {"method": "tome", "round_ratio": 0.1},
         "diverse (dpp)": {"method": "diverse", "diversity": "dpp"},
         "diverse (max_min)": {"method": "diverse", "diversity": "max_min"},
         **relevant,
         PUMER: {"method": PUMER},
+        **{f"pumer, p {p:g}": {"method": PUMER, "p": p} for p in (0.0, 0.25, 0.5)},
         "pumer, nothing merged": {"method": PUMER, "merge_rest": False},
         **spread,
         "pumer, the paper's form, prunes alone": {**paper, "prune_ratio": 1 - keep_ratio},
         "pumer, the paper's form, prunes a quarter": {**paper, "prune_ratio": PRUNED_FIRST},
         "grounded": {"method": "grounded"},
-        "grounded, rest merged": {"method": "grounded", "merge_rest": True},
     }
     if scorer is not None:
         rows["lookahead"] = {"method": "lookahead", "weights": scorer}
@@ -81,7 +80,7 @@ class DecoderBench:
     """Whether the model sees the images. If not, all pixel values are 0."""
 
     @classmethod
-    def load(cls, folder: str, setting: str, split: str, num_questions: int, device: str) -> "DecoderBench":
+    def load(cls, folder: str, setting: Any, split: str, num_questions: int, device: str) -> "DecoderBench":
         """Load a model, and questions about digit scenes.
 
         Args:

@@ -4,8 +4,9 @@
 
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
 recipes, `bench` for `pumer-hf bench`, `paper` for `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for
-`pumer-hf measure`, and `lookahead` for `benchmarks/lookahead.py`. A table of the study stands between
-`<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
+`pumer-hf measure`, `lookahead` for `benchmarks/lookahead.py`, and `decoders` for `benchmarks/decoders.py`. A table of
+the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the
+document.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pumer_hf.measures.report import ExplanationReport
 from pumer_hf.results import Report, Results, best_of, markdown_table
 
 from .bench_tables import bench_table, measures_table, onnx_table, paper_table
+from .decoder_results import DecoderReport, decoder_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
 from .study_tables import change, study_section
@@ -91,6 +93,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "onnx": (ExportReport, onnx_table),
     "measures": (ExplanationReport, measures_table),
     "lookahead": (LookaheadReport, lookahead_table),
+    "decoders": (DecoderReport, decoder_table),
 }
 """The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 

@@ -33,7 +33,7 @@ TASK_OF_FOLDER = {
     "vqav2": VQA,
 }  # by the folder of a recipe
 PAPER_TASKS = ("vqav2", "nlvr2", "snli_ve", "retrieval")
-RECIPE_FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
+RECIPE_FILES = sorted(path.relative_to(RECIPES) for family in FAMILIES for path in RECIPES.glob(f"{family}/*/*.yaml"))
 
 RECIPE = """
 model:

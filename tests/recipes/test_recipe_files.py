@@ -23,7 +23,7 @@ from pumer_hf.recipes.runner import run_recipe
 from pumer_hf.reducers import METHODS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-FILES = sorted(path.relative_to(RECIPES) for path in RECIPES.glob("*/*/*.yaml"))
+FILES = sorted(path.relative_to(RECIPES) for family in FAMILIES for path in RECIPES.glob(f"{family}/*/*.yaml"))
 PAPER_TASKS = {"vqav2": VQA, "nlvr2": NLVR2, "snli_ve": SNLI_VE, "retrieval": RETRIEVAL}
 PAPER = [path for path in FILES if path.parts[1] in PAPER_TASKS]
 SCRIPTS = {"nlvr2": "train_nlvr2.py", "snli_ve": "train_snli_ve.py", "retrieval": "train_retrieval.py"}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -112,3 +113,30 @@ def test_gradients_of_weights_are_those_of_the_formula():
         for function in (lambda weight: weighted_softmax(scores, weight), plain)
     )
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("round_ratio", "apart"), [(0.1, True), (0.5, False)])
+def test_only_a_large_round_merges_what_nothing_is_like(round_ratio, apart):
+    """Five patches are like no other, and the rest are all alike. Ten can go without one of the five."""
+    states = torch.zeros(1, 21, 12)
+    states[0, 1:, 0] = 1
+    places = torch.arange(2, 20, 4)  # on even places, where a round of a half merges every token
+    states[0, places] = torch.eye(12)[2 : 2 + len(places)]
+    pair = TokenPair(Tokens.initial(torch.zeros(1, 2, 12)), Tokens.initial(states))
+    evidence = Evidence(None, pair.text.states, pair.image.states)
+    part = {"method": "tome", "site": "inputs", "num_keep": 10, "round_ratio": round_ratio}
+    after, trace = build_reducer(parse_method(part), 12)(0, pair, evidence)
+    sizes = after.image.size[0].gather(0, trace.image_source[0, places])
+    assert bool((sizes == 1).all()) == apart
+
+
+@pytest.mark.parametrize("value", [0, 0.6, True])
+def test_a_round_merges_at_most_a_half(value):
+    with pytest.raises(ValueError, match="reduction.round_ratio"):
+        parse_method({"method": "tome", "site": "inputs", "num_keep": 3, "round_ratio": value})
+
+
+def test_only_the_site_inputs_has_rounds():
+    with pytest.raises(ValueError, match="reduction.round_ratio=0.1"):
+        parse_method({"method": "tome", "layers": [0], "merge_ratio": 0.1, "round_ratio": 0.1})
+    assert "round_ratio" not in parse_method({"method": "tome", "layers": [0], "merge_ratio": 0.1}).to_dict()

@@ -1,8 +1,8 @@
 """Several questions about one image in one row of a batch, for a faster training of decoder models.
 
-The image comes once, and the questions after it. A mask lets each question see the image and itself alone, and each has
-the positions that it would have in a row of its own. So the loss is that of single rows, and the image tokens, which
-are most of a row, are computed once.
+The image comes once, and the questions after it. A mask lets each question see the image and itself alone. Each has
+the positions that it would have in a row of its own. So the loss is that of single rows. The image tokens, which are
+most of a row, are computed once.
 """
 
 from collections.abc import Sequence

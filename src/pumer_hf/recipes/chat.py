@@ -34,7 +34,7 @@ from .parser import read_yaml, split_command
 from .program import exit_on_user_error, program_name
 from .recipe import check_values, field_names, nearest_name
 from .report import metric_rows
-from .small_llava import new_llava
+from .small_llava import new_llava, resize_llava
 from .stages import check_new_run, is_complete, last_complete_checkpoint
 from .threads import use_available_cores
 
@@ -42,8 +42,12 @@ TASK = "chat"
 """What a recipe of this kind names as its `task`."""
 TEACHER = "teacher"
 """The folder of the trained model in the output folder."""
-FOR_ENCODERS = ("max_text_length", "keep_aspect_ratio", "rand_augment", "streaming", "image_saliency")
-"""Fields of the `data` block that decoder models do not have. The processor decides about text and images."""
+FOR_ENCODERS = (
+    *("max_text_length", "keep_aspect_ratio", "rand_augment", "streaming", "image_saliency"),
+    *("min_answer_count", "answer_counting", "unknown_answers"),
+)
+"""Fields of the `data` block that decoder models do not have. The processor decides about text and images, and there
+are no labels."""
 
 
 @dataclass
@@ -54,6 +58,10 @@ class ChatModelArguments:
 
     checkpoint: str | None = field(
         default=None, metadata={"help": "Hub id or folder of the decoder model to start from, with its processor."}
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of the images in pixels, if it is not the checkpoint's. For LLaVA with CLIP's tower."},
     )
     vision_config: dict | str | None = field(
         default=None, metadata={"help": "CLIPVisionConfig fields (JSON, or a JSON file) of a LLaVA from scratch."}
@@ -73,9 +81,11 @@ class ChatModelArguments:
                 raise ValueError(f"model.{name}={value!r}: must be a JSON object")
             if (value is None) == (self.checkpoint is None):
                 raise ValueError(
-                    f"model.checkpoint={self.checkpoint!r}, model.{name}={value!r}: give a checkpoint, or both configs "
-                    "of a model from scratch"
+                    f"model.checkpoint={self.checkpoint!r}, model.{name}={value!r}: give a checkpoint, or both "
+                    "configs of a model from scratch"
                 )
+        if self.image_size is not None and self.checkpoint is None:
+            raise ValueError(f"model.image_size={self.image_size}: is for a checkpoint: set it in vision_config")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
 
@@ -136,7 +146,7 @@ def run_chat_recipe(default: str, arguments: list[str] | None = None) -> None:
             args = recipe.training
             check_new_run(cast(Any, args))
             check_writable(Path(str(args.output_dir)), "training.output_dir")
-            data = VQA.load(recipe.data, None)
+            data = VQA.load(replace(recipe.data, unknown_answers="ignore"), None)
             set_seed(args.seed)
             model, processor = first_chat_model(recipe.model, data)
         if args.device.type == "cpu":
@@ -195,7 +205,10 @@ def first_chat_model(args: ChatModelArguments, data: TaskData) -> tuple[PreTrain
     if args.checkpoint is not None:
         with naming(f"model.checkpoint={args.checkpoint!r}", args.checkpoint, "model"):
             model = AutoModelForImageTextToText.from_pretrained(args.checkpoint)
-            return model, AutoProcessor.from_pretrained(args.checkpoint)
+            processor = AutoProcessor.from_pretrained(args.checkpoint)
+        if args.image_size is not None:
+            resize_llava(model, processor, args.image_size)
+        return model, processor
     texts = [*data.train["question"], *(answer for answers in data.train["answers"] for answer in answers)]
     vision, text = cast(dict, args.vision_config), cast(dict, args.text_config)
     return new_llava(vision, text, texts, args.image_mean, args.image_std)
@@ -205,9 +218,7 @@ def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proce
     """Train a model and save it with its processor in the folder `teacher`. With `resume`, do what is left."""
     folder = Path(str(recipe.training.output_dir)) / TEACHER
     args = replace(recipe.training, output_dir=str(folder))
-    rows, collator = data.train, ChatCollator(processor, with_answers=True)
-    if args.questions_per_image > 1:
-        rows, collator = GroupedRows(rows, args.questions_per_image), SeveralQuestionsCollator(collator)
+    rows, collator = training_rows(data, processor, args.questions_per_image)
     trainer = Trainer(model, args=args, train_dataset=rows, data_collator=collator, processing_class=processor)
     if is_complete(folder):
         trainer._load_from_checkpoint(str(folder))
@@ -216,6 +227,14 @@ def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, proce
     trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_model()
     trainer.save_state()
+
+
+def training_rows(data: TaskData, processor: ProcessorMixin, questions_per_image: int) -> tuple[Any, Any]:
+    """Return the training data and their collator: single rows, or rows with several questions about their image."""
+    collator = ChatCollator(processor, with_answers=True)
+    if questions_per_image == 1:
+        return data.train, collator
+    return GroupedRows(data.train, questions_per_image), SeveralQuestionsCollator(collator)
 
 
 def report_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, processor: ProcessorMixin) -> None:

@@ -4,7 +4,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+from torch import nn
+from torch.nn import functional
 from transformers import (
     CLIPImageProcessorPil,
     CLIPVisionConfig,
@@ -64,6 +67,40 @@ def new_llava(
         image_seq_length=num_patches,
     )
     return LlavaForConditionalGeneration(config), processor
+
+
+def resize_llava(model: LlavaForConditionalGeneration, processor: LlavaProcessor, image_size: int) -> None:
+    """Change the side of the images of a LLaVA with a CLIP tower. Its position embeddings are interpolated.
+
+    Args:
+        model: the model, which is changed.
+        processor: its processor, which is changed.
+        image_size: the new side in pixels, a multiple of the patch size.
+
+    Raises:
+        ValueError: it is no multiple of the patch size, or the tower is not CLIP's.
+    """
+    vision = model.config.vision_config
+    if vision.model_type != "clip_vision_model":
+        raise ValueError(
+            f"model.image_size={image_size}: the tower is {vision.model_type}, only CLIP's can be resized"
+        )
+    if image_size < vision.patch_size or image_size % vision.patch_size:
+        raise ValueError(f"model.image_size={image_size}: must be a multiple of the patch size, {vision.patch_size}")
+    embeddings = model.model.vision_tower.embeddings
+    old, side = round((embeddings.num_patches) ** 0.5), image_size // vision.patch_size
+    first, patches = embeddings.position_embedding.weight.data.split([1, old * old])
+    grid = patches.T.reshape(1, -1, old, old)
+    grid = functional.interpolate(grid, size=(side, side), mode="bicubic", align_corners=False)
+    weight = torch.cat([first, grid.flatten(2).squeeze(0).T])
+    embeddings.position_embedding = nn.Embedding.from_pretrained(weight, freeze=False)
+    embeddings.num_patches, embeddings.num_positions = side * side, side * side + 1
+    embeddings.image_size = vision.image_size = image_size
+    embeddings.position_ids = torch.arange(side * side + 1).unsqueeze(0)
+    model.config.image_seq_length = side * side
+    text = model.config.text_config
+    text.max_position_embeddings = max(text.max_position_embeddings, side * side + TEXT_LENGTH)
+    processor.image_processor.size = {"height": image_size, "width": image_size}
 
 
 def word_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerFast:

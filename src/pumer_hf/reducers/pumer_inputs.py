@@ -1,21 +1,29 @@
 """PuMer before the first layer, where no attention to the image has been paid yet.
 
-The paper (https://aclanthology.org/2023.acl-long.721) prunes by text-to-image attention inside the model. Before the
-first layer, only the likeness of word and patch embeddings is known, and that knows little: pruning by it alone loses
-more than pruning at random (`docs/decoders.md` has the table). So this form of the method lets the relevance weigh
-little, spreads what it keeps, and merges the rest into it. The paper's own order is there as `form="paper"`.
+The paper (https://aclanthology.org/2023.acl-long.721) prunes by text-to-image attention inside the model, and then
+merges in one round. Before the first layer, only the likeness of word and patch embeddings is known, and that knows
+little: pruning by it alone loses more than pruning at random (`docs/decoders.md` has the table). And one round of
+bipartite matching must merge half of the tokens, also those that no other is like. So this form of the method prunes
+nothing, lets the relevance weigh little, and merges pair by pair what is most alike. The paper's own order is there as
+`form="paper"`.
 """
 
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import num_kept
-from .relevant_diverse import RelevantDiverseConfig, RelevantDiverseReducer, embedding_relevance
+from .groups import ROUND, group_alike
+from .keeping import with_prefix_places
+from .relevant_diverse import RelevantDiverseConfig, RelevantDiverseReducer, embedding_relevance, quality_of
 from .tome import merge_in_rounds
 
-PUMER_FORMS = ("spread", "paper")
+PUMER_FORMS = ("groups", "spread", "paper")
+DIVERSITY = "max_min"
 
 
 @dataclass(frozen=True)
@@ -23,20 +31,23 @@ class PuMerInputsConfig(RelevantDiverseConfig):
     """Schedule of PuMer at site `"inputs"`. Give `keep_ratio` or `num_keep`.
 
     Args:
-        form: `"spread"` chooses patches that differ from each other, weighed by their relevance, and merges the rest
-            into them. `"paper"` prunes a share of the patches by their relevance alone, and then merges the most
-            similar ones until the amount is reached (Algorithm 1).
+        form: `"groups"` merges pair by pair what is most alike, weighed by the relevance ([`group_alike`]). A group
+            has the place of the patch that is most like its mean. `"spread"` chooses patches that differ from each
+            other, weighed by their relevance, and merges the rest into them. `"paper"` prunes a share of the patches
+            by their relevance alone, and then merges the most similar ones in rounds (Algorithm 1).
         prune_ratio: for the form `"paper"`, the part of the image tokens that is pruned, in [0, 1).
-        diversity, p, temperature: those of [`RelevantDiverseConfig`], with other defaults.
+        diversity: for the form `"spread"`, that of [`RelevantDiverseConfig`].
+        p, temperature: those of [`RelevantDiverseConfig`], with other defaults.
+        merge_rest: whether a group is the mean of its patches. If not, its other patches are dropped.
     """
 
     method: ClassVar[str] = "pumer"
     ratios: ClassVar[tuple[str, ...]] = ("keep_ratio", "prune_ratio")
 
-    diversity: str = field(default="max_min", kw_only=True)
+    diversity: str = field(default=DIVERSITY, kw_only=True)
     p: float = field(default=0.1, kw_only=True)
     merge_rest: bool = field(default=True, kw_only=True)
-    form: str = field(default="spread", kw_only=True)
+    form: str = field(default="groups", kw_only=True)
     prune_ratio: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -45,25 +56,59 @@ class PuMerInputsConfig(RelevantDiverseConfig):
             raise ValueError(f"reduction.form={self.form!r}: choose one of {', '.join(PUMER_FORMS)}")
         if self.form != "paper" and self.prune_ratio:
             raise ValueError(f"reduction.prune_ratio={self.prune_ratio}: only form 'paper' prunes a share first")
+        if self.form != "spread" and self.diversity != DIVERSITY:
+            raise ValueError(f"reduction.diversity={self.diversity!r}: only form 'spread' has it: leave it out")
 
 
 class PuMerInputsReducer(RelevantDiverseReducer):
-    """Keeps patches that the text may ask about and that differ from each other, and merges the rest into them."""
+    """Merges patches that are alike. Patches that the text may ask about stay apart from others for longer."""
 
     config_class = PuMerInputsConfig
-    summary = "keep patches that differ from each other and are like the words, and merge the rest into them"
+    summary = "merge patches that are alike, and keep those apart that are like the words"
     paper = "[PuMer](https://aclanthology.org/2023.acl-long.721)"
     config: PuMerInputsConfig
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        if self.config.form != "paper":
+        if self.config.form == "spread":
             return super().forward(layer, pair, evidence)
-        num_image = pair.image.mask.shape[1]
-        num_left = self.num_keep(layer, num_image)
-        num_unpruned = max(num_kept(self.config.prune_ratio, num_image), num_left)
+        num_left = self.num_keep(layer, pair.image.mask.shape[1])
         relevance = embedding_relevance(pair, self.config.temperature)
+        if self.config.form == "groups":
+            return self.grouped(layer, pair, evidence.image_keys, relevance, num_left)
+        return self.pruned_and_merged(layer, pair, relevance, num_left)
+
+    def grouped(
+        self, layer: int, pair: TokenPair, features: Tensor, relevance: Tensor, num_left: int
+    ) -> tuple[TokenPair, LayerTrace]:
+        """Merge the patches into groups.
+
+        Args:
+            layer: the index that the trace gets.
+            pair: the tokens that come in.
+            features: float (B, Lv, d), what the tokens are compared by.
+            relevance: float (B, Lv), of the image tokens.
+            num_left: image tokens that stay, the [CLS] included.
+        """
+        mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
+        quality = quality_of(relevance[:, NUM_PREFIX_TOKENS:], self.config.p)
+        group, typical = group_alike(features[:, NUM_PREFIX_TOKENS:], quality, mask, num_left - NUM_PREFIX_TOKENS)
+        keep = with_prefix_places(typical)
+        if self.config.merge_rest:
+            places = torch.where(mask, group + NUM_PREFIX_TOKENS, -1)
+            places = torch.cat([torch.zeros_like(places[:, :NUM_PREFIX_TOKENS]), places], dim=1)
+        else:
+            places = ops.keep_positions(keep, pair.image.mask.shape[1])
+        pair = replace(pair, image=pair.image.move(places, num_left))
+        return pair, LayerTrace.of(layer, pair, relevance, keep, site=self.config.site)
+
+    def pruned_and_merged(
+        self, layer: int, pair: TokenPair, relevance: Tensor, num_left: int
+    ) -> tuple[TokenPair, LayerTrace]:
+        """Prune a share by the relevance, and then merge what is alike. Arguments: see `grouped`."""
+        num_image = pair.image.mask.shape[1]
+        num_unpruned = max(num_kept(self.config.prune_ratio, num_image), num_left)
         keep = ops.keep_salient(relevance, pair.image.mask, num_unpruned, NUM_PREFIX_TOKENS).sort(dim=1).values
         image = pair.image.move(ops.keep_positions(keep, num_image), num_unpruned)
-        merged = replace(merge_in_rounds(image, num_unpruned - num_left), weight=pair.image.weight)
+        merged = replace(merge_in_rounds(image, num_unpruned - num_left, ROUND), weight=pair.image.weight)
         pair = replace(pair, image=merged)
         return pair, LayerTrace.of(layer, pair, relevance, site=self.config.site)

@@ -69,8 +69,13 @@ class RelevantDiverseReducer(KeepingReducer):
         mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
         assert pair.image.prior is not None, "`forward` has set it"
         relevance = pair.image.prior[:, NUM_PREFIX_TOKENS:]
-        quality = (relevance / relevance.amax(dim=1, keepdim=True)).clamp(min=1e-9) ** self.config.p
+        quality = quality_of(relevance, self.config.p)
         return CHOICES[self.config.diversity](features, quality, mask, num_keep), relevance
+
+
+def quality_of(relevance: Tensor, p: float) -> Tensor:
+    """Return the relevance of patches, float (B, P), divided by its largest value, to the power of `p`."""
+    return (relevance / relevance.amax(dim=1, keepdim=True)).clamp(min=1e-9) ** p
 
 
 def embedding_relevance(pair: TokenPair, temperature: float) -> Tensor:

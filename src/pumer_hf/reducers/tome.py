@@ -1,7 +1,7 @@
 """ToMe (https://arxiv.org/abs/2210.09461): merge similar tokens at every layer, of text and image alike."""
 
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -24,6 +24,8 @@ class ToMeReductionConfig(KeepingConfig):
             number for all layers, or one per entry of `layers`. A layer can merge at most half of the tokens. Before
             the first layer there is no such limit: the tokens are merged in several rounds. There, `keep_ratio` or
             `num_keep` may be given in its place.
+        round_ratio: at site `"inputs"`, the part of the tokens that one round merges at most, in (0, 0.5]. A round of
+            a half merges every other token, also where no partner is like it. Rounds of a tenth merge what is alike.
     """
 
     method: ClassVar[str] = "tome"
@@ -32,11 +34,23 @@ class ToMeReductionConfig(KeepingConfig):
     amounts: ClassVar[tuple[str, ...]] = ("merge_ratio", "keep_ratio", "num_keep")
 
     merge_ratio: Ratios | None = None
+    round_ratio: float = field(default=0.5, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        value = self.round_ratio
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 0.5:
+            raise ValueError(f"reduction.round_ratio={value!r}: must be a number in (0, 0.5]")
+        if self.site != "inputs" and value != 0.5:
+            raise ValueError(f"reduction.round_ratio={value!r}: only site 'inputs' merges in rounds: leave it out")
         if self.merge_rest:
             raise ValueError("reduction.merge_rest=True: leave it out: method 'tome' merges all that it does not keep")
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        if self.round_ratio == 0.5:
+            del values["round_ratio"]
+        return values
 
 
 class ToMeReducer(TokenReducer):
@@ -69,7 +83,9 @@ class ToMeReducer(TokenReducer):
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         if self.config.site == "inputs":
-            image = merge_in_rounds(pair.image, self.num_merges(layer, pair.image.mask.shape[1]))
+            image = merge_in_rounds(
+                pair.image, self.num_merges(layer, pair.image.mask.shape[1]), self.config.round_ratio
+            )
             pair = replace(pair, image=image)
             return pair, LayerTrace.of(layer, pair, site="inputs")
         text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
@@ -101,10 +117,18 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     return sized.move(matching.positions(length), length - num_merge), matching
 
 
-def merge_in_rounds(tokens: Tokens, num_merge: int) -> Tokens:
-    """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens."""
+def merge_in_rounds(tokens: Tokens, num_merge: int, most: float = 0.5) -> Tokens:
+    """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens.
+
+    Args:
+        tokens: the tokens of the modality.
+        num_merge: tokens to merge away.
+        most: the part of the tokens that a round merges at most, in (0, 0.5]. A round of a half merges each token of
+            the even set, also where no partner is like it.
+    """
     while num_merge > 0:
-        merged = min(num_merge, ops.max_merges(tokens.mask.shape[1]))
+        length = tokens.mask.shape[1]
+        merged = min(num_merge, ops.max_merges(length), max(int(most * length), 1))
         tokens, _ = merge_similar(tokens, tokens.states.detach(), merged)
         num_merge -= merged
     return tokens
