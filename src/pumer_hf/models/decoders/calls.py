@@ -96,7 +96,7 @@ class ReducedCalls:
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `forward`, with a cut prompt. Its output then has `reduction`, the traces."""
-        if self._runs_stock():
+        if is_cut(self.model) or self.reducer() is None:
             return stock(*args, **kwargs)
         prepared = self.prepare(named(stock, args, kwargs), generating=False)
         with cut_already(self.model):
@@ -106,7 +106,7 @@ class ReducedCalls:
 
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `generate`, with a cut prompt. Its result begins with the whole prompt."""
-        if self._runs_stock():
+        if self.reducer() is None:
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
         prompt = inputs.pop("inputs", None)
@@ -138,9 +138,6 @@ class ReducedCalls:
         outputs.sequences = sequences
         self._note(outputs, prepared)
         return outputs
-
-    def _runs_stock(self) -> bool:
-        return id(self.model) in _CUT.get() or self.reducer() is None
 
     def prepare(self, inputs: dict[str, Any], generating: bool) -> Prepared:
         """Cut the prompts of a call.
@@ -334,6 +331,11 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     """Return positional and keyword arguments of a function by name."""
     names = [name for name in inspect.signature(function).parameters if name != "self"]
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def is_cut(model: PreTrainedModel) -> bool:
+    """Return whether a method of a model runs in this thread with inputs that are cut already."""
+    return id(model) in _CUT.get()
 
 
 @contextmanager
