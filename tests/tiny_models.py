@@ -170,6 +170,11 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
         "extreme": {"num_keep": 1, **AT_INPUTS},
         "max_min": {"keep_ratio": 0.4, "diversity": "max_min", **AT_INPUTS},
     },
+    "relevant_diverse": {
+        "small": {"keep_ratio": 0.7, **AT_INPUTS},
+        "extreme": {"num_keep": 1, **AT_INPUTS},
+        "dpp": {"keep_ratio": 0.4, "diversity": "dpp", "p": 0.25, "merge_rest": True, **AT_INPUTS},
+    },
     "lookahead": {
         "small": {"keep_ratio": 0.7, "rank": 8, **AT_INPUTS},
         "extreme": {"num_keep": 1, "rank": 8, **AT_INPUTS},

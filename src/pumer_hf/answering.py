@@ -10,11 +10,13 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import AutoProcessor, ProcessorMixin, TextStreamer
 
+from .data.chat import prompt_text
 from .explain.report import open_picture
 from .figures import duration
 from .models.decoder_loading import decoder_of_config, load_decoder, unreduced
 from .models.decoders.modeling import ReducedDecoder
 from .models.loading import SAVED, naming, saved_config
+from .reading import one_line
 
 
 @dataclass(frozen=True)
@@ -147,8 +149,7 @@ def prompt_inputs(
 ) -> dict[str, Tensor]:
     """Return a prompt with an image as the model's `generate` takes it, on its device.
 
-    The chat template of the processor is used if there is one. If not, the prompt is the image placeholder and the
-    question.
+    The question becomes a prompt by [`prompt_text`].
 
     Args:
         model: the model.
@@ -160,23 +161,22 @@ def prompt_inputs(
         ValueError: the prompt has no place for the image.
     """
     token = processor.tokenizer.convert_ids_to_tokens(model.family.image_token_id(model.config))
-    if token in question:
-        prompt = question
-    elif processor.chat_template is not None:
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        prompt = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    else:
-        prompt = f"{token}{question}"
-    inputs = processor(images=[picture], text=[prompt], return_tensors="pt")
+    prompt = question if token in question else prompt_text(processor, question)
+    try:
+        inputs = processor(images=[picture], text=[prompt], return_tensors="pt")
+    except ValueError as error:  # some processors count the placeholders themselves
+        raise ValueError(f"{prompt_error(prompt, token)}: {one_line(error)}") from error
     if num_placeholders(model, inputs["input_ids"]) == 0:
-        raise ValueError(
-            f"question={question!r}: the prompt {prompt!r} has no image placeholder: write {token} where the image "
-            "belongs"
-        )
+        raise ValueError(f"{prompt_error(prompt, token)}: it has no placeholder")
     return {
         name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
+
+
+def prompt_error(prompt: str, token: str) -> str:
+    """Return the beginning of the error of a prompt that has no place for its image, or too many."""
+    return f"prompt={prompt!r}: one image needs one placeholder: write {token} in the question where it belongs"
 
 
 def num_placeholders(model: ReducedDecoder, input_ids: Tensor) -> int:

@@ -85,9 +85,11 @@ class Bench(Command):
         if is_decoder(args):
             print(*decoder_lines(args), sep="\n")
             return
-        given = [flag for name, flag in ONLY_DECODERS.items() if getattr(args, name)]
+        given = [flag for name, flag in ONLY_DECODERS.items() if getattr(args, name) is not None]
         if given:
-            raise ValueError(f"{', '.join(given)}: only for decoder models, and {args.checkpoint or args.setting} is none")
+            raise ValueError(
+                f"{', '.join(given)}: only for decoder models, and {args.checkpoint or args.setting} is none"
+            )
 
         options = replace(measuring_options(args), pooled_only=args.pooled_only)
         choices = {"text_length": args.text_length, "output": args.output, **schedule(args)}
@@ -105,7 +107,10 @@ def add_decoder_arguments(parser: argparse.ArgumentParser) -> None:
         "--image-tokens", type=int, metavar="N", help="image tokens per prompt; default: those of one usual image"
     )
     group.add_argument(
-        "--random-weights", action="store_true", help="read only the config of CHECKPOINT, and make random weights"
+        "--random-weights",
+        action="store_true",
+        default=None,
+        help="read only the config of CHECKPOINT, and make random weights",
     )
     group.add_argument(
         "--new-tokens", type=int, metavar="N", help="tokens to generate, 0 for the prefill alone; default: 16"
@@ -147,7 +152,7 @@ def decoder_lines(args: argparse.Namespace) -> list[str]:
     choices = {"output": args.output, **schedule(args)}
     if args.setting is not None:
         return bench_shape(args.setting, options, **choices)
-    return bench_decoder(args.checkpoint, options, random_weights=args.random_weights, **choices)
+    return bench_decoder(args.checkpoint, options, random_weights=bool(args.random_weights), **choices)
 
 
 def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,11 +19,17 @@ class Generate(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
         parser.add_argument("image", metavar="IMAGE", help="a file")
-        parser.add_argument("question", metavar="TEXT", help="a question, or a prompt with the model's image placeholder")
+        parser.add_argument(
+            "question", metavar="TEXT", help="a question, or a prompt with the model's image placeholder"
+        )
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--compare", action="store_true", help="let the unreduced model answer too")
         parser.add_argument(
-            "--max-new-tokens", type=int, default=64, metavar="N", help="most tokens of the answer; default: %(default)s"
+            "--max-new-tokens",
+            type=int,
+            default=64,
+            metavar="N",
+            help="most tokens of the answer; default: %(default)s",
         )
         parser.add_argument("--dtype", help=f"{in_words(DTYPES)}; default: that of the checkpoint")
         parser.add_argument("--device", help=f"{in_words(DEVICES)}; default: cuda if there is a GPU")

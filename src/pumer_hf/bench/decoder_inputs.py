@@ -43,9 +43,9 @@ def prompts(
         one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
         found = count_image_tokens(model, one)
     if image_tokens not in (None, found):
+        title = model.family.title
         raise ValueError(
-            f"image_tokens={image_tokens}: {model.family.title} can have {found} in a prompt, the nearest number: give "
-            f"{found}"
+            f"image_tokens={image_tokens}: the nearest number that a prompt of {title} can have is {found}"
         )
     inputs = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in one.items()}
     return {**inputs, **token_inputs(model, batch_size, found, text_length)}

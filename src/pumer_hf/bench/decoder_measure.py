@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,30 +113,56 @@ class Subject:
         return self.model.calls.prepare({**rest, "mm_encoder_outputs": {"image": encoded}}, generating=False)
 
 
+class Sizes(NamedTuple):
+    """What does not depend on the machine. All but the work is by name of the form."""
+
+    work: Work
+    image_tokens: dict[str, int]
+    """Image tokens per prompt that the decoder gets."""
+    cache_bytes: dict[str, int]
+    """The bytes of keys, values and states of the whole batch after the prefill."""
+
+
 @torch.inference_mode()
-def count_work(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Work:
-    """Count the multiply-adds of the prefill of one prompt from runs of the whole batch.
+def measure_sizes(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Sizes:
+    """Count the multiply-adds of the prefill of one prompt, its tokens and its cache, from runs of the whole batch.
 
     Args:
         subject: the model and its batch.
         text_inputs: the same prompts without images.
     """
 
-    def counted(call: Callable[[], Any]) -> float:
-        with FlopCounter() as counter:
-            call()
-        return counter.count / 1e9 / subject.batch_size
-
     def text_alone() -> Any:
         with subject.as_form(UNREDUCED):
             return subject.model(**text_inputs, use_cache=True, logits_to_keep=1)
 
-    return Work(
-        unreduced=counted(partial(subject.prefill, UNREDUCED)),
-        reduced=counted(partial(subject.prefill, REDUCED)),
-        image_tower=counted(subject.encoded),
-        text=counted(text_alone),
-    )
+    placeholder = subject.model.family.image_token_id(subject.model.config)
+    tokens = {UNREDUCED: int((subject.inputs["input_ids"][0] == placeholder).sum())}
+    gmacs, caches = {}, {}
+    for form in FORMS:
+        gmacs[form], output = counted(partial(subject.prefill, form), subject.batch_size)
+        caches[form] = sum(nbytes(value) for layer in output.past_key_values.layers for value in vars(layer).values())
+        if form == REDUCED:
+            tokens[form] = sum(len(trace.kept) for trace in output.reduction if trace.row == 0)
+    tower, _ = counted(subject.encoded, subject.batch_size)
+    text, _ = counted(text_alone, subject.batch_size)
+    return Sizes(Work(gmacs[UNREDUCED], gmacs[REDUCED], tower, text), tokens, caches)
+
+
+def counted(call: Callable[[], Any], batch_size: int) -> tuple[float, Any]:
+    """Return the multiply-adds of a call per example, in 10^9, and what it returns."""
+    with FlopCounter() as counter:
+        output = call()
+    return counter.count / 1e9 / batch_size, output
+
+
+def nbytes(value: Any) -> int:
+    """Return the bytes of a tensor, or of all tensors in a list or a dict. Anything else has none."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(nbytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 @torch.inference_mode()
@@ -208,22 +234,6 @@ class Clock(BaseStreamer):
 
     def end(self) -> None:
         """There is nothing left to note."""
-
-
-@torch.inference_mode()
-def cache_bytes(subject: Subject, form: str) -> int:
-    """Return the bytes of keys, values and states that the decoder keeps after the prefill of the batch."""
-    cache = subject.prefill(form).past_key_values
-    return sum(nbytes(value) for layer in cache.layers for value in vars(layer).values())
-
-
-def nbytes(value: Any) -> int:
-    """Return the bytes of a tensor, or of all tensors in a list or a dict. Anything else has none."""
-    if isinstance(value, Tensor):
-        return value.nbytes
-    if isinstance(value, dict):
-        value = list(value.values())
-    return sum(map(nbytes, value)) if isinstance(value, (list, tuple)) else 0
 
 
 @torch.inference_mode()

@@ -16,10 +16,9 @@ from .decoder_inputs import prompts, text_prompts
 from .decoder_measure import (
     DecoderOptions,
     Subject,
-    cache_bytes,
     compile_parts,
-    count_work,
     matmul_precision,
+    measure_sizes,
     measure_speed,
     prefill_memory,
 )
@@ -155,11 +154,11 @@ def measured(
     image_tokens: int | None,
 ) -> DecoderReport:
     """Do the work of [`bench_decoder_model`]."""
+    schedule = model.config.reduction
+    assert schedule is not None, "`check_reduces` has looked"
     inputs = prompts(model, options.batch_size, options.text_length, image_tokens)
     subject = Subject(model, inputs)
-    work = count_work(subject, text_prompts(model, options.batch_size, options.text_length))
-    tokens = {form: image_tokens_of(subject, form) for form in FORMS}
-    caches = {form: cache_bytes(subject, form) for form in FORMS}
+    sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))
     memory = {form: prefill_memory(subject, form) for form in FORMS} if options.memory else {}
     if options.compile:
         compile_parts(model)
@@ -167,7 +166,7 @@ def measured(
         source=source,
         random_weights=random_weights,
         family=model.family.name,
-        reduction=model.config.reduction,
+        reduction=schedule,
         conditions=DecoderConditions(
             device=options.device,
             dtype=str(model.dtype).removeprefix("torch."),
@@ -178,23 +177,14 @@ def measured(
             text_length=options.text_length,
             new_tokens=options.new_tokens,
         ),
-        image_tokens=tokens,
-        work=work,
+        image_tokens=sizes.image_tokens,
+        work=sizes.work,
         speed=measure_speed(subject, options),
-        cache_bytes=caches,
+        cache_bytes=sizes.cache_bytes,
         memory=memory,
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
         environment=Environment.current(),
     )
-
-
-def image_tokens_of(subject: Subject, form: str) -> int:
-    """Return how many image tokens of a prompt the decoder gets."""
-    placeholder = subject.model.family.image_token_id(subject.model.config)
-    if form == UNREDUCED:
-        return int((subject.inputs["input_ids"][0] == placeholder).sum())
-    traces = subject.prefill(form).reduction
-    return sum(len(trace.kept) for trace in traces if trace.row == 0)
 
 
 def work_lines(report: DecoderReport) -> list[str]:
@@ -222,9 +212,7 @@ def rows(report: DecoderReport) -> list[list[str]]:
         found.append(time_row("time to the first token", speed.first_token))
     if speed.per_token is not None:
         per_token = speed.per_token
-        rates = [
-            figure(report.conditions.batch_size / one.median) for one in (per_token.unreduced, per_token.reduced)
-        ]
+        rates = [figure(report.conditions.batch_size / one.median) for one in (per_token.unreduced, per_token.reduced)]
         found.append(["tokens/s after it", *rates, times(per_token.ratio)])
     if speed.end_to_end is not None and last > 1:
         found.append(time_row(f"end to end, {last} tokens", speed.end_to_end))

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from .decoders.attached import StockHost
-from .decoders.calls import ReducedCalls, generating
+from .decoders.calls import ReducedCalls, cut_already
 from .decoders.family import DecoderFamily
 from .decoders.modeling import ReducedDecoder
 from .decoders.observing import ROWS, observe_decoder, with_encoded_images
@@ -210,7 +210,7 @@ class DecoderBase(Base):
         if reducers and has_images(inputs):
             calls = ReducedCalls(self.family, self.model, lambda: reducers["inputs"])
             inputs = calls.prepare(inputs, generating=False).inputs
-        with generating(self.model):
+        with cut_already(self.model):
             logits = self.model(**with_own_outputs(inputs), use_cache=False).logits
         places = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
         last = places.masked_fill(inputs["attention_mask"].to(logits.device) == 0, -1).amax(dim=1)
@@ -224,7 +224,7 @@ class DecoderBase(Base):
         calls = ReducedCalls(self.family, self.model, lambda: reducers.get("inputs"))
         stock: Any = self.family.stock_class.generate
         options: dict[str, Any] = {"do_sample": False, "max_new_tokens": number, "num_beams": 1}
-        with generating(self.model):
+        with cut_already(self.model):
             found = calls.generate(stock.__get__(self.model), **given, **options)
         found = found[:, inputs["input_ids"].shape[1] :]
         return nn.functional.pad(found, (0, number - found.shape[1]), value=-1)  # all answers have ended early

@@ -47,7 +47,9 @@ def decoder_of_config(config: Mapping[str, Any], source: str) -> DecoderFamily:
     if row is None:
         titles = ", ".join(row.title for row in DECODERS.values())
         advice = f"choose a model of {titles}" if titles else f"decoders need transformers {DECODERS_NEED} or newer"
-        raise ValueError(f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {advice}")
+        raise ValueError(
+            f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {advice}"
+        )
     return row
 
 
@@ -94,6 +96,7 @@ def random_decoder(
     config.schedule = config.checked(reduction)
     with torch.device(device), initialization.no_init_weights():
         model = row.model_class._from_config(config, dtype=dtype, attn_implementation=attention)
+    model.tie_weights()  # a part of the initialisation that was left out
     fill_at_random(model)
     return model.eval()
 

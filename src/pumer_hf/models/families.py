@@ -291,6 +291,8 @@ def register_decoder(row: DecoderFamily) -> None:
     AutoConfig.register(row.config_class.model_type, row.config_class, exist_ok=True)
     AutoModelForImageTextToText.register(row.config_class, row.model_class, exist_ok=True)
     conversion: Any = import_module("transformers.conversion_mapping")
-    names = conversion.get_checkpoint_conversion_mapping(row.stock_type)
-    if names is not None:  # older checkpoints of the stock class have other names
-        conversion.register_checkpoint_conversion_mapping(row.config_class.model_type, names, overwrite=True)
+    stock, ours = row.stock_class, row.model_class
+    for known, new in ((row.stock_type, row.config_class.model_type), (stock.__name__, ours.__name__)):
+        names = conversion.get_checkpoint_conversion_mapping(known)
+        if names is not None:  # older checkpoints of the stock class have other names
+            conversion.register_checkpoint_conversion_mapping(new, names, overwrite=True)

@@ -1,5 +1,6 @@
 """Each family with each method computes what the stock model does without the tokens that are gone."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -93,6 +94,12 @@ def model_for(name, schedule):
     return model
 
 
+def keeping_all(schedule):
+    """The same schedule, which keeps all tokens at their places."""
+    rest = {key: value for key, value in schedule.items() if key not in ("num_keep", "prune_ratio", "positions")}
+    return {**rest, "keep_ratio": 1.0}
+
+
 def merges(schedule):
     return schedule.get("merge_rest", schedule["method"] in ("pumer", "tome"))
 
@@ -107,9 +114,9 @@ def oracle_for(name, schedule, inputs, traces, **kwargs):
 @pytest.mark.parametrize("name", NAMES)
 @torch.no_grad()
 def test_all_kept_are_the_stock_logits(name, schedule):
-    kept = {key: value for key, value in SCHEDULES[schedule].items() if key not in ("num_keep", "prune_ratio")}
+    kept = keeping_all(SCHEDULES[schedule])
     inputs = inputs_for(name, kept)
-    outputs = model_for(name, {**kept, "keep_ratio": 1.0})(**inputs)
+    outputs = model_for(name, kept)(**inputs)
     inputs.pop("image_saliency", None)
     expected = stock(name)(**inputs)
     mask = inputs["attention_mask"].bool()
@@ -120,11 +127,10 @@ def test_all_kept_are_the_stock_logits(name, schedule):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", NAMES)
 def test_all_kept_give_the_answers_of_the_stock_model(name, way):
-    schedule = SCHEDULES[FIRST[NAMES.index(name) % len(FIRST)]]
-    kept = {key: value for key, value in schedule.items() if key not in ("num_keep", "prune_ratio")}
+    kept = keeping_all(SCHEDULES[FIRST[NAMES.index(name) % len(FIRST)]])
     inputs = inputs_for(name, kept)
     torch.manual_seed(1)
-    answers = model_for(name, {**kept, "keep_ratio": 1.0}).generate(**inputs, max_new_tokens=NEW, **WAYS[way])
+    answers = model_for(name, kept).generate(**inputs, max_new_tokens=NEW, **WAYS[way])
     inputs.pop("image_saliency", None)
     torch.manual_seed(1)
     assert torch.equal(answers, stock(name).generate(**inputs, max_new_tokens=NEW, **WAYS[way]))
@@ -166,7 +172,8 @@ def test_a_prompt_does_not_depend_on_the_others_of_its_batch(name, schedule):
     model = model_for(name, schedule)
     given = {"max_new_tokens": 3, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     batch = model.generate(**inputs, **given)
-    maps = list(inputs.get("image_saliency", torch.zeros(0)).split((inputs["input_ids"] == IMAGE).sum(1).tolist()))
+    counts = (inputs["input_ids"] == IMAGE).sum(dim=1).tolist()
+    maps = inputs.get("image_saliency", torch.zeros(sum(counts))).split(counts)
     for row, prompt in enumerate(prompts):
         alone = inputs_for(name, schedule, [prompt])
         if "image_saliency" in inputs:
@@ -274,8 +281,6 @@ def test_the_arguments_of_the_caller_are_not_changed(name):
 
 
 def of_images(model, inputs):
-    import inspect
-
     names = inspect.signature(model.base_model.get_image_features).parameters
     return {key: inputs[key] for key in names if key in inputs}
 

@@ -14,7 +14,7 @@ from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reduc
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..reduction import joined, untrained_error
 from ..scorers import load_scorer
-from .calls import ReducedCalls
+from .calls import ReducedCalls, is_cut
 from .family import DecoderFamily
 from .images import ImageTrace
 from .modeling import ReducedDecoder
@@ -46,7 +46,7 @@ def attached(family: DecoderFamily, model: PreTrainedModel, reducer: TokenReduce
     calls = ReducedCalls(family, model, lambda: reducer, traces.append)
     own = {name: vars(model).get(name) for name in ("forward", "generate")}
     for name in own:
-        setattr(model, name, _bound(getattr(calls, name), getattr(model, name)))
+        setattr(model, name, _bound(model, getattr(calls, name), getattr(model, name)))
     try:
         yield
     finally:
@@ -56,9 +56,11 @@ def attached(family: DecoderFamily, model: PreTrainedModel, reducer: TokenReduce
                 setattr(model, name, method)
 
 
-def _bound(method: Any, stock: Any) -> Any:
+def _bound(model: PreTrainedModel, method: Any, stock: Any) -> Any:
     @wraps(stock)
     def bound(*args: Any, **kwargs: Any) -> Any:
+        if is_cut(model):  # by an inner block, which reduces alone
+            return stock(*args, **kwargs)
         return method(stock, *args, **kwargs)
 
     return bound

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ from .images import ImageTrace, Reduced, reduce_images
 from .prompt import Cut, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 
-_GENERATING: ContextVar[frozenset[int]] = ContextVar("generating", default=frozenset())
-"""The models whose `generate` runs. Their forwards have inputs that are cut already."""
+_CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
+"""The models of which transformers' own method runs, with inputs that are cut already."""
 Watch = Callable[[tuple[ImageTrace, ...]], None]
 RECORD = "pumer_cut"
 """The attribute of a cache that holds its [`CutRecord`]."""
@@ -46,6 +46,23 @@ class CutRecord:
     cut: Cut
     last: Tensor
     """long (B, 1) or (4, B, 1): the positions of the last token of the prompts."""
+
+    def repeated(self, times: int) -> "CutRecord":
+        """Return the record of a batch in which each prompt stands `times` times."""
+        return self if times == 1 else CutRecord(self.cut.repeated(times), self.last.repeat_interleave(times, dim=-2))
+
+    def positions_after(self, mask: Tensor) -> Tensor:
+        """Return the positions of the n tokens that follow the cut prompts, long (B, n) or (4, B, n).
+
+        Args:
+            mask: long (B, L' + n), 0 for padding.
+        """
+        new_mask = mask[:, self.cut.index.shape[1] :]
+        positions = contiguous_positions(new_mask) + 1 + self.last
+        if positions.ndim == 3:  # the first row is the place in the text, without gaps
+            places = contiguous_positions(mask)[:, mask.shape[1] - new_mask.shape[1] :]
+            positions = torch.cat([places.unsqueeze(0), positions[1:]])
+        return positions
 
 
 @dataclass(frozen=True)
@@ -79,10 +96,11 @@ class ReducedCalls:
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `forward`, with a cut prompt. Its output then has `reduction`, the traces."""
-        if id(self.model) in _GENERATING.get() or self.reducer() is None:
+        if is_cut(self.model) or self.reducer() is None:
             return stock(*args, **kwargs)
         prepared = self.prepare(named(stock, args, kwargs), generating=False)
-        outputs = stock(**prepared.inputs)
+        with cut_already(self.model):
+            outputs = stock(**prepared.inputs)
         self._note(outputs, prepared)
         return outputs
 
@@ -104,7 +122,7 @@ class ReducedCalls:
             given = self._as_long(given, whole.shape[1] - prepared.cut.index.shape[1])
             if given.get("streamer") is not None:
                 given["streamer"] = WholePromptStreamer(given["streamer"], whole)
-        with generating(self.model):
+        with cut_already(self.model):
             outputs = stock(**given)
         if prepared.cut is None:
             return outputs
@@ -148,10 +166,8 @@ class ReducedCalls:
         if labels is not None and bool((labels[real & ~keep] != -100).any()):
             raise ValueError("labels: an image placeholder has a label: set it to -100, so that no loss counts it")
         cut = Cut.of(keep, pads_left(inputs.get("attention_mask"), default=generating))
-        config = self._config
-        contiguous = isinstance(config, KeepingConfig) and config.positions == "contiguous"
-        self.family.check(self.model, contiguous)
-        positions = self.family.positions(self.model, inputs, cut, contiguous, generating)
+        self.family.check(self.model, self._contiguous)
+        positions = self.family.positions(self.model, inputs, cut, self._contiguous, generating)
         rest = site.rest_of(inputs)
         shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
         shorter |= {"position_ids": positions, "attention_mask": cut.mask}
@@ -169,17 +185,18 @@ class ReducedCalls:
                 "order of the prompts"
             )
         maps = None if maps is None else maps.flatten()
+        if maps is not None and len(maps) != len(site.features):
+            raise ValueError(
+                f"image_saliency: {len(maps)} values, but the images of the prompts have {len(site.features)} tokens: "
+                "give one for each"
+            )
         return reduce_images(reducer, site.features, site.placeholders, site.words, maps)
 
     def _continue(self, inputs: dict[str, Any], record: CutRecord, cache: Any, generating: bool) -> Prepared:
         """Cut the prompts of a later turn, whose beginning the cache holds already."""
-        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         if not generating:
-            # a forward gets the new tokens alone, and the mask of all
-            if mask is None or mask.shape[1] < record.cut.length:
-                return Prepared(inputs)
-            cut = record.cut.extended(mask.shape[1])
-            return Prepared({**inputs, "attention_mask": cut.take(mask)})
+            return self._step(inputs, record, cache)
+        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         new = input_ids[:, record.cut.length :]
         if bool((new == self.family.image_token_id(self.model.config)).any()):
             raise ValueError(
@@ -193,15 +210,38 @@ class ReducedCalls:
         shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
         mask = cut.mask if mask is None else cut.take(mask) * cut.mask
         new_mask = mask[:, record.cut.index.shape[1] :]
-        last = record.last.repeat_interleave(times, dim=-2)
-        after = contiguous_positions(new_mask) + 1 + last
-        before = last.new_zeros(*last.shape[:-1], record.cut.index.shape[1])
-        if after.ndim == 3:
-            after = after.clone()
-            after[0] = contiguous_positions(mask)[:, -new_mask.shape[1] :]
+        record = record.repeated(times)
+        after = record.positions_after(mask)
+        before = after.new_zeros(*after.shape[:-1], mask.shape[1] - new_mask.shape[1])
         shorter |= {"attention_mask": mask, "position_ids": torch.cat([before, after], dim=-1)}
-        setattr(cache, RECORD, replace(record, cut=record.cut.repeated(times), last=last))
+        setattr(cache, RECORD, record)
         return Prepared(shorter, cut)
+
+    def _step(self, inputs: dict[str, Any], record: CutRecord, cache: Any) -> Prepared:
+        """Prepare a forward that gets new tokens alone, the mask of all if any, and a cache with a cut prompt."""
+        tokens = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
+        record = record.repeated(len(tokens) // len(record.cut.index))
+        cached = cache.get_seq_length()
+        cut = record.cut.extended(record.cut.length + cached - record.cut.index.shape[1] + tokens.shape[1])
+        mask = inputs.get("attention_mask")
+        if mask is not None and mask.shape[1] not in (cut.length, cached + tokens.shape[1]):
+            raise ValueError(
+                f"attention_mask: {mask.shape[1]} columns, but the whole prompt and what came after it have "
+                f"{cut.length}: give a column for each of them"
+            )
+        if mask is None:
+            mask = cut.mask
+        elif mask.shape[1] == cut.length:
+            mask = cut.take(mask) * cut.mask
+        changed = {**inputs, "attention_mask": mask}
+        if inputs.get("position_ids") is None or self._contiguous:
+            changed["position_ids"] = record.positions_after(mask)[..., -tokens.shape[1] :]
+        return Prepared(changed)
+
+    @property
+    def _contiguous(self) -> bool:
+        """Whether the positions after a cut have no gaps."""
+        return isinstance(self._config, KeepingConfig) and self._config.positions == "contiguous"
 
     @property
     def _config(self) -> Any:
@@ -293,11 +333,16 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
+def is_cut(model: PreTrainedModel) -> bool:
+    """Return whether a method of a model runs in this thread with inputs that are cut already."""
+    return id(model) in _CUT.get()
+
+
 @contextmanager
-def generating(model: PreTrainedModel) -> Iterator[None]:
-    """Say for the time of a `with` block that the `generate` of a model runs in this thread."""
-    token = _GENERATING.set(_GENERATING.get() | {id(model)})
+def cut_already(model: PreTrainedModel) -> Iterator[None]:
+    """Say for the time of a `with` block that a method of a model runs in this thread with inputs that are cut."""
+    token = _CUT.set(_CUT.get() | {id(model)})
     try:
         yield
     finally:
-        _GENERATING.reset(token)
+        _CUT.reset(token)

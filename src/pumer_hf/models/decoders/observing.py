@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ...tokens import NUM_PREFIX_TOKENS
 from ..observing import Observation
-from .calls import generating
+from .calls import cut_already
 from .family import DecoderFamily
 from .images import image_groups
 from .prompt import contiguous_positions
@@ -95,7 +95,7 @@ def observe_decoder(
     found: dict[int, Tensor] = {}
     if layers:
         wanted = TextRows(places, frozenset(layers))
-        with generating(model), text_rows(model, wanted):
+        with cut_already(model), text_rows(model, wanted):
             model(**{**inputs, "mm_encoder_outputs": dict(inputs["mm_encoder_outputs"])}, use_cache=False)
         found = wanted.attention
     seen = []
