@@ -197,6 +197,12 @@ def places_of(reduction: Any) -> list[tuple[str, int]]:
     return [(part.site, layer) for part in parts_of(reduction) for layer in part.layers or (0,)]
 
 
+def depth_of(reduction: Any) -> int:
+    """How many layers a model needs: those that reduce, and one behind them if there is; two at least."""
+    needed = max([2, *(layer + 2 for site, layer in places_of(reduction) if site == "layers")])
+    return min(needed, SHARED["num_hidden_layers"])
+
+
 REDUCTIONS: dict[str, Any] = {
     "none": None,
     **{f"{method}-{size}": schedule(method, size) for method in SCHEDULES for size in SCHEDULES[method]},

@@ -22,7 +22,7 @@ def report_name(report: BenchReport) -> str:
 
 def part_text(part: ReductionConfig) -> str:
     """Return one part of a schedule in short: its method and its ratios."""
-    return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.ratios)])
+    return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.given_ratios)])
 
 
 def conditions_text(report: BenchReport) -> str:

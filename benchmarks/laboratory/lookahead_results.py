@@ -110,14 +110,17 @@ def lookahead_table(reports: Mapping[str, LookaheadReport]) -> str:
 
 
 def report_table(report: LookaheadReport) -> str:
-    """Return the table of one report. Groups of questions have a row each below `lookahead`."""
+    """Return the table of one report.
+
+    Groups of questions have a row each below `lookahead`, and below a row whose name has the group in it.
+    """
     numbers = {row.kept: row.num_patches for row in report.rows}
     rows = [["", *(f"{kept} ({numbers[kept]} patches)" for kept in report.kept)]]
     names = list(dict.fromkeys(row.name for row in report.rows))
     for name in names:
         rows.append([name, *report.cells(name)])
-        if name == "lookahead":
-            rows += [[f"{name}: {group}", *report.cells(name, group)] for group in groups(report)]
+        shown = groups(report) if name == "lookahead" else [group for group in groups(report) if group in name]
+        rows += [[f"{name}: {group}", *report.cells(name, group)] for group in shown]
     facts = [f"{name} {accuracy_text(accuracy)}" for name, accuracy in report.baselines.items()]
     note = (
         f"Accuracy in percent on {report.num_questions:,} test questions of {report.setting}: mean over scorers of "

@@ -51,9 +51,9 @@ def with_factors(
         merge_cap: the highest ratio of merging.
     """
     part = parse_method(schedule)
-    caps = {name: merge_cap if "merge" in name else CAP for name in part.ratios}
+    caps = {name: merge_cap if "merge" in name else CAP for name in part.given_ratios}
     times = part.scaled(factors, caps)
-    changed = factors if isinstance(factors, Mapping) else part.ratios
+    changed = factors if isinstance(factors, Mapping) else part.given_ratios
     return {**schedule, **{name: _rounded(getattr(times, name)) for name in changed}}
 
 

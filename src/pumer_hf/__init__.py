@@ -24,7 +24,7 @@ from .models.encoders.vilt import (
     PuMerViltForVisualEntailment,
     PuMerViltModel,
 )
-from .models.families import FAMILIES, register_decoders, register_family
+from .models.families import DECODERS, FAMILIES, register_decoders, register_family
 from .pipeline import PuMerVqaPipeline, register
 
 if TYPE_CHECKING:
@@ -118,14 +118,18 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    if name in _DECODER_CLASSES:
+        return _DECODER_CLASSES[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_LAZY, *_DECODER_CLASSES])
 
 
 for _family in FAMILIES.values():
     register_family(_family)
 register_decoders()
+_DECODER_CLASSES = {kind.__name__: kind for row in DECODERS.values() for kind in (row.model_class, row.config_class)}
+"""`PuMerLlavaForConditionalGeneration`, `PuMerLlavaConfig` and so on. Empty with an older transformers."""
 register()

@@ -22,6 +22,7 @@ from .env import Env
 from .evaluate import Evaluate
 from .explain import Explain
 from .export import Export
+from .generate import Generate
 from .measure import Measure
 from .push import Push
 from .spelling import check_spelling
@@ -38,6 +39,7 @@ COMMANDS: tuple[Command, ...] = (
     Bench(),
     Export(),
     Explain(),
+    Generate(),
     Measure(),
     Demo(),
     Card(),

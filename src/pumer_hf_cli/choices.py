@@ -1,7 +1,12 @@
 """The choices of the flags. They are repeated here so that the help imports nothing; a test compares them."""
 
+ATTENTIONS = ("eager", "sdpa")
 BACKBONES = ("vilt", "meter")
 CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
+DECODER_SETTINGS = (
+    *("paligemma", "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl_3b", "qwen2_5_vl"),
+    *("qwen3_vl_2b", "qwen3_vl", "internvl3", "gemma3", "smolvlm", "smolvlm_256m"),
+)
 DEVICES = ("cpu", "cuda")
 DIVERSITIES = ("dpp", "max_min", "none")
 DTYPES = ("float32", "bfloat16", "float16")

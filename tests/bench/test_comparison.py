@@ -1,5 +1,6 @@
 """`pumer-hf bench`."""
 
+import itertools
 import json
 from dataclasses import replace
 from types import SimpleNamespace
@@ -33,11 +34,22 @@ from pumer_hf.models.loading import load_checkpoint_model
 from pumer_hf.results import Cost, Environment, Latencies, Latency, Memory, Speed, Throughput, text_table
 
 QUICK = BenchOptions(batch_size=2, seconds=0.01)
+WITHOUT_MEMORY = replace(QUICK, memory=False)
+"""For what memory says nothing about: measuring it takes longest."""
 TINY = {**WIDTH, "num_hidden_layers": 10, "vocab_size": 50}
 
 
-@pytest.mark.parametrize("task", ["vqa", "nlvr2", "snli_ve", "retrieval"])
-@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+QUICK_HEADS = [("vilt", "vqa"), ("vilt", "nlvr2"), ("vilt", "retrieval"), ("meter", "nlvr2"), ("meter", "snli_ve")]
+"""Each head once, and that of two images in both families: the heads of the families are the same code."""
+
+
+@pytest.mark.parametrize(
+    ("backbone", "task"),
+    [
+        pytest.param(*case, id="-".join(case), marks=[] if case in QUICK_HEADS else pytest.mark.slow)
+        for case in itertools.product(["vilt", "meter"], ["vqa", "nlvr2", "snli_ve", "retrieval"])
+    ],
+)
 def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
     checkpoint = save_tiny(tmp_path / "model", backbone, task)
     lines = bench_checkpoint(checkpoint, QUICK, text_length=8, output=tmp_path / "out.json")
@@ -66,7 +78,7 @@ def test_any_head_against_itself_unreduced(backbone, task, tmp_path):
 def test_what_leaves_before_the_first_layer_is_counted(backbone, tmp_path):
     choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8}
     checkpoint = save_tiny(tmp_path / "model", backbone, reduction=[choice, REDUCTION])
-    table = bench_checkpoint(checkpoint, QUICK, text_length=8, output=tmp_path / "out.json")[0]
+    table = bench_checkpoint(checkpoint, WITHOUT_MEMORY, text_length=8, output=tmp_path / "out.json")[0]
     report = json.loads((tmp_path / "out.json").read_text())
     assert (report["tokens_in"]["unreduced"], report["tokens_in"]["reduced"]) == ([8, 37], [8, 10])
     assert report["tokens_per_layer"]["unreduced"][-1] == [8, 37]
@@ -83,8 +95,10 @@ def test_a_scorer_of_a_setting_is_said_to_be_random(monkeypatch):
 
     monkeypatch.setattr(run, "paper_model", small)
     choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25}
-    assert any("scorer" in line and "random" in line for line in bench_setting("vilt/vqa", QUICK, reduction=choice))
-    assert not any("scorer" in line for line in bench_setting("vilt/vqa", QUICK, reduction=REDUCTION))
+    assert any(
+        "scorer" in line and "random" in line for line in bench_setting("vilt/vqa", WITHOUT_MEMORY, reduction=choice)
+    )
+    assert not any("scorer" in line for line in bench_setting("vilt/vqa", WITHOUT_MEMORY, reduction=REDUCTION))
 
 
 def test_the_text_length_of_a_record_is_checked_too(tmp_path):
@@ -155,11 +169,11 @@ def test_a_setting_of_the_paper(monkeypatch, tmp_path):
 
     monkeypatch.setattr(run, "paper_model", small)
     output = tmp_path / "out.json"
-    bench_setting("vilt/vqa", QUICK, output=output)
+    bench_setting("vilt/vqa", WITHOUT_MEMORY, output=output)
     report = json.loads(output.read_text())
     assert (report["setting"], report["text_length"]) == ("vilt/vqa", 32)
     assert report["reduction"]["layers"] == [2, 5, 8]
-    bench_setting("vilt/vqav2", QUICK, reduction=REDUCTION, text_length=9, output=output)
+    bench_setting("vilt/vqav2", WITHOUT_MEMORY, reduction=REDUCTION, text_length=9, output=output)
     other = json.loads(output.read_text())
     assert (other["reduction"]["layers"], other["text_length"]) == (REDUCTION["layers"], 9)
     with pytest.raises(ValueError, match="backbone='vilt', task='vq': .*vilt/vqa"):

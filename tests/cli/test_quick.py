@@ -6,6 +6,7 @@ import sys
 from configparser import ConfigParser
 from importlib import import_module
 from pathlib import Path
+from runpy import run_module
 
 import pytest
 
@@ -141,8 +142,11 @@ def test_choices_are_the_true_ones():
     assert ("pretrain", *TASKS) == choices.CONVERT_TASKS
 
 
-def test_the_package_as_a_module():
-    command = [sys.executable, "-m", "pumer_hf", "--version"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == f"pumer-hf {import_module('pumer_hf').__version__}\n"
+def test_the_package_as_a_module(monkeypatch, capsys):
+    """In this process: it takes seconds to import. `tests/package/test_wheel.py` starts it in one of its own."""
+    monkeypatch.setattr(sys, "argv", ["__main__.py", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        run_module("pumer_hf", run_name="__main__", alter_sys=True)
+    assert ended.value.code == 0
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == (f"pumer-hf {import_module('pumer_hf').__version__}\n", "")

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from readable import unreadable
-from tiny_tasks import save_tiny, tiny
+from tiny_tasks import REDUCTION, save_tiny, tiny
 from torch import nn
 
 from pumer_hf import Encoder, EncodingRecord
@@ -24,7 +24,9 @@ QUICKLY = ["--seconds", "0.01", "--batch-size", "2", "--text-length", "8"]
 
 
 def test_a_reduced_model_with_int8(tmp_path, capsys):
-    checkpoint, dest, output = save_tiny(tmp_path / "model", "vilt"), tmp_path / "out.onnx", tmp_path / "out.json"
+    small = {"reduction": {**REDUCTION, "layers": [0], "prune_ratio": 0.3}, "num_hidden_layers": 2}
+    checkpoint = save_tiny(tmp_path / "model", "vilt", **small)
+    dest, output = tmp_path / "out.onnx", tmp_path / "out.json"
     assert main(["export", checkpoint, str(dest), "--int8", "-o", str(output), *QUICKLY]) == 0
     printed = capsys.readouterr()
     lines = [line for line in printed.out.splitlines() if "real_accelerator" not in line]  # DeepSpeed's
@@ -50,14 +52,15 @@ def test_a_reduced_model_with_int8(tmp_path, capsys):
     assert exact["median"] <= exact["largest"] < 1e-4
     assert exact["same_argmax"] == 1
     assert int8["median"] > exact["median"]
+    model, processor = tiny("vilt", **small)
     operations = [node.op_type for node in onnx.load(tmp_path / "out.int8.onnx").graph.node]
-    linear = sum(type(module) in (nn.Linear, LogitsLinear, PatchProjection) for module in tiny("vilt")[0].modules())
+    linear = sum(type(module) in (nn.Linear, LogitsLinear, PatchProjection) for module in model.modules())
     assert operations.count("MatMulInteger") == linear
     assert report["throughput"]["batch_size"] == 2
     assert report["text_length"] == 8
     for path in (dest, dest.with_suffix(".int8.onnx")):
         assert OnnxModel(path).record == EncodingRecord(8)
-    encoder = Encoder(tiny("vilt")[1], OnnxModel(dest).record)
+    encoder = Encoder(processor, OnnxModel(dest).record)
     inputs = encoder([np.zeros((40, 80, 3), np.uint8)], ["what digit is red?"])
     for own in OnnxModel(dest).session.get_inputs():
         assert list(inputs[own.name].shape[1:]) == own.shape[1:]

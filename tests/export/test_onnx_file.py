@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, schedule
+from tiny_models import FAMILIES, NUM_TEXT, REDUCTIONS, depth_of, schedule
 from torch import nn
 
 from pumer_hf.export.checkpoint import padded_inputs
@@ -37,7 +37,8 @@ def new_model(family, head="model_class", reduction=None, **config):
 
 @pytest.mark.parametrize(("family", "head", "reduction"), CASES)
 def test_a_file_computes_what_the_model_does_on_any_batch(family, head, reduction, tmp_path):
-    model = new_model(family, head, REDUCTIONS[reduction])
+    reduction = REDUCTIONS[reduction]
+    model = new_model(family, head, reduction, num_hidden_layers=depth_of(reduction))
     export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
     assert b"site-packages" not in (tmp_path / "model.onnx").read_bytes()  # no stack traces
     exported = OnnxModel(tmp_path / "model.onnx")
@@ -53,10 +54,12 @@ CHOICE = {"method": "lookahead", "site": "tower", "layers": [0], "num_keep": 5, 
 
 
 @pytest.mark.parametrize(
-    "reduction", [[MERGING], [CHOICE, {**MERGING, "layers": [1]}]], ids=["merges", "chooses by the text"]
+    "reduction",
+    [pytest.param([MERGING], marks=pytest.mark.slow), [CHOICE, {**MERGING, "layers": [1]}]],
+    ids=["merges", "chooses by the text and merges"],
 )
 def test_a_tower_that_reduces_takes_any_batch(reduction, tmp_path):
-    model = new_model("meter", reduction=reduction)
+    model = new_model("meter", reduction=reduction, num_hidden_layers=1)
     export_onnx(model, tmp_path / "model.onnx", NUM_TEXT)
     exported = OnnxModel(tmp_path / "model.onnx")
     for batch_size in (1, 3):

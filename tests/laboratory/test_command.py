@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from in_process import run_here
 
-from laboratory import cells, command, store
+from laboratory import cells, command, speeds, store
 from laboratory.command import build_parser, selected, study_command
 from laboratory.plan import SIZES, work_list
 
@@ -29,6 +29,7 @@ def run(tmp_path):
 
 def test_from_nothing_to_tables_and_plots(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(cells, "TOLERANCE", 1)  # any speed will do: a tiny model's is mostly noise
+    monkeypatch.setattr(speeds, "SCALES", 40)
     run("--list")
     assert capsys.readouterr().out.split() == ["missing", KEYS[0], "missing", KEYS[1]]
     run()

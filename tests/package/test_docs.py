@@ -5,11 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tiny import vilt_fields
+from tiny_llava import save_tiny_llava
 
 from laboratory.render import render
 from pumer_hf.cli import build_parser
 from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.models.families import DECODERS
 from pumer_hf.models.scorers import save_scorer
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.recipe import ModelArguments
@@ -43,13 +46,35 @@ def test_there_are_pages():
     assert PAGES
 
 
-@pages
-def test_python_blocks_run(page, reader):
-    found, names = blocks(page, "python"), {}
+def run_blocks(page, **names):
+    found = blocks(page, "python")
     assert found
     for block in found:
         exec(compile(block, page.name, "exec"), names)
+    return names
+
+
+def test_blocks_about_lookahead_run(reader):
+    names = run_blocks(DOCS / "lookahead.md")
     assert [part.method for part in names["model"].reduction.parts] == ["lookahead", "pumer"]
+
+
+@pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
+def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_tiny_llava("outputs/llava")
+    names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
+    assert capsys.readouterr().out == "36 image tokens, 12 kept\n"
+    assert len(names["output"].reduction[0].kept) == 9
+    assert names["model"].reduction is None
+
+
+@pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
+def test_the_page_lists_every_family():
+    text = (DOCS / "decoders.md").read_text(encoding="utf-8")
+    for row in DECODERS.values():
+        equals = "the shortened prompt" if row.shortened_prompt else "the masked prompt"
+        assert f"| {row.title} | `{row.model_class.__name__}` | {equals} |" in text
 
 
 @pages

@@ -21,7 +21,7 @@ ROWS = [
     ("bench",),
     ("explain", "export"),
     ("measures", "hub"),
-    ("training", "demo", "pipeline"),
+    ("training", "demo", "pipeline", "answering"),
     ("recipes",),
     ("cli", "__main__"),
 ]

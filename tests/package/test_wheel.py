@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 import pytest
 from builds import ROOT, built, copy_of
+from tiny import vilt_fields
 
 from pumer_hf import wheel
 from pumer_hf.wheel import make_wheel
@@ -142,8 +143,9 @@ def pumer_hf(installed, tmp_path):
 def test_it_trains_and_evaluates(pumer_hf, tmp_path):
     scenes = ["--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
     batches = ["--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4", "--use_cpu", "true"]
+    small = ["--config", json.dumps(vilt_fields(max_position_embeddings=12)), "--layers", "0", "1"]
     steps = ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--benchmark_seconds", "0.05"]
-    process = pumer_hf("train", "vqa", *scenes, *batches, *steps, "--output_dir", "run")
+    process = pumer_hf("train", "vqa", *scenes, *batches, *small, *steps, "--output_dir", "run")
     assert process.returncode == 0, process.stderr
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -135,7 +135,15 @@ def test_one_recipe_of_each_backbone_and_task_is_trained():
     assert sorted(path.parts[:2] for path in TRAINED) == sorted((b, t) for b in FAMILIES for t in PAPER_TASKS)
 
 
-@pytest.mark.parametrize("path", TRAINED, ids=str)
+# Quick are each backbone, each task and each kind of stages.
+SLOWLY = {("vilt", "snli_ve"), ("meter", "nlvr2"), ("meter", "retrieval")}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] if path.parts[:2] in SLOWLY else []) for path in TRAINED],
+    ids=str,
+)
 def test_a_recipe_trains_a_step(path, tiny_checkpoints, train_a_step):
     blocks = read(path)
     blocks["model"]["checkpoint"] = str(tiny_checkpoints[path.parts[0]])

@@ -1,6 +1,7 @@
 """The methods that learn where to prune: what they do in training and in eval mode, and that they do not collapse."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -76,10 +77,18 @@ def test_the_task_tells_the_pruner_what_to_keep(method):
     assert pruner.grad.abs().sum() > 0  # of the task loss alone
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", LEARNED)
+TRAINED_QUICKLY = [("vilt", "tip", "bfloat16"), ("vilt", "dynamicvit", "float32")]
+"""Each method and each precision once; the other cases are slow."""
+
+
 @pytest.mark.parametrize(
-    "family", [FAMILIES["vilt"], pytest.param(FAMILIES["meter"], marks=pytest.mark.slow)], ids=FAMILIES
+    ("family", "method", "precision"),
+    [
+        pytest.param(
+            FAMILIES[case[0]], *case[1:], id="-".join(case), marks=[] if case in TRAINED_QUICKLY else pytest.mark.slow
+        )
+        for case in itertools.product(FAMILIES, LEARNED, ["float32", "bfloat16"])
+    ],
 )
 def test_training_collapses_neither_to_nothing_nor_to_everything(family, method, precision):
     model, inputs = family.model(LEARNED[method], initializer_range=0.1).train(), family.inputs()

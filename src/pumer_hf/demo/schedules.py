@@ -21,7 +21,7 @@ def slider_values(part: ReductionConfig) -> dict[str, float]:
 
     A part that keeps a number of patches has no ratio.
     """
-    return {name: round(mean(ratios_of(part, name)), 3) for name in part.ratios if getattr(part, name) is not None}
+    return {name: round(mean(ratios_of(part, name)), 3) for name in part.given_ratios}
 
 
 def ratios_of(part: ReductionConfig, name: str) -> list[float]:
@@ -84,7 +84,7 @@ def in_words(part: ReductionConfig, layer: int) -> str:
     """Return what a part asks of a layer in words, such as `prune 0.05, image merge 0.4` or `keep 7 patches`."""
     if isinstance(part, KeepingConfig) and part.num_keep is not None:
         return f"keep {part.num_keep} {'patch' if part.num_keep == 1 else 'patches'}"
-    return ", ".join(f"{title(name).lower()} {part.ratio(name, layer):.3g}" for name in part.ratios)
+    return ", ".join(f"{title(name).lower()} {part.ratio(name, layer):.3g}" for name in part.given_ratios)
 
 
 def title(name: str) -> str:

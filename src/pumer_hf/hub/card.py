@@ -232,9 +232,12 @@ class PuMerCard:
 
     def _reduction_tags(self) -> list[str]:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""
-        ratios = [name for method in self._methods().values() for name in method.config_class.ratios]
+        names: list[str] = []
+        for part in self.schedule.parts if self.schedule else ():
+            own = [name for name in part.ratios if name != "keep_ratio"] or ["keep_ratio"]
+            names += [*own, *(["merge_rest"] if getattr(part, "merge_rest", False) else [])]
         kinds = {"token-pruning": ("prune", "keep"), "token-merging": ("merge",)}
-        return [tag for tag, words in kinds.items() if any(word in name for name in ratios for word in words)]
+        return [tag for tag, words in kinds.items() if any(word in name for name in names for word in words)]
 
     def _eval_results(self) -> list[EvalResult]:
         dataset, task = self.dataset or {}, self.task_row

@@ -63,6 +63,11 @@ class ReductionConfig:
         return False
 
     @property
+    def given_ratios(self) -> tuple[str, ...]:
+        """Names of the ratios that have a value."""
+        return tuple(name for name in self.ratios if getattr(self, name) is not None)
+
+    @property
     def decoder_fields(self) -> list[str]:
         """Names of the fields that are not at their default and that only decoders understand."""
         return []

@@ -5,7 +5,7 @@ Nothing here calls the code that is tested. From it come only the traces: which 
 
 import inspect
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,13 +20,13 @@ NEW = 5
 OF_IMAGES = ("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "pixel_attention_mask")
 
 
-@lru_cache(maxsize=None)
+@cache
 def stock(name: str) -> Any:
     """The stock model of a family. Tests do not change it."""
     return tiny_model(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def ours(name: str) -> Any:
     """Our model with the same weights. A test sets its schedule."""
     return tiny_model(name, ours=True)

@@ -1,0 +1,196 @@
+"""`DecoderReport`: what `pumer-hf bench` writes about a decoder model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from ..results import Environment, Results
+
+UNREDUCED, REDUCED = "unreduced", "reduced"
+"""The two forms of the model by name."""
+FORMS = (UNREDUCED, REDUCED)
+
+
+@dataclass(frozen=True)
+class Work:
+    """The multiply-adds of the prefill of one prompt, in 10^9, counted from a run: image tower and decoder."""
+
+    unreduced: float
+    reduced: float
+    image_tower: float
+    """Those of the image tower and the projector, which a cut behind them cannot reach."""
+    text: float
+    """Those of the decoder for the same prompt without its images, which no cut of image tokens can reach either."""
+
+    @property
+    def ratio(self) -> float:
+        """How many times fewer the reduced model needs."""
+        return self.unreduced / self.reduced
+
+    @property
+    def tower_share(self) -> float:
+        """The image tower's part of the unreduced prefill, in [0, 1]."""
+        return self.image_tower / self.unreduced
+
+    @property
+    def limit(self) -> float:
+        """How many times fewer they would be if no image token were left."""
+        return self.unreduced / (self.image_tower + self.text)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return what a file holds."""
+        return {**asdict(self), "ratio": self.ratio, "tower_share": self.tower_share, "limit": self.limit}
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """The time of something in several rounds, in seconds."""
+
+    median: float
+    fastest: float
+    slowest: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> "Seconds":
+        """Make it from the time of each round."""
+        return cls(median(times), min(times), max(times))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The times of both forms of the model, measured in turn."""
+
+    rounds: int
+    unreduced: Seconds
+    reduced: Seconds
+    ratio: float
+    """How many times as fast the reduced model is: the median over the rounds."""
+
+    @classmethod
+    def of(cls, times: Mapping[str, Sequence[float]]) -> "Compared":
+        """Make it from the times of each round, by name of the form."""
+        pairs = list(zip(times[UNREDUCED], times[REDUCED], strict=True))
+        ratio = median(before / after for before, after in pairs)
+        return cls(len(pairs), Seconds.of(times[UNREDUCED]), Seconds.of(times[REDUCED]), ratio)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Compared":
+        """Read it from the values of a file."""
+        return cls(values["rounds"], Seconds(**values[UNREDUCED]), Seconds(**values[REDUCED]), values["ratio"])
+
+
+@dataclass(frozen=True)
+class DecoderSpeed:
+    """The times of a decoder model."""
+
+    prefill: Compared
+    """From the inputs to the first logits: image tower, reduction, decoder."""
+    reducer: Seconds
+    """The part of the reduced prefill that chooses, merges and cuts: all between the image tower and the decoder."""
+    first_token: Compared | None = None
+    """The time of `generate` for one new token. None if nothing was generated."""
+    end_to_end: Compared | None = None
+    """The time of `generate` for `new_tokens` tokens."""
+    per_token: Compared | None = None
+    """What each token after the first one takes. None for a single new token."""
+
+    @property
+    def reducer_share(self) -> float:
+        """The reducer's part of the reduced prefill, in [0, 1]."""
+        return self.reducer.median / self.prefill.reduced.median
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DecoderSpeed":
+        """Read it from the values of a file."""
+        names = ("first_token", "end_to_end", "per_token")
+        others = {name: Compared.from_dict(values[name]) for name in names if values.get(name) is not None}
+        return cls(Compared.from_dict(values["prefill"]), Seconds(**values["reducer"]), **others)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a file holds."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return {**values, "reducer_share": self.reducer_share}
+
+
+@dataclass(frozen=True)
+class DecoderConditions:
+    """How a decoder model ran."""
+
+    device: str
+    dtype: str
+    attention: str
+    """transformers' `attn_implementation`."""
+    matmul_precision: str
+    compiled: bool
+    batch_size: int
+    text_length: int
+    """Words per prompt, without padding."""
+    new_tokens: int
+
+
+@dataclass(frozen=True)
+class DecoderReport(Results):
+    """A decoder model with fewer image tokens, measured against itself unreduced. All by name of the form."""
+
+    source: dict[str, str]
+    """Which model it is. `checkpoint` has a folder or a Hub id; `setting` names a published shape, and `shape` the
+    checkpoint that has it."""
+    random_weights: bool
+    family: str
+    reduction: dict[str, Any] | list[dict[str, Any]]
+    conditions: DecoderConditions
+    image_tokens: dict[str, int]
+    """Image tokens per prompt that the decoder gets."""
+    work: Work
+    speed: DecoderSpeed
+    cache_bytes: dict[str, int]
+    """The bytes of keys and values of the whole batch after the prefill."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """The peak bytes of the prefill of the whole batch beyond weights and inputs. Empty if it was not measured."""
+    weight_bytes: int = 0
+    environment: Environment = field(default_factory=Environment)
+
+    @property
+    def name(self) -> str:
+        """The checkpoint or the setting."""
+        return next(iter(self.source.values()))
+
+    @property
+    def efficiency(self) -> float:
+        """How much of the saved work became speed: the ratio of prefill times over that of multiply-adds."""
+        return self.speed.prefill.ratio / self.work.ratio
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DecoderReport":
+        return cls(
+            source={name: values[name] for name in ("checkpoint", "setting", "shape") if name in values},
+            random_weights=values["random_weights"],
+            family=values["family"],
+            reduction=values["reduction"],
+            conditions=DecoderConditions(**values["conditions"]),
+            image_tokens=dict(values["image_tokens"]),
+            work=Work(**{name: values["gmacs"][name] for name in (*FORMS, "image_tower", "text")}),
+            speed=DecoderSpeed.from_dict(values["seconds"]),
+            cache_bytes=dict(values["cache_bytes"]),
+            memory=dict(values.get("memory", {})),
+            weight_bytes=values["weight_bytes"],
+            environment=Environment.from_dict(values),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            **self.source,
+            "random_weights": self.random_weights,
+            "family": self.family,
+            "reduction": self.reduction,
+            "conditions": asdict(self.conditions),
+            "image_tokens": self.image_tokens,
+            "gmacs": self.work.to_dict(),
+            "seconds": self.speed.to_dict(),
+            "efficiency": self.efficiency,
+            "cache_bytes": self.cache_bytes,
+            "memory": self.memory,
+            "weight_bytes": self.weight_bytes,
+            **self.environment.to_dict(),
+        }
