@@ -63,8 +63,11 @@ def test_blocks_about_lookahead_run(reader):
 def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     save_tiny_llava("outputs/llava")
+    model = DECODERS["llava"].model_class.from_pretrained("outputs/llava").eval()
+    add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
+    save_scorer(model, "outputs/my-llava-scorer", trained_on="nothing", steps=0)
     names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
-    assert capsys.readouterr().out == "36 image tokens, 12 kept\n"
+    assert capsys.readouterr().out == "36 image tokens, 12 kept\n4 kept by the scorer\n"
     assert len(names["output"].reduction[0].kept) == 9
     assert names["model"].reduction is None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from ..models.decoder_loading import find_decoder
 from ..models.families import find_family
 from ..models.scorers import SCORER_CONFIG, SCORER_WEIGHTS, ScorerRecord, load_record
 from ..release import WHEELS, install_commands, needs_wheel
@@ -72,7 +73,7 @@ def scorer_card(folder: str | Path, repo_id: str | None = None) -> str:
     name = (repo_id or folder.resolve().name).split("/")[-1]
     record = published_record(load_record(str(folder), str(folder))[0])
     report = load_report(folder)
-    family = find_family(record.base_type)
+    family = find_family(record.base_type) or find_decoder({"model_type": record.base_type})
     metadata = ModelCardData(
         library_name="transformers",
         base_model=record.base if is_hub_id(record.base) else None,

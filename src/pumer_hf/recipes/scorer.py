@@ -167,12 +167,13 @@ def begin(folder: Path, record: dict[str, Any], resume: bool, args: ScorerTraini
             write_json(path, record)
         return record
     known = read_object(path)
-    changed = [name for name, value in record.items() if known.get(name) != value]
+    names = [*record, *(name for name in ("target",) if name in known and name not in record)]
+    changed = [name for name in names if known.get(name) != record.get(name)]
     if changed:
         name = changed[0]
         raise ValueError(
-            f"{path}: {name}={json.dumps(known.get(name))}, but --resume would use {json.dumps(record[name])}: give "
-            "the flags that it was made with, or choose another folder"
+            f"{path}: {name}={json.dumps(known.get(name))}, but --resume would use {json.dumps(record.get(name))}: "
+            "give the flags that it was made with, or choose another folder"
         )
     return known
 
