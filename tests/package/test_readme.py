@@ -130,8 +130,11 @@ def test_commands_about_the_demo_run(newcomer, capsys):
 def test_links_lead_to_files():
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
     assert len(links) > 10
+    headings = [line.lstrip("#").strip().lower().replace(" ", "-") for line in README.splitlines() if line[:1] == "#"]
     for link in links:
-        assert (ROOT / link).exists(), link
+        path, _, heading = link.partition("#")
+        assert (ROOT / path).exists(), link
+        assert path or heading in headings, link
 
 
 def test_tables_are_rendered_from_the_results():

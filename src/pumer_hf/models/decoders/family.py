@@ -150,6 +150,7 @@ class ImageFeatures:
         items = list(pooled) if in_list else [pooled] if pooled.ndim == 2 else list(pooled)
         return cls(output, tuple(len(item) for item in items), torch.cat(items), in_list)
 
+    @torch.compiler.disable
     def after(self, reduced: Reduced) -> Any:
         """Return the output of an image encoder that gives the reduced tokens. The old one is not changed."""
         counts = reduced.counts(self.lengths)

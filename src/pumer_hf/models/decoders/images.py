@@ -61,6 +61,7 @@ class Reduced:
         upto = torch.searchsorted(self.kept, ends)
         return upto.diff(prepend=upto.new_zeros(1)).tolist()
 
+    @torch.compiler.disable
     def traces(self, placeholders: Placeholders) -> tuple[ImageTrace, ...]:
         """Return what became of each image."""
         traces = []
@@ -87,6 +88,7 @@ class Reduced:
         return tuple(traces)
 
 
+@torch.compiler.disable  # the numbers of tokens depend on the values: in compiled code these are breaks anyway
 def reduce_images(
     reducer: TokenReducer, features: Tensor, placeholders: Placeholders, words: Tokens, maps: Tensor | None = None
 ) -> Reduced:
