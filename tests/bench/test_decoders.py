@@ -242,6 +242,7 @@ def test_random_weights_are_finite_and_spread():
     assert module["norm"].weight.tolist() == [1, 1, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, in torch 2.13
 def test_compiled_parts_give_the_same():
     model = small("llava")

@@ -23,6 +23,7 @@ pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install -e 
 QUICKLY = ["--seconds", "0.01", "--batch-size", "2", "--text-length", "8"]
 
 
+@pytest.mark.slow
 def test_a_reduced_model_with_int8(tmp_path, capsys):
     small = {"reduction": {**REDUCTION, "layers": [0], "prune_ratio": 0.3}, "num_hidden_layers": 2}
     checkpoint = save_tiny(tmp_path / "model", "vilt", **small)

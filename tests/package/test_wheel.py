@@ -163,6 +163,7 @@ def test_what_is_wrong_in_a_flag_is_one_line(pumer_hf):
     ]
 
 
+@pytest.mark.slow
 def test_own_data_alone_are_an_error_with_two_commands(pumer_hf):
     """The second of them names a recipe file of the repository, which the wheel has too."""
     process = pumer_hf("train", "vqa", "--train_file", "gone.jsonl", "--validation_file", "gone.jsonl")

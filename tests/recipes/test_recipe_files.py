@@ -191,7 +191,7 @@ def test_the_models_of_a_recipe_on_digit_scenes_build(path):
     with torch.device("meta"):
         model = backbone.heads[task.head](config)
     assert (model.reduction is None) == (path.stem == "smaller_images")
-    is_frozen = path.stem in ("lookahead", "diverse", "grid")
+    is_frozen = path.stem in ("lookahead", "diverse", "relevant_diverse", "grid")
     assert recipe.stage("teacher").max_steps > recipe.training.max_steps
     assert (recipe.training.max_steps == 0) == is_frozen
     assert (recipe.untrained_scorer is None) == (path.stem != "lookahead")

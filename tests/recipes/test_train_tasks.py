@@ -67,7 +67,10 @@ def finished(tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("task", METRICS)
+TASKS = [pytest.param(task, marks=[] if task == "retrieval" else pytest.mark.slow) for task in METRICS]
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_a_run_distils_and_reports(task, finished):
     process, folder = finished(task)
     results = json.loads((folder / "results.json").read_text())

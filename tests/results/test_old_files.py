@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from laboratory.decoder_results import DecoderReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
 from laboratory.records import Calibration, CellResult, Curve, TeacherResult
@@ -19,10 +20,12 @@ KINDS = {
     "easy_vqa_vilt.json": Report,
     "bench/cpu_vilt_*.json": BenchReport,
     "bench/cpu_meter_*.json": BenchReport,
+    "bench/gpu_vilt_*.json": BenchReport,
     "bench/cpu_table*.json": PaperReport,
     "bench/cpu_onnx_*.json": ExportReport,
     "kept/*.json": ExplanationReport,
     "lookahead/*.json": LookaheadReport,
+    "decoders/*.json": DecoderReport,
     "study/*-teacher.json": TeacherResult,
     "study/*-speed.json": Calibration,
     "study/*-curve.json": Curve,

@@ -189,6 +189,7 @@ def test_a_stage_that_goes_on_from_a_checkpoint_of_the_clock_ends_like_a_whole_o
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_the_clock_of_the_first_process_decides_for_all(tmp_path):
     spawn(decide_to_save, (str(tmp_path),), nprocs=2)
     assert [torch.load(tmp_path / f"decision-{rank}.pt") for rank in range(2)] == [[True, False]] * 2

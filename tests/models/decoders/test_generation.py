@@ -181,7 +181,10 @@ def test_threads_generate_at_once(name):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", ("llava", "qwen3_vl", "paligemma"))
+@pytest.mark.parametrize(
+    "name",
+    ("llava", *(pytest.param(name, marks=pytest.mark.slow) for name in ("qwen3_vl", "paligemma"))),
+)
 @torch.no_grad()
 def test_a_compiled_model_gives_the_same(name):
     torch.compiler.reset()
