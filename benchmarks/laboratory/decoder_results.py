@@ -66,7 +66,7 @@ class DecoderReport(Results):
             "setting": self.setting,
             "split": self.split,
             "num_questions": self.num_questions,
-            "teachers": [asdict(one) for one in self.teachers],
+            "teachers": [{**asdict(one), "rows": [asdict(row) for row in one.rows]} for one in self.teachers],
             **self.environment.to_dict(),
         }
 
