@@ -9,6 +9,7 @@ from laboratory.decoder_results import DecoderReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
 from laboratory.records import Calibration, CellResult, Curve, TeacherResult
+from pumer_hf.bench.decoder_report import DecoderReport as DecoderBenchReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
 from pumer_hf.measures.report import ExplanationReport
@@ -21,6 +22,7 @@ KINDS = {
     "bench/cpu_vilt_*.json": BenchReport,
     "bench/cpu_meter_*.json": BenchReport,
     "bench/gpu_vilt_*.json": BenchReport,
+    "bench/cpu_paligemma.json": DecoderBenchReport,
     "bench/cpu_table*.json": PaperReport,
     "bench/cpu_onnx_*.json": ExportReport,
     "kept/*.json": ExplanationReport,
