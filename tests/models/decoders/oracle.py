@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from models.decoders.tiny import IMAGE, PAD, tiny_model
 from torch import Tensor
 
+from pumer_hf.models.decoders.calls import REPEATS_IMAGES
 from pumer_hf.models.families import DECODERS
 
 NAMES = tuple(DECODERS)
+with_beams = pytest.mark.skipif(not REPEATS_IMAGES, reason="needs transformers 5.20")
 NEW = 5
 """How many tokens an answer has."""
 OF_IMAGES = ("pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "pixel_attention_mask")

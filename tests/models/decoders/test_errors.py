@@ -133,3 +133,11 @@ def test_a_map_that_is_missing_or_does_not_fit(model, inputs):
         model(**inputs)
     with pytest.raises(ValueError, match="^image_saliency: 35 .*36"):
         model(**inputs, image_saliency=torch.zeros(35))
+
+
+@pytest.mark.parametrize("name", ("num_beams", "num_return_sequences"))
+def test_an_older_transformers_repeats_no_images(model, inputs, name, monkeypatch):
+    monkeypatch.setattr("pumer_hf.models.decoders.calls.REPEATS_IMAGES", False)
+    with pytest.raises(ValueError, match=f"{name}=2.*5.20"):
+        model.generate(**inputs, max_new_tokens=3, do_sample=name == "num_return_sequences", **{name: 2})
+    assert len(model.generate(**inputs, **GREEDY)) == 1

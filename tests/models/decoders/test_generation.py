@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, ours, stock
+from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, ours, stock, with_beams
 from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
 from transformers import DynamicCache, GenerationConfig, TextIteratorStreamer, TextStreamer
 
@@ -217,7 +217,7 @@ def test_streamers_get_the_whole_prompt_first(name, capsys):
     thread.join()
 
 
-@pytest.mark.parametrize("beams", (1, 3))
+@pytest.mark.parametrize("beams", (1, pytest.param(3, marks=with_beams)))
 @pytest.mark.parametrize("name", NAMES)
 def test_an_output_begins_with_the_whole_prompt_and_has_traces(name, beams):
     inputs = prompt_of(name)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, kept_columns, ours, stock
+from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, kept_columns, ours, stock, with_beams
 from models.decoders.tiny import IMAGE, ONE, SIZED, TWO, tiny_inputs
 
 from pumer_hf.models.families import DECODERS
@@ -124,7 +124,7 @@ def test_all_kept_are_the_stock_logits(name, schedule):
     assert len(outputs.reduction) == 3
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [pytest.param(way, marks=with_beams if way.endswith("s") else []) for way in WAYS])
 @pytest.mark.parametrize("name", NAMES)
 def test_all_kept_give_the_answers_of_the_stock_model(name, way):
     kept = keeping_all(SCHEDULES[FIRST[NAMES.index(name) % len(FIRST)]])
@@ -190,6 +190,7 @@ def test_a_prompt_does_not_depend_on_the_others_of_its_batch(name, schedule):
             assert torch.equal(several.source, one.source)
 
 
+@with_beams
 @pytest.mark.parametrize("name", NAMES)
 def test_beams_of_a_reduced_batch_are_those_of_single_prompts(name):
     schedule = SCHEDULES["pumer"]
@@ -258,6 +259,7 @@ def test_a_map_decides_what_stays(name):
     assert torch.equal(torch.cat([trace.kept for trace in traces]), columns[wanted])
 
 
+@with_beams
 @pytest.mark.parametrize("name", NAMES)
 def test_the_arguments_of_the_caller_are_not_changed(name):
     schedule = SCHEDULES["pumer"]

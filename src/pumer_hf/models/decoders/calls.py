@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, StaticCache
 from transformers.utils import ModelOutput
@@ -28,6 +30,8 @@ _CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
 Watch = Callable[[tuple[ImageTrace, ...]], None]
 RECORD = "pumer_cut"
 """The attribute of a cache that holds its [`CutRecord`]."""
+REPEATS_IMAGES = Version(transformers.__version__) >= Version("5.20")
+"""Whether `generate` repeats the images of each prompt in the right order, for beams and several answers."""
 UNKNOWN_TO_GENERATE = (
     "inputs_embeds",
     "assistant_model",
@@ -292,12 +296,21 @@ class ReducedCalls:
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced yet: give "
                 "the whole chat without past_key_values"
             )
-        if not generating:
-            return
+        if generating:
+            self._check_generate(inputs)
+
+    def _check_generate(self, inputs: Mapping[str, Any]) -> None:
         config = inputs.get("generation_config") or self.model.generation_config
         for name in UNKNOWN_TO_GENERATE:
             if inputs.get(name) is not None or getattr(config, name, None) is not None:
                 raise ValueError(f"{name}: cannot be used while image tokens are reduced: set_reduction(None)")
+        for name in () if REPEATS_IMAGES else ("num_beams", "num_return_sequences"):
+            value = inputs.get(name, getattr(config, name, None))
+            if (value or 1) > 1:
+                raise ValueError(
+                    f"{name}={value}: transformers {transformers.__version__} repeats image tokens in a wrong order: "
+                    "install 5.20 or newer"
+                )
         implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
         if implementation is not None and not str(implementation).startswith(("dynamic", "offloaded", "quantized")):
             raise ValueError(
