@@ -13,6 +13,7 @@ from transformers.generation import BaseStreamer
 
 from ..flops import FlopCounter
 from ..models.decoder_loading import unreduced
+from ..models.decoders.calls import cache_of
 from ..models.decoders.modeling import ReducedDecoder
 from .contenders import DTYPES, MATMUL_PRECISIONS
 from .decoder_report import FORMS, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
@@ -141,7 +142,7 @@ def measure_sizes(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Sizes:
     gmacs, caches = {}, {}
     for form in FORMS:
         gmacs[form], output = counted(partial(subject.prefill, form), subject.batch_size)
-        caches[form] = sum(nbytes(value) for layer in output.past_key_values.layers for value in vars(layer).values())
+        caches[form] = sum(nbytes(value) for layer in cache_of(output).layers for value in vars(layer).values())
         if form == REDUCED:
             tokens[form] = sum(len(trace.kept) for trace in output.reduction if trace.row == 0)
     tower, _ = counted(subject.encoded, subject.batch_size)

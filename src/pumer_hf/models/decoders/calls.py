@@ -153,7 +153,7 @@ class ReducedCalls:
         Raises:
             ValueError: an argument is one with which prompts cannot be cut, or an image and its prompt do not fit.
         """
-        cache: Any = inputs.get("past_key_values")
+        cache: Any = cache_of(inputs)
         record: CutRecord | None = getattr(cache, RECORD, None)
         if record is not None and cache.get_seq_length() > 0:
             return self._continue(inputs, record, cache, generating)
@@ -262,7 +262,7 @@ class ReducedCalls:
         if not isinstance(outputs, ModelOutput):
             return
         outputs["reduction"] = prepared.images
-        cache = outputs.get("past_key_values")
+        cache = cache_of(outputs)
         if cache is not None and getattr(cache, RECORD, None) is None:
             times = max(getattr(outputs, "sequences", prepared.cut.index).shape[0] // len(prepared.cut.index), 1)
             last = prepared.inputs["position_ids"][..., -1:].repeat_interleave(times, dim=-2)
@@ -288,9 +288,9 @@ class ReducedCalls:
             raise ValueError("inputs_embeds: image tokens can only be reduced if the prompt is given as input_ids")
         if inputs.get("pixel_values_videos") is not None:
             raise ValueError("pixel_values_videos: the tokens of videos cannot be reduced yet: set_reduction(None)")
-        if isinstance(inputs.get("past_key_values"), StaticCache):
+        if isinstance(cache_of(inputs), StaticCache):
             raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
-        cache = inputs.get("past_key_values")
+        cache = cache_of(inputs)
         if cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced yet: give "
@@ -338,6 +338,12 @@ class WholePromptStreamer:
     def end(self) -> None:
         """Say that there are no more tokens."""
         self.streamer.end()
+
+
+def cache_of(values: Mapping[str, Any]) -> Any:
+    """Return the cache among inputs or outputs, by its name in transformers 5.24 and newer or by the older one."""
+    cache = values.get("cache")
+    return values.get("past_key_values") if cache is None else cache
 
 
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class DecoderConfig(ReductionHolder):
     They also read the `config.json` of the stock model.
     """
 
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "reduction"]
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction"]
 
     @classmethod
     def get_config_dict(
