@@ -13,7 +13,7 @@ from transformers import AutoProcessor, ProcessorMixin, TextStreamer
 from .data.chat import prompt_text
 from .explain.report import open_picture
 from .figures import duration
-from .models.decoder_loading import decoder_of_config, load_decoder, unreduced
+from .models.decoder_loading import decoder_of_config, load_decoder, on_device, unreduced
 from .models.decoders.modeling import ReducedDecoder
 from .models.loading import SAVED, naming, saved_config
 from .reading import one_line
@@ -168,10 +168,7 @@ def prompt_inputs(
         raise ValueError(f"{prompt_error(prompt, token)}: {one_line(error)}") from error
     if num_placeholders(model, inputs["input_ids"]) == 0:
         raise ValueError(f"{prompt_error(prompt, token)}: it has no placeholder")
-    return {
-        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }
+    return on_device(inputs, model)
 
 
 def prompt_error(prompt: str, token: str) -> str:

@@ -334,3 +334,10 @@ def test_the_facts_about_cluttered_scenes_say_how_cluttered_they_are():
     assert not {"setting", "dense_part", "num_distractors"} & set(plain)
     cluttered = dataset_facts(VqaDataArguments(setting="cluttered", grid_size=8, num_distractors=3))
     assert cluttered == {**plain, "grid": 8, "setting": "cluttered", "dense_part": 0.5, "num_distractors": 3}
+
+
+def test_a_method_before_the_first_layer_is_said_as_it_works_there():
+    reduction = {"method": "pumer", "site": "inputs", "keep_ratio": 0.3}
+    card = PuMerCard(name="x", backbone="vilt", task="vqa", reduction=reduction).render()
+    assert "merge patches that are alike" in card
+    assert "the text does not attend to" not in card

@@ -111,14 +111,20 @@ def torch_options(options: BenchOptions) -> Iterator[None]:
     One is the precision of float32 products. The other makes compiled code freeze the weights on a CPU: it stores them
     in the order in which its matrix products read them.
     """
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(options.matmul_precision)
+    # `torch.compile` has the second option too. There it does nothing: the weights are inputs by then, not constants.
+    with matmul_precision(options.matmul_precision), inductor_config.patch(freezing=options.device == "cpu"):
+        yield
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Set the precision of float32 products inside a `with` block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
     try:
-        # `torch.compile` has this option too. There it does nothing: the weights are inputs by then, not constants.
-        with inductor_config.patch(freezing=options.device == "cpu"):
-            yield
+        yield
     finally:
-        torch.set_float32_matmul_precision(precision)
+        torch.set_float32_matmul_precision(before)
 
 
 def stock_contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender | None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.decoder_loading import on_device
 from ..models.decoders.family import ImageFeatures
 from ..models.decoders.modeling import ReducedDecoder
 
@@ -83,14 +84,6 @@ def count_image_tokens(model: ReducedDecoder, inputs: dict[str, Tensor]) -> int:
     with torch.inference_mode():
         output, _ = model.family.encode_images(model, inputs)
     return sum(ImageFeatures.of(output).lengths)
-
-
-def on_device(inputs: dict[str, Tensor], model: ReducedDecoder) -> dict[str, Tensor]:
-    """Return inputs on the device of a model. Floats get its dtype."""
-    return {
-        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }
 
 
 MakePixels = Callable[[ReducedDecoder, int | None, int], dict[str, Tensor]]

@@ -247,17 +247,6 @@ def prefill_memory(subject: Subject, form: str) -> int:
     return peak_memory(call, subject.model.device)
 
 
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Set the precision of float32 products inside a `with` block."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def compile_parts(model: ReducedDecoder) -> None:
     """Compile the image tower and the decoder of a model. What lies between them depends on values and stays eager."""
     for part in (model.get_encoder(modality="image"), model.get_decoder()):

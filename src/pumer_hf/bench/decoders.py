@@ -11,13 +11,12 @@ from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, naming, saved_config
 from ..reducers import parse_reduction
 from ..results import Environment, check_results_file, text_table
-from .contenders import DTYPES
+from .contenders import DTYPES, matmul_precision
 from .decoder_inputs import prompts, text_prompts
 from .decoder_measure import (
     DecoderOptions,
     Subject,
     compile_parts,
-    matmul_precision,
     measure_sizes,
     measure_speed,
     prefill_memory,

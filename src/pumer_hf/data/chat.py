@@ -15,9 +15,8 @@ from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
 from ..images import open_image
+from ..models.decoders.prompt import IGNORED
 
-IGNORED = -100
-"""The label that no loss counts."""
 ANSWER_TYPES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 """For each processor, the types of the tokens of an answer where they are not 0. PaliGemma's prompt attends in both
 directions, and its answer, of type 1, from left to right."""

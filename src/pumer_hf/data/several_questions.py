@@ -13,7 +13,8 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from .chat import IGNORED, ChatCollator, Row, prompt_text
+from ..models.decoders.prompt import IGNORED
+from .chat import ChatCollator, Row, prompt_text
 
 
 def group_by_image(rows: Dataset, most: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ from ..flops import count_flops
 from ..images import ImageSource, num_frames
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import load_checkpoint, unreduced_error
-from ..reducers import METHODS, AnyReduction, Schedule
+from ..reducers import AnyReduction, Schedule, reducer_class
 from ..tokens import LayerTrace
 from ..unread import unread_words
 
@@ -104,7 +104,7 @@ class Asker:
         if model.reduction is None:
             raise unreduced_error(model)
         for part in model.reduction.parts:
-            if METHODS[part.method].uses_prior:
+            if reducer_class(part).uses_prior:
                 raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
         if teacher is not None and list(teacher[0].config.id2label.values()) != list(model.config.id2label.values()):
             raise ValueError("the teacher has other labels than the model: give the one that it was distilled from")

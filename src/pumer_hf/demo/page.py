@@ -10,7 +10,7 @@ from typing import Any
 from ..figures import duration, figure
 from ..images import DataError, ImageSource, open_image
 from ..inputs import image_side
-from ..reducers import METHODS, ReductionConfig, Schedule
+from ..reducers import ReductionConfig, Schedule, reducer_class
 from ..release import extra_command
 from .asker import WARMUP, Asker, Times
 from .examples import Example, find_examples
@@ -315,7 +315,7 @@ def introduction(asker: Asker) -> str:
 
 def part_words(part: ReductionConfig, asker: Asker) -> str:
     """Say what a part of the model's schedule does, and where, after "This model has"."""
-    method = METHODS[part.method]
+    method = reducer_class(part)
     what = f"{method.summary} ({method.paper})"
     if part.site == "inputs":
         return f"a step before its first layer, to {what}"

@@ -18,7 +18,7 @@ from ..data.task import CARD_MODEL, Task
 from ..data.tasks import TASKS, find_task
 from ..models.families import FAMILIES, family_of
 from ..reading import read_json, read_object
-from ..reducers import METHODS, PlainSchedule, Schedule, TokenReducer, parse_reduction
+from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
 from ..release import install_commands, needs_wheel
 from ..results import Command, Evaluation, Report
 from .sources import is_hub_id, launch_command, may_be_hub_id, public_name, public_words, without_paths
@@ -228,7 +228,7 @@ class PuMerCard:
 
     def _methods(self) -> dict[str, type[TokenReducer]]:
         """Return the classes of the methods that reduce tokens, by site."""
-        return {part.site: METHODS[part.method] for part in (self.schedule.parts if self.schedule else ())}
+        return {part.site: reducer_class(part) for part in (self.schedule.parts if self.schedule else ())}
 
     def _reduction_tags(self) -> list[str]:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""

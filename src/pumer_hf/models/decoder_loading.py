@@ -11,7 +11,7 @@ from transformers import initialization
 from ..reducers import AnyReduction
 from .decoders.family import DecoderFamily
 from .decoders.modeling import ReducedDecoder
-from .families import DECODERS, DECODERS_NEED
+from .families import DECODERS, decoder_advice
 from .loading import SAVED, naming, saved_config
 
 DRAWN = 2**20
@@ -45,10 +45,8 @@ def decoder_of_config(config: Mapping[str, Any], source: str) -> DecoderFamily:
     """
     row = find_decoder(config)
     if row is None:
-        titles = ", ".join(row.title for row in DECODERS.values())
-        advice = f"choose a model of {titles}" if titles else f"decoders need transformers {DECODERS_NEED} or newer"
         raise ValueError(
-            f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {advice}"
+            f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {decoder_advice()}"
         )
     return row
 
@@ -127,3 +125,11 @@ def unreduced(model: ReducedDecoder) -> Iterator[None]:
     """Run a model of ours without its reduction inside a `with` block: it is then the stock model."""
     with model.token_reduction.using({}):
         yield
+
+
+def on_device(inputs: Mapping[str, Tensor], model: ReducedDecoder) -> dict[str, Tensor]:
+    """Return inputs on the device of a model. Floats get its dtype."""
+    return {
+        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }

@@ -66,8 +66,6 @@ class Family:
     """The `model_type` of checkpoints of transformers' own classes that this family reads too."""
     stock_classes: Mapping[type[PuMerPreTrainedModel], str] = field(default_factory=dict)
     """From each of our classes to the name of the same class in transformers, if there is one."""
-    adapter: type | None = None
-    """The class that reduces tokens in models of transformers' own classes. None if the family has its own classes."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -275,6 +273,12 @@ DECODERS: dict[str, DecoderFamily] = {}
 """The families of decoder models, by name. They are transformers' own classes, which reduce before the decoder."""
 DECODERS_NEED = "5.18"
 """The lowest version of transformers whose `generate` takes encoded images, which the cut needs."""
+
+
+def decoder_advice() -> str:
+    """Return what to do with a model that is of no family in `DECODERS`, for the end of a message."""
+    titles = ", ".join(row.title for row in DECODERS.values())
+    return f"choose a model of {titles}" if titles else f"decoder models need transformers {DECODERS_NEED} or newer"
 
 
 def register_decoders() -> None:

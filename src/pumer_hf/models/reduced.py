@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from ..reducers import AnyReduction
 from .decoders.attached import Traces, attached, reducer_for
 from .decoders.family import DecoderFamily
-from .families import DECODERS, DECODERS_NEED
+from .families import DECODERS, decoder_advice
 
 
 def decoder_of(model: nn.Module) -> tuple[DecoderFamily, PreTrainedModel]:
@@ -26,9 +26,9 @@ def decoder_of(model: nn.Module) -> tuple[DecoderFamily, PreTrainedModel]:
         for row in DECODERS.values():
             if type(module) in (row.stock_class, row.model_class):
                 return row, cast(PreTrainedModel, module)
-    titles = ", ".join(row.title for row in DECODERS.values())
-    advice = f"choose a model of {titles}" if titles else f"decoder models need transformers {DECODERS_NEED} or newer"
-    raise ValueError(f"{type(model).__name__}: its image tokens cannot be reduced before a decoder: {advice}")
+    raise ValueError(
+        f"{type(model).__name__}: its image tokens cannot be reduced before a decoder: {decoder_advice()}"
+    )
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from ..configuration import PuMerConfig
-from ..reducers import METHODS, AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer
+from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
 from ..reducers.lookahead import LookaheadReductionConfig
 from ..reducers.several import SeveralReducer
 from ..tokens import LayerTrace
@@ -134,7 +134,7 @@ class Reduction:
         if schedule is not None:
             schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
             for part in schedule.parts:
-                if METHODS[part.method].learns_apart:
+                if reducer_class(part).learns_apart:
                     trained[part.site, part.layers] = self._trained(part)
             # a part whose weights have been loaded no longer names them
             parts = (

@@ -30,7 +30,7 @@ from ..reading import parse_json
 from ..results import PERCENT, Environment, Report, text_table
 from .generating import evaluate_answers, generated_answers
 from .interrupt import ending_in_one_line
-from .parser import read_yaml, split_command
+from .parser import flag_values, read_yaml, split_command
 from .program import exit_on_user_error, program_name
 from .recipe import check_values, field_names, nearest_name
 from .report import metric_rows
@@ -170,14 +170,10 @@ def parse_chat_recipe(default: Path, arguments: list[str] | None = None) -> Chat
     )
     for block in blocks.values():
         parser.set_defaults(**block)
-    namespace, unknown = parser.parse_known_args(flags)
-    if unknown:
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {nearest_name(unknown[0], known)}?")
-    values = {
-        name: kind(**{key: getattr(namespace, key) for key in field_names(kind)}) for name, kind in BLOCKS.items()
-    }
-    recipe = ChatRecipe(**values)
+    values = flag_values(parser, flags)
+    recipe = ChatRecipe(
+        **{name: kind(**{key: values[key] for key in field_names(kind)}) for name, kind in BLOCKS.items()}
+    )
     for name in FOR_ENCODERS:
         if getattr(recipe.data, name) != VqaDataArguments.__dataclass_fields__[name].default:
             raise ValueError(f"data.{name}={getattr(recipe.data, name)!r}: is for encoder models: leave it out")

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
@@ -180,16 +181,21 @@ def parse_flags(
         group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
     for name in ("model", "data", "training"):
         parser.set_defaults(**blocks[name])
-    namespace, unknown = parser.parse_known_args(arguments)
-    if unknown:
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {nearest_name(unknown[0], flags)}?")
-    values = vars(namespace)
+    values = flag_values(parser, arguments)
     given = {name: values[name] for name in ("method", "layers") if values[name] is not None}
     for name in ratio_names:
         if values[name] is not None:
             given[name] = values[name] if len(values[name]) > 1 else values[name][0]
     return values, with_flags(blocks["reduction"], given)
+
+
+def flag_values(parser: ArgumentParser, arguments: list[str] | None) -> dict[str, Any]:
+    """Return the values of all flags by name. An unknown one is a `ValueError` that names the nearest right one."""
+    namespace, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        raise ValueError(f"unknown argument '{unknown[0]}': did you mean {nearest_name(unknown[0], flags)}?")
+    return vars(namespace)
 
 
 def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule | None:

@@ -24,7 +24,7 @@ from ..images import DataError
 from ..metrics.vqa import accuracy_report
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
-from ..reducers import METHODS
+from ..reducers import reducer_class
 from ..release import needs_wheel
 from ..results import Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
@@ -319,7 +319,7 @@ def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
         check_label_smoothing(args, teacher)
     parts = () if recipe.schedule is None else recipe.schedule.parts
-    learns = any(METHODS[part.method].learns and not METHODS[part.method].learns_apart for part in parts)
+    learns = any(reducer_class(part).learns and not reducer_class(part).learns_apart for part in parts)
     if recipe.training.reducer_training is not None and not learns:
         raise ValueError("training.reducer_training is for a method that learns, such as tip")
     if recipe.training.reduction_warmup_steps and learns:

@@ -11,7 +11,7 @@ from ..data.task import Task, TaskData
 from ..models.bases import base_of
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.scorers import load_scorer
-from ..reducers import METHODS, PlainSchedule, Schedule
+from ..reducers import PlainSchedule, Schedule, reducer_class
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..results import Environment, ScorerReport
 from ..training.placement import whole_models
@@ -59,7 +59,7 @@ def check_steps(recipe: Recipe) -> None:
             )
     if recipe.training.max_steps:
         return
-    methods = [METHODS[part.method] for part in (recipe.schedule.parts if recipe.schedule else ())]
+    methods = [reducer_class(part) for part in (recipe.schedule.parts if recipe.schedule else ())]
     learning = [method.config_class.method for method in methods if method.learns and not method.learns_apart]
     if learning:
         raise ValueError(f"training.max_steps=0: method {learning[0]!r} learns in the student's training: give steps")

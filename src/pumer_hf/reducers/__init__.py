@@ -102,6 +102,11 @@ def method_class(method: str, site: Any) -> type[TokenReducer]:
     return BEFORE_LAYERS.get(method, METHODS[method]) if site == "inputs" else METHODS[method]
 
 
+def reducer_class(part: ReductionConfig) -> type[TokenReducer]:
+    """Return the class that carries out a part of a schedule."""
+    return method_class(part.method, part.site)
+
+
 def build_reducer(config: ReductionConfig, width: int, text_width: int | None = None) -> TokenReducer:
     """Make the module that carries out one part of a schedule.
 
@@ -110,7 +115,7 @@ def build_reducer(config: ReductionConfig, width: int, text_width: int | None = 
         width: width of the image tokens at its site.
         text_width: width of the text tokens there; None if it is the same.
     """
-    method = method_class(config.method, config.site)
+    method = reducer_class(config)
     return method(config, width, text_width) if method.uses_text else method(config, width)
 
 
@@ -124,4 +129,5 @@ __all__ = [
     "build_reducer",
     "parse_method",
     "parse_reduction",
+    "reducer_class",
 ]

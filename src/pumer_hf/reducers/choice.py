@@ -121,15 +121,7 @@ def choose_max_min(
     token. For the first token, the distance is that to the nearest other token. With equal qualities this is DivPrune
     (https://arxiv.org/abs/2503.02175, Algorithm 1).
 
-    Args:
-        features: float (B, L, d).
-        quality: float (B, L), above 0.
-        mask: bool (B, L), True for real tokens. Padding is chosen only when nothing else is left.
-        num_keep: tokens to choose, from 1 to L.
-        pick: what takes the token of each step.
-
-    Returns:
-        long (B, num_keep): positions of the chosen tokens, in the order of the choice.
+    Arguments and result are those of [`choose_dpp`].
     """
     similarity = cosines(features)
     preference = log_preference(quality.float().log(), mask)
@@ -154,15 +146,7 @@ def choose_coverage(
     highest product of its quality and what it adds to the coverage of all real tokens, as in MMTok
     (https://arxiv.org/abs/2508.18264).
 
-    Args:
-        features: float (B, L, d).
-        quality: float (B, L), above 0.
-        mask: bool (B, L), True for real tokens. Padding is chosen only when nothing else is left.
-        num_keep: tokens to choose, from 1 to L.
-        pick: what takes the token of each step.
-
-    Returns:
-        long (B, num_keep): positions of the chosen tokens, in the order of the choice.
+    Arguments and result are those of [`choose_dpp`].
     """
     similarity = cosines(features)
     preference = log_preference(quality.float().log(), mask)

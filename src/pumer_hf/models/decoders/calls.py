@@ -22,7 +22,7 @@ from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
-from .prompt import Cut, contiguous_positions, pads_left
+from .prompt import IGNORED, Cut, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 
 _CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
@@ -167,8 +167,10 @@ class ReducedCalls:
         keep[placeholders.rows, placeholders.columns] = False
         keep[placeholders.rows[reduced.kept], placeholders.columns[reduced.kept]] = True
         labels = inputs.get("labels")
-        if labels is not None and bool((labels[real & ~keep] != -100).any()):
-            raise ValueError("labels: an image placeholder has a label: set it to -100, so that no loss counts it")
+        if labels is not None and bool((labels[real & ~keep] != IGNORED).any()):
+            raise ValueError(
+                f"labels: an image placeholder has a label: set it to {IGNORED}, so that no loss counts it"
+            )
         cut = Cut.of(keep, pads_left(inputs.get("attention_mask"), default=generating))
         self.family.check(self.model, self._contiguous)
         positions = self.family.positions(self.model, inputs, cut, self._contiguous, generating)
@@ -209,8 +211,8 @@ class ReducedCalls:
             )
         times = len(input_ids) // len(record.cut.index)
         cut = record.cut.repeated(times).extended(input_ids.shape[1])
-        image_inputs = {"pixel_values", "image_grid_thw", "image_sizes", "image_position_ids", "pixel_attention_mask"}
-        rest = {name: value for name, value in inputs.items() if name not in image_inputs}
+        of_images = self.family.image_inputs(self.model) - {"input_ids"}
+        rest = {name: value for name, value in inputs.items() if name not in of_images}
         shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
         mask = cut.mask if mask is None else cut.take(mask) * cut.mask
         new_mask = mask[:, record.cut.index.shape[1] :]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from .images import Reduced
-from .prompt import Cut, contiguous_positions
+from .prompt import IGNORED, Cut, contiguous_positions
 
 FLASH = "flash"
 
@@ -61,6 +61,10 @@ class DecoderFamily:
         """Return the token of the prompt that stands for an image token."""
         return int(config.image_token_id)
 
+    def image_inputs(self, model: PreTrainedModel) -> set[str]:
+        """Return the names of the inputs that the image encoder of a model reads."""
+        return {name for name in inspect.signature(model.base_model.get_image_features).parameters if name != "kwargs"}
+
     def encode_images(self, model: PreTrainedModel, inputs: Mapping[str, Any]) -> tuple[Any, set[str]]:
         """Encode the images of a batch.
 
@@ -71,10 +75,9 @@ class DecoderFamily:
         Returns:
             What the image encoder gives, and the names of the inputs that belong to it alone.
         """
-        encode = model.base_model.get_image_features
-        names = [name for name in inspect.signature(encode).parameters if name != "kwargs"]
+        names = self.image_inputs(model)
         given = {name: inputs[name] for name in names if inputs.get(name) is not None}
-        return encode(**given, return_dict=True), set(names)
+        return model.base_model.get_image_features(**given, return_dict=True), names
 
     def positions(
         self, model: PreTrainedModel, inputs: Mapping[str, Any], cut: Cut, contiguous: bool, generating: bool
@@ -177,7 +180,7 @@ def cut_inputs(inputs: Mapping[str, Any], cut: Cut, pad_token_id: int) -> dict[s
         cut: what stays.
         pad_token_id: the token of padding.
     """
-    fills = {"input_ids": pad_token_id, "labels": -100}
+    fills = {"input_ids": pad_token_id, "labels": IGNORED}
     shape = (*cut.index.shape[:1], cut.length)
     return {
         name: cut.take(value, fills.get(name, 0))
