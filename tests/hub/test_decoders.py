@@ -214,7 +214,7 @@ def test_the_metadata_is_what_the_hub_reads(folder):
     data = ModelCard(card_of(folder, "--base-model", "llava-hf/llava-1.5-7b-hf")).data
     assert (data.library_name, data.pipeline_tag) == ("transformers", "image-text-to-text")
     assert data.base_model == "llava-hf/llava-1.5-7b-hf"
-    assert data.tags == ["llava", "pumer", "token-pruning"]
+    assert data.tags == ["llava", "pumer", "token-pruning", "token-merging"]
     again = PuMerCard.load(folder)
     assert again.base_model == "llava-hf/llava-1.5-7b-hf"
     assert card_of(folder) == (folder / "README.md").read_text()  # what is known stays known
@@ -229,7 +229,7 @@ def test_the_text_is_true_for_a_decoder(folder):
         "the Auto classes need `trust_remote_code=True`",
     ):
         assert part in text
-    for wrong in ("cross-modal", "first layer", "text encoder", "trained with it", "## Speed", "None", "scorer"):
+    for wrong in ("cross-modal", "first layer", "text encoder", "trained with it", "## Speed", "scorer"):
         assert wrong not in text
     assert "\n\n\n" not in text
 
