@@ -250,7 +250,7 @@ def test_the_example_runs(with_chat, stock, folder, tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     PuMerLlavaForConditionalGeneration.from_pretrained(folder).save_pretrained("user/mine")
     processor = AutoProcessor.from_pretrained(stock)
-    processor.chat_template = CHAT_TEMPLATE if with_chat else None
+    processor.chat_template = processor.tokenizer.chat_template = CHAT_TEMPLATE if with_chat else None
     processor.save_pretrained("user/mine")
     assert main(["card", "user/mine"]) == 0
     Image.new("RGB", (24, 16), (200, 30, 10)).save("picture.png")
