@@ -284,7 +284,7 @@ def test_a_bench_report_gives_the_speed_of_the_card(measured):
     assert all(f"- {line}.".replace(str(folder), "student") in text for line in work_lines(report))
     for row in rows(report):
         assert f"| {' | '.join(cell.strip() for cell in row)} |" in text
-    assert report.environment.machine_name in text
+    assert f"Measured on {report.environment.machine_name}. How many answers stay the same was not measured." in text
     assert text.index("at most") < text.index("| prefill |")  # the limit stands before the speed
     facts = (folder / "results.json").read_text()
     assert str(folder.parent) not in text + facts
