@@ -234,6 +234,20 @@ def test_the_text_is_true_for_a_decoder(folder):
     assert "\n\n\n" not in text
 
 
+@pytest.mark.parametrize("name", DECODERS)
+def test_every_family_has_a_card(name, tmp_path):
+    row = DECODERS[name]
+    row.config_class(reduction=PUMER, architectures=[row.model_class.__name__]).save_pretrained(tmp_path)
+    card = PuMerCard.from_checkpoint(tmp_path)
+    assert (card.backbone, card.role, card.task) == (name, "student", None)
+    text = card.render()
+    assert f"{row.title} that cuts its tokens" in text
+    assert ModelCard(text).data.pipeline_tag == "image-text-to-text"
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": row.stock_type}))
+    with pytest.raises(ValueError, match=f"transformers' own {re.escape(row.title)}.*{row.model_class.__name__}"):
+        PuMerCard.from_checkpoint(tmp_path)
+
+
 def test_of_an_unreduced_model(folder):
     model = PuMerLlavaForConditionalGeneration.from_pretrained(folder)
     model.set_reduction(None)
