@@ -21,6 +21,7 @@ OF_DECODERS = [
     "cli/test_generate.py",
     "data/test_chat.py",
     "data/test_several_questions.py",
+    "hub/test_decoders.py",
     "laboratory/test_decoders.py",
     "models/decoders",
     "recipes/test_chat.py",

@@ -22,9 +22,19 @@ TEXT = {
 }
 
 
-def save_tiny_llava(folder):
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image> {% endif %}{% endfor %}{{ message['role'] }}: "
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }} {% endif %}{% endfor %}"
+    "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
+)
+"""A template that makes `<image> user: red? assistant:` of a question about an image."""
+
+
+def save_tiny_llava(folder, chat_template=None):
     """Save the model, whose images have 36 tokens, and its processor."""
     model, processor = new_llava(VISION, TEXT, ["user: what digit is red? assistant: seven"], 0.5, 0.5)
+    processor.chat_template = chat_template
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return Path(folder)

@@ -79,6 +79,17 @@ class ReductionHolder(PreTrainedConfig):
             values.pop(name, None)
         return values
 
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Save the config, and the file with which the Auto classes load the model without `import pumer_hf`."""
+        # The file is written each time. Otherwise a config that was loaded with `auto_map` would be saved without it.
+        self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
+        remote_code.write_remote_code(save_directory, type(self).__name__)
+        super().save_pretrained(save_directory, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
+        """Do nothing. transformers would copy our source file next to the model, but it is a part of a package."""
+
 
 class PuMerConfig(ReductionHolder):
     """The base of the configs of the encoders.
@@ -139,13 +150,6 @@ class PuMerConfig(ReductionHolder):
             for name in part.decoder_fields:
                 raise ValueError(f"reduction.{name}={getattr(part, name)!r}: only decoder models understand it")
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
-        """Save the config, and the file with which the Auto classes load the model without `import pumer_hf`."""
-        # The file is written each time. Otherwise a config that was loaded with `auto_map` would be saved without it.
-        self.auto_map = remote_code.config_auto_map(type(self).__name__, self.architectures)
-        remote_code.write_remote_code(save_directory, type(self).__name__)
-        super().save_pretrained(save_directory, **kwargs)
-
     def to_diff_dict(self) -> dict[str, Any]:
         # The folder that a tower was loaded from is not saved. For the model itself, transformers leaves it out.
         values = super().to_diff_dict()
@@ -154,10 +158,6 @@ class PuMerConfig(ReductionHolder):
         if self.task is None:
             values.pop("task", None)
         return values
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> None:
-        """Do nothing. transformers would copy our source file next to the model, but it is a part of a package."""
 
 
 def _with_learned(given: AnyReduction, saved: AnyReduction) -> PlainSchedule | None:

@@ -13,7 +13,7 @@ MODULE = "modeling_pumer"
 FILE_NAME = f"{MODULE}.py"
 AUTO_CLASSES: dict[str, dict[str, str]] = {}
 """For each family, by the name of its config class: the Auto class that loads each of its classes that this package
-has, by the names of both. `register_family` fills it.
+has, by the names of both. `register_family` and `register_decoder` fill it.
 """
 
 _SOURCE = '''"""Lets Auto classes load this checkpoint, with `trust_remote_code=True`. All code is in pumer-hf."""
@@ -70,7 +70,8 @@ def auto_map(names: Iterable[str]) -> dict[str, str]:
 
 
 def config_auto_map(config_class: str, architectures: Iterable[str] | None) -> dict[str, str]:
-    """Return the `auto_map` of a config: its class, the model without a head, and the head that `architectures` names.
+    """Return the `auto_map` of a config: its class, the model without a head if the family has one, and the class that
+    `architectures` names.
 
     Args:
         config_class: the name of the class, such as `"PuMerViltConfig"`.

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .command import Command
 
@@ -29,16 +30,33 @@ class Card(Command):
             type=Path,
             help="results.json of the recipe's run; with a folder of recipes, a folder of <task>_<backbone>.json",
         )
+        parser.add_argument("--base-model", metavar="ID", help="the model on the Hub from which FOLDER was made")
+        parser.add_argument(
+            "--bench",
+            metavar="JSON",
+            type=Path,
+            help="what pumer-hf bench FOLDER -o JSON wrote about a decoder",
+        )
 
     def check(self, args: argparse.Namespace) -> None:
         if args.recipe is None and args.results is not None:
             raise ValueError("--results needs --recipe, the recipe of that run")
         if args.recipe is not None and len(args.folders) > 1:
             raise ValueError("--recipe is for one FOLDER")
+        for name in ("base_model", "bench"):
+            if getattr(args, name) is not None and (args.recipe is not None or len(args.folders) > 1):
+                raise ValueError(f"--{name.replace('_', '-')} is for one FOLDER, without --recipe")
 
     def run(self, args: argparse.Namespace) -> None:
+        from dataclasses import replace
+
+        from pumer_hf.bench.decoder_report import DecoderReport
         from pumer_hf.hub.card import FACTS_NAME, PuMerCard
         from pumer_hf.hub.scorer import is_scorer, save_scorer_card
+
+        facts: dict[str, Any] = {} if args.base_model is None else {"base_model": args.base_model}
+        if args.bench is not None:
+            facts["bench"] = DecoderReport.load(args.bench)
 
         written = args.folders
         if args.recipe is not None:
@@ -51,9 +69,12 @@ class Card(Command):
         else:
             for folder in args.folders:
                 if is_scorer(folder):
+                    if facts:
+                        raise ValueError(f"--base-model, --bench: {folder} is a scorer, whose own files say this")
                     save_scorer_card(folder)
                     continue
                 known = (folder / FACTS_NAME).is_file() or not (folder / "config.json").is_file()
-                (PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)).save(folder)
+                card = PuMerCard.load(folder) if known else PuMerCard.from_checkpoint(folder)
+                replace(card, **facts).save(folder)
         for folder in written:
             print(f"Written to {folder / 'README.md'}")

@@ -14,14 +14,35 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..bench.decoder_report import DecoderReport
 from ..data.task import CARD_MODEL, Task
 from ..data.tasks import TASKS, find_task
-from ..models.families import FAMILIES, family_of
+from ..models.decoders.family import DecoderFamily
+from ..models.families import DECODERS, FAMILIES, Family
 from ..reading import read_json, read_object
 from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
 from ..release import install_commands, needs_wheel
-from ..results import Command, Evaluation, Report
-from .sources import is_hub_id, launch_command, may_be_hub_id, public_name, public_words, without_paths
+from ..results import Evaluation, Report
+from .decoders import (
+    PIPELINE_TAG,
+    decoder_example,
+    has_chat_template,
+    published_bench,
+    read_bench,
+    row_of,
+    speed_section,
+)
+from .decoders import PLACES as DECODER_PLACES
+from .sources import (
+    is_hub_id,
+    launch_command,
+    may_be_hub_id,
+    public_name,
+    public_words,
+    published_command,
+    published_environment,
+    without_paths,
+)
 from .tables import results_table, tokens_table, training_table
 
 CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
@@ -50,15 +71,15 @@ class PuMerCard:
     name: str
     """The name of the checkpoint. It is the heading of the card."""
     backbone: str
-    """The name of its family: `"vilt"` or `"meter"`."""
+    """The name of its family: `"vilt"` or `"meter"`, or that of a decoder, such as `"llava"`."""
     task: str | None = None
-    """`"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`; None for a backbone without a head."""
+    """`"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`; None for a backbone without a head, and for a decoder."""
     role: str = "student"
     """`"student"`, the model that reduces tokens, or `"teacher"`, the unreduced one."""
     repo_id: str | None = None
     """The id of the model on the Hub."""
     base_model: str | None = None
-    """The model that the training started from: an id on the Hub, or a folder."""
+    """The model that the training started from, or the stock model of a decoder: an id on the Hub, or a folder."""
     teacher: str | None = None
     """The model that it was distilled from: an id on the Hub, or a folder."""
     dataset: dict[str, Any] | None = None
@@ -76,14 +97,30 @@ class PuMerCard:
     """The Hub's name of the licence, such as `"apache-2.0"`."""
     report: Report = field(default_factory=Report)
     """What was measured, as a recipe's `results.json` holds it. It is empty for a model that has not been trained."""
+    bench: DecoderReport | None = None
+    """What `pumer-hf bench` has measured of a decoder."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (("backbone", FAMILIES), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
+        families = (*FAMILIES, *DECODERS)
+        for name, allowed in (("backbone", families), ("task", (*TASKS, None)), ("role", ("student", "teacher"))):
             if getattr(self, name) not in allowed:
                 choices = ", ".join(str(choice) for choice in allowed)
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose one of {choices}")
         if not isinstance(self.report, Report):
             raise ValueError("report: give a Report; Report.from_dict makes one of what results.json holds")
+        if self.is_decoder and self.task is not None:
+            raise ValueError(f"task={self.task!r}: a decoder answers in words and has no head: leave it out")
+        if self.bench is not None:
+            self._check_bench(self.bench)
+
+    def _check_bench(self, bench: DecoderReport) -> None:
+        """Raise `ValueError` if the speed was measured of another model than that of the card."""
+        if bench.family != self.backbone:
+            raise ValueError(f"bench.family={bench.family!r}: the model is of {self.backbone!r}: measure this model")
+        if parse_reduction(bench.reduction) != self.schedule:
+            raise ValueError(
+                f"bench.reduction={bench.reduction}: the model has {self.reduction}: measure it with its own schedule"
+            )
 
     @classmethod
     def load(cls, folder: str | Path) -> "PuMerCard":
@@ -106,13 +143,18 @@ class PuMerCard:
             report = Report.from_dict(facts.get("report", {}), unit=facts.pop(OLD_UNIT, ""))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}: its `report` holds no results of a run: {error}") from error
-        return cls(**{**facts, "report": report})
+        bench = None if facts.get("bench") is None else read_bench(facts["bench"], str(path))
+        return cls(**{**facts, "report": report, "bench": bench})
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path) -> "PuMerCard":
-        """Make a card from the config of a saved model. It says nothing about the training."""
+        """Make a card from the config of a saved model. It says nothing about the training.
+
+        Raises:
+            ValueError: the model is of no known family, or a decoder of transformers' own class.
+        """
         config = read_object(Path(folder) / "config.json")
-        family = family_of(config.get("model_type"), f"{folder}/config.json")
+        family = row_of(config, f"{folder}/config.json")
         architecture = (config.get("architectures") or [""])[0]
         task, reduction = find_task(config.get("task"), architecture), config.get("reduction")
         return cls(
@@ -136,6 +178,7 @@ class PuMerCard:
             dataset=None if self.dataset is None else published_dataset(self.dataset),
             training=without_paths(self.training),
             report=published_report(self.report),
+            bench=self.bench and published_bench(self.bench),
         )
 
     @property
@@ -143,7 +186,18 @@ class PuMerCard:
         """All facts that are known and may be published, as plain JSON types."""
         shown = self.published()
         values = {item.name: getattr(shown, item.name) for item in fields(shown)} | {"report": shown.report.to_dict()}
+        values["bench"] = shown.bench and shown.bench.to_dict()
         return {name: value for name, value in values.items() if value is not None and value != {}}
+
+    @property
+    def row(self) -> Family | DecoderFamily:
+        """The row of its family."""
+        return FAMILIES.get(self.backbone) or DECODERS[self.backbone]
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether the model is a decoder."""
+        return self.backbone in DECODERS
 
     @property
     def schedule(self) -> Schedule | None:
@@ -178,12 +232,21 @@ class PuMerCard:
             (folder / name).write_text(text, encoding="utf-8")
 
     def files(self, folder: Path) -> dict[str, str]:
-        """Return the content of the two files by name. If the folder has a picture, the card shows it."""
-        facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
-        return {CARD_NAME: self.render((folder / PICTURE_NAME).is_file()), FACTS_NAME: facts + "\n"}
+        """Return the content of the two files by name.
 
-    def render(self, has_picture: bool = False) -> str:
-        """Return the text of the card, with the metadata for the Hub."""
+        If the folder has a picture, the card shows it. If it has a chat template, the example of a decoder is a chat.
+        """
+        facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
+        text = self.render((folder / PICTURE_NAME).is_file(), with_chat=has_chat_template(folder))
+        return {CARD_NAME: text, FACTS_NAME: facts + "\n"}
+
+    def render(self, has_picture: bool = False, *, with_chat: bool = True) -> str:
+        """Return the text of the card, with the metadata for the Hub.
+
+        Args:
+            has_picture: whether the card shows the picture of the reduction.
+            with_chat: whether the example of a decoder is a chat. It needs a processor with a chat template.
+        """
         shown = self.published()
         card = ModelCard.from_template(
             shown.metadata(),
@@ -191,15 +254,16 @@ class PuMerCard:
             card=shown,
             has_picture=has_picture,
             picture=PICTURE_NAME,
-            family_title=FAMILIES[shown.backbone].title,
+            family_title=shown.row.title,
             task_title=self.task_row.title if self.task_row else None,
-            example=self.task_row.card_example.replace(CARD_MODEL, shown.model_id) if self.task_row else None,
+            example=shown._example(with_chat),
             methods=shown._methods(),
-            places=PLACES,
+            places=DECODER_PLACES if shown.is_decoder else PLACES,
             reduction_json=json.dumps(shown.schedule and shown.schedule.to_dict(), indent=2),
             results_table=results_table(shown.report, shown.role),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
+            speed=shown.bench and speed_section(shown.bench),
             baselines=", ".join(f"{name.replace('_', ' ')} {score}" for name, score in shown.report.baselines.items()),
             machine=shown.report.environment.machine_name,
             sources=shown._sources(),
@@ -220,11 +284,17 @@ class PuMerCard:
             base_model=base if is_hub_id(base) else None,
             datasets=[dataset_id] if dataset_id else None,
             metrics=names or None,
-            pipeline_tag=self.task_row.pipeline_tag if self.task_row else None,
+            pipeline_tag=PIPELINE_TAG if self.is_decoder else self.task_row.pipeline_tag if self.task_row else None,
             tags=[self.backbone, "pumer", *self._reduction_tags()],
             model_name=self.name if results else None,
             eval_results=results or None,
         )
+
+    def _example(self, with_chat: bool) -> str | None:
+        """Return the code that uses the model; None for an encoder without a head."""
+        if self.is_decoder:
+            return decoder_example(self.model_id, with_chat)
+        return self.task_row.card_example.replace(CARD_MODEL, self.model_id) if self.task_row else None
 
     def _methods(self) -> dict[str, type[TokenReducer]]:
         """Return the classes of the methods that reduce tokens, by site."""
@@ -279,14 +349,9 @@ class PuMerCard:
 
 def published_report(report: Report) -> Report:
     """Return a report for the public. Its commands name files by the last part of their paths."""
-    environment = replace(report.environment, command=published_command(report.environment.command))
+    environment = published_environment(report.environment)
     seeds = tuple(replace(run, command=published_command(run.command)) for run in report.seeds)
     return replace(report, environment=environment, seeds=seeds, other=without_paths(report.other))
-
-
-def published_command(command: Command | None) -> Command | None:
-    """Return a command for the public ([`public_words`])."""
-    return command and replace(command, arguments=tuple(public_words(command.arguments)))
 
 
 def published_dataset(dataset: dict[str, Any]) -> dict[str, Any]:

@@ -9,24 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from .. import remote_code
-from ..models.families import FAMILIES, family_of
 from ..reading import check_model_files, read_json, read_object
 from ..release import PACKAGE, WHEELS, install_commands, needs_wheel, wrong_installs
 from ..wheel import make_wheel
 from .card import CARD_NAME, FACTS_NAME, PuMerCard
+from .decoders import CHAT_TEMPLATES, PROCESSOR, row_of
 from .sources import is_absolute, without_path_keys
 
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 INDEX = "model.safetensors.index.json"
-PROCESSOR = "processor_config.json"
+MORE_TEMPLATES = "additional_chat_templates"
+"""The folder of a processor with further chat templates, beside the one in `chat_template.jinja`."""
 PUBLISHED = (
     "config.json",
+    "generation_config.json",
     *WEIGHTS,
     INDEX,
     PROCESSOR,
     "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    *CHAT_TEMPLATES,
+    f"{MORE_TEMPLATES}/*.jinja",
     "tokenizer.json",
     "tokenizer_config.json",
+    "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -38,7 +44,13 @@ PUBLISHED = (
     "LICENSE*",
 )
 """The files of a folder that a push publishes. Checkpoints, optimizer states and pickles are not among them."""
-CONFIGS = {"config.json", PROCESSOR, "preprocessor_config.json", "tokenizer_config.json"}
+CONFIGS = {
+    "config.json",
+    PROCESSOR,
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer_config.json",
+}
 STALE = (*WEIGHTS, INDEX, "pytorch_model*.bin*")
 """Old weights in a repository, which a push replaces. If they stayed, they could be loaded instead of the new ones."""
 REPLACED = (*STALE, WHEELS)
@@ -86,11 +98,12 @@ def published_files(folder: str | Path, repo_id: str) -> FolderFiles:
     """
     folder = Path(folder)
     config = check_folder(folder)
-    names = sorted(path.name for path in folder.iterdir())
+    paths = [*folder.iterdir(), *(folder / MORE_TEMPLATES).glob("*")]
+    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.name != MORE_TEMPLATES)
     published: dict[str, Path | bytes] = {
         name: folder / name for name in names if (folder / name).is_file() and matches(name, PUBLISHED)
     }
-    config_class = family_of(config["model_type"]).config_class.__name__
+    config_class = row_of(config, f"{folder}/config.json").config_class.__name__
     published[remote_code.FILE_NAME] = remote_code.source(config_class, repo_id).encode()
     if "auto_map" not in config:
         published |= _with_auto_map(folder, config)
@@ -168,7 +181,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
     check_model_files(folder)
     config = read_object(folder / "config.json")
     kind = config.get("model_type")
-    if kind not in {family.config_class.model_type for family in FAMILIES.values()}:
+    if kind != row_of(config, f"{folder}/config.json").config_class.model_type:
         raise ValueError(f"{folder}/config.json: model_type={kind!r} is no PuMer model: `pumer-hf convert` makes one")
     if (folder / INDEX).is_file():
         weight_map = read_object(folder / INDEX)["weight_map"]
@@ -190,7 +203,7 @@ def check_folder(folder: Path) -> dict[str, Any]:
 
 def _with_auto_map(folder: Path, config: dict[str, Any]) -> dict[str, Path | bytes]:
     """Return configs that point to the remote code, for a folder from before there was remote code."""
-    config_class = family_of(config["model_type"]).config_class.__name__
+    config_class = row_of(config, f"{folder}/config.json").config_class.__name__
     config = config | {"auto_map": remote_code.config_auto_map(config_class, config.get("architectures"))}
     made: dict[str, Path | bytes] = {"config.json": _json(config)}
     processor = read_json(folder / PROCESSOR)

@@ -15,9 +15,9 @@ from ..results import ScorerReport
 from ..results.scorer import METHOD_WORDS, percent
 from ..results.tables import markdown_table
 from ..wheel import make_wheel
-from .card import CARD_NAME, FACTS_NAME, link, published_command
+from .card import CARD_NAME, FACTS_NAME, link
 from .files import FolderFiles, check_installs, check_no_paths, matches
-from .sources import is_hub_id, public_name
+from .sources import is_hub_id, public_name, published_environment
 
 PUBLISHED = (SCORER_CONFIG, SCORER_WEIGHTS, CARD_NAME, FACTS_NAME, "*.png", "LICENSE*")
 """The files of such a folder that a push publishes."""
@@ -73,7 +73,8 @@ def scorer_card(folder: str | Path, repo_id: str | None = None) -> str:
     name = (repo_id or folder.resolve().name).split("/")[-1]
     record = published_record(load_record(str(folder), str(folder))[0])
     report = load_report(folder)
-    family = find_family(record.base_type) or find_decoder({"model_type": record.base_type})
+    decoder = find_decoder({"model_type": record.base_type})
+    family = decoder or find_family(record.base_type)
     metadata = ModelCardData(
         library_name="transformers",
         base_model=record.base if is_hub_id(record.base) else None,
@@ -82,18 +83,21 @@ def scorer_card(folder: str | Path, repo_id: str | None = None) -> str:
     )
     part = record.config
     layer = "a later layer" if part.target_layer is None else f"layer {part.target_layer}"
+    dropped = "before the layers see them" if decoder is None else "before the decoder sees them"
+    changed = "later by `model.set_reduction`" if decoder is None else "in each `with` block"
+    source = repo_id or f"user/{name}"
     sections = [
         f"---\n{metadata.to_yaml()}\n---",
         f"# {name}",
         f"A scorer of {family.title if family else record.base_type} for the method `lookahead` of pumer-hf: it "
-        f"predicts how much {layer} will attend to each image token, and the other tokens are dropped before the "
-        f"layers see them. The base model stays as it is: {link(record.base)}. A scorer fits no other weights.",
-        *(["## Answers kept", *_results(report)] if report is not None else []),
+        f"predicts how much {layer} will attend to each image token, and the other tokens are dropped {dropped}. "
+        f"The base model stays as it is: {link(record.base)}. A scorer fits no other weights.",
+        *(["## Answers kept", *_results(report, decoder is not None)] if report is not None else []),
         "## Use it",
         *(["PyPI does not have the package pumer-hf yet, so it lies here."] if needs_wheel() and repo_id else []),
         "\n".join(["```sh", *install_commands(repo_id), "```"]),
-        _example(record, repo_id or f"user/{name}"),
-        "`keep_ratio` may be changed without training, here or later by `model.set_reduction`.",
+        _example(record, source) if decoder is None else _decoder_example(record, source),
+        f"`keep_ratio` may be changed without training, here or {changed}.",
         "## Training",
         f"- Data: {record.trained_on}. No answers were used.\n- Steps: {record.steps:,}\n"
         f"- Form: {part.form}, rank {part.rank}; image tokens of width {record.image_width}, words of width "
@@ -115,11 +119,10 @@ def published_record(record: ScorerRecord) -> ScorerRecord:
 
 def published_report(report: ScorerReport) -> ScorerReport:
     """Return results for the public. Their command names files by the last part of their paths."""
-    environment = replace(report.environment, command=published_command(report.environment.command))
-    return replace(report, environment=environment)
+    return replace(report, environment=published_environment(report.environment))
 
 
-def _results(report: ScorerReport) -> list[str]:
+def _results(report: ScorerReport, of_decoder: bool) -> list[str]:
     """Return the table of the answers kept, and how it was measured."""
     methods = list(dict.fromkeys(name for row in report.rows for name in row.methods))
     rows = [["patches kept", *(METHOD_WORDS.get(name, name) for name in methods), "speed"]]
@@ -127,29 +130,55 @@ def _results(report: ScorerReport) -> list[str]:
         shares = [percent(row.methods.get(name)) for name in methods]
         rows.append([f"{row.kept} ({row.num_patches})", *shares, "" if row.speed is None else f"{row.speed:.2f}x"])
     machine = f" Measured on {report.environment.machine_name}." if report.environment.machine_name else ""
+    same = "that begin with the same greedy tokens" if of_decoder else "that stay the same"
     measured = (
-        f"Answers of the unreduced model that stay the same, on {report.examples:,} examples that were held out; "
+        f"Answers of the unreduced model {same}, on {report.examples:,} examples that were held out; "
         f"speed against the unreduced model at batch {report.batch_size}.{machine}"
     )
     return [markdown_table(rows), measured, *report.losses()]
 
 
 def _example(record: ScorerRecord, source: str) -> str:
-    """Return the lines of Python that load a base with the scorer."""
-    part = record.config
-    shown: dict[str, Any] = {"method": part.method, "site": part.site, "weights": source}
-    shown |= {"layers": list(part.layers)} if part.layers else {}
-    shown |= {"keep_ratio": part.keep_ratio} if part.num_keep is None else {"num_keep": part.num_keep}
+    """Return the lines of Python that load an encoder with the scorer."""
     return "\n".join(
         [
             "```python",
             "from pumer_hf.models.loading import load_checkpoint",
             "",
-            f"reduction = {json.dumps(shown)}",
+            f"reduction = {_shown_part(record, source)}",
             f"model, processor = load_checkpoint({json.dumps(record.base)}, reduction)",
             "```",
         ]
     )
+
+
+def _decoder_example(record: ScorerRecord, source: str) -> str:
+    """Return the lines of Python that use the scorer with a decoder of transformers' own class."""
+    return "\n".join(
+        [
+            "```python",
+            "from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline",
+            "import pumer_hf",
+            "",
+            f"reduction = {_shown_part(record, source)}",
+            f"model = AutoModelForImageTextToText.from_pretrained({json.dumps(record.base)})",
+            f"processor = AutoProcessor.from_pretrained({json.dumps(record.base)})",
+            'prompt = processor.image_token + "What is in the picture?"  # or a chat, if the processor has a template',
+            'ask = pipeline("image-text-to-text", model=model, processor=processor)',
+            "with pumer_hf.reduced(model, reduction):",
+            '    print(ask(images="picture.png", text=prompt, max_new_tokens=64))',
+            "```",
+        ]
+    )
+
+
+def _shown_part(record: ScorerRecord, source: str) -> str:
+    """Return the schedule that names the scorer, as Python code."""
+    part = record.config
+    shown: dict[str, Any] = {"method": part.method, "site": part.site, "weights": source}
+    shown |= {"layers": list(part.layers)} if part.layers else {}
+    shown |= {"keep_ratio": part.keep_ratio} if part.num_keep is None else {"num_keep": part.num_keep}
+    return json.dumps(shown)
 
 
 def _public_words(text: str) -> str:

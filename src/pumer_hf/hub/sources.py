@@ -5,13 +5,14 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PureWindowsPath
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from ..results import Environment
+from ..results import Command, Environment
 from ..results.environment import without_tokens
 
 LOCAL_FOLDERS = ("checkpoints", "data", "models", "outputs")
@@ -64,6 +65,16 @@ def is_absolute(text: str) -> bool:
 def public_words(words: Sequence[str]) -> list[str]:
     """Return the words of a command line without tokens. Only the last part of each path remains."""
     return [_public_word(word) for word in without_tokens(words)]
+
+
+def published_command(command: Command | None) -> Command | None:
+    """Return a command for the public ([`public_words`])."""
+    return command and replace(command, arguments=tuple(public_words(command.arguments)))
+
+
+def published_environment(environment: Environment) -> Environment:
+    """Return an environment for the public. Its command names files by the last part of their paths."""
+    return replace(environment, command=published_command(environment.command))
 
 
 def launch_command(environment: Environment, script: str) -> str:

@@ -294,6 +294,10 @@ def register_decoder(row: DecoderFamily) -> None:
     DECODERS[row.name] = row
     AutoConfig.register(row.config_class.model_type, row.config_class, exist_ok=True)
     AutoModelForImageTextToText.register(row.config_class, row.model_class, exist_ok=True)
+    remote_code.AUTO_CLASSES[row.config_class.__name__] = {
+        row.config_class.__name__: AutoConfig.__name__,
+        row.model_class.__name__: AutoModelForImageTextToText.__name__,
+    }
     conversion: Any = import_module("transformers.conversion_mapping")
     stock, ours = row.stock_class, row.model_class
     for known, new in ((row.stock_type, row.config_class.model_type), (stock.__name__, ours.__name__)):

@@ -309,6 +309,10 @@ class ReducibleModel(PreTrainedModel):
         model.token_reduction.finish_loading([value for name, value in model.named_parameters() if name in missing])
         return (model, found) if output_loading_info else model
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
+        """Do nothing. [`ReductionHolder.save_pretrained`] writes what the Auto classes need."""
+
     def reducer_hosts(self) -> dict[str, ReducerHost]:
         """Return the modules of the backbone that hold a reducer, by site."""
         return {"layers": self}

@@ -26,7 +26,7 @@ def weight_names(folder):
 
 def without_the_class(folder):
     config = json.loads((folder / "config.json").read_text())
-    for key in ("model_type", "architectures", "reduction"):
+    for key in ("model_type", "architectures", "auto_map", "reduction"):
         config.pop(key, None)
     return config
 

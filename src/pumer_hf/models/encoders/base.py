@@ -160,10 +160,6 @@ class PuMerPreTrainedModel(ReducibleModel):
             return "classifier"
         return "cross_modal" if name.split(".")[0] in self.cross_modal_modules else "backbone"
 
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Do nothing. [`PuMerConfig.save_pretrained`] writes what the Auto classes need."""
-
 
 def unwrapped(model: nn.Module) -> PuMerPreTrainedModel:
     """Return the model of this package inside a wrapper, such as the `PeftModel` of adapters; or `model` itself."""
