@@ -40,12 +40,7 @@ def methods(keep_ratio: float, scorer: str | None = None) -> dict[str, list[dict
     """
     relevant: dict[str, dict[str, Any]] = {
         f"relevant_diverse ({diversity}, p {p:g})": {"method": "relevant_diverse", "diversity": diversity, "p": p}
-        for diversity in ("coverage", "dpp", "max_min")
-        for p in (0.1, 0.5, 1.0)
-    }
-    spread: dict[str, dict[str, Any]] = {
-        f"pumer, spread ({diversity}, rest merged)": {"method": PUMER, "form": "spread", "diversity": diversity}
-        for diversity in ("coverage", "dpp", "max_min")
+        for diversity, p in (("coverage", 0.5), ("dpp", 0.5), ("max_min", 0.5), ("max_min", 0.1))
     }
     paper = {"method": PUMER, "form": "paper"}
     rows: dict[str, dict[str, Any]] = {
@@ -58,7 +53,7 @@ def methods(keep_ratio: float, scorer: str | None = None) -> dict[str, list[dict
         PUMER: {"method": PUMER},
         **{f"pumer, p {p:g}": {"method": PUMER, "p": p} for p in (0.0, 0.25, 0.5)},
         "pumer, nothing merged": {"method": PUMER, "merge_rest": False},
-        **spread,
+        "pumer, spread": {"method": PUMER, "form": "spread"},
         "pumer, the paper's form, prunes alone": {**paper, "prune_ratio": 1 - keep_ratio},
         "pumer, the paper's form, prunes a quarter": {**paper, "prune_ratio": PRUNED_FIRST},
         "grounded": {"method": "grounded"},
