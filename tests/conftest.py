@@ -55,7 +55,7 @@ def gradio():
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[demo]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        from pumer_hf.demo.page import load_gradio
+        from pumer_hf.demo.parts import load_gradio
 
         yield load_gradio()
         gc.collect()
