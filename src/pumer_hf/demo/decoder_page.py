@@ -86,7 +86,7 @@ def show_decoder_settings(gr: Any, asker: DecoderAsker) -> list[Any]:
         compare = gr.Checkbox(True, label="Let the unreduced model answer too", elem_id="compare")
     with gr.Row():
         ratio = gr.Slider(
-            LOWEST_RATIO,
+            STEP,
             1.0,
             asker.keep_ratio,
             step=STEP,
