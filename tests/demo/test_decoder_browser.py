@@ -1,6 +1,7 @@
 """The page for decoders in a real browser: headless Chromium, driven by Playwright."""
 
 import json
+import time
 
 import pytest
 import torch
@@ -53,6 +54,43 @@ def test_ask_slide_and_choose(browser, address):
     visitor.shoot("decoder_moved")
     assert visitor.outside == []
     assert visitor.errors == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the server is in this process: older Gradios cause some
+def test_an_answer_grows_and_can_be_stopped(browser, gradio, tmp_path, monkeypatch):
+    from pumer_hf.demo import decoder_asker
+    from pumer_hf.demo.kinds import DECODERS
+
+    torch.manual_seed(0)
+    asker = DECODERS.load(str(save_tiny_llava(tmp_path)), reduction=SCHEDULE)
+    page = DECODERS.build_page(asker, "slow", [(noise(), "what digit is red?")])
+    _, address, _ = page.launch(prevent_thread_lock=True, quiet=True, **DECODERS.appearance(asker))
+    try:
+        visitor, ask = Asking(browser, address.rstrip("/")), decoder_asker.ask
+
+        def slow(model, processor, inputs, new_tokens, show, stops):
+            def shown(words, last):
+                time.sleep(0.5)
+                show(words, last)
+
+            return ask(model, processor, inputs, new_tokens, shown, stops)
+
+        monkeypatch.setattr(decoder_asker, "ask", slow)
+        visitor.page.locator("#ask").click()
+        visitor.page.get_by_text("It is answering").wait_for()
+        said, seen = visitor.page.locator(".said").first, set()
+        while len(seen) < 3:
+            seen.add(said.inner_text())
+            visitor.page.wait_for_timeout(100)
+        visitor.page.locator("#stop").click()
+        visitor.page.get_by_text("Stopped.").first.wait_for()
+        visitor.page.wait_for_timeout(2000)
+        assert visitor.page.get_by_text("until the first word").count() == 0
+        monkeypatch.setattr(decoder_asker, "ask", ask)
+        visitor.page.locator("#ask").click()
+        visitor.measured()  # the next question does not wait for the rest of the one that was stopped
+    finally:
+        page.close()
 
 
 def test_what_is_wrong_gets_one_sentence(browser, address, tmp_path):

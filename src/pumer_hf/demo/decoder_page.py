@@ -6,7 +6,7 @@ from typing import Any
 from ..images import DataError, ImageSource
 from ..reducers import reducer_class
 from .decoder_asker import AS_SAVED, DecoderAsker, DecoderReply, Question, Said
-from .decoder_views import kept_view, said_view
+from .decoder_views import READING, STOPPED, kept_view, said_view
 from .examples import Example, knows_scene_words
 from .parts import (
     ASK,
@@ -69,7 +69,7 @@ def build_decoder_page(asker: DecoderAsker, name: str, examples: Sequence[Exampl
         answering = [gr.on(triggers, api_name="ask", **answer)]
         if picked is not None:
             answering.append(picked.then(api_name=False, **answer))
-        stop.click(None, cancels=answering)
+        stop.click(None, js=STOPPED, cancels=answering)
         for on_event, message in ((picture.upload, ASK), (picture.clear, HINT)):
             blank = showing([message_view(message), ""])
             on_event(None, outputs=outputs[:2], js=blank, cancels=answering)
@@ -125,7 +125,7 @@ class DecoderHandlers:
         if image is None or not (text or "").strip():
             yield message_view(HINT), "", None
             return
-        yield message_view("The model reads the image ..."), "", None
+        yield READING, "", None
         try:
             question = self.question(image, str(text), method, ratio, compare, longest)
             unchanged_picture, panels = load_gradio().skip(), None

@@ -8,6 +8,12 @@ from ..unread import shortened
 from .decoder_asker import DecoderReply, Said
 from .views import LONGEST, panels_view
 
+UNFINISHED = "unfinished"
+"""The style of sentences that say that an answer is still coming."""
+READING = f'<p class="hint {UNFINISHED}" role="status">The model reads the image ...</p>'
+STOPPED = f"() => {{ for (const one of document.querySelectorAll('.{UNFINISHED}')) one.textContent = 'Stopped.'; }}"
+"""JavaScript that says at once that no more of an answer comes."""
+
 
 def said_view(text: str, reply: DecoderReply, compare: bool) -> str:
     """Return what was not seen, and a card for the answer of each model, as far as they have got.
@@ -33,9 +39,9 @@ def said_card(title: str, said: Said | None) -> str:
     text = "" if said is None else said.text.strip()
     head = f'<section class="card"><h3>{escape(title)}</h3><p class="said">{escape(text)}</p>'
     if said is None:
-        return f'{head}<p class="small">It waits for its turn.</p></section>'
+        return f'{head}<p class="small {UNFINISHED}">It waits for its turn.</p></section>'
     if said.answer is None:
-        return f'{head}<p class="small">It is answering ...</p></section>'
+        return f'{head}<p class="small {UNFINISHED}">It is answering ...</p></section>'
     answer = said.answer
     words = "token" if answer.new_tokens == 1 else "tokens"
     rows = {
