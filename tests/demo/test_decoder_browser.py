@@ -85,7 +85,7 @@ def test_an_answer_grows_and_can_be_stopped(browser, gradio, tmp_path, monkeypat
         visitor.page.locator("#stop").click()
         visitor.page.get_by_text("Stopped.").first.wait_for()
         visitor.page.wait_for_timeout(2000)
-        assert visitor.page.get_by_text("until the first word").count() == 0
+        assert visitor.page.get_by_text("until the first token").count() == 0
         monkeypatch.setattr(decoder_asker, "ask", ask)
         visitor.page.locator("#ask").click()
         visitor.measured()  # the next question does not wait for the rest of the one that was stopped
@@ -97,7 +97,7 @@ def test_what_is_wrong_gets_one_sentence(browser, address, tmp_path):
     (tmp_path / "a.png").write_text("I am no picture")
     visitor = Asking(browser, address)
     visitor.page.locator("#keep_ratio input[type=number]").fill("")
-    visitor.page.get_by_text("keep_ratio").wait_for()
+    visitor.page.get_by_text("keep_ratio=None: must be a number in (0, 1]").wait_for()
     assert visitor.text("layers").strip() == ""
     visitor.upload(tmp_path / "a.png")
     visitor.page.get_by_text("a.png: it is in no format").wait_for()

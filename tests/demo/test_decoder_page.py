@@ -45,7 +45,7 @@ def test_both_answers_with_their_tokens_and_seconds(handlers):
     assert "Unreduced" in answers
     assert "<dd>9 of 36</dd>" in answers
     assert "<dd>all 36</dd>" in answers
-    assert answers.count("until the first word") == 2
+    assert answers.count("until the first token") == 2
     assert "times as fast as unreduced" in answers
     assert facts["reduced"]["image_tokens"] == 9
     assert facts["full"]["image_tokens"] == facts["full"]["all_image_tokens"] == 36

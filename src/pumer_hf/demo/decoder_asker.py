@@ -175,6 +175,8 @@ class DecoderAsker:
             raise ValueError(f"method={method!r}: choose one of {', '.join(self.methods)}")
         if method == AS_SAVED:
             return self.part
+        if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)) or not 0 < keep_ratio <= 1:
+            raise ValueError(f"keep_ratio={keep_ratio}: must be a number in (0, 1]")
         if method == self.part.method and self.part.keep_ratio is not None:
             return replace(self.part, keep_ratio=keep_ratio)
         return parse_method(

@@ -90,7 +90,7 @@ def show_decoder_settings(gr: Any, asker: DecoderAsker) -> list[Any]:
             1.0,
             asker.keep_ratio,
             step=STEP,
-            label="Part of the image tokens to keep",
+            label="Part of tokens to keep",
             elem_id="keep_ratio",
         )
         longest = gr.Slider(1, MOST_TOKENS, USUAL_TOKENS, step=1, label="Most tokens of an answer", elem_id="tokens")

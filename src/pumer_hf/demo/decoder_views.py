@@ -46,7 +46,7 @@ def said_card(title: str, said: Said | None) -> str:
     words = "token" if answer.new_tokens == 1 else "tokens"
     rows = {
         "image tokens": answer.kept.removesuffix(" image tokens"),
-        "until the first word": duration(answer.first_token),
+        "until the first token": duration(answer.first_token),
         "whole answer": f"{duration(answer.seconds)}, {answer.new_tokens} {words}",
     }
     facts = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows.items())
