@@ -62,11 +62,10 @@ def decoder_panels(
         size = f"{grid.rows} x {grid.columns} patches"
         first = Panel(enlarged(view), [f"what the model sees: {size}"], f"The image as the model sees it: {size}.")
     else:
-        whole = within(picture, max(view.width for view in views))
+        width = enlarged(views[0]).width  # that of the panels of the tiles
+        whole = picture.resize((width, max(round(picture.height * width / picture.width), 1)), Resampling.BICUBIC)
         words = f"{len(grids)} tiles, {sum(len(trace.columns) for trace in traces)} patches"
-        first = Panel(
-            enlarged(whole), [f"the image, cut into {words}"], f"The whole image, which is cut into {words}."
-        )
+        first = Panel(whole, [f"the image, cut into {words}"], f"The whole image, which is cut into {words}.")
     names = ["before the decoder"] if len(grids) == 1 else [f"tile {index + 1}" for index in range(len(grids))]
     return [first, *map(kept_panel, names, views, grids, traces)]
 
