@@ -7,7 +7,9 @@ import torch
 from tiny import noise
 from tiny_llava import save_tiny_llava
 
+import pumer_hf.demo
 from pumer_hf.cli import main
+from pumer_hf.demo import space
 from pumer_hf.demo.decoder_asker import DecoderAsker
 from pumer_hf.demo.decoder_page import DecoderHandlers, build_decoder_page
 from pumer_hf.demo.kinds import DECODERS
@@ -146,6 +148,22 @@ def test_the_page_is_put_together(checkpoint, gradio, monkeypatch):
 def test_an_unreduced_model_needs_a_schedule(checkpoint, gradio, capsys):
     assert main(["demo", checkpoint]) == 2
     assert "the model reduces no tokens: give a schedule, such as --reduction" in capsys.readouterr().err
+
+
+def test_a_space_with_a_decoder(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(space, "version", {"gradio": "6.1.2"}.__getitem__)
+    noise().save(tmp_path / "a.png")
+    (tmp_path / "examples.jsonl").write_text(json.dumps({"image": "a.png", "text": "what?"}))
+    flags = ["--reduction", json.dumps(SCHEDULE), "--examples", str(tmp_path), "--export-space", str(tmp_path / "it")]
+    assert main(["demo", checkpoint, *flags]) == 0
+    launched = []
+    monkeypatch.setattr(pumer_hf.demo, "launch", lambda **arguments: launched.append(arguments))
+    monkeypatch.chdir(tmp_path / "it")
+    exec(compile((tmp_path / "it" / "app.py").read_text(), "app.py", "exec"), {})
+    assert launched == [{"checkpoint": "model", "name": "llava", "examples": "examples"}]
+    asker = DECODERS.load("model")
+    assert (asker.part.method, asker.part.keep_ratio) == ("pumer", 0.25)
+    assert [text for _, text in DECODERS.find_examples("examples", asker)] == ["what?"]
 
 
 def test_examples_are_digit_scenes_or_come_from_a_folder(asker, tmp_path):
