@@ -22,6 +22,10 @@ OF_DECODERS = [
     "data/test_chat.py",
     "data/test_several_questions.py",
     "hub/test_decoders.py",
+    "demo/test_decoder_asker.py",
+    "demo/test_decoder_browser.py",
+    "demo/test_decoder_page.py",
+    "explain/test_decoder_report.py",
     "laboratory/test_decoders.py",
     "models/decoders",
     "recipes/test_chat.py",
@@ -56,7 +60,7 @@ def gradio():
     pytest.importorskip("gradio", reason="the page needs Gradio: pip install -e '.[demo]'")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
-        from pumer_hf.demo.page import load_gradio
+        from pumer_hf.demo.parts import load_gradio
 
         yield load_gradio()
         gc.collect()

@@ -1,7 +1,7 @@
-"""`pumer-hf generate` asks a decoder model about an image on the command line, with fewer image tokens or with all."""
+"""Questions to a decoder model about an image, and answers that come word by word, with the tokens and the seconds."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,17 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import AutoProcessor, ProcessorMixin, TextStreamer
 
-from .data.chat import prompt_text
-from .explain.report import open_picture
+from .data.chat import prompt_text, special_tokens
 from .figures import duration
+from .images import open_picture
 from .models.decoder_loading import decoder_of_config, load_decoder, on_device, unreduced
+from .models.decoders.images import ImageTrace
 from .models.decoders.modeling import ReducedDecoder
 from .models.loading import SAVED, naming, saved_config
 from .reading import one_line
+
+WARMUP_TOKENS = 2
+"""How many tokens [`warm_up`] generates: the first comes from the prompt, the next from the decoding."""
 
 
 @dataclass(frozen=True)
@@ -26,44 +30,64 @@ class Answer:
     text: str
     image_tokens: int
     """Image tokens that the decoder got."""
+    all_image_tokens: int
+    """Image tokens of the whole prompt."""
     new_tokens: int
     first_token: float
     """Seconds until the first token."""
     seconds: float
     """Seconds until the last one."""
+    traces: tuple[ImageTrace, ...] = ()
+    """What became of each image; empty if nothing was reduced."""
 
     @property
-    def line(self) -> str:
-        """The numbers in a sentence."""
+    def kept(self) -> str:
+        """The image tokens that the decoder got, in words."""
+        if not self.traces:
+            return f"all {self.all_image_tokens} image tokens"
+        return f"{self.image_tokens} of {self.all_image_tokens} image tokens"
+
+    @property
+    def timing(self) -> str:
+        """The new tokens and the seconds in words."""
         tokens = "1 token" if self.new_tokens == 1 else f"{self.new_tokens} tokens"
-        return f"({tokens} in {duration(self.seconds)}, the first after {duration(self.first_token)})"
+        return f"{tokens} in {duration(self.seconds)}, the first after {duration(self.first_token)}"
 
 
 class TimedStreamer(TextStreamer):
-    """Prints the words of an answer as they come, keeps them, and notes the time of each token.
+    """Hands on the words of an answer as they come, keeps them, and notes the time of each token.
 
     Args:
         tokenizer: turns tokens into words.
+        show: is called with words that will not change any more, and whether they are the last ones.
+        stops: is asked at each token whether to stop.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: Any, show: Callable[[str, bool], None], stops: Callable[[], bool]):
         super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.show, self.stops = show, stops
         self.start = time.perf_counter()
         self.seconds: list[float] = []
         self.words: list[str] = []
         self.began = False
 
     def put(self, value: Tensor) -> None:
-        """Take a token. The first call brings the prompt."""
+        """Take a token. The first call brings the prompt.
+
+        Raises:
+            InterruptedError: the answer is not wanted any more.
+        """
+        if self.stops():
+            raise InterruptedError
         if self.began:
             self.seconds.append(time.perf_counter() - self.start)
         self.began = True
         super().put(value)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Print words that will not change any more."""
+        """Keep words that will not change any more, and hand them on."""
         self.words.append(text)
-        print(text, end="\n" if stream_end else "", flush=True)
+        self.show(text, stream_end)
 
 
 def answer_checkpoint(
@@ -95,53 +119,112 @@ def answer_checkpoint(
     Raises:
         ValueError: the model is no decoder of a known family, the image cannot be read, or a value is wrong.
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens={max_new_tokens}: must be at least 1")
+    check_new_tokens(max_new_tokens)
     picture = open_picture(image)
-    decoder_of_config(saved_config(checkpoint), checkpoint)
-    with naming(repr(checkpoint), checkpoint, "processor"):
-        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
-    model = load_decoder(checkpoint, reduction, dtype, device)
+    model, processor = load_with_processor(checkpoint, reduction, dtype, device)
     if compare and model.reduction is None:
         raise ValueError("--compare: the model reduces no tokens, so there is nothing to compare: give --reduction")
     inputs = prompt_inputs(model, processor, picture, question)
     answers = {}
     if model.reduction is not None:
-        methods = ", ".join(part.method for part in model.reduction.parts)
-        answers["reduced"] = ask(model, processor, inputs, max_new_tokens, f"reduced by {methods}")
+        answers["reduced"] = ask_aloud(model, processor, inputs, max_new_tokens, f"reduced by {methods_of(model)}")
     if compare or model.reduction is None:
         with unreduced(model):
-            answers["unreduced"] = ask(model, processor, inputs, max_new_tokens, "unreduced")
+            answers["unreduced"] = ask_aloud(model, processor, inputs, max_new_tokens, "unreduced")
     return answers
 
 
-def ask(
+def check_new_tokens(max_new_tokens: int) -> None:
+    """Raise `ValueError` if an answer could have no token."""
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens={max_new_tokens}: must be an integer of at least 1")
+
+
+def load_with_processor(
+    checkpoint: str, reduction: Any = SAVED, dtype: torch.dtype | None = None, device: str = "cpu"
+) -> tuple[ReducedDecoder, ProcessorMixin]:
+    """Load a decoder checkpoint and its processor. The arguments are those of [`answer_checkpoint`].
+
+    Raises:
+        ValueError: there is no such checkpoint, it is of no known family, or it has no processor.
+    """
+    decoder_of_config(saved_config(checkpoint), checkpoint)
+    with naming(repr(checkpoint), checkpoint, "processor"):
+        processor = AutoProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+    return load_decoder(checkpoint, reduction, dtype, device), processor
+
+
+def methods_of(model: ReducedDecoder) -> str:
+    """Return the names of the methods by which a model reduces tokens."""
+    assert model.reduction is not None, "the model reduces tokens"
+    return ", ".join(part.method for part in model.reduction.parts)
+
+
+def ask_aloud(
     model: ReducedDecoder, processor: ProcessorMixin, inputs: Mapping[str, Tensor], max_new_tokens: int, title: str
 ) -> Answer:
-    """Let a model answer greedily, and print the answer under its title.
+    """Let a model answer, and print the answer under its title. The other arguments are those of [`ask`].
+
+    Args:
+        title: what stands above the answer.
+    """
+    print(f"{title}:", flush=True)
+    answer = ask(model, processor, inputs, max_new_tokens, show=print_words)
+    print(f"  {answer.kept} ({answer.timing})")
+    return answer
+
+
+def print_words(words: str, last: bool) -> None:
+    """Print words of an answer; a new line ends it."""
+    print(words, end="\n" if last else "", flush=True)
+
+
+def ask(
+    model: ReducedDecoder,
+    processor: ProcessorMixin,
+    inputs: Mapping[str, Tensor],
+    max_new_tokens: int,
+    show: Callable[[str, bool], None] = lambda words, last: None,
+    stops: Callable[[], bool] = lambda: False,
+) -> Answer:
+    """Let a model answer greedily.
 
     Args:
         model: the model, as it is to answer.
         processor: its processor.
         inputs: one prompt, from [`prompt_inputs`].
         max_new_tokens: the most tokens of the answer.
-        title: what stands above the answer.
+        show: is called with the words as they come, and whether they are the last ones.
+        stops: is asked at each token whether to stop.
+
+    Raises:
+        InterruptedError: `stops` returned True.
     """
-    traces: list[Any] = []
+    traces: list[ImageTrace] = []
     before, model.watch = model.watch, traces.extend
     try:
-        print(f"{title}:", flush=True)
-        streamer = TimedStreamer(processor.tokenizer)
+        streamer = TimedStreamer(processor.tokenizer, show, stops)
         model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, streamer=streamer)
     finally:
         model.watch = before
     whole = num_placeholders(model, inputs["input_ids"])
-    left = sum(len(trace.kept) for trace in traces) if traces else whole
-    text = "".join(streamer.words)
-    answer = Answer(text, left, len(streamer.seconds), streamer.seconds[0], streamer.seconds[-1])
-    kept = f"{left} of {whole} image tokens" if traces else f"all {whole} image tokens"
-    print(f"  {kept} {answer.line}")
-    return answer
+    return Answer(
+        text="".join(streamer.words),
+        image_tokens=sum(len(trace.kept) for trace in traces) if traces else whole,
+        all_image_tokens=whole,
+        new_tokens=len(streamer.seconds),
+        first_token=streamer.seconds[0],
+        seconds=streamer.seconds[-1],
+        traces=tuple(traces),
+    )
+
+
+def warm_up(model: ReducedDecoder, processor: ProcessorMixin, inputs: Mapping[str, Tensor]) -> None:
+    """Let a model answer a little, so that the first answer of several is not slower than the others.
+
+    The arguments are those of [`ask`].
+    """
+    ask(model, processor, inputs, WARMUP_TOKENS)
 
 
 def prompt_inputs(
@@ -163,7 +246,7 @@ def prompt_inputs(
     token = processor.tokenizer.convert_ids_to_tokens(model.family.image_token_id(model.config))
     prompt = question if token in question else prompt_text(processor, question)
     try:
-        inputs = processor(images=[picture], text=[prompt], return_tensors="pt")
+        inputs = processor(images=[picture], text=[prompt], return_tensors="pt", **special_tokens(processor, prompt))
     except ValueError as error:  # some processors count the placeholders themselves
         raise ValueError(f"{prompt_error(prompt, token)}: {one_line(error)}") from error
     if num_placeholders(model, inputs["input_ids"]) == 0:

@@ -65,6 +65,17 @@ def open_image(source: ImageSource, origin: str = "") -> PILImage.Image:
         raise DataError(located(f"cannot read the image {image_name(source)}: {_reason(error)}", origin)) from error
 
 
+def open_picture(name: str) -> PILImage.Image:
+    """Open the picture in a file ([`open_image`]).
+
+    Raises:
+        ValueError, OSError: the file cannot be read; the message names it.
+    """
+    if not Path(name).is_file():
+        raise FileNotFoundError(f"{name}: there is no such image")
+    return open_image(name)
+
+
 def num_frames(source: ImageSource) -> int:
     """Return how many pictures a file holds: an animation holds several, and [`open_image`] takes the first.
 

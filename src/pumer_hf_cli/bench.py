@@ -122,7 +122,7 @@ def is_decoder(args: argparse.Namespace) -> bool:
     """Return whether the command line names a decoder model."""
     if args.setting is not None:
         return args.setting in DECODER_SETTINGS
-    from pumer_hf.bench.decoders import is_decoder as is_decoder_checkpoint
+    from pumer_hf.models.decoder_loading import is_decoder as is_decoder_checkpoint
 
     return is_decoder_checkpoint(args.checkpoint)
 

@@ -9,12 +9,16 @@ class Demo(Command):
     """`pumer-hf demo`."""
 
     name = "demo"
-    summary = "serve a page on which to try a model for questions or entailment, or write it as a Space"
+    summary = "serve a page on which to try a decoder, or a model for questions or entailment, or write it as a Space"
     example = "pumer-hf demo outputs/digit-scenes/student --teacher outputs/digit-scenes/teacher"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
-        parser.add_argument("--teacher", metavar="FULL", help="an unreduced model to compare it with")
+        parser.add_argument(
+            "--teacher",
+            metavar="FULL",
+            help="an unreduced model to compare it with; a decoder is compared with itself",
+        )
         parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
         parser.add_argument("--examples", metavar="FOLDER", help="with examples.jsonl: lines with image and text")
         parser.add_argument("--host", help="address to serve on, such as 0.0.0.0; default: this machine alone")

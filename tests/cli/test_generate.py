@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_tasks import save_tiny
 from transformers import AutoProcessor
 
-from pumer_hf.answering import answer_checkpoint, prompt_inputs
+from pumer_hf.answering import answer_checkpoint, ask, prompt_inputs
 from pumer_hf.cli import main
 from pumer_hf.models.decoder_loading import load_decoder
 from pumer_hf.recipes.small_llava import new_llava
@@ -73,6 +73,18 @@ def test_keeping_all_gives_the_same_answer(checkpoint, picture):
     assert answers["reduced"].image_tokens == 36
 
 
+def test_an_answer_that_is_not_wanted_any_more_is_interrupted(checkpoint, picture):
+    model, processor = load_decoder(checkpoint, SCHEDULE), AutoProcessor.from_pretrained(checkpoint)
+    inputs = prompt_inputs(model, processor, Image.open(picture).convert("RGB"), "what is it?")
+    asked = iter([False, False, True])
+    with pytest.raises(InterruptedError):
+        ask(model, processor, inputs, 9, stops=lambda: next(asked))
+    assert model.watch is None
+    answer = ask(model, processor, inputs, 2)  # the model is as it was
+    assert answer.kept == "9 of 36 image tokens"
+    assert [len(trace.kept) for trace in answer.traces] == [9]
+
+
 def test_the_chat_template_makes_the_prompt(checkpoint, picture):
     model, processor = load_decoder(checkpoint), AutoProcessor.from_pretrained(checkpoint)
     image = Image.open(picture).convert("RGB")
@@ -81,6 +93,13 @@ def test_the_chat_template_makes_the_prompt(checkpoint, picture):
     chat = prompt_inputs(model, processor, image, "what is it?")["input_ids"]
     answer = processor.tokenizer.convert_tokens_to_ids("answer")
     assert chat.tolist() == [[*plain[0].tolist(), answer]]
+
+
+def test_a_template_that_writes_the_first_token_gets_no_second_one(checkpoint, picture):
+    model, processor = load_decoder(checkpoint), AutoProcessor.from_pretrained(checkpoint)
+    processor.chat_template = "<s>" + TEMPLATE
+    ids = prompt_inputs(model, processor, Image.open(picture).convert("RGB"), "what is it?")["input_ids"][0].tolist()
+    assert ids.count(processor.tokenizer.bos_token_id) == 1
 
 
 def test_a_question_with_the_placeholder_is_the_whole_prompt(checkpoint, picture):

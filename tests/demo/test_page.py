@@ -13,7 +13,9 @@ from tiny_tasks import LABELS, REDUCTION, save_tiny, tiny
 from pumer_hf.cli import main
 from pumer_hf.demo import asker as asker_module
 from pumer_hf.demo.asker import NOTHING, SAME_WEIGHTS, Asker, Times
-from pumer_hf.demo.page import HINT, Handlers, build_page, check_address, costs, introduction
+from pumer_hf.demo.launching import check_address
+from pumer_hf.demo.page import Handlers, build_page, costs, introduction
+from pumer_hf.demo.parts import HINT
 from pumer_hf.demo.schedules import slider_values
 from pumer_hf.explain.pictures import LEGEND
 
@@ -281,7 +283,7 @@ def test_without_host_and_port_the_error_says_where(monkeypatch):
     def refuse(*_, **__):
         raise OSError(99, "Cannot assign requested address")
 
-    monkeypatch.setattr("pumer_hf.demo.page.socket.create_server", refuse)
+    monkeypatch.setattr("pumer_hf.demo.launching.socket.create_server", refuse)
     with pytest.raises(ValueError, match=r"^127\.0\.0\.1: .*Cannot assign"):
         check_address(None, None)
 

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import metadata
 from zipfile import ZipFile
 
@@ -18,6 +19,7 @@ import pumer_hf.demo
 from pumer_hf.cli import main
 from pumer_hf.demo import Asker, space
 from pumer_hf.demo.examples import find_examples
+from pumer_hf.demo.kinds import ENCODERS
 from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.wheel import make_wheel
 
@@ -96,7 +98,8 @@ def test_a_space_with_own_examples_and_requirement(tmp_path, monkeypatch):
 def test_models_on_the_hub_stay_there(tmp_path, monkeypatch):
     checkpoint = save_tiny(tmp_path / "student", "vilt")
     models = {name: Asker.load(checkpoint) for name in ("user/student", "user/teacher")}
-    monkeypatch.setattr(space.Asker, "load", lambda source, teacher, **_: models[source])
+    kind = replace(ENCODERS, load=lambda source, teacher, **_: models[source])
+    monkeypatch.setattr(space, "kind_of", lambda source: kind)
     dest = space.export_space("user/student", str(tmp_path / "space"), "user/teacher", reduction=REDUCTION)
     written = {"Dockerfile", "README.md", "app.py", "requirements.txt", make_wheel()[0]}
     assert {path.name for path in dest.iterdir()} == written

@@ -18,10 +18,10 @@ ROWS = [
     ("models",),
     ("metrics", "inputs"),
     ("data", "convert", "unread"),
-    ("bench",),
+    ("bench", "answering"),
     ("explain", "export"),
     ("measures", "hub"),
-    ("training", "demo", "pipeline", "answering"),
+    ("training", "demo", "pipeline"),
     ("recipes",),
     ("cli", "__main__"),
 ]

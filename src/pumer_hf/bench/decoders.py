@@ -1,15 +1,13 @@
 """`pumer-hf bench` measures a decoder model with fewer image tokens against itself unreduced."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..figures import duration, figure
-from ..models.decoder_loading import decoder_of_config, find_decoder, load_decoder, random_decoder
+from ..models.decoder_loading import asked_schedule, decoder_of_config, load_decoder, random_decoder
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, naming, saved_config
-from ..reducers import parse_reduction
 from ..results import Environment, check_results_file, text_table
 from .contenders import DTYPES, matmul_precision
 from .decoder_inputs import prompts, text_prompts
@@ -23,21 +21,6 @@ from .decoder_measure import (
 )
 from .decoder_report import FORMS, REDUCED, UNREDUCED, Compared, DecoderConditions, DecoderReport
 from .decoder_shapes import shape_of
-
-EXAMPLE = {"method": "pumer", "site": "inputs", "keep_ratio": 0.25}
-"""The schedule that an error proposes."""
-
-
-def is_decoder(source: str) -> bool:
-    """Return whether a checkpoint is a decoder model of a known family.
-
-    Args:
-        source: a folder, or an id on the Hub.
-
-    Raises:
-        ValueError: there is no such checkpoint.
-    """
-    return find_decoder(saved_config(source)) is not None
 
 
 def bench_decoder(
@@ -69,8 +52,7 @@ def bench_decoder(
     check_results_file(output)
     config = saved_config(source)
     row = decoder_of_config(config, source)
-    schedule = config.get("reduction") if reduction is SAVED else reduction
-    check_reduces(schedule, source)
+    schedule = asked_schedule(config, reduction, source)
     if random_weights:
         with naming(repr(source), source, "model"):
             loaded = row.config_class.from_pretrained(source)
@@ -94,19 +76,10 @@ def bench_shape(
     """
     check_results_file(output)
     shape = shape_of(setting)
-    schedule = None if reduction is SAVED else reduction
-    check_reduces(schedule, setting)
+    schedule = asked_schedule({}, reduction, setting)
     model = new_model(shape.row(), shape.new_config(), schedule, options)
     source = {"setting": setting, "shape": shape.checkpoint}
     return bench_decoder_model(model, source, options, True, output, image_tokens=shape.image_tokens)
-
-
-def check_reduces(schedule: Any, source: str) -> None:
-    """Raise `ValueError` if a schedule is wrong, or reduces nothing, before a large model is made."""
-    if parse_reduction(schedule) is None:
-        raise ValueError(
-            f"{source}: the model reduces no tokens: give a schedule, such as --reduction '{json.dumps(EXAMPLE)}'"
-        )
 
 
 def new_model(row: Any, config: Any, schedule: Any, options: DecoderOptions) -> ReducedDecoder:
@@ -154,7 +127,7 @@ def measured(
 ) -> DecoderReport:
     """Do the work of [`bench_decoder_model`]."""
     schedule = model.config.reduction
-    assert schedule is not None, "`check_reduces` has looked"
+    assert schedule is not None, "`asked_schedule` has looked"
     inputs = prompts(model, options.batch_size, options.text_length, image_tokens)
     subject = Subject(model, inputs)
     sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))

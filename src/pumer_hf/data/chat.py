@@ -67,9 +67,7 @@ class ChatCollator:
         texts = [
             prompt_text(self.processor, row["question"], len(found)) for row, found in zip(rows, images, strict=True)
         ]
-        begin = self.processor.tokenizer.bos_token
-        # a chat template may write the first token itself
-        options = {"add_special_tokens": False} if begin is not None and texts[0].startswith(begin) else {}
+        options = special_tokens(self.processor, texts[0])
         return dict(self.processor(images=images, text=texts, padding=True, return_tensors="pt", **options))
 
     def answer_tokens(self, row: Row) -> list[int]:
@@ -132,6 +130,15 @@ def prompt_text(processor: ProcessorMixin, question: str, num_images: int = 1) -
         return processor.image_token * num_images + question
     content = [*[{"type": "image"}] * num_images, {"type": "text", "text": question}]
     return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+
+
+def special_tokens(processor: ProcessorMixin, prompt: str) -> dict[str, bool]:
+    """Return the argument of a processor that keeps it from adding the first token to a prompt that has it already.
+
+    A chat template may write it.
+    """
+    begin = processor.tokenizer.bos_token
+    return {"add_special_tokens": False} if begin is not None and prompt.startswith(begin) else {}
 
 
 def repadded(

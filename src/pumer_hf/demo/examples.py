@@ -9,7 +9,9 @@ from transformers import ProcessorMixin
 from ..data.files import find_image, json_field, read_objects
 from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS
 from ..data.tasks import task_of_model
+from ..data.vqa import page_examples
 from ..images import open_image
+from ..inputs import image_side
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
 
@@ -37,13 +39,31 @@ def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: Pr
     return scene_examples(model) if source == DIGIT_SCENES else read_examples(Path(source))
 
 
-def knows_only_digit_scenes(model: PuMerPreTrainedModel, processor: ProcessorMixin) -> bool:
-    """Return whether a model was trained on digit scenes: it has a small vocabulary with their words, and its patches
-    are as large as their cells.
+def find_decoder_examples(source: str | None, processor: ProcessorMixin) -> list[Example]:
+    """Return images with questions for a decoder model. The arguments are those of [`find_examples`].
+
+    None means digit scenes if the model knows hardly any other words ([`knows_scene_words`]).
     """
+    if source is None and knows_scene_words(processor):
+        source = DIGIT_SCENES
+    if source is None:
+        return []
+    if source == DIGIT_SCENES:
+        return page_examples(NUM_EXAMPLES, image_side(processor) // CELL_SIZE)
+    return read_examples(Path(source))
+
+
+def knows_only_digit_scenes(model: PuMerPreTrainedModel, processor: ProcessorMixin) -> bool:
+    """Return whether a model was trained on digit scenes: it knows hardly any other words ([`knows_scene_words`]), and
+    its patches are as large as their cells.
+    """
+    return knows_scene_words(processor) and patch_size(model.config) == (CELL_SIZE,) * 2
+
+
+def knows_scene_words(processor: ProcessorMixin) -> bool:
+    """Return whether a processor has a small vocabulary with the words of digit scenes."""
     vocabulary = {token.lstrip("Ġ") for token in processor.tokenizer.get_vocab()}
-    words = {"digit", *DIGITS[1:], *COLOURS}
-    return words <= vocabulary and len(vocabulary) < MAX_VOCABULARY and patch_size(model.config) == (CELL_SIZE,) * 2
+    return {"digit", *DIGITS[1:], *COLOURS} <= vocabulary and len(vocabulary) < MAX_VOCABULARY
 
 
 def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:

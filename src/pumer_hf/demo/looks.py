@@ -33,6 +33,10 @@ CSS = f"""
 .card .score {{font-variant-numeric: tabular-nums;}}
 .card .bar {{grid-column: 1 / -1; height: 6px; background: var(--border-color-primary); border-radius: 3px;}}
 .card .bar span {{display: block; height: 100%; background: var(--bar); border-radius: 3px;}}
+.card .said {{white-space: pre-wrap; overflow-wrap: anywhere; min-height: 1.5em; font-size: 1.0625rem;}}
+.facts {{display: grid; grid-template-columns: auto 1fr; gap: 2px 12px; margin: 8px 0 0; font-size: 0.875rem;}}
+.facts dt {{color: var(--quiet);}}
+.facts dd {{margin: 0; font-variant-numeric: tabular-nums;}}
 .panels {{display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 220px), 1fr)); gap: 16px;}}
 .panels figure {{margin: 0; max-width: 480px;}}
 .panels img {{width: 100%; height: auto; display: block; margin: 0; box-sizing: border-box;

@@ -1,22 +1,29 @@
-"""The page to try a model, made with Gradio."""
+"""The page to try an encoder model, made with Gradio."""
 
-import json
-import os
-import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ..figures import duration, figure
-from ..images import DataError, ImageSource, open_image
+from ..images import DataError, ImageSource
 from ..inputs import image_side
 from ..reducers import ReductionConfig, Schedule, reducer_class
-from ..release import extra_command
 from .asker import WARMUP, Asker, Times
-from .examples import Example, find_examples
-from .looks import CSS, HEAD, PICK, PIXELATED_BELOW, PIXELATED_CSS
+from .examples import Example
+from .looks import PIXELATED_BELOW
+from .parts import (
+    ASK,
+    HINT,
+    image_input,
+    load_gradio,
+    readable,
+    show_examples,
+    showing,
+    themed,
+    unchanged,
+    unreadable_view,
+)
 from .schedules import STEP, moved, slider_limits, slider_start, slider_values, title
-from .views import answers_view, examples_view, layers_view, message_view, steps_view
+from .views import answers_view, layers_view, message_view, steps_view
 
 Costs = dict[str, Any]
 """The facts of an answer, for the page and for callers of its API: `answers`, `full_answers`, `notes`, `gflops`,
@@ -25,83 +32,13 @@ Shown = tuple[str, str, str, str, Costs | None, Costs | None]
 """The displays that an answer changes: answers, pictures, what each layer did, costs, and twice its facts: for the
 page, and for the API."""
 INTERRUPTED = "not measured, as another question came first: press Ask"
-HINT = "Give an image and a text, or click an example."
-ASK = "Press Ask to ask about this image."
 PLACES = {"tower": "in the image tower", "inputs": "before the first layer", "layers": "the mean over the layers"}
 """What the labels of the sliders say about the site."""
-LOCAL = "127.0.0.1"
-"""The default address of the page, which only this machine can reach."""
-
-
-def load_gradio() -> Any:
-    """Import Gradio so that it sends no statistics; raise `ImportError`, which says what to do, if it is missing."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # Otherwise Gradio stores the pictures and texts of visitors in their browsers. Older versions ignore the option.
-    os.environ["GRADIO_RUN_HISTORY"] = "False"
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError(f"the page needs Gradio: {extra_command('demo')} ({error})") from error
-    return gradio
-
-
-def launch(
-    checkpoint: str,
-    teacher: str | None = None,
-    examples: str | None = None,
-    host: str | None = None,
-    port: int | None = None,
-    share: bool = False,
-    name: str | None = None,
-    **reduction: Any,
-) -> None:
-    """Open the page and serve it until interrupted.
-
-    Args:
-        checkpoint: folder or Hub id of a reduced model for questions or entailment.
-        teacher: folder or Hub id of an unreduced model to compare it with.
-        examples: the argument `source` of [`find_examples`].
-        host: the address to serve on; default: `GRADIO_SERVER_NAME`, or this machine alone if that is not set.
-        port: the port to serve on; default: `GRADIO_SERVER_PORT`, or the first free one from 7860 if that is not set.
-        share: whether to make a public link too, through Gradio's servers.
-        name: the name in the heading; default: the Hub id, or the name of the folder.
-        **reduction: `reduction=`, another schedule than the checkpoint's.
-    """
-    load_gradio()
-    check_address(host, port)
-    asker = Asker.load(checkpoint, teacher, **reduction)
-    name = name or display_name(checkpoint)
-    page = build_page(asker, name, find_examples(examples, asker.model, asker.processor))
-    page.launch(server_name=host, server_port=port, share=share, **appearance(asker))
-
-
-def check_address(host: str | None, port: int | None) -> None:
-    """Raise `ValueError` if the page cannot be served there. Gradio would only fail, or wait, after all is loaded."""
-    if port is not None and not 1 <= port <= 65535:
-        raise ValueError(f"--port {port}: must be in [1, 65535]")
-    try:
-        family = socket.getaddrinfo(host or LOCAL, port)[0][0]
-        socket.create_server((host or LOCAL, port or 0), family=family).close()
-    except OSError as error:
-        place = " ".join(f"--{name} {value}" for name, value in (("host", host), ("port", port)) if value is not None)
-        raise ValueError(f"{place or LOCAL}: cannot serve there: {error.strerror}; choose another") from error
-
-
-def display_name(checkpoint: str) -> str:
-    """Return the id of a checkpoint on the Hub, or the name of its folder."""
-    return Path(checkpoint).resolve().name if Path(checkpoint).is_dir() else checkpoint
 
 
 def appearance(asker: Asker) -> dict[str, Any]:
-    """Return the arguments for the look of the page, which Gradio takes at the launch. It downloads none of it."""
-    small = image_side(asker.processor)
-    colours = load_gradio().themes.colors
-    theme = (
-        load_gradio()
-        .themes.Base(primary_hue=colours.indigo, font=["system-ui", "sans-serif"], font_mono=["monospace"])
-        .set(button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700")
-    )
-    return {"theme": theme, "css": CSS + (PIXELATED_CSS if small < PIXELATED_BELOW else ""), "head": HEAD}
+    """Return the arguments for the look of the page, which Gradio takes at the launch."""
+    return themed(pixelated=image_side(asker.processor) < PIXELATED_BELOW)
 
 
 def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any:
@@ -118,13 +55,10 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
         gr.Markdown(f"# PuMer: {name}\n\n{introduction(asker)}")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
-                picture = gr.Image(
-                    image, type="filepath", image_mode=None, format="png", label="Image", height=280,
-                    sources=["upload", "clipboard"], elem_id="image",
-                )  # fmt: skip
+                picture = image_input(gr, image)
                 question = gr.Textbox(text, label=asker.text_label, max_lines=3, elem_id="text")
                 button = gr.Button("Ask", variant="primary", elem_id="ask")
-                picked = _show_examples(gr, examples, [picture, question])
+                picked = show_examples(gr, examples, [picture, question])
             with gr.Column(scale=3, min_width=480):
                 answers = gr.HTML(message_view(HINT), padding=False, elem_id="answers")
                 layers = gr.HTML(padding=False, elem_id="layers")
@@ -132,28 +66,12 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                 settings = _show_settings(gr, asker)
                 steps = gr.HTML(padding=False, elem_id="steps")
         known, scores = gr.State(), gr.JSON(visible=False)  # the same facts: for the page, and for callers of its API
-        # For a file that is no picture, or a value that is no number, our sentence appears once. Gradio would show an
-        # error in each part of the page.
-        picture.preprocess = uploaded_path
+        # For what is no number, our sentence appears once. Gradio would show an error in each part of the page.
         for slider in settings[2:]:
             slider.preprocess = unchanged
         outputs = [answers, layers, steps, speed, known, scores]
         _connect(gr, page, Handlers(asker), [picture, question, *settings], outputs, button, picked)
     return page
-
-
-def _show_examples(gr: Any, examples: Sequence[Example], outputs: list[Any]) -> Any:
-    """Show a button for each example, and return the event of a click; None without examples."""
-    import gradio  # the annotation of `pick` needs this name
-
-    if not examples:
-        return None
-
-    def pick(event: gradio.EventData) -> Example:
-        return examples[event.index]
-
-    chosen = gr.HTML(examples_view(examples), js_on_load=PICK, padding=False, elem_id="examples")
-    return chosen.click(pick, outputs=outputs, show_progress="hidden", api_name=False)
 
 
 def _show_settings(gr: Any, asker: Asker) -> list[Any]:
@@ -178,20 +96,6 @@ def _sliders(gr: Any, part: ReductionConfig) -> list[Any]:
         )
         for field, value in slider_values(part).items()
     ]
-
-
-def uploaded_path(payload: Any) -> str | None:
-    """Return the path where Gradio stores an upload, or its `data:` URL. Gradio itself would fail on a file that is no
-    picture.
-    """
-    if payload is None or payload.path:
-        return None if payload is None else str(payload.path)
-    return str(payload.url) if (payload.url or "").startswith("data:") else None
-
-
-def unchanged(value: Any) -> Any:
-    """Return the value of a slider as it is. Gradio itself would fail on an empty field."""
-    return value
 
 
 def _connect(
@@ -221,11 +125,6 @@ def _connect(
     picture.upload(handlers.check, concurrency_id="check", **checked)
 
 
-def showing(values: Sequence[str]) -> str:
-    """Return JavaScript that shows values at once. It does not wait for the answer that is being computed."""
-    return f"() => {json.dumps(values)}"
-
-
 class Handlers:
     """The handlers of the page. They take the values of its controls, and return those of its displays."""
 
@@ -244,7 +143,7 @@ class Handlers:
         try:
             reply = self.asker.ask(image, str(text), self.schedule(values), compare)
         except DataError as error:
-            return unreadable(image, error)
+            return (unreadable_view(image, error), *nothing("")[1:])
         except ValueError as error:
             return nothing(str(error), problem=True)
         answers = answers_view(str(text), reply, self.asker.scores_add_up)
@@ -260,12 +159,7 @@ class Handlers:
 
     def check(self, image: ImageSource | None) -> Any:
         """Say why a new image cannot be read. If it can be read, change nothing."""
-        if image is not None:
-            try:
-                open_image(image)
-            except DataError as error:
-                return unreadable(image, error)[0]
-        return load_gradio().skip()
+        return readable(image)
 
     def time(
         self,
@@ -295,12 +189,6 @@ class Handlers:
 def nothing(message: str, problem: bool = False) -> Shown:
     """Return the displays without an answer: a sentence alone."""
     return message_view(message, problem), "", "", "", None, None
-
-
-def unreadable(image: ImageSource, error: DataError) -> Shown:
-    """Say why an image has no answer. Visitors see the name of the file, but not its folder."""
-    message = str(error).replace(str(image), Path(str(image)).name)
-    return nothing(f"{message[0].upper()}{message[1:]}.", problem=True)
 
 
 def introduction(asker: Asker) -> str:

@@ -12,13 +12,15 @@ from typing import Any
 
 import yaml
 
+from ..answering import load_with_processor
 from ..folders import whole_folder
+from ..models.decoder_loading import is_decoder
 from ..models.loading import load_checkpoint
 from ..release import extra_command
 from ..wheel import make_wheel
-from .asker import Asker
-from .examples import DIGIT_SCENES, FILE, find_examples, knows_only_digit_scenes, read_examples
-from .page import display_name
+from .examples import DIGIT_SCENES, FILE, read_examples
+from .kinds import kind_of
+from .launching import display_name
 
 PORT = 7860
 """The port on which Gradio serves."""
@@ -33,7 +35,7 @@ README = """---
 
 # {title}
 
-Ask the model about an image, next to the unreduced model, and see which patches each layer keeps, prunes and merges.
+Ask the model about an image, next to the unreduced model, and see which patches it keeps, drops and merges.
 Made with `pumer-hf demo --export-space`. To run it on your machine, in this folder:
 
 ```sh
@@ -67,7 +69,7 @@ def export_space(
     a Space. Models and examples of this machine are copied into it. Models on the Hub stay there.
 
     Args:
-        checkpoint: folder or Hub id of a reduced model for questions or entailment.
+        checkpoint: folder or Hub id of a decoder model, or of a reduced encoder model for questions or entailment.
         folder: the folder to make. If it exists, it must be empty.
         teacher: folder or Hub id of an unreduced model to compare it with.
         examples: the argument `source` of [`find_examples`].
@@ -80,9 +82,10 @@ def export_space(
         raise ValueError(f"--export-space {folder}: it exists and is not empty: choose another folder")
     check_requirement(requirement)
     gradio = gradio_version()
-    asker = Asker.load(checkpoint, teacher, **reduction)
-    find_examples(examples, asker.model, asker.processor)  # so that an error comes before anything is written
-    scenes = examples == DIGIT_SCENES or (examples is None and knows_only_digit_scenes(asker.model, asker.processor))
+    kind = kind_of(checkpoint)
+    asker = kind.load(checkpoint, teacher, **reduction)
+    kind.find_examples(examples, asker)  # so that an error comes before anything is written
+    scenes = examples == DIGIT_SCENES or (examples is None and kind.knows_only_scenes(asker))
     with whole_folder(folder) as space:
         arguments = {"checkpoint": copied(checkpoint, space / "model", **reduction)}
         if Path(checkpoint).is_dir():
@@ -124,7 +127,8 @@ def copied(source: str, destination: Path, **reduction: Any) -> str:
     """Copy a model from a folder into the Space, and return its path there. Return an id on the Hub as it is."""
     if not Path(source).is_dir():
         return source
-    for part in load_checkpoint(source, **reduction):
+    load = load_with_processor if is_decoder(source) else load_checkpoint
+    for part in load(source, **reduction):
         part.save_pretrained(destination)
     return destination.name
 

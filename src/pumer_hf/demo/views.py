@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from PIL import Image as PILImage
@@ -65,16 +65,30 @@ def _card(title: str, answers: dict[str, float], add_up: bool) -> str:
 
 
 def layers_view(reply: Reply) -> str:
-    """Return the legend, the pictures, and a link to save them. On a narrow page the pictures are below each other."""
-    figures = "".join(_figure(panel) for panel in reply.panels)
-    legend = "".join(
-        f'<li><span class="swatch {name}" aria-hidden="true"></span>{escape(line)}</li>'
-        for name, line in LEGEND.items()
+    """Return what each layer left of the image: the legend, the pictures, and a link to save them."""
+    return panels_view("What each layer keeps of the image", LEGEND, reply.panels, reply.picture, "layers.png")
+
+
+def panels_view(
+    heading: str, legend: Mapping[str, str], panels: Sequence[Panel], picture: PILImage.Image, name: str
+) -> str:
+    """Return the legend, the pictures, and a link to save them. On a narrow page the pictures are below each other.
+
+    Args:
+        heading: what stands above them.
+        legend: what the looks of a patch mean, by the name of their style.
+        panels: the pictures with their captions.
+        picture: all of them as one picture.
+        name: the name of the file in which it is saved.
+    """
+    figures = "".join(_figure(panel) for panel in panels)
+    lines = "".join(
+        f'<li><span class="swatch {look}" aria-hidden="true"></span>{escape(line)}</li>'
+        for look, line in legend.items()
     )
     return (
-        f'<h2>What each layer keeps of the image</h2><ul class="legend">{legend}</ul>'
-        f'<div class="panels">{figures}</div>'
-        f'<p><a download="layers.png" href="{data_url(reply.picture)}">Save these pictures as one (layers.png)</a></p>'
+        f'<h2>{escape(heading)}</h2><ul class="legend">{lines}</ul><div class="panels">{figures}</div>'
+        f'<p><a download="{name}" href="{data_url(picture)}">Save these pictures as one ({name})</a></p>'
     )
 
 

@@ -73,9 +73,9 @@ def _row(panels: Sequence[Panel], width: int, columns: int) -> PILImage.Image:
 
 
 def titled(picture: PILImage.Image, title: str) -> PILImage.Image:
-    """Put a title above a picture."""
+    """Put a title of one or several lines above a picture."""
     font, line_height = ImageFont.load_default(TITLE_SIZE), round(LINE_HEIGHT * TITLE_SIZE)
-    lines = wrap(title, picture.width - 2 * GAP, font)
+    lines = [part for line in title.splitlines() for part in wrap(line, picture.width - 2 * GAP, font)]
     top = GAP + len(lines) * line_height
     canvas = PILImage.new("RGB", (picture.width, top + picture.height), PAPER)
     canvas.paste(picture, (0, top))

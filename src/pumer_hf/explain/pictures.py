@@ -97,12 +97,13 @@ def draw_traces(
     return strip(trace_panels(model, processor, inputs, traces), max_columns)
 
 
-def strip(rows: Sequence[Sequence[Panel]], max_columns: int | None = None) -> PILImage.Image:
+def strip(
+    rows: Sequence[Sequence[Panel]], max_columns: int | None = None, legend: Mapping[str, str] = LEGEND
+) -> PILImage.Image:
     """Join the rows of [`trace_panels`] in one picture, with the legend."""
-    legend = list(LEGEND.values())
     drawn = []
     for first, *others in rows:
-        panels = [replace(first, caption=[*first.caption, *legend]), *others]
+        panels = [replace(first, caption=[*first.caption, *legend.values()]), *others]
         drawn.append(tile(panels, max_columns or len(panels)))
     return stack(drawn)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..folders import check_file
-from ..images import ImageSource, open_image
+from ..images import ImageSource, open_picture
 from ..inputs import Encoder
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint, unreduced_error
@@ -94,17 +94,6 @@ def report(rows: Sequence[Sequence[Panel]], answer: str) -> list[str]:
         where = f"image {number}, " if len(rows) > 1 else ""
         lines.extend(f"{where}{'; '.join(panel.caption)}" for panel in layers)
     return lines
-
-
-def open_picture(name: str) -> PILImage.Image:
-    """Open the picture in a file ([`open_image`]).
-
-    Raises:
-        ValueError, OSError: the file cannot be read; the message names it.
-    """
-    if not Path(name).is_file():
-        raise FileNotFoundError(f"{name}: there is no such image")
-    return open_image(name)
 
 
 def check_output(output: str) -> None:

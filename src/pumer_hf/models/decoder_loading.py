@@ -1,5 +1,6 @@
 """Functions that load a decoder model as our class of it, or make one with random weights."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization
 
-from ..reducers import AnyReduction
+from ..reducers import AnyReduction, parse_reduction
 from .decoders.family import DecoderFamily
 from .decoders.modeling import ReducedDecoder
 from .families import DECODERS, decoder_advice
@@ -18,6 +19,21 @@ DRAWN = 2**20
 """How many random numbers are drawn for random weights. They are repeated, as speed does not depend on them."""
 SPREAD = 0.02
 """The standard deviation of random weights, which is the usual `initializer_range`."""
+
+EXAMPLE = {"method": "pumer", "site": "inputs", "keep_ratio": 0.25}
+"""The schedule that an error proposes."""
+
+
+def is_decoder(source: str) -> bool:
+    """Return whether a checkpoint is a decoder model of a known family.
+
+    Args:
+        source: a folder, or an id on the Hub.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    return find_decoder(saved_config(source)) is not None
 
 
 def find_decoder(config: Mapping[str, Any]) -> DecoderFamily | None:
@@ -49,6 +65,25 @@ def decoder_of_config(config: Mapping[str, Any], source: str) -> DecoderFamily:
             f"{source}: model_type={config.get('model_type')!r} is no decoder of a known family: {decoder_advice()}"
         )
     return row
+
+
+def asked_schedule(config: Mapping[str, Any], reduction: Any, source: str) -> Any:
+    """Return the schedule that a model is to have, before it is loaded: the given one, else that of its config.
+
+    Args:
+        config: the content of a `config.json`.
+        reduction: the given schedule, in any form that [`parse_reduction`] takes, or [`SAVED`].
+        source: where the config is from, for the message.
+
+    Raises:
+        ValueError: the schedule is wrong, or reduces nothing.
+    """
+    schedule = config.get("reduction") if isinstance(reduction, str) and reduction == SAVED else reduction
+    if parse_reduction(schedule) is None:
+        raise ValueError(
+            f"{source}: the model reduces no tokens: give a schedule, such as --reduction '{json.dumps(EXAMPLE)}'"
+        )
+    return schedule
 
 
 def load_decoder(

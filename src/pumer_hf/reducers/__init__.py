@@ -127,6 +127,7 @@ __all__ = [
     "Schedule",
     "TokenReducer",
     "build_reducer",
+    "method_class",
     "parse_method",
     "parse_reduction",
     "reducer_class",

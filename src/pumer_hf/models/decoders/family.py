@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from .grids import TokenGrids
 from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
 
@@ -38,6 +39,9 @@ class DecoderFamily:
     shortened_prompt: bool = False
     """Whether the decoder has a memory that a mask does not reach. A cut then equals the shortened prompt alone, and
     not the whole prompt with the cut tokens masked."""
+    grids: TokenGrids | None = None
+    """Where the tokens of an image lie on it, one of the functions in `grids.py`. None if they are no grid, so that
+    they cannot be drawn."""
 
     def __post_init__(self) -> None:
         self.model_class.family = self

@@ -3,6 +3,7 @@
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -23,4 +24,5 @@ GEMMA3 = DecoderFamily(
     title="Gemma-3",
     model_class=PuMerGemma3ForConditionalGeneration,
     stock_class=Gemma3ForConditionalGeneration,
+    grids=even_grids,
 )

@@ -7,6 +7,7 @@ shortened prompt.
 from transformers import Gemma4Config, Gemma4ForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import pooled_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -28,4 +29,5 @@ GEMMA4 = DecoderFamily(
     model_class=PuMerGemma4ForConditionalGeneration,
     stock_class=Gemma4ForConditionalGeneration,
     shortened_prompt=True,
+    grids=pooled_grids,
 )

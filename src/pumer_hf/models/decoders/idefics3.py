@@ -3,6 +3,7 @@
 from transformers import Idefics3Config, Idefics3ForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -23,4 +24,5 @@ IDEFICS3 = DecoderFamily(
     title="Idefics3",
     model_class=PuMerIdefics3ForConditionalGeneration,
     stock_class=Idefics3ForConditionalGeneration,
+    grids=even_grids,
 )

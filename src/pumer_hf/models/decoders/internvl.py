@@ -3,6 +3,7 @@
 from transformers import InternVLConfig, InternVLForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -23,4 +24,5 @@ INTERNVL = DecoderFamily(
     title="InternVL",
     model_class=PuMerInternVLForConditionalGeneration,
     stock_class=InternVLForConditionalGeneration,
+    grids=even_grids,
 )

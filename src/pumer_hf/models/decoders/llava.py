@@ -3,6 +3,7 @@
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -23,4 +24,5 @@ LLAVA = DecoderFamily(
     title="LLaVA-1.5",
     model_class=PuMerLlavaForConditionalGeneration,
     stock_class=LlavaForConditionalGeneration,
+    grids=even_grids,
 )

@@ -3,6 +3,7 @@
 from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -24,4 +25,5 @@ PALIGEMMA = DecoderFamily(
     model_class=PuMerPaliGemmaForConditionalGeneration,
     stock_class=PaliGemmaForConditionalGeneration,
     first_position=1,
+    grids=even_grids,
 )

@@ -3,6 +3,7 @@
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import merged_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -24,4 +25,5 @@ QWEN2_5_VL = DecoderFamily(
     model_class=PuMerQwen2_5_VLForConditionalGeneration,
     stock_class=Qwen2_5_VLForConditionalGeneration,
     multimodal_rope=True,
+    grids=merged_grids,
 )

@@ -3,6 +3,7 @@
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import merged_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -24,4 +25,5 @@ QWEN2_VL = DecoderFamily(
     model_class=PuMerQwen2VLForConditionalGeneration,
     stock_class=Qwen2VLForConditionalGeneration,
     multimodal_rope=True,
+    grids=merged_grids,
 )

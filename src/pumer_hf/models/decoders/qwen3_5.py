@@ -6,6 +6,7 @@ Most layers are linear attention, whose state a mask does not reach. So a cut eq
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import merged_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -28,4 +29,5 @@ QWEN3_5 = DecoderFamily(
     stock_class=Qwen3_5ForConditionalGeneration,
     multimodal_rope=True,
     shortened_prompt=True,
+    grids=merged_grids,
 )

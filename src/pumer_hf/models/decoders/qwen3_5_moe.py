@@ -6,6 +6,7 @@ Most layers are linear attention, whose state a mask does not reach. So a cut eq
 from transformers import Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import merged_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -28,4 +29,5 @@ QWEN3_5_MOE = DecoderFamily(
     stock_class=Qwen3_5MoeForConditionalGeneration,
     multimodal_rope=True,
     shortened_prompt=True,
+    grids=merged_grids,
 )

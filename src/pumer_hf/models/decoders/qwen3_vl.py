@@ -7,6 +7,7 @@ are.
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import merged_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -28,4 +29,5 @@ QWEN3_VL = DecoderFamily(
     model_class=PuMerQwen3VLForConditionalGeneration,
     stock_class=Qwen3VLForConditionalGeneration,
     multimodal_rope=True,
+    grids=merged_grids,
 )

@@ -3,6 +3,7 @@
 from transformers import SmolVLMConfig, SmolVLMForConditionalGeneration
 
 from .family import DecoderFamily
+from .grids import even_grids
 from .modeling import DecoderConfig, ReducedDecoder
 
 
@@ -23,4 +24,5 @@ SMOLVLM = DecoderFamily(
     title="SmolVLM",
     model_class=PuMerSmolVLMForConditionalGeneration,
     stock_class=SmolVLMForConditionalGeneration,
+    grids=even_grids,
 )

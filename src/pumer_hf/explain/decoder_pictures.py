@@ -1,0 +1,101 @@
+"""Pictures of the image tokens that a decoder model kept, dropped and merged before its first layer."""
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image as PILImage
+from PIL.Image import Resampling
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from ..models.decoders.family import DecoderFamily
+from ..models.decoders.grids import TokenGrid
+from ..models.decoders.images import ImageTrace
+from ..models.decoders.modeling import ReducedDecoder
+from ..models.families import DECODERS
+from .counts import patches_sentence
+from .panels import Panel
+from .pictures import LEGEND, draw_token_map, enlarged, seen_picture
+
+DECODER_LEGEND = {
+    **LEGEND,
+    "gone": "A dark patch with a stroke is gone: its token was dropped, and the decoder does not see it.",
+}
+"""What the look of a patch means. A patch is the part of the picture that one image token stands for."""
+MAX_SIDE = 1024
+"""Larger pictures are scaled down to so many pixels a side."""
+
+
+def drawing_error(family: DecoderFamily) -> ValueError:
+    """Return the error of a family that cannot be drawn. It names those that can."""
+    titles = ", ".join(row.title for row in DECODERS.values() if row.grids is not None)
+    return ValueError(
+        f"{family.title}: its image tokens do not lie in the rows of one picture, so what is kept cannot be drawn: "
+        f"choose a model of {titles}"
+    )
+
+
+def decoder_panels(
+    model: ReducedDecoder,
+    processor: ProcessorMixin,
+    picture: PILImage.Image,
+    inputs: Mapping[str, Tensor],
+    traces: Sequence[ImageTrace],
+) -> list[Panel]:
+    """Return a panel with what the model sees of an image, and one with what it kept, for each tile if it has tiles.
+
+    Args:
+        model: the model that ran.
+        processor: its processor.
+        picture: the image.
+        inputs: a prompt with this image alone.
+        traces: what became of the image, from [`answering.ask`].
+
+    Raises:
+        ValueError: the image tokens of the family cannot be drawn.
+    """
+    if model.family.grids is None:
+        raise drawing_error(model.family)
+    grids = model.family.grids(model.config, inputs, [len(trace.columns) for trace in traces])
+    views = [seen(processor, picture, grid) for grid in grids]
+    if len(grids) == 1:
+        (grid,), (view,) = grids, views
+        size = f"{grid.rows} x {grid.columns} patches"
+        first = Panel(enlarged(view), [f"what the model sees: {size}"], f"The image as the model sees it: {size}.")
+    else:
+        width = enlarged(views[0]).width  # that of the panels of the tiles
+        whole = picture.resize((width, max(round(picture.height * width / picture.width), 1)), Resampling.BICUBIC)
+        words = f"{len(grids)} tiles, {sum(len(trace.columns) for trace in traces)} patches"
+        first = Panel(whole, [f"the image, cut into {words}"], f"The whole image, which is cut into {words}.")
+    names = ["before the decoder"] if len(grids) == 1 else [f"tile {index + 1}" for index in range(len(grids))]
+    return [first, *map(kept_panel, names, views, grids, traces)]
+
+
+def seen(processor: ProcessorMixin, picture: PILImage.Image, grid: TokenGrid) -> PILImage.Image:
+    """Return a picture as the image encoder gets it, at most `MAX_SIDE` pixels a side."""
+    if grid.pixels is not None:
+        return within(seen_picture(processor, grid.pixels), MAX_SIDE)
+    return within(picture.resize((grid.width, grid.height), Resampling.BICUBIC), MAX_SIDE)
+
+
+def within(picture: PILImage.Image, side: int) -> PILImage.Image:
+    """Return a picture, scaled down if a side has more pixels."""
+    smaller = picture.copy()
+    smaller.thumbnail((side, side))
+    return smaller
+
+
+def kept_panel(name: str, view: PILImage.Image, grid: TokenGrid, trace: ImageTrace) -> Panel:
+    """Return the panel of what was kept of an image or a tile.
+
+    Args:
+        name: what it is called.
+        view: the picture as the image encoder gets it.
+        grid: where its tokens lie.
+        trace: what became of them.
+    """
+    tokens = trace.source.cpu().view(grid.rows, grid.columns)
+    caption = [f"{name}: {len(trace.kept)} of {len(trace.columns)} image tokens", patches_sentence(tokens)]
+    elsewhere = int(((trace.source < 0) & (trace.holder >= 0)).sum())
+    if elsewhere:
+        caption.append(f"of those that are gone, {elsewhere} went into tokens of other tiles")
+    return Panel(draw_token_map(view, tokens), caption, f"The image, {'; '.join(caption)}.")
