@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..bench.decoder_report import DecoderReport
-from ..bench.decoders import EXAMPLE, notes, rows, work_lines
+from ..bench.decoders import notes, rows, work_lines
 from ..data.task import CARD_MODEL
-from ..models.decoder_loading import find_decoder
+from ..models.decoder_loading import EXAMPLE, find_decoder
 from ..models.decoders.family import DecoderFamily
 from ..models.families import Family, decoder_advice, find_family
 from ..reading import read_object
