@@ -1,8 +1,11 @@
 """The training of a scorer beside a frozen decoder, of transformers' own class and of ours."""
 
+import warnings
+
 import pytest
 import torch
 from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
+from torch import nn
 
 from pumer_hf import reduced
 from pumer_hf.models.bases import DecoderBase, EncoderBase, Target, base_of
@@ -335,8 +338,42 @@ def test_only_decoders_have_rows_and_answers_of_tokens(make_model):
         base_of(make_model(reduction=None), Target(answer_tokens=2)).check_answers()
 
 
-def test_a_quantised_model_is_not_moved():
+def test_a_model_that_transformers_has_quantised_is_not_moved():
     model = tiny_model("llava")
     assert base_of(model).movable
     model.hf_quantizer = object()
     assert not base_of(model).movable
+
+
+# Quantised bases
+
+
+def in_int8(model):
+    """The model with the linear layers of its decoder in int8, whose weights are then no parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch wants to drop all of it in favour of torchao
+        torch.ao.quantization.quantize_dynamic(model.get_decoder(), {nn.Linear}, dtype=torch.qint8, inplace=True)
+    assert not any(type(module) is nn.Linear for module in model.get_decoder().modules())
+    return model
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_a_scorer_of_a_quantised_model(name, trained, tmp_path):
+    model = in_int8(tiny_model(name))
+    torch.manual_seed(1)
+    add_scorer(model, PART)
+    losses = trained(model, name)
+    assert losses[-1] < 0.7 * losses[0]
+    trained(model, name, steps=2, kind=AnswersTrainer)
+    save_scorer(base_of(model).host, tmp_path / "scorer", trained_on="noise", steps=22)
+    inputs, greedy = tiny_inputs(model, name, PROMPTS), {"do_sample": False, "max_new_tokens": 3}
+    whole = model.generate(**inputs, **greedy)
+    again = in_int8(tiny_model(name))
+    use = {"method": "lookahead", "site": "inputs", "weights": str(tmp_path / "scorer")}
+    with reduced(again, {**use, "keep_ratio": 1.0}):
+        assert torch.equal(again.generate(**inputs, **greedy), whole)
+    with reduced(again, {**use, "keep_ratio": 0.25}) as traces:
+        assert again.generate(**inputs, **greedy).shape == whole.shape
+    assert [len(trace.kept) for trace in traces[0]] == ([9, 6, 9, 9] if name == "qwen3_vl" else [9, 9, 9, 9])
+    with pytest.raises(ValueError, match="other weights"), reduced(tiny_model(name), {**use, "keep_ratio": 0.5}):
+        pass  # not quantised
