@@ -165,7 +165,9 @@ def decoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:
 
 def is_pairs(source: str) -> bool:
     """Return whether data are of a kind that holds no chats: digit scenes, and files but JSON lines."""
-    return source.partition(":")[0] == SCENES or (Path(source).is_file() and Path(source).suffix.lower() != ".jsonl")
+    suffix = Path(source).suffix.lower()
+    is_other_file = suffix == ".csv" or (Path(source).is_file() and suffix != ".jsonl")
+    return source.partition(":")[0] == SCENES or is_other_file
 
 
 def check_template(processor: ProcessorMixin, source: str) -> None:

@@ -118,8 +118,10 @@ def test_a_chat_that_is_read_anew_is_a_fresh_one(name):
     whole = prompt_of(name, [[5, 6, ONE, 7, 4, 4, TWO, 9], [8, 8, ONE, 3, 5, 5, ONE, 9]])
     for schedule in (DIVERSE, {**RELEVANT, "keep_ratio": 1.0}):
         model = model_for(name, {**schedule, "reread": True})
-        one = model.generate(**first, **{**GREEDY, "max_new_tokens": 2}, return_dict_in_generate=True)
-        found = model.generate(**whole, **GREEDY, past_key_values=one.past_key_values)
+        cache = DynamicCache(config=model.config)
+        model.generate(**first, do_sample=False, max_new_tokens=2, past_key_values=cache)
+        assert cache.get_seq_length() > 0  # an empty cache is filled
+        found = model.generate(**whole, **GREEDY, past_key_values=cache)
         assert torch.equal(found, model.generate(**whole, **GREEDY))
     assert torch.equal(found, stock(name).generate(**whole, **GREEDY))
 

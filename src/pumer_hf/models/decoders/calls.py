@@ -157,11 +157,12 @@ class ReducedCalls:
         cache: Any = cache_of(inputs)
         record: CutRecord | None = getattr(cache, RECORD, None)
         first_word = 0
-        if generating and self._rereads and cache is not None and has_images(inputs):
-            inputs, first_word = anew(inputs, cache, record)
-            cache = record = None
-        if record is not None and cache.get_seq_length() > 0:
-            return self._continue(inputs, record, cache, generating)
+        if cache is not None and cache.get_seq_length() > 0:
+            if generating and self._rereads and has_images(inputs):
+                inputs, first_word = anew(inputs, cache, record)
+                cache = None
+            elif record is not None:
+                return self._continue(inputs, record, cache, generating)
         if not has_images(inputs):
             return Prepared(inputs)
         self._check(inputs, generating)
@@ -353,7 +354,7 @@ def anew(inputs: Mapping[str, Any], cache: Any, record: CutRecord | None) -> tup
         ValueError: the cache holds all of the chat.
     """
     held = cache.get_seq_length()
-    if record is not None and held:
+    if record is not None:
         held += record.cut.length - record.cut.index.shape[1]
     length = inputs["input_ids"].shape[1]
     if held >= length:
