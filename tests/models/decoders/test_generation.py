@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, ours, stock, with_beams
-from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
+from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
 from transformers import DynamicCache, GenerationConfig, TextIteratorStreamer, TextStreamer
 
 from pumer_hf import reduced
@@ -74,6 +74,14 @@ def test_two_turns_on_one_cache(name, schedule, with_images):
 RELEVANT = {"method": "relevant_diverse", "site": "inputs", "keep_ratio": 0.3, "p": 1.0}
 
 
+def chat_of(outputs):
+    """The chat so far. A random model may say the placeholder of an image, in the place of which stands a word."""
+    chat = outputs.sequences.clone()
+    answer = chat[:, -NEW:]
+    answer[answer == IMAGE] = 10
+    return chat
+
+
 def kept_of(outputs):
     """The kept places of each image, counted in the image."""
     return [(trace.kept - trace.columns[0]).tolist() for trace in outputs.reduction]
@@ -88,7 +96,7 @@ def test_a_later_turn_reads_the_chat_anew_for_its_question(name):
     held = one.past_key_values.get_seq_length()
     seen = {}
     for words in ([11, 12, 13], [21, 22, 23]):
-        turn = second_turn(name, first, one.sequences, words, True)
+        turn = second_turn(name, first, chat_of(one), words, True)
         before = {key: value.clone() for key, value in turn.items()}
         two = model.generate(**turn, **GREEDY, past_key_values=one.past_key_values, return_dict_in_generate=True)
         with torch.no_grad():
@@ -98,15 +106,15 @@ def test_a_later_turn_reads_the_chat_anew_for_its_question(name):
         assert two.past_key_values.get_seq_length() > held
         assert all(torch.equal(value, turn[key]) for key, value in before.items())
         seen[words[0]] = kept_of(two)
-        third = second_turn(name, first, two.sequences, [14, 15], True)
+        third = second_turn(name, first, chat_of(two), [14, 15], True)
         three = model.generate(**third, **GREEDY, past_key_values=two.past_key_values, return_dict_in_generate=True)
         assert torch.equal(three.sequences[:, :-NEW], third["input_ids"])
     assert seen[11] != seen[21]
     other = prompt_of(name, [[15, 16, ONE, 17], [18, ONE, 19, 19, TWO, 13]])  # the same images, other words
     again = model.generate(**other, **GREEDY, return_dict_in_generate=True)
     assert kept_of(again) != kept_of(one)
-    last = one.sequences[:, -1:]  # the last token of an answer is not in the cache, so it counts as new
-    turn = second_turn(name, other, torch.cat([again.sequences[:, :-1], last], dim=1), [11, 12, 13], True)
+    last = chat_of(one)[:, -1:]  # the last token of an answer is not in the cache, so it counts as new
+    turn = second_turn(name, other, torch.cat([chat_of(again)[:, :-1], last], dim=1), [11, 12, 13], True)
     two = model.generate(**turn, **GREEDY, past_key_values=again.past_key_values, return_dict_in_generate=True)
     assert kept_of(two) == seen[11]
 
