@@ -134,6 +134,7 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
             "text_merge_ratio": 0.2,
             "saliency": ["lookahead", "mean_head"],
         },
+        "inputs": {"keep_ratio": 0.4, **AT_INPUTS},
     },
     "tip": {
         "small": {"layers": [1], "prune_ratio": 0.3},

@@ -234,21 +234,25 @@ ORACLES = ("attention of layer 0", "attention of the target")
 """The choices that need a forward of the whole model first. They have no speed."""
 
 
-def main_rows(bench: Bench, scorers: Mapping[int, LookaheadReducer], seconds: float) -> list[ChoiceRow]:
+def main_rows(
+    bench: Bench, scorers: Mapping[int, LookaheadReducer], seconds: float, known: Sequence[ChoiceRow] = ()
+) -> list[ChoiceRow]:
     """Return the accuracy of each choice at each number of patches, and its measured speed.
 
     Args:
         bench: the teacher.
         scorers: a scorer per seed.
         seconds: how long the speed of all choices is measured.
+        known: rows whose accuracy is not measured again.
     """
+    measured = {(row.kept, row.name): row.runs for row in known}
     first, *_ = scorers
     choices = {(kept, seed): choices_of(bench, scorers[seed], kept) for kept in BUDGETS for seed in scorers}
     wanted = {
         (kept, name, seed): choice
         for (kept, seed), by_name in choices.items()
         for name, choice in by_name.items()
-        if seed == first or name in LEARNED
+        if (seed == first or name in LEARNED) and (kept, name) not in measured
     }
     layer = scorers[first].config.target_layer
     scores = bench.scores({repr(key): choice for key, choice in wanted.items()}, sorted({0, layer or 0}))
@@ -256,7 +260,7 @@ def main_rows(bench: Bench, scorers: Mapping[int, LookaheadReducer], seconds: fl
     rows = []
     for kept, ratio in BUDGETS.items():
         for name in choices[kept, first]:
-            runs = tuple(
+            runs = measured.get((kept, name)) or tuple(
                 SeedAccuracy(seed if name in LEARNED else None, bench.accuracy(scores[repr((kept, name, seed))]))
                 for seed in scorers
                 if (kept, name, seed) in wanted

@@ -13,7 +13,7 @@ from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.results import Environment, check_results_file
 
-from .lookahead import CARRIES, Bench, baselines, carry_rows, choice_speeds, main_rows, train_scorer
+from .lookahead import CARRIES, LEARNED, ORACLES, Bench, baselines, carry_rows, main_rows, train_scorer
 from .lookahead_results import LookaheadReport
 from .seeds import reported_command
 
@@ -41,7 +41,9 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
-    parser.add_argument("--again", action="store_true", help="only measure the baselines and speeds in FILE again")
+    parser.add_argument(
+        "--again", action="store_true", help="measure all in FILE again but the accuracy of scorers"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
     parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
@@ -86,11 +88,9 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         known = replace(LookaheadReport.load(args.output), baselines=facts, environment=environment)
         if args.carry:  # its rows have no speeds
             return known
-        (first, *_) = trained(bench.data.train, steps).values()
-        speeds = choice_speeds(bench, first, args.seconds)
-        return replace(
-            known, rows=tuple(replace(row, speed=speeds.get(f"{row.kept} {row.name}")) for row in known.rows)
-        )
+        learned = [row for row in known.rows if row.name in (*LEARNED, *ORACLES)]
+        rows = main_rows(bench, trained(bench.data.train, steps), args.seconds, learned)
+        return replace(known, rows=tuple(rows))
     rows = []
     if args.carry:
         for carry in CARRIES[args.setting]:

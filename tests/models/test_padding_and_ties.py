@@ -18,8 +18,8 @@ CANVASES = {"below": (5, 4), "right": (3, 7), "both": (4, 6)}
 """Rows and columns of patches of the canvas, by where its padding is."""
 BY_PLACE = ("tome", "random")
 """Methods that look at where a token stands. Padding at the right of a picture moves its patches in the raster."""
-OTHER_PLACES = ("random", "grid")
-"""Methods that keep other ones of equal tokens than the first ones."""
+OTHER_PLACES = (("random", "layers"), ("random", "inputs"), ("grid", "inputs"), ("pumer", "inputs"))
+"""Methods that keep other ones of equal tokens than the first ones, and where. PuMer makes one group of the first."""
 
 REDUCED = {name: [part.to_dict() for part in parts_of(reduction)] for name, reduction in REDUCTIONS.items()}
 del REDUCED["none"]
@@ -120,9 +120,10 @@ def same_schedules(part: dict[str, Any], text: Tensor, image: Tensor) -> tuple[d
 
 def untouched(part: dict[str, Any], image_ratio: float) -> dict[str, Any]:
     """The part in one layer, with ratios so small that padding alone goes."""
-    part = in_one_layer(part) | {name: 0.2 for name in part if name.endswith("_ratio") and name != "keep_ratio"}
+    ratios = [name for name in part if name.endswith("_ratio") and name != "keep_ratio" and part[name] != 0]
+    part = in_one_layer(part) | dict.fromkeys(ratios, 0.2)
     images = {"prune_ratio": image_ratio, "image_merge_ratio": image_ratio, "keep_ratio": 1 - image_ratio}
-    return part | {name: value for name, value in images.items() if name in part}
+    return part | {name: value for name, value in images.items() if part.get(name, 0) != 0}
 
 
 def same_merge_ratios(*masks: Tensor) -> tuple[float, float]:
@@ -201,7 +202,8 @@ def test_equal_tokens_are_ranked_by_their_place(family, reduction):
     model, inputs = equal_tokens(family, reduction)
     expected = model(**inputs)
     first = expected.reduction[0]
-    if first.keep is not None and reduction[0]["method"] not in OTHER_PLACES:  # the first example has no padding
+    where = reduction[0]["method"], reduction[0].get("site", "layers")
+    if first.keep is not None and where not in OTHER_PLACES:  # the first example has no padding
         if first.saliency is not None:
             assert (first.saliency[0, 1:] == first.saliency[0, 1]).all(), "the patches are not equal"
         assert torch.equal(first.keep[0], torch.arange(first.keep.shape[1]))

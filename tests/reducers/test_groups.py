@@ -68,6 +68,29 @@ def test_padding_changes_nothing(features):
     assert group[2, :3].unique().numel() == 3  # there are fewer real tokens than groups
 
 
+@pytest.mark.parametrize("length", [20, EXACT + 44])
+def test_each_group_has_a_member_also_when_padding_must_fill_some(length):
+    features = torch.randn(1, length, 6, generator=torch.Generator().manual_seed(4))
+    mask = torch.arange(length).unsqueeze(0) < 7
+    group, typical = group_alike(features, torch.ones(1, length), mask, 12)
+    assert group.unique().tolist() == list(range(12))
+    assert group.gather(1, typical).tolist() == [list(range(12))]
+    assert group[mask].unique().numel() == 7
+
+
+def test_pumer_takes_finite_gradients_where_padding_fills_groups():
+    states = torch.randn(3, 21, 6, generator=torch.Generator().manual_seed(5)).half().requires_grad_()
+    image = Tokens.initial(states, torch.arange(21).expand(3, 21) < 4)
+    text = Tokens.initial(torch.randn(3, 4, 6).half())
+    part = {"method": "pumer", "site": "inputs", "num_keep": 5}
+    after, _ = build_reducer(parse_method(part), 6)(
+        0, TokenPair(text, image), Evidence(None, text.states, image.states)
+    )
+    (gradient,) = torch.autograd.grad(F.layer_norm(after.image.states, (6,), eps=1e-12).sum(), states)
+    assert gradient.isfinite().all()
+    assert (after.image.mask.sum(dim=1) == 4).all()
+
+
 def test_many_tokens_are_first_merged_in_rounds():
     centres = torch.randn(1, 6, 16, generator=torch.Generator().manual_seed(0))
     kind = torch.randint(6, (1, 2 * EXACT), generator=torch.Generator().manual_seed(1))

@@ -137,6 +137,6 @@ def test_a_round_merges_at_most_a_half(value):
 
 
 def test_only_the_site_inputs_has_rounds():
-    with pytest.raises(ValueError, match="reduction.round_ratio=0.1"):
-        parse_method({"method": "tome", "layers": [0], "merge_ratio": 0.1, "round_ratio": 0.1})
+    with pytest.raises(ValueError, match="reduction.round_ratio=0.5"):
+        parse_method({"method": "tome", "layers": [0], "merge_ratio": 0.1, "round_ratio": 0.5})
     assert "round_ratio" not in parse_method({"method": "tome", "layers": [0], "merge_ratio": 0.1}).to_dict()

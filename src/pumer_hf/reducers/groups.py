@@ -20,8 +20,6 @@ from .tome import merge_in_rounds
 EXACT = 256
 """The most tokens that are grouped pair by pair, since the number of steps and the work of each grow with it. Of more
 tokens, the most similar ones are merged in rounds first, as ToMe does."""
-ROUND = 0.1
-"""The part of the tokens that such a round merges at most. Rounds of a half would have to merge what is not alike."""
 PADDED = -1e30
 """The cost of a merge with padding, which comes first."""
 
@@ -138,10 +136,24 @@ def rough_groups(features: Tensor, mask: Tensor, num_groups: int) -> tuple[Tenso
     whole = torch.arange(length, device=mask.device).expand(mask.shape)
     if length <= EXACT:
         return whole, features, mask.float()
-    tokens = merge_in_rounds(tokens, length - max(num_groups, EXACT), ROUND)
+    tokens = merge_in_rounds(tokens, length - max(num_groups, EXACT))
     group = tokens.source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
-    # padding has left its place; it may stand anywhere, as it counts for nothing
-    return group.clamp(min=0), tokens.states[:, NUM_PREFIX_TOKENS:], tokens.size[:, NUM_PREFIX_TOKENS:].float()
+    size = tokens.size[:, NUM_PREFIX_TOKENS:].float()
+    return with_padding(group, mask, size), tokens.states[:, NUM_PREFIX_TOKENS:], size
+
+
+def with_padding(group: Tensor, mask: Tensor, size: Tensor) -> Tensor:
+    """Return groups, long (B, P), with padding put into those that have no real token, one each, or else anywhere.
+
+    Args:
+        group: long (B, P), the group of each real token.
+        mask: bool (B, P), True for real tokens.
+        size: float (B, G), the real tokens of each group.
+    """
+    empty_first = (size > 0).long().argsort(dim=1, stable=True)
+    last = ((size == 0).sum(dim=1, keepdim=True) - 1).clamp(min=0)
+    number = (~mask).long().cumsum(dim=1) - 1
+    return torch.where(mask, group, empty_first.gather(1, number.clamp(min=0).minimum(last)))
 
 
 def most_typical(features: Tensor, group: Tensor, mask: Tensor, num_groups: int) -> Tensor:

@@ -11,13 +11,13 @@ order is there as `form="paper"`.
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import num_kept
-from .groups import ROUND, group_alike
+from .groups import group_alike
 from .keeping import with_prefix_places
 from .relevant_diverse import RelevantDiverseConfig, RelevantDiverseReducer, embedding_relevance, quality_of
 from .tome import merge_in_rounds
@@ -94,8 +94,7 @@ class PuMerInputsReducer(RelevantDiverseReducer):
         group, typical = group_alike(features[:, NUM_PREFIX_TOKENS:], quality, mask, num_left - NUM_PREFIX_TOKENS)
         keep = with_prefix_places(typical)
         if self.config.merge_rest:
-            places = torch.where(mask, group + NUM_PREFIX_TOKENS, -1)
-            places = torch.cat([torch.zeros_like(places[:, :NUM_PREFIX_TOKENS]), places], dim=1)
+            places = F.pad(group + NUM_PREFIX_TOKENS, (NUM_PREFIX_TOKENS, 0))
         else:
             places = ops.keep_positions(keep, pair.image.mask.shape[1])
         pair = replace(pair, image=pair.image.move(places, num_left))
@@ -109,6 +108,6 @@ class PuMerInputsReducer(RelevantDiverseReducer):
         num_unpruned = max(num_kept(self.config.prune_ratio, num_image), num_left)
         keep = ops.keep_salient(relevance, pair.image.mask, num_unpruned, NUM_PREFIX_TOKENS).sort(dim=1).values
         image = pair.image.move(ops.keep_positions(keep, num_image), num_unpruned)
-        merged = replace(merge_in_rounds(image, num_unpruned - num_left, ROUND), weight=pair.image.weight)
+        merged = replace(merge_in_rounds(image, num_unpruned - num_left), weight=pair.image.weight)
         pair = replace(pair, image=merged)
         return pair, LayerTrace.of(layer, pair, relevance, site=self.config.site)

@@ -10,6 +10,9 @@ from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPai
 from .base import Ratios, TokenReducer, num_tokens_of
 from .keeping import KeepingConfig
 
+ROUND = 0.1
+"""The part of the tokens that a round merges at most, by default. A round of a half would merge what is not alike."""
+
 
 @dataclass(frozen=True)
 class ToMeReductionConfig(KeepingConfig):
@@ -25,7 +28,8 @@ class ToMeReductionConfig(KeepingConfig):
             the first layer there is no such limit: the tokens are merged in several rounds. There, `keep_ratio` or
             `num_keep` may be given in its place.
         round_ratio: at site `"inputs"`, the part of the tokens that one round merges at most, in (0, 0.5]. A round of
-            a half merges every other token, also where no partner is like it. Rounds of a tenth merge what is alike.
+            a half merges every other token, also where no partner is like it. Rounds of a tenth, the default, merge
+            what is alike.
     """
 
     method: ClassVar[str] = "tome"
@@ -34,21 +38,21 @@ class ToMeReductionConfig(KeepingConfig):
     amounts: ClassVar[tuple[str, ...]] = ("merge_ratio", "keep_ratio", "num_keep")
 
     merge_ratio: Ratios | None = None
-    round_ratio: float = field(default=0.5, kw_only=True)
+    round_ratio: float = field(default=ROUND, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         value = self.round_ratio
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 0.5:
             raise ValueError(f"reduction.round_ratio={value!r}: must be a number in (0, 0.5]")
-        if self.site != "inputs" and value != 0.5:
+        if self.site != "inputs" and value != ROUND:
             raise ValueError(f"reduction.round_ratio={value!r}: only site 'inputs' merges in rounds: leave it out")
         if self.merge_rest:
             raise ValueError("reduction.merge_rest=True: leave it out: method 'tome' merges all that it does not keep")
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()
-        if self.round_ratio == 0.5:
+        if self.round_ratio == ROUND:
             del values["round_ratio"]
         return values
 
@@ -117,7 +121,7 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     return sized.move(matching.positions(length), length - num_merge), matching
 
 
-def merge_in_rounds(tokens: Tokens, num_merge: int, most: float = 0.5) -> Tokens:
+def merge_in_rounds(tokens: Tokens, num_merge: int, most: float = ROUND) -> Tokens:
     """Merge more tokens than one matching can, in rounds. Each round compares the states of the merged tokens.
 
     Args:
