@@ -126,6 +126,7 @@ def test_a_model_of_no_known_family():
         ({**PUMER, "keep_ratio": 0.0}, "keep_ratio=0.0"),
         ({**PUMER, "keep_rat": 0.5}, "keep_rat .*keep_ratio"),
         ({**PUMER, "positions": "close"}, "positions='close'"),
+        ({**PUMER, "reread": "yes"}, "reread='yes': must be true or false"),
         ({"method": "lookahead", "site": "inputs", "keep_ratio": 0.5}, "weights"),
     ),
 )
