@@ -41,9 +41,7 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
-    parser.add_argument(
-        "--again", action="store_true", help="measure all in FILE again but the accuracy of scorers"
-    )
+    parser.add_argument("--again", action="store_true", help="measure all in FILE again but the accuracy of scorers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
     parser.add_argument("--answer-steps", type=int, default=600, help="steps to keep the answers; default: 600")
