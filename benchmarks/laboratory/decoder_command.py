@@ -13,6 +13,7 @@ from pumer_hf.results import Environment, check_results_file
 from .decoder_results import DecoderReport, TeacherResults
 from .decoders import DecoderBench, decoder_baselines, method_rows
 from .lookahead_command import public_environment
+from .second_question import second_question_rows
 
 
 def decoders_command(description: str, arguments: Sequence[str] | None = None) -> None:
@@ -29,6 +30,9 @@ def decoders_command(description: str, arguments: Sequence[str] | None = None) -
     parser.add_argument("--teachers", nargs="+", default=[], metavar="FOLDER", help="models, one per seed")
     parser.add_argument("--seeds", type=int, nargs="+", help="the seeds of the models; default: 0 1 2 ...")
     parser.add_argument("--scorers", nargs="+", metavar="FOLDER", help="a scorer of lookahead for each model")
+    parser.add_argument(
+        "--second-question", action="store_true", help="measure choices that were made for another question"
+    )
     parser.add_argument("--join", nargs="+", type=Path, metavar="FILE", help="results of single models to join")
     parser.add_argument("--split", default="test", help="the split of the questions; default: test")
     parser.add_argument("--questions", type=int, default=2000, help="how many questions; default: 2000")
@@ -52,7 +56,7 @@ def measured(args: argparse.Namespace) -> DecoderReport:
     results = []
     for folder, seed, scorer in zip(args.teachers, seeds, scorers, strict=True):
         bench = DecoderBench.load(folder, args.setting, args.split, args.questions, args.device)
-        rows = tuple(method_rows(bench, scorer))
+        rows = tuple((second_question_rows if args.second_question else method_rows)(bench, scorer))
         results.append(TeacherResults(seed, bench.side**2, decoder_baselines(bench), rows))
     environment = public_environment(Environment.current())
     return DecoderReport(args.setting, args.split, len(bench.rows), tuple(results), environment)

@@ -1,6 +1,6 @@
 """The study of methods that need no training: how accurate a decoder model stays with fewer image tokens."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -134,13 +134,24 @@ class DecoderBench:
         names = sorted({name for row in members for name in row})
         return {name: np.array([name in row for row in members]) for name in names}
 
+    def inputs_for(self, batch: Mapping[str, Any], schedule: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return what a model with a schedule reads of a batch: a map only for the method that needs it."""
+        needs_map = schedule is not None and schedule["method"] == "grounded"
+        return {name: value for name, value in batch.items() if needs_map or name != "image_saliency"}
+
     @torch.inference_mode()
-    def scores(self, schedule: Mapping[str, Any] | None) -> np.ndarray:
-        """Return which questions are answered right, float (N,) in {0, 1}, with a schedule; None: unreduced."""
+    def scores(self, schedule: Mapping[str, Any] | None, maps: Sequence[Tensor] | None = None) -> np.ndarray:
+        """Return which questions are answered right, float (N,) in {0, 1}.
+
+        Args:
+            schedule: the schedule of the model; None: unreduced.
+            maps: for the method `grounded`, another map for each batch.
+        """
         found = []
-        for batch in self.batches:
-            if schedule is None or schedule["method"] != "grounded":
-                batch = {name: value for name, value in batch.items() if name != "image_saliency"}
+        for number, whole in enumerate(self.batches):
+            batch = self.inputs_for(whole, schedule)
+            if maps is not None:
+                batch["image_saliency"] = maps[number]
             if schedule is None:
                 logits = self.model(**batch, logits_to_keep=1).logits
             else:

@@ -25,6 +25,7 @@ from .bench_tables import bench_table, measures_table, onnx_table, paper_table
 from .decoder_results import DecoderReport, decoder_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
+from .second_question import second_question_table
 from .study_tables import change, study_section
 
 BLOCK = re.compile(
@@ -94,6 +95,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "measures": (ExplanationReport, measures_table),
     "lookahead": (LookaheadReport, lookahead_table),
     "decoders": (DecoderReport, decoder_table),
+    "second": (DecoderReport, second_question_table),
 }
 """The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 

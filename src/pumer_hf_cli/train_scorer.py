@@ -25,10 +25,11 @@ class TrainScorer(Command):
             "data",
             required=True,
             metavar="DATA",
-            help="images with texts, no answers: a .jsonl or .csv file, a folder, a Hub data set, or digit_scenes",
+            help="images with texts, no answers: a .jsonl or .csv file, a folder, a Hub data set, or digit_scenes; "
+            "chats (a column `messages`) for a decoder",
         )
         add("image-column", default="image", metavar="NAME", help="column of the images; default: %(default)s")
-        add("text-column", metavar="NAME", help="column of the texts; default: text, question, caption, ...")
+        add("text-column", metavar="NAME", help="column of the texts; default: messages, text, question, ...")
         add("split", default="train", metavar="NAME", help="split of a data set; default: %(default)s")
         add("max-examples", type=int, metavar="N", help="examples to train on; default: all")
         add("eval-examples", type=int, default=500, metavar="N", help="examples to hold out; default: %(default)s")

@@ -10,6 +10,7 @@ from laboratory.decoder_command import decoders_command
 from laboratory.decoder_results import DecoderReport, MethodRow, TeacherResults, setting_tables
 from laboratory.decoders import DRAWS, DecoderBench, methods
 from laboratory.lookahead_results import Accuracy
+from laboratory.second_question import kept_maps, other_questions, second_methods, second_question_table
 from pumer_hf.data.chat import ChatCollator
 from pumer_hf.data.scenes.digits import digit_scenes
 from pumer_hf.recipes.generating import generated_answers
@@ -80,6 +81,39 @@ def test_the_command_measures_joins_and_renders(folder, tmp_path, monkeypatch):
     assert set(report.names) == chosen
     assert len(report.values("pumer", "1/3", "original")) == 2
     assert json.loads((tmp_path / "all.json").read_text())["machine"]
+
+
+def test_the_second_question_finds_the_tokens_of_the_first(bench):
+    first = other_questions(bench.rows)
+    assert sorted(first["question"]) == sorted(bench.rows["question"])
+    for one, other in zip(bench.rows, first, strict=True):
+        assert one["image"] == other["image"]
+        assert one["origin"] != other["origin"]
+    everything = {"method": "grounded", "site": "inputs", "keep_ratio": 1.0}
+    np.testing.assert_array_equal(bench.scores(everything, kept_maps(bench, everything)), bench.scores(None))
+    for name, schedule in second_methods(1 / 3, None).items():
+        maps = kept_maps(bench, schedule)
+        assert all(set(one.tolist()) == {0.0, 1.0} for one in maps)
+        given = {"method": "grounded", "site": "inputs", "keep_ratio": 1 / 3}
+        # the choice for the question itself, given as a map, is the choice that the method makes
+        np.testing.assert_array_equal(bench.scores(given, maps), bench.scores(schedule), err_msg=name)
+
+
+def test_the_command_measures_second_questions(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("laboratory.second_question.BUDGETS", {"1/3": 1 / 3})
+    flags = ["plain", "--second-question", "--teachers", str(folder), "--questions", "8", "--device", "cpu"]
+    decoders_command("", [*flags, "-o", str(tmp_path / "second.json")])
+    report = DecoderReport.load(tmp_path / "second.json")
+    assert "grounded, chosen for another question" in report.names
+    assert "diverse (max_min), chosen for another question" not in report.names
+    text = second_question_table({"second": report})
+    assert "| plain | 1/3 (3 tokens) |" in text
+    assert len([line for line in text.splitlines() if line.startswith("| ")]) == 2 + len(report.names)
+
+
+def test_an_image_with_one_question_has_no_second_one(bench):
+    with pytest.raises(ValueError, match="--second-question"):
+        other_questions(bench.rows.select([0, 1, 2, 3, 4]))
 
 
 def test_models_of_other_questions_are_not_joined():

@@ -68,7 +68,8 @@ def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
     add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
     save_scorer(model, "outputs/my-llava-scorer", trained_on="nothing", steps=0)
     names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
-    assert capsys.readouterr().out == "36 image tokens, 12 kept\n4 kept by the scorer\n"
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ["36 image tokens, 12 kept", "4 kept by the scorer", "2 choices, one for each question"]
     assert len(names["output"].reduction[0].kept) == 9
     assert names["model"].reduction is None
 

@@ -1,11 +1,15 @@
 """The training of a scorer beside a frozen decoder, of transformers' own class and of ours."""
 
+import warnings
+
 import pytest
 import torch
 from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
+from torch import nn
 
 from pumer_hf import reduced
 from pumer_hf.models.bases import DecoderBase, EncoderBase, Target, base_of
+from pumer_hf.models.decoders.text_rows import attending_layers
 from pumer_hf.models.families import DECODERS
 from pumer_hf.models.scorers import load_record, save_scorer
 from pumer_hf.reducers import parse_method
@@ -62,6 +66,21 @@ def test_a_scorer_learns_and_the_model_does_not(name, ours, trained):
     after = {key: value for key, value in model.state_dict().items() if "scorer" not in key}
     assert before.keys() == after.keys() == tiny_model(name).state_dict().keys()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+@pytest.mark.parametrize("kind", [ScorerTrainer, AnswersTrainer])
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_scorer_of_each_family_is_trained(name, kind, trained):
+    """With features of DeepStack, towers with windows, tiles, several images per prompt, and layers of other kinds."""
+    prompts = [[ONE, 7, 8, 9], [ONE, 17, 8], [ONE, 5], [ONE, 6, 6]] if name == "paligemma" else PROMPTS
+    model = new(name, target_layer=attending_layers(tiny_model(name))[0])
+    before = {key: value.clone() for key, value in lookahead_of(model).scorer.named_parameters()}
+    stock = {key: value.clone() for key, value in model.state_dict().items()}
+    trained(model, name, steps=2, kind=kind, prompts=prompts, target_rows="answer", answer_tokens=2)
+    after = dict(lookahead_of(model).scorer.named_parameters())
+    assert any(not torch.equal(value, after[key]) for key, value in before.items())
+    assert all(value.isfinite().all() for value in after.values())
+    assert all(torch.equal(value, stock[key]) for key, value in model.state_dict().items() if "scorer" not in key)
 
 
 def test_both_forms_learn_the_same(trained):
@@ -267,6 +286,29 @@ def test_the_rows_of_the_target_are_an_option(trained, arguments):
         arguments(answer_tokens=0)
 
 
+def test_sinks_are_taken_out_of_the_target(arguments):
+    """Two questions about the same two images, and one about another."""
+    prompts = [[5, ONE, 7, ONE, 9], [5, ONE, 11, ONE, 17], [3, ONE, 5, 6]]
+    model = new("qwen3_vl")
+    inputs = tiny_inputs(model, "qwen3_vl", prompts)
+    trainer = ScorerTrainer(model, args=arguments(sinks="remove", max_steps=1), data_collator=dict)
+    (seen,) = trainer.observe(inputs, [1])
+    attention = seen.attention[1]
+    wanted = trainer.wanted(seen, torch.tensor([0, 0, 1]))
+    for one, other in ((0, 2), (1, 3), (2, 0), (3, 1)):  # the images of the first two prompts
+        above = (attention[one] - attention[other]).clamp(min=0)
+        torch.testing.assert_close(wanted[one], above / above.sum(), atol=1e-5, rtol=1e-4)
+    assert torch.equal(wanted[4], attention[4])
+    scorer = lookahead_of(model).scorer
+    loss, _ = trainer.loss_and_scores(scorer, {**inputs, "image_group": torch.tensor([0, 0, 1])})
+    kept, _ = ScorerTrainer(model, args=arguments(max_steps=1)).loss_and_scores(scorer, inputs)
+    assert loss > kept  # the scores are still flat, and the target is not
+    with pytest.raises(ValueError, match="sinks='remove'.*image_group"):
+        trainer.loss_and_scores(scorer, inputs)
+    with pytest.raises(ValueError, match="sinks='drop'"):
+        arguments(sinks="drop")
+
+
 # What is a base
 
 
@@ -296,8 +338,42 @@ def test_only_decoders_have_rows_and_answers_of_tokens(make_model):
         base_of(make_model(reduction=None), Target(answer_tokens=2)).check_answers()
 
 
-def test_a_quantised_model_is_not_moved():
+def test_a_model_that_transformers_has_quantised_is_not_moved():
     model = tiny_model("llava")
     assert base_of(model).movable
     model.hf_quantizer = object()
     assert not base_of(model).movable
+
+
+# Quantised bases
+
+
+def in_int8(model):
+    """The model with the linear layers of its decoder in int8, whose weights are then no parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch wants to drop all of it in favour of torchao
+        torch.ao.quantization.quantize_dynamic(model.get_decoder(), {nn.Linear}, dtype=torch.qint8, inplace=True)
+    assert not any(type(module) is nn.Linear for module in model.get_decoder().modules())
+    return model
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_a_scorer_of_a_quantised_model(name, trained, tmp_path):
+    model = in_int8(tiny_model(name))
+    torch.manual_seed(1)
+    add_scorer(model, PART)
+    losses = trained(model, name)
+    assert losses[-1] < 0.7 * losses[0]
+    trained(model, name, steps=2, kind=AnswersTrainer)
+    save_scorer(base_of(model).host, tmp_path / "scorer", trained_on="noise", steps=22)
+    inputs, greedy = tiny_inputs(model, name, PROMPTS), {"do_sample": False, "max_new_tokens": 3}
+    whole = model.generate(**inputs, **greedy)
+    again = in_int8(tiny_model(name))
+    use = {"method": "lookahead", "site": "inputs", "weights": str(tmp_path / "scorer")}
+    with reduced(again, {**use, "keep_ratio": 1.0}):
+        assert torch.equal(again.generate(**inputs, **greedy), whole)
+    with reduced(again, {**use, "keep_ratio": 0.25}) as traces:
+        assert again.generate(**inputs, **greedy).shape == whole.shape
+    assert [len(trace.kept) for trace in traces[0]] == ([9, 6, 9, 9] if name == "qwen3_vl" else [9, 9, 9, 9])
+    with pytest.raises(ValueError, match="other weights"), reduced(tiny_model(name), {**use, "keep_ratio": 0.5}):
+        pass  # not quantised

@@ -27,7 +27,8 @@ Row = Mapping[str, Any]
 class ChatCollator:
     """Makes a batch of a decoder's own inputs from rows.
 
-    A row has a `question`, an `image` or a list `images`, and, for training, an `answer`, or a list `answers`.
+    A row has a `question`, an `image` or a list `images`, and, for training, an `answer`, or a list `answers`. In the
+    place of a question it may have `messages`, the turns of a chat up to the question ([`read_chats`]).
     A batch has what the processor makes of images and prompts, such as `input_ids` long (B, L), `attention_mask` long
     (B, L) and `pixel_values`. Without answers the prompts are padded on the left, for `generate`. With answers they
     are padded on the right, and `labels` long (B, L) has the tokens of the answers and of what ends them, -100
@@ -64,9 +65,7 @@ class ChatCollator:
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
         """Return what the processor makes of the images and questions of rows, padded as its tokenizer does."""
         images = [images_of(row) for row in rows]
-        texts = [
-            prompt_text(self.processor, row["question"], len(found)) for row, found in zip(rows, images, strict=True)
-        ]
+        texts = [row_prompt(self.processor, row, len(found)) for row, found in zip(rows, images, strict=True)]
         options = special_tokens(self.processor, texts[0])
         return dict(self.processor(images=images, text=texts, padding=True, return_tensors="pt", **options))
 
@@ -115,6 +114,27 @@ def answer_of(row: Row) -> str:
     if weights:
         return max(zip(answers, weights, strict=True), key=lambda pair: pair[1])[0]
     return Counter(answers).most_common(1)[0][0]
+
+
+def row_prompt(processor: ProcessorMixin, row: Row, num_images: int) -> str:
+    """Return the prompt of a row with `num_images` images: that of its chat `messages`, else that of its `question`.
+
+    Raises:
+        ValueError: the row has a chat, but the processor has no chat template.
+    """
+    if "messages" not in row:
+        return prompt_text(processor, row["question"], num_images)
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError(
+            f"{row.get('origin', 'a row')}: messages: the processor has no chat template: set processor.chat_template"
+        )
+    turns = [{**turn, "content": list(map(without_none, turn["content"]))} for turn in row["messages"]]
+    return processor.apply_chat_template(turns, add_generation_prompt=True)
+
+
+def without_none(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part of a turn without the keys that another part needs, as chat templates look for them."""
+    return {name: value for name, value in part.items() if value is not None}
 
 
 def prompt_text(processor: ProcessorMixin, question: str, num_images: int = 1) -> str:

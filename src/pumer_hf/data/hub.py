@@ -77,7 +77,7 @@ def load_hub_split(
             message names the argument, or the row and its column. Streamed rows are checked when they are read.
     """
     streaming = args.streaming and split == "train"
-    dataset = _load(args, split, streaming)
+    dataset = load_split(args, split, streaming)
     if dataset.features is None:
         raise ValueError(
             f"data.dataset={args.dataset!r}: its columns are not known before it is read: do not stream it"
@@ -220,7 +220,7 @@ def _sources(args: DataArguments, dataset: Any, columns: Mapping[str, Convert]) 
     return sources
 
 
-def _load(args: DataArguments, split: str, streaming: bool) -> Any:
+def load_split(args: DataArguments, split: str, streaming: bool) -> Any:
     """Load a split, or, if `split_column` tells splits apart, all of them as one. An error names the argument."""
     builder = _builder(args)
     name = args.split_name(split) if args.split_column is None else None

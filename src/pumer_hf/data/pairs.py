@@ -168,9 +168,10 @@ def hold_out(rows: Dataset, number: int, most: int | None = None, seed: int = 0)
     """Split rows into those to train on and those to test on. Rows of one image go to the same side.
 
     An image is known by its path. Rows without one go in blocks, as the rows of an image are neighbours in most data.
+    Rows with several images go together if they share one.
 
     Args:
-        rows: rows from [`read_pairs`].
+        rows: rows from [`read_pairs`] or of [`read_chats`], with `image` or `images`.
         number: how many rows to hold out. It is at most a fifth of the rows that are used.
         most: how many rows to train on at most; None for all.
         seed: the seed of the draw.
@@ -181,15 +182,12 @@ def hold_out(rows: Dataset, number: int, most: int | None = None, seed: int = 0)
     Raises:
         ValueError: there are fewer than two images, or blocks of rows.
     """
-    paths = pc.struct_field(rows.with_format("arrow")[:].column("image"), "path").to_pylist()
-    groups: dict[str, list[int]] = {}
-    for index, path in enumerate(paths):
-        groups.setdefault(path or f"block {index // BLOCK}", []).append(index)
+    groups = groups_by_image(rows)
     if len(groups) < 2:
         raise ValueError(
             f"--data: there are too few images in {len(rows)} rows: some of them are held out, so give more"
         )
-    order = list(groups.values())
+    order = groups
     random.Random(seed).shuffle(order)
     number = min(number, max(int(len(rows) * HELD_OUT_PART), 1))
     held: list[int] = []
@@ -197,3 +195,35 @@ def hold_out(rows: Dataset, number: int, most: int | None = None, seed: int = 0)
         held += order.pop()
     kept = [index for group in order for index in group][:most]
     return rows.select(sorted(kept)), rows.select(sorted(held[:number]))
+
+
+def groups_by_image(rows: Dataset) -> list[list[int]]:
+    """Return the numbers of the rows that must stay together, in groups. See [`hold_out`]."""
+    leader: dict[str, str] = {}
+
+    def leader_of(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            name = leader[name]
+        return name
+
+    names = [[path or f"block {row // BLOCK}" for path in paths] for row, paths in enumerate(image_paths(rows))]
+    for first, *others in names:
+        for other in others:
+            leader[leader_of(other)] = leader_of(first)
+    groups: dict[str, list[int]] = {}
+    for row, (first, *_) in enumerate(names):
+        groups.setdefault(leader_of(first), []).append(row)
+    return list(groups.values())
+
+
+def image_paths(rows: Dataset) -> list[list[str | None]]:
+    """Return the paths of the images of each row, None for an image without one."""
+    table = rows.with_format("arrow")[:]
+    if "image" in rows.column_names:
+        return [[path] for path in pc.struct_field(table.column("image"), "path").to_pylist()]
+    found: list[list[str | None]] = [[] for _ in range(len(rows))]
+    images = table.column("images")
+    paths = pc.struct_field(pc.list_flatten(images), "path").to_pylist()
+    for row, path in zip(pc.list_parent_indices(images).to_pylist(), paths, strict=True):
+        found[row].append(path)
+    return found

@@ -18,17 +18,18 @@ from .chat import ChatCollator, Row, prompt_text
 
 
 def group_by_image(rows: Dataset, most: int) -> list[list[int]]:
-    """Return which rows have one image: lists of row numbers, each with at most `most`.
+    """Return which rows have one image, or the same `images`: lists of row numbers, each with at most `most`.
 
     Only rows that follow each other are looked at. Their images are equal before they are decoded.
     """
     groups: list[list[int]] = []
     last: Any = None
-    for number, row in enumerate(rows.select_columns(["image"])):
-        if last is None or row["image"] != last or len(groups[-1]) == most:
+    column = "image" if "image" in rows.column_names else "images"
+    for number, row in enumerate(rows.select_columns([column])):
+        if last is None or row[column] != last or len(groups[-1]) == most:
             groups.append([])
         groups[-1].append(number)
-        last = row["image"]
+        last = row[column]
     return groups
 
 

@@ -17,6 +17,7 @@ from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from .decoders.attached import StockHost
 from .decoders.calls import ReducedCalls, cut_already
 from .decoders.family import DecoderFamily
+from .decoders.greedy import greedy_answer, with_own_outputs
 from .decoders.modeling import ReducedDecoder
 from .decoders.observing import ROWS, observe_decoder, with_encoded_images
 from .decoders.site import has_images
@@ -37,9 +38,10 @@ class Target:
     """Which attention a scorer learns to predict, and which answers it learns to keep. This is for decoders.
 
     Args:
-        rows: whose attention counts. `"question"`: that of all tokens after the image. `"answer"`: that of the token
-            from which the answer is predicted. An encoder has the first alone.
-        answer_tokens: how many tokens of the greedy answer must stay the same, at least 1.
+        rows: whose attention counts. `"question"`: that of all tokens after the image. `"answer"`: that of the tokens
+            from which the greedy answer is predicted. An encoder has the first alone.
+        answer_tokens: how many tokens of the greedy answer count, at least 1: they must stay the same, and with
+            `rows="answer"` their attention is the target.
 
     Raises:
         ValueError: a value is wrong.
@@ -199,14 +201,20 @@ class DecoderBase(Base):
         self, inputs: Inputs, layers: Sequence[int], config: LookaheadReductionConfig
     ) -> Sequence[Observation]:
         return observe_decoder(
-            self.family, self.model, inputs, layers, together=config.per_prompt, rows=self.target.rows
+            self.family,
+            self.model,
+            inputs,
+            layers,
+            together=config.per_prompt,
+            rows=self.target.rows,
+            answer_tokens=self.target.answer_tokens,
         )
 
     @torch.no_grad()
     def answers(self, inputs: Inputs, reducers: Mapping[str, TokenReducer]) -> Tensor:
         inputs = self.prepared(inputs)
         if self.target.answer_tokens > 1:
-            return self._generated(inputs, reducers)
+            return greedy_answer(self.family, self.model, inputs, self.target.answer_tokens, reducers.get("inputs"))
         if reducers and has_images(inputs):
             calls = ReducedCalls(self.family, self.model, lambda: reducers["inputs"])
             inputs = calls.prepare(inputs, generating=False).inputs
@@ -215,19 +223,6 @@ class DecoderBase(Base):
         places = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape[:2])
         last = places.masked_fill(inputs["attention_mask"].to(logits.device) == 0, -1).amax(dim=1)
         return logits[torch.arange(len(logits), device=logits.device), last].argmax(dim=-1, keepdim=True)
-
-    def _generated(self, inputs: Inputs, reducers: Mapping[str, TokenReducer]) -> Tensor:
-        """Return the first tokens of the greedy continuation of each prompt."""
-        number, given = self.target.answer_tokens, with_own_outputs(inputs)
-        if "position_ids" in given and not self.family.multimodal_rope:  # `generate` counts from 0
-            given["position_ids"] = given["position_ids"] - self.family.first_position
-        calls = ReducedCalls(self.family, self.model, lambda: reducers.get("inputs"))
-        stock: Any = self.family.stock_class.generate
-        options: dict[str, Any] = {"do_sample": False, "max_new_tokens": number, "num_beams": 1}
-        with cut_already(self.model):
-            found = calls.generate(stock.__get__(self.model), **given, **options)
-        found = found[:, inputs["input_ids"].shape[1] :]
-        return nn.functional.pad(found, (0, number - found.shape[1]), value=-1)  # all answers have ended early
 
     def check_answers(self) -> None:
         pass  # each decoder answers
@@ -252,12 +247,6 @@ def put_into(backbone: Any, reducer: LookaheadReducer) -> None:
     # The scorer keeps torch's first values, which suit any width. Those of the model may be too small for it.
     backbone.learned_apart.append(reducer)
     reduction.set(reducer.config)
-
-
-def with_own_outputs(inputs: Inputs) -> dict[str, Any]:
-    """Return the inputs with a dict of their own for the encoded images. `generate` may change it."""
-    encoded = inputs.get("mm_encoder_outputs")
-    return dict(inputs) if encoded is None else {**inputs, "mm_encoder_outputs": dict(encoded)}
 
 
 def base_of(model: nn.Module | Base, target: Target | None = None) -> Base:

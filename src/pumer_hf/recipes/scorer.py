@@ -22,6 +22,7 @@ from ..results import Environment, ScorerReport, layer_table
 from ..training.answers import budget_rows, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
 from ..training.scorer_answers import AnswersTrainer
+from ..training.sinks import grouped
 from ..training.timing import TimeLeftCallback
 from ..training.trainer import batch_size_of
 from .interrupt import Stopped
@@ -104,7 +105,7 @@ def train_scorer(
             write_json(folder / RECORD_NAME, record)
     set_seed(args.seed)
     add_scorer(base, replace(part, target_layer=record["target_layer"]))
-    trainer = ScorerTrainer(base, args=args, train_dataset=data.train, data_collator=data.collator)
+    trainer = first_stage(base, data, args)
     fit(trainer, folder, resume)
     if args.answer_steps:
         again = args.for_answers()
@@ -120,6 +121,16 @@ def train_scorer(
         save_scorer_card(folder)
     trainer.accelerator.wait_for_everyone()
     return report
+
+
+def first_stage(base: Base, data: ScorerData, args: ScorerTrainingArguments) -> ScorerTrainer:
+    """Return the trainer of the first stage. If it removes sinks, its batches have several texts of each image."""
+    rows: Any = data.train
+    collator: Any = data.collator
+    if args.sinks == "remove":
+        rows, collator, size = grouped(data.train, data.collator, args.per_device_train_batch_size)
+        args = replace(args, per_device_train_batch_size=size)
+    return ScorerTrainer(base, args=args, train_dataset=rows, data_collator=collator)
 
 
 def check_folder(folder: Path, resume: bool) -> None:
@@ -152,6 +163,8 @@ def made_from(
     }
     if base.target != Target():  # the default is that of encoders too, whose records do not name it
         record["target"] = asdict(base.target)
+    if args.sinks != "keep":
+        record["sinks"] = args.sinks
     return json.loads(json.dumps(record))
 
 
@@ -167,7 +180,7 @@ def begin(folder: Path, record: dict[str, Any], resume: bool, args: ScorerTraini
             write_json(path, record)
         return record
     known = read_object(path)
-    names = [*record, *(name for name in ("target",) if name in known and name not in record)]
+    names = [*record, *(name for name in ("target", "sinks") if name in known and name not in record)]
     changed = [name for name in names if known.get(name) != record.get(name)]
     if changed:
         name = changed[0]

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from torch import nn
-from transformers import AutoProcessor
+from transformers import AutoProcessor, ProcessorMixin
 
 from ..data.chat import ChatCollator
-from ..data.pairs import PairCollator, hold_out, read_pairs
+from ..data.messages import MESSAGES, read_chats
+from ..data.pairs import SCENES, PairCollator, hold_out, read_pairs
 from ..inputs import Encoder
 from ..models.bases import base_of
 from ..models.decoder_loading import find_decoder, load_decoder
@@ -148,10 +150,32 @@ def decoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:
     with naming(repr(options.model), options.model, "processor"):
         processor = AutoProcessor.from_pretrained(options.model, trust_remote_code=False)
     collator = ChatCollator(processor)
+    if options.text_column in (None, MESSAGES) and not is_pairs(options.data):
+        chats = read_chats(options.data, split=options.split, image_column=options.image_column)
+        if chats is not None:
+            check_template(processor, options.model)
+            number = chats.without_image
+            left_out = f" ({number:,} without an image {'is' if number == 1 else 'are'} left out)" if number else ""
+            return model, held_out_data(options, chats.rows, collator, left_out)
     image_size = getattr(model.config.vision_config, "image_size", None)  # some take images of any size
     data = scorer_data(options, image_size if isinstance(image_size, int) else None, collator)
     train, held_out = (rows.rename_column("text", "question") for rows in (data.train, data.held_out))
     return model, replace(data, train=train, held_out=held_out)
+
+
+def is_pairs(source: str) -> bool:
+    """Return whether data are of a kind that holds no chats: digit scenes, and files but JSON lines."""
+    suffix = Path(source).suffix.lower()
+    is_other_file = suffix == ".csv" or (Path(source).is_file() and suffix != ".jsonl")
+    return source.partition(":")[0] == SCENES or is_other_file
+
+
+def check_template(processor: ProcessorMixin, source: str) -> None:
+    """Raise `ValueError` if a processor cannot write the prompt of a chat."""
+    if getattr(processor, "chat_template", None) is None:
+        raise ValueError(
+            f"{source}: the processor has no chat template: give it one, or data with images and questions"
+        )
 
 
 def scorer_data(options: ScorerOptions, image_size: int | None, collator: Any) -> ScorerData:
@@ -165,8 +189,13 @@ def scorer_data(options: ScorerOptions, image_size: int | None, collator: Any) -
         image_size=image_size,
         number=number,
     )
+    return held_out_data(options, rows, collator)
+
+
+def held_out_data(options: ScorerOptions, rows: Dataset, collator: Any, note: str = "") -> ScorerData:
+    """Hold out some rows. `note` is added to the data in words."""
     train, held_out = hold_out(rows, options.eval_examples, options.max_examples, options.seed)
-    return ScorerData(train, held_out, collator, f"{len(train):,} examples of {options.data}")
+    return ScorerData(train, held_out, collator, f"{len(train):,} examples of {options.data}{note}")
 
 
 def last_lines(options: ScorerOptions, folder: Path) -> list[str]:

@@ -31,6 +31,10 @@ class KeepingConfig(ReductionConfig):
             position that it had in the whole prompt. `"contiguous"`: the positions have no gaps.
         per_prompt: in decoders, whether the amount is that of all images of a prompt together, so that one image may
             keep more patches than another. If not, each image keeps this amount.
+        reread: in decoders, what `generate` does in a later turn of a chat, with the cache of an earlier one. If not
+            set, the turn goes on with the tokens that were kept for the first question. If set, it takes the whole
+            chat with its images, and reads it anew into another cache. The words that the given cache does not hold,
+            those of the new question, choose.
     """
 
     sites: ClassVar[tuple[str, ...]] = ("inputs",)
@@ -43,6 +47,7 @@ class KeepingConfig(ReductionConfig):
     merge_rest: bool = field(default=False, kw_only=True)
     positions: str = field(default="original", kw_only=True)
     per_prompt: bool = field(default=False, kw_only=True)
+    reread: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +65,7 @@ class KeepingConfig(ReductionConfig):
             isinstance(self.num_keep, bool) or not isinstance(self.num_keep, int) or self.num_keep < 1
         ):
             raise ValueError(f"reduction.num_keep={self.num_keep!r}: must be an integer of at least 1")
-        for name in ("merge_rest", "per_prompt"):
+        for name in ("merge_rest", "per_prompt", "reread"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"reduction.{name}={getattr(self, name)!r}: must be true or false")
         if self.positions not in POSITIONS:
@@ -80,7 +85,7 @@ class KeepingConfig(ReductionConfig):
     @property
     def decoder_fields(self) -> list[str]:
         """Names of the fields that are not at their default and that only decoders understand."""
-        return [name for name in ("positions", "per_prompt") if name in self.to_dict()]
+        return [name for name in ("positions", "per_prompt", "reread") if name in self.to_dict()]
 
     def to_dict(self) -> dict[str, Any]:
         # a field that is None by default, and one of this class, are left out at their default

@@ -16,6 +16,7 @@ from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..tokens import NUM_PREFIX_TOKENS
 from .losses import attention_loss
 from .placement import place_teacher
+from .sinks import IMAGE_GROUP, SINKS, numbers_of_images, without_sinks
 from .trainer import batch_size_of, check_devices
 
 
@@ -29,7 +30,9 @@ class ScorerTrainingArguments(TrainingArguments):
         answer_learning_rate: the highest learning rate in it.
         answer_batch_size: examples per step and process in it.
         target_rows, answer_tokens: whose attention the scorer of a decoder learns to predict, and how many tokens of
-            the answer it learns to keep ([`Target`]).
+            the model's own answer count ([`Target`]).
+        sinks: `"remove"` takes out of the attention to predict what does not depend on the text ([`without_sinks`]).
+            Batches then come from a [`SameImageCollator`]. `"keep"` takes it as it is.
     """
 
     learning_rate: float = field(default=2e-3, metadata={"help": "The highest learning rate of AdamW."})
@@ -49,13 +52,16 @@ class ScorerTrainingArguments(TrainingArguments):
     answer_learning_rate: float = field(default=1e-3, metadata={"help": "The highest learning rate in this stage."})
     answer_batch_size: int = field(default=32, metadata={"help": "Examples per step and process in this stage."})
     target_rows: str = field(default="question", metadata={"help": "Whose attention a decoder's scorer predicts."})
-    answer_tokens: int = field(default=1, metadata={"help": "How many tokens of a decoder's answer must stay."})
+    answer_tokens: int = field(default=1, metadata={"help": "How many tokens of a decoder's answer count."})
+    sinks: str = field(default="keep", metadata={"help": "keep, or remove what does not depend on the text."})
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.answer_steps < 0:
             raise ValueError(f"answer_steps={self.answer_steps}: must be at least 0")
         self.target()  # raises an error for a wrong value
+        if self.sinks not in SINKS:
+            raise ValueError(f"sinks={self.sinks!r}: choose one of {', '.join(SINKS)}")
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # it only speeds up copies to a GPU, and torch warns
 
@@ -96,6 +102,7 @@ class ScorerTrainer(Trainer):
 
     # `compute_loss` returns a mean that the Trainer still has to divide by the number of accumulation steps.
     loss_is_scaled_for_ga = False
+    args: ScorerTrainingArguments
 
     def __init__(self, base: nn.Module | Base, *, target_layer: int | None = None, **kwargs: Any):
         kwargs.setdefault("args", ScorerTrainingArguments())
@@ -145,13 +152,32 @@ class ScorerTrainer(Trainer):
         """Return the mean loss of a batch, and the scores of the scorer `model`, float (B, P) for each number P of
         patches.
         """
+        inputs = dict(inputs)
+        groups = inputs.pop(IMAGE_GROUP, None)
         seen = self.observe(inputs, [self.target_layer])
         scores = [self.scores(model, one) for one in seen]
         losses = []
         for one, found in zip(seen, scores, strict=True):
             mask = one.pair.image.mask[:, NUM_PREFIX_TOKENS:]
-            losses.append(len(mask) * attention_loss(found, one.attention[self.target_layer], mask))
+            losses.append(len(mask) * attention_loss(found, self.wanted(one, groups), mask))
         return torch.stack(losses).sum() / sum(map(len, scores)), scores
+
+    def wanted(self, seen: Observation, groups: Tensor | None) -> Tensor:
+        """Return the attention that the scores should predict, float (B, P).
+
+        Args:
+            seen: what the frozen model sees.
+            groups: see [`IMAGE_GROUP`]; None if the batch has none.
+
+        Raises:
+            ValueError: sinks are to be removed, and the batch has no groups.
+        """
+        attention = seen.attention[self.target_layer]
+        if self.args.sinks == "keep":
+            return attention
+        if groups is None:
+            raise ValueError(f"sinks='remove': the batch has no {IMAGE_GROUP!r}: make it with a SameImageCollator")
+        return without_sinks(attention, numbers_of_images(seen.examples, groups))
 
     def scores(self, model: nn.Module, seen: Observation) -> Tensor:
         """Return the scores of the patches, float (B, P), of the scorer `model`."""

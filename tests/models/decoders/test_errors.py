@@ -90,6 +90,16 @@ def test_a_new_image_on_an_old_cache(model, inputs):
         model.generate(input_ids=ids, past_key_values=first.past_key_values, **GREEDY)
 
 
+def test_reading_anew_needs_the_images_and_a_new_question(model, inputs):
+    model.set_reduction({**PUMER, "reread": True})
+    first = model.generate(**inputs, **GREEDY, return_dict_in_generate=True)
+    longer = torch.cat([first.sequences, first.sequences[:, -1:]], dim=1)
+    with pytest.raises(ValueError, match="^pixel_values: missing: with reduction.reread"):
+        model.generate(input_ids=longer, past_key_values=first.past_key_values, **GREEDY)
+    with pytest.raises(ValueError, match="^input_ids: .* a new question"):
+        model.generate(**inputs, past_key_values=first.past_key_values, **GREEDY)
+
+
 @pytest.mark.parametrize("name", ("llava", "gemma3"))
 def test_flash_attention_with_gaps_in_the_positions(name):
     model = tiny_model(name, ours=True, reduction=PUMER)
@@ -116,6 +126,7 @@ def test_a_model_of_no_known_family():
         ({**PUMER, "keep_ratio": 0.0}, "keep_ratio=0.0"),
         ({**PUMER, "keep_rat": 0.5}, "keep_rat .*keep_ratio"),
         ({**PUMER, "positions": "close"}, "positions='close'"),
+        ({**PUMER, "reread": "yes"}, "reread='yes': must be true or false"),
         ({"method": "lookahead", "site": "inputs", "keep_ratio": 0.5}, "weights"),
     ),
 )

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, ours, stock, with_beams
-from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
+from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
 from transformers import DynamicCache, GenerationConfig, TextIteratorStreamer, TextStreamer
 
 from pumer_hf import reduced
@@ -69,6 +69,81 @@ def test_two_turns_on_one_cache(name, schedule, with_images):
     with torch.no_grad():
         expected = oracle.answer(oracle.feed(torch.cat([expected[:, -1:], third["input_ids"][:, -2:]], dim=1)))
     assert torch.equal(three[:, -NEW:], expected)
+
+
+RELEVANT = {"method": "relevant_diverse", "site": "inputs", "keep_ratio": 0.3, "p": 1.0}
+
+
+def chat_of(outputs):
+    """The chat so far. A random model may say the placeholder of an image, in the place of which stands a word."""
+    chat = outputs.sequences.clone()
+    answer = chat[:, -NEW:]
+    answer[answer == IMAGE] = 10
+    return chat
+
+
+def kept_of(outputs):
+    """The kept places of each image, counted in the image."""
+    return [(trace.kept - trace.columns[0]).tolist() for trace in outputs.reduction]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_later_turn_reads_the_chat_anew_for_its_question(name):
+    """The kept tokens depend on the new question alone, and the answer is that of the whole chat with these tokens."""
+    first = prompt_of(name)
+    model = model_for(name, {**RELEVANT, "reread": True})
+    one = model.generate(**first, **GREEDY, return_dict_in_generate=True)
+    held = one.past_key_values.get_seq_length()
+    seen = {}
+    for words in ([11, 12, 13], [21, 22, 23]):
+        turn = second_turn(name, first, chat_of(one), words, True)
+        before = {key: value.clone() for key, value in turn.items()}
+        two = model.generate(**turn, **GREEDY, past_key_values=one.past_key_values, return_dict_in_generate=True)
+        with torch.no_grad():
+            oracle = Oracle(name, stock(name), turn, two.reduction, generating=True)
+            assert torch.equal(two.sequences, torch.cat([turn["input_ids"], oracle.answer()], dim=1))
+        assert one.past_key_values.get_seq_length() == held  # the cache of the first turn stays as it is
+        assert two.past_key_values.get_seq_length() > held
+        assert all(torch.equal(value, turn[key]) for key, value in before.items())
+        seen[words[0]] = kept_of(two)
+        third = second_turn(name, first, chat_of(two), [14, 15], True)
+        three = model.generate(**third, **GREEDY, past_key_values=two.past_key_values, return_dict_in_generate=True)
+        assert torch.equal(three.sequences[:, :-NEW], third["input_ids"])
+    assert seen[11] != seen[21]
+    other = prompt_of(name, [[15, 16, ONE, 17], [18, ONE, 19, 19, TWO, 13]])  # the same images, other words
+    again = model.generate(**other, **GREEDY, return_dict_in_generate=True)
+    assert kept_of(again) != kept_of(one)
+    last = chat_of(one)[:, -1:]  # the last token of an answer is not in the cache, so it counts as new
+    turn = second_turn(name, other, torch.cat([chat_of(again)[:, :-1], last], dim=1), [11, 12, 13], True)
+    two = model.generate(**turn, **GREEDY, past_key_values=again.past_key_values, return_dict_in_generate=True)
+    assert kept_of(two) == seen[11]
+
+
+@pytest.mark.parametrize("name", ("llava", "qwen3_vl", "paligemma", "gemma4", "qwen3_5"))
+def test_a_chat_that_is_read_anew_is_a_fresh_one(name):
+    """With a choice that no word influences, and with all tokens. A turn may bring a new image."""
+    first = prompt_of(name, [[5, 6, ONE, 7], [8, 8, ONE, 3]])
+    whole = prompt_of(name, [[5, 6, ONE, 7, 4, 4, TWO, 9], [8, 8, ONE, 3, 5, 5, ONE, 9]])
+    for schedule in (DIVERSE, {**RELEVANT, "keep_ratio": 1.0}):
+        model = model_for(name, {**schedule, "reread": True})
+        cache = DynamicCache(config=model.config)
+        model.generate(**first, do_sample=False, max_new_tokens=2, past_key_values=cache)
+        assert cache.get_seq_length() > 0  # an empty cache is filled
+        found = model.generate(**whole, **GREEDY, past_key_values=cache)
+        assert torch.equal(found, model.generate(**whole, **GREEDY))
+    assert torch.equal(found, stock(name).generate(**whole, **GREEDY))
+
+
+def test_a_chat_that_begins_without_an_image_is_read_anew():
+    model = model_for("llava", {**DIVERSE, "reread": True})
+    first = prompt_of("llava", [[5, 6, 7]])
+    one = model.generate(**first, **GREEDY, return_dict_in_generate=True)
+    turn = second_turn("llava", first, one.sequences, [11, 12], False)
+    text = model.generate(**turn, **GREEDY, past_key_values=one.past_key_values)
+    assert torch.equal(text, stock("llava").generate(**turn, **GREEDY))
+    whole = prompt_of("llava", [[*one.sequences[0].tolist(), ONE, 9]])
+    found = model.generate(**whole, **GREEDY, past_key_values=one.past_key_values)
+    assert torch.equal(found, model.generate(**whole, **GREEDY))
 
 
 @pytest.mark.parametrize("schedule", (PUMER, CONTIGUOUS), ids=("original", "contiguous"))

@@ -242,6 +242,94 @@ def as_half(inputs):
     return {key: value.bfloat16() if value.is_floating_point() else value for key, value in inputs.items()}
 
 
+# The model's own answer
+
+NEW = 3
+"""How many tokens of the answer count."""
+
+
+def counted_tokens(answer, end):
+    """How many tokens of an answer count: those before its end, and at least the first."""
+    return next((place for place, token in enumerate(answer) if token == end), NEW) or 1
+
+
+def end_of_some(name, model):
+    """A token with which the answers to the prompts with images end after different numbers of tokens."""
+    answers = []
+    for prompt in prompts_of(name):
+        if any(isinstance(item, tuple) for item in prompt):
+            inputs = tiny_inputs(model, name, [prompt])
+            found = model.generate(**inputs, do_sample=False, max_new_tokens=NEW)
+            answers.append(found[0, inputs["input_ids"].shape[1] :].tolist())
+    ends = [end for answer in answers for end in answer]
+    return next(end for end in ends if len({counted_tokens(answer, end) for answer in answers}) > 1)
+
+
+def answer_by_hand(name, model, prompt, layer):
+    """The attention of the greedy answer to one prompt, from the eager matrices of the prompt with the answer."""
+    inputs = tiny_inputs(model, name, [prompt])
+    length = inputs["input_ids"].shape[1]
+    answer = model.generate(**inputs, do_sample=False, max_new_tokens=NEW)[0, length:].tolist()
+    end = model.generation_config.eos_token_id
+    counted = counted_tokens(answer, end)
+    longer = tiny_inputs(model, name, [[*prompt, *answer[: counted - 1]]])
+    if name == "paligemma":
+        longer["token_type_ids"][:, length:] = 1  # its answers are read from left to right
+    eager = tiny_model(name)
+    eager.set_attn_implementation("eager")
+    with torch.no_grad():
+        encoded = with_encoded_images(DECODERS[name], eager, longer)
+        attentions = eager(**encoded, output_attentions=True).attentions
+    matrix = dict(zip(attending_layers(eager), attentions, strict=True))[layer][0]
+    found = []
+    for _, columns in images_of(longer["input_ids"]):
+        part = matrix[:, length - 1 :][:, :, columns].mean(dim=(0, 1))
+        found.append((len(columns), part / part.sum()))
+    return counted, found
+
+
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        *[(name, False) for name in NAMES],
+        # the tiny models of the other families give all prompts the same answer
+        *[(name, True) for name in ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "paligemma", "gemma4", "qwen3_5")],
+    ],
+)
+def test_the_rows_of_an_answer_are_those_of_its_tokens(name, ends):
+    """In a padded batch, whose answers have different lengths, as for each prompt with its answer alone."""
+    model, inputs = model_and_inputs(name)
+    layers = attending_layers(model)[-2:]
+    if ends:
+        model.generation_config.eos_token_id = end_of_some(name, model)
+    seen = observe_decoder(DECODERS[name], model, inputs, layers, rows="answer", answer_tokens=NEW)
+    one_token = observe_decoder(DECODERS[name], model, inputs, layers, rows="answer")
+    for layer in layers:
+        expected = [
+            (row, *answer_by_hand(name, model, prompt, layer))
+            for row, prompt in enumerate(prompts_of(name))
+            if any(isinstance(item, tuple) for item in prompt)
+        ]
+        lengths = {counted for _, counted, _ in expected}
+        assert len(lengths) > 1 if ends else lengths == {NEW}
+        for one, first in zip(seen, one_token, strict=True):
+            wanted = [part for _, _, parts in expected for number, part in parts if number == one.features.shape[1]]
+            torch.testing.assert_close(one.attention[layer], torch.stack(wanted), atol=1e-5, rtol=1e-4)
+            assert ends or not torch.allclose(one.attention[layer], first.attention[layer], atol=1e-3)
+    assert model.get_decoder().config._attn_implementation == "sdpa"
+
+
+def test_an_answer_in_eager_attention_and_in_a_short_window():
+    """A cache with a sliding window has dropped tokens when the answer attends."""
+    model, inputs = model_and_inputs("gemma3")
+    seen = observe_decoder(DECODERS["gemma3"], model, inputs, [1], rows="answer", answer_tokens=NEW)
+    model.set_attn_implementation("eager")
+    for one, other in zip(
+        seen, observe_decoder(DECODERS["gemma3"], model, inputs, [1], rows="answer", answer_tokens=NEW), strict=True
+    ):
+        torch.testing.assert_close(one.attention[1], other.attention[1], atol=1e-6, rtol=1e-4)
+
+
 # Errors
 
 

@@ -24,6 +24,7 @@ from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
 from .prompt import IGNORED, Cut, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
+from .streaming import WholePromptStreamer
 
 _CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
 """The models of which transformers' own method runs, with inputs that are cut already."""
@@ -155,12 +156,17 @@ class ReducedCalls:
         """
         cache: Any = cache_of(inputs)
         record: CutRecord | None = getattr(cache, RECORD, None)
-        if record is not None and cache.get_seq_length() > 0:
-            return self._continue(inputs, record, cache, generating)
+        first_word = 0
+        if cache is not None and cache.get_seq_length() > 0:
+            if generating and self._rereads and has_images(inputs):
+                inputs, first_word = anew(inputs, cache, record)
+                cache = None
+            elif record is not None:
+                return self._continue(inputs, record, cache, generating)
         if not has_images(inputs):
             return Prepared(inputs)
         self._check(inputs, generating)
-        site = SiteTokens.of(self.family, self.model, inputs)
+        site = SiteTokens.of(self.family, self.model, inputs, first_word)
         placeholders, real = site.placeholders, site.real
         reduced = self._reduce(site, inputs.get("image_saliency"))
         keep = real.clone()
@@ -202,12 +208,17 @@ class ReducedCalls:
         """Cut the prompts of a later turn, whose beginning the cache holds already."""
         if not generating:
             return self._step(inputs, record, cache)
+        if self._rereads:
+            raise ValueError(
+                "pixel_values: missing: with reduction.reread, a later turn reads the images anew: give those of the "
+                "whole chat, or set reread to false"
+            )
         input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
         new = input_ids[:, record.cut.length :]
         if bool((new == self.family.image_token_id(self.model.config)).any()):
             raise ValueError(
-                "input_ids: a new image in a later turn on the same cache cannot be reduced yet: give the whole chat "
-                "without past_key_values"
+                "input_ids: a new image in a later turn on the same cache cannot be reduced: give the whole chat and "
+                "its images without past_key_values, or set reduction.reread"
             )
         times = len(input_ids) // len(record.cut.index)
         cut = record.cut.repeated(times).extended(input_ids.shape[1])
@@ -248,6 +259,11 @@ class ReducedCalls:
     def _contiguous(self) -> bool:
         """Whether the positions after a cut have no gaps."""
         return isinstance(self._config, KeepingConfig) and self._config.positions == "contiguous"
+
+    @property
+    def _rereads(self) -> bool:
+        """Whether a later turn of a chat reads the whole chat anew."""
+        return isinstance(self._config, KeepingConfig) and self._config.reread
 
     @property
     def _config(self) -> Any:
@@ -295,8 +311,8 @@ class ReducedCalls:
         cache = cache_of(inputs)
         if cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
-                "past_key_values: the cache holds tokens already, and an image after them cannot be reduced yet: give "
-                "the whole chat without past_key_values"
+                "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
+                "whole chat and its images without past_key_values, or set reduction.reread"
             )
         if generating:
             self._check_generate(inputs)
@@ -320,32 +336,33 @@ class ReducedCalls:
             )
 
 
-class WholePromptStreamer:
-    """Gives the whole prompt to a streamer, in the place of the cut one, and then each new token.
-
-    Args:
-        streamer: the streamer of the caller.
-        prompt: long (B, L), the whole prompt.
-    """
-
-    def __init__(self, streamer: Any, prompt: Tensor):
-        self.streamer, self.prompt = streamer, prompt.cpu()
-        self.began = False
-
-    def put(self, value: Tensor) -> None:
-        """Pass on new tokens; the first time, the whole prompt."""
-        self.streamer.put(value if self.began else self.prompt)
-        self.began = True
-
-    def end(self) -> None:
-        """Say that there are no more tokens."""
-        self.streamer.end()
-
-
 def cache_of(values: Mapping[str, Any]) -> Any:
     """Return the cache among inputs or outputs, by its name in transformers 5.24 and newer or by the older one."""
     cache = values.get("cache")
     return values.get("past_key_values") if cache is None else cache
+
+
+def anew(inputs: Mapping[str, Any], cache: Any, record: CutRecord | None) -> tuple[dict[str, Any], int]:
+    """Return the arguments of `generate` for a whole chat without its cache, and the column of its new question.
+
+    Args:
+        inputs: the arguments.
+        cache: the cache of an earlier turn.
+        record: what it knows about its cut; None if nothing was cut.
+
+    Raises:
+        ValueError: the cache holds all of the chat.
+    """
+    held = cache.get_seq_length()
+    if record is not None:
+        held += record.cut.length - record.cut.index.shape[1]
+    length = inputs["input_ids"].shape[1]
+    if held >= length:
+        raise ValueError(
+            f"input_ids: {length} tokens, but past_key_values holds {held} of the chat already: give the whole chat "
+            "with a new question"
+        )
+    return {name: value for name, value in inputs.items() if name not in ("cache", "past_key_values")}, held
 
 
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from ...tokens import NUM_PREFIX_TOKENS
 from ..observing import Observation
 from .calls import cut_already
 from .family import DecoderFamily
+from .greedy import attention_of_answer, with_own_outputs
 from .images import image_groups
 from .prompt import contiguous_positions
 from .site import SiteTokens, encoded_images, has_images
@@ -18,7 +19,7 @@ from .text_rows import TextRows, attending_layers, text_rows
 
 ROWS = ("question", "answer")
 """Whose attention to the image tokens counts: that of the tokens after the image, or that of the tokens from which the
-model's own answer is predicted."""
+model's own greedy answer is predicted."""
 
 
 @torch.no_grad()
@@ -55,6 +56,7 @@ def observe_decoder(
     *,
     together: bool = False,
     rows: str = "question",
+    answer_tokens: int = 1,
 ) -> list[Observation]:
     """Run an unreduced decoder once. Return its image tokens, and how much the text attends to them in some layers.
 
@@ -65,7 +67,9 @@ def observe_decoder(
     A decoder reads from left to right, so only what stands after an image can attend to it. With `rows="question"`
     these are all tokens of the prompt after the image but image tokens: the question, what separates it, and the
     tokens that begin the answer. If the question stands before the image, only the latter are left. With
-    `rows="answer"` it is the last token of the prompt, from which the model predicts the first token of its answer.
+    `rows="answer"` these are the tokens from which the model predicts the first tokens of its greedy answer: the last
+    token of the prompt, and, with `answer_tokens` above 1, those of the answer itself ([`attention_of_answer`]). For
+    the latter the model generates the answer, so that all layers run.
 
     Args:
         family: the family of the model.
@@ -75,6 +79,8 @@ def observe_decoder(
         layers: indices of layers of the text model.
         together: whether all images of a prompt count as one.
         rows: one of [`ROWS`].
+        answer_tokens: how many tokens of the answer count with `rows="answer"`, at least 1. If there are several, the
+            prompts must be padded on the left.
 
     Returns:
         An observation for each number of image tokens that an image of the batch has.
@@ -93,10 +99,13 @@ def observe_decoder(
     prompts = [site.placeholders.rows[members[:, 0]] for members, _ in groups]
     places, is_row = places_of_rows(site, rows)
     found: dict[int, Tensor] = {}
-    if layers:
+    if layers and rows == "answer" and answer_tokens > 1:
+        found, is_row = attention_of_answer(family, model, inputs, layers, answer_tokens)
+        places = places + torch.arange(is_row.shape[1], device=places.device)
+    elif layers:
         wanted = TextRows(places, frozenset(layers))
         with cut_already(model), text_rows(model, wanted):
-            model(**{**inputs, "mm_encoder_outputs": dict(inputs["mm_encoder_outputs"])}, use_cache=False)
+            model(**with_own_outputs(inputs), use_cache=False)
         found = wanted.attention
     seen = []
     for (members, pair), last, prompt in zip(groups, begins, prompts, strict=True):

@@ -34,13 +34,16 @@ class SiteTokens:
     """Names of the inputs that only the image encoder reads."""
 
     @classmethod
-    def of(cls, family: DecoderFamily, model: PreTrainedModel, inputs: Mapping[str, Any]) -> "SiteTokens":
+    def of(
+        cls, family: DecoderFamily, model: PreTrainedModel, inputs: Mapping[str, Any], first_word: int = 0
+    ) -> "SiteTokens":
         """Encode the images of a batch, unless `mm_encoder_outputs` has them, and find their places.
 
         Args:
             family: the family of the model.
             model: the model.
             inputs: keyword arguments of its forward, with at least one image.
+            first_word: the column of the prompts from which on their tokens count as words.
 
         Raises:
             ValueError: the prompts do not have as many placeholders as there are image tokens.
@@ -58,7 +61,9 @@ class SiteTokens:
         embed = model.get_input_embeddings()
         embeddings = embed(input_ids.masked_fill(is_image, pad_token_of(model))).detach()
         features = images.features.to(embeddings.device)
-        words = prompt_words(embeddings.to(features.dtype), real & ~is_image)
+        is_word = real & ~is_image
+        is_word[:, :first_word] = False
+        words = prompt_words(embeddings.to(features.dtype), is_word)
         return cls(images, features, placeholders, words, real, is_image, frozenset(of_images - {"input_ids"}))
 
     def rest_of(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

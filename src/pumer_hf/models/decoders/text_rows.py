@@ -54,6 +54,39 @@ class TextRows:
         if len(self.attention) == len(self.layers):
             raise LastLayerSeen
 
+    def places_in(self, length: int) -> Tensor:
+        """Return the columns of the rows among the `length` tokens of a forward, long (B, R)."""
+        return self.places
+
+
+class AnswerRows(TextRows):
+    """The row of the last token in each forward of a `generate`, from which a token of the answer is predicted.
+
+    All forwards run to their end. `attention` has a row for each of them, and a column for each token of the prompt.
+
+    Args:
+        layers: indices of the layers.
+        num_prompts: B, the prompts of the batch.
+        length: L, their tokens, padded on the left.
+    """
+
+    def __init__(self, layers: Collection[int], num_prompts: int, length: int):
+        super().__init__(torch.full((num_prompts, 1), length - 1), layers)
+        self.length = length
+
+    def see(self, layer: int, attention: Tensor) -> None:
+        """Add the attention of a layer in a forward, float32 (B, 1, Lk) for the Lk last tokens.
+
+        In a layer with a sliding window, the cache may have dropped the tokens before them.
+        """
+        before = self.attention.get(layer, attention[:, :0, : self.length])
+        gone = self.length + before.shape[1] - attention.shape[2]
+        row = torch.nn.functional.pad(attention, (gone, 0))[:, :, : self.length]
+        self.attention[layer] = torch.cat([before, row], dim=1)
+
+    def places_in(self, length: int) -> Tensor:
+        return torch.full_like(self.places, length - 1)
+
 
 _WATCHED: ContextVar[TextRows | None] = ContextVar("watched", default=None)
 """What this thread wants to see. A forward in another thread runs the stock function alone."""
@@ -130,7 +163,8 @@ def beside(stock: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         rows = _WATCHED.get()
         if rows is not None and module.layer_idx in rows.layers:
-            rows.see(module.layer_idx, attention_of_rows(module, query, key, attention_mask, rows.places, **kwargs))
+            places = rows.places_in(query.shape[2])
+            rows.see(module.layer_idx, attention_of_rows(module, query, key, attention_mask, places, **kwargs))
         return stock(module, query, key, value, attention_mask, **kwargs)
 
     return attention
@@ -151,11 +185,11 @@ def attention_of_rows(
 
     Args:
         module: the attention layer.
-        query: float (B, H, L, d), after the position embedding.
-        key: float (B, H', L, d), where H is a multiple of H'.
-        attention_mask: bool or float (B, 1, L, L) as the stock kernel takes it; None if the layer is causal and
+        query: float (B, H, Lq, d), after the position embedding.
+        key: float (B, H', L, d), where H is a multiple of H'. The queries are those of the last Lq of the L tokens.
+        attention_mask: bool or float (B, 1, Lq, L) as the stock kernel takes it; None if the layer is causal and
             nothing is padded, or if it is not causal at all.
-        places: long (B, R).
+        places: long (B, R) in [0, Lq).
         scaling: what the products are multiplied by; None for one over the square root of d.
         is_causal: whether a row without a mask sees only what stands before it; None for what the layer says.
         softcap: the limit of the scores, which a hyperbolic tangent keeps below it; None for no limit.
@@ -174,7 +208,7 @@ def attention_of_rows(
         mask = attention_mask.expand(batch, -1, -1, -1).gather(2, row_index)
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask.float()
     elif module.is_causal if is_causal is None else is_causal:
-        later = torch.arange(length, device=query.device) > places.unsqueeze(-1)
+        later = torch.arange(key.shape[2], device=query.device) > (places + key.shape[2] - length).unsqueeze(-1)
         scores = scores.masked_fill(later.unsqueeze(1), -torch.inf)
     return scores.softmax(dim=-1).nan_to_num(0.0).mean(dim=1)  # the row of a padding token may see nothing
 
