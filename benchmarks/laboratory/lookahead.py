@@ -16,14 +16,16 @@ from transformers import set_seed
 
 from pumer_hf.data.task import TaskData
 from pumer_hf.data.tasks import TASKS
+from pumer_hf.models.bases import base_of
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.loading import load_checkpoint
 from pumer_hf.models.observing import observe
 from pumer_hf.recipes.image_use import with_wrong_images, without_images
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.reducers import TokenReducer, parse_method
-from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from pumer_hf.reducers.lookahead import LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from pumer_hf.training.answers import (
+    ANYWHERE,
     BUDGETS,
     ByLength,
     Choice,
@@ -118,18 +120,19 @@ class Bench:
         return observe(self.model, first, []).pair.image.mask.shape[1] - 1
 
     @torch.inference_mode()
-    def scores(self, choices: Mapping[str, Choice], layers: Sequence[int] = ()) -> Scores:
+    def scores(self, choices: Mapping[str, Choice], layers: Sequence[TargetLayer] = ()) -> Scores:
         """Return the score of each test question, float (N,) in [0, 1], for each choice of patches.
 
         Args:
             choices: by name, what makes the reducers of a batch.
-            layers: the layers whose attention the choices read.
+            layers: the layers whose attention the choices read; `"all"` for the mean of all.
         """
         found: dict[str, list[Tensor]] = {name: [] for name in choices}
         for batch in tqdm(self.batches, desc="Evaluating", leave=False):
             labels = batch["labels"]
             inputs = {name: value for name, value in batch.items() if name != "labels"}
-            attention = attention_by_length([observe(self.model, inputs, layers)] if layers else [], layers)
+            seen = base_of(self.model).observe(inputs, layers, ANYWHERE) if layers else []
+            attention = attention_by_length(seen, layers)
             for name, choice in choices.items():
                 with self.model.token_reduction.using(choice(attention)):
                     answer = self.model(**inputs).logits.argmax(dim=-1, keepdim=True)
@@ -147,7 +150,7 @@ def has_unseen_word(text: str) -> bool:
     return not UNSEEN_WORDS.isdisjoint(text.rstrip("?").split())
 
 
-def unreduced(attention: Mapping[int, ByLength]) -> Mapping[str, TokenReducer]:
+def unreduced(attention: Mapping[TargetLayer, ByLength]) -> Mapping[str, TokenReducer]:
     """The choice that keeps all patches."""
     return {}
 
@@ -255,7 +258,8 @@ def main_rows(
         if (seed == first or name in LEARNED) and (kept, name) not in measured
     }
     layer = scorers[first].config.target_layer
-    scores = bench.scores({repr(key): choice for key, choice in wanted.items()}, sorted({0, layer or 0}))
+    targets = list(dict.fromkeys([0, 0 if layer is None else layer]))
+    scores = bench.scores({repr(key): choice for key, choice in wanted.items()}, targets)
     speeds = choice_speeds(bench, scorers[first], seconds)
     rows = []
     for kept, ratio in BUDGETS.items():

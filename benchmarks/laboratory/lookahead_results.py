@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
+from pumer_hf.reducers.lookahead import TargetLayer, layer_words
 from pumer_hf.results import Environment, Results, markdown_table
 from pumer_hf.results.environment import ENVIRONMENT_FIELDS
 
@@ -62,7 +63,7 @@ class LookaheadReport(Results):
     """The name of the data."""
     baselines: dict[str, Accuracy]
     """The accuracy of the unreduced teacher, and of the teacher without its image."""
-    target_layer: int
+    target_layer: TargetLayer
     rows: tuple[ChoiceRow, ...]
     num_questions: int
     environment: Environment = field(default_factory=Environment)
@@ -125,8 +126,8 @@ def report_table(report: LookaheadReport) -> str:
     note = (
         f"Accuracy in percent on {report.num_questions:,} test questions of {report.setting}: mean over scorers of "
         "several seeds behind one frozen teacher, [lowest, highest], number of seeds, and the measured speed against "
-        f"the unreduced model ({report.environment.machine_name}). {'; '.join(facts)}. The scorer predicts layer "
-        f"{report.target_layer}."
+        f"the unreduced model ({report.environment.machine_name}). {'; '.join(facts)}. The scorer predicts "
+        f"{layer_words(report.target_layer)}."
     )
     return f"{markdown_table(rows)}\n\n{note}\n"
 

@@ -39,8 +39,8 @@ class TrainScorer(Command):
         add(
             "target-layer",
             default="auto",
-            metavar="auto|K",
-            help="layer whose attention to predict; default: the one that keeps most answers",
+            metavar="auto|K|all",
+            help="layer whose attention to predict, or all; default: what keeps most answers",
         )
         add("form", choices=FORMS, default="gated", help="network of the scorer; default: %(default)s")
         add("rank", type=int, default=64, metavar="N", help="width of the scorer; default: %(default)s")

@@ -10,6 +10,7 @@ from huggingface_hub import ModelCardData
 from ..models.decoder_loading import find_decoder
 from ..models.families import find_family
 from ..models.scorers import SCORER_CONFIG, SCORER_WEIGHTS, ScorerRecord, load_record
+from ..reducers.lookahead import layer_words
 from ..release import WHEELS, install_commands, needs_wheel
 from ..results import ScorerReport
 from ..results.scorer import METHOD_WORDS, percent
@@ -82,7 +83,7 @@ def scorer_card(folder: str | Path, repo_id: str | None = None) -> str:
         tags=[family.name if family else record.base_type, "pumer", "lookahead", "token-pruning"],
     )
     part = record.config
-    layer = "a later layer" if part.target_layer is None else f"layer {part.target_layer}"
+    layer = layer_words(part.target_layer)
     dropped = "before the layers see them" if decoder is None else "before the decoder sees them"
     changed = "later by `model.set_reduction`" if decoder is None else "in each `with` block"
     source = repo_id or f"user/{name}"

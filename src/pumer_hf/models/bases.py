@@ -5,7 +5,7 @@ The training asks the same of both: what comes into a site, where later layers a
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..reducers import ReductionConfig, TokenReducer
-from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from ..reducers.lookahead import ALL_LAYERS, LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from .decoders.attached import StockHost
 from .decoders.calls import ReducedCalls, cut_already
 from .decoders.family import DecoderFamily
@@ -82,20 +82,33 @@ class Base(ABC):
     def prepared(self, inputs: Inputs) -> dict[str, Any]:
         """Return the inputs without labels, for several calls of this object. A decoder's images are then encoded."""
 
-    @abstractmethod
     def observe(
-        self, inputs: Inputs, layers: Sequence[int], config: LookaheadReductionConfig
+        self, inputs: Inputs, targets: Sequence[TargetLayer], config: LookaheadReductionConfig
     ) -> Sequence[Observation]:
-        """Return what comes into the site of a part of a schedule, and where some layers attend.
+        """Return what comes into the site of a part of a schedule, and where later layers attend.
 
         Args:
             inputs: keyword arguments of the model.
-            layers: indices of layers; `()` for none.
+            targets: indices of layers, and `"all"` for the mean of all layers; `()` for none.
             config: the part.
 
         Returns:
             An observation for each number of patches that an image of the batch has.
         """
+        layers = self.layers if ALL_LAYERS in targets else [layer for layer in targets if isinstance(layer, int)]
+        seen = self.observe_layers(inputs, layers, config)
+        if ALL_LAYERS not in targets:
+            return seen
+        means = [torch.stack([one.attention[layer] for layer in layers]).mean(dim=0) for one in seen]
+        return [
+            replace(one, attention={**one.attention, ALL_LAYERS: mean}) for one, mean in zip(seen, means, strict=True)
+        ]
+
+    @abstractmethod
+    def observe_layers(
+        self, inputs: Inputs, layers: Sequence[int], config: LookaheadReductionConfig
+    ) -> Sequence[Observation]:
+        """Do the work of [`observe`] for layers."""
 
     @abstractmethod
     def answers(self, inputs: Inputs, reducers: Mapping[str, TokenReducer]) -> Tensor:
@@ -145,7 +158,7 @@ class EncoderBase(Base):
     def prepared(self, inputs: Inputs) -> dict[str, Any]:
         return {name: value for name, value in inputs.items() if name not in NO_INPUTS}
 
-    def observe(
+    def observe_layers(
         self, inputs: Inputs, layers: Sequence[int], config: LookaheadReductionConfig
     ) -> Sequence[Observation]:
         tower_layer = config.layers[0] if config.layers else None
@@ -197,7 +210,7 @@ class DecoderBase(Base):
     def prepared(self, inputs: Inputs) -> dict[str, Any]:
         return with_encoded_images(self.family, self.model, inputs)
 
-    def observe(
+    def observe_layers(
         self, inputs: Inputs, layers: Sequence[int], config: LookaheadReductionConfig
     ) -> Sequence[Observation]:
         return observe_decoder(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.base import SITES
+from ..reducers.lookahead import TargetLayer
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .reduction import reduction_of
 
@@ -24,9 +25,9 @@ class Observation:
     """The tokens that come into the site."""
     features: Tensor
     """float (B, P, d): what the patches are compared by there."""
-    attention: dict[int, Tensor]
+    attention: Mapping[TargetLayer, Tensor]
     """By layer, float32 (B, P): how much the text attends to each patch (PuMer, Eq. 1). It sums to 1 over the patches.
-    Padding has 0."""
+    Padding has 0. `"all"` is the mean of all layers."""
     examples: Tensor
     """long (B,): the example of each image, in the batch of the model. In a decoder, an example is a prompt, which may
     have several images."""
@@ -100,7 +101,7 @@ def observe(
     watched = WatchConfig((), site=site) if site != "tower" else WatchConfig(_tower_layers(tower_layer), site=site)
     _check(watched, backbone.config.sites)
     seen: list[tuple[TokenPair, Tensor]] = []
-    attention: dict[int, Tensor] = {}
+    attention: dict[TargetLayer, Tensor] = {}
 
     def see_tokens(layer: int, pair: TokenPair, evidence: Evidence) -> None:
         seen.append((pair, evidence.image_keys[:, NUM_PREFIX_TOKENS:]))

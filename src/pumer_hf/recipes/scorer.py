@@ -17,7 +17,7 @@ from ..hub.scorer import save_scorer_card
 from ..models.bases import Base, Target, base_of
 from ..models.scorers import SCORER_CONFIG, load_scorer, save_scorer
 from ..reading import read_object
-from ..reducers.lookahead import LookaheadReductionConfig
+from ..reducers.lookahead import LookaheadReductionConfig, TargetLayer
 from ..results import Environment, ScorerReport, layer_table
 from ..training.answers import budget_rows, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
@@ -193,7 +193,7 @@ def begin(folder: Path, record: dict[str, Any], resume: bool, args: ScorerTraini
 
 def chosen_layer(
     base: Base, part: LookaheadReductionConfig, data: ScorerData, args: ScorerTrainingArguments
-) -> tuple[int, dict[str, float]]:
+) -> tuple[TargetLayer, dict[str, float]]:
     """Return the layer to predict, and what each layer keeps, which is printed too. A layer that is given is taken."""
     if part.target_layer is not None:
         return part.target_layer, {}

@@ -14,16 +14,18 @@ from ..data.messages import MESSAGES, read_chats
 from ..data.pairs import SCENES, PairCollator, hold_out, read_pairs
 from ..inputs import Encoder
 from ..models.bases import base_of
-from ..models.decoder_loading import find_decoder, load_decoder
-from ..models.loading import load_checkpoint, naming, saved_config
+from ..models.decoder_loading import is_decoder, load_decoder
+from ..models.loading import load_checkpoint, naming
 from ..reducers import parse_method
-from ..reducers.lookahead import LookaheadReductionConfig
+from ..reducers.lookahead import ALL_LAYERS, LookaheadReductionConfig
 from ..training.scorer import ScorerTrainingArguments
 from .interrupt import ending_in_one_line
 from .recipe import check_values
 from .scorer import RESULTS_NAME, ScorerData, check_folder, train_scorer
 from .threads import use_available_cores
 
+AUTO = "auto"
+"""The target that is found by trying each."""
 KEEP_RATIO = 0.2
 """The part of the patches that the record of a scorer names. The user of the scorer chooses another."""
 
@@ -37,7 +39,7 @@ class ScorerOptions:
     out: str | None = None
     site: str = "inputs"
     layers: list[int] | None = None
-    target_layer: str = "auto"
+    target_layer: str = AUTO
     form: str = "gated"
     rank: int = 64
     diversity: str = "dpp"
@@ -63,8 +65,10 @@ class ScorerOptions:
                 raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         if self.answer_steps < 0:
             raise ValueError(f"--answer-steps {self.answer_steps}: must be at least 0")
-        if self.target_layer != "auto" and not self.target_layer.isdigit():
-            raise ValueError(f"--target-layer {self.target_layer}: give 'auto' or the index of a layer")
+        if self.target_layer not in (AUTO, ALL_LAYERS) and not self.target_layer.isdigit():
+            raise ValueError(
+                f"--target-layer {self.target_layer}: give {AUTO!r}, {ALL_LAYERS!r} or the index of a layer"
+            )
 
     @property
     def folder(self) -> str:
@@ -73,6 +77,7 @@ class ScorerOptions:
 
     def part(self) -> LookaheadReductionConfig:
         """Return the part of the schedule that the scorer is for."""
+        given_target = None if self.target_layer == AUTO else self.target_layer
         config = parse_method(
             {
                 "method": "lookahead",
@@ -83,7 +88,7 @@ class ScorerOptions:
                 "rank": self.rank,
                 "diversity": None if self.diversity == "none" else self.diversity,
                 "p": self.p,
-                "target_layer": None if self.target_layer == "auto" else int(self.target_layer),
+                "target_layer": int(self.target_layer) if self.target_layer.isdigit() else given_target,
             }
         )
         assert isinstance(config, LookaheadReductionConfig), "the method is lookahead"
@@ -122,7 +127,7 @@ def run_train_scorer(options: ScorerOptions) -> None:
         base = base_of(model, args.target())
         base.check_answers()
         base.check(part)
-        if part.target_layer is not None and part.target_layer not in base.layers:
+        if part.target_layer not in (None, ALL_LAYERS, *base.layers):
             known = ", ".join(map(str, base.layers))
             raise ValueError(f"--target-layer {part.target_layer}: the model has layers {known}")
         if args.process_index == 0:
@@ -137,11 +142,6 @@ def encoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:
     model, processor = load_checkpoint(options.model, reduction=None)
     collator = PairCollator(Encoder.of(model, processor))
     return model, scorer_data(options, model.config.image_size, collator)
-
-
-def is_decoder(source: str) -> bool:
-    """Return whether a checkpoint is one of a decoder model."""
-    return find_decoder(saved_config(source)) is not None
 
 
 def decoder_and_data(options: ScorerOptions) -> tuple[nn.Module, ScorerData]:

@@ -1,8 +1,9 @@
 """lookahead: a small scorer predicts where a later layer will attend, and the other patches are dropped at once.
 
 The scorer reads what is known before the first layer: the patches and the words. It learns from the attention of one
-layer of the unreduced model (PuMer, Eq. 1), without labels, while the model stays frozen. It is this project's own
-method, after the idea of TiP's learned pruners (the draft before https://aclanthology.org/2023.acl-long.721).
+layer of the unreduced model, or of all its layers (PuMer, Eq. 1), without labels, while the model stays frozen. It is
+this project's own method, after the idea of TiP's learned pruners (the draft before
+https://aclanthology.org/2023.acl-long.721).
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,10 @@ from .scorer import FORMS
 
 LEARNED = ("form", "rank", "target_layer")
 """The fields that a trained scorer brings with it."""
+ALL_LAYERS = "all"
+"""The target of a scorer that predicts the mean attention of all layers."""
+TargetLayer = int | str
+"""What a scorer predicts: the attention of the layer with this index, or [`ALL_LAYERS`]."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class LookaheadReductionConfig(KeepingConfig):
         rank: width of the scorer, at least 1.
         diversity: how the kept patches are made to differ: `"dpp"`, `"max_min"`, or None to keep the highest scores.
         p: exponent of the predicted attention beside the diversity, at least 0. At 0 the scorer has no influence.
-        target_layer: the layer whose attention the scorer has learned to predict. It is a record, and changes nothing.
+        target_layer: the layer whose attention the scorer has learned to predict, or `"all"` for the mean of all
+            layers. It is a record, and changes nothing.
         weights: a folder or a Hub id with a trained scorer, to load it once. A saved model has it inside, so that
             this field is then None.
     """
@@ -47,7 +53,7 @@ class LookaheadReductionConfig(KeepingConfig):
     rank: int = 64
     diversity: str | None = "dpp"
     p: float = 0.25
-    target_layer: int | None = None
+    target_layer: TargetLayer | None = None
     weights: str | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +65,10 @@ class LookaheadReductionConfig(KeepingConfig):
         if self.diversity is not None and self.diversity not in DIVERSITIES:
             raise ValueError(f"reduction.diversity={self.diversity!r}: choose {', '.join(DIVERSITIES)} or null")
         self._validate_weight("p")
+        if not (self.target_layer in (None, ALL_LAYERS) or is_layer(self.target_layer)):
+            raise ValueError(
+                f"reduction.target_layer={self.target_layer!r}: give the index of a layer, {ALL_LAYERS!r} or null"
+            )
         if self.site == "tower" and len(self.layers) != 1:
             raise ValueError(f"reduction.layers={list(self.layers)}: name the one layer of the tower that chooses")
 
@@ -78,6 +88,18 @@ class LookaheadReductionConfig(KeepingConfig):
     @property
     def predicts(self) -> bool:
         return True
+
+
+def is_layer(value: object) -> bool:
+    """Return whether a value is the index of a layer."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def layer_words(target: TargetLayer | None) -> str:
+    """Return what a scorer predicts in words. `None`: it is not known."""
+    if target is None:
+        return "a later layer"
+    return "all layers" if target == ALL_LAYERS else f"layer {target}"
 
 
 class LookaheadReducer(KeepingReducer):

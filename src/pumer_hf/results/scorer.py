@@ -32,10 +32,10 @@ class ScorerReport(Results):
     """What the training of a scorer has measured."""
 
     layers: dict[str, float]
-    """By layer, the part of the answers that are kept if its own attention chooses a ninth of the patches. Empty if
-    the layer was given."""
-    target_layer: int
-    """The layer whose attention the scorer predicts."""
+    """By layer, the part of the answers that are kept if its own attention chooses a ninth of the patches; `"all"` is
+    the mean attention of all layers. Empty if the layer was given."""
+    target_layer: int | str
+    """The layer whose attention the scorer predicts, or `"all"`."""
     rows: tuple[BudgetRow, ...]
     examples: int
     """The number of examples, held out from the training, on which `rows` are measured."""
@@ -83,7 +83,7 @@ class ScorerReport(Results):
         return lines
 
 
-def layer_table(layers: Mapping[int, float], chosen: int) -> str:
+def layer_table(layers: Mapping[Any, float], chosen: int | str) -> str:
     """Return the table of the answers that each layer's own attention keeps. `chosen` is marked."""
     rows = [["layer", "answers kept", ""]]
     rows += [[str(layer), percent(kept), "chosen" if layer == chosen else ""] for layer, kept in layers.items()]

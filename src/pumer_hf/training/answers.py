@@ -12,7 +12,7 @@ from ..bench.throughput import compare_throughput
 from ..models.bases import Base, base_of
 from ..models.observing import Observation
 from ..reducers import METHODS, TokenReducer
-from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from ..reducers.lookahead import ALL_LAYERS, LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from ..results import BudgetRow
 from ..tokens import NUM_PREFIX_TOKENS, TokenPair
 
@@ -24,8 +24,8 @@ ANYWHERE = LookaheadReductionConfig((), site="inputs", keep_ratio=1.0)
 Batches = Iterable[dict[str, Tensor]]
 ByLength = Mapping[int, Tensor]
 """Values of the patches of all images of a batch, (B, P) by the number P of patches that an image has."""
-Choice = Callable[[Mapping[int, ByLength]], Mapping[str, TokenReducer]]
-"""Takes the attention of a batch to its patches, by layer, and returns the reducers by site."""
+Choice = Callable[[Mapping[TargetLayer, ByLength]], Mapping[str, TokenReducer]]
+"""Takes the attention of a batch to its patches, by layer or `"all"`, and returns the reducers by site."""
 
 
 class GivenReducer(LookaheadReducer):
@@ -53,7 +53,7 @@ def answers_kept(
     model: nn.Module | Base,
     choices: Mapping[str, Choice],
     batches: Batches,
-    layers: Sequence[int] = (),
+    layers: Sequence[TargetLayer] = (),
     part: LookaheadReductionConfig = ANYWHERE,
 ) -> dict[str, float]:
     """Return, for each choice of tokens, which part of the unreduced model's answers it keeps, in [0, 1].
@@ -66,7 +66,7 @@ def answers_kept(
             influence.
         choices: by name, what makes the reducers for a batch.
         batches: keyword arguments of the model. Labels are ignored.
-        layers: the layers whose attention the choices need.
+        layers: the layers whose attention the choices need; `"all"` for the mean of all.
         part: the part of the schedule to whose images this attention belongs: with `per_prompt`, all images of a
             prompt count as one.
 
@@ -88,7 +88,7 @@ def answers_kept(
     return {name: number / total for name, number in same.items()}
 
 
-def attention_by_length(seen: Sequence[Observation], layers: Sequence[int]) -> dict[int, ByLength]:
+def attention_by_length(seen: Sequence[Observation], layers: Sequence[TargetLayer]) -> dict[TargetLayer, ByLength]:
     """Return the attention of layers to the patches, by layer and by the number of patches."""
     return {layer: {one.features.shape[1]: one.attention[layer] for one in seen} for layer in layers}
 
@@ -100,11 +100,12 @@ def on_device(batch: Mapping[str, Tensor], base: Base) -> dict[str, Tensor]:
 
 def choose_layer(
     model: nn.Module | Base, part: LookaheadReductionConfig, batches: Batches, keep_ratio: float = BUDGETS["1/9"]
-) -> tuple[int, dict[int, float]]:
-    """Choose the layer whose attention a scorer should predict.
+) -> tuple[TargetLayer, dict[TargetLayer, float]]:
+    """Choose the layer whose attention a scorer should predict, or all layers.
 
     It is the layer that keeps most of the unreduced model's answers if its own attention chooses a few of the patches,
-    with the diversity and the exponent of the part. Of equal layers it is the first.
+    with the diversity and the exponent of the part. Of equal layers it is the first. The mean attention of all layers
+    is tried last.
 
     Args:
         model: see [`answers_kept`].
@@ -113,24 +114,28 @@ def choose_layer(
         keep_ratio: the part of the patches to keep, in (0, 1].
 
     Returns:
-        The layer, and the part of the answers that each layer keeps.
+        The layer or `"all"`, and the part of the answers that each of them keeps.
     """
     base = base_of(model)
-    layers = base.layers
+    targets: list[TargetLayer] = [*base.layers, *([ALL_LAYERS] if len(base.layers) > 1 else [])]
     config = replace(part, keep_ratio=keep_ratio, num_keep=None)
-    kept = answers_kept(base, {str(layer): given(config, layer) for layer in layers}, batches, layers, config)
-    by_layer = {int(name): value for name, value in kept.items()}
-    return max(by_layer, key=lambda layer: by_layer[layer]), by_layer
+    kept = answers_kept(base, {str(target): given(config, target) for target in targets}, batches, targets, config)
+    by_target = {target: kept[str(target)] for target in targets}
+    return max(targets, key=lambda target: by_target[target]), by_target
 
 
 def budget_rows(
-    model: nn.Module | Base, target_layer: int, batches: Batches, first: dict[str, Tensor], seconds: float = 4.0
+    model: nn.Module | Base,
+    target_layer: TargetLayer,
+    batches: Batches,
+    first: dict[str, Tensor],
+    seconds: float = 4.0,
 ) -> list[BudgetRow]:
     """Compare a trained scorer with other methods, at several numbers of patches, and measure its speed.
 
     Args:
         model: a model with the scorer ([`lookahead_of`]), in eval mode.
-        target_layer: the layer that the scorer predicts. Its own attention is compared too.
+        target_layer: the layer that the scorer predicts, or `"all"`. Its own attention is compared too.
         batches: examples that were not used in training.
         first: a batch to measure the speed on.
         seconds: how long the speed is measured in all.
@@ -165,8 +170,8 @@ def always(site: str, reducer: TokenReducer) -> Choice:
     return lambda attention: {site: reducer}
 
 
-def given(config: LookaheadReductionConfig, layer: int) -> Choice:
-    """Return the choice by the attention that a layer pays itself."""
+def given(config: LookaheadReductionConfig, layer: TargetLayer) -> Choice:
+    """Return the choice by the attention that a layer pays itself, or all layers in the mean."""
     return lambda attention: {config.site: GivenReducer(config, attention[layer]).eval()}
 
 

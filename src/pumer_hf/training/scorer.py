@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from ..models.bases import Base, Target, base_of
 from ..models.observing import Observation
 from ..reducers import parse_method
-from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from ..tokens import NUM_PREFIX_TOKENS
 from .losses import attention_loss
 from .placement import place_teacher
@@ -91,7 +91,8 @@ class ScorerTrainer(Trainer):
         base: an encoder whose reduction has the method `lookahead` ([`add_scorer`]), or a decoder of transformers' own
             class or of ours that has got a scorer. The trainer freezes it, puts it into eval mode, and moves it to its
             device, unless it is quantised or spread over devices.
-        target_layer: the layer to predict; default: `target_layer` of the reduction. [`choose_layer`] finds it.
+        target_layer: the layer to predict, or `"all"`; default: `target_layer` of the reduction. [`choose_layer`]
+            finds it.
 
     The other arguments are those of `Trainer`. Batches hold the inputs of the model, with one image for each text of
     an encoder; labels are ignored.
@@ -104,7 +105,7 @@ class ScorerTrainer(Trainer):
     loss_is_scaled_for_ga = False
     args: ScorerTrainingArguments
 
-    def __init__(self, base: nn.Module | Base, *, target_layer: int | None = None, **kwargs: Any):
+    def __init__(self, base: nn.Module | Base, *, target_layer: TargetLayer | None = None, **kwargs: Any):
         kwargs.setdefault("args", ScorerTrainingArguments())
         self.base = base_of(base, kwargs["args"].target())
         self.reducer = self.base.lookahead
@@ -112,7 +113,7 @@ class ScorerTrainer(Trainer):
         target_layer = config.target_layer if target_layer is None else target_layer
         if target_layer is None:
             raise ValueError("reduction.target_layer=None: name the layer to predict, choose_layer finds it")
-        self.target_layer: int = target_layer
+        self.target_layer: TargetLayer = target_layer
         self.base.model.requires_grad_(False).eval()
         super().__init__(self.reducer.scorer.requires_grad_(True), **kwargs)
         check_devices(self.args)
@@ -128,7 +129,7 @@ class ScorerTrainer(Trainer):
         num_examples = torch.tensor(float(sum(map(batch_size_of, batches))), device=device)
         return batches, self.accelerator.reduce(num_examples, reduction="sum")
 
-    def observe(self, inputs: dict[str, Tensor], layers: Sequence[int]) -> Sequence[Observation]:
+    def observe(self, inputs: dict[str, Tensor], layers: Sequence[TargetLayer]) -> Sequence[Observation]:
         """Return what the frozen model sees, and where `layers` attend, for a batch on its device."""
         with self.accelerator.autocast():
             return self.base.observe(inputs, layers, self.reducer.config)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ...reducers.lookahead import TargetLayer
 from ...tokens import NUM_PREFIX_TOKENS
 from ..observing import Observation
 from .calls import cut_already
@@ -113,7 +114,7 @@ def observe_decoder(
         if not bool(counts.any(dim=1).all()):
             raise ValueError("input_ids: a prompt ends with its image: put the question after it, or begin the answer")
         columns = site.placeholders.columns[members]
-        attention = {
+        attention: dict[TargetLayer, Tensor] = {
             layer: attention_to(whole.to(counts.device), prompt, counts, columns) for layer, whole in found.items()
         }
         seen.append(Observation(pair, pair.image.states[:, NUM_PREFIX_TOKENS:], attention, prompt))
