@@ -65,7 +65,7 @@ def test_a_scorer_is_trained_and_loaded(base, data, tmp_path, capsys):
     assert command(base, data, out) == 0
     printed = capsys.readouterr().out
     report = ScorerReport.load(out / "results.json")
-    assert set(report.layers) == {"0", "1", "2"}
+    assert set(report.layers) == {"0", "1", "2", "all"}
     assert f"{report.target_layer}  " in printed
     assert "chosen" in printed
     for line in report.lines():

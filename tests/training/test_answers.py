@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny_models import FAMILIES
 
+from pumer_hf.models.bases import base_of
 from pumer_hf.models.observing import observe
 from pumer_hf.reducers import parse_method
 from pumer_hf.results import BudgetRow, Environment, ScorerReport
@@ -17,7 +18,7 @@ from pumer_hf.training.answers import (
     given,
     rivals,
 )
-from pumer_hf.training.scorer import add_scorer
+from pumer_hf.training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
 
 PART = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 8, "target_layer": 1}
 CONFIG = parse_method(PART)
@@ -65,11 +66,45 @@ def test_the_chosen_layer_keeps_most_answers(name, seed):
     family = FAMILIES[name]
     model, batches = family.model(seed=seed), batches_of(family, 8)
     layer, kept = choose_layer(model, CONFIG, batches)
-    assert list(kept) == [0, 1, 2, 3]
+    assert list(kept) == [0, 1, 2, 3, "all"]
     assert len(set(kept.values())) > 1
-    assert layer == min(index for index, share in kept.items() if share == max(kept.values()))
+    assert layer == next(target for target, share in kept.items() if share == max(kept.values()))
     alone = answers_kept(model, {"one": given(parse_method({**PART, "keep_ratio": 1 / 9}), 2)}, batches, [2])
     assert kept[2] == alone["one"]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_layers_are_the_mean_of_each(name):
+    family = FAMILIES[name]
+    base = base_of(family.model())
+    (seen,) = base.observe(family.inputs(), ["all", 1], CONFIG)
+    layers = [seen.attention[layer] for layer in base.layers]
+    torch.testing.assert_close(seen.attention["all"], sum(layers) / len(layers))
+    torch.testing.assert_close(seen.attention["all"].sum(dim=1), torch.ones(3))
+    (alone,) = base.observe(family.inputs(), [1], CONFIG)
+    assert list(alone.attention) == [1]
+
+
+def test_a_scorer_can_predict_all_layers(tmp_path):
+    family = FAMILIES["vilt"]
+    model = family.model()
+    add_scorer(model, {**PART, "target_layer": "all"})
+    rows = [{name: value[row] for name, value in family.inputs().items()} for row in range(3)]
+    args = ScorerTrainingArguments(
+        output_dir=str(tmp_path), max_steps=30, learning_rate=1e-2, use_cpu=True, report_to="none", logging_steps=1
+    )
+    trainer = ScorerTrainer(model, args=args, train_dataset=rows)
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0]
+    (row, *_) = budget_rows(model, "all", batches_of(family), family.inputs(), seconds=0.1)
+    assert "target" in row.methods
+
+
+@pytest.mark.parametrize("value", [-1, True, "every", 1.5])
+def test_a_target_is_a_layer_or_all(value):
+    with pytest.raises(ValueError, match="reduction.target_layer"):
+        parse_method({**PART, "target_layer": value})
 
 
 def test_the_rivals_keep_as_many_patches():
