@@ -123,6 +123,28 @@ def setting_tables(report: DecoderReport) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+SHORT_METHODS = ("lookahead", "pumer", "diverse (dpp)", "diverse (max_min)", "tome", "random (3 draws)")
+"""The methods of the short table. Those that a report lacks are left out."""
+SHORT_KEPT = ("1/3", "1/9")
+"""The parts of the image tokens in the short table."""
+
+
+def short_table(reports: Mapping[str, DecoderReport]) -> str:
+    """Return one table of a few methods in all settings, with original positions, and a note."""
+    first = next(iter(reports.values()))
+    columns = [(report, kept) for report in reports.values() for kept in SHORT_KEPT]
+    rows = [["image tokens kept", *(f"{report.setting}, {count(report, kept)}" for report, kept in columns)]]
+    unreduced = [[one.baselines["unreduced"].value for one in report.teachers] for report, _ in columns]
+    rows.append(["all of them", *map(cell, unreduced)])
+    for name in SHORT_METHODS:
+        if name in first.names:
+            rows.append([name, *(cell(report.values(name, kept, POSITIONS[0])) for report, kept in columns)])
+    number = len(first.teachers)
+    models = "one model" if number == 1 else f"mean over {number} models, each of its own seed, and [lowest, highest]"
+    note = f"Accuracy in percent on {first.num_questions:,} {first.split} questions: {models}."
+    return f"{markdown_table(rows)}\n\n{note}\n"
+
+
 def count(report: DecoderReport, kept: str) -> str:
     """Return how many image tokens a part is."""
     over, under = map(int, kept.split("/"))

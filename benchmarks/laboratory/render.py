@@ -4,9 +4,9 @@
 
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
 recipes, `bench` for `pumer-hf bench`, `paper` for `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for
-`pumer-hf measure`, `lookahead` for `benchmarks/lookahead.py`, and `decoders` for `benchmarks/decoders.py`. A table of
-the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the
-document.
+`pumer-hf measure`, `lookahead` for `benchmarks/lookahead.py`, and `decoders`, `short` and `second` for
+`benchmarks/decoders.py`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
+`<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pumer_hf.measures.report import ExplanationReport
 from pumer_hf.results import Report, Results, best_of, markdown_table
 
 from .bench_tables import bench_table, measures_table, onnx_table, paper_table
-from .decoder_results import DecoderReport, decoder_table
+from .decoder_results import DecoderReport, decoder_table, short_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
 from .second_question import second_question_table
@@ -95,6 +95,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "measures": (ExplanationReport, measures_table),
     "lookahead": (LookaheadReport, lookahead_table),
     "decoders": (DecoderReport, decoder_table),
+    "short": (DecoderReport, short_table),
     "second": (DecoderReport, second_question_table),
 }
 """The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""

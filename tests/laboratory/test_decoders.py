@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from laboratory.decoder_command import decoders_command
-from laboratory.decoder_results import DecoderReport, MethodRow, TeacherResults, setting_tables
+from laboratory.decoder_results import DecoderReport, MethodRow, TeacherResults, setting_tables, short_table
 from laboratory.decoders import DRAWS, DecoderBench, methods
 from laboratory.lookahead_results import Accuracy
 from laboratory.second_question import kept_maps, other_questions, second_methods, second_question_table
@@ -63,7 +63,7 @@ def test_keeping_all_tokens_gives_the_unreduced_scores(bench):
 
 
 def test_the_command_measures_joins_and_renders(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("laboratory.decoders.BUDGETS", {"1/3": 1 / 3})
+    monkeypatch.setattr("laboratory.decoders.KEPT", {"1/3": 1 / 3})
     chosen = {"tome", "pumer", "grounded"}
     every = methods(1 / 3)
     monkeypatch.setattr(
@@ -137,3 +137,7 @@ def test_the_tables_have_a_row_per_method_and_a_column_per_number_of_tokens():
     assert "| pumer | 80.5 [80.0, 81.0] | 80.5 [80.0, 81.0] |" in text
     assert "2,000 test questions" in text
     assert "unreduced 90.5 [90.0, 91.0] (one place 95.0)" in text
+    short = short_table({"plain": DecoderReport("plain", "test", 2000, (teacher(0), teacher(1)))})
+    assert "| image tokens kept | plain, 12 tokens | plain, 4 tokens |" in short
+    assert "| all of them | 90.5 [90.0, 91.0] | 90.5 [90.0, 91.0] |" in short
+    assert "| pumer | 85.5 [85.0, 86.0] | 85.5 [85.0, 86.0] |" in short
