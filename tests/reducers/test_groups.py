@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.groups import EXACT, group_alike, most_typical
+from pumer_hf.reducers.pumer_inputs import LEAST_CONTRAST, contrast_of
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 
@@ -110,7 +111,7 @@ def pair_of(features):
 
 @pytest.mark.parametrize("merge_rest", [True, False])
 def test_pumer_merges_groups_or_keeps_one_of_each(features, merge_rest):
-    part = {"method": "pumer", "site": "inputs", "num_keep": 5, "p": 0.0, "merge_rest": merge_rest}
+    part = {"method": "pumer", "site": "inputs", "num_keep": 5, "p": 0.0, "contrast": 0.0, "merge_rest": merge_rest}
     pair, evidence = pair_of(features)
     after, trace = build_reducer(parse_method(part), 6)(0, pair, evidence)
     group, typical = group_alike(features, torch.ones(3, 20), torch.ones(3, 20, dtype=torch.bool), 5)
@@ -130,6 +131,33 @@ def test_relevant_patches_stay_apart(features):
     _, trace = build_reducer(parse_method(part), 6)(0, TokenPair(text, pair.image), evidence)
     held = (trace.image_source[:, 1:] == trace.image_source[:, 8:9]).sum(dim=1)
     assert held.tolist() == [1, 1, 1]
+
+
+def test_what_stands_out_of_an_image_stays_apart():
+    """Twelve patches are alike, and four others too. Without contrast, the four are in fewer groups."""
+    generator = torch.Generator().manual_seed(0)
+    centre, other = torch.eye(8)[0], torch.eye(8)[0] + 0.7 * torch.eye(8)[1]
+    common = centre + 0.1 * torch.randn(12, 8, generator=generator)
+    rare = other + 0.1 * torch.randn(4, 8, generator=generator)
+    pair, evidence = pair_of(torch.cat([common, rare]).unsqueeze(0))
+    groups = {}
+    for contrast in (0.0, 1.0):
+        part = {"method": "pumer", "site": "inputs", "num_keep": 6, "p": 0.0, "contrast": contrast}
+        _, trace = build_reducer(parse_method(part), 8)(0, pair, evidence)
+        groups[contrast] = trace.image_source[0, 13:].unique().numel()
+    assert groups[1.0] > groups[0.0]
+
+
+def test_contrast_is_the_distance_to_the_mean_of_the_real_patches():
+    features = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(2, 5, dtype=torch.bool)
+    mask[1, 3:] = False
+    found = contrast_of(features, mask)
+    for row, number in enumerate((5, 3)):
+        real = features[row, :number]
+        distance = 1 - F.cosine_similarity(real, real.mean(dim=0), dim=-1)
+        torch.testing.assert_close(found[row, :number], (distance / distance.max()).clamp(min=LEAST_CONTRAST))
+    assert (contrast_of(torch.ones(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)) > 0).all()  # all alike
 
 
 def test_only_the_form_spread_has_a_diversity():

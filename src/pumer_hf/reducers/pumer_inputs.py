@@ -4,8 +4,8 @@ The paper (https://aclanthology.org/2023.acl-long.721) prunes by text-to-image a
 merges in one round. Before the first layer, only the likeness of word and patch embeddings is known. It knows little:
 pruning by it alone keeps far less than methods that look at how the patches differ (`docs/decoders.md` has the table).
 And one round of bipartite matching has to merge half of the tokens, also those that no other is like. So this form of
-the method prunes nothing, lets the relevance weigh little, and merges pair by pair what is most alike. The paper's own
-order is there as `form="paper"`.
+the method prunes nothing, lets the relevance weigh little, and merges pair by pair what is most alike. What stands out
+from the rest of the image is merged last. The paper's own order is there as `form="paper"`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -19,11 +19,13 @@ from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 from .base import num_kept
 from .groups import group_alike
 from .keeping import with_prefix_places
-from .relevant_diverse import RelevantDiverseConfig, RelevantDiverseReducer, embedding_relevance, quality_of
+from .relevant_diverse import RelevantDiverseConfig, RelevantDiverseReducer, embedding_relevance
 from .tome import merge_in_rounds
 
 PUMER_FORMS = ("groups", "spread", "paper")
 DIVERSITY = "max_min"
+LEAST_CONTRAST = 1e-3
+"""The least contrast of a patch. So a patch that is like the mean still counts for something."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,13 @@ class PuMerInputsConfig(RelevantDiverseConfig):
     """Schedule of PuMer at site `"inputs"`. Give `keep_ratio` or `num_keep`.
 
     Args:
-        form: `"groups"` merges pair by pair what is most alike, weighed by the relevance ([`group_alike`]). A group
-            has the place of the patch that is most like its mean. `"spread"` chooses patches that differ from each
-            other, weighed by their relevance, and merges the rest into them. `"paper"` prunes a share of the patches
-            by their relevance alone, and then merges the most similar ones in rounds (Algorithm 1).
+        form: `"groups"` merges pair by pair what is most alike, weighed by the relevance and the contrast
+            ([`group_alike`]). A group has the place of the patch that is most like its mean. `"spread"` chooses
+            patches that differ from each other, weighed in the same way, and merges the rest into them. `"paper"`
+            prunes a share of the patches by their relevance alone, and then merges the most similar ones in rounds
+            (Algorithm 1).
+        contrast: exponent of the contrast of the patches ([`contrast_of`]), at least 0. At 0 it has no influence, as
+            in the form `"paper"`.
         prune_ratio: for the form `"paper"`, the part of the image tokens that is pruned, in [0, 1).
         diversity: for the form `"spread"`, that of [`RelevantDiverseConfig`].
         p, temperature: those of [`RelevantDiverseConfig`], with other defaults.
@@ -48,10 +53,12 @@ class PuMerInputsConfig(RelevantDiverseConfig):
     p: float = field(default=0.1, kw_only=True)
     merge_rest: bool = field(default=True, kw_only=True)
     form: str = field(default="groups", kw_only=True)
+    contrast: float = field(default=1.0, kw_only=True)
     prune_ratio: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._validate_weight("contrast")
         if self.form not in PUMER_FORMS:
             raise ValueError(f"reduction.form={self.form!r}: choose one of {', '.join(PUMER_FORMS)}")
         if self.form != "paper" and self.prune_ratio:
@@ -89,9 +96,9 @@ class PuMerInputsReducer(RelevantDiverseReducer):
             relevance: float (B, Lv), of the image tokens.
             num_left: image tokens that stay, the [CLS] included.
         """
-        mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
-        quality = quality_of(relevance[:, NUM_PREFIX_TOKENS:], self.config.p)
-        group, typical = group_alike(features[:, NUM_PREFIX_TOKENS:], quality, mask, num_left - NUM_PREFIX_TOKENS)
+        mask, patches = pair.image.mask[:, NUM_PREFIX_TOKENS:], features[:, NUM_PREFIX_TOKENS:]
+        quality = self.quality(relevance[:, NUM_PREFIX_TOKENS:], patches, mask)
+        group, typical = group_alike(patches, quality, mask, num_left - NUM_PREFIX_TOKENS)
         keep = with_prefix_places(typical)
         if self.config.merge_rest:
             places = F.pad(group + NUM_PREFIX_TOKENS, (NUM_PREFIX_TOKENS, 0))
@@ -99,6 +106,9 @@ class PuMerInputsReducer(RelevantDiverseReducer):
             places = ops.keep_positions(keep, pair.image.mask.shape[1])
         pair = replace(pair, image=pair.image.move(places, num_left))
         return pair, LayerTrace.of(layer, pair, relevance, keep, site=self.config.site)
+
+    def quality(self, relevance: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        return super().quality(relevance, features, mask) * contrast_of(features, mask) ** self.config.contrast
 
     def pruned_and_merged(
         self, layer: int, pair: TokenPair, relevance: Tensor, num_left: int
@@ -111,3 +121,20 @@ class PuMerInputsReducer(RelevantDiverseReducer):
         merged = replace(merge_in_rounds(image, num_unpruned - num_left), weight=pair.image.weight)
         pair = replace(pair, image=merged)
         return pair, LayerTrace.of(layer, pair, relevance, site=self.config.site)
+
+
+def contrast_of(features: Tensor, mask: Tensor) -> Tensor:
+    """Return how much each patch stands out: its cosine distance to the mean patch of its image, over the largest one.
+
+    Args:
+        features: float (B, P, d).
+        mask: bool (B, P), True for real patches.
+
+    Returns:
+        float32 (B, P), in [[`LEAST_CONTRAST`], 1].
+    """
+    real = mask.unsqueeze(-1)
+    features = features.detach().float()
+    mean = (features * real).sum(dim=1, keepdim=True) / real.sum(dim=1, keepdim=True).clamp(min=1)
+    distance = (1 - F.cosine_similarity(features, mean, dim=-1)).masked_fill(~mask, 0.0)
+    return (distance / distance.amax(dim=1, keepdim=True).clamp(min=LEAST_CONTRAST**2)).clamp(min=LEAST_CONTRAST)

@@ -69,8 +69,18 @@ class RelevantDiverseReducer(KeepingReducer):
         mask = pair.image.mask[:, NUM_PREFIX_TOKENS:]
         assert pair.image.prior is not None, "`forward` has set it"
         relevance = pair.image.prior[:, NUM_PREFIX_TOKENS:]
-        quality = quality_of(relevance, self.config.p)
+        quality = self.quality(relevance, features, mask)
         return CHOICES[self.config.diversity](features, quality, mask, num_keep), relevance
+
+    def quality(self, relevance: Tensor, features: Tensor, mask: Tensor) -> Tensor:
+        """Return what weighs the patches, float (B, P), above 0.
+
+        Args:
+            relevance: float (B, P).
+            features: float (B, P, d), what the patches are compared by.
+            mask: bool (B, P), True for real patches.
+        """
+        return quality_of(relevance, self.config.p)
 
 
 def quality_of(relevance: Tensor, p: float) -> Tensor:
