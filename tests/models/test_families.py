@@ -109,6 +109,16 @@ def test_set_reduction_names_a_layer_that_is_not_there(family):
 
 
 @each_family
+@pytest.mark.parametrize(("name", "value"), [("positions", "contiguous"), ("per_prompt", True), ("reread", True)])
+def test_a_field_of_decoders_is_refused(family, name, value):
+    part = {"method": "grid", "site": "inputs", "keep_ratio": 0.5, name: value}
+    with pytest.raises(ValueError, match=f"reduction.{name}={value!r}: only decoder models"):
+        family.config(reduction=part)
+    with pytest.raises(ValueError, match=f"reduction.{name}={value!r}: only decoder models"):
+        family.model().set_reduction(part)
+
+
+@each_family
 def test_set_reduction_none_switches_it_off(family):
     model = family.model(schedule("pumer", "small"))
     model.set_reduction(None)
