@@ -56,13 +56,13 @@ demo: install
 	    --output_dir $$folder-lookahead $$([ ! -d $$folder-lookahead ] || echo --resume true)
 
 test: install-dev
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-unit: install-dev
-	$(BIN)/python -m pytest --numprocesses auto -m unit
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m unit
 
 test-slow: install-dev
-	$(BIN)/python -m pytest --numprocesses auto -m "slow or not slow"
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile -m "slow or not slow"
 
 test-lowest:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] > (3, 11) and \
@@ -77,7 +77,7 @@ test-newest:
 	$(PIP_INSTALL) --upgrade --upgrade-strategy eager --editable ".[digits,dev]"
 	$(PIP_INSTALL) --upgrade pillow  # newer than Gradio asks for, as whoever does without the page gets it
 	$(BIN)/python -m pip list
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # Resolves, and installs nothing.
 pins:

@@ -113,6 +113,8 @@ def same_schedules(part: dict[str, Any], text: Tensor, image: Tensor) -> tuple[d
     if "merge_ratio" in part:
         masks = [image] if part.get("site") == "inputs" else [text, image]
         alone["merge_ratio"], both["merge_ratio"] = same_merge_ratios(*masks)
+    if "site" in part and part["method"] == "tome":  # a tenth of a longer sequence is another number
+        alone["round_ratio"] = both["round_ratio"] = 0.5
     if part.get("keep_ratio", 1.0) < 1:
         alone = both = {"keep_ratio": None, "num_keep": 5}
     return in_one_layer(part) | alone, in_one_layer(part) | both

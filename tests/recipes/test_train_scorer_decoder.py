@@ -73,7 +73,7 @@ def test_a_scorer_is_trained_and_loaded(base, data, tmp_path, capsys):
     assert command(base, data, out) == 0
     printed = capsys.readouterr().out
     report = ScorerReport.load(out / "results.json")
-    assert set(report.layers) == {"0", "1", "2"}
+    assert set(report.layers) == {"0", "1", "2", "all"}
     assert [row.num_patches for row in report.rows] == [8, 5, 4, 2]
     for line in report.lines():
         assert line in printed

@@ -68,7 +68,16 @@ def test_a_scorer_learns_and_the_model_does_not(name, ours, trained):
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-@pytest.mark.parametrize("kind", [ScorerTrainer, AnswersTrainer])
+class ByChance(AnswersTrainer):
+    """Changes half of the answers with a choice, since those of a random model may all stay or all change."""
+
+    def base_answers(self, inputs, reducers):
+        answers = super().base_answers(inputs, {})
+        assert super().base_answers(inputs, reducers).shape == answers.shape
+        return answers + torch.randint(2, (len(answers), 1)) if reducers else answers
+
+
+@pytest.mark.parametrize("kind", [ScorerTrainer, ByChance])
 @pytest.mark.parametrize("name", DECODERS)
 def test_a_scorer_of_each_family_is_trained(name, kind, trained):
     """With features of DeepStack, towers with windows, tiles, several images per prompt, and layers of other kinds."""
@@ -246,8 +255,8 @@ def test_the_layer_is_chosen_and_the_table_made():
     model = new("llava")
     batches = [tiny_inputs(model, "llava", PROMPTS[:3]), tiny_inputs(model, "llava", PROMPTS[1:])]
     layer, kept = choose_layer(model, parse_method(PART), batches)
-    assert list(kept) == [0, 1, 2]
-    assert layer == min(index for index, share in kept.items() if share == max(kept.values()))
+    assert list(kept) == [0, 1, 2, "all"]
+    assert layer == next(target for target, share in kept.items() if share == max(kept.values()))
     rows = budget_rows(model, layer, batches, batches[0], seconds=0.01)
     assert [row.num_patches for row in rows] == [18, 12, 8, 4]
     for row in rows:
