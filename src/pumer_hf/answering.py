@@ -247,8 +247,8 @@ def prompt_inputs(
     prompt = question if token in question else prompt_text(processor, question)
     try:
         inputs = processor(images=[picture], text=[prompt], return_tensors="pt", **special_tokens(processor, prompt))
-    except ValueError as error:  # some processors count the placeholders themselves
-        raise ValueError(f"{prompt_error(prompt, token)}: {one_line(error)}") from error
+    except (ValueError, StopIteration) as error:  # processors count the placeholders, before 5.20 without a word
+        raise ValueError(f"{prompt_error(prompt, token)}: {one_line(error) or 'it has too many'}") from error
     if num_placeholders(model, inputs["input_ids"]) == 0:
         raise ValueError(f"{prompt_error(prompt, token)}: it has no placeholder")
     return on_device(inputs, model)

@@ -95,6 +95,13 @@ def test_maps_are_in_the_order_of_the_image_tokens(small):
     assert maps.argmax(dim=1).tolist() == [1, 2]
 
 
+def test_a_prompt_with_more_placeholders_than_images_is_named(small):
+    _, processor = small
+    row = {**ROWS[0], "question": "<image> is it blue?", "origin": "line 3"}
+    with pytest.raises(ValueError, match="line 3: its prompt has 2 <image> for 1 images"):
+        ChatCollator(processor)([row])
+
+
 def test_the_answer_of_most_annotators_counts():
     assert answer_of({"answers": ["a", "b", "b"]}) == "b"
     assert answer_of({"answers": ["a", "b", "c"], "answer_weights": [0.3, 0.3, 1.0]}) == "c"

@@ -157,6 +157,8 @@ def test_chats_that_share_an_image_stay_together(folder):
 class Processor:
     """Writes prompts as a processor with a chat template does."""
 
+    image_token = "<image>"
+
     chat_template = "a template"
 
     def apply_chat_template(self, messages, add_generation_prompt):

@@ -63,9 +63,20 @@ class ChatCollator:
         return batch
 
     def prompts(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Return what the processor makes of the images and questions of rows, padded as its tokenizer does."""
+        """Return what the processor makes of the images and questions of rows, padded as its tokenizer does.
+
+        Raises:
+            ValueError: a prompt has more placeholders than images.
+        """
         images = [images_of(row) for row in rows]
         texts = [row_prompt(self.processor, row, len(found)) for row, found in zip(rows, images, strict=True)]
+        token = self.processor.image_token
+        for row, text, found in zip(rows, texts, images, strict=True):
+            if text.count(token) > len(found):
+                raise ValueError(
+                    f"{row.get('origin', 'a row')}: its prompt has {text.count(token)} {token} for {len(found)} "
+                    "images: each image has one, and is put before a question without a chat template"
+                )
         options = special_tokens(self.processor, texts[0])
         return dict(self.processor(images=images, text=texts, padding=True, return_tensors="pt", **options))
 
