@@ -64,7 +64,12 @@ def test_upload_a_picture(browser, address, tmp_path):
 
 
 def nothing_is_said(visitor):
-    return all(visitor.text(part).strip() == "" for part in ("layers", "speed", "steps"))
+    """Whether the page says nothing about an image, once it is no longer at work."""
+    for _ in range(100):
+        if all(visitor.text(part).strip() == "" for part in ("layers", "speed", "steps")):
+            return True
+        visitor.page.wait_for_timeout(100)
+    return False
 
 
 def test_another_picture_clears_what_was_said_of_the_one_before(browser, address, tmp_path):
