@@ -139,10 +139,7 @@ def short_table(reports: Mapping[str, DecoderReport]) -> str:
     for name in SHORT_METHODS:
         if name in first.names:
             rows.append([name, *(cell(report.values(name, kept, POSITIONS[0])) for report, kept in columns)])
-    number = len(first.teachers)
-    models = "one model" if number == 1 else f"mean over {number} models, each of its own seed, and [lowest, highest]"
-    note = f"Accuracy in percent on {first.num_questions:,} {first.split} questions: {models}."
-    return f"{markdown_table(rows)}\n\n{note}\n"
+    return f"{markdown_table(rows)}\n\n{measured_on(first)}\n"
 
 
 def count(report: DecoderReport, kept: str) -> str:
@@ -164,6 +161,11 @@ def note(report: DecoderReport) -> str:
         known = [one.baselines[name] for one in report.teachers]
         groups = ", ".join(f"{group} {fmean(one.by_group[group] for one in known):.1f}" for group in known[0].by_group)
         facts.append(f"{name} {cell([one.value for one in known])} ({groups})")
+    return f"{measured_on(report)} {'; '.join(facts)}."
+
+
+def measured_on(report: DecoderReport) -> str:
+    """Return on what the accuracies of a report were measured."""
     number = len(report.teachers)
     models = "one model" if number == 1 else f"mean over {number} models, each of its own seed, and [lowest, highest]"
-    return f"Accuracy in percent on {report.num_questions:,} {report.split} questions: {models}. {'; '.join(facts)}."
+    return f"Accuracy in percent on {report.num_questions:,} {report.split} questions: {models}."

@@ -26,7 +26,8 @@ QUESTIONS_PER_IMAGE = 4
 """The most questions about an image among which the second one follows the first."""
 OTHER = ", chosen for another question"
 """What the name of a row adds to that of its method."""
-POSITIONS = "original"
+ORIGINAL = "original"
+"""The positions of the kept tokens, one of `POSITIONS`."""
 
 
 def second_methods(keep_ratio: float, scorer: str | None) -> dict[str, dict[str, Any]]:
@@ -44,7 +45,7 @@ def second_methods(keep_ratio: float, scorer: str | None) -> dict[str, dict[str,
     }
     if scorer is not None:
         rows["lookahead"] = {"method": "lookahead", "weights": scorer}
-    common = {"site": "inputs", "keep_ratio": keep_ratio, "positions": POSITIONS}
+    common = {"site": "inputs", "keep_ratio": keep_ratio, "positions": ORIGINAL}
     return {name: {**row, **common} for name, row in rows.items()}
 
 
@@ -83,12 +84,12 @@ def second_question_rows(bench: DecoderBench, scorer: str | None = None) -> Iter
     first = replace(bench, rows=other_questions(bench.rows))
     for kept, ratio in BUDGETS.items():
         for name, schedule in tqdm(second_methods(ratio, scorer).items(), desc=kept, leave=False):
-            yield MethodRow(name, kept, POSITIONS, bench.accuracy(bench.scores(schedule)))
+            yield MethodRow(name, kept, ORIGINAL, bench.accuracy(bench.scores(schedule)))
             if schedule["method"] == "diverse":
                 continue  # reads no words
             given = {"method": "grounded", **{field: schedule[field] for field in ("site", "keep_ratio", "positions")}}
             scores = bench.scores(given, kept_maps(first, schedule))
-            yield MethodRow(name + OTHER, kept, POSITIONS, bench.accuracy(scores))
+            yield MethodRow(name + OTHER, kept, ORIGINAL, bench.accuracy(scores))
 
 
 def second_question_table(reports: Mapping[str, DecoderReport]) -> str:
@@ -97,6 +98,6 @@ def second_question_table(reports: Mapping[str, DecoderReport]) -> str:
     for report in reports.values():
         rows = [[report.setting, *(f"{kept} ({count(report, kept)})" for kept in report.kept)]]
         for name in report.names:
-            rows.append([name, *(cell(report.values(name, kept, POSITIONS)) for kept in report.kept)])
+            rows.append([name, *(cell(report.values(name, kept, ORIGINAL)) for kept in report.kept)])
         parts.append(f"{markdown_table(rows)}\n\n{note(report)}\n")
     return "\n".join(parts)

@@ -160,6 +160,14 @@ def test_contrast_is_the_distance_to_the_mean_of_the_real_patches():
     assert (contrast_of(torch.ones(1, 4, 3), torch.ones(1, 4, dtype=torch.bool)) > 0).all()  # all alike
 
 
+@pytest.mark.parametrize("name", ["p", "contrast"])
+def test_the_form_paper_weighs_by_the_relevance_alone(name):
+    part = {"method": "pumer", "site": "inputs", "keep_ratio": 0.5, "form": "paper", "prune_ratio": 0.2}
+    with pytest.raises(ValueError, match=f"reduction.{name}=0.5: form 'paper'"):
+        parse_method({**part, name: 0.5})
+    assert parse_method(parse_method(part).to_dict()) == parse_method(part)
+
+
 def test_only_the_form_spread_has_a_diversity():
     with pytest.raises(ValueError, match="reduction.diversity='dpp'"):
         parse_method({"method": "pumer", "site": "inputs", "keep_ratio": 0.5, "diversity": "dpp"})

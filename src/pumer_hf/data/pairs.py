@@ -187,13 +187,12 @@ def hold_out(rows: Dataset, number: int, most: int | None = None, seed: int = 0)
         raise ValueError(
             f"--data: there are too few images in {len(rows)} rows: some of them are held out, so give more"
         )
-    order = groups
-    random.Random(seed).shuffle(order)
+    random.Random(seed).shuffle(groups)
     number = min(number, max(int(len(rows) * HELD_OUT_PART), 1))
     held: list[int] = []
-    while len(held) < number and len(order) > 1:
-        held += order.pop()
-    kept = [index for group in order for index in group][:most]
+    while len(held) < number and len(groups) > 1:
+        held += groups.pop()
+    kept = [index for group in groups for index in group][:most]
     return rows.select(sorted(kept)), rows.select(sorted(held[:number]))
 
 

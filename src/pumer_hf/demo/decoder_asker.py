@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from ..answering import Answer, ask, check_new_tokens, load_with_processor, prompt_inputs, warm_up
-from ..explain.decoder_pictures import DECODER_LEGEND, decoder_panels
+from ..explain.decoder_pictures import decoder_panels, joined
 from ..explain.panels import Panel
-from ..explain.pictures import strip
 from ..images import ImageSource, open_image
 from ..models.decoder_loading import asked_schedule, unreduced
 from ..models.decoders.modeling import ReducedDecoder
@@ -26,7 +25,6 @@ AS_SAVED = "as saved"
 """The choice of the model's own schedule, if it says its amount in another way than as a part to keep."""
 USUAL_RATIO = 0.25
 """Where the slider starts if the model's own schedule has no part to keep."""
-MAX_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class DecoderReply:
     @property
     def picture(self) -> PILImage.Image:
         """The panels as one picture."""
-        return strip([self.panels], MAX_COLUMNS, DECODER_LEGEND)
+        return joined(self.panels)
 
 
 class Latest:

@@ -14,13 +14,15 @@ from ..models.decoders.modeling import ReducedDecoder
 from ..models.families import DECODERS
 from .counts import patches_sentence
 from .panels import Panel
-from .pictures import LEGEND, draw_token_map, enlarged, seen_picture
+from .pictures import LEGEND, draw_token_map, enlarged, seen_picture, strip
 
 DECODER_LEGEND = {
     **LEGEND,
     "gone": "A dark patch with a stroke is gone: its token was dropped, and the decoder does not see it.",
 }
 """What the look of a patch means. A patch is the part of the picture that one image token stands for."""
+MAX_COLUMNS = 4
+"""How many panels of tiles stand in a row."""
 MAX_SIDE = 1024
 """Larger pictures are scaled down to so many pixels a side."""
 
@@ -68,6 +70,11 @@ def decoder_panels(
         first = Panel(whole, [f"the image, cut into {words}"], f"The whole image, which is cut into {words}.")
     names = ["before the decoder"] if len(grids) == 1 else [f"tile {index + 1}" for index in range(len(grids))]
     return [first, *map(kept_panel, names, views, grids, traces)]
+
+
+def joined(panels: Sequence[Panel]) -> PILImage.Image:
+    """Return panels as one picture, with the legend."""
+    return strip([panels], MAX_COLUMNS, DECODER_LEGEND)
 
 
 def seen(processor: ProcessorMixin, picture: PILImage.Image, grid: TokenGrid) -> PILImage.Image:

@@ -20,13 +20,9 @@ from ..images import open_picture
 from ..models.decoder_loading import asked_schedule, decoder_of_config, unreduced
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, saved_config
-from .decoder_pictures import DECODER_LEGEND, decoder_panels, drawing_error
+from .decoder_pictures import decoder_panels, drawing_error, joined
 from .panels import stack, titled
-from .pictures import strip
 from .report import check_output
-
-MAX_COLUMNS = 4
-"""How many panels of tiles stand in a row."""
 
 
 def explain_decoder(
@@ -103,7 +99,7 @@ def explain_question(
         whole = ask(model, processor, inputs, max_new_tokens)
     panels = decoder_panels(model, processor, picture, inputs, reduced.traces)
     answers = [answer_line(f"reduced by {methods_of(model)}", reduced), answer_line("unreduced", whole)]
-    drawn = titled(strip([panels], MAX_COLUMNS, DECODER_LEGEND), "\n".join([question, *answers]))
+    drawn = titled(joined(panels), "\n".join([question, *answers]))
     captions = ["; ".join(panel.caption) for panel in panels[1:]]
     return drawn, [question, *(f"  {line}" for line in (*answers, *captions))]
 

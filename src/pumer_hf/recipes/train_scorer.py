@@ -77,7 +77,9 @@ class ScorerOptions:
 
     def part(self) -> LookaheadReductionConfig:
         """Return the part of the schedule that the scorer is for."""
-        given_target = None if self.target_layer == AUTO else self.target_layer
+        target: int | str | None = None if self.target_layer == AUTO else self.target_layer
+        if self.target_layer.isdigit():
+            target = int(self.target_layer)
         config = parse_method(
             {
                 "method": "lookahead",
@@ -88,7 +90,7 @@ class ScorerOptions:
                 "rank": self.rank,
                 "diversity": None if self.diversity == "none" else self.diversity,
                 "p": self.p,
-                "target_layer": int(self.target_layer) if self.target_layer.isdigit() else given_target,
+                "target_layer": target,
             }
         )
         assert isinstance(config, LookaheadReductionConfig), "the method is lookahead"

@@ -24,6 +24,7 @@ from .tome import merge_in_rounds
 
 PUMER_FORMS = ("groups", "spread", "paper")
 DIVERSITY = "max_min"
+P, CONTRAST = 0.1, 1.0
 LEAST_CONTRAST = 1e-3
 """The least contrast of a patch. So a patch that is like the mean still counts for something."""
 
@@ -38,11 +39,12 @@ class PuMerInputsConfig(RelevantDiverseConfig):
             patches that differ from each other, weighed in the same way, and merges the rest into them. `"paper"`
             prunes a share of the patches by their relevance alone, and then merges the most similar ones in rounds
             (Algorithm 1).
-        contrast: exponent of the contrast of the patches ([`contrast_of`]), at least 0. At 0 it has no influence, as
-            in the form `"paper"`.
+        contrast: for the other forms, exponent of the contrast of the patches ([`contrast_of`]), at least 0. At 0 it
+            has no influence.
         prune_ratio: for the form `"paper"`, the part of the image tokens that is pruned, in [0, 1).
         diversity: for the form `"spread"`, that of [`RelevantDiverseConfig`].
-        p, temperature: those of [`RelevantDiverseConfig`], with other defaults.
+        p: for the other forms, that of [`RelevantDiverseConfig`], with another default.
+        temperature: that of [`RelevantDiverseConfig`].
         merge_rest: whether a group is the mean of its patches. If not, its other patches are dropped.
     """
 
@@ -50,10 +52,10 @@ class PuMerInputsConfig(RelevantDiverseConfig):
     ratios: ClassVar[tuple[str, ...]] = ("keep_ratio", "prune_ratio")
 
     diversity: str = field(default=DIVERSITY, kw_only=True)
-    p: float = field(default=0.1, kw_only=True)
+    p: float = field(default=P, kw_only=True)
     merge_rest: bool = field(default=True, kw_only=True)
     form: str = field(default="groups", kw_only=True)
-    contrast: float = field(default=1.0, kw_only=True)
+    contrast: float = field(default=CONTRAST, kw_only=True)
     prune_ratio: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -63,6 +65,10 @@ class PuMerInputsConfig(RelevantDiverseConfig):
             raise ValueError(f"reduction.form={self.form!r}: choose one of {', '.join(PUMER_FORMS)}")
         if self.form != "paper" and self.prune_ratio:
             raise ValueError(f"reduction.prune_ratio={self.prune_ratio}: only form 'paper' prunes a share first")
+        if self.form == "paper":
+            for name, value, default in (("p", self.p, P), ("contrast", self.contrast, CONTRAST)):
+                if value != default:
+                    raise ValueError(f"reduction.{name}={value!r}: form 'paper' does not weigh by it: leave it out")
         if self.form != "spread" and self.diversity != DIVERSITY:
             raise ValueError(f"reduction.diversity={self.diversity!r}: only form 'spread' has it: leave it out")
 
