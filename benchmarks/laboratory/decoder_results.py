@@ -168,4 +168,5 @@ def measured_on(report: DecoderReport) -> str:
     """Return on what the accuracies of a report were measured."""
     number = len(report.teachers)
     models = "one model" if number == 1 else f"mean over {number} models, each of its own seed, and [lowest, highest]"
-    return f"Accuracy in percent on {report.num_questions:,} {report.split} questions: {models}."
+    questions = f"{report.num_questions:,} {report.split} questions"
+    return f"Accuracy in percent on {questions}, by the first token of each answer: {models}."
