@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...reducers import ReductionConfig, Schedule
 from ...reducers.pumer import PuMerReductionConfig
+from ...reducers.tip import TipReductionConfig
 from .grids import TokenGrids
 from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
@@ -114,6 +115,11 @@ class DecoderFamily:
             raise ValueError(
                 f"reduction.text_merge_ratio={part.text_merge_ratio}: the text of a decoder is not merged, because "
                 "its tokens are predicted: set it to 0"
+            )
+        if isinstance(part, TipReductionConfig) and part.continuity_weight != 0:
+            raise ValueError(
+                f"reduction.continuity_weight={part.continuity_weight}: all image tokens of a prompt are one set inside "
+                "a decoder, so that none has neighbours: set it to 0"
             )
 
     def image_token_id(self, config: Any) -> int:

@@ -51,6 +51,8 @@ class Reduced:
     """float (N,)."""
     weight: Tensor | None = None
     """float (K,): how much each token counts in attention. None if all count the same."""
+    gate: Tensor | None = None
+    """float (K,): 1 for each, with a gradient for a method that learns which tokens to keep. None if none learns."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary training losses of the method, scalars by name."""
 
@@ -118,7 +120,10 @@ def reduce_images(
         (members, whole, Evidence(None, whole.text.states, whole.image.states))
         for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
     )
-    return replace(reduce_groups(reducer, 0, groups, features), weight=None)  # `generate` has no place for weights
+    reduced = reduce_groups(reducer, 0, groups, features)
+    if reduced.weight is not None and not reduced.weight.requires_grad:
+        return replace(reduced, weight=None)  # only what is masked in training has a weight in the decoder
+    return reduced
 
 
 def reduce_groups(
@@ -135,7 +140,7 @@ def reduce_groups(
     """
     kept: list[Tensor] = []
     states: list[Tensor] = []
-    weights: list[Tensor] = []
+    weights: dict[str, list[Tensor]] = {"weight": [], "gate": []}
     losses: dict[str, Tensor] = {}
     sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
@@ -154,8 +159,10 @@ def reduce_groups(
         kept.append(members.gather(1, places.gather(1, order)).flatten())
         new_states = pair.image.states[:, NUM_PREFIX_TOKENS:]
         states.append(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)).flatten(0, 1))
-        if pair.image.weight is not None:
-            weights.append(pair.image.weight[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
+        for name, found in weights.items():
+            values = getattr(pair.image, name)
+            if values is not None:
+                found.append(values[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
         share = members.numel() / len(features)
         for name, loss in trace.losses.items():
             losses[name] = losses.get(name, 0.0) + share * loss
@@ -167,8 +174,8 @@ def reduce_groups(
     order = all_kept.argsort()
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
-    weight = torch.cat(weights)[order] if weights else None
-    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, losses)
+    weight, gate = (torch.cat(found)[order] if found else None for found in weights.values())
+    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, losses)
 
 
 def image_groups(
@@ -215,7 +222,7 @@ def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
         trace: the trace of the reduction.
         source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
     """
-    if trace.keep is not None:
+    if trace.keep is not None and trace.keep.shape[1] == trace.num_image:  # none of the kept ones merged into another
         return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
     num_kept = trace.num_image - NUM_PREFIX_TOKENS
     places = torch.arange(source.shape[1], device=source.device).expand_as(source)
