@@ -118,8 +118,8 @@ class DecoderFamily:
             )
         if isinstance(part, TipReductionConfig) and part.continuity_weight != 0:
             raise ValueError(
-                f"reduction.continuity_weight={part.continuity_weight}: all image tokens of a prompt are one set inside "
-                "a decoder, so that none has neighbours: set it to 0"
+                f"reduction.continuity_weight={part.continuity_weight}: all image tokens of a prompt are one set "
+                "inside a decoder, so that none has neighbours: set it to 0"
             )
 
     def image_token_id(self, config: Any) -> int:
