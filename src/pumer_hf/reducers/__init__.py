@@ -8,12 +8,14 @@ from typing import Any
 from .base import ReductionConfig, TokenReducer
 from .diverse import DiverseReducer
 from .dynamicvit import DynamicViTReducer
+from .fastv import FastVReducer
 from .grid import GridReducer
 from .grounded import GroundedReducer
 from .lookahead import LookaheadReducer
 from .old_forms import current_parts
 from .pumer import PuMerReducer
 from .pumer_inputs import PuMerInputsReducer
+from .pyramid import PyramidReducer
 from .random import RandomReducer
 from .relevant_diverse import RelevantDiverseReducer
 from .schedule import PlainSchedule, Schedule
@@ -25,6 +27,8 @@ METHODS: dict[str, type[TokenReducer]] = {
     "tip": TipReducer,
     "tome": ToMeReducer,
     "dynamicvit": DynamicViTReducer,
+    "fastv": FastVReducer,
+    "pyramid": PyramidReducer,
     "random": RandomReducer,
     "grounded": GroundedReducer,
     "grid": GridReducer,
