@@ -47,7 +47,7 @@ def test_the_last_real_word_chooses(schedule):
     assert trace.keep.shape == (3, 5)
     for example, num_real in enumerate(NUM_REAL):
         attention = evidence.text_to_image[example, :, num_real - 1].mean(dim=0)[1:]
-        best = sorted(range(8), key=lambda patch: -attention[patch].item())[:4]  # noqa: B023
+        best = sorted(range(8), key=lambda patch: -attention[patch].item())[:4]
         assert trace.keep[example].tolist() == [0, *(1 + patch for patch in best)]
 
 

@@ -43,7 +43,7 @@ class FastVReducer(PruningReducer):
     last token alone, as others do who compare with FastV.
     """
 
-    config_class = FastVReductionConfig
+    config_class: ClassVar[type[PruningConfig]] = FastVReductionConfig
     summary = "prune the image tokens to which the last text token hardly attends"
     paper = "[FastV](https://arxiv.org/abs/2403.06764)"
     uses_attention = True
