@@ -111,16 +111,26 @@ def reducer_class(part: ReductionConfig) -> type[TokenReducer]:
     return method_class(part.method, part.site)
 
 
-def build_reducer(config: ReductionConfig, width: int, text_width: int | None = None) -> TokenReducer:
+def build_reducer(
+    config: ReductionConfig, width: int, text_width: int | None = None, *, in_decoder: bool = False
+) -> TokenReducer:
     """Make the module that carries out one part of a schedule.
 
     Args:
         config: the part.
         width: width of the image tokens at its site.
         text_width: width of the text tokens there; None if it is the same.
+        in_decoder: whether the model is a decoder ([`TokenReducer.in_decoder`]).
+
+    Raises:
+        ValueError: a decoder cannot do what the part asks for ([`ReductionConfig.check_decoder`]).
     """
+    if in_decoder:
+        config.check_decoder()
     method = reducer_class(config)
-    return method(config, width, text_width) if method.uses_text else method(config, width)
+    reducer = method(config, width, text_width) if method.uses_text else method(config, width)
+    reducer.in_decoder = in_decoder
+    return reducer
 
 
 __all__ = [

@@ -60,6 +60,12 @@ class PuMerReductionConfig(ReductionConfig):
     def needs_prediction(self) -> bool:
         return LOOKAHEAD in as_list(self.saliency)
 
+    def check_decoder(self) -> None:
+        if any(as_list(self.text_merge_ratio)):
+            raise ValueError(
+                f"reduction.text_merge_ratio={self.text_merge_ratio!r}: a decoder keeps its whole text: leave it out"
+            )
+
     def saliency_at(self, layer: int) -> str:
         """Return the word in `saliency` that holds for a layer."""
         return self.saliency if isinstance(self.saliency, str) else self.saliency[self.layers.index(layer)]
@@ -82,8 +88,9 @@ class PuMerReducer(TokenReducer):
         Image merges are counted from the length *before* pruning. Only this gives the FLOPs of Table 7 (pinned by
         `test_flops.py`).
         """
-        num_keep = num_kept(self.config.ratio("prune_ratio", layer), num_image)
-        image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_image)
+        num_real = num_image - self.num_empty
+        num_keep = self.num_empty + num_kept(self.config.ratio("prune_ratio", layer), num_real)
+        image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_real)
         text_merges = num_tokens_of(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
