@@ -98,6 +98,12 @@ def test_a_missing_field_is_named():
         parse_reduction({"method": "pumer", "layers": [1], "text_merge_ratio": 0.1})
 
 
+def test_text_is_not_merged_unless_told():
+    config = parse_method({name: value for name, value in GOOD.items() if name != "text_merge_ratio"})
+    assert config.text_merge_ratio == 0.0
+    assert config.to_dict() == parse_method(GOOD).to_dict()
+
+
 def test_none_takes_no_other_field():
     with pytest.raises(ValueError, match="takes no other field"):
         parse_reduction({"method": "none", "layers": [1]})
