@@ -162,7 +162,7 @@ class StockHost:
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.config.get_text_config().hidden_size)
+        return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
 
     def named_modules(self) -> Any:
         """The modules of the model, for its fingerprint."""

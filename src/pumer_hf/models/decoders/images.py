@@ -234,7 +234,7 @@ def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
 
 
 def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens:
-    """Return the tokens of images, with an empty token in front, since reducers never touch token 0.
+    """Return the tokens of images, with an empty token in front that counts as padding ([`TokenReducer.in_decoder`]).
 
     Args:
         states: float (G, P, D).
@@ -242,7 +242,8 @@ def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens
         members: long (G, P), which of the N tokens they are.
     """
     prior = None if maps is None else F.pad(maps[members], (NUM_PREFIX_TOKENS, 0))
-    return Tokens.initial(F.pad(states, (0, 0, NUM_PREFIX_TOKENS, 0)), prior=prior)
+    mask = F.pad(torch.ones_like(members, dtype=torch.bool), (NUM_PREFIX_TOKENS, 0))
+    return Tokens.initial(F.pad(states, (0, 0, NUM_PREFIX_TOKENS, 0)), mask, prior)
 
 
 def words_of(words: Tokens, rows: Tensor) -> Tokens:

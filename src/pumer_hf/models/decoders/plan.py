@@ -264,8 +264,8 @@ class LayerPlan:
             row = self.placeholders.rows[stage.alive[members[:, 0]]]
             image = image_tokens(features[members], stage.prior, members)
             if stage.weight is not None:
-                weight = F.pad(stage.weight[members], (NUM_PREFIX_TOKENS, 0), value=1.0)
-                image = replace(image, weight=weight, mask=weight > 0, padded=True)
+                weight = F.pad(stage.weight[members], (NUM_PREFIX_TOKENS, 0))
+                image = replace(image, weight=weight, mask=weight > 0)
             if stage.gate is not None:
                 image = replace(image, gate=F.pad(stage.gate[members], (NUM_PREFIX_TOKENS, 0), value=1.0))
             words = Tokens.initial(_take(states[row], places[row]), mask=self.words_mask[row])
