@@ -145,7 +145,7 @@ class LayerPlan:
                 image = self._places(stage, members)
                 words = self._word_places(stage)[row]
                 attention = None
-                if self.reducer.uses_attention:
+                if self.reducer.at(layer).uses_attention:
                     mask = None if attention_mask is None else attention_mask.expand(len(query), -1, -1, -1)[row]
                     attention = attention_of_rows(module, query[row], key[row], mask, words, **kwargs)
                     columns = (image + key.shape[2] - query.shape[2])[:, None, None, :]
