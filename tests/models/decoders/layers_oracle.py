@@ -1,6 +1,6 @@
 """What a decoder that reduces between its layers must compute, from transformers' own model alone.
 
-Hooks of this file work on whole prompts. They mask, in the layers after a cut, the columns of the tokens that are gone,
+Hooks of this file work on whole prompts. In the layers after a cut they mask the columns of the tokens that are gone,
 and put the mean of merged tokens into the column that stays. Nothing here calls the code that is tested. From it come
 only the traces: which image tokens were kept, and which hold others.
 """
@@ -191,6 +191,10 @@ class LayersOracle:
             return self.inner.feed(tokens)
 
     def answer(self, logits: Tensor | None = None, number: int = NEW) -> Tensor:
-        """As in [`Oracle`]."""
-        with self.hooks():
-            return self.inner.answer(logits, number)
+        """The most probable tokens, long (B, number), but for placeholders of images. The last one is not fed."""
+        logits = self.outputs.logits[:, -1] if logits is None else logits
+        tokens: list[Tensor] = []
+        while len(tokens) < number:
+            logits = self.feed(tokens[-1]) if tokens else logits
+            tokens.append(logits.index_fill(1, torch.tensor([IMAGE]), -torch.inf).argmax(dim=-1, keepdim=True))
+        return torch.cat(tokens, dim=1)

@@ -69,6 +69,8 @@ class LayerPlan:
         is_word: bool (B, L), True for the tokens whose attention counts if they stand after the last image token of
             their prompt: the text, but neither padding nor an answer.
         maps: float (N,), the saliency of each image token from outside the decoder; None if there is none.
+        copies: how often each prompt stands in the batch, for beams or several answers. One of them has traces.
+        seen: how many columns of the prompts are in the cache already.
 
     Raises:
         ValueError: the method needs what is not there: the attention of text, or `maps`.
@@ -81,7 +83,10 @@ class LayerPlan:
         real: Tensor,
         is_word: Tensor,
         maps: Tensor | None = None,
+        copies: int = 1,
+        seen: int = 0,
     ):
+        self.copies, self.seen = copies, seen
         self.reducer, self.placeholders, self.real = reducer, placeholders, real
         device = real.device
         columns = torch.arange(real.shape[1], device=device).expand_as(real)
@@ -216,11 +221,14 @@ class LayerPlan:
             whole: the cut that had been made before the decoder. The columns of the traces are then those of the
                 whole prompts.
         """
-        placeholders = self.placeholders
-        if whole is not None:
-            placeholders = replace(placeholders, columns=whole.index[placeholders.rows, placeholders.columns])
+        rows, columns = self.placeholders.rows, self.placeholders.columns
+        columns = columns + self.seen if whole is None else whole.index.to(rows.device)[rows // self.copies, columns]
+        placeholders = replace(self.placeholders, columns=columns)
         return tuple(
-            trace for layer in sorted(self.reductions) for trace in self.reductions[layer].traces(placeholders, layer)
+            replace(trace, row=trace.row // self.copies)
+            for layer in sorted(self.reductions)
+            for trace in self.reductions[layer].traces(placeholders, layer)
+            if trace.row % self.copies == 0
         )
 
     def _groups(self, stage: Stage) -> Iterable[Tensor]:
