@@ -110,8 +110,8 @@ class ToMeReducer(TokenReducer):
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
     """Merge the most similar tokens of one modality.
 
-    A merged token is the mean of all original tokens that it holds, and its weight is their number. Padding leaves
-    first, and token 0 stays.
+    A merged token is the mean of all original tokens that it holds, and its weight is their number. Tokens that have
+    a weight already keep it, and it adds up. Padding leaves first, and token 0 stays.
 
     Args:
         tokens: the tokens of the modality.
@@ -120,7 +120,7 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     """
     length = tokens.mask.shape[1]
     matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask, num_merge))
-    sized = replace(tokens, weight=tokens.size.float())
+    sized = tokens if tokens.weight is not None else replace(tokens, weight=tokens.size.float())
     return sized.move(matching.positions(length), length - num_merge), matching
 
 

@@ -27,7 +27,7 @@ from .cut_cache import cache_of
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
-from .plan import LayerPlan
+from .plan import DecoderTokens, LayerPlan
 from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
@@ -250,16 +250,20 @@ class ReducedCalls:
         is_word = real & ~is_image
         if labels is not None:
             is_word &= labels == IGNORED
-        placeholders, maps = Placeholders.in_runs(is_image), prepared.maps
-        if id(self.model) in _RUNNING.get():
+        placeholders, maps, copies, seen = Placeholders.in_runs(is_image), prepared.maps, 1, 0
+        running = _RUNNING.get().get(id(self.model))
+        if running is not None:
             cache = cache_of(inputs)
             seen = 0 if cache is None else cache.get_seq_length()
             is_word[:, max(prepared.length - seen, 0) :] = False  # without a cache, also the answer comes again
+            copies = len(input_ids) // len(running.inputs["input_ids"])
             if maps is not None:
-                maps = maps.repeat_interleave(len(input_ids) // len(maps), dim=0)[:, seen:]
+                maps = maps.repeat_interleave(copies, dim=0)[:, seen:]
         if maps is not None:
             maps = maps[placeholders.rows, placeholders.columns]
-        return LayerPlan(reducer, placeholders, real, is_word, maps, weight, gate)
+        return LayerPlan(
+            reducer, DecoderTokens(placeholders, real, is_word, maps, weight, gate, copies=copies, seen=seen)
+        )
 
     def _checked_maps(self, inputs: Mapping[str, Any], generating: bool) -> Tensor | None:
         """Check the inputs of a call that reduces nothing before the decoder. Return its maps, float (B, L)."""

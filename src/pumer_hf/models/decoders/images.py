@@ -216,13 +216,13 @@ def by_length(group: Tensor) -> Iterable[Tensor]:
 def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
     """Return the place that each kept token had, long (G, K). A merged token has that of the first one it holds.
 
-    If a method keeps tokens and merges others into them, the place is that of the kept one.
+    If a method keeps tokens and merges all others into them, the place is that of the kept one.
 
     Args:
         trace: the trace of the reduction.
         source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
     """
-    if trace.keep is not None and trace.keep.shape[1] == trace.num_image:  # none of the kept ones merged into another
+    if trace.keep is not None and trace.keep.shape[1] == trace.num_image:  # more are kept if these merge then
         return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
     num_kept = trace.num_image - NUM_PREFIX_TOKENS
     places = torch.arange(source.shape[1], device=source.device).expand_as(source)

@@ -59,6 +59,29 @@ class Stage:
         return replace(self, **moved)
 
 
+@dataclass(frozen=True)
+class DecoderTokens:
+    """The tokens of a forward as they come into the first layer."""
+
+    placeholders: Placeholders
+    """The image tokens."""
+    real: Tensor
+    """bool (B, L): False for padding."""
+    is_word: Tensor
+    """bool (B, L): True for the tokens whose attention counts if they stand after the last image token of their
+    prompt: the text, but neither padding nor an answer."""
+    maps: Tensor | None = None
+    """float (N,): the saliency of each image token from outside the decoder; None if there is none."""
+    weight: Tensor | None = None
+    """float (N,): how much each counts in attention from the first layer on; None if all count the same."""
+    gate: Tensor | None = None
+    """float (N,): that of [`Stage`]."""
+    copies: int = 1
+    """How often each prompt stands in the batch, for beams or several answers. One of them has traces."""
+    seen: int = 0
+    """How many columns of the prompts are in the cache already."""
+
+
 class LayerPlan:
     """The reduction inside a decoder, in one forward.
 
@@ -66,43 +89,29 @@ class LayerPlan:
 
     Args:
         reducer: the method; None if no layer reduces, and the tokens only have weights.
-        placeholders: the image tokens among those of this forward.
-        real: bool (B, L), False for padding.
-        is_word: bool (B, L), True for the tokens whose attention counts if they stand after the last image token of
-            their prompt: the text, but neither padding nor an answer.
-        maps: float (N,), the saliency of each image token from outside the decoder; None if there is none.
-        weight: float (N,), how much each image token counts in attention from the first layer on; None if all count
-            the same.
-        gate: float (N,), that of [`Stage`].
+        tokens: the tokens of this forward, before the first layer.
 
     Raises:
         ValueError: the method needs what is not there: the attention of text, or `maps`.
     """
 
-    def __init__(
-        self,
-        reducer: TokenReducer | None,
-        placeholders: Placeholders,
-        real: Tensor,
-        is_word: Tensor,
-        maps: Tensor | None = None,
-        weight: Tensor | None = None,
-        gate: Tensor | None = None,
-    ):
-        self.reducer, self.placeholders, self.real = reducer, placeholders, real
+    def __init__(self, reducer: TokenReducer | None, tokens: DecoderTokens):
+        self.reducer, self.placeholders, self.real = reducer, tokens.placeholders, tokens.real
+        self.copies, self.seen = tokens.copies, tokens.seen
+        placeholders, real = tokens.placeholders, tokens.real
         device = real.device
         columns = torch.arange(real.shape[1], device=device).expand_as(real)
         last_image = torch.full((len(real),), -1, device=device)
         last_image = last_image.scatter_reduce(0, placeholders.rows, placeholders.columns, "amax")
-        counts = is_word & (columns > last_image.unsqueeze(1))
+        counts = tokens.is_word & (columns > last_image.unsqueeze(1))
         most = max(int(counts.sum(dim=1).max()), 1)
         self.words = (~counts).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
         """long (B, R): the columns of the words whose attention counts, padded on the right."""
         self.words_mask = counts.gather(1, self.words)
         """bool (B, R)."""
-        self._check(maps)
+        self._check(tokens.maps)
         everything = torch.arange(len(placeholders.rows), device=device)
-        first = Stage(everything, everything, maps, weight, gate)
+        first = Stage(everything, everything, tokens.maps, tokens.weight, tokens.gate)
         self.stages = {-1: replace(first, key_weight=self._key_weight(first, *real.shape))}
         """By layer, what is left after it. A layer that reduces nothing has no entry."""
         self.reductions: dict[int, Reduced] = {}
@@ -155,7 +164,7 @@ class LayerPlan:
                 image = self._places(stage, members)
                 words = self._word_places(stage)[row]
                 attention = None
-                if self.reducer.uses_attention:
+                if self.reducer.at(layer).uses_attention:
                     mask = None if attention_mask is None else attention_mask.expand(len(query), -1, -1, -1)[row]
                     attention = attention_of_rows(module, query[row], key[row], mask, words, **kwargs)
                     columns = (image + key.shape[2] - query.shape[2])[:, None, None, :]
@@ -224,11 +233,14 @@ class LayerPlan:
             whole: the cut that had been made before the decoder. The columns of the traces are then those of the
                 whole prompts.
         """
-        placeholders = self.placeholders
-        if whole is not None:
-            placeholders = replace(placeholders, columns=whole.index[placeholders.rows, placeholders.columns])
+        rows, columns = self.placeholders.rows, self.placeholders.columns
+        columns = columns + self.seen if whole is None else whole.index.to(rows.device)[rows // self.copies, columns]
+        placeholders = replace(self.placeholders, columns=columns)
         return tuple(
-            trace for layer in sorted(self.reductions) for trace in self.reductions[layer].traces(placeholders, layer)
+            replace(trace, row=trace.row // self.copies)
+            for layer in sorted(self.reductions)
+            for trace in self.reductions[layer].traces(placeholders, layer)
+            if trace.row % self.copies == 0
         )
 
     def _groups(self, stage: Stage) -> Iterable[Tensor]:
