@@ -477,6 +477,11 @@ def is_cut(model: PreTrainedModel) -> bool:
     return id(model) in _CUT.get()
 
 
+def is_running(model: PreTrainedModel) -> bool:
+    """Return whether a `generate` of ours runs in this thread for a model."""
+    return id(model) in _RUNNING.get()
+
+
 @contextmanager
 def cut_already(model: PreTrainedModel) -> Iterator[None]:
     """Say for the time of a `with` block that transformers' own methods of a model run in this thread as they are."""
