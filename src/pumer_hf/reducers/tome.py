@@ -78,10 +78,11 @@ class ToMeReducer(TokenReducer):
         if num_patches is not None:
             return max(length - NUM_PREFIX_TOKENS - num_patches, 0)
         most = length - 2 if self.config.site == "inputs" else ops.max_merges(length)
-        return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), most), 0)
+        counted = length - self.num_empty
+        return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), counted), most), 0)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
-        if self.config.site != "inputs":
+        if self.config.site != "inputs" and not self.in_decoder:
             num_text -= self.num_merges(layer, num_text)
         return num_text, num_image - self.num_merges(layer, num_image)
 
@@ -92,7 +93,9 @@ class ToMeReducer(TokenReducer):
             )
             pair = replace(pair, image=image)
             return pair, LayerTrace.of(layer, pair, site="inputs")
-        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
+        text, text_matching = (pair.text, None)
+        if not self.in_decoder:
+            text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
         image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
         pair = TokenPair(text, image)
         trace = LayerTrace.of(layer, pair, image_matching=image_matching, text_matching=text_matching)

@@ -93,9 +93,7 @@ def cutting(model: Any, cuts: Sequence[Cut], sized: bool = False) -> Iterator[No
             cut = cuts[earlier[-1]]
             before = cuts[earlier[-1] - 1].size if len(earlier) > 1 else torch.ones(cut.keep.shape)
             merging = before if cut.layer == index - 1 else None
-            handles.append(
-                layer.register_forward_pre_hook(partial(_cut_layer, cut, merging, sized), with_kwargs=True)
-            )
+            handles.append(layer.register_forward_pre_hook(partial(_cut_layer, cut, merging, sized), with_kwargs=True))
     try:
         yield
     finally:

@@ -1,6 +1,5 @@
 """`generate` of decoders that reduce inside: answers, batches, caches, chats."""
 
-
 import pytest
 import torch
 from models.decoders.layers_oracle import NAMES, LayersOracle, cuts_of, cutting, pumer
@@ -132,9 +131,7 @@ def test_turns_on_one_cache(name, kind):
     third = second_turn(name, first, two.sequences, [14, 15], False)
     three = answers(model, third, **GREEDY, past_key_values=two.past_key_values)
     with torch.no_grad():
-        oracle = LayersOracle(
-            name, deep(name, False), first, one.reduction, sized=kind == "tome", generating=True
-        )
+        oracle = LayersOracle(name, deep(name, False), first, one.reduction, sized=kind == "tome", generating=True)
         answer = oracle.answer()
         assert torch.equal(one.sequences[:, -NEW:], answer)
         for turn, found, number in ((second, two, 3), (third, three, 2)):
