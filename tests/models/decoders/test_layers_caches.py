@@ -78,9 +78,9 @@ def test_rows_of_a_cache_change_places(name, way):
     position = last + torch.arange(2)
     if name.startswith("qwen"):
         position = position[-3:]
-    found = model(
-        input_ids=OTHER[order], attention_mask=mask, position_ids=position, past_key_values=cache
-    ).logits[:, -1]
+    found = model(input_ids=OTHER[order], attention_mask=mask, position_ids=position, past_key_values=cache).logits[
+        :, -1
+    ]
     torch.testing.assert_close(found, expected[order], atol=2e-5, rtol=1e-5)
 
 
@@ -203,9 +203,7 @@ def test_gemma3_beyond_its_window(kind):
         inputs = prompt_of("gemma3", prompts)
         one = answers(model, inputs, **GREEDY)
         with torch.no_grad():
-            oracle = LayersOracle(
-                "gemma3", plain, inputs, one.reduction, sized=kind == "tome", generating=True
-            )
+            oracle = LayersOracle("gemma3", plain, inputs, one.reduction, sized=kind == "tome", generating=True)
             answer = oracle.answer()
             assert torch.equal(one.sequences[:, -NEW:], answer)
             outputs = model(**inputs)
