@@ -23,7 +23,7 @@ from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
-from .cut_cache import cache_of
+from .cut_cache import cache_of, check_cache
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
@@ -406,6 +406,8 @@ class ReducedCalls:
         if isinstance(cache_of(inputs), StaticCache):
             raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
         cache = cache_of(inputs)
+        if "layers" in self.reducers() and cache is not None:
+            check_cache(cache)
         if "inputs" in self.reducers() and cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
@@ -427,9 +429,16 @@ class ReducedCalls:
                     "install 5.20 or newer"
                 )
         implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
-        if implementation is not None and not str(implementation).startswith(("dynamic", "offloaded", "quantized")):
+        if implementation is None or str(implementation).startswith("dynamic"):
+            return
+        if not str(implementation).startswith(("offloaded", "quantized")):
             raise ValueError(
                 f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
+            )
+        if "layers" in self.reducers():
+            raise ValueError(
+                f"cache_implementation={implementation!r}: a reduction inside the decoder needs layers that hold "
+                "different numbers of tokens: use 'dynamic'"
             )
 
 
