@@ -146,7 +146,8 @@ def reduce_groups(
     saliencies: Tensor | None = None
     total = 0
     for members, whole, evidence in groups:
-        pair, trace = reducer(layer, whole, evidence)
+        # not by its `__call__`: DeepSpeed compares what each process calls, and the number of groups may differ there
+        pair, trace = reducer.forward(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
