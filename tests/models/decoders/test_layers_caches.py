@@ -121,7 +121,7 @@ def test_a_new_image_in_a_later_turn(name):
 
 @pytest.mark.parametrize("name", ("llava", "qwen2_vl", "gemma3", "paligemma"))
 def test_the_cache_of_a_cut_prompt_after_the_reduction(name):
-    """A model of ours goes on with it, also without a schedule. A stock model needs `reduced`, and says so."""
+    """A model of ours goes on with it, also without a schedule. A stock model outside `reduced` refuses it."""
     first = prompt_of(name, PROMPTS)
     plain = tiny_model(name)
     schedule = pumer(first_layer(name))

@@ -27,6 +27,7 @@ from .cut_cache import cache_of, check_cache
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
+from .outputs import with_fields
 from .plan import DecoderTokens, LayerPlan
 from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
@@ -123,7 +124,10 @@ class ReducedCalls:
         self.family, self.model, self.reducers, self.watch = family, model, reducers, watch
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `stock`, the model's own `forward`, with fewer tokens. Its output then has `reduction`, the traces."""
+        """Call `stock`, the model's own `forward`, with fewer tokens.
+
+        Its output then has `reduction`, the traces, and `labels`, those of the columns that the decoder got.
+        """
         if is_cut(self.model) or not self.reducers():
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
@@ -136,9 +140,12 @@ class ReducedCalls:
             outputs = stock(**given)
         if plan is not None and plan.reducer is not None:
             prepared.inside.append(plan.traces(prepared.cut))
-        if running is None:
-            self._note(outputs, prepared)
-        return outputs
+        if running is not None:
+            return outputs
+        self._note(outputs, prepared)
+        if not prepared.traces or not isinstance(outputs, ModelOutput):
+            return outputs
+        return with_fields(outputs, prepared.traces, prepared.inputs.get("labels"))
 
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `generate`, with fewer tokens. Its result begins with the whole prompt."""
@@ -484,6 +491,11 @@ def dense(maps: Tensor, placeholders: Placeholders, like: Tensor) -> Tensor:
 def is_cut(model: PreTrainedModel) -> bool:
     """Return whether transformers' own method of a model runs in this thread, and nothing of ours is to reduce."""
     return id(model) in _CUT.get()
+
+
+def is_running(model: PreTrainedModel) -> bool:
+    """Return whether a `generate` of ours runs in this thread for a model."""
+    return id(model) in _RUNNING.get()
 
 
 @contextmanager

@@ -150,8 +150,8 @@ def check_cache(cache: Any) -> None:
     """Raise `ValueError` if a cache of transformers is of a kind whose layers cannot hold fewer tokens than others."""
     if getattr(cache, "offloading", False):
         raise ValueError(
-            f"past_key_values: {type(cache).__name__}(offloading=True): a cache that is offloaded cannot be cut inside "
-            "the decoder: use a DynamicCache without offloading"
+            f"past_key_values: {type(cache).__name__}(offloading=True): a cache that is offloaded cannot be cut "
+            "inside the decoder: use a DynamicCache without offloading"
         )
     for layer in cache.layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer, CutLayer):
