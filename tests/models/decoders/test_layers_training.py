@@ -49,9 +49,7 @@ def test_loss_and_gradients_are_those_of_the_stock_model_without_the_dropped_tok
     outputs.loss.backward()
     plain = tiny_model(name, num_hidden_layers=5)
     more = {"merge": True} if kind == "both" else {}
-    oracle = LayersOracle(
-        name, plain, inputs, outputs.reduction, sized=kind == "tome", labels=labels, **more
-    )
+    oracle = LayersOracle(name, plain, inputs, outputs.reduction, sized=kind == "tome", labels=labels, **more)
     oracle.outputs.loss.backward()
     torch.testing.assert_close(outputs.loss, oracle.outputs.loss, atol=1e-5, rtol=1e-5)
     whole = stock_loss(name, inputs, labels)
