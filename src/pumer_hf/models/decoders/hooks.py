@@ -20,8 +20,15 @@ from .plan import LayerPlan, Stage
 
 
 def install_hooks(model: PreTrainedModel) -> list[RemovableHandle]:
-    """Put the hooks on the layers of the text model. Without a plan, and without a cut cache, they do nothing."""
+    """Put the hooks on the layers of the text model. Without a plan, and without a cut cache, they do nothing.
+
+    Returns:
+        What removes the hooks. It is empty if the layers have them already, because tokens must be cut once.
+    """
     text_model: Any = model.get_decoder()
+    present = text_model.layers[0]._forward_pre_hooks.values()
+    if any(isinstance(hook, partial) and hook.func is _before_layer for hook in present):
+        return []
     last = len(text_model.layers) - 1
     hooks = [
         layer.register_forward_pre_hook(partial(_before_layer, index), with_kwargs=True)

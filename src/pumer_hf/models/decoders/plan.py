@@ -141,6 +141,7 @@ class LayerPlan:
         """Return whether tokens are reduced after a layer."""
         return layer >= 0 and self.reducer is not None and self.reducer.config.reduces(layer)
 
+    @torch.compiler.disable  # which tokens stay depends on values, so compiled code breaks here anyway
     def see(self, module: Any, query: Tensor, key: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> None:
         """Keep what the attention of a layer knows about the image tokens, if the layer reduces.
 
@@ -173,6 +174,7 @@ class LayerPlan:
                 image_keys = F.pad(_take(keys[row], image), (0, 0, NUM_PREFIX_TOKENS, 0))
                 self._evidence[layer].append(Evidence(attention, _take(keys[row], words), image_keys, query.dtype))
 
+    @torch.compiler.disable
     def reduce_after(self, layer: int, states: Tensor) -> Tensor:
         """Reduce the image tokens that come out of a layer.
 
@@ -209,6 +211,7 @@ class LayerPlan:
         self.stages[layer] = replace(now, key_weight=self._key_weight(now, *states.shape[:2]))
         return states
 
+    @torch.compiler.disable
     def restore(self, layer: int, states: Tensor) -> Tensor:
         """Bring the tokens back to their columns, with zeros for those that are gone.
 
@@ -226,6 +229,7 @@ class LayerPlan:
         index = torch.where(cut.index < 0, cut.length, cut.index).unsqueeze(-1).expand_as(states)
         return whole.scatter(1, index.to(states.device), states)[:, :-1]
 
+    @torch.compiler.disable
     def traces(self, whole: Cut | None = None) -> tuple[ImageTrace, ...]:
         """Return what became of each image in each layer that reduced.
 
