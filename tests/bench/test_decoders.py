@@ -257,6 +257,7 @@ def test_compiled_parts_give_the_same():
 PARAMETERS = {
     "paligemma": 2.923,
     "llava": 7.063,
+    "llava_8_layers": 2.206,
     "llava_next": 7.063,
     "llava_onevision": 8.030,
     "qwen2_vl": 8.291,

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ... import ops
 from ...reducers import TokenReducer
 from ...tokens import NUM_PREFIX_TOKENS, Evidence, TokenPair, Tokens
+from ..profiling import reduction_region
 from .images import ImageTrace, Reduced, by_length, image_tokens, reduce_groups
 from .prompt import Cut, Placeholders
 from .text_rows import attention_of_rows
@@ -137,7 +138,7 @@ class LayerPlan:
             return
         self._move(query.device)
         stage = self.stage_before(layer)
-        with torch.no_grad():
+        with reduction_region(), torch.no_grad():
             keys = ops.mean_over_heads(key[:, :, -query.shape[2] :])
             self._evidence[layer] = []
             for members in self._groups(stage):
