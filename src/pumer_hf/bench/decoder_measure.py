@@ -239,7 +239,7 @@ def measure_speed(subject: Subject, options: DecoderOptions, reducer: tuple[Seco
         progress.begin("prefill")
         times = interleaved_times(calls, warmup=0, seconds=options.seconds, on_cuda=on_cuda, on_round=progress.move)
     generated = measure_generate(subject, options) if options.new_tokens else {}
-    return DecoderSpeed(Compared.of(times), *reducer, **generated)
+    return DecoderSpeed(Compared.of(times), reducer[0], reducer[1], **generated)
 
 
 def measure_generate(subject: Subject, options: DecoderOptions) -> dict[str, Compared]:
