@@ -83,13 +83,12 @@ def _is_cut_layer(cache: Any, index: int) -> bool:
 
 def _held(cache: Any, index: int, columns: Tensor, num_read: int, stage: Stage | None) -> Held:
     """Return the keys that a layer sees, and note them in the cache."""
-    weight = None if stage is None else stage.key_weight
-    padded = stage is not None and stage.padded
+    weight, padded = (None, None) if stage is None else (stage.key_weight, stage.padded)
     if cache is None:
-        return Held(columns, 0, padded, weight)
+        return Held(columns, 0, bool(padded), weight)
     layer = cut_layer(cache, index)
     offset = layer.get_mask_sizes(num_read)[1]
-    layer.note(columns, num_read, weight, cut=stage is not None)
+    layer.note(columns, num_read, weight, padded)
     assert layer.columns is not None, "it has been noted"
     outside = layer.window is not None and layer.seen > layer.window
     return Held(layer.columns, offset, layer.padded or outside, layer.weight)
