@@ -116,8 +116,8 @@ def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
         return load_scorer(host, part)
     if reducer_class(part).learns:
         raise ValueError(
-            f"reduction.method={part.method!r} learns inside the model: load the checkpoint as a model of ours with "
-            "`reduced_model`, and train it"
+            f"reduction.method={part.method!r} learns inside the model: load the checkpoint with one of our classes "
+            f"(PuMer{type(model).__name__}.from_pretrained), and train it"
         )
     return host.make_reducer(part).to(device=model.device)
 
@@ -162,7 +162,7 @@ class StockHost:
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.config.get_text_config().hidden_size)
+        return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
 
     def named_modules(self) -> Any:
         """The modules of the model, for its fingerprint."""

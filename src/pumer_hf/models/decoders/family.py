@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...reducers import ReductionConfig, Schedule
-from ...reducers.pumer import PuMerReductionConfig
 from .grids import TokenGrids
 from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
@@ -96,6 +95,7 @@ class DecoderFamily:
             sites = ", ".join(map(repr, self.sites))
             reason = f": {self.no_layers}" if part.site == "layers" and self.no_layers else ""
             raise ValueError(f"reduction.site={part.site!r}: {self.title} can reduce at {sites}{reason}")
+        part.check_decoder()
         if part.site != "layers":
             return
         last = config.get_text_config().num_hidden_layers - 1
@@ -110,11 +110,6 @@ class DecoderFamily:
                     f"reduction.layers={list(part.layers)}: {self.title} adds features of the image tower to all "
                     f"image tokens in its first layers: choose layers from {self.first_layer(config)} on"
                 )
-        if isinstance(part, PuMerReductionConfig) and part.text_merge_ratio != 0:
-            raise ValueError(
-                f"reduction.text_merge_ratio={part.text_merge_ratio}: the text of a decoder is not merged, because "
-                "its tokens are predicted: set it to 0"
-            )
 
     def image_token_id(self, config: Any) -> int:
         """Return the token of the prompt that stands for an image token."""

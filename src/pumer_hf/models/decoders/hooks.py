@@ -60,7 +60,7 @@ def _arguments(index: int, layer: nn.Module, states: Tensor, kwargs: dict[str, A
         changed["position_embeddings"] = tuple(_taken(part, columns) for part in kwargs["position_embeddings"])
         changed["position_ids"] = None  # the embeddings are made already, and gaps would look like several texts
     if stage is not None and stage.key_weight is not None and stage.key_weight.requires_grad:
-        changed[KEY_WEIGHT], stage = stage.key_weight, replace(stage, key_weight=None)
+        changed[KEY_WEIGHT], stage, cache = stage.key_weight, replace(stage, key_weight=None), None
     num_read = states.shape[1] if plan is None else plan.real.shape[1]
     held = _held(cache, index, columns, num_read, stage)
     attention: Any = layer.self_attn
