@@ -214,6 +214,21 @@ def take_tokens(states: Tensor, index: Tensor) -> Tensor:
     return states.reshape(-1, dim).index_select(0, places.flatten()).view(*index.shape, dim)  # `gather` is slower
 
 
+def exact_product(one: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product in the dtype of the arguments, also where `torch.autocast` would round it.
+
+    A choice of tokens follows from it, and a choice should not depend on the precision of the training.
+
+    Args:
+        one: float (*, n, d).
+        other: float (*, d, m).
+    """
+    if not torch.is_autocast_enabled(one.device.type):
+        return one @ other
+    with torch.autocast(one.device.type, enabled=False):
+        return one @ other
+
+
 def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
     """Compute a softmax in which `exp(score)` of each key is multiplied by its weight.
 

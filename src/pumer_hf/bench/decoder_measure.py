@@ -17,7 +17,6 @@ from ..models.decoder_loading import unreduced
 from ..models.decoders.cut_cache import cache_of
 from ..models.decoders.images import ImageTrace
 from ..models.decoders.modeling import ReducedDecoder
-from ..tokens import NUM_PREFIX_TOKENS
 from .contenders import DTYPES, MATMUL_PRECISIONS
 from .decoder_report import ANNOUNCED, FORMS, MEASURED, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
 from .profiles import FORWARDS, peak_memory, reduction_seconds
@@ -176,13 +175,9 @@ def read_by_layers(model: ReducedDecoder, traces: Sequence[ImageTrace], num_imag
 
 def announced(model: ReducedDecoder, num_text: int, num_image: int) -> list[int]:
     """Return how many image tokens each layer is to read, if the decoder gets `num_image` beside `num_text` words."""
-    reducer = model.token_reduction.reducers.get("layers")
-    lengths = [num_image]
-    for layer in range(model.config.get_text_config().num_hidden_layers - 1):
-        if reducer is not None and reducer.config.reduces(layer):
-            num_image = reducer.output_lengths(layer, num_text, NUM_PREFIX_TOKENS + num_image)[1] - NUM_PREFIX_TOKENS
-        lengths.append(num_image)
-    return lengths
+    if "layers" not in model.config.sites:
+        return [num_image] * model.config.get_text_config().num_hidden_layers
+    return [num_image, *(image for _, image in model.token_reduction.lengths_at("layers", num_text, num_image))]
 
 
 def whole_share(model: ReducedDecoder) -> float:

@@ -14,7 +14,6 @@ from transformers import (
     HfArgumentParser,
     PreTrainedModel,
     ProcessorMixin,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -28,6 +27,7 @@ from ..images import DataError
 from ..models.loading import naming
 from ..reading import parse_json
 from ..results import PERCENT, Environment, Report, text_table
+from ..training.checkpoints import SavedNames
 from .generating import evaluate_answers, generated_answers
 from .interrupt import ending_in_one_line
 from .parser import flag_values, read_yaml, split_command
@@ -210,28 +210,12 @@ def first_chat_model(args: ChatModelArguments, data: TaskData) -> tuple[PreTrain
     return new_llava(vision, text, texts, args.image_mean, args.image_std)
 
 
-class ChatTrainer(Trainer):
-    """A Trainer that reads weights back by the names under which `save_pretrained` has saved them.
-
-    Many models with an image tower save their weights under older names. Trainer's own reading expects the names in
-    the model. It finds none of them, and goes on with random weights.
-    """
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        target = self.accelerator.unwrap_model(self.model if model is None else model)
-        if self.is_fsdp_enabled or not isinstance(target, PreTrainedModel):  # an adapter has the names of the model
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
-        target.load_state_dict(saved.state_dict())
-
-
 def train_chat(recipe: ChatRecipe, data: TaskData, model: PreTrainedModel, processor: ProcessorMixin) -> None:
     """Train a model and save it with its processor in the folder `teacher`. With `resume`, do what is left."""
     folder = Path(str(recipe.training.output_dir)) / TEACHER
     args = replace(recipe.training, output_dir=str(folder))
     rows, collator = training_rows(data, processor, args.questions_per_image)
-    trainer = ChatTrainer(model, args=args, train_dataset=rows, data_collator=collator, processing_class=processor)
+    trainer = SavedNames(model, args=args, train_dataset=rows, data_collator=collator, processing_class=processor)
     if is_complete(folder):
         trainer._load_from_checkpoint(str(folder))
         return

@@ -22,10 +22,12 @@ def schedule_of(kind, first):
         "tome": {"method": "tome", "layers": [first], "merge_ratio": 0.4},
         "random": {"method": "random", "layers": [first], "prune_ratio": 0.5, "seed": 3},
         "grounded": {"method": "grounded", "layers": [first], "prune_ratio": 0.6},
+        "fastv": {"method": "fastv", "layers": [first], "prune_ratio": 0.5},
+        "pyramid": {"method": "pyramid", "layers": [first], "prune_ratio": 0.4},
     }[kind]
 
 
-KINDS = ("prune", "merge", "merge_alone", "tome", "random", "grounded")
+KINDS = ("prune", "merge", "merge_alone", "tome", "random", "grounded", "fastv", "pyramid")
 NOTHING = {
     "prune": {"prune_ratio": 0.0},
     "merge": {"prune_ratio": 0.0, "image_merge_ratio": 0.0},
@@ -33,15 +35,19 @@ NOTHING = {
     "tome": {"merge_ratio": 0.0},
     "random": {"prune_ratio": 0.0},
     "grounded": {"prune_ratio": 0.0},
+    "fastv": {"prune_ratio": 0.0},
+    "pyramid": {"prune_ratio": 0.0},
 }
 CASCADES = {
+    "pyramid": [{"method": "pyramid", "layers": [1, 2, 3], "prune_ratio": [0.3, 0.5, 0.5]}],
+    "tome_fastv": [{"method": "tome", "layers": [1], "merge_ratio": 0.3}, {"method": "fastv", "layers": [3]}],
     "pumer": [pumer(1, 2, 3, prune=[0.3, 0.3, 0.4], merge=[0.2, 0.0, 0.3])],
     "tome": [{"method": "tome", "layers": [1, 3], "merge_ratio": 0.3}],
     "tome_pumer": [{"method": "tome", "layers": [1], "merge_ratio": 0.3}, pumer(2, prune=0.4, merge=0.2)],
     "pumer_random": [pumer(1, prune=0.2, merge=0.2), {"method": "random", "layers": [3], "prune_ratio": 0.5}],
     "random_pumer": [{"method": "random", "layers": [1], "prune_ratio": 0.3}, pumer(2, prune=0.5)],
 }
-SIZED = ("tome", "tome_pumer")
+SIZED = ("tome", "tome_pumer", "tome_fastv")
 """The schedules whose merged tokens count as often as they hold tokens."""
 
 

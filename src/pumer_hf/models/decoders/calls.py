@@ -24,10 +24,11 @@ from transformers.utils import ModelOutput
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
 from ..profiling import reduction_region
-from .cut_cache import cache_of
+from .cut_cache import cache_of, check_cache
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
+from .outputs import with_fields
 from .plan import DecoderTokens, LayerPlan
 from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
@@ -124,7 +125,10 @@ class ReducedCalls:
         self.family, self.model, self.reducers, self.watch = family, model, reducers, watch
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `stock`, the model's own `forward`, with fewer tokens. Its output then has `reduction`, the traces."""
+        """Call `stock`, the model's own `forward`, with fewer tokens.
+
+        Its output then has `reduction`, the traces, and `labels`, those of the columns that the decoder got.
+        """
         if is_cut(self.model) or not self.reducers():
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
@@ -139,9 +143,12 @@ class ReducedCalls:
         if plan is not None and plan.reducer is not None:
             with reduction_region():
                 prepared.inside.append(plan.traces(prepared.cut))
-        if running is None:
-            self._note(outputs, prepared)
-        return outputs
+        if running is not None:
+            return outputs
+        self._note(outputs, prepared)
+        if not prepared.traces or not isinstance(outputs, ModelOutput):
+            return outputs
+        return with_fields(outputs, prepared.traces, prepared.inputs.get("labels"))
 
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `generate`, with fewer tokens. Its result begins with the whole prompt."""
@@ -409,6 +416,8 @@ class ReducedCalls:
         if isinstance(cache_of(inputs), StaticCache):
             raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
         cache = cache_of(inputs)
+        if "layers" in self.reducers() and cache is not None:
+            check_cache(cache)
         if "inputs" in self.reducers() and cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
@@ -430,9 +439,16 @@ class ReducedCalls:
                     "install 5.20 or newer"
                 )
         implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
-        if implementation is not None and not str(implementation).startswith(("dynamic", "offloaded", "quantized")):
+        if implementation is None or str(implementation).startswith("dynamic"):
+            return
+        if not str(implementation).startswith(("offloaded", "quantized")):
             raise ValueError(
                 f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
+            )
+        if "layers" in self.reducers():
+            raise ValueError(
+                f"cache_implementation={implementation!r}: a reduction inside the decoder needs layers that hold "
+                "different numbers of tokens: use 'dynamic'"
             )
 
 
@@ -485,6 +501,11 @@ def dense(maps: Tensor, placeholders: Placeholders, like: Tensor) -> Tensor:
 def is_cut(model: PreTrainedModel) -> bool:
     """Return whether transformers' own method of a model runs in this thread, and nothing of ours is to reduce."""
     return id(model) in _CUT.get()
+
+
+def is_running(model: PreTrainedModel) -> bool:
+    """Return whether a `generate` of ours runs in this thread for a model."""
+    return id(model) in _RUNNING.get()
 
 
 @contextmanager

@@ -139,13 +139,24 @@ def cut_layer(cache: Any, index: int) -> CutLayer:
     old = cache.layers[index]
     if isinstance(old, CutLayer):
         return old
-    if type(old) not in (DynamicLayer, DynamicSlidingWindowLayer) or getattr(cache, "offloading", False):
-        raise ValueError(
-            f"past_key_values: {type(cache).__name__} with {type(old).__name__}: a reduction inside the decoder needs "
-            "layers that hold different numbers of tokens: use a DynamicCache"
-        )
+    check_cache(cache)
     cache.layers[index] = CutLayer.of(old)
     return cache.layers[index]
+
+
+def check_cache(cache: Any) -> None:
+    """Raise `ValueError` if a cache of transformers is of a kind whose layers cannot hold fewer tokens than others."""
+    if getattr(cache, "offloading", False):
+        raise ValueError(
+            f"past_key_values: {type(cache).__name__}(offloading=True): a cache that is offloaded cannot be cut "
+            "inside the decoder: use a DynamicCache without offloading"
+        )
+    for layer in cache.layers:
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer, CutLayer):
+            raise ValueError(
+                f"past_key_values: {type(cache).__name__} with {type(layer).__name__}: a reduction inside the decoder "
+                "needs layers that hold different numbers of tokens: use a DynamicCache"
+            )
 
 
 def cache_of(values: Mapping[str, Any]) -> Any:

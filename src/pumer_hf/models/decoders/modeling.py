@@ -19,7 +19,7 @@ class DecoderConfig(ReductionHolder):
     They also read the `config.json` of the stock model.
     """
 
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction"]
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction", "labels"]
     family: ClassVar[DecoderFamily]
 
     @property
@@ -58,7 +58,8 @@ class ReducedDecoder(ReducibleModel):
 
     Image tokens are reduced before the decoder, inside it, or both. `forward` and `generate` are transformers' own.
     The output of `generate` begins with the whole prompt. Outputs have `reduction`, an [`ImageTrace`] for each image
-    and each place where tokens were reduced. Without a schedule, or without an image, the model is the stock one.
+    and each place where tokens were reduced. If labels are given, outputs also have `labels`, those of the columns
+    that the decoder got, in the order of `logits`. Without a schedule or an image, the model is the stock one.
     """
 
     family: ClassVar[DecoderFamily]
