@@ -17,12 +17,13 @@ from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import FAMILIES
 from ..results import Environment, check_results_file
 from .build import load_model, saved_processor, trained_backbone
+from .checks import check_text_length
 from .finetuning import default_recipe, paper_recipe
 from .parser import parse_recipe, read_blocks
 from .program import exit_on_user_error, program_name
 from .recipe import Recipe
 from .report import EvaluationReport
-from .runner import check_text_length, evaluate
+from .runner import evaluate
 from .stages import predict
 from .threads import use_available_cores
 
