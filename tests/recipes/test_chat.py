@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pumer_hf.recipes.chat import first_chat_model, parse_chat_recipe, run_chat_recipe
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pumer_hf.data.scenes.digits import CELL_SIZE
 from pumer_hf.models.families import FAMILIES
-from pumer_hf.recipes.chat import first_chat_model, parse_chat_recipe, run_chat_recipe
 from pumer_hf.recipes.generating import evaluate_answers
 from pumer_hf.recipes.small_llava import END
 

@@ -87,7 +87,8 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> Mod
 
 def measure_decoder_size(model: ReducedDecoder, example: dict[str, Any]) -> ModelSize:
     """Count the GFLOPs and the tokens of a prefill of one prompt, up to the logits of the next token."""
-    flops, outputs = count_flops(model, {**example, "logits_to_keep": 1})
+    inputs: dict[str, Any] = {**example, "logits_to_keep": 1}
+    flops, outputs = count_flops(model, inputs)
     is_image = example["input_ids"][0] == model.family.image_token_id(model.config)
     num_image = int(is_image.sum())
     num_text = int(example["attention_mask"].sum()) - num_image

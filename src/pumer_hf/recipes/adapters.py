@@ -5,7 +5,7 @@ So a stage of adapters saves a whole model, as any other stage does. Its checkpo
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedModel, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -21,14 +21,14 @@ def check_adapters(recipe: Recipe) -> None:
         ValueError: a field of `model.lora` is unknown, or another part of the recipe does not go with adapters.
         ImportError: peft is not installed.
     """
-    fields = recipe.model.lora
+    fields = cast("dict[str, Any] | None", recipe.model.lora)
     if fields is None:
         return
     if not is_peft_available():
         raise ImportError(f"model.lora={fields}: its package is not installed: pip install 'pumer-hf[lora]'")
     from peft import LoraConfig  # an optional dependency
 
-    check_values("model.lora", dict(fields), LoraConfig)
+    check_values("model.lora", fields, LoraConfig)
     args = recipe.training
     if is_deepspeed_zero3_enabled() or args.fsdp:
         raise ValueError("model.lora: each process needs the whole model: launch with DDP or DeepSpeed ZeRO-2")

@@ -20,7 +20,7 @@ from ..explain.decoder_report import explain_question
 from ..hub.card import PICTURE_NAME
 from ..models.decoders.modeling import ReducedDecoder
 from ..results import PERCENT, MetricType
-from .generating import evaluate_answers, generated_answers
+from .generating import Generated, evaluate_answers, generated_answers
 from .recipe import Recipe, RecipeTrainingArguments
 
 FOR_ENCODERS = (
@@ -70,7 +70,7 @@ def decoder_task(task: Task, backbone: str) -> Task:
         metrics=lambda dataset, labels: cast(Any, None),  # during the training there is the loss alone
         metric_types=dict.fromkeys(("accuracy", "exact_match", "vqa_accuracy", "ended"), PERCENT) | LOSS,
         best_metric=next(iter(LOSS)),
-        evaluate=evaluate_decoder,
+        evaluate=cast(Any, evaluate_decoder),
     )
 
 
@@ -87,7 +87,14 @@ def evaluate_decoder(
     args: RecipeTrainingArguments, model: ReducedDecoder, rows: Dataset, collator: QuestionCollator
 ) -> dict[str, Any]:
     """Return the scores of the answers that a model generates to the questions of rows ([`evaluate_answers`])."""
-    answers = generated_answers(
+    return evaluate_answers(decoder_answers(args, model, rows, collator), rows)
+
+
+def decoder_answers(
+    args: RecipeTrainingArguments, model: ReducedDecoder, rows: Dataset, collator: QuestionCollator
+) -> list[Generated]:
+    """Return the answers that a model generates to the questions of rows, as the training arguments say."""
+    return generated_answers(
         model.to(args.device),
         collator.for_benchmark(),
         rows,
@@ -96,7 +103,6 @@ def evaluate_decoder(
         show=not args.disable_tqdm,
         precision=args.autocast(),
     )
-    return evaluate_answers(answers, rows)
 
 
 def check_decoder_recipe(recipe: Recipe) -> None:

@@ -145,7 +145,9 @@ def report_results(
         )
         print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
         if recipe.reduction is not None:
-            draw = partial(draw_decoder, recipe.training) if recipe.model.is_decoder else draw_example
+            draw: Callable[..., None] = (
+                partial(draw_decoder, recipe.training) if recipe.model.is_decoder else draw_example
+            )
             draw(models["student"], collators["student"], data.test[0], folders["student"])
         write_run_cards(task, recipe, report, folders)
         push_with_results(task, recipe, folders)
