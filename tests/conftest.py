@@ -31,6 +31,7 @@ OF_DECODERS = [
     "recipes/test_chat.py",
     "recipes/test_small_llava.py",
     "recipes/test_train_scorer_decoder.py",
+    "training/test_decoders.py",
     "training/test_scorer_decoders.py",
 ]
 """Tests of decoder models, which need a newer transformers than the encoders do."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image as PILImage
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import ProcessorMixin
 
 from ..grounding import saliency_from_boxes
@@ -20,6 +21,9 @@ from ..models.decoders.prompt import IGNORED
 ANSWER_TYPES = {"PaliGemmaProcessor": {"token_type_ids": 1}}
 """For each processor, the types of the tokens of an answer where they are not 0. PaliGemma's prompt attends in both
 directions, and its answer, of type 1, from left to right."""
+TEACHER_TOKENS, TEACHER_LOG_PROBS = "teacher_token_ids", "teacher_log_probs"
+"""The columns with what a teacher said in advance about the T answer tokens of a row: the most probable tokens,
+(T, k), and the logs of their probabilities and of that of all others together, (T, k + 1)."""
 Row = Mapping[str, Any]
 
 
@@ -57,6 +61,8 @@ class ChatCollator:
         batch = repadded(inputs, tails, fills, pad_left=not self.with_answers)
         if self.with_answers:
             batch["labels"] = answer_labels(batch["attention_mask"], batch["input_ids"], tails)
+            if TEACHER_TOKENS in rows[0]:
+                batch |= teacher_answers(rows)
         if self.saliency_side is not None:
             maps = [saliency_from_boxes(row["boxes"], self.saliency_side) for row in rows]
             batch["image_saliency"] = torch.cat([one.flatten() for one in maps])
@@ -100,6 +106,20 @@ class ChatCollator:
         """The token of padding; the end token if the tokenizer has none."""
         tokenizer = self.processor.tokenizer
         return tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def teacher_answers(rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Return what a teacher said in advance, padded to T answer tokens.
+
+    Returns:
+        `teacher_token_ids` long (B, T, k), -1 for padding, and `teacher_log_probs` float (B, T, k + 1).
+    """
+    tokens = [torch.as_tensor(row[TEACHER_TOKENS], dtype=torch.long) for row in rows]
+    log_probs = [torch.as_tensor(row[TEACHER_LOG_PROBS], dtype=torch.float32) for row in rows]
+    return {
+        TEACHER_TOKENS: pad_sequence(tokens, batch_first=True, padding_value=-1),
+        TEACHER_LOG_PROBS: pad_sequence(log_probs, batch_first=True),
+    }
 
 
 def images_of(row: Row) -> list[PILImage.Image]:

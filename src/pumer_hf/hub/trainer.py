@@ -15,12 +15,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import HubStrategy
 from transformers.utils import PushInProgress, logging
 
-from ..bench.cost import measure_size
+from ..bench.cost import measure_sizes
 from ..data.tasks import task_of_model
-from ..models.encoders.base import unwrapped
-from ..models.families import family_of
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import reducible_model
 from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
+from .decoders import row_of
 from .files import published_files
 from .push import clear_errors, push_folder
 
@@ -127,11 +128,12 @@ class HubTrainer(Trainer):
     @cached_property
     def card(self) -> PuMerCard:
         """The model card of this run. You can set its fields until it is written."""
-        model = unwrapped(self.model)
-        config, source, task = model.config, model.name_or_path, task_of_model(model)
+        model = reducible_model(self.model)
+        config, source = model.config, model.name_or_path
+        task = task_of_model(model) if isinstance(model, PuMerPreTrainedModel) else None
         return PuMerCard(
             name=Path(self.args.hub_model_id or self.args.output_dir).name,
-            backbone=family_of(config.model_type).name,
+            backbone=row_of(config.to_dict(), "model.config").name,
             task=None if task is None else task.name,
             role="teacher" if config.schedule is None else "student",
             base_model=source or None,
@@ -189,19 +191,15 @@ class HubTrainer(Trainer):
         self.card.save(self.args.output_dir)
 
     def _with_example(self) -> Report:
-        """Return the report with the size of the first training example: its GFLOPs and its tokens per layer."""
+        """Return the report with the size of the first training example: its GFLOPs, of an encoder also its tokens."""
         batch = self._prepare_inputs(self.data_collator([self.train_dataset[0]]))
-        model = unwrapped(self.model)
+        model = reducible_model(self.model)
         names = set(inspect.signature(model.forward).parameters) - {"labels"}
-        size = measure_size(model, {name: value for name, value in batch.items() if name in names})
+        example = {name: value for name, value in batch.items() if name in names}
         role, report = self.card.role, self.card.report
-        cost = replace(
-            report.cost,
-            gflops={role: size.gflops},
-            tokens_per_layer={role: size.tokens_per_layer},
-            tokens_in={role: size.tokens_in},
-        )
-        return replace(report, cost=cost)
+        found = measure_sizes({role: model}, {role: example})
+        sizes = {name: getattr(found, name) for name in ("gflops", "tokens_per_layer", "tokens_in")}
+        return replace(report, cost=replace(report.cost, **sizes))
 
     def push_to_hub(
         self,

@@ -31,6 +31,12 @@ def decoder_of(model: nn.Module) -> tuple[DecoderFamily, PreTrainedModel]:
     )
 
 
+def is_decoder_model(model: nn.Module) -> bool:
+    """Return whether [`decoder_of`] finds a decoder model of a known family in a model."""
+    classes = {kind for row in DECODERS.values() for kind in (row.stock_class, row.model_class)}
+    return any(type(module) in classes for module in model.modules())
+
+
 @contextmanager
 def reduced(model: nn.Module, reduction: AnyReduction) -> Iterator[Traces]:
     """Reduce the image tokens of a loaded decoder model inside a `with` block. It is the stock model again after it.

@@ -350,9 +350,18 @@ def reduction_of(model: nn.Module) -> Reduction:
     Raises:
         ValueError: the model cannot reduce tokens.
     """
+    return reducible_model(model).token_reduction
+
+
+def reducible_model(model: nn.Module) -> ReducibleModel:
+    """Return the model that can reduce tokens in a wrapper, such as the `PeftModel` of adapters; or `model` itself.
+
+    Raises:
+        ValueError: there is none.
+    """
     for module in model.modules():
         if isinstance(module, ReducibleModel):
-            return module.token_reduction
+            return module
     raise ValueError(f"{type(model).__name__} holds no model that can reduce tokens")
 
 

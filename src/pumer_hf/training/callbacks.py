@@ -1,6 +1,7 @@
 """Trainer callbacks for token reduction and for random draws."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,9 @@ from transformers.trainer_utils import has_length
 
 from ..data.collator import Collator
 from ..flops import count_flops
-from ..models.encoders.base import unwrapped
-from ..models.reduction import reduction_of
+from ..models.decoders.images import ImageTrace
+from ..models.reduction import reducible_model, reduction_of
+from ..tokens import LayerTrace
 
 
 class TokenReductionCallback(TrainerCallback):
@@ -44,7 +46,7 @@ class TokenReductionCallback(TrainerCallback):
         self._log_changes()
 
     def _log_changes(self) -> None:
-        model = unwrapped(self.trainer.model)
+        model = reducible_model(self.trainer.model)
         reduction = reduction_of(model)
         schedule = reduction.schedule
         if schedule == self.logged:
@@ -56,13 +58,29 @@ class TokenReductionCallback(TrainerCallback):
             inputs = {name: value for name, value in inputs.items() if name in names}
             flops, outputs = count_flops(model, self.trainer._prepare_inputs(inputs))
         logs = {"gflops_per_example": flops / 1e9}
-        for trace in reduction.traces(outputs):
-            if trace.image_index == 0:
-                at_layer = f"layer_{trace.layer}"
-                place = {"inputs": "inputs", "tower": f"tower_{at_layer}"}.get(trace.site, at_layer)
-                logs[f"text_tokens/{place}"] = trace.num_text
-                logs[f"image_tokens/{place}"] = trace.num_image
-        self.trainer.log(logs)
+        self.trainer.log({**logs, **token_counts(outputs.get("reduction") or ())})
+
+
+def token_counts(traces: Sequence[LayerTrace | ImageTrace]) -> dict[str, float]:
+    """Return the tokens that leave each reduction of an example, by names for a log.
+
+    Of an encoder it is the tokens of one image and of its text. Of a decoder, which cuts no text, it is the tokens of
+    all images of the prompt.
+
+    Args:
+        traces: those of one example.
+    """
+    counts: dict[str, float] = {}
+    for trace in traces:
+        if isinstance(trace, ImageTrace):
+            name = f"image_tokens/{'inputs' if trace.layer is None else f'layer_{trace.layer}'}"
+            counts[name] = counts.get(name, 0) + len(trace.kept)
+        elif trace.image_index == 0:
+            at_layer = f"layer_{trace.layer}"
+            place = {"inputs": "inputs", "tower": f"tower_{at_layer}"}.get(trace.site, at_layer)
+            counts[f"text_tokens/{place}"] = trace.num_text
+            counts[f"image_tokens/{place}"] = trace.num_image
+    return counts
 
 
 class EpochDrawsCallback(TrainerCallback):

@@ -1,5 +1,7 @@
 """Training losses as pure functions."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,6 +29,66 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher = F.log_softmax(teacher_logits.float() / temperature, dim=-1)
     return F.kl_div(student, teacher, log_target=True, reduction="batchmean") * temperature**2
+
+
+class Buckets(NamedTuple):
+    """What a teacher says of N answer tokens: its k most probable tokens, and the rest of the vocabulary as one."""
+
+    tokens: Tensor
+    """long (N, k)."""
+    log_probs: Tensor
+    """float (N, k + 1), at most 0: the logs of their probabilities, and last that of the rest; -inf without a rest."""
+
+
+def buckets_of(logits: Tensor, number: int) -> Buckets:
+    """Return the most probable tokens, the first first, and the rest as one bucket.
+
+    Args:
+        logits: float (N, V).
+        number: k, at least 1. If it is above V, it is V.
+    """
+    log_probs = logits.float().log_softmax(dim=-1)
+    tokens = log_probs.topk(min(number, logits.shape[-1]), dim=-1).indices
+    return Buckets(tokens, bucket_log_probs(log_probs, tokens))
+
+
+def bucket_log_probs(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """Return the logs of the probabilities of k tokens and of the rest of the vocabulary, float (N, k + 1).
+
+    Args:
+        log_probs: float (N, V).
+        tokens: long (N, k).
+    """
+    chosen = log_probs.gather(-1, tokens)
+    if tokens.shape[-1] == log_probs.shape[-1]:  # without a rest, whose gradient is not defined
+        return F.pad(chosen, (0, 1), value=-torch.inf)
+    rest = log_probs.scatter(-1, tokens, -torch.inf).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([chosen, rest], dim=-1)
+
+
+def bucket_distillation_loss(student_logits: Tensor, teacher: Buckets) -> Tensor:
+    """KL(teacher || student) over k tokens and the rest as one, averaged over the answer tokens, at temperature 1.
+
+    It is at most the divergence over the whole vocabulary, and equal to it if k = V.
+
+    Args:
+        student_logits: float (N, V).
+        teacher: what the teacher says of the same N answer tokens.
+
+    Returns:
+        Scalar in float32, at least 0.
+    """
+    number, size = student_logits.shape
+    tokens, log_probs = teacher.tokens, teacher.log_probs.float()
+    if len(tokens) != number or bool((tokens >= size).any()):
+        raise ValueError(
+            f"student logits have shape {(number, size)}, but the teacher speaks of {len(tokens)} answer tokens and "
+            f"of token {int(tokens.max())}: they must agree"
+        )
+    student = bucket_log_probs(student_logits.float().log_softmax(dim=-1), tokens)
+    empty = log_probs == -torch.inf  # of probability 0, which adds nothing
+    student, log_probs = student.masked_fill(empty, 0.0), log_probs.masked_fill(empty, 0.0)
+    return F.kl_div(student, log_probs, log_target=True, reduction="batchmean")
 
 
 def total_loss(terms: dict[str, Tensor], alpha: float) -> Tensor:

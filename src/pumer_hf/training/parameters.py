@@ -4,10 +4,14 @@ from typing import Any
 
 from torch import nn
 
-from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
+from ..models.encoders.base import PuMerPreTrainedModel
+from ..models.reduction import ReducibleModel, reducible_model
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")
+
+PART_RATES = ("cross_modal_learning_rate", "classifier_learning_rate")
+"""The arguments with the learning rate of a part of an encoder."""
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -28,7 +32,7 @@ def begin_reducer_stage(model: PuMerPreTrainedModel) -> None:
 def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> list[dict[str, Any]]:
     """Return the optimizer groups of the trainable parameters.
 
-    Each part of the model (PuMer, Table 5) has a group with weight decay and one without.
+    Each part of an encoder (PuMer, Table 5) has a group with weight decay and one without. A decoder is one part.
 
     Args:
         model: one of ours, or a `PeftModel` around it.
@@ -36,8 +40,12 @@ def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> l
 
     Returns:
         Groups with `params`, `lr` and `weight_decay`, backbone first. Empty groups are left out.
+
+    Raises:
+        ValueError: the model is a decoder, and a part has a learning rate of its own.
     """
-    model = unwrapped(model)
+    model = reducible_model(model)
+    check_rates(args, model)
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for part in ("backbone", "cross_modal", "classifier"):
         for decay in (True, False):
@@ -45,5 +53,16 @@ def parameter_groups(model: nn.Module, args: DistillationTrainingArguments) -> l
             groups[part, decay] = {"params": [], "lr": args.learning_rate_of(part), "weight_decay": weight_decay}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups[model.parameter_group(name), decays(name, parameter)]["params"].append(parameter)
+            part = model.parameter_group(name) if isinstance(model, PuMerPreTrainedModel) else "backbone"
+            groups[part, decays(name, parameter)]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
+
+
+def check_rates(args: DistillationTrainingArguments, model: ReducibleModel) -> None:
+    """Raise `ValueError` if a part has a learning rate of its own, but the model is a decoder, which has no parts."""
+    for name in () if isinstance(model, PuMerPreTrainedModel) else PART_RATES:
+        if getattr(args, name) is not None:
+            raise ValueError(
+                f"{name}={getattr(args, name)}: {type(model).__name__} has no such part: leave it out, and set "
+                "learning_rate; for other rates of some weights, give the trainer `optimizers=`"
+            )

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType
@@ -12,6 +13,9 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils import is_peft_available
+
+from ..models.reduction import reduction_of
 
 
 @contextmanager
@@ -56,6 +60,43 @@ def place_teacher(teacher: PreTrainedModel, accelerator: Accelerator, shard: boo
         if type(module).__name__ in (teacher._no_split_modules or ()):
             fully_shard(module)
     return fully_shard(teacher)
+
+
+@contextmanager
+def as_base(model: nn.Module) -> Iterator[None]:
+    """Run a model with adapters as its base inside a `with` block: without adapters, unreduced, in eval mode.
+
+    Args:
+        model: holds peft's `PeftModel`, and in it a model of this package.
+
+    Raises:
+        ValueError: it holds no such model.
+    """
+    adapted, reduction, training = adapted_model(model), reduction_of(model), model.training
+    model.eval()
+    try:
+        with adapted.disable_adapter(), reduction.using({}):
+            yield
+    finally:
+        model.train(training)
+
+
+def adapted_model(model: nn.Module) -> Any:
+    """Return the `PeftModel` in a model.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if is_peft_available():
+        from peft import PeftModel  # an optional dependency
+
+        for module in model.modules():
+            if isinstance(module, PeftModel):
+                return module
+    raise ValueError(
+        f"teacher='base': {type(model).__name__} has no adapters of peft: put them into it with "
+        "`peft.get_peft_model(model, LoraConfig(...))`, or give the teacher as a model of its own"
+    )
 
 
 def fit_checkpoint(checkpoint: Path, accelerator: Accelerator) -> None:

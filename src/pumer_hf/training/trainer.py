@@ -1,52 +1,66 @@
-"""`DistillationTrainer`: a `Trainer` that adds a distillation loss, and counts every example once."""
+"""`DistillationTrainer`: a `Trainer` that adds a distillation loss, and counts every example or answer token once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
 
+from ..data.chat import ChatCollator
 from ..data.collator import Collator
 from ..encoding import with_record
 from ..hub.trainer import HubTrainer
-from ..models.encoders.base import PuMerPreTrainedModel, unwrapped
+from ..models.decoders.images import ImageTrace
+from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.heads import ClassifierHead, soft_target_loss
+from ..models.families import DECODERS
+from ..models.reduced import is_decoder_model
+from ..models.reduction import ReducibleModel, reduces_tokens, reducible_model
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
-from .losses import distillation_loss, total_loss
-from .parameters import parameter_groups
-from .placement import place_teacher
+from .checkpoints import SavedNames
+from .items import AnswerItems, Target, batch_size_of, items_of
+from .losses import total_loss
+from .parameters import PART_RATES, check_rates, parameter_groups
+from .placement import adapted_model, as_base, place_teacher
 from .timing import TimedCheckpointCallback
 
+BASE = "base"
+"""The teacher that is the trained model itself, without its adapters."""
 
-class DistillationTrainer(HubTrainer):
+
+class DistillationTrainer(SavedNames, HubTrainer):
     """Trains `model` on its task loss plus `args.alpha` times the KL divergence to a teacher (PuMer, Section 4.3).
 
-    The loss of a step is the mean over all its examples. Gradient accumulation, several processes and a short last
-    batch do not change it. Each term is logged with `loss`.
+    The loss of a step is the mean over all its examples; for a decoder, over all its answer tokens, as in
+    transformers. Gradient accumulation, several processes and a short last batch do not change it. Each term is logged
+    with `loss`. The auxiliary losses of a method are means over examples in both kinds of models.
 
     Args:
-        teacher: the unreduced model, with the same labels. The trainer freezes it, puts it into eval mode, and moves
-            it to its device ([`place_teacher`]). It is never optimised or saved. Without a teacher, and without
-            `teacher_logits` in the dataset, there is only the task loss.
+        teacher: the unreduced model, with the same labels or the same vocabulary. The trainer freezes it, puts it into
+            eval mode, and moves it to its device ([`place_teacher`]). It is never optimised or saved. `"base"` is
+            `model` itself without its adapters of peft, unreduced, which needs no memory of its own. Without a
+            teacher, and without what it said in the dataset, there is only the task loss.
         args: [`DistillationTrainingArguments`].
         eval_collator: data collator of evaluation and prediction; default: that of training.
         compute_loss_func: replaces the model's own loss. It gets the arguments that `Trainer` gives:
             `(outputs, labels, num_items_in_batch=n)`. It returns the sum of its loss over the batch, divided by `n`.
-            In training, `n` is the number of examples of the step, in all batches and processes. In evaluation, it is
-            the number of examples of the batch. The distillation loss is added to the result.
+            In training, `n` is the number of examples or answer tokens of the step, in all batches and processes. In
+            evaluation, it is that of the batch. A decoder's labels are in the order of its logits, which are fewer if
+            its prompts are cut. The distillation loss is added to the result.
 
     The other arguments are those of `Trainer`. `processing_class` is saved with the model. If `data_collator` is a
-    [`Collator`], the default is its processor, and a given processor is saved with a record of how this collator makes
-    inputs. `args.label_smoothing_factor` is for labels that are classes. Batches may hold `teacher_logits` float
-    (B, C) ([`add_teacher_logits`]), which are then used instead of the teacher.
+    [`Collator`] or a [`ChatCollator`], the default is its processor; with a [`Collator`], a given processor is saved
+    with a record of how it makes inputs. `args.label_smoothing_factor` is for labels that are classes or tokens.
+    Batches may hold what a teacher said in advance ([`add_teacher_logits`]), which then takes the teacher's place.
     """
 
     args: DistillationTrainingArguments
-    teacher: nn.Module | None
+    teacher: nn.Module | str | None
+    """The teacher at its place, [`BASE`], or None."""
     data_collator: Callable[[list], dict[str, Tensor]]
     _signature_columns: list[str] | None
     optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, Any]] | None
@@ -57,7 +71,7 @@ class DistillationTrainer(HubTrainer):
         self,
         model: PreTrainedModel | None = None,
         *,
-        teacher: PreTrainedModel | None = None,
+        teacher: PreTrainedModel | Literal["base"] | None = None,
         eval_collator: Callable[[list], dict[str, Tensor]] | None = None,
         compute_loss_func: Callable[..., Tensor] | None = None,
         **kwargs: Any,
@@ -68,14 +82,15 @@ class DistillationTrainer(HubTrainer):
         collator = kwargs.get("data_collator")
         if isinstance(collator, Collator):
             kwargs["processing_class"] = recorded_processor(kwargs.get("processing_class"), collator)
+        elif isinstance(collator, ChatCollator) and kwargs.get("processing_class") is None:
+            kwargs["processing_class"] = collator.processor
         super().__init__(model, **kwargs)
+        self.items = items_of(student_of(self.model))
         self._check_arguments(kwargs)
         self.model_accepts_loss_kwargs = False
         self.eval_collator = eval_collator
-        if teacher is not None:
-            check_teacher(teacher, self.model)
-            teacher.requires_grad_(False).eval()
-            self.teacher = place_teacher(teacher, self.accelerator, self.args.shard_teacher)
+        self._place_teacher(teacher)
+        self._examples_in_step: Tensor | None = None
         self._term_sums: dict[str, Tensor] = {}
         self._steps_since_log = 0
 
@@ -87,16 +102,37 @@ class DistillationTrainer(HubTrainer):
         smoothing = self.args.label_smoothing_factor
         if smoothing and self.task_loss_func is not None:
             raise ValueError(f"label_smoothing_factor={smoothing}: compute_loss_func does not see it; set it to 0")
-        check_label_smoothing(self.args, unwrapped(self.model))
+        model = student_of(self.model)
+        check_label_smoothing(self.args, model)
+        check_rates(self.args, model)
+        if isinstance(model, ReducedDecoder) and self.compute_metrics is not None:
+            raise ValueError(
+                "compute_metrics: a decoder's answers are generated, and its logits at the answers of the data do not "
+                "say what it answers: leave it out, and evaluate with `recipes.generating.generated_answers`"
+            )
         optimizers = ("optimizers", (None, None)), ("optimizer_cls_and_kwargs", None)
         for name, default in optimizers:
-            for rate in ("cross_modal_learning_rate", "classifier_learning_rate"):
+            for rate in PART_RATES:
                 if given.get(name, default) != default and getattr(self.args, rate) is not None:
                     raise ValueError(f"{rate}={getattr(self.args, rate)}: has no effect with {name}=; leave out one")
 
+    def _place_teacher(self, teacher: PreTrainedModel | Literal["base"] | None) -> None:
+        """Check the teacher and make it ready."""
+        if isinstance(teacher, str):
+            if teacher != BASE:
+                raise ValueError(f"teacher={teacher!r}: give a model, or {BASE!r}")
+            if self.args.shard_teacher:
+                raise ValueError(f"shard_teacher=True: has no effect with teacher={BASE!r}, which is the model itself")
+            adapted_model(self.model)
+            self.teacher = BASE
+        elif teacher is not None:
+            check_teacher(teacher, self.model)
+            teacher.requires_grad_(False).eval()
+            self.teacher = place_teacher(teacher, self.accelerator, self.args.shard_teacher)
+
     def call_model_init(self, trial: Any = None) -> PreTrainedModel:
         model = super().call_model_init(trial)
-        if self.teacher is not None:
+        if isinstance(self.teacher, nn.Module):
             check_teacher(self.accelerator.unwrap_model(self.teacher), model)
         return model
 
@@ -136,15 +172,19 @@ class DistillationTrainer(HubTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         if self._signature_columns is None:
             super()._set_signature_columns_if_needed()
-            self._signature_columns = [*(self._signature_columns or ()), "teacher_logits"]
+            self._signature_columns = [*(self._signature_columns or ()), *self.items.cached]
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps_since_log += 1
-        num_examples = torch.tensor(float(sum(batch_size_of(batch) for batch in batches)), device=device)
-        return batches, self.accelerator.reduce(num_examples, reduction="sum")
+        counts = torch.zeros(2, device=device)
+        for batch in batches:
+            counts += torch.tensor([float(self.items.count(batch)), batch_size_of(batch)], device=device)
+        counts = self.accelerator.reduce(counts, reduction="sum")
+        self._examples_in_step = counts[1]
+        return batches, counts[0]
 
     def compute_loss(
         self,
@@ -153,21 +193,20 @@ class DistillationTrainer(HubTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        inputs = dict(inputs)
-        size = batch_size_of(inputs)
-        teacher_logits = inputs.pop("teacher_logits", None)
+        batch, size = inputs, self.items.count(inputs)
+        inputs = {name: value for name, value in batch.items() if name not in self.items.cached}
+        target = self._target(model, batch, inputs) if model.training else None
         labels = inputs.get("labels")
-        if self.task_loss_func is not None:
+        if self.task_loss_func is not None and not isinstance(self.items, AnswerItems):
             inputs.pop("labels", None)  # they may be others than the model takes
         outputs = model(**inputs)
+        labels = self.items.labels(outputs, labels)
         num_items = num_items_in_batch if model.training else None  # of the whole step; None: only this batch counts
         terms = {"task_loss": self._task_loss(outputs, labels, size, size if num_items is None else num_items)}
+        if target is not None:
+            terms["distillation_loss"] = self.items.distillation_loss(outputs, labels, target, self.args.temperature)
         if model.training:
-            if teacher_logits is None and self.teacher is not None:
-                teacher_logits = self._logits_of(self.teacher, inputs)
-            if teacher_logits is not None:
-                terms["distillation_loss"] = distillation_loss(outputs.logits, teacher_logits, self.args.temperature)
-            terms |= auxiliary_losses(outputs.reduction)
+            terms |= self._auxiliary_losses(outputs, batch_size_of(batch) / size, num_items)
         loss = total_loss(terms, self.args.alpha)
         if num_items is not None:
             # Turn the mean over this batch into its share of the mean over the step. The Trainer divides by the number
@@ -177,18 +216,41 @@ class DistillationTrainer(HubTrainer):
             loss = loss * share * self.current_gradient_accumulation_steps
         return (loss, outputs) if return_outputs else loss
 
-    def _task_loss(self, outputs: Any, labels: Tensor | None, size: int, num_items: Tensor | int) -> Tensor:
-        """The mean of the task loss over a batch of `size` examples; its step has `num_items` examples."""
+    def _task_loss(self, outputs: Any, labels: Tensor | None, size: Tensor | int, num_items: Tensor | int) -> Tensor:
+        """The mean of the task loss over a batch of `size` items; its step has `num_items` items."""
         if self.task_loss_func is not None:
             return self.task_loss_func(outputs, labels, num_items_in_batch=num_items) * (num_items / size)
-        if outputs.loss is None:
+        if outputs.loss is None or labels is None:
             raise ValueError("the batch has no labels: the data collator must return them under 'labels'")
-        return outputs.loss if self.label_smoother is None else self.label_smoother(outputs, labels)
+        if self.args.label_smoothing_factor:
+            return self.items.smoothed_loss(outputs, labels, self.args.label_smoothing_factor)
+        return outputs.loss
+
+    def _auxiliary_losses(self, outputs: Any, density: Tensor | float, num_items: Tensor | None) -> dict[str, Tensor]:
+        """The auxiliary losses, weighted so that the share of a batch in a step makes means over examples of them.
+
+        Args:
+            outputs: the output of the model.
+            density: examples per item in the batch.
+            num_items: the items of the step; None if the batch stands alone.
+        """
+        losses = auxiliary_losses(outputs.get("reduction"))
+        if num_items is None or self._examples_in_step is None:
+            return losses
+        weight = density * num_items / self._examples_in_step
+        return {name: loss * weight for name, loss in losses.items()}
 
     @torch.no_grad()
-    def _logits_of(self, teacher: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+    def _target(self, model: nn.Module, batch: dict[str, Tensor], inputs: dict[str, Tensor]) -> Target | None:
+        """What the teacher says of a batch; None without a teacher. It runs first, when no states are in memory."""
+        target = self.items.cached_target(batch)
+        if target is not None or self.teacher is None:
+            return target
         with self.accelerator.autocast():
-            return teacher(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+            if isinstance(self.teacher, nn.Module):
+                return self.items.teacher_logits(self.teacher, inputs)
+            with as_base(model):
+                return self.items.teacher_logits(model, inputs)
 
     def _add_terms(self, terms: dict[str, Tensor], share: Tensor) -> None:
         for name, term in terms.items():
@@ -210,7 +272,7 @@ class DistillationTrainer(HubTrainer):
     def prediction_step(
         self, model: PreTrainedModel, inputs: dict[str, Tensor], *args: Any, **kwargs: Any
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        inputs = {name: value for name, value in inputs.items() if name != "teacher_logits"}
+        inputs = {name: value for name, value in inputs.items() if name not in self.items.cached}
         return super().prediction_step(model, inputs, *args, **kwargs)
 
 
@@ -228,16 +290,51 @@ def recorded_processor(processing_class: Any, collator: Collator) -> Any:
     return processing_class
 
 
+def student_of(model: nn.Module) -> ReducibleModel:
+    """Return the model of this package in `model`, which may be a wrapper around it.
+
+    Raises:
+        ValueError: there is none, or it is a decoder of transformers' own class.
+    """
+    for module in model.modules():
+        for row in DECODERS.values():
+            if type(module) is row.stock_class:
+                raise ValueError(
+                    f"model: {row.stock_class.__name__} is transformers' own class: load it as "
+                    f"{row.model_class.__name__}, which is the same model and can reduce tokens"
+                )
+    return reducible_model(model)
+
+
 def check_teacher(teacher: PreTrainedModel, model: PreTrainedModel) -> None:
-    """Raise `ValueError` unless `teacher` is another model with the same labels."""
+    """Raise `ValueError` unless `teacher` is another model with the same labels, or the same vocabulary."""
     if teacher is model:
         raise ValueError("teacher and model are the same object: load the teacher a second time")
-    if teacher.config.id2label != model.config.id2label:
+    if is_decoder_model(teacher) != is_decoder_model(model):
+        raise ValueError(
+            f"teacher: a {type(teacher).__name__} cannot teach a {type(model).__name__}: one is a decoder, which "
+            "answers in words, and the other an encoder"
+        )
+    if is_decoder_model(teacher):
+        check_teacher_of_decoder(teacher, model)
+    elif teacher.config.id2label != model.config.id2label:
         raise ValueError(
             f"teacher and model must have the same labels in the same order, but teacher.config.id2label has "
             f"{len(teacher.config.id2label)} entries and model.config.id2label has {len(model.config.id2label)}, or "
             "they differ in order"
         )
+
+
+def check_teacher_of_decoder(teacher: PreTrainedModel, model: PreTrainedModel) -> None:
+    """Raise `ValueError` unless the teacher of a decoder has its vocabulary and reduces no tokens."""
+    sizes = [one.config.get_text_config().vocab_size for one in (teacher, model)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"teacher and model must have the same vocabulary, but that of the teacher has {sizes[0]} tokens and that "
+            f"of the model {sizes[1]}"
+        )
+    if reduces_tokens(teacher):
+        raise ValueError("teacher: it reduces tokens itself: call its `set_reduction(None)`")
 
 
 def check_devices(args: TrainingArguments) -> None:
@@ -249,8 +346,8 @@ def check_devices(args: TrainingArguments) -> None:
         )
 
 
-def check_label_smoothing(args: TrainingArguments, model: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` for label smoothing if the labels are not classes."""
+def check_label_smoothing(args: TrainingArguments, model: ReducibleModel) -> None:
+    """Raise `ValueError` for label smoothing if the labels are neither classes nor tokens."""
     if args.label_smoothing_factor and isinstance(model, ClassifierHead) and model.criterion is soft_target_loss:
         raise ValueError(
             f"label_smoothing_factor={args.label_smoothing_factor}: it is for labels that are classes, but those of "
@@ -258,17 +355,14 @@ def check_label_smoothing(args: TrainingArguments, model: PuMerPreTrainedModel) 
         )
 
 
-def auxiliary_losses(reduction: tuple[LayerTrace, ...] | None) -> dict[str, Tensor]:
-    """Return the auxiliary losses of a reduction method, each averaged over the layers that report it."""
+def auxiliary_losses(reduction: Sequence[LayerTrace | ImageTrace] | None) -> dict[str, Tensor]:
+    """Return the auxiliary losses of a reduction method, each averaged over the layers that report it.
+
+    Args:
+        reduction: the traces of a forward; None or empty if it reduced nothing.
+    """
     values: dict[str, list[Tensor]] = {}
     for trace in reduction or ():
         for name, loss in trace.losses.items():
             values.setdefault(name, []).append(loss)
     return {name: torch.stack(losses).mean() for name, losses in values.items()}
-
-
-def batch_size_of(batch: dict[str, Tensor]) -> int:
-    """Return the number of examples of a batch."""
-    # a decoder's images are in one row, whatever prompt they belong to
-    known = next((name for name in ("labels", "input_ids") if name in batch), next(iter(batch)))
-    return len(batch[known])

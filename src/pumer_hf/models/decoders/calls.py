@@ -22,6 +22,7 @@ from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
+from .outputs import with_fields
 from .prompt import IGNORED, Cut, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
@@ -100,14 +101,19 @@ class ReducedCalls:
         self.family, self.model, self.reducer, self.watch = family, model, reducer, watch
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `stock`, the model's own `forward`, with a cut prompt. Its output then has `reduction`, the traces."""
+        """Call `stock`, the model's own `forward`, with a cut prompt.
+
+        Its output then has `reduction`, the traces, and `labels`, those of the columns that stayed.
+        """
         if is_cut(self.model) or self.reducer() is None:
             return stock(*args, **kwargs)
         prepared = self.prepare(named(stock, args, kwargs), generating=False)
         with cut_already(self.model):
             outputs = stock(**prepared.inputs)
         self._note(outputs, prepared)
-        return outputs
+        if prepared.cut is None or not isinstance(outputs, ModelOutput):
+            return outputs
+        return with_fields(outputs, prepared.images, prepared.inputs.get("labels"))
 
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `generate`, with a cut prompt. Its result begins with the whole prompt."""

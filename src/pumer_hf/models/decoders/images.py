@@ -1,7 +1,7 @@
 """The image tokens of a batch before the decoder, and how a reducer makes fewer of them."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,7 +30,11 @@ class ImageTrace:
     kept: Tensor
     """long (K,): the places of its kept tokens in the whole prompt, ascending."""
     saliency: Tensor | None = None
-    """float (P,): the saliency of each of its tokens, if the method has one."""
+    """float (P,): the saliency of each of its tokens, if the method has one; 0 for one that was gone before."""
+    layer: int | None = None
+    """The layer of the decoder after which the tokens were reduced; None if that was before the decoder."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """Auxiliary training losses of the method, scalars by name. Only the first image of a layer has them."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ class DecoderConfig(ReductionHolder):
     They also read the `config.json` of the stock model.
     """
 
-    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction"]
+    keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction", "labels"]
 
     @classmethod
     def get_config_dict(
@@ -33,7 +33,8 @@ class ReducedDecoder(ReducibleModel):
 
     The image tokens are reduced before the decoder, so `forward` and `generate` are transformers' own with shorter
     prompts. The output of `generate` begins with the whole prompt. Outputs have `reduction`, an [`ImageTrace`] for
-    each image. Without a schedule, or without an image, the model is the stock one.
+    each image. If labels are given, they also have `labels`, those of the columns that stayed, in the order of
+    `logits`. Without a schedule, or without an image, the model is the stock one.
     """
 
     family: ClassVar[DecoderFamily]
