@@ -89,13 +89,17 @@ def measure_decoder_size(model: ReducedDecoder, example: dict[str, Any]) -> Mode
     """Count the GFLOPs and the tokens of a prefill of one prompt, up to the logits of the next token."""
     inputs: dict[str, Any] = {**example, "logits_to_keep": 1}
     flops, outputs = count_flops(model, inputs)
-    is_image = example["input_ids"][0] == model.family.image_token_id(model.config)
-    num_image = int(is_image.sum())
-    num_text = int(example["attention_mask"].sum()) - num_image
-    traces = outputs.get("reduction") or ()
-    num_kept = sum(len(trace.kept) for trace in traces) if traces else num_image
-    tokens = (num_text, num_kept)
-    return ModelSize(flops / 1e9, [tokens] * model.config.get_text_config().num_hidden_layers, tokens)
+    num_image = int((example["input_ids"] == model.family.image_token_id(model.config)).sum())
+    num_text = example["input_ids"].shape[1] - num_image
+    kept: dict[int | None, int] = {}
+    for trace in outputs.get("reduction") or ():
+        kept[trace.layer] = kept.get(trace.layer, 0) + len(trace.kept)
+    tokens_in = (num_text, kept.get(None, num_image))
+    lengths: TokenCounts = []
+    for layer in range(model.config.get_text_config().num_hidden_layers):
+        num_image = kept.get(layer, lengths[-1][1] if lengths else tokens_in[1])
+        lengths.append((num_text, num_image))
+    return ModelSize(flops / 1e9, lengths, tokens_in)
 
 
 def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:

@@ -25,7 +25,7 @@ from ..models.encoders.base import PuMerPreTrainedModel
 from ..results import Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
-from ..training.trainer import check_devices
+from ..training.trainer import BASE, check_devices
 from .build import build_teacher, check_sources, load_model, saved_reduction, teacher_labels
 from .cards import draw_example, write_run_cards
 from .checks import check_kind, check_push, check_recipe, check_streaming
@@ -39,7 +39,7 @@ from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
 from .run_plan import run_plan, stage_lengths
 from .scorer_stage import freeze_scorer, scorer_results, train_recipe_scorer
-from .stages import BASE, check_new_run, predict, train_stage
+from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
 logger = logging.get_logger(__name__)
@@ -205,7 +205,7 @@ def train_models(
     image_size = recipe.model.image_size
     if image_size is not None:
         student.resize_images(image_size)
-    frozen = BASE
+    frozen: Any = BASE
     if recipe.model.lora is None or args.cache_teacher_logits:
         with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
             frozen = load_model(folders["teacher"], None, task)

@@ -36,8 +36,6 @@ from .recipe import RecipeTrainingArguments
 
 logger = logging.get_logger(__name__)
 
-BASE: Any = "base"
-"""What [`DistillationTrainer`] takes as the teacher that is the model without its adapters."""
 STATE_NAME = "trainer_state.json"  # written last, so a folder that has it is complete
 
 
@@ -64,7 +62,7 @@ def train_stage(
     teacher are then computed in advance. `lengths`: see [`TimeLeftCallback`].
 
     With `lora`, the fields of peft's `LoraConfig`, adapters learn and become a part of the weights at the end. The
-    model without them is the teacher if `teacher` is `BASE`.
+    model without them is the teacher if `teacher` is [`BASE`].
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
