@@ -139,7 +139,8 @@ def test_each_model_of_a_run_has_a_card_and_the_student_has_a_picture(run):
         card = PuMerCard.load(folder / role)
         assert (card.backbone, card.role, card.task) == ("llava", role, None)
         assert card.evaluation.main_name == "accuracy"
-    assert Image.open(folder / "student" / "reduction.png").size > (48, 48)
+    with Image.open(folder / "student" / "reduction.png") as picture:
+        assert min(picture.size) > 48
     assert "reduction.png" in (folder / "student" / "README.md").read_text(encoding="utf-8")
     assert not (folder / "teacher" / "reduction.png").exists()
 
@@ -241,6 +242,7 @@ def save_vqa_v2(folder, blocks):
     blocks["data"]["image_dir"] = str(pictures)
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing.*` is deprecated:FutureWarning")  # older versions need it
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: "/".join(path.parts[-3:]))
 def test_a_recipe_for_large_models_trains_two_steps_with_a_tiny_one(path, run_blocks, tmp_path):
     pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
@@ -302,7 +304,7 @@ def test_own_data_need_no_recipe_file(run_blocks, tmp_path, monkeypatch, capsys)
     (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 4), encoding="utf-8")
     files = ["--train_file", str(tmp_path / "rows.jsonl"), "--validation_file", str(tmp_path / "rows.jsonl")]
     flags = ["--max_steps", "1", "--use_cpu", "true", "--disable_tqdm", "true", "--benchmark_seconds", "0.05"]
-    flags += ["--output_dir", str(tmp_path / "own"), "--bf16", "false"]
+    flags += ["--output_dir", str(tmp_path / "own"), "--bf16", "false", "--gradient_checkpointing", "false"]
     monkeypatch.setattr(sys, "argv", ["train_vqa.py"])
     monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)
     run_recipe("vqa", ["--checkpoint", str(folder), *files, *flags])
