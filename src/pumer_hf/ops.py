@@ -197,3 +197,18 @@ def take_tokens(states: Tensor, index: Tensor) -> Tensor:
     batch, length, dim = states.shape
     places = index + length * torch.arange(batch, device=index.device).unsqueeze(1)
     return states.reshape(-1, dim).index_select(0, places.flatten()).view(*index.shape, dim)  # `gather` is slower
+
+
+def exact_product(one: Tensor, other: Tensor) -> Tensor:
+    """Return the matrix product in the dtype of the arguments, also where `torch.autocast` would round it.
+
+    A choice of tokens follows from it, and a choice should not depend on the precision of the training.
+
+    Args:
+        one: float (*, n, d).
+        other: float (*, d, m).
+    """
+    if not torch.is_autocast_enabled(one.device.type):
+        return one @ other
+    with torch.autocast(one.device.type, enabled=False):
+        return one @ other

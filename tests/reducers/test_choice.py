@@ -132,3 +132,13 @@ def test_the_greedy_dpp_is_close_to_the_best_set():
     sets = sorted(itertools.combinations(range(8), 3), key=volume, reverse=True)
     chosen = choose_dpp(features[None], quality[None], torch.ones(1, 8, dtype=torch.bool), 3)[0].tolist()
     assert sets.index(tuple(sorted(chosen))) < 3
+
+
+@each_choice
+def test_mixed_precision_changes_no_choice(choose):
+    features = torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(2))
+    quality = torch.rand(2, 40, generator=torch.Generator().manual_seed(3)) + 0.5
+    mask = torch.ones(2, 40, dtype=torch.bool)
+    expected = choose(features, quality, mask, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(choose(features, quality, mask, 20), expected)

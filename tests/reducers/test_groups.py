@@ -178,3 +178,15 @@ def test_the_loops_compile(features):
     arguments = features, torch.ones(3, 20), torch.ones(3, 20, dtype=torch.bool), 15
     for found, expected in zip(whole(*arguments), group_alike(*arguments), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("part", ["pumer", "relevant_diverse"])
+def test_mixed_precision_changes_no_group_and_no_choice(part, features):
+    config = parse_method({"method": part, "site": "inputs", "keep_ratio": 0.3})
+    reducer = build_reducer(config, 6).eval()
+    words = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(4))
+    image = F.pad(features, (0, 0, 1, 0))
+    pair = TokenPair(Tokens.initial(words), Tokens.initial(image))
+    expected = reducer(0, pair, Evidence(None, words, image))[1].image_source
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(reducer(0, pair, Evidence(None, words, image))[1].image_source, expected)

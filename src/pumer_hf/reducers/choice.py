@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import ops
+
 STEP = 2.0**-12
 """Gains are rounded to multiples of this number, so that the rounding errors of matrix products change no choice."""
 RIDGE = 1e-3
@@ -105,7 +107,7 @@ def choose_dpp(features: Tensor, quality: Tensor, mask: Tensor, num_keep: int, p
         if step:
             known = factors[:, :step]
             at_best = known.gather(2, best.unsqueeze(1).expand(-1, step, -1))
-            factor = factor - (at_best.transpose(1, 2) @ known).squeeze(1)
+            factor = factor - ops.exact_product(at_best.transpose(1, 2), known).squeeze(1)
         factor = factor / left.gather(1, best).sqrt()
         factors[:, step] = factor
         left = (left - factor.square()).clamp(min=RIDGE)
@@ -166,7 +168,7 @@ def choose_coverage(
 def cosines(features: Tensor) -> Tensor:
     """Return the cosine similarity of all tokens, float32 (B, L, L)."""
     features = F.normalize(features.float(), dim=-1)
-    return features @ features.transpose(1, 2)
+    return ops.exact_product(features, features.transpose(1, 2))
 
 
 def rows_of(similarity: Tensor, best: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Tokens
 from .choice import LEAST, RIDGE, STEP
 from .tome import merge_in_rounds
@@ -105,7 +106,7 @@ def group_alike(features: Tensor, quality: Tensor, mask: Tensor, num_groups: int
     """
     features, log_quality = features.detach().float(), quality.detach().float().log().clamp(min=LEAST)
     rough, means, size = rough_groups(features, mask, num_groups)
-    products = means @ means.transpose(1, 2)
+    products = ops.exact_product(means, means.transpose(1, 2))
     groups = _Growing(
         products=(products + products.transpose(1, 2)) / 2,
         log_quality=torch.full_like(size, LEAST).scatter_reduce(1, rough, log_quality, "amax"),

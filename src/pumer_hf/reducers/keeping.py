@@ -177,7 +177,8 @@ def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bo
         return places
     features = F.normalize(features.float(), dim=-1)
     kept = features.gather(1, keep.unsqueeze(-1).expand(-1, -1, features.shape[-1]))
-    alike = features @ kept[:, NUM_PREFIX_TOKENS:].transpose(1, 2)  # nothing merges into the [CLS]
+    patches = kept[:, NUM_PREFIX_TOKENS:]  # nothing merges into the [CLS]
+    alike = ops.exact_product(features, patches.transpose(1, 2))
     alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
     nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
     return torch.where((places < 0) & pair.image.mask, nearest, places)

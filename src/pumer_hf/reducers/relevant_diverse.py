@@ -98,5 +98,6 @@ def embedding_relevance(pair: TokenPair, temperature: float) -> Tensor:
     patches = F.normalize(pair.image.states[:, NUM_PREFIX_TOKENS:].detach().float(), dim=-1)
     words = F.normalize(pair.text.states.detach().float(), dim=-1)
     mask = pair.image.mask[:, None, NUM_PREFIX_TOKENS:]
-    alike = (words @ patches.transpose(1, 2) / temperature).masked_fill(~mask, -torch.inf).softmax(dim=-1)
+    alike = ops.exact_product(words, patches.transpose(1, 2)) / temperature
+    alike = alike.masked_fill(~mask, -torch.inf).softmax(dim=-1)
     return with_prefix(ops.saliency_from_text(alike.unsqueeze(1), pair.text.mask))
