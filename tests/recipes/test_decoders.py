@@ -35,8 +35,6 @@ FILES = sorted(path for path in RECIPES.glob("*/*/*.yaml") if path.relative_to(R
 SCENES = [path for path in FILES if path.parent.name.startswith("digit_scenes")]
 PUBLIC = [path for path in FILES if path not in SCENES]
 PLAIN = RECIPES / "llava" / "digit_scenes" / "pumer.yaml"
-OLD_NAME = pytest.mark.filterwarnings("ignore:`gradient_checkpointing.*` is deprecated:FutureWarning")
-"""Older versions of transformers know the field of the recipes by this name alone."""
 TINY = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 TINY_TEXT = {**TINY, "num_hidden_layers": 2}
 
@@ -244,12 +242,11 @@ def save_vqa_v2(folder, blocks):
     blocks["data"]["image_dir"] = str(pictures)
 
 
-@OLD_NAME
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: "/".join(path.parts[-3:]))
 def test_a_recipe_for_large_models_trains_two_steps_with_a_tiny_one(path, run_blocks, tmp_path):
     pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
     blocks = read(path)
-    assert blocks["training"].pop("bf16")  # tiny models are too small for its precision
+    assert blocks["training"]["gradient_checkpointing"]
     checkpoint = TINY_CHECKPOINTS[blocks["model"]["backbone"]](tmp_path / "checkpoint")
     blocks["model"]["checkpoint"] = str(checkpoint)
     blocks["training"] |= {**QUICK, "output_dir": str(tmp_path / "run"), "gradient_accumulation_steps": 2}
@@ -298,7 +295,6 @@ def test_a_decoder_is_evaluated_on_any_split(name, tmp_path, monkeypatch, capsys
     assert "exact match" in capsys.readouterr().out.lower()
 
 
-@OLD_NAME
 def test_own_data_need_no_recipe_file(run_blocks, tmp_path, monkeypatch, capsys):
     pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
     folder = save_tiny_llava(tmp_path / "llava", CHAT_TEMPLATE)
@@ -307,7 +303,7 @@ def test_own_data_need_no_recipe_file(run_blocks, tmp_path, monkeypatch, capsys)
     (tmp_path / "rows.jsonl").write_text("\n".join([json.dumps(row)] * 4), encoding="utf-8")
     files = ["--train_file", str(tmp_path / "rows.jsonl"), "--validation_file", str(tmp_path / "rows.jsonl")]
     flags = ["--max_steps", "1", "--use_cpu", "true", "--disable_tqdm", "true", "--benchmark_seconds", "0.05"]
-    flags += ["--output_dir", str(tmp_path / "own"), "--bf16", "false"]
+    flags += ["--output_dir", str(tmp_path / "own")]
     monkeypatch.setattr(sys, "argv", ["train_vqa.py"])
     monkeypatch.setattr("pumer_hf.recipes.runner.use_available_cores", lambda world_size: None)
     run_recipe("vqa", ["--checkpoint", str(folder), *files, *flags])

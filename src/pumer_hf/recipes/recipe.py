@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast, get_args, get_type_hints
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from ..models.families import DECODERS, FAMILIES
+from ..models.families import DECODERS, FAMILIES, decoder_advice
 from ..reading import parse_json
 from ..reducers import PlainSchedule, Schedule, parse_reduction
 from ..reducers.lookahead import LookaheadReductionConfig
@@ -25,6 +25,11 @@ SCORER_STAGE = "scorer"
 """The folder of the training of a scorer, which comes between teacher and student."""
 ENCODERS_ONLY, DECODERS_ONLY = ("image_size",), ("checkpoint_image_size", "lora")
 """Fields of the `model` block that are for one kind of models."""
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Fields of `training` that newer versions of transformers call otherwise. Recipes have the names of all versions."""
 SCORER_INHERITS = ("seed", "use_cpu", "bf16", "fp16", "report_to", "disable_tqdm", "dataloader_num_workers")
 """The training arguments of a recipe that the training of its scorer takes over."""
 
@@ -75,7 +80,9 @@ class ModelArguments:
         self.lora = _as_dict("model.lora", self.lora)
         known = {**FAMILIES, **DECODERS}
         if self.backbone not in known:
-            raise ValueError(f"model.backbone={self.backbone!r}: choose one of {', '.join(map(repr, known))}")
+            choices = ", ".join(map(repr, known))
+            note = "" if DECODERS else f"; {decoder_advice()}"
+            raise ValueError(f"model.backbone={self.backbone!r}: choose one of {choices}{note}")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
         kind, others = ("decoder", ENCODERS_ONLY) if self.is_decoder else ("encoder", DECODERS_ONLY)
@@ -171,6 +178,9 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for old, new in RENAMED.items():
+            if new in field_names(type(self)) and getattr(self, new) is None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
         recipe_stages = dict.fromkeys(("teacher_training", "reducer_training", "pretraining"), RecipeTrainingArguments)
         for name, kind in {**recipe_stages, "scorer_training": ScorerTrainingArguments}.items():
