@@ -3,7 +3,10 @@
 import os
 
 import torch
+from models.decoders.tiny import tiny_model
+from training.decoder_training import ROWS, SCHEDULES, Collator, adapted, student
 
+from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.reducers.tip_losses import contrastive_loss
 from pumer_hf.training.timing import TimedCheckpointCallback
@@ -36,4 +39,39 @@ def decide_to_save(rank, folder):
         callback.saved_at -= 120_000 if rank == late else 0
         decisions.append(callback._is_due(args))
     torch.save(decisions, f"{folder}/decision-{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def train_in_two(rank, folder, kind):
+    """Distil a decoder in one of two processes, and write its logs and weights into a file."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    model, teacher = (
+        (student(reduction=SCHEDULES["both"]), tiny_model("llava")) if kind == "whole" else (adapted(), "base")
+    )
+    args = DistillationTrainingArguments(
+        output_dir=folder,
+        use_cpu=True,
+        report_to="none",
+        per_device_train_batch_size=2,
+        num_train_epochs=2,
+        learning_rate=0.05,
+        lr_scheduler_type="constant",
+        optim="sgd",
+        max_grad_norm=0.0,
+        logging_steps=1,
+        save_strategy="no",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    trainer = DistillationTrainer(
+        model, teacher=teacher, args=args, train_dataset=[*ROWS, ROWS[1]], data_collator=Collator("llava")
+    )
+    trainer.train()
+    if rank == 0:
+        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+        torch.save({"logs": logs, "weights": model.state_dict()}, f"{folder}/found.pt")
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pumer_hf.models.encoders.attention import AttentionKernel, Heads, weighted_softmax
+from pumer_hf import ops
+from pumer_hf.models.encoders.attention import AttentionKernel, Heads
 from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.tome import merge_similar
 from pumer_hf.tokens import Evidence, KeyMask, TokenPair, Tokens
@@ -89,7 +90,7 @@ def test_attention_to_a_merged_token_is_that_to_its_parts():
 def test_weighted_softmax_is_finite_where_a_masked_score_is_huge():
     scores = torch.tensor([[[[1.0, 500.0, 2.0]]]], requires_grad=True)
     weight = torch.tensor([[[[1.0, 0.0, 1.0]]]], requires_grad=True)
-    probabilities = weighted_softmax(scores, weight)
+    probabilities = ops.weighted_softmax(scores, weight)
     torch.testing.assert_close(probabilities[0, 0, 0, [0, 2]], torch.tensor([1.0, 2.0]).softmax(0))
     assert probabilities[..., 1] == 0
     (probabilities * torch.tensor([1.0, 2.0, 3.0])).sum().backward()
@@ -107,10 +108,10 @@ def test_gradients_of_weights_are_those_of_the_formula():
         exponentials = scores.float().exp() * weight
         return exponentials / exponentials.sum(dim=-1, keepdim=True)
 
-    torch.testing.assert_close(weighted_softmax(scores, weight), plain(weight))
+    torch.testing.assert_close(ops.weighted_softmax(scores, weight), plain(weight))
     found, expected = (
         torch.autograd.grad(function(weight)[..., 0].sum(), weight)[0]
-        for function in (lambda weight: weighted_softmax(scores, weight), plain)
+        for function in (lambda weight: ops.weighted_softmax(scores, weight), plain)
     )
     torch.testing.assert_close(found, expected)
 

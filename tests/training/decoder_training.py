@@ -1,10 +1,19 @@
 """Tiny decoders, their rows and a collator, for the tests of `DistillationTrainer`."""
 
+import pytest
 import torch
 from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
 
 IGNORED = -100
 PUMER = {"method": "pumer", "site": "inputs", "keep_ratio": 0.3}
+LAYERS = {
+    "method": "pumer",
+    "layers": [0],
+    "prune_ratio": 0.4,
+    "image_merge_ratio": 0.3,
+    "text_merge_ratio": 0.0,
+}
+SCHEDULES = {"inputs": PUMER, "layers": LAYERS, "both": [{**PUMER, "keep_ratio": 0.6}, LAYERS]}
 ROWS = [
     {"prompt": [5, 6, ONE, 7, 8], "answer": [21, 99]},
     {"prompt": [8, ONE, 9, 9, TWO, 3], "answer": [22, 23, 24, 99]},
@@ -57,7 +66,17 @@ def answers_of(logits, labels, keep):
 
 
 def kept_columns(batch, traces):
-    keep = batch["attention_mask"].bool() & (batch["input_ids"] != IMAGE)
-    for trace in traces:
+    """The columns of which a student has logits, bool (B, L): not those that it cut before the decoder."""
+    cuts = [trace for trace in traces if trace.layer is None]
+    keep = batch["attention_mask"].bool() & ((batch["input_ids"] != IMAGE) | (not cuts))
+    for trace in cuts:
         keep[trace.row, trace.kept] = True
     return keep
+
+
+def adapted(name="llava", reduction=PUMER):
+    peft = pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
+    targets = r".*(language_model|text_model).*\.(q_proj|v_proj)"
+    config = peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
+    torch.manual_seed(4)
+    return peft.get_peft_model(tiny_model(name, ours=True, reduction=reduction), config)

@@ -13,8 +13,9 @@ from tiny import assert_same_weights
 from tiny_models import FAMILIES
 from tiny_training import Recorder
 from torch.nn import functional as F
-from training.decoder_training import PUMER, ROWS, Collator, answers_of, kept_columns, student
+from training.decoder_training import ROWS, SCHEDULES, Collator, adapted, answers_of, kept_columns, student
 from transformers import TrainerCallback, TrainingArguments
+from two_processes import train_in_two
 
 from pumer_hf import DistillationTrainer, ReductionWarmupCallback, TokenReductionCallback
 from pumer_hf.data.chat import TEACHER_LOG_PROBS, TEACHER_TOKENS, teacher_answers
@@ -65,7 +66,7 @@ def losses_by_hand(model, teacher, batch, temperature=1.0):
     """Task loss and divergence, written without the package's loss functions. The model may cut the prompt."""
     labels = batch["labels"]
     given = {name: value for name, value in batch.items() if name != "labels"}
-    outputs = model.train()(**given)
+    outputs = model.train()(**batch)  # with labels, as a reducer does not read the words of the answers
     keep = kept_columns(batch, outputs.reduction) if "reduction" in outputs else batch["attention_mask"].bool()
     found, wanted = answers_of(outputs.logits, labels, keep)
     with torch.no_grad():
@@ -79,9 +80,12 @@ def losses_by_hand(model, teacher, batch, temperature=1.0):
 # Losses
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_step_has_the_task_loss_and_the_divergence_at_the_answers(name, run, training_logs):
-    model, teacher, rows = student(name), tiny_model(name), ROWS[:3]
+@pytest.mark.parametrize(
+    ("name", "site"),
+    [*((name, "inputs") for name in NAMES), *((name, "both") for name in ("llava", "qwen2_5_vl", "gemma3"))],
+)
+def test_a_step_has_the_task_loss_and_the_divergence_at_the_answers(name, site, run, training_logs):
+    model, teacher, rows = student(name, SCHEDULES[site]), tiny_model(name), ROWS[:3]
     task, divergence = losses_by_hand(copy.deepcopy(model), teacher, Collator(name)(rows))
     trainer = run(model, rows, teacher=teacher, name=name, alpha=0.5, per_device_train_batch_size=3)
     (entry,) = training_logs(trainer)
@@ -91,7 +95,7 @@ def test_a_step_has_the_task_loss_and_the_divergence_at_the_answers(name, run, t
     assert entry["loss"] == pytest.approx((task + 0.5 * divergence).item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("reduction", [PUMER, None], ids=["cut", "whole"])
+@pytest.mark.parametrize("reduction", [*SCHEDULES.values(), None], ids=[*SCHEDULES, "whole"])
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 def test_gradients_are_those_of_task_plus_alpha_distillation(temperature, reduction, run):
     model, teacher, rows = student(reduction=reduction), tiny_model("llava"), ROWS[:3]
@@ -126,10 +130,11 @@ def test_the_side_of_the_padding_does_not_matter(name, run, training_logs):
 # Accumulation
 
 
+@pytest.mark.parametrize("site", ["inputs", "both"])
 @pytest.mark.parametrize("examples", [6, 7, 5], ids=["even", "last step of one example", "short last batch"])
-def test_accumulated_small_batches_train_and_log_like_one_large_batch(examples, run, training_logs, weights_of):
+def test_accumulated_small_batches_train_and_log_like_one_large_batch(examples, site, run, training_logs, weights_of):
     def train(batch_size, accumulation):
-        model = student()
+        model = student(reduction=SCHEDULES[site])
         return model, run(
             model,
             ROWS[:examples],
@@ -161,6 +166,44 @@ class LossReducer(PuMerInputsReducer):
     def forward(self, layer, pair, evidence):
         new, trace = super().forward(layer, pair, evidence)
         return new, replace(trace, losses={"size_loss": 0.1 * pair.image.states.square().mean()})
+
+
+def test_auxiliary_losses_are_means_over_examples_however_they_are_batched(run, training_logs):
+    """The answers of these examples differ in length, and their images do not."""
+    rows = [row for row in ROWS if len([item for item in row["prompt"] if isinstance(item, tuple)]) == 1][:4]
+    entries = []
+    for batch_size in (1, 2, 4):
+        model = student()
+        model.reducer = LossReducer(model.reduction.at("inputs"), 32)
+        arguments = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": 4 // batch_size}
+        trainer = run(model, rows, teacher=tiny_model("llava"), learning_rate=0.0, **arguments)
+        entries += training_logs(trainer)
+    for entry in entries:
+        assert entry["size_loss"] > 1e-3
+        for term in ("size_loss", "task_loss", "distillation_loss", "loss"):
+            assert entry[term] == pytest.approx(entries[0][term], rel=1e-3)
+        total = entry["task_loss"] + entry["distillation_loss"] + entry["size_loss"]
+        assert entry["loss"] == pytest.approx(total, rel=1e-4)
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapters"])
+def test_two_processes_train_like_one(kind, run, training_logs, weights_of, tmp_path):
+    """Each process has a half of the examples, with other numbers of answer tokens."""
+    torch.multiprocessing.spawn(train_in_two, (str(tmp_path), kind), nprocs=2)
+    found = torch.load(tmp_path / "found.pt", weights_only=False)
+    model, teacher = (
+        (student(reduction=SCHEDULES["both"]), tiny_model("llava")) if kind == "whole" else (adapted(), "base")
+    )
+    rows = [*ROWS, ROWS[1]]
+    trainer = run(model, rows, teacher=teacher, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=4)
+    names = ("loss", "task_loss", "distillation_loss")
+    for ours, theirs in zip(training_logs(trainer), found["logs"], strict=True):
+        assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], rel=1e-3)
+    for name, value in weights_of(model).items():
+        torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
 
 
 # Teachers that said it in advance
@@ -329,14 +372,6 @@ def test_the_checkpoint_of_another_model_is_refused(run, tmp_path):
 # Adapters
 
 
-def adapted(name="llava", reduction=PUMER):
-    peft = pytest.importorskip("peft", reason="adapters need peft: pip install -e '.[lora]'")
-    targets = r".*(language_model|text_model).*\.(q_proj|v_proj)"
-    config = peft.LoraConfig(r=2, target_modules=targets, init_lora_weights=False)
-    torch.manual_seed(4)
-    return peft.get_peft_model(tiny_model(name, ours=True, reduction=reduction), config)
-
-
 @pytest.mark.parametrize(
     "arguments", [{}, {"bf16": True}, {CHECKPOINTING: True}], ids=["plain", "bf16", "checkpointing"]
 )
@@ -420,7 +455,7 @@ def test_the_card_names_the_family(run):
 def test_label_smoothing_is_that_of_the_paper(batch_size, run, training_logs):
     model, rows = student(), ROWS[:3]
     batch = Collator("llava")(rows)
-    outputs = copy.deepcopy(model).train()(**{name: value for name, value in batch.items() if name != "labels"})
+    outputs = copy.deepcopy(model).train()(**batch)
     found, wanted = answers_of(outputs.logits, batch["labels"], kept_columns(batch, outputs.reduction))
     expected = F.cross_entropy(found, wanted, label_smoothing=0.2).item()
     trainer = run(

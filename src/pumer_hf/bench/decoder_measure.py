@@ -13,7 +13,7 @@ from transformers.generation import BaseStreamer
 
 from ..flops import FlopCounter
 from ..models.decoder_loading import unreduced
-from ..models.decoders.calls import cache_of
+from ..models.decoders.cut_cache import cache_of
 from ..models.decoders.modeling import ReducedDecoder
 from .contenders import DTYPES, MATMUL_PRECISIONS
 from .decoder_report import FORMS, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work

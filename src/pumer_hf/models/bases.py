@@ -229,7 +229,7 @@ class DecoderBase(Base):
         if self.target.answer_tokens > 1:
             return greedy_answer(self.family, self.model, inputs, self.target.answer_tokens, reducers.get("inputs"))
         if reducers and has_images(inputs):
-            calls = ReducedCalls(self.family, self.model, lambda: reducers["inputs"])
+            calls = ReducedCalls(self.family, self.model, lambda: reducers)
             inputs = calls.prepare(inputs, generating=False).inputs
         with cut_already(self.model):
             logits = self.model(**with_own_outputs(inputs), use_cache=False).logits
@@ -241,9 +241,7 @@ class DecoderBase(Base):
         pass  # each decoder answers
 
     def check(self, part: ReductionConfig) -> None:
-        if part.site not in self.family.sites:
-            sites = ", ".join(map(repr, self.family.sites))
-            raise ValueError(f"reduction.site={part.site!r}: {self.family.title} can reduce at {sites}")
+        self.family.check_part(self.model.config, part)
 
     def put(self, reducer: LookaheadReducer) -> None:
         if isinstance(self.model, ReducedDecoder):

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..reducers import AnyReduction
-from .decoders.attached import Traces, attached, reducer_for
+from .decoders.attached import Traces, attached, reducers_for
 from .decoders.family import DecoderFamily
 from .families import DECODERS, decoder_advice
 
@@ -45,15 +45,17 @@ def reduced(model: nn.Module, reduction: AnyReduction) -> Iterator[Traces]:
 
     Args:
         model: a model of a family in [`DECODERS`].
-        reduction: a schedule of site `"inputs"`: `{"method": "pumer", "site": "inputs", "keep_ratio": 0.25}`.
+        reduction: a schedule: `{"method": "pumer", "site": "inputs", "keep_ratio": 0.25}` reduces before the decoder,
+            `{"method": "fastv", "layers": [2], "prune_ratio": 0.5}` inside it. A list of schedules does both.
 
     Yields:
-        A list that gets a tuple for each call of the model that reduced tokens: an [`ImageTrace`] for each image.
+        A list that gets a tuple for each call of the model that reduced tokens: an [`ImageTrace`] for each image and
+        each place where its tokens were reduced.
 
     Raises:
         ValueError: the family of the model is not in the table, or the schedule does not fit it.
     """
     row, inner = decoder_of(model)
     traces: Traces = []
-    with attached(row, inner, reducer_for(inner, reduction), traces):
+    with attached(row, inner, reducers_for(row, inner, reduction), traces):
         yield traces

@@ -120,8 +120,13 @@ def test_a_model_of_no_known_family():
     (
         (
             {"method": "pumer", "layers": [1], "prune_ratio": 0.1, "image_merge_ratio": 0.1, "text_merge_ratio": 0.1},
-            "site",
+            "text_merge_ratio=0.1",
         ),
+        (
+            {"method": "tome", "site": "tower", "merge_ratio": 0.1},
+            "site='tower'.*LLaVA-1.5 can reduce at 'inputs', 'layers'",
+        ),
+        ({"method": "random", "layers": [2], "prune_ratio": 0.1}, "layers=.2.*below the last one.*layer 2"),
         (None, "reduction=None"),
         ({**PUMER, "keep_ratio": 0.0}, "keep_ratio=0.0"),
         ({**PUMER, "keep_rat": 0.5}, "keep_rat .*keep_ratio"),

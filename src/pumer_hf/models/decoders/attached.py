@@ -1,7 +1,7 @@
 """`attached` reduces the image tokens of a loaded model of transformers' own class, for the time of a `with` block."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,12 +10,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction
+from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction, reducer_class
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..reduction import joined, untrained_error
 from ..scorers import load_scorer
 from .calls import ReducedCalls, is_cut
+from .evidence import hide_evidence, is_showing
 from .family import DecoderFamily
+from .hooks import install_hooks
 from .images import ImageTrace
 from .modeling import ReducedDecoder
 
@@ -24,36 +26,54 @@ Traces = list[tuple[ImageTrace, ...]]
 
 
 @contextmanager
-def attached(family: DecoderFamily, model: PreTrainedModel, reducer: TokenReducer, traces: Traces) -> Iterator[None]:
-    """Reduce image tokens in a loaded model inside a `with` block. The model has its own methods again after it.
+def attached(
+    family: DecoderFamily, model: PreTrainedModel, reducers: Mapping[str, TokenReducer], traces: Traces
+) -> Iterator[None]:
+    """Reduce image tokens in a loaded model inside a `with` block. The model is as it was after it.
 
-    Only two attributes of this model object are set: its methods `forward` and `generate`.
+    Two attributes of this model object are set: its methods `forward` and `generate`. To reduce inside the decoder,
+    its layers also get hooks, and its config names another attention function.
 
     Args:
         family: the family of the model.
         model: a model of transformers' own class, or of ours.
-        reducer: what reduces.
+        reducers: what reduces, by site.
         traces: gets the traces of each call.
     """
     if isinstance(model, ReducedDecoder):
         before, model.watch = model.watch, traces.append
         try:
-            with model.token_reduction.using({"inputs": reducer}):
+            with model.token_reduction.using(reducers):
                 yield
         finally:
             model.watch = before
         return
-    calls = ReducedCalls(family, model, lambda: reducer, traces.append)
+    calls = ReducedCalls(family, model, lambda: reducers, traces.append)
     own = {name: vars(model).get(name) for name in ("forward", "generate")}
-    for name in own:
-        setattr(model, name, _bound(model, getattr(calls, name), getattr(model, name)))
+    with hooks_inside(model) if "layers" in reducers else nullcontext():
+        for name in own:
+            setattr(model, name, _bound(model, getattr(calls, name), getattr(model, name)))
+        try:
+            yield
+        finally:
+            for name, method in own.items():
+                delattr(model, name)
+                if method is not None:
+                    setattr(model, name, method)
+
+
+@contextmanager
+def hooks_inside(model: PreTrainedModel) -> Iterator[None]:
+    """Put hooks on the layers of a stock model inside a `with` block."""
+    hooks = install_hooks(model)
+    showed = is_showing(model)
     try:
         yield
     finally:
-        for name, method in own.items():
-            delattr(model, name)
-            if method is not None:
-                setattr(model, name, method)
+        for hook in hooks:
+            hook.remove()
+        if not showed:
+            hide_evidence(model)
 
 
 def _bound(model: PreTrainedModel, method: Any, stock: Any) -> Any:
@@ -66,26 +86,26 @@ def _bound(model: PreTrainedModel, method: Any, stock: Any) -> Any:
     return bound
 
 
-def reducer_for(model: PreTrainedModel, reduction: AnyReduction) -> TokenReducer:
-    """Make the reducer for a loaded model of transformers' own class.
+def reducers_for(family: DecoderFamily, model: PreTrainedModel, reduction: AnyReduction) -> dict[str, TokenReducer]:
+    """Make the reducers for a loaded model, by site.
 
     Args:
+        family: the family of the model.
         model: the model.
-        reduction: a schedule of site `"inputs"`.
+        reduction: a schedule.
 
     Raises:
-        ValueError: the schedule is wrong, names another site, or its method needs a trained scorer that it lacks.
+        ValueError: the schedule is wrong, does not fit the model, or its method needs a trained scorer that it lacks.
     """
     schedule = parse_reduction(reduction)
     if schedule is None:
         raise ValueError("reduction=None: call the model without `reduced` for its unreduced form")
+    family.check_schedule(model.config, schedule)
+    by_site: dict[str, list[TokenReducer]] = {}
     for part in schedule.parts:
-        if part.site != "inputs":
-            raise ValueError(f"reduction.site={part.site!r}: {model.config.model_type} can reduce at 'inputs'")
-    reducers = [_trained(model, part) for part in schedule.parts]
-    reducer = joined(reducers)
-    assert reducer is not None, "a schedule has a part"
-    return reducer.eval()
+        by_site.setdefault(part.site, []).append(_trained(model, part))
+    found = {site: joined(reducers) for site, reducers in by_site.items()}
+    return {site: reducer.eval() for site, reducer in found.items() if reducer is not None}
 
 
 def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
@@ -94,6 +114,11 @@ def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
         if part.weights is None:
             raise untrained_error(part, model.name_or_path)
         return load_scorer(host, part)
+    if reducer_class(part).learns:
+        raise ValueError(
+            f"reduction.method={part.method!r} learns inside the model: load the checkpoint as a model of ours with "
+            "`reduced_model`, and train it"
+        )
     return host.make_reducer(part).to(device=model.device)
 
 

@@ -1,14 +1,17 @@
 """`ReducedCalls`: the `forward` and the `generate` of a stock decoder model, with fewer image tokens.
 
-Both do the same: encode the images, reduce their tokens, cut the prompts, and call transformers' own method. Nothing
-of the model is changed. What a later turn of a chat has to know stands on its cache ([`CutRecord`]).
+At site `"inputs"` both do the same: encode the images, reduce their tokens, cut the prompts, and call transformers'
+own method. What a later turn of a chat has to know stands on its cache ([`CutRecord`]).
+
+At site `"layers"` the stock `forward` gets a [`LayerPlan`], by which the hooks on the layers reduce. Each forward that
+`generate` makes comes here for it.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,15 +23,20 @@ from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
+from .cut_cache import cache_of
+from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
 from .outputs import with_fields
-from .prompt import IGNORED, Cut, contiguous_positions, pads_left
+from .plan import LayerPlan
+from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
 
 _CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
-"""The models of which transformers' own method runs, with inputs that are cut already."""
+"""The models of which transformers' own method runs in this thread, without any reduction by us."""
+_RUNNING: ContextVar[Mapping[int, "Prepared"]] = ContextVar("running", default={})  # noqa: B039 - it is never changed
+"""By model, the `generate` that runs in this thread, whose prompts are cut already."""
 Watch = Callable[[tuple[ImageTrace, ...]], None]
 RECORD = "pumer_cut"
 """The attribute of a cache that holds its [`CutRecord`]."""
@@ -77,8 +85,20 @@ class Prepared:
 
     inputs: dict[str, Any]
     cut: Cut | None = None
-    """None if nothing was cut."""
+    """None if nothing was cut before the decoder."""
     images: tuple[ImageTrace, ...] = ()
+    """The traces of the cut before the decoder."""
+    maps: Tensor | None = None
+    """float (B, L'): the saliency of each image token from outside the decoder; None if there is none."""
+    length: int = 0
+    """L', the columns of the prompts that the decoder gets."""
+    inside: list[tuple[ImageTrace, ...]] = field(default_factory=list)
+    """The traces of each forward that has reduced inside the decoder."""
+
+    @property
+    def traces(self) -> tuple[ImageTrace, ...]:
+        """What became of the images before the decoder, and then inside it."""
+        return self.images + (self.inside[0] if self.inside else ())
 
 
 class ReducedCalls:
@@ -86,8 +106,9 @@ class ReducedCalls:
 
     Args:
         family: the family of the model.
-        model: the model.
-        reducer: what reduces, by its present config; None for the unreduced model. It is asked at each call.
+        model: the model. If it reduces inside the decoder, its layers have the hooks ([`install_hooks`]).
+        reducers: returns what reduces at each site, by its present config. A site without one reduces nothing. It is
+            asked at each call.
         watch: what is called with the traces of each call that reduced.
     """
 
@@ -95,29 +116,38 @@ class ReducedCalls:
         self,
         family: DecoderFamily,
         model: PreTrainedModel,
-        reducer: Callable[[], TokenReducer | None],
+        reducers: Callable[[], Mapping[str, TokenReducer]],
         watch: Watch | None = None,
     ):
-        self.family, self.model, self.reducer, self.watch = family, model, reducer, watch
+        self.family, self.model, self.reducers, self.watch = family, model, reducers, watch
 
     def forward(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `stock`, the model's own `forward`, with a cut prompt.
+        """Call `stock`, the model's own `forward`, with fewer tokens.
 
-        Its output then has `reduction`, the traces, and `labels`, those of the columns that stayed.
+        Its output then has `reduction`, the traces, and `labels`, those of the columns that the decoder got.
         """
-        if is_cut(self.model) or self.reducer() is None:
+        if is_cut(self.model) or not self.reducers():
             return stock(*args, **kwargs)
-        prepared = self.prepare(named(stock, args, kwargs), generating=False)
+        inputs = named(stock, args, kwargs)
+        running = _RUNNING.get().get(id(self.model))
+        prepared = self.prepare(inputs, generating=False) if running is None else replace(running, inputs=inputs)
+        plan = self._plan(prepared)
+        given = prepared.inputs if plan is None else {**prepared.inputs, PLAN: plan}
+        given.pop("image_saliency", None)
         with cut_already(self.model):
-            outputs = stock(**prepared.inputs)
-        self._note(outputs, prepared)
-        if prepared.cut is None or not isinstance(outputs, ModelOutput):
+            outputs = stock(**given)
+        if plan is not None:
+            prepared.inside.append(plan.traces(prepared.cut))
+        if running is not None:
             return outputs
-        return with_fields(outputs, prepared.images, prepared.inputs.get("labels"))
+        self._note(outputs, prepared)
+        if not prepared.traces or not isinstance(outputs, ModelOutput):
+            return outputs
+        return with_fields(outputs, prepared.traces, prepared.inputs.get("labels"))
 
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `stock`, the model's own `generate`, with a cut prompt. Its result begins with the whole prompt."""
-        if self.reducer() is None:
+        """Call `stock`, the model's own `generate`, with fewer tokens. Its result begins with the whole prompt."""
+        if not self.reducers():
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
         prompt = inputs.pop("inputs", None)
@@ -128,26 +158,27 @@ class ReducedCalls:
         whole = inputs["input_ids"]
         with torch.no_grad():
             prepared = self.prepare(inputs, generating=True)
-        given = prepared.inputs
+        given = dict(prepared.inputs)
+        given.pop("image_saliency", None)
         if prepared.cut is not None:
             given = self._as_long(given, whole.shape[1] - prepared.cut.index.shape[1])
             if given.get("streamer") is not None:
                 given["streamer"] = WholePromptStreamer(given["streamer"], whole)
-        with cut_already(self.model):
+        with running(self.model, prepared):
             outputs = stock(**given)
-        if prepared.cut is None:
-            return outputs
+        if prepared.cut is not None:
+            outputs = self._with_whole_prompt(outputs, whole, prepared.cut)
+        self._note(outputs, prepared)
+        return outputs
+
+    def _with_whole_prompt(self, outputs: Any, whole: Tensor, cut: Cut) -> Any:
+        """Return the result of `generate` with the whole prompts, long (B, L), in the place of the cut ones."""
         sequences = outputs.sequences if isinstance(outputs, ModelOutput) else outputs
-        times = len(sequences) // len(whole)
-        sequences = torch.cat(
-            [whole.to(sequences.device).repeat_interleave(times, dim=0), sequences[:, prepared.cut.index.shape[1] :]],
-            dim=1,
-        )
+        prompts = whole.to(sequences.device).repeat_interleave(len(sequences) // len(whole), dim=0)
+        sequences = torch.cat([prompts, sequences[:, cut.index.shape[1] :]], dim=1)
         if not isinstance(outputs, ModelOutput):
-            self._note(None, prepared)
             return sequences
         outputs.sequences = sequences
-        self._note(outputs, prepared)
         return outputs
 
     def prepare(self, inputs: dict[str, Any], generating: bool) -> Prepared:
@@ -160,7 +191,12 @@ class ReducedCalls:
         Raises:
             ValueError: an argument is one with which prompts cannot be cut, or an image and its prompt do not fit.
         """
+        length = inputs["input_ids"].shape[1] if inputs.get("input_ids") is not None else 0
+        reducer = self.reducers().get("inputs")
         cache: Any = cache_of(inputs)
+        if reducer is None:
+            maps = self._checked_maps(inputs, generating) if has_images(inputs) else None
+            return Prepared(inputs, maps=maps, length=length)
         record: CutRecord | None = getattr(cache, RECORD, None)
         first_word = 0
         if cache is not None and cache.get_seq_length() > 0:
@@ -170,19 +206,16 @@ class ReducedCalls:
             elif record is not None:
                 return self._continue(inputs, record, cache, generating)
         if not has_images(inputs):
-            return Prepared(inputs)
+            return Prepared(inputs, length=length)
         self._check(inputs, generating)
         site = SiteTokens.of(self.family, self.model, inputs, first_word)
         placeholders, real = site.placeholders, site.real
-        reduced = self._reduce(site, inputs.get("image_saliency"))
+        given = self._given_maps(inputs, len(site.features))
+        reduced = self._reduce(reducer, site, given)
         keep = real.clone()
         keep[placeholders.rows, placeholders.columns] = False
         keep[placeholders.rows[reduced.kept], placeholders.columns[reduced.kept]] = True
-        labels = inputs.get("labels")
-        if labels is not None and bool((labels[real & ~keep] != IGNORED).any()):
-            raise ValueError(
-                f"labels: an image placeholder has a label: set it to {IGNORED}, so that no loss counts it"
-            )
+        check_labels(inputs.get("labels"), site.is_image)
         cut = Cut.of(keep, pads_left(inputs.get("attention_mask"), default=generating))
         self.family.check(self.model, self._contiguous)
         positions = self.family.positions(self.model, inputs, cut, self._contiguous, generating)
@@ -192,21 +225,65 @@ class ReducedCalls:
         shorter["mm_encoder_outputs"] = {"image": site.images.after(reduced)}
         if cache is not None:
             setattr(cache, RECORD, CutRecord(cut, positions[..., -1:]))
-        return Prepared(shorter, cut, reduced.traces(placeholders))
+        left = Placeholders(placeholders.rows[reduced.kept], placeholders.columns[reduced.kept], reduced.kept)
+        if any(part.config.predicts for part in reducer.parts):
+            given = reduced.saliency
+        maps = None if given is None else cut.take(dense(reduced.move(given.unsqueeze(1)).squeeze(1), left, real))
+        return Prepared(shorter, cut, reduced.traces(placeholders), maps, cut.index.shape[1])
 
-    def _reduce(self, site: SiteTokens, maps: Tensor | None) -> Reduced:
-        reducer = self.reducer()
-        assert reducer is not None, "asked before"
+    def _plan(self, prepared: Prepared) -> LayerPlan | None:
+        """Return the plan of a forward that reduces inside the decoder; None if it has nothing to reduce there."""
+        reducer, inputs = self.reducers().get("layers"), prepared.inputs
+        if reducer is None or not has_images(inputs):
+            return None
+        input_ids, mask, labels = inputs["input_ids"], inputs.get("attention_mask"), inputs.get("labels")
+        is_image = input_ids == self.family.image_token_id(self.model.config)
+        if not bool(is_image.any()):
+            return None  # the tokens of an answer, after the prompt
+        if isinstance(mask, Mapping) or (mask is not None and mask.ndim != 2):
+            raise ValueError("attention_mask: image tokens are reduced inside the decoder if it is a tensor (B, L)")
+        show_evidence(self.model)
+        check_labels(labels, is_image)
+        real = torch.ones_like(is_image) if mask is None else mask[:, -input_ids.shape[1] :].bool()
+        is_word = real & ~is_image
+        if labels is not None:
+            is_word &= labels == IGNORED
+        placeholders, maps = Placeholders.in_runs(is_image), prepared.maps
+        if id(self.model) in _RUNNING.get():
+            cache = cache_of(inputs)
+            seen = 0 if cache is None else cache.get_seq_length()
+            is_word[:, max(prepared.length - seen, 0) :] = False  # without a cache, also the answer comes again
+            if maps is not None:
+                maps = maps.repeat_interleave(len(input_ids) // len(maps), dim=0)[:, seen:]
+        if maps is not None:
+            maps = maps[placeholders.rows, placeholders.columns]
+        return LayerPlan(reducer, placeholders, real, is_word, maps)
+
+    def _checked_maps(self, inputs: Mapping[str, Any], generating: bool) -> Tensor | None:
+        """Check the inputs of a call that reduces nothing before the decoder. Return its maps, float (B, L)."""
+        self._check(inputs, generating)
+        is_image = inputs["input_ids"] == self.family.image_token_id(self.model.config)
+        given = self._given_maps(inputs, int(is_image.sum()))
+        return None if given is None else dense(given, Placeholders.in_runs(is_image), is_image)
+
+    @staticmethod
+    def _given_maps(inputs: Mapping[str, Any], number: int) -> Tensor | None:
+        """Return the input `image_saliency`, float (number,), checked; None if it is not given."""
+        maps = inputs.get("image_saliency")
+        maps = None if maps is None else maps.flatten()
+        if maps is not None and len(maps) != number:
+            raise ValueError(
+                f"image_saliency: {len(maps)} values, but the images of the prompts have {number} tokens: give one "
+                "for each"
+            )
+        return maps
+
+    @staticmethod
+    def _reduce(reducer: TokenReducer, site: SiteTokens, maps: Tensor | None) -> Reduced:
         if reducer.uses_prior and maps is None:
             raise ValueError(
-                f"image_saliency: missing: method {self._config.method!r} needs a float for each image token, in the "
-                "order of the prompts"
-            )
-        maps = None if maps is None else maps.flatten()
-        if maps is not None and len(maps) != len(site.features):
-            raise ValueError(
-                f"image_saliency: {len(maps)} values, but the images of the prompts have {len(site.features)} tokens: "
-                "give one for each"
+                f"image_saliency: missing: method {reducer.config.method!r} needs a float for each image token, in "
+                "the order of the prompts"
             )
         return reduce_images(reducer, site.features, site.placeholders, site.words, maps)
 
@@ -238,7 +315,7 @@ class ReducedCalls:
         before = after.new_zeros(*after.shape[:-1], mask.shape[1] - new_mask.shape[1])
         shorter |= {"attention_mask": mask, "position_ids": torch.cat([before, after], dim=-1)}
         setattr(cache, RECORD, record)
-        return Prepared(shorter, cut)
+        return Prepared(shorter, cut, length=cut.index.shape[1])
 
     def _step(self, inputs: dict[str, Any], record: CutRecord, cache: Any) -> Prepared:
         """Prepare a forward that gets new tokens alone, the mask of all if any, and a cache with a cut prompt."""
@@ -273,19 +350,20 @@ class ReducedCalls:
 
     @property
     def _config(self) -> Any:
-        reducer = self.reducer()
-        assert reducer is not None, "asked before"
-        return reducer.config
+        """The config of what reduces before the decoder."""
+        return self.reducers()["inputs"].config
 
     def _note(self, outputs: Any, prepared: Prepared) -> None:
         """Give the traces to the output and to whoever watches, and the record to a new cache."""
-        if prepared.cut is None:
+        if prepared.cut is None and not prepared.inside:
             return
         if self.watch is not None:
-            self.watch(prepared.images)
+            self.watch(prepared.traces)
         if not isinstance(outputs, ModelOutput):
             return
-        outputs["reduction"] = prepared.images
+        outputs["reduction"] = prepared.traces
+        if prepared.cut is None:
+            return
         cache = cache_of(outputs)
         if cache is not None and getattr(cache, RECORD, None) is None:
             times = max(getattr(outputs, "sequences", prepared.cut.index).shape[0] // len(prepared.cut.index), 1)
@@ -315,7 +393,7 @@ class ReducedCalls:
         if isinstance(cache_of(inputs), StaticCache):
             raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
         cache = cache_of(inputs)
-        if cache is not None and cache.get_seq_length() > 0:
+        if "inputs" in self.reducers() and cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
                 "whole chat and its images without past_key_values, or set reduction.reread"
@@ -340,12 +418,6 @@ class ReducedCalls:
             raise ValueError(
                 f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
             )
-
-
-def cache_of(values: Mapping[str, Any]) -> Any:
-    """Return the cache among inputs or outputs, by its name in transformers 5.24 and newer or by the older one."""
-    cache = values.get("cache")
-    return values.get("past_key_values") if cache is None else cache
 
 
 def anew(inputs: Mapping[str, Any], cache: Any, record: CutRecord | None) -> tuple[dict[str, Any], int]:
@@ -377,16 +449,43 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
+def check_labels(labels: Tensor | None, is_image: Tensor) -> None:
+    """Raise `ValueError` if an image token has a label.
+
+    Args:
+        labels: long (B, L) or None.
+        is_image: bool (B, L), True for a placeholder.
+    """
+    if labels is not None and bool((labels[is_image] != IGNORED).any()):
+        raise ValueError(f"labels: an image placeholder has a label: set it to {IGNORED}, so that no loss counts it")
+
+
+def dense(maps: Tensor, placeholders: Placeholders, like: Tensor) -> Tensor:
+    """Return values of image tokens, float (N,), at their places in the prompts: float32 in the shape of `like`."""
+    places = torch.zeros(like.shape, device=like.device)
+    return places.index_put((placeholders.rows, placeholders.columns), maps.to(like.device).float())
+
+
 def is_cut(model: PreTrainedModel) -> bool:
-    """Return whether a method of a model runs in this thread with inputs that are cut already."""
+    """Return whether transformers' own method of a model runs in this thread, and nothing of ours is to reduce."""
     return id(model) in _CUT.get()
 
 
 @contextmanager
 def cut_already(model: PreTrainedModel) -> Iterator[None]:
-    """Say for the time of a `with` block that a method of a model runs in this thread with inputs that are cut."""
+    """Say for the time of a `with` block that transformers' own methods of a model run in this thread as they are."""
     token = _CUT.set(_CUT.get() | {id(model)})
     try:
         yield
     finally:
         _CUT.reset(token)
+
+
+@contextmanager
+def running(model: PreTrainedModel, prepared: Prepared) -> Iterator[None]:
+    """Say for the time of a `with` block that `generate` runs in this thread, with prompts that are cut already."""
+    token = _RUNNING.set({**_RUNNING.get(), id(model): prepared})
+    try:
+        yield
+    finally:
+        _RUNNING.reset(token)

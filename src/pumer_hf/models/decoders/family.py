@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from ...reducers import ReductionConfig, Schedule
+from ...reducers.pumer import PuMerReductionConfig
 from .grids import TokenGrids
 from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
@@ -36,6 +38,8 @@ class DecoderFamily:
     """Whether a token has positions in time, height and width (M-RoPE) beside that in the text."""
     first_position: int = 0
     """The position of the first token, if the model is called without positions."""
+    no_layers: str = ""
+    """Why its models cannot reduce inside the decoder; empty if they can."""
     shortened_prompt: bool = False
     """Whether the decoder has a memory that a mask does not reach. A cut then equals the shortened prompt alone, and
     not the whole prompt with the cut tokens masked."""
@@ -45,6 +49,7 @@ class DecoderFamily:
 
     def __post_init__(self) -> None:
         self.model_class.family = self
+        self.model_class.config_class.family = self
 
     @property
     def config_class(self) -> type[PreTrainedConfig]:
@@ -59,7 +64,57 @@ class DecoderFamily:
     @property
     def sites(self) -> tuple[str, ...]:
         """The sites at which its models can reduce tokens."""
-        return ("inputs",)
+        return ("inputs",) if self.no_layers else ("inputs", "layers")
+
+    def sites_of(self, config: Any) -> dict[str, int]:
+        """Return the sites of a model, and how many layers each has. Nothing runs after the last layer."""
+        if self.no_layers:
+            return {"inputs": 1}
+        return {"inputs": 1, "layers": config.get_text_config().num_hidden_layers - 1}
+
+    def first_layer(self, config: Any) -> int:
+        """Return the first layer of a model after which tokens can be reduced.
+
+        After earlier ones, DeepStack adds features of the image tower to image tokens, and expects them all.
+        """
+        features = getattr(config.vision_config, "deepstack_visual_indexes", None) or ()
+        return max(len(features) - 1, 0)
+
+    def check_schedule(self, config: Any, schedule: Schedule) -> None:
+        """Raise `ValueError` if a schedule does not fit a model of the family.
+
+        Args:
+            config: the config of the model.
+            schedule: the schedule.
+        """
+        for part in schedule.parts:
+            self.check_part(config, part)
+
+    def check_part(self, config: Any, part: ReductionConfig) -> None:
+        """Raise `ValueError` if a part of a schedule does not fit a model of the family."""
+        if part.site not in self.sites:
+            sites = ", ".join(map(repr, self.sites))
+            reason = f": {self.no_layers}" if part.site == "layers" and self.no_layers else ""
+            raise ValueError(f"reduction.site={part.site!r}: {self.title} can reduce at {sites}{reason}")
+        if part.site != "layers":
+            return
+        last = config.get_text_config().num_hidden_layers - 1
+        for layer in part.layers:
+            if layer >= last:
+                raise ValueError(
+                    f"reduction.layers={list(part.layers)}: tokens are cut after a layer, so choose layers below the "
+                    f"last one of the decoder, which is layer {last}"
+                )
+            if layer < self.first_layer(config):
+                raise ValueError(
+                    f"reduction.layers={list(part.layers)}: {self.title} adds features of the image tower to all "
+                    f"image tokens in its first layers: choose layers from {self.first_layer(config)} on"
+                )
+        if isinstance(part, PuMerReductionConfig) and part.text_merge_ratio != 0:
+            raise ValueError(
+                f"reduction.text_merge_ratio={part.text_merge_ratio}: the text of a decoder is not merged, because "
+                "its tokens are predicted: set it to 0"
+            )
 
     def image_token_id(self, config: Any) -> int:
         """Return the token of the prompt that stands for an image token."""

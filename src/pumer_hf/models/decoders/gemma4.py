@@ -29,5 +29,6 @@ GEMMA4 = DecoderFamily(
     model_class=PuMerGemma4ForConditionalGeneration,
     stock_class=Gemma4ForConditionalGeneration,
     shortened_prompt=True,
+    no_layers="its layers read embeddings of each input token, and the last ones share the keys of earlier ones",
     grids=pooled_grids,
 )

@@ -35,7 +35,8 @@ def greedy_answer(
     given = with_own_outputs(inputs)
     if "position_ids" in given and not family.multimodal_rope:  # `generate` counts from 0
         given["position_ids"] = given["position_ids"] - family.first_position
-    calls = ReducedCalls(family, model, lambda: reducer)
+    reducers = {} if reducer is None else {"inputs": reducer}
+    calls = ReducedCalls(family, model, lambda: reducers)
     stock: Any = family.stock_class.generate
     options: dict[str, Any] = {"do_sample": False, "max_new_tokens": number, "num_beams": 1}
     with cut_already(model):

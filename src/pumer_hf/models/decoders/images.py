@@ -1,7 +1,7 @@
-"""The image tokens of a batch before the decoder, and how a reducer makes fewer of them."""
+"""The image tokens of a batch of prompts, and how a reducer makes fewer of them, before the decoder or inside it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -49,6 +49,10 @@ class Reduced:
     """float (K, D)."""
     saliency: Tensor | None
     """float (N,)."""
+    weight: Tensor | None = None
+    """float (K,): how much each token counts in attention. None if all count the same."""
+    losses: dict[str, Tensor] = field(default_factory=dict)
+    """Auxiliary training losses of the method, scalars by name."""
 
     def move(self, values: Tensor) -> Tensor:
         """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds."""
@@ -66,9 +70,9 @@ class Reduced:
         return upto.diff(prepend=upto.new_zeros(1)).tolist()
 
     @torch.compiler.disable
-    def traces(self, placeholders: Placeholders) -> tuple[ImageTrace, ...]:
-        """Return what became of each image."""
-        traces = []
+    def traces(self, placeholders: Placeholders, layer: int | None = None) -> tuple[ImageTrace, ...]:
+        """Return what became of each image. `layer` is that of [`ImageTrace`]."""
+        traces: list[ImageTrace] = []
         columns_kept = placeholders.columns[self.kept]
         last = int(placeholders.images[-1]) if len(placeholders.images) else -1
         for image in range(last + 1):
@@ -87,6 +91,8 @@ class Reduced:
                     holder=torch.where(held >= 0, columns_kept[held.clamp(min=0)], -1),
                     kept=placeholders.columns[kept],
                     saliency=None if self.saliency is None else self.saliency[mine],
+                    layer=layer,
+                    losses={} if traces else self.losses,
                 )
             )
         return tuple(traces)
@@ -108,14 +114,34 @@ def reduce_images(
         words: the words of the prompts, states float (B, Lw, D).
         maps: float (N,), the saliency of each token from outside the model, for a method with `uses_prior`.
     """
-    number = len(features)
+    groups = (
+        (members, whole, Evidence(None, whole.text.states, whole.image.states))
+        for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
+    )
+    return replace(reduce_groups(reducer, 0, groups, features), weight=None)  # `generate` has no place for weights
+
+
+def reduce_groups(
+    reducer: TokenReducer, layer: int, groups: Iterable[tuple[Tensor, TokenPair, Evidence]], features: Tensor
+) -> Reduced:
+    """Reduce the image tokens of a batch, group by group. Together the groups have all of them.
+
+    Args:
+        reducer: the method.
+        layer: the index of the layer.
+        groups: which of the N tokens a group has, long (G, P); the tokens, with an empty one in front of the image;
+            and what is known about them.
+        features: float (N, D), the states of the tokens.
+    """
     kept: list[Tensor] = []
     states: list[Tensor] = []
-    sources = torch.full((number,), -1, dtype=torch.long, device=features.device)
+    weights: list[Tensor] = []
+    losses: dict[str, Tensor] = {}
+    sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
-    for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps):
-        pair, trace = reducer(0, whole, Evidence(None, whole.text.states, whole.image.states))
+    for members, whole, evidence in groups:
+        pair, trace = reducer(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -128,15 +154,21 @@ def reduce_images(
         kept.append(members.gather(1, places.gather(1, order)).flatten())
         new_states = pair.image.states[:, NUM_PREFIX_TOKENS:]
         states.append(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)).flatten(0, 1))
+        if pair.image.weight is not None:
+            weights.append(pair.image.weight[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
+        share = members.numel() / len(features)
+        for name, loss in trace.losses.items():
+            losses[name] = losses.get(name, 0.0) + share * loss
         if trace.saliency is not None:
             if saliencies is None:
-                saliencies = torch.zeros(number, device=features.device)
+                saliencies = torch.zeros(len(features), device=features.device)
             saliencies[members] = trace.saliency[:, NUM_PREFIX_TOKENS:].float()
     all_kept, all_states = torch.cat(kept), torch.cat(states)
     order = all_kept.argsort()
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
-    return Reduced(all_kept[order], sources, all_states[order], saliencies)
+    weight = torch.cat(weights)[order] if weights else None
+    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, losses)
 
 
 def image_groups(
@@ -183,13 +215,15 @@ def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
         trace: the trace of the reduction.
         source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
     """
-    if trace.keep is not None:
+    if trace.keep is not None and trace.image_matching is None:  # else the kept tokens were merged too
         return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
     num_kept = trace.num_image - NUM_PREFIX_TOKENS
     places = torch.arange(source.shape[1], device=source.device).expand_as(source)
     first = torch.full((len(source), num_kept + 1), source.shape[1], dtype=torch.long, device=source.device)
     target = torch.where(source >= 0, source, num_kept)
-    return first.scatter_reduce(1, target, places, "amin")[:, :num_kept]
+    first = first.scatter_reduce(1, target, places, "amin")[:, :num_kept]
+    # in training, a method that learns where to prune masks tokens, which then hold nothing and keep their places
+    return torch.where(first < source.shape[1], first, places[:, :num_kept])
 
 
 def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens:

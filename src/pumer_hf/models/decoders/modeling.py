@@ -3,11 +3,14 @@
 from functools import wraps
 from typing import Any, ClassVar
 
+from torch import nn
+
 from ...configuration import ReductionHolder
-from ...reducers import ReductionConfig, TokenReducer, build_reducer
+from ...reducers import ReductionConfig, Schedule, TokenReducer, build_reducer
 from ..reduction import ReducerHost, ReducibleModel, Reduction
 from .calls import ReducedCalls, Watch
 from .family import DecoderFamily
+from .hooks import install_hooks
 
 
 class DecoderConfig(ReductionHolder):
@@ -17,6 +20,15 @@ class DecoderConfig(ReductionHolder):
     """
 
     keys_to_ignore_at_inference: ClassVar = ["past_key_values", "cache", "reduction", "labels"]
+    family: ClassVar[DecoderFamily]
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """The sites at which the model can reduce tokens, and how many layers each has."""
+        return self.family.sites_of(self)
+
+    def check_schedule(self, schedule: Schedule) -> None:
+        self.family.check_schedule(self, schedule)
 
     @classmethod
     def get_config_dict(
@@ -28,13 +40,26 @@ class DecoderConfig(ReductionHolder):
         return config_dict, kwargs
 
 
+class LayersSite(nn.Module):
+    """Holds what reduces tokens inside the decoder.
+
+    Args:
+        config: the config of the text model.
+    """
+
+    def __init__(self, config: Any):
+        super().__init__()
+        self.config = config
+        self.reducer: TokenReducer | None = None
+
+
 class ReducedDecoder(ReducibleModel):
     """What our classes of decoder models add to those of transformers. It comes first among their bases.
 
-    The image tokens are reduced before the decoder, so `forward` and `generate` are transformers' own with shorter
-    prompts. The output of `generate` begins with the whole prompt. Outputs have `reduction`, an [`ImageTrace`] for
-    each image. If labels are given, they also have `labels`, those of the columns that stayed, in the order of
-    `logits`. Without a schedule, or without an image, the model is the stock one.
+    Image tokens are reduced before the decoder, inside it, or both. `forward` and `generate` are transformers' own.
+    The output of `generate` begins with the whole prompt. Outputs have `reduction`, an [`ImageTrace`] for each image
+    and each place where tokens were reduced. If labels are given, outputs also have `labels`, those of the columns
+    that the decoder got, in the order of `logits`. Without a schedule or an image, the model is the stock one.
     """
 
     family: ClassVar[DecoderFamily]
@@ -44,6 +69,9 @@ class ReducedDecoder(ReducibleModel):
     def __init__(self, config: Any, *args: Any, **kwargs: Any):
         super().__init__(config, *args, **kwargs)
         self.reducer: TokenReducer | None = None
+        self.layers_site = LayersSite(self.config.get_text_config())
+        if "layers" in self.config.sites:
+            install_hooks(self)
         self.token_reduction.build()
 
     def __init_subclass__(cls, **kwargs: Any):
@@ -55,14 +83,14 @@ class ReducedDecoder(ReducibleModel):
     @property
     def calls(self) -> ReducedCalls:
         """The methods with fewer image tokens."""
-        return ReducedCalls(self.family, self, lambda: self.reducer, self.watch)
+        return ReducedCalls(self.family, self, lambda: self.token_reduction.reducers, self.watch)
 
     @property
     def token_reduction(self) -> Reduction:
         return Reduction(self)
 
     def reducer_hosts(self) -> dict[str, ReducerHost]:
-        return {"inputs": self}
+        return {"inputs": self, "layers": self.layers_site}
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         return build_reducer(part, self.config.get_text_config().hidden_size)

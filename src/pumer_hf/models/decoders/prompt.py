@@ -45,6 +45,20 @@ class Placeholders:
                 f"{sum(lengths)} tokens: make the inputs with the processor of the model"
             )
         item = torch.repeat_interleave(torch.tensor(lengths, dtype=torch.long)).to(rows.device)
+        return cls._split(rows, columns, item)
+
+    @classmethod
+    def in_runs(cls, is_image: Tensor) -> "Placeholders":
+        """Find the placeholders of prompts of which no more is known. Those that stand together are an image.
+
+        Args:
+            is_image: bool (B, L), True for a placeholder.
+        """
+        rows, columns = is_image.nonzero(as_tuple=True)
+        return cls._split(rows, columns, torch.zeros_like(rows))
+
+    @classmethod
+    def _split(cls, rows: Tensor, columns: Tensor, item: Tensor) -> "Placeholders":
         begins = torch.ones_like(rows, dtype=torch.bool)
         begins[1:] = (rows.diff() != 0) | (columns.diff() != 1) | (item.diff() != 0)
         return cls(rows, columns, begins.cumsum(0) - 1)

@@ -29,5 +29,6 @@ QWEN3_5_MOE = DecoderFamily(
     stock_class=Qwen3_5MoeForConditionalGeneration,
     multimodal_rope=True,
     shortened_prompt=True,
+    no_layers="its layers of linear attention hold a state that a mask does not reach",
     grids=merged_grids,
 )

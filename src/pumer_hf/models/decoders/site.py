@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ...tokens import Tokens
 from .family import DecoderFamily, ImageFeatures, pad_token_of
 from .images import prompt_words
-from .prompt import Placeholders
+from .prompt import IGNORED, Placeholders
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ class SiteTokens:
         features = images.features.to(embeddings.device)
         is_word = real & ~is_image
         is_word[:, :first_word] = False
+        if inputs.get("labels") is not None:  # an answer is not there when the model is asked
+            is_word &= inputs["labels"] == IGNORED
         words = prompt_words(embeddings.to(features.dtype), is_word)
         return cls(images, features, placeholders, words, real, is_image, frozenset(of_images - {"input_ids"}))
 

@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 
 SUFFIX = "_beside_text_rows"
 """What the name of our attention function adds to that of the stock one."""
+SHOWING = "_for_reduction"
+"""What the name of the attention function adds to that of the stock one in a model that reduces inside."""
 SUPPORTED = ("sdpa", "eager")
 """The implementations of attention beside which rows are computed."""
 _ONE_AT_A_TIME = Lock()
@@ -121,7 +123,7 @@ def text_rows(model: PreTrainedModel, rows: TextRows) -> Iterator[None]:
 def observed_name(configs: Sequence[Any]) -> Iterator[None]:
     """Let configs name our attention function inside a `with` block, which is known only there."""
     before = [config._attn_implementation for config in configs]
-    stock = before[0] or "eager"
+    stock = (before[0] or "eager").removesuffix(SHOWING)
     if stock not in SUPPORTED:
         raise ValueError(
             f"attn_implementation={stock!r}: the attention of a layer can be seen with {' or '.join(SUPPORTED)}: load "
@@ -158,16 +160,17 @@ def own_eager(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 def beside(stock: Callable[..., Any]) -> Callable[..., Any]:
     """Return an attention function that computes the rows which this thread wants, and then calls `stock`."""
 
-    def attention(
+    def watched(
         module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
     ) -> Any:
         rows = _WATCHED.get()
         if rows is not None and module.layer_idx in rows.layers:
             places = rows.places_in(query.shape[2])
-            rows.see(module.layer_idx, attention_of_rows(module, query, key, attention_mask, places, **kwargs))
+            attention = attention_of_rows(module, query, key, attention_mask, places, **kwargs)
+            rows.see(module.layer_idx, attention.mean(dim=1))
         return stock(module, query, key, value, attention_mask, **kwargs)
 
-    return attention
+    return watched
 
 
 def attention_of_rows(
@@ -181,7 +184,7 @@ def attention_of_rows(
     softcap: float | None = None,
     **kwargs: Any,
 ) -> Tensor:
-    """Return the attention of some rows, float32 (B, R, L), averaged over the heads.
+    """Return the attention of some rows, float32 (B, H, R, L).
 
     Args:
         module: the attention layer.
@@ -210,7 +213,7 @@ def attention_of_rows(
     elif module.is_causal if is_causal is None else is_causal:
         later = torch.arange(key.shape[2], device=query.device) > (places + key.shape[2] - length).unsqueeze(-1)
         scores = scores.masked_fill(later.unsqueeze(1), -torch.inf)
-    return scores.softmax(dim=-1).nan_to_num(0.0).mean(dim=1)  # the row of a padding token may see nothing
+    return scores.softmax(dim=-1).nan_to_num(0.0)  # the row of a padding token may see nothing
 
 
 def attending_layers(model: PreTrainedModel) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ... import ops
 from ...tokens import KeyMask, TokenPair
 
 
@@ -41,7 +42,7 @@ class AttentionKernel:
     def softmax(self, scores: Tensor, key_mask: KeyMask) -> Tensor:
         """Return the probabilities, float32 (B, H, Lq, Lk), of scores of the same shape. Each row sums to 1."""
         if key_mask.weight is not None:
-            return weighted_softmax(scores, key_mask.weight)
+            return ops.weighted_softmax(scores, key_mask.weight)
         if key_mask.real is not None:
             scores = scores.masked_fill(~key_mask.real, torch.finfo(scores.dtype).min)
         return scores.softmax(dim=-1, dtype=torch.float32)
@@ -91,28 +92,3 @@ def fused_mask(key_mask: KeyMask, dtype: torch.dtype) -> Tensor | None:
     if key_mask.weight is None:
         return key_mask.real
     return key_mask.weight.log().to(dtype).clamp(min=torch.finfo(dtype).min)
-
-
-def weighted_softmax(scores: Tensor, weight: Tensor) -> Tensor:
-    """Compute a softmax in which `exp(score)` of each key is multiplied by its weight.
-
-    Gradients are finite even at weight 0. There they say what a larger weight would change.
-
-    Args:
-        scores: float (B, H, Lq, Lk).
-        weight: float (B, 1, 1, Lk) of at least 0, above 0 for at least one key.
-
-    Returns:
-        float32 (B, H, Lq, Lk); each row sums to 1.
-    """
-    scores = scores.float()
-    highest = scores.masked_fill(weight <= 0, -torch.inf).amax(dim=-1, keepdim=True).detach()
-    exponentials = (scores - highest).clamp(max=0).exp() * weight  # higher scores are of keys with weight 0
-    return exponentials / exponentials.sum(dim=-1, keepdim=True)
-
-
-def mean_over_heads(key: Tensor) -> Tensor:
-    """Return the metric of token similarity: keys (B, H, L, d), averaged over the heads, float32 (B, L, d)."""
-    # A sum of slices takes a third of the time of `mean` on a CPU.
-    first, *others = (head.float() for head in key.unbind(dim=1))
-    return sum(others, start=first) / key.shape[1]

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .... import ops
 from ....tokens import Evidence, KeyMask, LayerTrace, TokenPair, Tokens
-from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
+from ..attention import AttentionKernel, Heads, split_heads
 from ..chunking import tokenwise
 from ..plan import LayerPlan
 from ..profiling import reduction_region
@@ -189,4 +190,4 @@ class PuMerMeterCrossBlock(GradientCheckpointingLayer):
         query, key, text_to_image = text_cross.query, text_cross.key, None
         if uses_attention:
             text_to_image = self.kernel.probabilities(query.float(), key.float(), text_cross.key_mask)
-        return Evidence(text_to_image, mean_over_heads(text_self.key), mean_over_heads(key), key.dtype)
+        return Evidence(text_to_image, ops.mean_over_heads(text_self.key), ops.mean_over_heads(key), key.dtype)

@@ -15,7 +15,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrai
 from .... import ops
 from ....reducers import TokenReducer
 from ....tokens import Evidence, LayerTrace, TokenPair, Tokens
-from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
+from ..attention import AttentionKernel, Heads, split_heads
 from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
 from ..plan import LayerPlan
@@ -77,7 +77,7 @@ class PuMerMeterVisionLayer(CLIPEncoderLayer):
         dropout = clip.dropout if self.training else 0.0
         explicit = clip.config._attn_implementation == "eager"
         context, _ = self.kernel.attend(heads, tokens.key_mask(), dropout, explicit)
-        return clip.out_proj(context), mean_over_heads(heads.key.detach())
+        return clip.out_proj(context), ops.mean_over_heads(heads.key.detach())
 
 
 class PuMerMeterVisionEncoder(nn.Module):

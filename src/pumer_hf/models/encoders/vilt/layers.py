@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .... import ops
 from ....tokens import Evidence, KeyMask, LayerTrace, TokenPair
-from ..attention import AttentionKernel, Heads, mean_over_heads, split_heads
+from ..attention import AttentionKernel, Heads, split_heads
 from ..chunking import tokenwise
 from ..plan import LayerPlan
 from ..profiling import reduction_region
@@ -136,7 +137,7 @@ class PuMerViltLayer(GradientCheckpointingLayer):
         if uses_attention:
             kernel = self.attention.attention.kernel
             text_to_image = kernel.probabilities(text_query.float(), key.float(), key_mask)[..., num_text:]
-        mean_key = mean_over_heads(key)
+        mean_key = ops.mean_over_heads(key)
         return Evidence(text_to_image, mean_key[:, :num_text], mean_key[:, num_text:], key.dtype)
 
     def feed_forward(self, states: Tensor) -> Tensor:
