@@ -56,6 +56,19 @@ def test_a_chat_ends_with_its_last_question(folder):
     assert row["origin"].endswith("chats.jsonl, line 1")
 
 
+def test_a_chat_for_training_ends_with_the_answer_to_its_last_question(folder):
+    turns = [user(IMAGE, text("what?")), model("this"), user(text("and that?")), model("that"), model("more")]
+    found = read_chats(write(folder, {"images": ["0.png"], "messages": turns}), with_answers=True)
+    assert [turn["content"][-1]["text"] for turn in found.rows[0]["messages"]] == [
+        "what?",
+        "this",
+        "and that?",
+        "that",
+    ]
+    with pytest.raises(ValueError, match="line 1: messages: no turn with the role 'assistant' follows"):
+        read_chats(write(folder, {"images": ["0.png"], "messages": turns[:3]}), with_answers=True)
+
+
 def test_images_may_stand_in_the_turns_and_beside_them(folder):
     of_their_own = [
         user({"type": "image", "path": "1.png"}, text("a?"), {"type": "image_url", "image_url": {"url": "2.png"}})

@@ -14,6 +14,7 @@ from transformers.utils import logging
 
 from .arguments import DataArguments
 from .columns import image_of
+from .conversations import ASSISTANT, USER
 from .files import find_image, json_field, read_objects
 from .hub import load_split
 
@@ -35,13 +36,16 @@ class Chats:
     """The chats of some data."""
 
     rows: Dataset
-    """With the columns `images` (undecoded), `messages` and `origin`. Each chat ends with a turn of the user."""
+    """With the columns `images` (undecoded), `messages` and `origin`. Each chat ends with a turn of the user, or with
+    the answer to it."""
     without_image: int
     """How many chats were left out, because they have no image."""
 
 
-def read_chats(source: str, *, split: str = "train", image_column: str = "image") -> Chats | None:
-    """Read chats. What follows the last turn of the user is its answer, and is left out.
+def read_chats(
+    source: str, *, split: str = "train", image_column: str = "image", with_answers: bool = False
+) -> Chats | None:
+    """Read chats. What follows the last turn of the user is its answer.
 
     Args:
         source: a file `.jsonl`, whose paths of images are relative to its folder; or a folder that `datasets` reads,
@@ -49,6 +53,7 @@ def read_chats(source: str, *, split: str = "train", image_column: str = "image"
         split: the split of a folder or a data set.
         image_column: the column with the image or the images of a chat. With `"image"`, it may be `images` too. The
             parts of a turn may have their images themselves.
+        with_answers: whether to keep that answer, for training. A chat without one is an error.
 
     Returns:
         The chats; None if the data have no column `messages`.
@@ -59,7 +64,9 @@ def read_chats(source: str, *, split: str = "train", image_column: str = "image"
     """
     columns = IMAGE_COLUMNS if image_column == "image" else (image_column,)
     is_file = Path(source).suffix.lower() == ".jsonl"
-    found = file_rows(source, columns) if is_file else data_set_rows(source, split, columns)
+    found = (
+        file_rows(source, columns, with_answers) if is_file else data_set_rows(source, split, columns, with_answers)
+    )
     if found is None:
         return None
     rows = found.filter(bool, input_columns=["images"])
@@ -74,7 +81,7 @@ def read_chats(source: str, *, split: str = "train", image_column: str = "image"
     return Chats(rows, left_out)
 
 
-def file_rows(source: str, columns: Sequence[str]) -> Dataset | None:
+def file_rows(source: str, columns: Sequence[str], with_answers: bool) -> Dataset | None:
     """Return the chats of a file with one JSON object per line; None if its first object is no chat."""
     objects = read_objects([source])
     first, _ = next(objects, ({}, ""))
@@ -83,12 +90,12 @@ def file_rows(source: str, columns: Sequence[str]) -> Dataset | None:
     found: dict[str, list[Any]] = {name: [] for name in FEATURES}
     for row, origin in read_objects([source]):
         json_field(row, MESSAGES, list, origin)
-        for name, value in chat_of(row, columns, Path(source).parent, origin).items():
+        for name, value in chat_of(row, columns, Path(source).parent, origin, with_answers).items():
             found[name].append(value)
     return Dataset.from_dict(found, features=FEATURES)
 
 
-def data_set_rows(source: str, split: str, columns: Sequence[str]) -> Dataset | None:
+def data_set_rows(source: str, split: str, columns: Sequence[str], with_answers: bool) -> Dataset | None:
     """Return the chats of a folder or of a data set on the Hub; None if it has no column `messages`."""
     dataset = load_split(DataArguments(dataset=source, train_split=split), "train", streaming=False)
     if MESSAGES not in dataset.features:
@@ -100,13 +107,15 @@ def data_set_rows(source: str, split: str, columns: Sequence[str]) -> Dataset | 
     folder = Path(source) if Path(source).is_dir() else Path()
 
     def convert(row: dict[str, Any], number: int) -> dict[str, Any]:
-        return chat_of(row, columns, folder, f"{source}, {split}, row {number}")
+        return chat_of(row, columns, folder, f"{source}, {split}, row {number}", with_answers)
 
     return dataset.map(convert, with_indices=True, remove_columns=dataset.column_names, features=FEATURES)
 
 
-def chat_of(row: Mapping[str, Any], columns: Sequence[str], folder: Path, origin: str) -> dict[str, Any]:
-    """Return a chat up to its last question, with the values of [`FEATURES`].
+def chat_of(
+    row: Mapping[str, Any], columns: Sequence[str], folder: Path, origin: str, with_answers: bool = False
+) -> dict[str, Any]:
+    """Return a chat up to its last question or the answer to it, with the values of [`FEATURES`].
 
     Images of the column belong to the parts of the type `image` that have none themselves, in their order. If no turn
     has such a part, they stand before the first text of the user.
@@ -116,12 +125,14 @@ def chat_of(row: Mapping[str, Any], columns: Sequence[str], folder: Path, origin
         columns: those in which its images may be. The first one that is there counts.
         folder: what the paths of images are relative to.
         origin: where the row is, for messages.
+        with_answers: whether to keep the answer.
 
     Raises:
-        ValueError: a turn has no role or an unknown content, there is no turn of the user, or the images do not fit.
+        ValueError: a turn has no role or an unknown content, there is no turn of the user, or no answer to keep, or
+            the images do not fit.
     """
     turns = [turn_of(turn, origin) for turn in row[MESSAGES] or []]
-    users = [number for number, (turn, _) in enumerate(turns) if turn["role"] == "user"]
+    users = [number for number, (turn, _) in enumerate(turns) if turn["role"] == USER]
     if not users:
         raise ValueError(f"{origin}: messages: there is no turn with the role 'user'")
     given = as_images(next((row[name] for name in columns if name in row), None))
@@ -138,7 +149,9 @@ def chat_of(row: Mapping[str, Any], columns: Sequence[str], folder: Path, origin
             f"{len(given)} images: give one for each"
         )
     rest = iter(given)
-    turns = turns[: users[-1] + 1]
+    turns = turns[: users[-1] + 1 + with_answers]
+    if with_answers and turns[-1][0]["role"] != ASSISTANT:
+        raise ValueError(f"{origin}: messages: no turn with the role 'assistant' follows the last one of the user")
     found = [next(rest) if image is None else image for _, images in turns for image in images]
     return {
         "images": [undecoded(image, folder, origin) for image in found],
