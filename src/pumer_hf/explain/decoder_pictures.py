@@ -1,7 +1,10 @@
 """Pictures of the image tokens that a decoder model kept, dropped and merged before its first layer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 
+import torch
 from PIL import Image as PILImage
 from PIL.Image import Resampling
 from torch import Tensor
@@ -73,8 +76,10 @@ def decoder_panels(
         words = f"{len(grids)} tiles, {sum(len(trace.columns) for trace in tiles)} patches"
         first = Panel(whole, [f"the image, cut into {words}"], f"The whole image, which is cut into {words}.")
     panels = [first]
+    shown = tiles
     for layer, found in times.items():
-        panels += map(kept_panel, panel_names(layer, len(grids)), views, grids, found)
+        shown = tiles if found is tiles else [followed(trace, found) for trace in shown]
+        panels += map(kept_panel, panel_names(layer, len(grids)), views, grids, shown)
     return panels
 
 
@@ -84,6 +89,27 @@ def by_layer(traces: Sequence[ImageTrace]) -> dict[int | None, list[ImageTrace]]
     for trace in traces:
         found.setdefault(trace.layer, []).append(trace)
     return found
+
+
+def followed(trace: ImageTrace, later: Sequence[ImageTrace]) -> ImageTrace:
+    """Return what a later reduction left of the tokens of an image, of all that it began with.
+
+    Args:
+        trace: what an earlier reduction left of them.
+        later: what the later one left of the tokens of all images that it got.
+    """
+    moves = [zip(one.columns.tolist(), one.holder.tolist(), strict=True) for one in later]
+    holder_of = dict(chain.from_iterable(moves))
+    holder = [holder_of.get(place, -1) for place in trace.holder.tolist()]
+    own = set(trace.columns.tolist())
+    kept = sorted(own.intersection(holder))
+    order = {place: index for index, place in enumerate(kept)}
+    return replace(
+        trace,
+        holder=torch.tensor(holder),
+        source=torch.tensor([order.get(place, -1) for place in holder]),
+        kept=torch.tensor(kept, dtype=torch.long),
+    )
 
 
 def panel_names(layer: int | None, number: int) -> list[str]:
