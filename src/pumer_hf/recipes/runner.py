@@ -196,7 +196,7 @@ def train_models(
     reduction = recipe.reduction
     if recipe.untrained_scorer is not None:
         with exit_on_user_error():
-            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator)
+            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator.for_benchmark())
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     with exit_on_user_error():
         begin_stage(args, record)

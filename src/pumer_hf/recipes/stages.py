@@ -87,7 +87,10 @@ def train_stage(
                 batch_size=args.per_device_eval_batch_size,
             )
         teacher = None
-    trained: Any = model if lora is None else with_adapters(model, lora)
+    trained: Any = model
+    if lora is not None:
+        trained = with_adapters(model, lora)
+        args.push_to_hub = False  # the whole model is pushed with the results of the run
     trainer = DistillationTrainer(
         trained,
         teacher=teacher,
