@@ -23,6 +23,7 @@ from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
+from ..profiling import reduction_region
 from .cut_cache import cache_of, check_cache
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
@@ -133,13 +134,15 @@ class ReducedCalls:
         inputs = named(stock, args, kwargs)
         running = _RUNNING.get().get(id(self.model))
         prepared = self.prepare(inputs, generating=False) if running is None else replace(running, inputs=inputs)
-        plan = self._plan(prepared)
+        with reduction_region():
+            plan = self._plan(prepared)
         given = prepared.inputs if plan is None else {**prepared.inputs, PLAN: plan}
         given.pop("image_saliency", None)
         with cut_already(self.model):
             outputs = stock(**given)
         if plan is not None and plan.reducer is not None:
-            prepared.inside.append(plan.traces(prepared.cut))
+            with reduction_region():
+                prepared.inside.append(plan.traces(prepared.cut))
         if running is not None:
             return outputs
         self._note(outputs, prepared)
@@ -211,6 +214,13 @@ class ReducedCalls:
             return Prepared(inputs, length=length)
         self._check(inputs, generating)
         site = SiteTokens.of(self.family, self.model, inputs, first_word)
+        with reduction_region():
+            return self._reduced(reducer, site, inputs, generating, cache)
+
+    def _reduced(
+        self, reducer: TokenReducer, site: SiteTokens, inputs: Mapping[str, Any], generating: bool, cache: Any
+    ) -> Prepared:
+        """Cut the prompts of a call whose images are encoded."""
         placeholders, real = site.placeholders, site.real
         given = self._given_maps(inputs, len(site.features))
         reduced = self._reduce(reducer, site, given)
