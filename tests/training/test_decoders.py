@@ -277,6 +277,11 @@ def test_other_teachers_and_numbers_of_tokens_have_other_columns(tmp_path):
     assert len(names) == 3
 
 
+def test_a_teacher_that_reduces_says_nothing_in_advance(tmp_path):
+    with pytest.raises(ValueError, match=r"it reduces tokens itself: .*set_reduction\(None\)"):
+        add_teacher_logits(dataset_of(ROWS[:2]), student(), NumberedCollator("llava"), cache_dir=tmp_path)
+
+
 def test_columns_of_other_answers_are_an_error(run, tmp_path):
     teacher = tiny_model("llava")
     rows = add_teacher_logits(dataset_of(ROWS[:2]), teacher, NumberedCollator("llava"), cache_dir=tmp_path)
