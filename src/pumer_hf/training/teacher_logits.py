@@ -61,7 +61,12 @@ def add_teacher_logits(
     def columns_of(rows: dict[str, list]) -> dict[str, list]:
         batch = collator([dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)])
         inputs = {name: value.to(teacher.device) for name, value in batch.items()}
-        return answer_columns(teacher, inputs, top_k) if decodes else class_columns(teacher, inputs)
+        if not decodes:
+            return class_columns(teacher, inputs)
+        inputs = {
+            name: value.to(teacher.dtype) if value.is_floating_point() else value for name, value in inputs.items()
+        }
+        return answer_columns(teacher, inputs, top_k)
 
     sample = {name: value.numpy() for name, value in collator([dataset[0]]).items()}
     data = dataset._fingerprint, image_files(dataset)

@@ -298,7 +298,7 @@ def student_of(model: nn.Module) -> ReducibleModel:
     """
     for module in model.modules():
         for row in DECODERS.values():
-            if type(module) is row.stock_class:
+            if isinstance(module, row.stock_class) and not isinstance(module, ReducibleModel):
                 raise ValueError(
                     f"model: {row.stock_class.__name__} is transformers' own class: load it as "
                     f"{row.model_class.__name__}, which is the same model and can reduce tokens"
