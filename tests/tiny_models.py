@@ -152,6 +152,14 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
         "small": {"layers": [1], "prune_ratio": 0.3},
         "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
     },
+    "fastv": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0], "prune_ratio": 0.99},
+    },
+    "pyramid": {
+        "small": {"layers": [1], "prune_ratio": 0.3},
+        "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},
+    },
     "random": {
         "small": {"layers": [1], "prune_ratio": 0.3},
         "extreme": {"layers": [0, 1, 2, 3], "prune_ratio": [0.6, 0.3, 0.9, 0.99]},

@@ -30,6 +30,21 @@ def saliency_from_text(attention: Tensor, text_mask: Tensor) -> Tensor:
     return (weight[:, None, None] @ attention).mean(dim=(1, 2))
 
 
+def saliency_from_token(attention: Tensor, token: Tensor) -> Tensor:
+    """The saliency of each image token: how much one text token attends to it.
+
+    Args:
+        attention: float `(batch, heads, text_len, image_len)`, the probability that a text token attends to an image
+            token.
+        token: long `(batch,)`, the text token of each example, in [0, text_len).
+
+    Returns:
+        float `(batch, image_len)`, the attention averaged over the heads, in [0, 1].
+    """
+    row = token[:, None, None, None].expand(-1, attention.shape[1], 1, attention.shape[3])
+    return attention.gather(2, row).squeeze(2).mean(dim=1)
+
+
 def keep_salient(saliency: Tensor, mask: Tensor, num_keep: int, num_prefix_tokens: int = 1) -> Tensor:
     """Choose the tokens that survive pruning (PuMer, Algorithm 1, lines 2 and 3).
 

@@ -90,6 +90,17 @@ class Tokens:
         return ops.group_sizes(self.source, self.mask.shape[1])
 
     @property
+    def last(self) -> Tensor:
+        """Long (B,): the token that holds the last real one of the tokens that the model began with.
+
+        Without a real token it is 0.
+        """
+        places = torch.arange(self.source.shape[1], device=self.source.device, dtype=torch.float32)
+        # float, because MPS has not every function for integers
+        place = torch.where(self.source >= 0, places, 0.0).amax(dim=1, keepdim=True).long()
+        return self.source.gather(1, place).squeeze(1).clamp(min=0)
+
+    @property
     def attention_weight(self) -> Tensor:
         """Float (B, L): `weight`. If there is none, it is 1 for a real token and 0 for padding."""
         return self.mask.float() if self.weight is None else self.weight
@@ -201,6 +212,14 @@ class Evidence:
     dtype: torch.dtype = torch.float32
     """The dtype of the queries and keys from which the evidence was computed, in float32. Values that differ by less
     than the precision of this dtype count as equal, because such differences depend on the attention kernel."""
+
+    def rounded(self, saliency: Tensor) -> Tensor:
+        """Return a saliency that was computed from the attention, float32 (B, Lv), rounded once to `dtype`.
+
+        So equal tokens tie and keep their order with every attention kernel (pinned by
+        `test_half_precision_picks_the_same_tokens_with_every_kernel`).
+        """
+        return saliency.to(self.dtype).float()
 
 
 @dataclass(frozen=True)

@@ -63,16 +63,17 @@ def test_several_images_have_a_tuple_each(family):
 
 
 @each_family
+@pytest.mark.parametrize("method", ["pumer", "pyramid"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @torch.no_grad()
-def test_half_precision_picks_the_same_tokens_with_every_kernel(family, dtype):
+def test_half_precision_picks_the_same_tokens_with_every_kernel(family, dtype, method):
     """A model that attends to all tokens alike: their saliencies all but tie."""
     same = []
     for seed in range(4):
         pixel_values = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(seed)).to(dtype)
         inputs = {**text_inputs(torch.Generator().manual_seed(seed)), "pixel_values": pixel_values}
         alike = {"initializer_range": 0.02, "layer_norm_eps": 1.0, "image_size": 32}
-        model = family.model({**schedule("pumer", "small"), "layers": [1, 2]}, seed=seed, **alike).to(dtype)
+        model = family.model({**schedule(method, "small"), "layers": [1, 2]}, seed=seed, **alike).to(dtype)
         traces = []
         for kernel in ("sdpa", "eager"):
             model.set_attn_implementation(kernel)

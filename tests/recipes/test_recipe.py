@@ -381,7 +381,7 @@ def test_a_wrong_reduction_on_the_command_line_is_named(error_of, flags, message
     [
         ("reduction: {layers: [1], prune_ratio: 0.1}", "reduction.method=None: .*pumer"),
         ("reduction: {method: pumr}", "reduction.method='pumr': .*pumer"),
-        ("reduction: {method: pumer, layers: [1], prune_ratio: 0.1}", "image_merge_ratio, text_merge_ratio"),
+        ("reduction: {method: pumer, layers: [1], prune_ratio: 0.1}", "lacks image_merge_ratio"),
         ("reduction: [pumer]", "'reduction' .*keys and values"),
         (RECIPE.replace("prune_ratio: 0.1", "prune_ratio: high"), "reduction.prune_ratio='high': "),
     ],

@@ -94,8 +94,14 @@ def test_the_nearest_name_is_proposed_or_all_where_none_is_near():
 def test_a_missing_field_is_named():
     with pytest.raises(ValueError, match="reduction.method=None: .*pumer"):
         parse_reduction({"layers": [1]})
-    with pytest.raises(ValueError, match="lacks prune_ratio, text_merge_ratio"):
-        parse_reduction({"method": "pumer", "layers": [1], "image_merge_ratio": 0.1})
+    with pytest.raises(ValueError, match="lacks prune_ratio, image_merge_ratio$"):
+        parse_reduction({"method": "pumer", "layers": [1], "text_merge_ratio": 0.1})
+
+
+def test_text_is_not_merged_unless_told():
+    config = parse_method({name: value for name, value in GOOD.items() if name != "text_merge_ratio"})
+    assert config.text_merge_ratio == 0.0
+    assert config.to_dict() == parse_method(GOOD).to_dict()
 
 
 def test_none_takes_no_other_field():

@@ -173,11 +173,14 @@ class Reduction:
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
         """Return how many tokens leave each layer in which text and image meet, after the reduction of the inputs.
 
-        The numbers depend on nothing but the arguments.
+        The numbers depend on nothing but the arguments. In a decoder, tokens are cut between layers, so they count as
+        cut after a layer, and after the last layer nothing is cut. A batch of a decoder is as long as its longest
+        prompt.
 
         Args:
             num_text: text tokens that the model begins with.
-            num_image: image tokens that the model begins with, in METER those that leave the image tower.
+            num_image: image tokens that the model begins with: in METER those that leave the image tower, in a decoder
+                those of a prompt with one image.
 
         Returns:
             Numbers of text tokens and of image tokens, for each layer.
@@ -198,8 +201,10 @@ class Reduction:
         reducer = self.reducers.get(site)
         lengths = []
         for layer in range(self.model.config.sites[site]):
-            if reducer is not None and reducer.config.reduces(layer):
-                num_text, num_image = reducer.output_lengths(layer, num_text, num_image)
+            if reducer is not None and reducer.config.reduces(layer) and num_image > 0:
+                empty = reducer.at(layer).num_empty
+                num_text, num_image = reducer.output_lengths(layer, num_text, num_image + empty)
+                num_image -= empty
             lengths.append((num_text, num_image))
         return lengths
 

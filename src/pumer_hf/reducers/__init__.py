@@ -8,12 +8,14 @@ from typing import Any
 from .base import ReductionConfig, TokenReducer
 from .diverse import DiverseReducer
 from .dynamicvit import DynamicViTReducer
+from .fastv import FastVReducer
 from .grid import GridReducer
 from .grounded import GroundedReducer
 from .lookahead import LookaheadReducer
 from .old_forms import current_parts
 from .pumer import PuMerReducer
 from .pumer_inputs import PuMerInputsReducer
+from .pyramid import PyramidReducer
 from .random import RandomReducer
 from .relevant_diverse import RelevantDiverseReducer
 from .schedule import PlainSchedule, Schedule
@@ -25,6 +27,8 @@ METHODS: dict[str, type[TokenReducer]] = {
     "tip": TipReducer,
     "tome": ToMeReducer,
     "dynamicvit": DynamicViTReducer,
+    "fastv": FastVReducer,
+    "pyramid": PyramidReducer,
     "random": RandomReducer,
     "grounded": GroundedReducer,
     "grid": GridReducer,
@@ -107,16 +111,26 @@ def reducer_class(part: ReductionConfig) -> type[TokenReducer]:
     return method_class(part.method, part.site)
 
 
-def build_reducer(config: ReductionConfig, width: int, text_width: int | None = None) -> TokenReducer:
+def build_reducer(
+    config: ReductionConfig, width: int, text_width: int | None = None, *, in_decoder: bool = False
+) -> TokenReducer:
     """Make the module that carries out one part of a schedule.
 
     Args:
         config: the part.
         width: width of the image tokens at its site.
         text_width: width of the text tokens there; None if it is the same.
+        in_decoder: whether the model is a decoder ([`TokenReducer.in_decoder`]).
+
+    Raises:
+        ValueError: a decoder cannot do what the part asks for ([`ReductionConfig.check_decoder`]).
     """
+    if in_decoder:
+        config.check_decoder()
     method = reducer_class(config)
-    return method(config, width, text_width) if method.uses_text else method(config, width)
+    reducer = method(config, width, text_width) if method.uses_text else method(config, width)
+    reducer.in_decoder = in_decoder
+    return reducer
 
 
 __all__ = [

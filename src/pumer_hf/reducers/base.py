@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..tokens import Evidence, LayerTrace, TokenPair
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
 
 Ratios = float | tuple[float, ...]
 
@@ -110,6 +110,9 @@ class ReductionConfig:
             all_patches: whether the model takes all patches of an image.
         """
 
+    def check_decoder(self) -> None:
+        """Raise `ValueError` if a field asks for what no method can do in a decoder."""
+
     def to_dict(self) -> dict[str, Any]:
         """Return the config as plain JSON types, with `method`. Site `"layers"` and empty `layers` are left out."""
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
@@ -203,6 +206,9 @@ class TokenReducer(nn.Module, ABC):
     """Whether the method reads the text tokens at a site before text and image meet."""
     uses_attention: bool = False
     """Whether the method reads `Evidence.text_to_image`."""
+    in_decoder: bool = False
+    """Whether the model is a decoder. A decoder has no image [CLS]: image token 0 is empty, and `mask` calls it
+    padding. No ratio counts it, and at least one other image token stays. The text of a decoder stays as it is."""
     stops_after: int | None = None
     """The last layer at site `"layers"` that the model runs. None, the value of all methods, runs every layer."""
 
@@ -220,6 +226,11 @@ class TokenReducer(nn.Module, ABC):
     def use(self, config: ReductionConfig) -> None:
         """Reduce by another config from now on, one that the method [`accepts`]."""
         self.config = config
+
+    @property
+    def num_empty(self) -> int:
+        """How many leading image tokens are empty, so that no ratio counts them."""
+        return NUM_PREFIX_TOKENS if self.in_decoder else 0
 
     @property
     def parts(self) -> tuple["TokenReducer", ...]:

@@ -54,7 +54,9 @@ class Predictor(nn.Module):
         features = self.local(states)
         local, whole = features[..., : self.num_local], features[..., self.num_local :]
         weight = weight.unsqueeze(-1).to(whole.dtype)
-        mean = (whole * weight).sum(dim=1, keepdim=True) / weight.sum(dim=1, keepdim=True)
+        total = weight.sum(dim=1, keepdim=True)
+        # in a decoder, an earlier layer may have masked all image tokens of an example
+        mean = (whole * weight).sum(dim=1, keepdim=True) / total.masked_fill(total == 0, 1.0)
         return self.decide(torch.cat([local, mean.expand_as(whole)], dim=-1))
 
 

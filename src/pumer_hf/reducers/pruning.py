@@ -58,12 +58,12 @@ class PruningReducer(TokenReducer):
         """Return the saliency of each image token, float (B, Lv), of any scale. The highest ones are kept."""
 
     def num_keep(self, layer: int, num_image: int) -> int:
-        """Return how many of `num_image` image tokens `layer` keeps, [CLS] included."""
+        """Return how many of `num_image` image tokens `layer` keeps, token 0 included."""
         if isinstance(self.config, ShareConfig):
             num_patches = self.config.num_kept_patches(num_image - NUM_PREFIX_TOKENS)
             if num_patches is not None:
                 return NUM_PREFIX_TOKENS + num_patches
-        return num_kept(self.config.ratio("prune_ratio", layer), num_image)
+        return self.num_empty + num_kept(self.config.ratio("prune_ratio", layer), num_image - self.num_empty)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)

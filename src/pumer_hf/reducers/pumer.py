@@ -27,7 +27,7 @@ class PuMerReductionConfig(ReductionConfig):
         layers: indices of the layers that reduce, ascending.
         prune_ratio: part of the image tokens to prune.
         image_merge_ratio: part of the image tokens to merge away, counted before pruning.
-        text_merge_ratio: part of the text tokens to merge away.
+        text_merge_ratio: part of the text tokens to merge away. A decoder keeps its whole text.
         saliency: whose attention counts in Eq. 1: one word for all layers, or one per entry of `layers`. `"mean_head"`
             is the mean of all heads, as in the paper. `"first_head"` is the first head alone, as in the released
             command for ViLT on VQAv2. `"lookahead"` is the attention that a scorer has predicted before the first
@@ -40,7 +40,7 @@ class PuMerReductionConfig(ReductionConfig):
 
     prune_ratio: Ratios
     image_merge_ratio: Ratios
-    text_merge_ratio: Ratios
+    text_merge_ratio: Ratios = 0.0
     saliency: str | tuple[str, ...] = "mean_head"
 
     def __post_init__(self) -> None:
@@ -59,6 +59,12 @@ class PuMerReductionConfig(ReductionConfig):
     @property
     def needs_prediction(self) -> bool:
         return LOOKAHEAD in as_list(self.saliency)
+
+    def check_decoder(self) -> None:
+        if any(as_list(self.text_merge_ratio)):
+            raise ValueError(
+                f"reduction.text_merge_ratio={self.text_merge_ratio!r}: a decoder keeps its whole text: leave it out"
+            )
 
     def saliency_at(self, layer: int) -> str:
         """Return the word in `saliency` that holds for a layer."""
@@ -82,8 +88,9 @@ class PuMerReducer(TokenReducer):
         Image merges are counted from the length *before* pruning. Only this gives the FLOPs of Table 7 (pinned by
         `test_flops.py`).
         """
-        num_keep = num_kept(self.config.ratio("prune_ratio", layer), num_image)
-        image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_image)
+        num_real = num_image - self.num_empty
+        num_keep = self.num_empty + num_kept(self.config.ratio("prune_ratio", layer), num_real)
+        image_merges = num_tokens_of(self.config.ratio("image_merge_ratio", layer), num_real)
         text_merges = num_tokens_of(self.config.ratio("text_merge_ratio", layer), num_text)
         return num_keep, min(image_merges, ops.max_merges(num_keep)), min(text_merges, ops.max_merges(num_text))
 
@@ -107,10 +114,7 @@ class PuMerReducer(TokenReducer):
         num_text, num_image = pair.text.mask.shape[1], pair.image.mask.shape[1]
         num_keep, image_merges, text_merges = self.counts(layer, num_text, num_image)
 
-        saliency = self.saliency(layer, pair, evidence)
-        # The saliency is rounded once. So equal tokens tie and keep their order with every attention kernel (pinned by
-        # `test_half_precision_picks_the_same_tokens_with_every_kernel`).
-        saliency = saliency.to(evidence.dtype).float()
+        saliency = evidence.rounded(self.saliency(layer, pair, evidence))
         keep = ops.keep_salient(saliency, pair.image.mask, num_keep, self.num_prefix_tokens)
         kept_mask = pair.image.mask.gather(1, keep)
         kept_keys = evidence.image_keys.gather(1, keep.unsqueeze(-1).expand(-1, -1, evidence.image_keys.shape[-1]))

@@ -73,6 +73,7 @@ class SeveralReducer(TokenReducer):
             for name, child in reducer.named_children():
                 self.add_module(name, child)
         self.uses_prior = any(reducer.uses_prior for reducer in reducers)
+        self.uses_attention = any(reducer.uses_attention for reducer in reducers)
         self.uses_text = any(reducer.uses_text for reducer in reducers)
         self.learns = any(reducer.learns for reducer in reducers)
         self.learns_apart = any(reducer.learns_apart for reducer in reducers)

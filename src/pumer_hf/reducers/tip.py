@@ -35,7 +35,8 @@ class TipReductionConfig(PruningConfig):
         sparsity_weight: weight of the sparsity loss (Eq. 6), at least 0.
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
             out. It must be 0 for retrieval with several candidates, where most texts of a batch do not match.
-        continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0.
+        continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0. It must be 0 in a
+            decoder, whose images have no common grid.
     """
 
     method: ClassVar[str] = "tip"
@@ -54,6 +55,13 @@ class TipReductionConfig(PruningConfig):
 
     def for_reducer_stage(self) -> "TipReductionConfig":
         return replace(self, continuity_weight=0.0)  # TiP, Appendix A.1
+
+    def check_decoder(self) -> None:
+        if self.continuity_weight > 0:
+            raise ValueError(
+                f"reduction.continuity_weight={self.continuity_weight!r}: the images of a decoder have no common "
+                "grid, so no token has neighbours: set it to 0"
+            )
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
         if self.contrastive_weight > 0 and not texts_match:
@@ -163,6 +171,7 @@ class TipReducer(LearnedPruningReducer):
 
 
 def weighted_mean(states: Tensor, weight: Tensor) -> Tensor:
-    """Return the mean of the states (B, L, D) with weights (B, L): float (B, D)."""
-    weight = (weight / weight.sum(dim=1, keepdim=True)).to(states.dtype)
+    """Return the mean of the states (B, L, D) with weights (B, L): float (B, D). It is 0 if all weights are."""
+    total = weight.sum(dim=1, keepdim=True)
+    weight = (weight / total.masked_fill(total == 0, 1.0)).to(states.dtype)
     return (weight.unsqueeze(1) @ states).squeeze(1)

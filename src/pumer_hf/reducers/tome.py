@@ -78,10 +78,11 @@ class ToMeReducer(TokenReducer):
         if num_patches is not None:
             return max(length - NUM_PREFIX_TOKENS - num_patches, 0)
         most = length - 2 if self.config.site == "inputs" else ops.max_merges(length)
-        return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), length), most), 0)
+        counted = length - self.num_empty
+        return max(min(num_tokens_of(self.config.ratio("merge_ratio", layer), counted), most), 0)
 
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
-        if self.config.site != "inputs":
+        if self.config.site != "inputs" and not self.in_decoder:
             num_text -= self.num_merges(layer, num_text)
         return num_text, num_image - self.num_merges(layer, num_image)
 
@@ -92,7 +93,9 @@ class ToMeReducer(TokenReducer):
             )
             pair = replace(pair, image=image)
             return pair, LayerTrace.of(layer, pair, site="inputs")
-        text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
+        text, text_matching = (pair.text, None)
+        if not self.in_decoder:
+            text, text_matching = self.merge(layer, pair.text, evidence.text_keys)
         image, image_matching = self.merge(layer, pair.image, evidence.image_keys)
         pair = TokenPair(text, image)
         trace = LayerTrace.of(layer, pair, image_matching=image_matching, text_matching=text_matching)
@@ -107,8 +110,8 @@ class ToMeReducer(TokenReducer):
 def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens, Matching]:
     """Merge the most similar tokens of one modality.
 
-    A merged token is the mean of all original tokens that it holds, and its weight is their number. Padding leaves
-    first, and token 0 stays.
+    A merged token is the mean of all original tokens that it holds, and its weight is their number. Tokens that have
+    a weight already keep it, and it adds up. Padding leaves first, and token 0 stays.
 
     Args:
         tokens: the tokens of the modality.
@@ -117,7 +120,7 @@ def merge_similar(tokens: Tokens, keys: Tensor, num_merge: int) -> tuple[Tokens,
     """
     length = tokens.mask.shape[1]
     matching = Matching(*ops.bipartite_soft_matching(keys, tokens.mask, num_merge))
-    sized = replace(tokens, weight=tokens.size.float())
+    sized = tokens if tokens.weight is not None else replace(tokens, weight=tokens.size.float())
     return sized.move(matching.positions(length), length - num_merge), matching
 
 

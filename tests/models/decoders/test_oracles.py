@@ -241,9 +241,9 @@ def amounts_of(schedule, lengths):
             amounts.append(min(schedule["num_keep"], length))
         elif "keep_ratio" in schedule:
             amounts.append(max(round(schedule["keep_ratio"] * length), 1))
-        else:  # a share of the image tokens, which counts a token in front of the image too
+        else:
             share = schedule.get("prune_ratio", schedule.get("merge_ratio"))
-            amounts.append(length - round(share * (length + 1)))
+            amounts.append(length - round(share * length))
     return amounts
 
 

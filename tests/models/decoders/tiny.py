@@ -182,12 +182,14 @@ SPREAD = 6.0
 """What the first weights of transformers are multiplied by, which have a standard deviation of 0.02."""
 
 
-def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: int = 0) -> Any:
-    """Make a tiny model in eval mode. With the same seed it has the same weights."""
+def tiny_model(name: str, *, ours: bool = False, reduction: Any = None, seed: int = 0, **text: Any) -> Any:
+    """Make a tiny model in eval mode. With the same seed it has the same weights. `text` changes its text config."""
     torch.manual_seed(seed)
     row = DECODERS[name]
     model_class = row.model_class if ours else row.stock_class
-    config = model_class.config_class(**deepcopy(CONFIGS[name]))
+    fields = deepcopy(CONFIGS[name])
+    fields["text_config"] |= text
+    config = model_class.config_class(**fields)
     if ours:
         config.schedule = config.checked(reduction)
     model = model_class(config).eval()

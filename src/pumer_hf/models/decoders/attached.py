@@ -14,7 +14,7 @@ from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reduc
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..reduction import joined, untrained_error
 from ..scorers import load_scorer
-from .calls import ReducedCalls, is_cut
+from .calls import ReducedCalls, is_cut, is_running
 from .evidence import hide_evidence, is_showing
 from .family import DecoderFamily
 from .hooks import install_hooks
@@ -52,7 +52,7 @@ def attached(
     own = {name: vars(model).get(name) for name in ("forward", "generate")}
     with hooks_inside(model) if "layers" in reducers else nullcontext():
         for name in own:
-            setattr(model, name, _bound(model, getattr(calls, name), getattr(model, name)))
+            setattr(model, name, _bound(model, name, getattr(calls, name), getattr(model, name)))
         try:
             yield
         finally:
@@ -76,10 +76,10 @@ def hooks_inside(model: PreTrainedModel) -> Iterator[None]:
             hide_evidence(model)
 
 
-def _bound(model: PreTrainedModel, method: Any, stock: Any) -> Any:
+def _bound(model: PreTrainedModel, name: str, method: Any, stock: Any) -> Any:
     @wraps(stock)
     def bound(*args: Any, **kwargs: Any) -> Any:
-        if is_cut(model):  # by an inner block, which reduces alone
+        if is_cut(model) or (name == "generate" and is_running(model)):  # in an inner block, which reduces alone
             return stock(*args, **kwargs)
         return method(stock, *args, **kwargs)
 
@@ -116,8 +116,8 @@ def _trained(model: PreTrainedModel, part: ReductionConfig) -> TokenReducer:
         return load_scorer(host, part)
     if reducer_class(part).learns:
         raise ValueError(
-            f"reduction.method={part.method!r} learns inside the model: load the checkpoint as a model of ours with "
-            "`reduced_model`, and train it"
+            f"reduction.method={part.method!r} learns inside the model: load the checkpoint with one of our classes "
+            f"(PuMer{type(model).__name__}.from_pretrained), and train it"
         )
     return host.make_reducer(part).to(device=model.device)
 
@@ -162,7 +162,7 @@ class StockHost:
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.config.get_text_config().hidden_size)
+        return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
 
     def named_modules(self) -> Any:
         """The modules of the model, for its fingerprint."""

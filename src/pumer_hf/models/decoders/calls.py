@@ -23,12 +23,13 @@ from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
-from .cut_cache import cache_of
+from ..profiling import reduction_region
+from .cut_cache import cache_of, check_cache
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
 from .outputs import with_fields
-from .plan import LayerPlan
+from .plan import DecoderTokens, LayerPlan
 from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
@@ -90,6 +91,8 @@ class Prepared:
     """The traces of the cut before the decoder."""
     maps: Tensor | None = None
     """float (B, L'): the saliency of each image token from outside the decoder; None if there is none."""
+    weights: tuple[Tensor | None, Tensor | None] = (None, None)
+    """The weight and the gate of each image token, float (N',), with gradients; None for what does not learn."""
     length: int = 0
     """L', the columns of the prompts that the decoder gets."""
     inside: list[tuple[ImageTrace, ...]] = field(default_factory=list)
@@ -131,13 +134,15 @@ class ReducedCalls:
         inputs = named(stock, args, kwargs)
         running = _RUNNING.get().get(id(self.model))
         prepared = self.prepare(inputs, generating=False) if running is None else replace(running, inputs=inputs)
-        plan = self._plan(prepared)
+        with reduction_region():
+            plan = self._plan(prepared)
         given = prepared.inputs if plan is None else {**prepared.inputs, PLAN: plan}
         given.pop("image_saliency", None)
         with cut_already(self.model):
             outputs = stock(**given)
-        if plan is not None:
-            prepared.inside.append(plan.traces(prepared.cut))
+        if plan is not None and plan.reducer is not None:
+            with reduction_region():
+                prepared.inside.append(plan.traces(prepared.cut))
         if running is not None:
             return outputs
         self._note(outputs, prepared)
@@ -209,6 +214,13 @@ class ReducedCalls:
             return Prepared(inputs, length=length)
         self._check(inputs, generating)
         site = SiteTokens.of(self.family, self.model, inputs, first_word)
+        with reduction_region():
+            return self._reduced(reducer, site, inputs, generating, cache)
+
+    def _reduced(
+        self, reducer: TokenReducer, site: SiteTokens, inputs: Mapping[str, Any], generating: bool, cache: Any
+    ) -> Prepared:
+        """Cut the prompts of a call whose images are encoded."""
         placeholders, real = site.placeholders, site.real
         given = self._given_maps(inputs, len(site.features))
         reduced = self._reduce(reducer, site, given)
@@ -229,12 +241,19 @@ class ReducedCalls:
         if any(part.config.predicts for part in reducer.parts):
             given = reduced.saliency
         maps = None if given is None else cut.take(dense(reduced.move(given.unsqueeze(1)).squeeze(1), left, real))
-        return Prepared(shorter, cut, reduced.traces(placeholders), maps, cut.index.shape[1])
+        weights = reduced.weight, reduced.gate
+        if self.family.no_layers and any(values is not None for values in weights):
+            raise ValueError(
+                f"reduction.method={reducer.config.method!r}: it learns through the attention of the layers, which "
+                f"{self.family.title} does not let: train a scorer apart (`pumer-hf train-scorer`), and freeze it"
+            )
+        return Prepared(shorter, cut, reduced.traces(placeholders), maps, weights, cut.index.shape[1])
 
     def _plan(self, prepared: Prepared) -> LayerPlan | None:
         """Return the plan of a forward that reduces inside the decoder; None if it has nothing to reduce there."""
         reducer, inputs = self.reducers().get("layers"), prepared.inputs
-        if reducer is None or not has_images(inputs):
+        weight, gate = prepared.weights
+        if not has_images(inputs) or (reducer is None and weight is None and gate is None):
             return None
         input_ids, mask, labels = inputs["input_ids"], inputs.get("attention_mask"), inputs.get("labels")
         is_image = input_ids == self.family.image_token_id(self.model.config)
@@ -248,16 +267,20 @@ class ReducedCalls:
         is_word = real & ~is_image
         if labels is not None:
             is_word &= labels == IGNORED
-        placeholders, maps = Placeholders.in_runs(is_image), prepared.maps
-        if id(self.model) in _RUNNING.get():
+        placeholders, maps, copies, seen = Placeholders.in_runs(is_image), prepared.maps, 1, 0
+        running = _RUNNING.get().get(id(self.model))
+        if running is not None:
             cache = cache_of(inputs)
             seen = 0 if cache is None else cache.get_seq_length()
             is_word[:, max(prepared.length - seen, 0) :] = False  # without a cache, also the answer comes again
+            copies = len(input_ids) // len(running.inputs["input_ids"])
             if maps is not None:
-                maps = maps.repeat_interleave(len(input_ids) // len(maps), dim=0)[:, seen:]
+                maps = maps.repeat_interleave(copies, dim=0)[:, seen:]
         if maps is not None:
             maps = maps[placeholders.rows, placeholders.columns]
-        return LayerPlan(reducer, placeholders, real, is_word, maps)
+        return LayerPlan(
+            reducer, DecoderTokens(placeholders, real, is_word, maps, weight, gate, copies=copies, seen=seen)
+        )
 
     def _checked_maps(self, inputs: Mapping[str, Any], generating: bool) -> Tensor | None:
         """Check the inputs of a call that reduces nothing before the decoder. Return its maps, float (B, L)."""
@@ -393,6 +416,8 @@ class ReducedCalls:
         if isinstance(cache_of(inputs), StaticCache):
             raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
         cache = cache_of(inputs)
+        if "layers" in self.reducers() and cache is not None:
+            check_cache(cache)
         if "inputs" in self.reducers() and cache is not None and cache.get_seq_length() > 0:
             raise ValueError(
                 "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
@@ -414,9 +439,16 @@ class ReducedCalls:
                     "install 5.20 or newer"
                 )
         implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
-        if implementation is not None and not str(implementation).startswith(("dynamic", "offloaded", "quantized")):
+        if implementation is None or str(implementation).startswith("dynamic"):
+            return
+        if not str(implementation).startswith(("offloaded", "quantized")):
             raise ValueError(
                 f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
+            )
+        if "layers" in self.reducers():
+            raise ValueError(
+                f"cache_implementation={implementation!r}: a reduction inside the decoder needs layers that hold "
+                "different numbers of tokens: use 'dynamic'"
             )
 
 
@@ -469,6 +501,11 @@ def dense(maps: Tensor, placeholders: Placeholders, like: Tensor) -> Tensor:
 def is_cut(model: PreTrainedModel) -> bool:
     """Return whether transformers' own method of a model runs in this thread, and nothing of ours is to reduce."""
     return id(model) in _CUT.get()
+
+
+def is_running(model: PreTrainedModel) -> bool:
+    """Return whether a `generate` of ours runs in this thread for a model."""
+    return id(model) in _RUNNING.get()
 
 
 @contextmanager

@@ -101,7 +101,15 @@ def weighted_attention(
 
     Returns:
         float (B, q, H, d), and the probabilities float (B, H, q, k).
+
+    Raises:
+        ValueError: the gradients of the layer are switched off.
     """
+    if not torch.is_grad_enabled():
+        raise ValueError(
+            "gradient_checkpointing_kwargs={'use_reentrant': True}: a method learns through the attention of the "
+            "layers, and its gradients would be lost: set use_reentrant=False"
+        )
     repeats, (num_queries, num_keys) = query.shape[1] // key.shape[1], (query.shape[2], key.shape[2])
     key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
     scores = (query @ key.transpose(2, 3)) * (query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -51,6 +51,8 @@ class Reduced:
     """float (N,)."""
     weight: Tensor | None = None
     """float (K,): how much each token counts in attention. None if all count the same."""
+    gate: Tensor | None = None
+    """float (K,): 1 for each, with a gradient for a method that learns which tokens to keep. None if none learns."""
     losses: dict[str, Tensor] = field(default_factory=dict)
     """Auxiliary training losses of the method, scalars by name."""
 
@@ -118,7 +120,10 @@ def reduce_images(
         (members, whole, Evidence(None, whole.text.states, whole.image.states))
         for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
     )
-    return replace(reduce_groups(reducer, 0, groups, features), weight=None)  # `generate` has no place for weights
+    reduced = reduce_groups(reducer, 0, groups, features)
+    if reduced.weight is not None and not reduced.weight.requires_grad:
+        return replace(reduced, weight=None)  # only what is masked in training has a weight in the decoder
+    return reduced
 
 
 def reduce_groups(
@@ -135,13 +140,14 @@ def reduce_groups(
     """
     kept: list[Tensor] = []
     states: list[Tensor] = []
-    weights: list[Tensor] = []
+    weights: dict[str, list[Tensor]] = {"weight": [], "gate": []}
     losses: dict[str, Tensor] = {}
     sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
     for members, whole, evidence in groups:
-        pair, trace = reducer(layer, whole, evidence)
+        # not by its `__call__`: DeepSpeed compares what each process calls, and the number of groups may differ there
+        pair, trace = reducer.forward(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -154,8 +160,10 @@ def reduce_groups(
         kept.append(members.gather(1, places.gather(1, order)).flatten())
         new_states = pair.image.states[:, NUM_PREFIX_TOKENS:]
         states.append(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)).flatten(0, 1))
-        if pair.image.weight is not None:
-            weights.append(pair.image.weight[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
+        for name, found in weights.items():
+            values = getattr(pair.image, name)
+            if values is not None:
+                found.append(values[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
         share = members.numel() / len(features)
         for name, loss in trace.losses.items():
             losses[name] = losses.get(name, 0.0) + share * loss
@@ -167,8 +175,8 @@ def reduce_groups(
     order = all_kept.argsort()
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
-    weight = torch.cat(weights)[order] if weights else None
-    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, losses)
+    weight, gate = (torch.cat(found)[order] if found else None for found in weights.values())
+    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, losses)
 
 
 def image_groups(
@@ -209,13 +217,13 @@ def by_length(group: Tensor) -> Iterable[Tensor]:
 def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
     """Return the place that each kept token had, long (G, K). A merged token has that of the first one it holds.
 
-    If a method keeps tokens and merges others into them, the place is that of the kept one.
+    If a method keeps tokens and merges all others into them, the place is that of the kept one.
 
     Args:
         trace: the trace of the reduction.
         source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
     """
-    if trace.keep is not None and trace.image_matching is None:  # else the kept tokens were merged too
+    if trace.keep is not None and trace.image_matching is None:  # nothing has merged after the choice
         return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
     num_kept = trace.num_image - NUM_PREFIX_TOKENS
     places = torch.arange(source.shape[1], device=source.device).expand_as(source)
@@ -227,7 +235,7 @@ def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
 
 
 def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens:
-    """Return the tokens of images, with an empty token in front, since reducers never touch token 0.
+    """Return the tokens of images, with an empty token in front that counts as padding ([`TokenReducer.in_decoder`]).
 
     Args:
         states: float (G, P, D).
@@ -235,7 +243,8 @@ def image_tokens(states: Tensor, maps: Tensor | None, members: Tensor) -> Tokens
         members: long (G, P), which of the N tokens they are.
     """
     prior = None if maps is None else F.pad(maps[members], (NUM_PREFIX_TOKENS, 0))
-    return Tokens.initial(F.pad(states, (0, 0, NUM_PREFIX_TOKENS, 0)), prior=prior)
+    mask = F.pad(torch.ones_like(members, dtype=torch.bool), (NUM_PREFIX_TOKENS, 0))
+    return Tokens.initial(F.pad(states, (0, 0, NUM_PREFIX_TOKENS, 0)), mask, prior)
 
 
 def words_of(words: Tokens, rows: Tensor) -> Tokens:

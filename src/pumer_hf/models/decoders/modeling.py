@@ -93,7 +93,7 @@ class ReducedDecoder(ReducibleModel):
         return {"inputs": self, "layers": self.layers_site}
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
-        return build_reducer(part, self.config.get_text_config().hidden_size)
+        return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
 
 
 def _reduced_method(stock: Any, name: str) -> Any:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ... import ops
 from ...reducers import TokenReducer
 from ...tokens import NUM_PREFIX_TOKENS, Evidence, TokenPair, Tokens
+from ..profiling import reduction_region
 from .images import ImageTrace, Reduced, by_length, image_tokens, reduce_groups
 from .prompt import Cut, Placeholders
 from .text_rows import attention_of_rows
@@ -40,6 +41,8 @@ class Stage:
     """float (K,): the saliency of each from outside the decoder; None if there is none."""
     weight: Tensor | None = None
     """float (K,): how much each counts in attention; None if all count the same."""
+    gate: Tensor | None = None
+    """float (K,): 1 for each, with a gradient for a method that learns which tokens to keep; None if none learns."""
     cut: Cut | None = None
     """Which of the L columns are left. None if all are."""
     padded: bool = False
@@ -57,51 +60,68 @@ class Stage:
         return replace(self, **moved)
 
 
+@dataclass(frozen=True)
+class DecoderTokens:
+    """The tokens of a forward as they come into the first layer."""
+
+    placeholders: Placeholders
+    """The image tokens."""
+    real: Tensor
+    """bool (B, L): False for padding."""
+    is_word: Tensor
+    """bool (B, L): True for the tokens whose attention counts if they stand after the last image token of their
+    prompt: the text, but neither padding nor an answer."""
+    maps: Tensor | None = None
+    """float (N,): the saliency of each image token from outside the decoder; None if there is none."""
+    weight: Tensor | None = None
+    """float (N,): how much each counts in attention from the first layer on; None if all count the same."""
+    gate: Tensor | None = None
+    """float (N,): that of [`Stage`]."""
+    copies: int = 1
+    """How often each prompt stands in the batch, for beams or several answers. One of them has traces."""
+    seen: int = 0
+    """How many columns of the prompts are in the cache already."""
+
+
 class LayerPlan:
     """The reduction inside a decoder, in one forward.
 
     It is a plain class, since copies of it would not see what the layers tell it.
 
     Args:
-        reducer: the method.
-        placeholders: the image tokens among those of this forward.
-        real: bool (B, L), False for padding.
-        is_word: bool (B, L), True for the tokens whose attention counts if they stand after the last image token of
-            their prompt: the text, but neither padding nor an answer.
-        maps: float (N,), the saliency of each image token from outside the decoder; None if there is none.
+        reducer: the method; None if no layer reduces, and the tokens only have weights.
+        tokens: the tokens of this forward, before the first layer.
 
     Raises:
         ValueError: the method needs what is not there: the attention of text, or `maps`.
     """
 
-    def __init__(
-        self,
-        reducer: TokenReducer,
-        placeholders: Placeholders,
-        real: Tensor,
-        is_word: Tensor,
-        maps: Tensor | None = None,
-    ):
-        self.reducer, self.placeholders, self.real = reducer, placeholders, real
+    def __init__(self, reducer: TokenReducer | None, tokens: DecoderTokens):
+        self.reducer, self.placeholders, self.real = reducer, tokens.placeholders, tokens.real
+        self.copies, self.seen = tokens.copies, tokens.seen
+        placeholders, real = tokens.placeholders, tokens.real
         device = real.device
         columns = torch.arange(real.shape[1], device=device).expand_as(real)
         last_image = torch.full((len(real),), -1, device=device)
         last_image = last_image.scatter_reduce(0, placeholders.rows, placeholders.columns, "amax")
-        counts = is_word & (columns > last_image.unsqueeze(1))
+        counts = tokens.is_word & (columns > last_image.unsqueeze(1))
         most = max(int(counts.sum(dim=1).max()), 1)
         self.words = (~counts).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
         """long (B, R): the columns of the words whose attention counts, padded on the right."""
         self.words_mask = counts.gather(1, self.words)
         """bool (B, R)."""
-        self._check(maps)
+        self._check(tokens.maps)
         everything = torch.arange(len(placeholders.rows), device=device)
-        self.stages = {-1: Stage(everything, everything, maps)}
+        first = Stage(everything, everything, tokens.maps, tokens.weight, tokens.gate)
+        self.stages = {-1: replace(first, key_weight=self._key_weight(first, *real.shape))}
         """By layer, what is left after it. A layer that reduces nothing has no entry."""
         self.reductions: dict[int, Reduced] = {}
         """By layer, what it has done to all N image tokens."""
-        self._evidence: dict[int, list[Evidence]] = {}
+        self._evidence: dict[int, list[tuple[Tensor, Evidence]]] = {}
 
     def _check(self, maps: Tensor | None) -> None:
+        if self.reducer is None:
+            return
         with_image = torch.zeros_like(self.real[:, 0])
         with_image[self.placeholders.rows] = True
         if self.reducer.uses_attention and not bool(self.words_mask.any(dim=1)[with_image].all()):
@@ -120,8 +140,9 @@ class LayerPlan:
 
     def reduces_after(self, layer: int) -> bool:
         """Return whether tokens are reduced after a layer."""
-        return layer >= 0 and self.reducer.config.reduces(layer)
+        return layer >= 0 and self.reducer is not None and self.reducer.config.reduces(layer)
 
+    @torch.compiler.disable  # which tokens stay depends on values, so compiled code breaks here anyway
     def see(self, module: Any, query: Tensor, key: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> None:
         """Keep what the attention of a layer knows about the image tokens, if the layer reduces.
 
@@ -133,27 +154,30 @@ class LayerPlan:
             kwargs: other arguments of the kernel.
         """
         layer = module.layer_idx
-        if not self.reduces_after(layer):
+        if self.reducer is None or not self.reduces_after(layer):
             return
         self._move(query.device)
         stage = self.stage_before(layer)
-        with torch.no_grad():
+        with reduction_region(), torch.no_grad():
             keys = ops.mean_over_heads(key[:, :, -query.shape[2] :])
             self._evidence[layer] = []
-            for members in self._groups(stage):
+            for members in by_length(self.placeholders.rows[stage.alive]):
                 row = self.placeholders.rows[stage.alive[members[:, 0]]]
                 image = self._places(stage, members)
                 words = self._word_places(stage)[row]
                 attention = None
-                if self.reducer.uses_attention:
-                    mask = None if attention_mask is None else attention_mask.expand(len(query), -1, -1, -1)[row]
-                    attention = attention_of_rows(module, query[row], key[row], mask, words, **kwargs)
+                if self.reducer.at(layer).uses_attention:
+                    mask = None if attention_mask is None else _of(row, attention_mask.expand(len(query), -1, -1, -1))
+                    attention = attention_of_rows(module, _of(row, query), _of(row, key), mask, words, **kwargs)
                     columns = (image + key.shape[2] - query.shape[2])[:, None, None, :]
                     attention = attention.gather(3, columns.expand(-1, *attention.shape[1:3], -1))
                     attention = F.pad(attention, (NUM_PREFIX_TOKENS, 0))
-                image_keys = F.pad(_take(keys[row], image), (0, 0, NUM_PREFIX_TOKENS, 0))
-                self._evidence[layer].append(Evidence(attention, _take(keys[row], words), image_keys, query.dtype))
+                keys_of_row = _of(row, keys)
+                image_keys = F.pad(_take(keys_of_row, image), (0, 0, NUM_PREFIX_TOKENS, 0))
+                evidence = Evidence(attention, _take(keys_of_row, words), image_keys, query.dtype)
+                self._evidence[layer].append((members, evidence))
 
+    @torch.compiler.disable
     def reduce_after(self, layer: int, states: Tensor) -> Tensor:
         """Reduce the image tokens that come out of a layer.
 
@@ -164,6 +188,7 @@ class LayerPlan:
         Returns:
             float (B, L'', D).
         """
+        assert self.reducer is not None, "`reduces_after` says so"
         self._move(states.device)
         before = self.stage_before(layer)
         rows, places = self.placeholders.rows[before.alive], self._places(before, None)
@@ -179,19 +204,17 @@ class LayerPlan:
         keep = self.real.clone()
         keep[self.placeholders.rows, self.placeholders.columns] = False
         keep[self.placeholders.rows[alive], self.placeholders.columns[alive]] = True
-        now = replace(before, alive=alive, source=source, prior=prior, weight=done.weight)
+        now = replace(before, alive=alive, source=source, prior=prior, weight=done.weight, gate=done.gate)
         if len(alive) < len(before.alive):
             cut = Cut.of(keep, pad_left=False)
             states = _take(states, self._current(before, cut.index.clamp(min=0)))
             now = replace(now, cut=cut, padded=bool((cut.index < 0).any()))
         places_now = rows[done.kept], self._places(now, None)
         states = states.index_put(places_now, done.features.to(states.dtype))
-        if now.weight is not None:
-            ones = torch.ones(states.shape[:2], device=states.device)
-            now = replace(now, key_weight=ones.index_put(places_now, now.weight.float()))
-        self.stages[layer] = now
+        self.stages[layer] = replace(now, key_weight=self._key_weight(now, *states.shape[:2]))
         return states
 
+    @torch.compiler.disable
     def restore(self, layer: int, states: Tensor) -> Tensor:
         """Bring the tokens back to their columns, with zeros for those that are gone.
 
@@ -209,6 +232,7 @@ class LayerPlan:
         index = torch.where(cut.index < 0, cut.length, cut.index).unsqueeze(-1).expand_as(states)
         return whole.scatter(1, index.to(states.device), states)[:, :-1]
 
+    @torch.compiler.disable
     def traces(self, whole: Cut | None = None) -> tuple[ImageTrace, ...]:
         """Return what became of each image in each layer that reduced.
 
@@ -216,16 +240,15 @@ class LayerPlan:
             whole: the cut that had been made before the decoder. The columns of the traces are then those of the
                 whole prompts.
         """
-        placeholders = self.placeholders
-        if whole is not None:
-            placeholders = replace(placeholders, columns=whole.index[placeholders.rows, placeholders.columns])
+        rows, columns = self.placeholders.rows, self.placeholders.columns
+        columns = columns + self.seen if whole is None else whole.index.to(rows.device)[rows // self.copies, columns]
+        placeholders = replace(self.placeholders, columns=columns)
         return tuple(
-            trace for layer in sorted(self.reductions) for trace in self.reductions[layer].traces(placeholders, layer)
+            replace(trace, row=trace.row // self.copies)
+            for layer in sorted(self.reductions)
+            for trace in self.reductions[layer].traces(placeholders, layer)
+            if trace.row % self.copies == 0
         )
-
-    def _groups(self, stage: Stage) -> Iterable[Tensor]:
-        """The image tokens of each prompt, long (G, P) indices of those that are left, by their number."""
-        return by_length(self.placeholders.rows[stage.alive])
 
     def _current(self, stage: Stage, columns: Tensor) -> Tensor:
         """Where tokens, given by their columns long (B, n), stand now. They must be left."""
@@ -252,14 +275,25 @@ class LayerPlan:
         self, layer: int, stage: Stage, states: Tensor, features: Tensor
     ) -> Iterable[tuple[Tensor, TokenPair, Evidence]]:
         places = self._word_places(stage)
-        for members, evidence in zip(self._groups(stage), self._evidence[layer], strict=True):
+        for members, evidence in self._evidence[layer]:
             row = self.placeholders.rows[stage.alive[members[:, 0]]]
             image = image_tokens(features[members], stage.prior, members)
             if stage.weight is not None:
-                weight = F.pad(stage.weight[members], (NUM_PREFIX_TOKENS, 0), value=1.0)
-                image = replace(image, weight=weight, mask=weight > 0, padded=True)
-            words = Tokens.initial(_take(states[row], places[row]), mask=self.words_mask[row])
+                weight = F.pad(stage.weight[members], (NUM_PREFIX_TOKENS, 0))
+                image = replace(image, weight=weight, mask=weight > 0)
+            if stage.gate is not None:
+                image = replace(image, gate=F.pad(stage.gate[members], (NUM_PREFIX_TOKENS, 0), value=1.0))
+            words = Tokens.initial(_take(_of(row, states), places[row]), mask=self.words_mask[row])
             yield members, TokenPair(words, image), evidence
+
+    def _key_weight(self, stage: Stage, batch: int, length: int) -> Tensor | None:
+        """How much each token counts in attention, float (batch, length); None if all count the same."""
+        weights = [values.float() for values in (stage.weight, stage.gate) if values is not None]
+        if not weights:
+            return None
+        ones = torch.ones(batch, length, device=weights[0].device)
+        places = self.placeholders.rows[stage.alive], self._places(stage, None)
+        return ones.index_put(places, weights[0] if len(weights) == 1 else weights[0] * weights[1])
 
     def _move(self, device: torch.device) -> None:
         """Go on on another device, if the layers of the model are spread over several."""
@@ -269,6 +303,11 @@ class LayerPlan:
         self.placeholders = Placeholders(*(part.to(device) for part in (found.rows, found.columns, found.images)))
         self.real, self.words, self.words_mask = (part.to(device) for part in (self.real, self.words, self.words_mask))
         self.stages = {layer: stage.to(device) for layer, stage in self.stages.items()}
+
+
+def _of(rows: Tensor, values: Tensor) -> Tensor:
+    """Return some prompts, long (G,) ascending, of `values` (B, ...). All of them are not copied."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _take(values: Tensor, places: Tensor) -> Tensor:
