@@ -28,7 +28,7 @@ OF_DECODERS = [
     "explain/test_decoder_report.py",
     "laboratory/test_decoders.py",
     "models/decoders",
-    "recipes/test_chat.py",
+    "recipes/test_decoders.py",
     "recipes/test_small_llava.py",
     "recipes/test_train_scorer_decoder.py",
     "training/test_decoders.py",
