@@ -125,7 +125,8 @@ def reduce_images(
         for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
     )
     reduced = reduce_groups(reducer, 0, groups, features)
-    if reduced.weight is not None and not reduced.weight.requires_grad:
+    weight = reduced.weight
+    if weight is not None and not weight.requires_grad and bool((weight > 0).all()):
         return replace(reduced, weight=None)  # only what is masked in training has a weight in the decoder
     return reduced
 
