@@ -37,8 +37,8 @@ class TipInputsConfig(ScoringConfig):
         p: that of [`ScoringConfig`].
         weights: a folder or a Hub id with a scorer of `lookahead`, to begin from its weights. Without it, the scorer
             that the model has at this place goes on. If there is none, it begins at random.
-        sparsity_weight: weight of the sparsity loss (TiP, Eq. 6), at least 0. The draw needs no loss to keep the wanted
-            number. So this loss only holds the probabilities together.
+        sparsity_weight: weight of the sparsity loss (TiP, Eq. 6), at least 0. The draw needs no loss to keep the
+            wanted number. So this loss only holds the probabilities together.
     """
 
     method: ClassVar[str] = "tip"
