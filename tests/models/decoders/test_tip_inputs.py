@@ -1,6 +1,7 @@
 """`tip` before a decoder: its scorer learns through the attention of all layers, and cuts in eval mode."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from pumer_hf import DistillationTrainer, reduced
 from pumer_hf.models.families import DECODERS
 from pumer_hf.models.scorers import save_scorer
 from pumer_hf.reducers import pruning
+from pumer_hf.reducers.tip import START_TEMPERATURE
 from pumer_hf.training.scorer import add_scorer
 
 TIP = {"method": "tip", "site": "inputs", "keep_ratio": 0.5, "rank": 8}
@@ -199,6 +201,14 @@ def test_it_begins_from_the_weights_of_lookahead_and_is_saved(saved, tmp_path):
     given = {"max_new_tokens": 3, "do_sample": False}
     assert torch.equal(again.generate(**inputs, **given), by_loading.generate(**inputs, **given))
     assert again.reduction == by_loading.reduction
+
+
+def test_what_has_first_values_of_its_own_gets_them_when_a_checkpoint_lacks_it(saved):
+    name, base, _, _ = saved
+    model = DECODERS[name].model_class.from_pretrained(base, reduction=LATER)
+    reducer = model.layers_site.reducer
+    assert reducer.contrasts["0"].log_temperature.item() == pytest.approx(math.log(START_TEMPERATURE))
+    assert reducer.pruners["0"][-1].bias.tolist() == [0.0, 0.0]  # the odds of a half
 
 
 def test_in_a_stock_model_it_cannot_learn(saved):
