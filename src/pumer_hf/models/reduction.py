@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from ..configuration import PuMerConfig
 from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
-from ..reducers.lookahead import LookaheadReductionConfig
+from ..reducers.scoring import ScoringConfig, ScoringReducer
 from ..reducers.several import SeveralReducer
 from ..tokens import LayerTrace
 from .offload import is_offloaded, loaded_state_dict
@@ -132,9 +132,9 @@ class Reduction:
         schedule = config.checked(reduction)
         trained: dict[Place, TokenReducer] = {}
         if schedule is not None:
-            schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
+            schedule = schedule.with_learned([reducer.config for reducer in self._known])
             for part in schedule.parts:
-                if reducer_class(part).learns_apart:
+                if reducer_class(part).learns_apart or source_of(part) is not None:
                     trained[part.site, part.layers] = self._trained(part)
             # a part whose weights have been loaded no longer names them
             parts = (
@@ -222,9 +222,14 @@ class Reduction:
         at_work = [reducer for reducer in self.part_reducers if reducer.learns_apart]
         return [*at_work, *reversed(self.model.learned_apart)]
 
+    @property
+    def _known(self) -> list[TokenReducer]:
+        """The reducers whose form a part of a schedule may take: those at work, then those trained apart before."""
+        return [*self.part_reducers, *reversed(self.model.learned_apart)]
+
     def _trained(self, part: ReductionConfig) -> TokenReducer:
         """Return a trained reducer for a part: loaded from where the part says, or one that the model has."""
-        if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
+        if isinstance(part, ScoringConfig) and part.weights is not None:
             return load_scorer(self.model, part)
         for reducer in self._trained_apart:
             if reducer.accepts(part):
@@ -276,6 +281,7 @@ class Reduction:
         self._move(reducer)
         reducer.apply(self.model._init_weights)
         wanted = reducer.state_dict()
+        learned = {**self._scorer_for(part), **learned}
         known = {
             name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape
         }
@@ -283,6 +289,13 @@ class Reduction:
         if known.keys() < wanted.keys():
             logger.warning("reduction.method=%r has parts that must learn: train the model", part.method)
         return reducer
+
+    def _scorer_for(self, part: ReductionConfig) -> dict[str, Tensor]:
+        """Return the weights of the scorer that was trained apart for the place of a part; none if there is none."""
+        for reducer in self._trained_apart:
+            if isinstance(reducer, ScoringReducer) and reducer.has_form_of(part):
+                return loaded_state_dict(reducer)
+        return {}
 
 
 class ReducibleModel(PreTrainedModel):
@@ -377,7 +390,7 @@ def reduces_tokens(model: nn.Module) -> bool:
 
 def source_of(part: ReductionConfig | None) -> str | None:
     """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
-    return part.weights if isinstance(part, LookaheadReductionConfig) else None
+    return part.weights if isinstance(part, ScoringConfig) else None
 
 
 def untrained_error(part: ReductionConfig, name: str) -> ValueError:

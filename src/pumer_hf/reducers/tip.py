@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import initialization as init
 
 from .. import ops
@@ -22,6 +21,8 @@ from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 PRUNERS = ("mlp", "linear", *HEADS)
 PROJECTION_SIZE = 192
 START_TEMPERATURE = 0.07
+LEAST_NORM = 1e-2
+"""The least norm of a projection that has a direction."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,18 @@ class Contrast(nn.Module, HasInit):
 
         Deviation: the projections are normalised, as is usual for such a loss. Eq. 2 has their plain product.
         """
-        text, image = (F.normalize(states.float(), dim=-1) for states in (self.text(text), self.image(image)))
+        text, image = unit(self.text(text)), unit(self.image(image))
         return contrastive_loss(text, image, self.log_temperature.float().exp())
+
+
+def unit(states: Tensor) -> Tensor:
+    """Return states (B, d) with norm 1, float32.
+
+    A state of almost no norm becomes 0 without a gradient. An image of which no token is drawn has such a state.
+    """
+    states = states.float()
+    norm = states.norm(dim=-1, keepdim=True)
+    return torch.where(norm > LEAST_NORM, states / norm.clamp(min=LEAST_NORM), 0.0)
 
 
 class TipReducer(LearnedPruningReducer):

@@ -57,13 +57,17 @@ class Reduced:
     """Auxiliary training losses of the method, scalars by name."""
 
     def move(self, values: Tensor) -> Tensor:
-        """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds."""
+        """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds.
+
+        A token that is masked in training holds nothing, and has 0.
+        """
         held = self.source >= 0
         if len(self.kept) == int(held.sum()):
             return values[self.kept.to(values.device)]
         source, held = self.source.to(values.device), held.to(values.device)
         sums = values.new_zeros(len(self.kept), values.shape[1]).index_add(0, source[held], values[held])
-        return sums / torch.bincount(source[held], minlength=len(self.kept)).unsqueeze(1).to(values.dtype)
+        numbers = torch.bincount(source[held], minlength=len(self.kept)).unsqueeze(1)
+        return sums / numbers.clamp(min=1).to(values.dtype)
 
     def counts(self, lengths: Sequence[int]) -> list[int]:
         """Return how many tokens are kept of consecutive items of `lengths` tokens."""
@@ -121,7 +125,8 @@ def reduce_images(
         for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
     )
     reduced = reduce_groups(reducer, 0, groups, features)
-    if reduced.weight is not None and not reduced.weight.requires_grad:
+    weight = reduced.weight
+    if weight is not None and not weight.requires_grad and bool((weight > 0).all()):
         return replace(reduced, weight=None)  # only what is masked in training has a weight in the decoder
     return reduced
 
