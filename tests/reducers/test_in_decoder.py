@@ -7,9 +7,9 @@ import torch
 from tiny_models import SCHEDULES
 from torch.nn import functional as F
 
-from pumer_hf.models.reduction import joined
 from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.dynamicvit import Predictor
+from pumer_hf.reducers.several import joined
 from pumer_hf.reducers.tip import Contrast, weighted_mean
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 

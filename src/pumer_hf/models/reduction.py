@@ -13,10 +13,10 @@ from transformers.utils import logging
 from ..configuration import PuMerConfig
 from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
 from ..reducers.scoring import ScoringConfig, ScoringReducer
-from ..reducers.several import SeveralReducer
+from ..reducers.several import joined
 from ..tokens import LayerTrace
 from .offload import is_offloaded, loaded_state_dict
-from .scorers import load_scorer
+from .scorers import load_scorer, source_of, untrained_error
 
 logger = logging.get_logger(__name__)
 Place = tuple[str, tuple[int, ...]]
@@ -388,24 +388,6 @@ def reduces_tokens(model: nn.Module) -> bool:
     return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
 
 
-def source_of(part: ReductionConfig | None) -> str | None:
-    """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
-    return part.weights if isinstance(part, ScoringConfig) else None
-
-
-def untrained_error(part: ReductionConfig, name: str) -> ValueError:
-    """Return the error of a part whose method must have been trained, in a model that has not learned it.
-
-    Args:
-        part: the part.
-        name: where the model was loaded from; empty if nowhere.
-    """
-    return ValueError(
-        f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
-        f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
-    )
-
-
 @contextmanager
 def loading() -> Iterator[None]:
     """Say for the time of a `with` block that the weights of each new model are loaded after it is made."""
@@ -414,11 +396,6 @@ def loading() -> Iterator[None]:
         yield
     finally:
         _LOADING.reset(token)
-
-
-def joined(reducers: Sequence[TokenReducer]) -> TokenReducer | None:
-    """Return the reducer of a site from those of its parts; None if there is no part."""
-    return SeveralReducer(reducers) if len(reducers) > 1 else next(iter(reducers), None)
 
 
 def _parts(schedule: Schedule | None, site: str) -> tuple[ReductionConfig, ...]:

@@ -284,3 +284,21 @@ def _check_base(
         )
     if known is None or not same_base(known, fingerprint(cast(nn.Module, model))):
         raise ValueError(f"{trained}, but {name!r} has other weights: {advice}")
+
+
+def source_of(part: ReductionConfig | None) -> str | None:
+    """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
+    return part.weights if isinstance(part, ScoringConfig) else None
+
+
+def untrained_error(part: ReductionConfig, name: str) -> ValueError:
+    """Return the error of a part whose method must have been trained, in a model that has not learned it.
+
+    Args:
+        part: the part.
+        name: where the model was loaded from; empty if nowhere.
+    """
+    return ValueError(
+        f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
+        f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
+    )
