@@ -14,7 +14,6 @@ from ..configuration import PuMerConfig
 from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
 from ..reducers.scoring import ScoringConfig, ScoringReducer
 from ..reducers.several import joined
-from ..tokens import LayerTrace
 from .offload import is_offloaded, loaded_state_dict
 from .scorers import load_scorer, source_of, untrained_error
 
@@ -23,12 +22,6 @@ Place = tuple[str, tuple[int, ...]]
 """Site and layers of a part. No two parts of a schedule have the same."""
 _LOADING: ContextVar[bool] = ContextVar("loading", default=False)
 """Whether a model is being made whose weights are loaded next."""
-
-
-class HasTraces(Protocol):
-    """The output of a model that can reduce tokens."""
-
-    reduction: tuple[LayerTrace, ...] | None
 
 
 class ReducerHost(Protocol):
@@ -207,10 +200,6 @@ class Reduction:
                 num_image -= empty
             lengths.append((num_text, num_image))
         return lengths
-
-    def traces(self, outputs: HasTraces) -> tuple[LayerTrace, ...]:
-        """Return the trace of each layer that reduced tokens, in order, from an output of the model."""
-        return outputs.reduction or ()
 
     def _place(self, reducers: Mapping[str, TokenReducer]) -> None:
         for site, host in self.model.reducer_hosts().items():
