@@ -127,6 +127,10 @@ def test_a_ratio_is_that_of_the_real_image_tokens(schedule, left):
             r"reduction.text_merge_ratio=\(0.0, 0.1\): .*decoder.* leave it out",
         ),
         ({"method": "tip", "prune_ratio": 0.1}, "reduction.continuity_weight=1.0: .*decoder.* set it to 0"),
+        (
+            {"method": "tip", "prune_ratio": 0.1, "continuity_weight": 0.0},
+            "reduction.contrastive_weight=1.0: .*decoder.* set it to 0",
+        ),
     ],
 )
 def test_what_only_an_encoder_can_do_is_refused(schedule, message):

@@ -101,9 +101,9 @@ class KeepLogits(nn.Linear, HasInit):
 class LearnedPruningReducer(PruningReducer):
     """Prunes with modules that learn. Each layer has one, which gives the probability to keep each image token.
 
-    In eval mode the most probable tokens stay. In training all tokens stay, but a token that is not drawn gets weight
-    0 in the attention of all later layers. The draw is a straight-through Gumbel-softmax. Gradients pass through the
-    weights, so the pruners learn from the loss of the task.
+    In eval mode, and if the modules are frozen, the most probable tokens stay. In training all tokens stay, but a
+    token that is not drawn gets weight 0 in the attention of all later layers. The draw is a straight-through
+    Gumbel-softmax. Gradients pass through the weights, so the pruners learn from the loss of the task.
     """
 
     learns = True
@@ -140,7 +140,7 @@ class LearnedPruningReducer(PruningReducer):
         return self.log_probabilities(layer, pair, evidence)[..., 0].exp()
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        if not self.training:
+        if not self.training or not any(weight.requires_grad for weight in self.pruners.parameters()):
             return super().forward(layer, pair, evidence)
         if not torch.is_grad_enabled():
             raise gradients_error(self.config)

@@ -37,7 +37,7 @@ class TipReductionConfig(PruningConfig):
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
             out. It must be 0 for retrieval with several candidates, where most texts of a batch do not match.
         continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0. It must be 0 in a
-            decoder, whose images have no common grid.
+            decoder, whose images have no common grid. The same holds for `contrastive_weight`.
     """
 
     method: ClassVar[str] = "tip"
@@ -62,6 +62,11 @@ class TipReductionConfig(PruningConfig):
             raise ValueError(
                 f"reduction.continuity_weight={self.continuity_weight!r}: the images of a decoder have no common "
                 "grid, so no token has neighbours: set it to 0"
+            )
+        if self.contrastive_weight > 0:
+            raise ValueError(
+                f"reduction.contrastive_weight={self.contrastive_weight!r}: prompts of a decoder are reduced in "
+                "groups of equally many image tokens, so a batch has no common contrast: set it to 0"
             )
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:

@@ -15,7 +15,7 @@ from .prompt import Placeholders
 
 @dataclass(frozen=True)
 class ImageTrace:
-    """What became of the tokens of one image."""
+    """What became of the tokens of one image. Inside the decoder, images that stand side by side count as one."""
 
     row: int
     """Its prompt in the batch."""
@@ -147,6 +147,7 @@ def reduce_groups(
     states: list[Tensor] = []
     weights: dict[str, list[Tensor]] = {"weight": [], "gate": []}
     losses: dict[str, Tensor] = {}
+    number = 0  # of images, or of prompts whose images are reduced together
     sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
@@ -169,9 +170,9 @@ def reduce_groups(
             values = getattr(pair.image, name)
             if values is not None:
                 found.append(values[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
-        share = members.numel() / len(features)
+        number += len(members)
         for name, loss in trace.losses.items():
-            losses[name] = losses.get(name, 0.0) + share * loss
+            losses[name] = losses.get(name, 0.0) + len(members) * loss
         if trace.saliency is not None:
             if saliencies is None:
                 saliencies = torch.zeros(len(features), device=features.device)
@@ -180,8 +181,9 @@ def reduce_groups(
     order = all_kept.argsort()
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
+    means = {name: loss / number for name, loss in losses.items()}
     weight, gate = (torch.cat(found)[order] if found else None for found in weights.values())
-    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, losses)
+    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, means)
 
 
 def image_groups(
