@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.keeping import KeepingConfig
@@ -151,9 +152,10 @@ def reduce_groups(
     sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
+    # ZeRO-3 compares what each process calls, and the number of groups may differ there
+    reduce = reducer.forward if is_deepspeed_zero3_enabled() else reducer
     for members, whole, evidence in groups:
-        # not by its `__call__`: DeepSpeed compares what each process calls, and the number of groups may differ there
-        pair, trace = reducer.forward(layer, whole, evidence)
+        pair, trace = reduce(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
