@@ -70,7 +70,8 @@ class SiteData:
 
     bench: DecoderBench
     """A model, which gives the processor, and the test questions."""
-    setting: str
+    setting: Any
+    """Of the scenes, `"plain"` or `"cluttered"`."""
     steps: int
     """Steps of the training."""
 

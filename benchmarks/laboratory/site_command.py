@@ -106,9 +106,13 @@ def read_speeds(args: argparse.Namespace, row: SiteRow) -> RowSpeeds | None:
 
 
 def work_list(targets: Sequence[float]) -> list[Work]:
-    """Return what is measured with each model, in this order: first all that needs no training."""
+    """Return what is measured with each model, in this order: first all that needs no training.
+
+    Args:
+        targets: the speeds, in the order in which they are measured.
+    """
     untrained: list[Work] = [(row, target, False) for target in targets for row in ROWS if not row.is_learned]
-    trained: list[Work] = [(row, target, True) for target in targets for row in training_order()]
+    trained: list[Work] = [(row, target, True) for rows in training_order() for target in targets for row in rows]
     return [*untrained, (UNREDUCED_ROW, None, True), *trained]
 
 

@@ -116,7 +116,7 @@ def site_table(reports: Mapping[str, SiteReport]) -> str:
 def setting_section(report: SiteReport) -> str:
     """Return the tables of one setting, one for each speed: a row for each method at each place."""
     parts = [f"### {report.setting}\n\n{note(report)}"]
-    for target in report.targets:
+    for target in sorted(report.targets):
         head = [f"{target:g} times as fast", "", "image tokens left", "speed", "untrained", "trained"]
         rows = [head]
         for row in ROWS:

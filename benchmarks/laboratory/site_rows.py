@@ -121,13 +121,16 @@ TRAINED_FIRST = (
     ("both", "diverse + fastv"),
     ("both", "pumer + pumer"),
     ("layers, from layer 1 on", f"pumer, in {STAGES} layers"),
+    ("layers, from layer 0 on", "pumer"),
+    ("layers, from layer 0 on", "fastv"),
     ("layers, from layer 1 on", "tip"),
     ("layers, from layer 1 on", "dynamicvit"),
 )
 """The place and the name of the rows that are trained first, in this order."""
 
 
-def training_order() -> list[SiteRow]:
-    """Return all rows in the order in which they are trained."""
+def training_order() -> tuple[list[SiteRow], list[SiteRow]]:
+    """Return the rows that are trained first, and the others, each in their order."""
     by_name = {(row.place, row.name): row for row in ROWS}
-    return [*(by_name[name] for name in TRAINED_FIRST), *(by_name[one] for one in by_name if one not in TRAINED_FIRST)]
+    first = [by_name[name] for name in TRAINED_FIRST]
+    return first, [row for name, row in by_name.items() if name not in TRAINED_FIRST]

@@ -106,7 +106,7 @@ class Stopwatch:
     def speeds(self, row: SiteRow, targets: Sequence[float]) -> RowSpeeds:
         """Measure a row at a few keeps, and then at those that should give the targets."""
         keeps = keeps_of(row, self.num_tokens)
-        first = sorted({min(keeps, key=lambda keep, near=near: abs(keep - near)) for near in FIRST_KEEPS})
+        first = sorted({nearest(keeps, keep) for keep in FIRST_KEEPS})
         found = RowSpeeds(row.place, row.name, tuple(self.measured(row, first)))
         for _ in range(CORRECTIONS):
             known = {point.keep for point in found.points}
@@ -115,6 +115,11 @@ class Stopwatch:
                 break
             found = found.with_points(self.measured(row, sorted(wanted - known)))
         return found
+
+
+def nearest(numbers: Sequence[float], wanted: float) -> float:
+    """Return the one of some numbers that is nearest to a given one."""
+    return min(numbers, key=lambda number: abs(number - wanted))
 
 
 def inputs_for(batch: Mapping[str, Any], schedule: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
