@@ -5,8 +5,8 @@
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
 recipes, `bench` for `pumer-hf bench`, `paper` for `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for
 `pumer-hf measure`, `lookahead` for `benchmarks/lookahead.py`, `decoders`, `short` and `second` for
-`benchmarks/decoders.py`, and `sites` for `benchmarks/decoder_sites.py`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
-`<!-- /study -->`. The paths are relative to the document.
+`benchmarks/decoders.py`, and `sites` for `benchmarks/decoder_sites.py`. A table of the study stands between
+`<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse

@@ -50,6 +50,7 @@ def sites_command(description: str, arguments: Sequence[str] | None = None) -> N
         labs = load_labs(args.setting, folders, scorers, args.questions, args.steps)
         measure_speeds(labs[0], args)
         if not args.speeds_only:
+            joined(args, labs[0])  # it says if the folder has results of other amounts
             run_cells(labs, args)
             joined(args, labs[0]).save(args.output)
 
@@ -192,7 +193,10 @@ def joined(args: argparse.Namespace, lab: SiteLab) -> SiteReport:
             del values["seconds"]
             amounts = values.pop("questions"), values.pop("steps")
             if amounts != (args.questions, args.steps):
-                raise ValueError(f"{path}: of {amounts} questions and steps, not {args.questions}, {args.steps}")
+                raise ValueError(
+                    f"--questions {args.questions}, --steps {args.steps}: {path} is of {amounts[0]} questions and "
+                    f"{amounts[1]} steps: give these, or another --work"
+                )
             cells.append(SiteCell.from_dict(values))
     baselines = {}
     for path in sorted(args.work.glob(f"{args.setting}-baselines-*.json")):

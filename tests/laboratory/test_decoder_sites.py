@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
     return str(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lab(folder):
     return load_labs("plain", {3: folder}, {}, questions=12, steps=2)[0]
 
@@ -133,7 +133,7 @@ def test_an_answer_is_right_if_all_of_it_is_and_it_ends(lab):
     score = lab.score(Says(), None, lab.data.test)
     assert score.accuracy.value == pytest.approx(100 * 9 / 12)
     assert score.ended == pytest.approx(100 * 11 / 12)
-    assert set(score.accuracy.by_group) == {"many places", "one place"}
+    assert score.accuracy.by_group.keys() <= {"many places", "one place"}
 
 
 def test_scores_are_those_of_questions_that_are_asked_alone(lab):
@@ -200,7 +200,7 @@ def test_a_cell_is_claimed_once(tmp_path):
         assert done is None
 
 
-def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monkeypatch, capsys):
+def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(site_command, "ROWS", FEW)
     monkeypatch.setattr(site_command, "training_order", lambda: (FEW[:1], FEW[1:]))
     monkeypatch.setattr("laboratory.site_results.ROWS", FEW)
@@ -230,10 +230,13 @@ def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monke
     sites_command("", flags)
     assert before == {path: path.read_text() for path in (tmp_path / "work").iterdir()}
     assert SiteReport.from_dict(json.loads(json.dumps(report.to_dict()))) == report
-    flags[flags.index("90")] = "80"
-    with pytest.raises(SystemExit):
-        sites_command("", flags)
-    assert "give those, or another --work" in capsys.readouterr().err
+    for old, new, message in (
+        ("90", "80", "give those, or another --work"),
+        ("8", "4", "give these, or another --work"),
+    ):
+        other = [new if flag == old else flag for flag in flags]
+        with pytest.raises(SystemExit, match=message):
+            sites_command("", other)
 
 
 def test_the_tables_say_what_was_left_how_fast_it_was_and_what_training_gave():
