@@ -9,7 +9,7 @@ cut for each speed in `--targets`. No other program should run then. Then the an
 generated. At last a copy of each model is trained behind each row, with the model as its teacher.
 
 Each result is a file in `--work`. The same command goes on where it was ended, and several can share the work. The
-models are those of `recipes/train_chat.py`.
+models are the teachers of `recipes/llava`.
 """
 
 from laboratory.site_command import sites_command

@@ -8,8 +8,7 @@
 
 The first command measures each method at 1/2, 1/3, 2/9 and 1/9 of the image tokens, with original and with contiguous
 positions. The second one joins the results of models that were measured apart. The third one asks a question of the
-image tokens that were kept for another one about the same image. The models are those of
-`recipes/train_chat.py`.
+image tokens that were kept for another one about the same image. The models are the teachers of `recipes/llava`.
 """
 
 from laboratory.decoder_command import decoders_command

@@ -29,7 +29,7 @@ OF_DECODERS = [
     "laboratory/test_decoder_sites.py",
     "laboratory/test_decoders.py",
     "models/decoders",
-    "recipes/test_chat.py",
+    "recipes/test_decoders.py",
     "recipes/test_small_llava.py",
     "recipes/test_train_scorer_decoder.py",
     "training/test_decoders.py",

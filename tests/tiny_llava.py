@@ -31,9 +31,13 @@ CHAT_TEMPLATE = (
 """A template that makes `<image> user: red? assistant:` of a question about an image."""
 
 
-def save_tiny_llava(folder, chat_template=None):
-    """Save the model, whose images have 36 tokens, and its processor."""
-    model, processor = new_llava(VISION, TEXT, ["user: what digit is red? assistant: seven"], 0.5, 0.5)
+def save_tiny_llava(folder, chat_template=None, texts=(), num_layers=2):
+    """Save the model, whose images have 36 tokens, and its processor.
+
+    `texts`: further words that it knows. `num_layers`: layers of its decoder.
+    """
+    text = {**TEXT, "num_hidden_layers": num_layers}
+    model, processor = new_llava(VISION, text, ["user: what digit is red? assistant: seven", *texts], 0.5, 0.5)
     processor.chat_template = chat_template
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

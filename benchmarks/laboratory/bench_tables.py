@@ -1,8 +1,10 @@
 """Makes Markdown tables from the results of `pumer-hf bench`, `export` and `measure`, and of `benchmarks/paper.py`."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
 
+from pumer_hf.bench.decoder_report import MEASURED, REDUCED, UNREDUCED, DecoderReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import LABELS, ExportReport
 from pumer_hf.measures.report import ExplanationReport
@@ -21,8 +23,9 @@ def report_name(report: BenchReport) -> str:
 
 
 def part_text(part: ReductionConfig) -> str:
-    """Return one part of a schedule in short: its method and its ratios."""
-    return " ".join([f"`{part.method}`", *(str(getattr(part, name)) for name in part.given_ratios)])
+    """Return one part of a schedule in short: its method and its ratios above 0."""
+    ratios = (getattr(part, name) for name in part.given_ratios)
+    return " ".join([f"`{part.method}`", *(str(ratio) for ratio in ratios if ratio != 0)])
 
 
 def conditions_text(report: BenchReport) -> str:
@@ -48,6 +51,46 @@ def bench_table(reports: Mapping[str, BenchReport]) -> str:
         row += ["" if memory is None else f"{100 * memory.share(regime, name):.0f} %" for regime in REGIMES]
         cells.append([*row, f"{100 * cost.reduction_share[name]:.1f} %", report.environment.machine_name])
     return markdown_table(cells) + "\n"
+
+
+def prefill_table(reports: Mapping[str, DecoderReport]) -> str:
+    """Return a table with a row per report of `pumer-hf bench` on a decoder: the reduced model over the unreduced one.
+
+    The image tokens are those that the layers read, from the first to the last layer. The first two columns of ratios
+    are the work and its limit; then come the speed of the prefill, and the part of the saved work that became speed.
+    """
+    cells = [["", "image tokens", "multiply-adds", "limit", "prefill", "of the promise", "reduction's time"]]
+    cells[0] += ["cache", "peak memory", "machine"]
+    for report in reports.values():
+        work, speed = report.work, report.speed
+        row = [decoder_name(report), tokens_text(report), f"{work.ratio:.2f}x fewer", f"{work.limit:.2f}x"]
+        row += [f"{speed.prefill.ratio:.2f}x", f"{report.efficiency:.2f}", f"{100 * speed.reducer_share:.1f} %"]
+        row += [share_text(report.cache_bytes), share_text(report.memory), report.environment.machine_name]
+        cells.append(row)
+    return markdown_table(cells) + "\n"
+
+
+def decoder_name(report: DecoderReport) -> str:
+    """Return the setting or the checkpoint of a decoder, its schedule in short, and its batch if that is not 1."""
+    schedule = parse_reduction(report.reduction)
+    assert schedule is not None, "it was measured with one"
+    places = [
+        f"{part_text(part)} {'before the decoder' if part.site == 'inputs' else f'after layers {list(part.layers)}'}"
+        for part in schedule.parts
+    ]
+    batch = report.conditions.batch_size
+    return ", ".join([report.name, *places, *([f"batch {batch}"] if batch > 1 else []), report.conditions.dtype])
+
+
+def tokens_text(report: DecoderReport) -> str:
+    """Return the image tokens of the unreduced prompt, and those that the layers of the reduced decoder read."""
+    read = [tokens for tokens, _ in groupby(report.layer_tokens.get(MEASURED, [report.image_tokens[REDUCED]]))]
+    return " → ".join(map(str, dict.fromkeys([report.image_tokens[UNREDUCED], *read])))
+
+
+def share_text(counts: Mapping[str, int]) -> str:
+    """Return the bytes of the reduced model as a part of those of the unreduced one; empty if nothing was measured."""
+    return f"{100 * counts[REDUCED] / counts[UNREDUCED]:.0f} %" if counts else ""
 
 
 def paper_table(report: PaperReport) -> str:

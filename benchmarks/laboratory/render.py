@@ -3,10 +3,11 @@
     python benchmarks/render.py README.md
 
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
-recipes, `bench` for `pumer-hf bench`, `paper` for `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for
-`pumer-hf measure`, `lookahead` for `benchmarks/lookahead.py`, `decoders`, `short` and `second` for
-`benchmarks/decoders.py`, and `sites` for `benchmarks/decoder_sites.py`. A table of the study stands between
-`<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
+recipes, `bench` for `pumer-hf bench` of an encoder and `prefill` for that of a decoder, `paper` for
+`benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for `pumer-hf measure`, `lookahead` for
+`benchmarks/lookahead.py`, `decoders`, `short` and `second` for `benchmarks/decoders.py`, and `sites` for
+`benchmarks/decoder_sites.py`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
+`<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -16,12 +17,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from pumer_hf.bench.decoder_report import DecoderReport as PrefillReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
 from pumer_hf.measures.report import ExplanationReport
 from pumer_hf.results import Report, Results, best_of, markdown_table
 
-from .bench_tables import bench_table, measures_table, onnx_table, paper_table
+from .bench_tables import bench_table, measures_table, onnx_table, paper_table, prefill_table
 from .decoder_results import DecoderReport, decoder_table, short_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
@@ -91,6 +93,7 @@ def student_speed(report: Report) -> str:
 BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "results": (Report, recipes_table),
     "bench": (BenchReport, bench_table),
+    "prefill": (PrefillReport, prefill_table),
     "paper": (PaperReport, lambda reports: "\n".join(map(paper_table, reports.values()))),
     "onnx": (ExportReport, onnx_table),
     "measures": (ExplanationReport, measures_table),

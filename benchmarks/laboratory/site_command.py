@@ -101,7 +101,7 @@ def read_speeds(args: argparse.Namespace, row: SiteRow) -> RowSpeeds | None:
         return None
     if found["targets"] != args.targets:
         raise ValueError(
-            f"--targets {args.targets}: {args.work} has speeds for {found['targets']}: give another --work"
+            f"--targets {args.targets}: {args.work} has speeds for {found['targets']}: give those, or another --work"
         )
     return RowSpeeds.from_dict(found)
 

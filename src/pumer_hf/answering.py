@@ -29,7 +29,7 @@ class Answer:
 
     text: str
     image_tokens: int
-    """Image tokens that the decoder got."""
+    """Image tokens that the decoder got, or had left after the last layer that reduced them."""
     all_image_tokens: int
     """Image tokens of the whole prompt."""
     new_tokens: int
@@ -210,7 +210,7 @@ def ask(
     whole = num_placeholders(model, inputs["input_ids"])
     return Answer(
         text="".join(streamer.words),
-        image_tokens=sum(len(trace.kept) for trace in traces) if traces else whole,
+        image_tokens=sum(len(trace.kept) for trace in traces if trace.layer == traces[-1].layer) if traces else whole,
         all_image_tokens=whole,
         new_tokens=len(streamer.seconds),
         first_token=streamer.seconds[0],

@@ -4,8 +4,8 @@ ATTENTIONS = ("eager", "sdpa")
 BACKBONES = ("vilt", "meter")
 CONVERT_TASKS = ("pretrain", "vqa", "nlvr2", "snli_ve", "retrieval")
 DECODER_SETTINGS = (
-    *("paligemma", "llava", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl_3b", "qwen2_5_vl"),
-    *("qwen3_vl_2b", "qwen3_vl", "internvl3", "gemma3", "smolvlm", "smolvlm_256m"),
+    *("paligemma", "llava", "llava_8_layers", "llava_next", "llava_onevision", "qwen2_vl", "qwen2_5_vl_3b"),
+    *("qwen2_5_vl", "qwen3_vl_2b", "qwen3_vl", "internvl3", "gemma3", "smolvlm", "smolvlm_256m"),
 )
 DEVICES = ("cpu", "cuda")
 DIVERSITIES = ("dpp", "max_min", "none")

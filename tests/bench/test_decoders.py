@@ -1,6 +1,7 @@
 """`pumer-hf bench` for decoder models."""
 
 import json
+import time
 from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,18 +21,23 @@ from pumer_hf.bench.decoder_measure import (
     generate_times,
     measure_sizes,
     nbytes,
+    reducer_cost,
 )
-from pumer_hf.bench.decoder_report import Compared, DecoderReport, Work
+from pumer_hf.bench.decoder_report import Compared, DecoderReport, Seconds, Work
 from pumer_hf.bench.decoder_shapes import SHAPES, Shape, shape_of
-from pumer_hf.bench.decoders import bench_decoder, bench_decoder_model, rows
+from pumer_hf.bench.decoders import bench_decoder, bench_decoder_model, early_lines, rows
+from pumer_hf.bench.profiles import reduction_seconds
 from pumer_hf.cli import main
 from pumer_hf.models.decoder_loading import DRAWN, fill_at_random, load_decoder, random_decoder, unreduced
+from pumer_hf.models.decoders.cut_cache import CutLayer, cache_of
 from pumer_hf.models.families import DECODERS
 from pumer_hf_cli import choices
 
 SCHEDULE = {"method": "pumer", "site": "inputs", "keep_ratio": 0.25}
 FULL = DecoderOptions(batch_size=2, seconds=0.01, new_tokens=3, text_length=5)
 QUICK = replace(FULL, new_tokens=0, memory=False)
+INSIDE = {"method": "pumer", "layers": [0, 1], "prune_ratio": 0.3, "image_merge_ratio": 0.2}
+LATE = {"method": "random", "layers": [1], "prune_ratio": 0.5}
 SIZED = [name for name in CONFIGS if name.startswith("qwen") or name == "gemma4"]
 
 
@@ -123,9 +129,95 @@ def test_work_is_counted_from_the_run():
     assert 0 < reducer < decoder(14) / 2
 
 
+@pytest.mark.parametrize(
+    ("reduction", "lengths"), [(INSIDE, [36, 18, 9]), ([SCHEDULE, LATE], [9, 9, 5]), (SCHEDULE, [9, 9, 9])]
+)
+def test_tokens_are_those_that_each_layer_reads(reduction, lengths):
+    """Announced, measured, and held by the cache. The decoder's work is that of so many tokens."""
+    model = small("llava", reduction)
+    subject = Subject(model, prompts(model, 2, 5))
+    sizes = measure_sizes(subject, text_prompts(model, 2, 5))
+    assert sizes.layer_tokens == {"announced": lengths, "measured": lengths}
+    assert sizes.image_tokens == {"unreduced": 36, "reduced": lengths[0]}
+    with torch.inference_mode():
+        layers = cache_of(subject.prefill("reduced")).layers
+    assert [layer.keys.shape[2] - 5 for layer in layers] == lengths
+    held = sum(2 * 2 * (length + 5) * 16 * 4 for length in lengths)
+    columns = sum(2 * (length + 5) * 8 for layer, length in zip(layers, lengths, strict=True) if is_cut(layer))
+    assert sizes.cache_bytes["reduced"] == held + columns
+    layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 48
+    decoder = sum((length + 5) * layer + 2 * (length + 5) ** 2 * 32 for length in lengths) + 32 * 100
+    assert 0 < (sizes.work.reduced - sizes.work.image_tower) * 1e9 - decoder < decoder / 2
+
+
+def is_cut(layer):
+    return isinstance(layer, CutLayer)
+
+
 def test_the_limit_follows_from_what_no_cut_reaches():
     work = Work(unreduced=10.0, reduced=5.0, image_tower=1.5, text=0.5)
     assert (work.ratio, work.tower_share, work.limit) == (2.0, 0.15, 5.0)
+    assert replace(work, first_layers=2.0).limit == 2.5
+
+
+def test_layers_before_the_first_cut_are_out_of_reach():
+    model = small("llava", LATE)
+    work = measure_sizes(Subject(model, prompts(model, 2, 5)), text_prompts(model, 2, 5)).work
+    assert work.first_layers == pytest.approx((work.unreduced - work.image_tower - work.text) * 2 / 3)
+    model.set_reduction({**LATE, "prune_ratio": 0.99})
+    fewest = measure_sizes(Subject(model, prompts(model, 2, 5)), text_prompts(model, 2, 5)).work
+    assert fewest.ratio < work.limit < 1.05 * fewest.ratio
+
+
+@pytest.mark.parametrize("reduction", [SCHEDULE, LATE, [SCHEDULE, LATE]])
+def test_the_reduction_is_timed_and_not_what_runs_beside_it(reduction):
+    model = small("llava", reduction)
+    subject = Subject(model, prompts(model, 2, 5))
+
+    def wait(*_):
+        time.sleep(0.05)
+
+    parts = model.token_reduction.part_reducers
+    for module in (model.get_encoder(modality="image"), model.get_decoder(), *parts):
+        module.register_forward_hook(wait)
+    own, whole = reduction_seconds(lambda: subject.prefill("reduced"), model.device)
+    assert own > 0.05 * len(parts)
+    assert whole - own > 0.05 * 2
+    with unreduced(model):
+        assert reducer_cost(subject) == (Seconds(0.0, 0.0, 0.0), 0.0)
+
+
+def test_a_report_of_a_cut_inside(tmp_path):
+    lines = bench_decoder_model(small("llava", INSIDE), {"setting": "small"}, QUICK, True, tmp_path / "out.json")
+    assert "36 image tokens, 18 after layer 0, 9 after layer 1 (as announced)" in lines[0]
+    assert "in the layers before the first cut" in lines[2]
+    loaded = DecoderReport.load(tmp_path / "out.json")
+    assert loaded.layer_tokens["measured"] == [36, 18, 9]
+    assert loaded.work.limit == loaded.to_dict()["gmacs"]["limit"] < loaded.work.unreduced / loaded.work.image_tower
+    old = {name: value for name, value in loaded.to_dict().items() if name != "layer_tokens"}
+    del old["gmacs"]["first_layers"]
+    assert DecoderReport.from_dict(old).work.first_layers == 0
+
+
+PUMER_LATE = {**INSIDE, "layers": [2]}
+LOOKS_AHEAD = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("reduction", "named"),
+    [
+        (INSIDE, "layer 0 and 1,"),
+        ({"method": "fastv", "layers": [1]}, "layer 1,"),
+        ([SCHEDULE, {"method": "pyramid", "layers": [1, 4]}], "layer 1,"),
+        (PUMER_LATE, None),
+        (LATE, None),
+        (SCHEDULE, None),
+        ([LOOKS_AHEAD, {**INSIDE, "saliency": "lookahead"}], None),
+    ],
+)
+def test_a_schedule_that_trusts_the_first_layers_is_warned_of(reduction, named):
+    lines = early_lines(reduction)
+    assert [named in line for line in lines] == ([] if named is None else [True])
 
 
 def test_the_report_has_all_and_can_be_read_again(report):
@@ -257,6 +349,7 @@ def test_compiled_parts_give_the_same():
 PARAMETERS = {
     "paligemma": 2.923,
     "llava": 7.063,
+    "llava_8_layers": 2.206,
     "llava_next": 7.063,
     "llava_onevision": 8.030,
     "qwen2_vl": 8.291,

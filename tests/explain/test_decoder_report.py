@@ -124,6 +124,39 @@ def test_what_went_into_another_tile_is_said():
     assert "of those that are gone, 36 went into tokens of other tiles" in said
 
 
+def test_each_reduction_has_its_picture():
+    """The patches are those of the whole image, also after a second cut."""
+    before = {"method": "pumer", "site": "inputs", "num_keep": 12}
+    inside = {
+        "method": "pumer",
+        "layers": [0, 1],
+        "prune_ratio": 0.5,
+        "image_merge_ratio": 0.0,
+        "text_merge_ratio": 0.0,
+    }
+    model, inputs, traces = model_and_inputs("llava", [5, ONE, 6], [before, inside])
+    _, *panels = decoder_panels(model, PROCESSOR, noise(), inputs, traces)
+    places = ("before the decoder", "after layer 0", "after layer 1")
+    kept = [len(trace.kept) for trace in traces]
+    assert kept[0] == 12 > kept[1] > kept[2]
+    assert [panel.caption[0] for panel in panels] == [
+        f"{place}: {number} of 36 image tokens" for place, number in zip(places, kept, strict=True)
+    ]
+    assert len({panel.picture.size for panel in panels}) == 1
+    assert panels[0].caption[1].endswith(", 0 are gone") and not panels[1].caption[1].endswith(", 0 are gone")
+
+
+def test_a_reduction_inside_has_a_picture_of_each_tile():
+    inside = {"method": "pumer", "layers": [1], "prune_ratio": 0.5, "image_merge_ratio": 0.0, "text_merge_ratio": 0.0}
+    model, inputs, traces = model_and_inputs("idefics3", [5, ONE, 7, ONE, 6], inside)
+    _, *panels = decoder_panels(model, PROCESSOR, noise(90, 60), inputs, traces)
+    kept = [len(trace.kept) for trace in traces]
+    assert sum(kept) < 72
+    assert [panel.caption[0] for panel in panels] == [
+        f"tile {index + 1} after layer 1: {number} of 36 image tokens" for index, number in enumerate(kept)
+    ]
+
+
 def test_a_family_without_a_grid_is_named_with_those_that_have_one():
     model, inputs, traces = model_and_inputs("llava_next", [5, ONE, 6], SCHEDULE)
     with pytest.raises(ValueError, match=r"^LLaVA-NeXT: .*choose a model of LLaVA-1.5, Qwen2-VL.*Gemma-4"):

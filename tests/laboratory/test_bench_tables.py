@@ -1,7 +1,8 @@
-from laboratory.bench_tables import bench_table, measures_table, onnx_table, paper_table
+from laboratory.bench_tables import bench_table, measures_table, onnx_table, paper_table, prefill_table
 from laboratory.paper import TABLES
 from laboratory.paper_tables import PaperReport
 from pumer_hf import preset
+from pumer_hf.bench.decoder_report import DecoderReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
 from pumer_hf.measures.report import ExplanationReport
@@ -60,6 +61,57 @@ def test_a_row_of_a_benchmark_without_stock_latency_and_memory():
         "| meter/vqav2 with `tome` 0.08 at site `tower`, bfloat16 | 8 | 1.80x | 1.83x fewer |  |  |  |  | 1.8 % "
         "| Some GPU |"
     )
+
+
+SECONDS = {"median": 1.0, "fastest": 1.0, "slowest": 1.0}
+PREFILL = {
+    "setting": "llava",
+    "random_weights": True,
+    "family": "llava",
+    "reduction": {"method": "pumer", "layers": [7, 15], "prune_ratio": 0.3, "image_merge_ratio": 0.2},
+    "conditions": {
+        "device": "cpu",
+        "dtype": "float32",
+        "attention": "sdpa",
+        "matmul_precision": "highest",
+        "compiled": False,
+        "batch_size": 1,
+        "text_length": 60,
+        "new_tokens": 0,
+    },
+    "image_tokens": {"unreduced": 576, "reduced": 576},
+    "layer_tokens": {"announced": [576, 288, 288, 144], "measured": [576, 288, 288, 144]},
+    "gmacs": {"unreduced": 10.0, "reduced": 5.0, "image_tower": 1.0, "text": 1.0, "first_layers": 2.0},
+    "seconds": {
+        "prefill": {"rounds": 5, "unreduced": SECONDS, "reduced": SECONDS, "ratio": 1.9},
+        "reducer": SECONDS,
+        "reducer_share": 0.012,
+    },
+    "cache_bytes": {"unreduced": 100, "reduced": 55},
+    "weight_bytes": 1000,
+    "machine": MACHINE,
+}
+
+
+def test_a_row_of_a_decoder():
+    assert prefill_table({"one": DecoderReport.from_dict(PREFILL)}).splitlines()[2] == (
+        "| llava, `pumer` 0.3 0.2 after layers [7, 15], float32 | 576 → 288 → 144 | 2.00x fewer | 2.50x | 1.90x "
+        "| 0.95 | 1.2 % | 55 % |  | Some CPU, 2 threads |"
+    )
+
+
+def test_a_row_of_a_decoder_before_which_tokens_are_cut():
+    changes = {
+        "reduction": [{"method": "tome", "site": "inputs", "keep_ratio": 0.5}, PREFILL["reduction"]],
+        "image_tokens": {"unreduced": 576, "reduced": 288},
+        "layer_tokens": {},
+        "memory": {"unreduced": 100, "reduced": 60},
+        "conditions": {**PREFILL["conditions"], "batch_size": 4},
+    }
+    row = prefill_table({"one": DecoderReport.from_dict({**PREFILL, **changes})}).splitlines()[2]
+    schedule = "`tome` 0.5 before the decoder, `pumer` 0.3 0.2 after layers [7, 15]"
+    assert row.startswith(f"| llava, {schedule}, batch 4, float32 | 576 → 288 |")
+    assert "| 60 % | Some CPU, 2 threads |" in row
 
 
 def paper_report(number, rows):

@@ -63,13 +63,17 @@ def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
     from tiny_llava import save_tiny_llava  # it needs what an older transformers lacks
 
     monkeypatch.chdir(tmp_path)
-    save_tiny_llava("outputs/llava")
+    save_tiny_llava("outputs/llava", num_layers=6)
     model = DECODERS["llava"].model_class.from_pretrained("outputs/llava").eval()
     add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
     save_scorer(model, "outputs/my-llava-scorer", trained_on="nothing", steps=0)
     names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
     printed = capsys.readouterr().out.splitlines()
-    assert printed == ["36 image tokens, 12 kept", "4 kept by the scorer", "2 choices, one for each question"]
+    printed_inside = blocks(DOCS / "decoders.md", "text")[0].splitlines()
+    assert printed == [
+        *("36 image tokens, 12 kept", *printed_inside, "[18, 9]"),
+        *("4 kept by the scorer", "2 choices, one for each question"),
+    ]
     assert len(names["output"].reduction[0].kept) == 9
     assert names["model"].reduction is None
 
@@ -79,7 +83,8 @@ def test_the_page_lists_every_family():
     text = (DOCS / "decoders.md").read_text(encoding="utf-8")
     for row in DECODERS.values():
         equals = "the shortened prompt" if row.shortened_prompt else "the masked prompt"
-        assert f"| {row.title} | `{row.model_class.__name__}` | {equals} |" in text
+        inside = "no" if row.no_layers else "yes"
+        assert f"| {row.title} | `{row.model_class.__name__}` | {equals} | {inside} |" in text
 
 
 @pages

@@ -27,7 +27,7 @@ ROWS = [
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
-    *(("offload",), ("scorers",), ("reduction",), ("observing",)),
+    *(("offload", "profiling"), ("scorers",), ("reduction",), ("observing",)),
     *(("encoders", "decoders"), ("families",), ("loading", "reduced")),
     *(("decoder_loading", "bases"),),
 ]

@@ -10,13 +10,23 @@ from huggingface_hub import ModelCard
 from huggingface_hub.utils import validate_repo_id
 
 from pumer_hf.hub.card import PuMerCard, published_report
+from pumer_hf.models.families import DECODERS, FAMILIES
 from pumer_hf.recipes.cards import recipe_file_card
 from pumer_hf.release import install_commands
 from pumer_hf.results import Report
 
 ROOT = Path(__file__).parents[2]
-CARDS = {path.parent.name: path.parent for path in sorted(ROOT.glob("model_cards/*/README.md"))}
-RECIPES = {f"{path.parent.name}_{path.parent.parent.name}": path for path in ROOT.glob("recipes/*/*/pumer.yaml")}
+ALL_RECIPES = {f"{path.parent.name}_{path.parent.parent.name}": path for path in ROOT.glob("recipes/*/*/pumer.yaml")}
+RECIPES = {
+    name: path
+    for name, path in ALL_RECIPES.items()
+    if path.parent.parent.name in {**FAMILIES, **DECODERS}  # an older transformers has no decoders
+}
+CARDS = {
+    path.parent.name: path.parent
+    for path in sorted(ROOT.glob("model_cards/*/README.md"))
+    if path.parent.name in RECIPES or path.parent.name not in ALL_RECIPES
+}
 MEASURED = {path.stem: path for path in ROOT.glob("benchmarks/results/*.json")}
 
 

@@ -266,7 +266,7 @@ def test_an_unknown_flag_is_an_error_with_the_nearest_right_one(error_of, flag, 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--backbone", "clip"], "model.backbone='clip': .*'vilt' .*'meter'"),
+        (["--backbone", "clip"], "model.backbone='clip': .*'vilt'.*'meter'"),
         (["--image_std", "0"], "model.image_std=0.0: "),
         (["--config", "{hidden_size"], "model.config='{hidden_size': .*JSON"),
         (["--config", "[1]"], r"model.config=\[1\]: .*object"),

@@ -14,8 +14,9 @@ from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.folders import write_json
 from pumer_hf.inputs import resized_processor
+from pumer_hf.recipes.checks import check_image_size, check_method, check_push, check_recipe
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
-from pumer_hf.recipes.runner import check_image_size, check_method, check_push, check_recipe, open_output_folder
+from pumer_hf.recipes.runner import open_output_folder
 
 SCENES = VqaDataArguments(train_scenes=8, eval_scenes=4, unknown_answers="ignore")
 TIP = {"method": "tip", "layers": [1], "prune_ratio": 0.5}

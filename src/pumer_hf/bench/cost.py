@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..figures import figure
 from ..flops import count_flops
+from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..results import Cost, TokenCounts
 from .throughput import compare_throughput
@@ -24,10 +25,11 @@ class ModelSize(NamedTuple):
 
 
 def measure_cost(
-    models: Mapping[str, PuMerPreTrainedModel],
+    models: Mapping[str, PuMerPreTrainedModel | ReducedDecoder],
     inputs: dict[str, Tensor],
     seconds: float,
     own_inputs: Mapping[str, dict[str, Tensor]] | None = None,
+    examples: Mapping[str, dict[str, Any]] | None = None,
 ) -> Cost:
     """Measure speed and size of models on one batch, interleaved in one run.
 
@@ -36,13 +38,16 @@ def measure_cost(
         inputs: keyword arguments of their forward.
         seconds: how long to measure.
         own_inputs: by name, the inputs of models that take the same examples in another form (smaller images).
+        examples: by name, the inputs of one example. None: the first of the batch. Decoders need them, since the
+            pictures of a batch may be in one row.
 
     Returns:
         The throughput, the GFLOPs of one example and the tokens per layer.
     """
     own_inputs = own_inputs or {}
     evaluated = {name: model.eval() for name, model in models.items()}
-    examples = {name: {key: value[:1] for key, value in own_inputs.get(name, inputs).items()} for name in models}
+    if examples is None:
+        examples = {name: {key: value[:1] for key, value in own_inputs.get(name, inputs).items()} for name in models}
     throughput = compare_throughput(evaluated, inputs, own_inputs=own_inputs, seconds=seconds)
     return replace(measure_sizes(evaluated, examples), throughput=throughput)
 
@@ -60,6 +65,8 @@ def measure_sizes(models: Mapping[str, nn.Module], examples: Mapping[str, dict[s
     for name, model in models.items():
         if isinstance(model, PuMerPreTrainedModel):
             gflops[name], tokens[name], tokens_in[name] = measure_size(model, examples[name])
+        elif isinstance(model, ReducedDecoder):
+            gflops[name], tokens[name], tokens_in[name] = measure_decoder_size(model, examples[name])
         else:
             gflops[name] = count_flops(model, examples[name])[0] / 1e9
     return Cost(gflops=gflops, tokens_per_layer=tokens, tokens_in=tokens_in)
@@ -76,6 +83,23 @@ def measure_size(model: PuMerPreTrainedModel, example: dict[str, Tensor]) -> Mod
     num_image = states.shape[1] - num_text
     lengths = model.token_reduction.lengths_at("layers", num_text, num_image)
     return ModelSize(flops / 1e9, lengths, (num_text, num_image))
+
+
+def measure_decoder_size(model: ReducedDecoder, example: dict[str, Any]) -> ModelSize:
+    """Count the GFLOPs and the tokens of a prefill of one prompt, up to the logits of the next token."""
+    inputs: dict[str, Any] = {**example, "logits_to_keep": 1}
+    flops, outputs = count_flops(model, inputs)
+    num_image = int((example["input_ids"] == model.family.image_token_id(model.config)).sum())
+    num_text = example["input_ids"].shape[1] - num_image
+    kept: dict[int | None, int] = {}
+    for trace in outputs.get("reduction") or ():
+        kept[trace.layer] = kept.get(trace.layer, 0) + len(trace.kept)
+    tokens_in = (num_text, kept.get(None, num_image))
+    lengths: TokenCounts = []
+    for layer in range(model.config.get_text_config().num_hidden_layers):
+        num_image = kept.get(layer, lengths[-1][1] if lengths else tokens_in[1])
+        lengths.append((num_text, num_image))
+    return ModelSize(flops / 1e9, lengths, tokens_in)
 
 
 def cost_rows(cost: Cost, names: Sequence[str]) -> list[list[str]]:

@@ -1,10 +1,11 @@
 """Measures what a decoder model costs with and without reduction: the work, the times, the cache and the memory."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -14,10 +15,11 @@ from transformers.generation import BaseStreamer
 from ..flops import FlopCounter
 from ..models.decoder_loading import unreduced
 from ..models.decoders.cut_cache import cache_of
+from ..models.decoders.images import ImageTrace
 from ..models.decoders.modeling import ReducedDecoder
 from .contenders import DTYPES, MATMUL_PRECISIONS
-from .decoder_report import FORMS, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
-from .profiles import peak_memory
+from .decoder_report import ANNOUNCED, FORMS, MEASURED, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
+from .profiles import FORWARDS, peak_memory, reduction_seconds
 from .progress import Progress
 from .throughput import cuda_seconds, expected_seconds, interleaved_times, keep_freed_memory, wall_seconds
 
@@ -108,11 +110,6 @@ class Subject:
         """Return what the image encoder gives for the batch."""
         return self.model.family.encode_images(self.model, self.inputs)[0]
 
-    def reduce_alone(self, encoded: Any) -> Any:
-        """Do all that the reduction does between the image tower and the decoder."""
-        rest = {name: value for name, value in self.inputs.items() if name != "pixel_values"}
-        return self.model.calls.prepare({**rest, "mm_encoder_outputs": {"image": encoded}}, generating=False)
-
 
 class Sizes(NamedTuple):
     """What does not depend on the machine. All but the work is by name of the form."""
@@ -120,6 +117,8 @@ class Sizes(NamedTuple):
     work: Work
     image_tokens: dict[str, int]
     """Image tokens per prompt that the decoder gets."""
+    layer_tokens: dict[str, list[int]]
+    """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]."""
     cache_bytes: dict[str, int]
     """The bytes of keys, values and states of the whole batch after the prefill."""
 
@@ -139,15 +138,56 @@ def measure_sizes(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Sizes:
 
     placeholder = subject.model.family.image_token_id(subject.model.config)
     tokens = {UNREDUCED: int((subject.inputs["input_ids"][0] == placeholder).sum())}
-    gmacs, caches = {}, {}
+    gmacs, caches, by_layer = {}, {}, {}
     for form in FORMS:
         gmacs[form], output = counted(partial(subject.prefill, form), subject.batch_size)
         caches[form] = sum(nbytes(value) for layer in cache_of(output).layers for value in vars(layer).values())
         if form == REDUCED:
-            tokens[form] = sum(len(trace.kept) for trace in output.reduction if trace.row == 0)
+            by_layer[MEASURED] = read_by_layers(subject.model, output.reduction, tokens[UNREDUCED])
+    tokens[REDUCED] = by_layer[MEASURED][0]
+    by_layer[ANNOUNCED] = announced(subject.model, len(text_inputs["input_ids"][0]), tokens[REDUCED])
     tower, _ = counted(subject.encoded, subject.batch_size)
     text, _ = counted(text_alone, subject.batch_size)
-    return Sizes(Work(gmacs[UNREDUCED], gmacs[REDUCED], tower, text), tokens, caches)
+    of_images = gmacs[UNREDUCED] - tower - text
+    work = Work(gmacs[UNREDUCED], gmacs[REDUCED], tower, text, of_images * whole_share(subject.model))
+    return Sizes(work, tokens, by_layer, caches)
+
+
+def read_by_layers(model: ReducedDecoder, traces: Sequence[ImageTrace], num_image: int) -> list[int]:
+    """Return how many image tokens of the first prompt each layer has read.
+
+    Args:
+        model: the model.
+        traces: what it has done to a batch.
+        num_image: the image tokens of the prompt.
+    """
+    after: dict[int, int] = {}
+    for trace in traces:
+        if trace.row == 0:
+            place = -1 if trace.layer is None else trace.layer
+            after[place] = after.get(place, 0) + len(trace.kept)
+    lengths = []
+    for layer in range(model.config.get_text_config().num_hidden_layers):
+        num_image = after.get(layer - 1, num_image)
+        lengths.append(num_image)
+    return lengths
+
+
+def announced(model: ReducedDecoder, num_text: int, num_image: int) -> list[int]:
+    """Return how many image tokens each layer is to read, if the decoder gets `num_image` beside `num_text` words."""
+    if "layers" not in model.config.sites:
+        return [num_image] * model.config.get_text_config().num_hidden_layers
+    return [num_image, *(image for _, image in model.token_reduction.lengths_at("layers", num_text, num_image))]
+
+
+def whole_share(model: ReducedDecoder) -> float:
+    """Return the part of the decoder, in [0, 1], whose layers read all image tokens, whatever is cut after them."""
+    schedule = model.token_reduction.schedule
+    assert schedule is not None, "it reduces"
+    if any(part.site == "inputs" for part in schedule.parts):
+        return 0.0
+    first = min(layer for part in schedule.parts for layer in part.layers)
+    return (first + 1) / model.config.get_text_config().num_hidden_layers
 
 
 def counted(call: Callable[[], Any], batch_size: int) -> tuple[float, Any]:
@@ -167,14 +207,30 @@ def nbytes(value: Any) -> int:
 
 
 @torch.inference_mode()
-def measure_speed(subject: Subject, options: DecoderOptions) -> DecoderSpeed:
-    """Measure the prefill and `generate` of both forms, in turn. Each has run before, at the same shapes."""
+def reducer_cost(subject: Subject) -> tuple[Seconds, float]:
+    """Measure what the reduction itself takes in the prefill: choosing, merging and cutting, not what it saves.
+
+    Returns:
+        Its time, and its part of the time of the prefill.
+    """
+    call = partial(subject.prefill, REDUCED)
+    times = [reduction_seconds(call, subject.model.device) for _ in range(FORWARDS)]
+    return Seconds.of([own for own, _ in times]), median(own / whole for own, whole in times)
+
+
+@torch.inference_mode()
+def measure_speed(subject: Subject, options: DecoderOptions, reducer: tuple[Seconds, float]) -> DecoderSpeed:
+    """Measure the prefill and `generate` of both forms, in turn. Each has run before, at the same shapes.
+
+    Args:
+        subject: the model and its batch.
+        options: how to measure.
+        reducer: from [`reducer_cost`], measured before anything is compiled.
+    """
     keep_freed_memory()
     on_cuda = options.device == "cuda"
     seconds_of = cuda_seconds if on_cuda else wall_seconds
-    encoded = subject.encoded()
     calls: dict[str, Callable[[], Any]] = {form: partial(subject.prefill, form) for form in FORMS}
-    calls["reducer"] = partial(subject.reduce_alone, encoded)
     for call in calls.values():  # compiles, if asked to
         call()
     in_turn = sum(seconds_of(call) for call in calls.values())
@@ -183,7 +239,7 @@ def measure_speed(subject: Subject, options: DecoderOptions) -> DecoderSpeed:
         progress.begin("prefill")
         times = interleaved_times(calls, warmup=0, seconds=options.seconds, on_cuda=on_cuda, on_round=progress.move)
     generated = measure_generate(subject, options) if options.new_tokens else {}
-    return DecoderSpeed(prefill=Compared.of(times), reducer=Seconds.of(times["reducer"]), **generated)
+    return DecoderSpeed(Compared.of(times), reducer[0], reducer[1], **generated)
 
 
 def measure_generate(subject: Subject, options: DecoderOptions) -> dict[str, Compared]:

@@ -10,6 +10,8 @@ from ..results import Environment, Results
 UNREDUCED, REDUCED = "unreduced", "reduced"
 """The two forms of the model by name."""
 FORMS = (UNREDUCED, REDUCED)
+ANNOUNCED, MEASURED = "announced", "measured"
+"""What the schedule says about the tokens of each layer, and what the run has."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,9 @@ class Work:
     """Those of the image tower and the projector, which a cut behind them cannot reach."""
     text: float
     """Those of the decoder for the same prompt without its images, which no cut of image tokens can reach either."""
+    first_layers: float = 0.0
+    """Those for the image tokens in the layers before the first cut, which it cannot reach. 0 with a cut before the
+    decoder."""
 
     @property
     def ratio(self) -> float:
@@ -35,8 +40,14 @@ class Work:
 
     @property
     def limit(self) -> float:
-        """How many times fewer they would be if no image token were left."""
-        return self.unreduced / (self.image_tower + self.text)
+        """How many times fewer they would be if no image token were left after the first cut."""
+        return self.unreduced / (self.image_tower + self.text + self.first_layers)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, float]) -> "Work":
+        """Read it from the values of a file. Those of older versions have no cut inside the decoder."""
+        names = (*FORMS, "image_tower", "text")
+        return cls(**{name: values[name] for name in names}, first_layers=values.get("first_layers", 0.0))
 
     def to_dict(self) -> dict[str, float]:
         """Return what a file holds."""
@@ -87,7 +98,10 @@ class DecoderSpeed:
     prefill: Compared
     """From the inputs to the first logits: image tower, reduction, decoder."""
     reducer: Seconds
-    """The part of the reduced prefill that chooses, merges and cuts: all between the image tower and the decoder."""
+    """The part of the reduced prefill that chooses, merges and cuts, from a profile of the model as it is before it is
+    compiled."""
+    reducer_share: float
+    """The reducer's part of the reduced prefill, in [0, 1]."""
     first_token: Compared | None = None
     """The time of `generate` for one new token. None if nothing was generated."""
     end_to_end: Compared | None = None
@@ -95,22 +109,17 @@ class DecoderSpeed:
     per_token: Compared | None = None
     """What each token after the first one takes. None for a single new token."""
 
-    @property
-    def reducer_share(self) -> float:
-        """The reducer's part of the reduced prefill, in [0, 1]."""
-        return self.reducer.median / self.prefill.reduced.median
-
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DecoderSpeed":
         """Read it from the values of a file."""
         names = ("first_token", "end_to_end", "per_token")
         others = {name: Compared.from_dict(values[name]) for name in names if values.get(name) is not None}
-        return cls(Compared.from_dict(values["prefill"]), Seconds(**values["reducer"]), **others)
+        prefill, reducer = Compared.from_dict(values["prefill"]), Seconds(**values["reducer"])
+        return cls(prefill, reducer, values["reducer_share"], **others)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a file holds."""
-        values = {name: value for name, value in asdict(self).items() if value is not None}
-        return {**values, "reducer_share": self.reducer_share}
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -148,6 +157,9 @@ class DecoderReport(Results):
     """The bytes of keys and values of the whole batch after the prefill."""
     memory: dict[str, int] = field(default_factory=dict)
     """The peak bytes of the prefill of the whole batch beyond weights and inputs. Empty if it was not measured."""
+    layer_tokens: dict[str, list[int]] = field(default_factory=dict)
+    """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]. Empty in
+    files of older versions."""
     weight_bytes: int = 0
     environment: Environment = field(default_factory=Environment)
 
@@ -170,10 +182,11 @@ class DecoderReport(Results):
             reduction=values["reduction"],
             conditions=DecoderConditions(**values["conditions"]),
             image_tokens=dict(values["image_tokens"]),
-            work=Work(**{name: values["gmacs"][name] for name in (*FORMS, "image_tower", "text")}),
+            work=Work.from_dict(values["gmacs"]),
             speed=DecoderSpeed.from_dict(values["seconds"]),
             cache_bytes=dict(values["cache_bytes"]),
             memory=dict(values.get("memory", {})),
+            layer_tokens=dict(values.get("layer_tokens", {})),
             weight_bytes=values["weight_bytes"],
             environment=Environment.from_dict(values),
         )
@@ -186,6 +199,7 @@ class DecoderReport(Results):
             "reduction": self.reduction,
             "conditions": asdict(self.conditions),
             "image_tokens": self.image_tokens,
+            "layer_tokens": self.layer_tokens,
             "gmacs": self.work.to_dict(),
             "seconds": self.speed.to_dict(),
             "efficiency": self.efficiency,

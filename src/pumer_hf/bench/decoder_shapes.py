@@ -20,6 +20,13 @@ class Shape:
     """The fields of its config that the shape needs."""
     image_tokens: int | None = None
     """Image tokens per prompt; None: one image of the usual size of the family."""
+    num_layers: int | None = None
+    """The decoder has only the first so many layers of the checkpoint's; None: all of them."""
+
+    @property
+    def title(self) -> str:
+        """The checkpoint, and which part of it this is."""
+        return self.checkpoint if self.num_layers is None else f"{self.checkpoint}, first {self.num_layers} layers"
 
     def row(self) -> DecoderFamily:
         """Return the family.
@@ -33,7 +40,10 @@ class Shape:
 
     def new_config(self) -> Any:
         """Return a config of our class with this shape."""
-        return self.row().config_class(**deepcopy(self.config))
+        fields = deepcopy(self.config)
+        if self.num_layers is not None:
+            fields["text_config"]["num_hidden_layers"] = self.num_layers
+        return self.row().config_class(**fields)
 
 
 def shape_of(name: str) -> Shape:
@@ -172,6 +182,12 @@ SHAPES: dict[str, Shape] = {
         "llava",
         "llava-hf/llava-1.5-7b-hf",
         {"vision_config": CLIP_LARGE, "text_config": VICUNA_7B, "image_token_index": 32000},
+    ),
+    "llava_8_layers": Shape(
+        "llava",
+        "llava-hf/llava-1.5-7b-hf",
+        {"vision_config": CLIP_LARGE, "text_config": VICUNA_7B, "image_token_index": 32000},
+        num_layers=8,
     ),
     "llava_next": Shape(
         "llava_next",

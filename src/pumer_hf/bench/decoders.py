@@ -1,6 +1,7 @@
 """`pumer-hf bench` measures a decoder model with fewer image tokens against itself unreduced."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from ..figures import duration, figure
 from ..models.decoder_loading import asked_schedule, decoder_of_config, load_decoder, random_decoder
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, naming, saved_config
+from ..reducers import parse_reduction, reducer_class
+from ..reducers.pumer import LOOKAHEAD, PuMerReductionConfig
 from ..results import Environment, check_results_file, text_table
 from .contenders import DTYPES, matmul_precision
 from .decoder_inputs import prompts, text_prompts
@@ -18,9 +21,27 @@ from .decoder_measure import (
     measure_sizes,
     measure_speed,
     prefill_memory,
+    reducer_cost,
 )
-from .decoder_report import FORMS, REDUCED, UNREDUCED, Compared, DecoderConditions, DecoderReport
+from .decoder_report import (
+    ANNOUNCED,
+    FORMS,
+    MEASURED,
+    REDUCED,
+    UNREDUCED,
+    Compared,
+    DecoderConditions,
+    DecoderReport,
+)
 from .decoder_shapes import shape_of
+
+COUNTED_BY = {
+    "cpu": "the tensors that were alive at once, which the profiler counts",
+    "cuda": "the bytes that torch's allocator had given out at once",
+}
+"""How the peak memory is counted, by device."""
+EARLY = 2
+"""In so many first layers, the attention of the text says little about the image ("docs/decoders.md")."""
 
 
 def bench_decoder(
@@ -78,7 +99,7 @@ def bench_shape(
     shape = shape_of(setting)
     schedule = asked_schedule({}, reduction, setting)
     model = new_model(shape.row(), shape.new_config(), schedule, options)
-    source = {"setting": setting, "shape": shape.checkpoint}
+    source = {"setting": setting, "shape": shape.title}
     return bench_decoder_model(model, source, options, True, output, image_tokens=shape.image_tokens)
 
 
@@ -132,6 +153,7 @@ def measured(
     subject = Subject(model, inputs)
     sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))
     memory = {form: prefill_memory(subject, form) for form in FORMS} if options.memory else {}
+    reducer = reducer_cost(subject)
     if options.compile:
         compile_parts(model)
     return DecoderReport(
@@ -151,9 +173,10 @@ def measured(
         ),
         image_tokens=sizes.image_tokens,
         work=sizes.work,
-        speed=measure_speed(subject, options),
+        speed=measure_speed(subject, options, reducer),
         cache_bytes=sizes.cache_bytes,
         memory=memory,
+        layer_tokens=sizes.layer_tokens,
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
         environment=Environment.current(),
     )
@@ -161,16 +184,60 @@ def measured(
 
 def work_lines(report: DecoderReport) -> list[str]:
     """Return the lines that stand before any speed: the work, and the limit that follows from it."""
-    work, tokens = report.work, report.image_tokens
+    work = report.work
     shape = f" (the shape of {report.source['shape']})" if "shape" in report.source else ""
     words = report.conditions.text_length
     return [
-        f"{report.name}{shape}: {tokens[UNREDUCED]} image tokens, {tokens[REDUCED]} after the reduction, and {words} "
-        "words per prompt",
+        f"{report.name}{shape}: {image_tokens_in_words(report)}, and {words} words per prompt",
         f"Multiply-adds of the prefill of a prompt: {figure(work.unreduced)} G, {figure(work.reduced)} G after the "
         f"reduction: {work.ratio:.2f}x fewer",
         f"The image tower needs {figure(work.image_tower)} G of them ({work.tower_share:.0%}), the text alone "
-        f"{figure(work.text)} G: at most {work.limit:.2f}x fewer by cutting image tokens before the decoder",
+        f"{figure(work.text)} G{first_layers_in_words(report)}: at most {work.limit:.2f}x fewer by cutting image "
+        f"tokens {place_in_words(report)}",
+        *early_lines(report.reduction),
+    ]
+
+
+def image_tokens_in_words(report: DecoderReport) -> str:
+    """Return how many image tokens a prompt has, and how many are left after each cut."""
+    tokens, by_layer = report.image_tokens, report.layer_tokens.get(MEASURED, [])
+    cuts = [(layer, after) for layer, (before, after) in enumerate(pairwise(by_layer)) if before != after]
+    if not cuts:
+        return f"{tokens[UNREDUCED]} image tokens, {tokens[REDUCED]} after the reduction"
+    before = [f"{tokens[REDUCED]} before the decoder"] if tokens[REDUCED] != tokens[UNREDUCED] else []
+    found = [f"{tokens[UNREDUCED]} image tokens", *before, *(f"{after} after layer {layer}" for layer, after in cuts)]
+    announced = "as announced" if report.layer_tokens[ANNOUNCED] == by_layer else "not as announced"
+    return f"{', '.join(found)} ({announced})"
+
+
+def first_layers_in_words(report: DecoderReport) -> str:
+    """Return the work of the layers before the first cut as a part of a sentence; empty with a cut before them."""
+    work = report.work.first_layers
+    return f", the image tokens in the layers before the first cut {figure(work)} G" if work else ""
+
+
+def place_in_words(report: DecoderReport) -> str:
+    """Return where the first cut is."""
+    return "there" if report.work.first_layers else "before the decoder"
+
+
+def early_lines(reduction: Any) -> list[str]:
+    """Return a warning if a schedule cuts by the attention of the first layers."""
+    schedule = parse_reduction(reduction)
+    assert schedule is not None, "the model reduces"
+    layers = sorted(
+        layer
+        for part in schedule.parts
+        if part.site == "layers" and reducer_class(part).uses_attention
+        for layer in part.layers
+        if layer < EARLY and not (isinstance(part, PuMerReductionConfig) and part.saliency_at(layer) == LOOKAHEAD)
+    )
+    if not layers:
+        return []
+    which = " and ".join(map(str, layers))
+    return [
+        f"Warning: the schedule cuts by the attention of layer {which}, which says little yet about what the text "
+        "asks for: cut after a quarter of the layers or later"
     ]
 
 
@@ -228,7 +295,7 @@ def notes(report: DecoderReport) -> Sequence[str]:
         f"The prefill is {prefill.ratio:.2f}x as fast with {report.work.ratio:.2f}x fewer multiply-adds: "
         f"{report.efficiency:.2f} of what they promise.",
         f"Weights: {figure(report.weight_bytes / 2**30)} GiB. Peak memory is beyond weights and inputs, the cache "
-        "included.",
+        f"included: {COUNTED_BY[conditions.device]}.",
     ]
     if report.random_weights:
         lines.append("The weights are random, so a trained model has the same speed.")

@@ -51,6 +51,11 @@ class Collator:
         return self
 
     @property
+    def processor(self) -> ProcessorMixin:
+        """The processor of the encoder."""
+        return self.encoder.processor
+
+    @property
     def is_random(self) -> bool:
         """Whether the same rows give different inputs each time."""
         return self.rand_augment

@@ -140,12 +140,7 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
         args: the `data` block.
         labels: the answers of an existing model. Default: the answers that are frequent enough ([`counted_answers`]).
     """
-    data = load_splits(
-        args,
-        read=lambda files, image_dir, split, skipped: read_vqa_files(files, image_dir, skipped),
-        scenes=lambda split, number: scene_questions(args, split, number),
-        columns={"answers": answers_of, "question": text_of, "image": image_of},
-    )
+    data = load_questions(args)
     min_count = 1 if labels is not None else args.min_answer_count
     if labels is None:
         if args.streaming:
@@ -161,6 +156,16 @@ def load_vqa(args: VqaDataArguments, labels: Sequence[str] | None = None) -> Tas
         splits[split] = known if split == "train" else rows
         unknown[split] = len(rows) - len(known)
     return replace(data, **splits, labels=tuple(labels), unknown_answers=unknown)
+
+
+def load_questions(args: VqaDataArguments) -> TaskData:
+    """Load the three splits as [`load_vqa`] does, with all rows and without labels."""
+    return load_splits(
+        args,
+        read=lambda files, image_dir, split, skipped: read_vqa_files(files, image_dir, skipped),
+        scenes=lambda split, number: scene_questions(args, split, number),
+        columns={"answers": answers_of, "question": text_of, "image": image_of},
+    )
 
 
 def scene_questions(args: VqaDataArguments, split: str, num_scenes: int) -> Dataset:

@@ -1,7 +1,10 @@
 """Pictures of the image tokens that a decoder model kept, dropped and merged before its first layer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 
+import torch
 from PIL import Image as PILImage
 from PIL.Image import Resampling
 from torch import Tensor
@@ -45,6 +48,8 @@ def decoder_panels(
 ) -> list[Panel]:
     """Return a panel with what the model sees of an image, and one with what it kept, for each tile if it has tiles.
 
+    A model that reduces tokens several times has such panels for each time.
+
     Args:
         model: the model that ran.
         processor: its processor.
@@ -57,7 +62,9 @@ def decoder_panels(
     """
     if model.family.grids is None:
         raise drawing_error(model.family)
-    grids = model.family.grids(model.config, inputs, [len(trace.columns) for trace in traces])
+    times = by_layer(traces)
+    tiles = next(iter(times.values()))
+    grids = model.family.grids(model.config, inputs, [len(trace.columns) for trace in tiles])
     views = [seen(processor, picture, grid) for grid in grids]
     if len(grids) == 1:
         (grid,), (view,) = grids, views
@@ -66,10 +73,56 @@ def decoder_panels(
     else:
         width = enlarged(views[0]).width  # that of the panels of the tiles
         whole = picture.resize((width, max(round(picture.height * width / picture.width), 1)), Resampling.BICUBIC)
-        words = f"{len(grids)} tiles, {sum(len(trace.columns) for trace in traces)} patches"
+        words = f"{len(grids)} tiles, {sum(len(trace.columns) for trace in tiles)} patches"
         first = Panel(whole, [f"the image, cut into {words}"], f"The whole image, which is cut into {words}.")
-    names = ["before the decoder"] if len(grids) == 1 else [f"tile {index + 1}" for index in range(len(grids))]
-    return [first, *map(kept_panel, names, views, grids, traces)]
+    panels = [first]
+    shown = tiles
+    for layer, found in times.items():
+        shown = tiles if found is tiles else [followed(trace, found) for trace in shown]
+        panels += map(kept_panel, panel_names(layer, len(grids)), views, grids, shown)
+    return panels
+
+
+def by_layer(traces: Sequence[ImageTrace]) -> dict[int | None, list[ImageTrace]]:
+    """Return traces by the layer after which the tokens were reduced, in their order; None is before the decoder."""
+    found: dict[int | None, list[ImageTrace]] = {}
+    for trace in traces:
+        found.setdefault(trace.layer, []).append(trace)
+    return found
+
+
+def followed(trace: ImageTrace, later: Sequence[ImageTrace]) -> ImageTrace:
+    """Return what a later reduction left of the tokens of an image, of all that it began with.
+
+    Args:
+        trace: what an earlier reduction left of them.
+        later: what the later one left of the tokens of all images that it got.
+    """
+    moves = [zip(one.columns.tolist(), one.holder.tolist(), strict=True) for one in later]
+    holder_of = dict(chain.from_iterable(moves))
+    holder = [holder_of.get(place, -1) for place in trace.holder.tolist()]
+    own = set(trace.columns.tolist())
+    kept = sorted(own.intersection(holder))
+    order = {place: index for index, place in enumerate(kept)}
+    return replace(
+        trace,
+        holder=torch.tensor(holder),
+        source=torch.tensor([order.get(place, -1) for place in holder]),
+        kept=torch.tensor(kept, dtype=torch.long),
+    )
+
+
+def panel_names(layer: int | None, number: int) -> list[str]:
+    """Return what the panels of an image are called, one for each of its tiles.
+
+    Args:
+        layer: the layer after which its tokens were reduced; None before the decoder.
+        number: how many tiles it has.
+    """
+    place = "before the decoder" if layer is None else f"after layer {layer}"
+    if number == 1:
+        return [place]
+    return [f"tile {index + 1}" + ("" if layer is None else f" {place}") for index in range(number)]
 
 
 def joined(panels: Sequence[Panel]) -> PILImage.Image:

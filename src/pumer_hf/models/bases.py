@@ -15,11 +15,12 @@ from transformers import PreTrainedModel
 from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.lookahead import ALL_LAYERS, LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from .decoders.attached import StockHost
-from .decoders.calls import ReducedCalls, cut_already
+from .decoders.calls import ReducedCalls
 from .decoders.family import DecoderFamily
 from .decoders.greedy import greedy_answer, with_own_outputs
 from .decoders.modeling import ReducedDecoder
 from .decoders.observing import ROWS, observe_decoder, with_encoded_images
+from .decoders.running import cut_already
 from .decoders.site import has_images
 from .decoders.text_rows import attending_layers
 from .encoders.base import PuMerPreTrainedModel

@@ -15,6 +15,7 @@ from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
     AutoProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     ProcessorMixin,
     ViltConfig,
@@ -252,21 +253,42 @@ def task_of(architecture: str) -> str | None:
     return None
 
 
-def preset(backbone: str, task: str) -> dict[str, Any]:
-    """Return the schedule of the paper for a family and a task (PuMer, Table 6), in the form that configs take.
+def preset(backbone: str | PreTrainedConfig, task: str) -> dict[str, Any]:
+    """Return the schedule to begin with for a model, in the form that configs take.
+
+    For an encoder it is that of the paper (PuMer, Table 6). For a decoder it is [`DecoderFamily.preset`].
 
     Args:
-        backbone: the name of a family: `"vilt"` or `"meter"`.
-        task: `"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`.
+        backbone: the name of a family of encoders: `"vilt"` or `"meter"`; or the config of a decoder model, whose
+            number of layers counts.
+        task: `"vqa"`, `"nlvr2"`, `"snli_ve"` or `"retrieval"`; for a decoder, the site: `"inputs"` or `"layers"`.
 
     Raises:
         ValueError: there is no such preset.
     """
+    if not isinstance(backbone, str):
+        return _decoder_preset(backbone, task)
+    if backbone in DECODERS:
+        raise ValueError(
+            f"no preset for backbone={backbone!r} alone: it depends on the number of layers: give the config of the "
+            "model, and a site: preset(model.config, 'layers')"
+        )
     presets = FAMILIES[backbone].presets if backbone in FAMILIES else {}
     if task_name(task) not in presets:
         known = ", ".join(f"{name}/{known_task}" for name, family in FAMILIES.items() for known_task in family.presets)
         raise ValueError(f"no preset for backbone={backbone!r}, task={task!r}: choose one of {known}")
     return presets[task_name(task)].to_dict()
+
+
+def _decoder_preset(config: PreTrainedConfig, site: str) -> dict[str, Any]:
+    row = next(
+        (row for row in DECODERS.values() if type(config) in (row.config_class, row.stock_class.config_class)), None
+    )
+    if row is None:
+        raise ValueError(f"no preset for {type(config).__name__}: {decoder_advice()}")
+    if site not in ("inputs", "layers"):
+        raise ValueError(f"no preset for {row.title}, site={site!r}: choose 'inputs' or 'layers'")
+    return row.preset(config, site).to_dict()
 
 
 DECODERS: dict[str, DecoderFamily] = {}

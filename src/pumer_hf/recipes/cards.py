@@ -51,7 +51,7 @@ def recipe_card(
     return PuMerCard(
         name=name,
         backbone=recipe.model.backbone,
-        task=task.name,
+        task=None if recipe.model.is_decoder else task.name,
         role=role,
         repo_id=args.hub_model_id if args.push_to_hub else None,
         base_model=source,

@@ -4,27 +4,33 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
 from ..data.arguments import DataArguments, only_split
-from ..data.collator import Collator
 from ..data.task import Task, TaskData
 from ..data.tasks import TASKS
 from ..encoding import checkpoint_record
 from ..folders import check_file, check_writable, write_json
+from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.families import FAMILIES
+from ..models.families import DECODERS, FAMILIES
 from ..results import Environment, check_results_file
 from .build import load_model, saved_processor, trained_backbone
+from .checks import check_text_length
+from .decoders import decoder_answers, decoder_task
 from .finetuning import default_recipe, paper_recipe
 from .parser import parse_recipe, read_blocks
 from .program import exit_on_user_error, program_name
 from .recipe import Recipe
 from .report import EvaluationReport
-from .runner import check_text_length, evaluate
+from .runner import evaluate
 from .stages import predict
 from .threads import use_available_cores
+
+SCENES_DECODER = "llava"
+"""The family whose recipe on digit scenes has the data for the evaluation of any decoder."""
 
 
 def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) -> None:
@@ -42,21 +48,16 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
             names = " or ".join(name for name, one in TASKS.items() if one.read_questions is not None)
             raise ValueError(f"--questions is for the task {names}, and needs --submission and --image_dir")
         backbone, config = trained_backbone("--model", args.model, task)
-        one_split, default = replace(task, arguments=only_split(task.arguments, args.split)), default_recipe(task)
-        recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *rest])
-        if not args.recipe:
-            longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
-            flags = input_flags(args.model, task, recipe.data, longest)
-            if recipe.data.is_own:  # the batch size for digit scenes does not suit it
-                paper = read_blocks(paper_recipe(backbone, task), task)["training"]
-                flags += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
-            recipe = parse_recipe(one_split, default, [*flags, *rest])
+        task = decoder_task(task, backbone) if backbone in DECODERS else task
+        recipe = asked_recipe(args, task, backbone, config, rest)
         check_files(args, recipe.data)
         model = load_model(args.model, None if args.unreduced else config.get("reduction"), task, flag="--model")
-        check_text_length(recipe.data.max_text_length, model)
         processor = saved_processor("--model", args.model)
         model = model.to(recipe.training.device)
-        labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
+        labels: list[str] = []
+        if backbone not in DECODERS:
+            check_text_length(recipe.data.max_text_length, model)
+            labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         if recipe.training.device.type == "cpu":
             use_available_cores(recipe.training.world_size)
         if args.questions and task.read_questions is not None:
@@ -71,9 +72,37 @@ def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) ->
         counts = {**evaluation.counts, "missing_images": data.missing_images[args.split]}
         evaluation = replace(evaluation, counts=counts)
     if recipe.training.process_index == 0:
-        length = recipe.data.max_text_length
+        length = None if backbone in DECODERS else recipe.data.max_text_length
         report = EvaluationReport(args.model, task.name, args.split, length, evaluation, Environment.current())
         print(*report.lines(), report.finish(args.output), sep="\n")
+
+
+def asked_recipe(
+    args: argparse.Namespace, task: Task, backbone: str, config: dict[str, Any], flags: list[str]
+) -> Recipe:
+    """Return the recipe whose `data` block and whose training arguments an evaluation uses.
+
+    Args:
+        args: the evaluation's own arguments.
+        task: the task of the model.
+        backbone: the family of the model.
+        config: its config.
+        flags: the other arguments, which are those of a recipe.
+    """
+    is_decoder = backbone in DECODERS
+    one_split = replace(task, arguments=only_split(task.arguments, args.split))
+    default = default_recipe(task, SCENES_DECODER) if is_decoder else default_recipe(task)
+    recipe = parse_recipe(one_split, default, [*([args.recipe] if args.recipe else []), *flags])
+    if args.recipe:
+        return recipe
+    own: list[str] = []
+    if not is_decoder:
+        longest = FAMILIES[backbone].config_class.from_dict(config).max_text_length
+        own = input_flags(args.model, task, recipe.data, longest)
+    if recipe.data.is_own:  # the batch size for digit scenes does not suit it
+        paper = read_blocks(paper_recipe(backbone, task), task)["training"]
+        own += ["--per_device_eval_batch_size", str(paper["per_device_eval_batch_size"])]
+    return parse_recipe(one_split, default, [*own, *flags])
 
 
 def input_flags(model: str, task: Task, data: DataArguments, longest: int) -> list[str]:
@@ -129,11 +158,14 @@ def build_parser(description: str) -> argparse.ArgumentParser:
 
 
 def write_submission(
-    recipe: Recipe, model: PuMerPreTrainedModel, rows: Dataset, collator: Collator, path: Path
+    recipe: Recipe, model: PuMerPreTrainedModel | ReducedDecoder, rows: Dataset, collator: Any, path: Path
 ) -> None:
     """Answer questions, and write the file for the leaderboard of VQA v2: a list of `question_id` and `answer`."""
-    logits, _ = predict(recipe.training, model, rows, collator)
-    answers = [collator.labels[index] for index in logits.argmax(-1)]
+    if isinstance(model, ReducedDecoder):
+        answers = [answer.text.strip() for answer in decoder_answers(recipe.training, model, rows, collator)]
+    else:
+        logits, _ = predict(recipe.training, model, rows, collator)
+        answers = [collator.labels[index] for index in logits.argmax(-1)]
     if recipe.training.process_index == 0:
         results = [
             {"question_id": number, "answer": answer}

@@ -17,7 +17,7 @@ from ..data.arguments import OWN_DATA, SCENES
 from ..data.downloads import check_downloaded
 from ..data.task import Task
 from ..encoding import TEXT_LENGTH, EncodingRecord, checkpoint_record, saved_record
-from ..models.families import FAMILIES
+from ..models.families import DECODERS, FAMILIES
 from ..models.loading import naming, schedule_of
 from ..recipe_files import recipe_folder, recipe_name
 from ..reducers import METHODS
@@ -26,6 +26,7 @@ from .parser import make_recipe, model_block, parse_flags, parse_recipe, read_bl
 from .program import program_words
 from .recipe import ModelArguments, Recipe, RecipeTrainingArguments
 
+LLAVA = "llava"
 FITTED = ("per_device_train_batch_size", "early_stopping_patience")
 """The fields that depend on the number of rows, unless a flag sets them."""
 MIN_STEPS, MIN_BATCH = 8, 4
@@ -75,7 +76,7 @@ def training_recipe(task: Task, arguments: list[str] | None = None) -> Recipe:
         )
         raise other_command(reason, task, model, flags)
     path, blocks = finetuning_blocks(task, model, given)
-    if values["method"] not in (None, blocks["reduction"]["method"]):
+    if values["method"] not in (None, blocks["reduction"]["method"]) and model.backbone not in DECODERS:
         sites = METHODS[values["method"]].config_class.sites if values["method"] != "none" else ("layers",)
         # The ratios are for the paper's method.
         where = {"layers": blocks["reduction"]["layers"]} if "layers" in sites else {"site": sites[0]}
@@ -98,6 +99,9 @@ def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str])
     source = str(model.teacher or model.checkpoint)
     check_downloaded(task.arguments(), source)
     backbone, _ = trained_backbone(f"model.{role}", source, task if role == "teacher" else None)
+    path = paper_recipe(backbone, task)
+    if backbone in DECODERS:
+        return path, decoder_blocks(backbone, path, task, given)
     with naming(f"model.{role}={source!r}", source, "model"):
         config = FAMILIES[backbone].config_class.from_pretrained(source)
     longest = config.max_text_length
@@ -105,7 +109,6 @@ def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str])
         record = checkpoint_record(source, longest)
     else:
         record = saved_record(source) or EncodingRecord(min(TEXT_LENGTH, longest))
-    path = paper_recipe(backbone, task)
     return path, {
         "model": {"backbone": backbone},
         "reduction": schedule_of(config, task.name),
@@ -114,20 +117,45 @@ def finetuning_blocks(task: Task, model: ModelArguments, given: Collection[str])
     }
 
 
+def decoder_blocks(backbone: str, path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
+    """Return the blocks of a recipe for own data and a decoder: those of a file for the public data.
+
+    Args:
+        backbone: the family.
+        path: the file.
+        task: the task.
+        given: the names of all flags.
+    """
+    blocks = read_blocks(path, task)
+    model = {"backbone": backbone, "lora": blocks["model"]["lora"]}
+    training = training_block(path, task, given)
+    return {"model": model, "reduction": blocks["reduction"], "data": {}, "training": training}
+
+
 def given_flags(flags: Sequence[str]) -> set[str]:
     """Return the names of flags: `{"train_file"}` for `["--train-file", "a.jsonl"]` and `["--train_file=a.jsonl"]`."""
     words = (word.partition("=")[0] for word in flags if word.startswith("--"))
     return {word.removeprefix("--").replace("-", "_") for word in words}
 
 
-def default_recipe(task: Task) -> Path:
-    """Return the file with the recipe of a task on digit scenes."""
-    return recipe_folder() / "vilt" / task.scenes_folder / "pumer.yaml"
+def default_recipe(task: Task, backbone: str = "vilt") -> Path:
+    """Return the file with the recipe of a task on digit scenes.
+
+    Args:
+        task: the task.
+        backbone: a family that has such a file.
+    """
+    return recipe_folder() / backbone / task.scenes_folder / "pumer.yaml"
 
 
 def paper_recipe(backbone: str, task: Task) -> Path:
-    """Return the file with the paper's recipe for a family and a task."""
-    return recipe_folder() / backbone / task.paper_folder / "pumer.yaml"
+    """Return the file with the recipe for a family and a task, on the data of the paper.
+
+    A decoder whose family has no file of its own has that of LLaVA.
+    """
+    path = recipe_folder() / backbone / task.paper_folder / "pumer.yaml"
+    other = recipe_folder() / LLAVA / task.paper_folder / "pumer.yaml"
+    return other if backbone in DECODERS and not path.is_file() else path
 
 
 def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, Any]:
@@ -140,9 +168,8 @@ def training_block(path: Path, task: Task, given: Collection[str]) -> dict[str, 
     """
     block = read_blocks(path, task)["training"]
     block |= {"output_dir": f"outputs/own-data-{task.name}"}
-    block |= {
-        "teacher_training": {name: value for name, value in block["teacher_training"].items() if name not in given}
-    }
+    changes = block.get("teacher_training") or {}
+    block |= {"teacher_training": {name: value for name, value in changes.items() if name not in given}}
     if not torch.cuda.is_available():
         block |= {"dataloader_num_workers": 0}
     return block
@@ -189,10 +216,13 @@ def other_command(reason: str, task: Task, model: ModelArguments, flags: Sequenc
             f"  {shlex.join([*command, *flags])}"
         )
     checkpoint = read_blocks(paper_recipe(model.backbone, task), task)["model"]["checkpoint"]
+    finetuning = f"to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}"
     scratch = recipe_folder() / model.backbone / "own_data" / "scratch.yaml"
+    if not scratch.is_file():
+        return ValueError(f"{reason}; {finetuning}")
     return ValueError(
         f"{reason}, so choose one of two commands:\n"
-        f"  to finetune a pretrained model: {shlex.join([*command, '--checkpoint', checkpoint, *flags])}\n"
+        f"  {finetuning}\n"
         f"  to train a small model from scratch: {shlex.join([*command, shown(scratch), *flags])}"
     )
 

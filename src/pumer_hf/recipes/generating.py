@@ -1,6 +1,8 @@
-"""The answers that a decoder model generates to questions about images, and their accuracy."""
+"""The answers that a decoder model generates to questions about images, and their scores."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +12,21 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from ..data.chat import ChatCollator
+from ..data.chat import ChatCollator, answer_of
 from ..metrics.vqa import answer_scores, normalize_answer, score_report
-from ..results import PERCENT, Evaluation
+from ..metrics.vqa_accuracy import vqa_accuracy
+from ..models.decoder_loading import on_device
+
+OFFICIAL_ANNOTATORS = 4
+"""The number of annotators per question from which the official accuracy is defined."""
+
+
+class Generated(NamedTuple):
+    """An answer that a model generated."""
+
+    text: str
+    ended: bool
+    """Whether the model ended it. Otherwise it was cut off at the longest answer."""
 
 
 @torch.inference_mode()
@@ -24,7 +38,8 @@ def generated_answers(
     batch_size: int = 250,
     max_new_tokens: int = 8,
     show: bool = True,
-) -> list[str]:
+    precision: AbstractContextManager | None = None,
+) -> list[Generated]:
     """Return the answer that a model generates to each row, greedily, in the order of the rows.
 
     If there are several processes, each generates a part.
@@ -36,37 +51,62 @@ def generated_answers(
         batch_size: rows per call of `generate`.
         max_new_tokens: the longest answer, in tokens with the one that ends it.
         show: whether to show the progress.
+        precision: in which the model runs, such as `torch.autocast(...)`; None: that of its weights.
     """
     state = PartialState()
-    answers: list[str] = []
+    answers: list[Generated] = []
+    ends = end_tokens(model, collator)
     model.eval()
-    with state.split_between_processes(list(range(len(rows)))) as indices:
+    with state.split_between_processes(list(range(len(rows)))) as indices, precision or nullcontext():
         starts = range(0, len(indices), batch_size)
         for start in tqdm(starts, desc="generate", disable=not show or not state.is_local_main_process):
             batch = collator([rows[index] for index in indices[start : start + batch_size]])
-            inputs = {name: value.to(model.device) for name, value in batch.items()}
+            inputs = on_device(batch, model)
             sequences = model.generate(
                 **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=collator.pad_token_id
             )
             new = sequences[:, inputs["input_ids"].shape[1] :]
-            answers += collator.processor.batch_decode(new, skip_special_tokens=True)
+            ended = torch.isin(new, torch.tensor(ends, device=new.device)).any(dim=1).tolist()
+            texts = collator.processor.batch_decode(new, skip_special_tokens=True)
+            answers += [Generated(*one) for one in zip(texts, ended, strict=True)]
     return gather_object(answers)
 
 
-def evaluate_answers(answers: Sequence[str], rows: Dataset) -> Evaluation:
-    """Return the accuracy of generated answers: an answer scores as its annotators agree with it ([`answer_scores`]).
+def end_tokens(model: PreTrainedModel, collator: ChatCollator) -> list[int]:
+    """Return the tokens at which `generate` ends an answer, and the one that ends the answers of the training."""
+    config: Any = model.generation_config
+    known = config.eos_token_id
+    listed = known if isinstance(known, list) else [known]
+    return sorted({collator.end_token_id, *(token for token in listed if token is not None)})
 
-    Case and white space around an answer do not matter. If rows have `kind` and `groups`, there is the accuracy of
-    each too.
+
+def evaluate_answers(answers: Sequence[Generated], rows: Dataset) -> dict[str, Any]:
+    """Return the scores of generated answers, all in percent, and the number of questions.
+
+    - `accuracy`: an answer scores as its annotators agree with it ([`answer_scores`]). Case and white space around it
+      do not matter. If rows have `kind` and `groups`, there is the accuracy of each too.
+    - `exact_match`: the whole answer is the one that most annotators gave, and the model ended it.
+    - `vqa_accuracy`: the official accuracy of 2021, if each question has at least four annotators.
+    - `ended`: the model ended the answer, whether it was right or not.
 
     Args:
         answers: an answer per row.
         rows: rows with `answers`.
     """
     given = rows["answers"][:]
-    weights = rows["answer_weights"][:] if "answer_weights" in rows.column_names else [None] * len(given)
+    weighted = "answer_weights" in rows.column_names
+    weights = rows["answer_weights"][:] if weighted else [None] * len(given)
+    texts = [normalize_answer(answer.text) for answer in answers]
     scores = [
-        answer_scores(right, weight).get(normalize_answer(answer), 0.0)
-        for answer, right, weight in zip(answers, given, weights, strict=True)
+        answer_scores(right, weight).get(text, 0.0) for text, right, weight in zip(texts, given, weights, strict=True)
     ]
-    return Evaluation.from_dict(score_report(np.array(scores), rows), {"accuracy": PERCENT})
+    agreed = [
+        normalize_answer(answer_of({"answers": right, "answer_weights": weight}))
+        for right, weight in zip(given, weights, strict=True)
+    ]
+    ended = np.array([answer.ended for answer in answers])
+    exact = ended & np.array([text == right for text, right in zip(texts, agreed, strict=True)])
+    report = {**score_report(np.array(scores), rows), "exact_match": 100 * float(exact.mean())}
+    if not weighted and min(map(len, given)) >= OFFICIAL_ANNOTATORS:
+        report["vqa_accuracy"] = vqa_accuracy([answer.text for answer in answers], given)
+    return {**report, "ended": 100 * float(ended.mean())}

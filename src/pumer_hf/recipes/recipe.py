@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast, get_args, get_type_hints
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
-from ..models.families import FAMILIES
+from ..models.families import DECODERS, FAMILIES, decoder_advice
 from ..reading import parse_json
 from ..reducers import PlainSchedule, Schedule, parse_reduction
 from ..reducers.lookahead import LookaheadReductionConfig
@@ -23,6 +23,13 @@ STAGES = ("pretraining", "teacher", "reducer", "student")
 
 SCORER_STAGE = "scorer"
 """The folder of the training of a scorer, which comes between teacher and student."""
+ENCODERS_ONLY, DECODERS_ONLY = ("image_size",), ("checkpoint_image_size", "lora")
+"""Fields of the `model` block that are for one kind of models."""
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Fields of `training` that newer versions of transformers call otherwise. Recipes have the names of all versions."""
 SCORER_INHERITS = ("seed", "use_cpu", "bf16", "fp16", "report_to", "disable_tqdm", "dataloader_num_workers")
 """The training arguments of a recipe that the training of its scorer takes over."""
 
@@ -33,7 +40,10 @@ class ModelArguments:
 
     _argument_group_name: ClassVar[str] = "model"
 
-    backbone: str = field(default="vilt", metadata={"help": f"Model family: {' or '.join(FAMILIES)}."})
+    backbone: str = field(
+        default="vilt",
+        metadata={"help": f"Model family: the encoders {', '.join(FAMILIES)}; the decoders {', '.join(DECODERS)}."},
+    )
     checkpoint: str | None = field(
         default=None, metadata={"help": "Pretrained checkpoint (Hub id or folder) that the teacher starts from."}
     )
@@ -53,13 +63,41 @@ class ModelArguments:
     )
     image_mean: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
     image_std: float = field(default=0.5, metadata={"help": "Pixel normalisation of a teacher from scratch."})
+    checkpoint_image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side of all images in pixels, if it is not the checkpoint's. For LLaVA with CLIP's tower."},
+    )
+    lora: dict | str | None = field(
+        default=None,
+        metadata={
+            "help": "Fields of peft's LoraConfig (JSON, or a JSON file): in each stage adapters of a decoder learn, "
+            "and not its weights. At the end of the stage they become a part of the weights."
+        },
+    )
 
     def __post_init__(self) -> None:
         self.config = _as_dict("model.config", self.config)
-        if self.backbone not in FAMILIES:
-            raise ValueError(f"model.backbone={self.backbone!r}: choose {' or '.join(map(repr, FAMILIES))}")
+        self.lora = _as_dict("model.lora", self.lora)
+        known = {**FAMILIES, **DECODERS}
+        if self.backbone not in known:
+            choices = ", ".join(map(repr, known))
+            note = "" if DECODERS else f"; {decoder_advice()}"
+            raise ValueError(f"model.backbone={self.backbone!r}: choose one of {choices}{note}")
         if self.image_std <= 0:
             raise ValueError(f"model.image_std={self.image_std}: must be above 0")
+        kind, others = ("decoder", ENCODERS_ONLY) if self.is_decoder else ("encoder", DECODERS_ONLY)
+        for name in others:
+            if getattr(self, name) is not None:
+                raise ValueError(f"model.{name}={getattr(self, name)!r}: is not for {kind} models: leave it out")
+        if self.checkpoint_image_size is not None and self.checkpoint is None:
+            raise ValueError(
+                f"model.checkpoint_image_size={self.checkpoint_image_size}: is for a checkpoint: give model.checkpoint"
+            )
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it is a decoder model, which answers in words."""
+        return self.backbone in DECODERS
 
 
 @dataclass
@@ -112,6 +150,18 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
         default=False, metadata={"help": "Compute the teacher's logits once and keep them on disk."}
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "Our collators read columns by name."})
+    max_new_tokens: int = field(
+        default=8,
+        metadata={"help": "The longest answer that a decoder generates in the evaluation, in tokens with its end."},
+    )
+    questions_per_image: int = field(
+        default=1,
+        metadata={
+            "help": "Questions about one image that share a row of a training batch of an unreduced decoder, so that "
+            "the image is computed once. per_device_train_batch_size then counts images. For models such as LLaVA. "
+            "1: single rows."
+        },
+    )
     benchmark_seconds: float = field(
         default=10.0, metadata={"help": "How long to measure the throughput of teacher and student."}
     )
@@ -128,6 +178,9 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     )
 
     def __post_init__(self) -> None:
+        for old, new in RENAMED.items():
+            if new in field_names(type(self)) and getattr(self, new) is None:
+                setattr(self, new, getattr(self, old))
         super().__post_init__()
         recipe_stages = dict.fromkeys(("teacher_training", "reducer_training", "pretraining"), RecipeTrainingArguments)
         for name, kind in {**recipe_stages, "scorer_training": ScorerTrainingArguments}.items():
@@ -137,14 +190,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             raise ValueError(
                 "training.resume_from_checkpoint is not for recipes, which have several stages: use resume"
             )
-        if self.early_stopping_patience < 0:
-            raise ValueError(f"training.early_stopping_patience={self.early_stopping_patience}: must be at least 0")
-        if self.early_stopping_patience and not self.load_best_model_at_end:
-            raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
-        if self.reduction_warmup_steps < 0:
-            raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
-        if self.save_minutes < 0:
-            raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
+        self._check_numbers()
         if vars(self).get("enable_jit_checkpoint"):  # some versions of transformers have it
             raise ValueError(
                 "training.enable_jit_checkpoint is not for recipes, since a stopped stage would count as finished; "
@@ -154,6 +200,19 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             if name not in INTEGRATION_TO_CALLBACK:
                 nearest = nearest_name(name, [*INTEGRATION_TO_CALLBACK, "all", "none"])
                 raise ValueError(f"training.report_to={name!r}: did you mean {nearest}?")
+
+    def _check_numbers(self) -> None:
+        for name in ("max_new_tokens", "questions_per_image"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"training.{name}={getattr(self, name)}: must be at least 1")
+        if self.early_stopping_patience < 0:
+            raise ValueError(f"training.early_stopping_patience={self.early_stopping_patience}: must be at least 0")
+        if self.early_stopping_patience and not self.load_best_model_at_end:
+            raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
+        if self.reduction_warmup_steps < 0:
+            raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+        if self.save_minutes < 0:
+            raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
 
 
 @dataclass(frozen=True)

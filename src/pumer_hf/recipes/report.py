@@ -50,7 +50,8 @@ class EvaluationReport(Results):
     """A folder, or an id on the Hub."""
     task: str
     split: str
-    max_text_length: int
+    max_text_length: int | None
+    """Tokens to which each text was cut. None for a decoder, whose texts are not cut."""
     evaluation: Evaluation
     environment: Environment
 

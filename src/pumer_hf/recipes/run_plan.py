@@ -43,7 +43,7 @@ def run_plan(
         ("model", model_words(recipe, model)),
         *([("reduction", reduction_words(recipe))] if recipe.has_student else []),
         ("pictures", picture_words(recipe, processor)),
-        ("texts", f"{recipe.data.max_text_length} tokens; what is longer is cut there"),
+        ("texts", text_words(recipe)),
         *((split, split_words(task, recipe, data, split, processor)) for split in SPLITS),
         *stage_lines(recipe, rows),
         ("checkpoints", checkpoint_words(recipe.training)),
@@ -90,13 +90,17 @@ def model_words(recipe: Recipe, model: PuMerPreTrainedModel) -> str:
     """Say which model it is, and where its weights come from."""
     if recipe.model.teacher:
         weights = f"finetuned weights from {recipe.model.teacher}, which stay as they are"
+    elif recipe.model.checkpoint and recipe.model.is_decoder:
+        weights = f"pretrained weights from {recipe.model.checkpoint}"
     elif recipe.model.checkpoint:
         head = "its head is new, unless the checkpoint has a head for these labels"
         weights = f"pretrained weights from {recipe.model.checkpoint}; {head}"
     else:
         weights = "random weights: it learns from scratch (model.checkpoint names a pretrained one)"
-    size = f"{model.config.num_hidden_layers} layers, {model.config.hidden_size} wide"
-    return f"{type(model).__name__} ({size}), {weights}"
+    config = model.config.get_text_config() if recipe.model.is_decoder else model.config
+    size = f"{config.num_hidden_layers} layers, {config.hidden_size} wide"
+    adapted = "" if recipe.model.lora is None else "; low-rank adapters learn, which then become a part of them"
+    return f"{type(model).__name__} ({size}), {weights}{adapted}"
 
 
 def reduction_words(recipe: Recipe) -> str:
@@ -119,8 +123,17 @@ def part_words(part: ReductionConfig) -> str:
     return ", ".join([f"{part.method} {where}", *(f"{name}={values[name]}" for name in shown)])
 
 
+def text_words(recipe: Recipe) -> str:
+    """Say how texts become inputs."""
+    if recipe.model.is_decoder:
+        return "a prompt with a picture and a question, as the processor makes it; none is cut"
+    return f"{recipe.data.max_text_length} tokens; what is longer is cut there"
+
+
 def picture_words(recipe: Recipe, processor: ProcessorMixin) -> str:
     """Say how pictures become inputs."""
+    if recipe.model.is_decoder:
+        return "as the processor makes them"
     side = image_side(processor)
     if recipe.data.keep_aspect_ratio:
         longest = longest_side(processor)
@@ -144,9 +157,10 @@ def split_words(task: Task, recipe: Recipe, data: TaskData, split: str, processo
     if "captions" in rows.column_names:  # the training split has a row per caption
         number = len(rows) if split == "train" else sum(map(len, rows["captions"]))
         facts.append(f"{number:,} captions")
-    texts = task.texts(rows)
-    cut = number_cut(processor, texts, args.max_text_length)
-    facts.append(f"{with_percent(cut, len(texts))} of the texts are cut" if cut else "no text is cut")
+    if not recipe.model.is_decoder:
+        texts = task.texts(rows)
+        cut = number_cut(processor, texts, args.max_text_length)
+        facts.append(f"{with_percent(cut, len(texts))} of the texts are cut" if cut else "no text is cut")
     left_out = {
         "without a label are left out": data.unlabelled,
         "whose image is missing are left out": data.missing_images,
@@ -164,7 +178,10 @@ def source_words(args: DataArguments, split: str) -> str:
 
 
 def label_words(rows: Dataset, labels: Sequence[str]) -> list[str]:
-    """Name the labels of a split, the most frequent first; [] for a task without labels."""
+    """Name the labels of a split, the most frequent first; [] for a task without labels.
+
+    Without `labels` they are the answers that annotators gave.
+    """
     given: Iterable[str]
     if "label" in rows.column_names:
         given = (label.lower() for label in rows["label"])
@@ -174,7 +191,8 @@ def label_words(rows: Dataset, labels: Sequence[str]) -> list[str]:
         return []
     counts = Counter(given)
     named = ", ".join(f"{label!r} {number / len(rows):.0%}" for label, number in counts.most_common(MAX_LABELS))
-    return [f"{len(labels):,} labels, {'most often ' if len(counts) > MAX_LABELS else ''}{named}"]
+    number = f"{len(labels):,} labels" if labels else f"{len(counts):,} answers"
+    return [f"{number}, {'most often ' if len(counts) > MAX_LABELS else ''}{named}"]
 
 
 def number_cut(processor: Any, texts: Sequence[str], length: int) -> int:
@@ -216,10 +234,11 @@ def stage_words(recipe: Recipe, name: str, rows: int | None) -> str:
     if args.resume and is_complete(folder):
         return f"is complete in {folder}, so it is skipped"
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    rows = None if name == "pretraining" else rows
+    rows = None if name == "pretraining" or args.questions_per_image > 1 else rows
     steps = planned_steps(args, rows)
     epochs = f" ({steps / steps_per_epoch(args, rows):.3g} epochs)" if steps is not None and rows is not None else ""
-    words = f"{length_words(args, rows)}{epochs} of {batch:,} rows, learning rate {args.learning_rate:g}"
+    kind = "rows" if args.questions_per_image == 1 else f"images with up to {args.questions_per_image} questions"
+    words = f"{length_words(args, rows)}{epochs} of {batch:,} {kind}, learning rate {args.learning_rate:g}"
     checkpoint = last_complete_checkpoint(folder) if args.resume else None
     if checkpoint is None:
         return words

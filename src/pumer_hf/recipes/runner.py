@@ -5,12 +5,10 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 from accelerate import PartialState
-from huggingface_hub import constants
-from torch import Tensor
 from transformers import EvalPrediction, ProcessorMixin, set_seed
-from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from ..bench.cost import measure_cost
@@ -22,17 +20,16 @@ from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
 from ..metrics.vqa import accuracy_report
+from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.families import patch_size
-from ..reducers import reducer_class
-from ..release import needs_wheel
 from ..results import Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
-from ..training.trainer import check_devices, check_label_smoothing
-from ..wheel import installation
+from ..training.trainer import BASE, check_devices
 from .build import build_teacher, check_sources, load_model, saved_reduction, teacher_labels
 from .cards import draw_example, write_run_cards
+from .checks import check_kind, check_push, check_recipe, check_streaming
+from .decoders import QuestionCollator, decoder_task, draw_decoder, prefill_inputs, training_rows
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
@@ -40,8 +37,8 @@ from .program import exit_on_user_error
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
-from .run_plan import run_plan, stage_lengths, trained_stages
-from .scorer_stage import check_scorer, check_steps, freeze_scorer, scorer_results, train_recipe_scorer
+from .run_plan import run_plan, stage_lengths
+from .scorer_stage import freeze_scorer, scorer_results, train_recipe_scorer
 from .stages import check_new_run, predict, train_stage
 from .threads import use_available_cores
 
@@ -64,12 +61,15 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
     """Do the work of [`run_recipe`], without its handling of Ctrl-C and SIGTERM."""
     with exit_on_user_error():
         recipe = training_recipe(task, arguments)
+        if recipe.model.is_decoder:
+            task = decoder_task(task, recipe.model.backbone)
         check_devices(recipe.training)
         open_output_folder(recipe.training)
         for args in (recipe.training, *map(recipe.stage, STAGES[:-1])):
             check_reporters(args)
             check_push(args)
         check_streaming(recipe)
+        check_kind(recipe)
         check_downloaded(recipe.data, recipe.model.checkpoint)
         check_sources(recipe.model, task)
         data = task.load(recipe.data, teacher_labels(recipe.model))
@@ -117,59 +117,6 @@ def open_output_folder(args: RecipeTrainingArguments) -> None:
         logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
 
 
-def check_push(args: RecipeTrainingArguments) -> None:
-    """Check that a stage can be pushed, if it is to be.
-
-    Raises:
-        ValueError: `HF_HUB_OFFLINE` is set.
-        ImportError: the push needs a wheel that cannot be made.
-    """
-    if args.push_to_hub and constants.HF_HUB_OFFLINE:
-        raise ValueError(
-            "training.push_to_hub=True, but HF_HUB_OFFLINE is set: unset it, or push the folder later with "
-            "`pumer-hf push`"
-        )
-    if args.push_to_hub and needs_wheel():
-        installation()
-
-
-def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if parts of a recipe contradict each other, before hours of training."""
-    teacher.config.checked(recipe.reduction)
-    check_text_length(recipe.data.max_text_length, teacher)
-    computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None
-    if recipe.training.cache_teacher_logits and collator.is_random:
-        raise ValueError("training.cache_teacher_logits is set, but the inputs of a row are drawn anew each time")
-    if computed_before and recipe.data.streaming:
-        name = "training.cache_teacher_logits" if recipe.training.cache_teacher_logits else "model.image_size"
-        raise ValueError(
-            f"{name} needs the teacher's logits of all rows in advance, so it does not go with data.streaming"
-        )
-    check_workers(recipe, collator)
-    check_image_size(recipe, teacher, collator)
-    check_method(recipe, teacher, collator)
-    check_steps(recipe)
-    check_scorer(recipe, teacher)
-
-
-def check_workers(recipe: Recipe, collator: Collator) -> None:
-    """Raise `ValueError` for random inputs with persistent workers, which would draw the same in each epoch."""
-    for name in trained_stages(recipe) if collator.is_random else ():
-        if recipe.stage(name).dataloader_persistent_workers:
-            raise ValueError(
-                f"training.dataloader_persistent_workers=True of the stage {name}: the inputs of a row are drawn anew "
-                "each epoch, but such workers would draw the same again; leave it out"
-            )
-
-
-def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
-    """Raise `ValueError` if texts of this length are too long for a model."""
-    if length > model.config.max_text_length:
-        raise ValueError(
-            f"data.max_text_length={length}: the model takes at most {model.config.max_text_length} tokens"
-        )
-
-
 def report_results(
     task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
 ) -> None:
@@ -183,12 +130,14 @@ def report_results(
         name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
     }
     if recipe.training.process_index == 0:
-        batches = {name: benchmark_batch(recipe.training, data, collators[name]) for name in models}
+        batch_of = partial(benchmark_batch, recipe.training, data)
+        batches = {name: batch_of(collators[name]) for name in models}
+        examples = {name: batch_of(collators[name], size=1) for name in models}
         baselines = {} if recipe.data.streaming else task.baselines(data)
         main = evaluations["teacher"].main.type
         report = Report(
             evaluations=evaluations,
-            cost=measure_cost(models, batches["teacher"], recipe.training.benchmark_seconds, batches),
+            cost=measure_cost(models, batches["teacher"], recipe.training.benchmark_seconds, batches, examples),
             environment=Environment.current(),
             baselines={name: main.of(value) for name, value in baselines.items()},
             missing_images=dict(data.missing_images),
@@ -196,24 +145,12 @@ def report_results(
         )
         print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
         if recipe.reduction is not None:
-            draw_example(models["student"], collators["student"], data.test[0], folders["student"])
+            draw: Callable[..., None] = (
+                partial(draw_decoder, recipe.training) if recipe.model.is_decoder else draw_example
+            )
+            draw(models["student"], collators["student"], data.test[0], folders["student"])
         write_run_cards(task, recipe, report, folders)
         push_with_results(task, recipe, folders)
-
-
-def check_streaming(recipe: Recipe) -> None:
-    """Raise `ValueError` if the training data are streamed, but the run needs to know all rows in advance."""
-    if not recipe.data.streaming:
-        return
-    if not recipe.model.teacher and not recipe.model.checkpoint:
-        raise ValueError("data.streaming: a model from scratch needs all texts in advance: give model.checkpoint")
-    for name in trained_stages(recipe):
-        steps = recipe.stage(name).max_steps
-        if steps <= 0:
-            raise ValueError(
-                f"training.max_steps={steps} of the stage {name}: with data.streaming, give a number of steps, since "
-                "the number of rows is not known"
-            )
 
 
 def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
@@ -227,18 +164,18 @@ def train_models(
     task: Task,
     recipe: Recipe,
     data: TaskData,
-    teacher: PuMerPreTrainedModel,
-    collator: Collator,
-    eval_collator: Collator,
+    teacher: PuMerPreTrainedModel | ReducedDecoder,
+    collator: Any,
+    eval_collator: Any,
 ) -> dict[str, str]:
     """Train the models of the recipe. Return the folders of the `teacher` and, if there is one, the `student`."""
-    record = made_from(recipe, data, collator.encoder.processor)
+    record = made_from(recipe, data, collator.processor)
     train = partial(
         train_stage,
-        train=data.train,
         validation=data.validation,
         compute_metrics=task.metrics(data.validation, data.labels),
         lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
+        lora=cast("dict | None", recipe.model.lora),
     )
     # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
     # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
@@ -246,7 +183,10 @@ def train_models(
         args = stage_arguments(task, recipe, "teacher")
         with exit_on_user_error():
             begin_stage(args, without_student(record))
-        train(args, teacher, collator=collator, eval_collator=eval_collator, processor=collator.encoder.processor)
+        rows, batches = data.train, collator
+        if recipe.model.is_decoder:
+            rows, batches = training_rows(data, collator, args.questions_per_image)
+        train(args, teacher, train=rows, collator=batches, eval_collator=eval_collator, processor=collator.processor)
         folders = {"teacher": args.output_dir}
     else:
         folders = {"teacher": recipe.model.teacher}
@@ -256,7 +196,7 @@ def train_models(
     reduction = recipe.reduction
     if recipe.untrained_scorer is not None:
         with exit_on_user_error():
-            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator)
+            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator.for_benchmark())
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     with exit_on_user_error():
         begin_stage(args, record)
@@ -265,13 +205,16 @@ def train_models(
     image_size = recipe.model.image_size
     if image_size is not None:
         student.resize_images(image_size)
-    with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
-        frozen = load_model(folders["teacher"], None, task)
+    frozen: Any = BASE
+    if recipe.model.lora is None or args.cache_teacher_logits:
+        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+            frozen = load_model(folders["teacher"], None, task)
     train = partial(
         train,
+        train=data.train,
         collator=at_size(collator, image_size),
         eval_collator=at_size(eval_collator, image_size),
-        processor=collator.encoder.at_size(image_size).processor,
+        processor=at_size(collator, image_size).processor,
         teacher=frozen,
         teacher_collator=None if image_size is None else collator,
     )
@@ -300,43 +243,9 @@ def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, 
     train(args, student)
 
 
-def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if the student cannot have the image size of the recipe."""
-    size = recipe.model.image_size
-    if size is None:
-        return
-    if collator.is_random:
-        raise ValueError("model.image_size does not go with random inputs: the teacher would see others")
-    side, _ = patch_size(teacher.config)
-    if size < side or size % side:
-        raise ValueError(f"model.image_size={size}: must be a multiple of the patch size, {side}")
-    if is_deepspeed_zero3_enabled():
-        raise ValueError("model.image_size does not go with ZeRO-3: choose ZeRO-2 or DDP")
-
-
-def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
-    """Raise `ValueError` if the recipe lacks what its method needs, or asks for what its method cannot do."""
-    for args in (recipe.training, recipe.stage("teacher"), recipe.stage("reducer")):
-        check_label_smoothing(args, teacher)
-    parts = () if recipe.schedule is None else recipe.schedule.parts
-    learns = any(reducer_class(part).learns and not reducer_class(part).learns_apart for part in parts)
-    if recipe.training.reducer_training is not None and not learns:
-        raise ValueError("training.reducer_training is for a method that learns, such as tip")
-    if recipe.training.reduction_warmup_steps and learns:
-        raise ValueError("training.reduction_warmup_steps is not for a method that learns, which draws what it keeps")
-    if recipe.training.reduction_warmup_steps and recipe.schedule is not None:
-        recipe.schedule.scaled(1.0)  # finds a part that cannot be scaled
-    for part in parts:
-        part.check_training(
-            image_saliency=collator.image_saliency,
-            texts_match=collator.texts_match,
-            all_patches=teacher.config.max_patches is None,
-        )
-
-
 def at_size(collator: Collator, image_size: int | None) -> Collator:
     """Return the collator with another image size; None keeps the size."""
-    return replace(collator, encoder=collator.encoder.at_size(image_size))
+    return collator if image_size is None else replace(collator, encoder=collator.encoder.at_size(image_size))
 
 
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
@@ -389,8 +298,19 @@ def evaluate(
     return Evaluation.from_dict({**counts, **metrics}, task.metric_types)
 
 
-def benchmark_batch(args: RecipeTrainingArguments, data: TaskData, collator: Collator) -> dict[str, Tensor]:
-    """Return a batch of the first test rows, repeated if there are too few, without labels, on the device."""
-    rows = data.test.select([index % len(data.test) for index in range(args.per_device_eval_batch_size)])
-    batch = collator.for_benchmark()(list(rows))
-    return {name: value.to(args.device) for name, value in batch.items() if name != "labels"}
+def benchmark_batch(
+    args: RecipeTrainingArguments, data: TaskData, collator: Any, size: int | None = None
+) -> dict[str, Any]:
+    """Return a batch of the first test rows, repeated if there are too few, without labels, on the device.
+
+    Args:
+        args: the training arguments.
+        data: the data.
+        collator: the collator of the evaluation.
+        size: how many rows; None: those of a batch of the evaluation.
+    """
+    number = args.per_device_eval_batch_size if size is None else size
+    rows = list(data.test.select([index % len(data.test) for index in range(number)]))
+    batch = collator.for_benchmark()(rows)
+    inputs = {name: value.to(args.device) for name, value in batch.items() if name != "labels"}
+    return prefill_inputs(inputs) if isinstance(collator, QuestionCollator) else inputs

@@ -32,7 +32,7 @@ def train_recipe_scorer(task: Task, recipe: Recipe, data: TaskData, teacher: str
         recipe: the recipe, in whose reduction a part of `lookahead` has no `weights`.
         data: the data. The training rows train the scorer, without their labels.
         teacher: the folder or Hub id of the teacher.
-        collator: the collator of evaluation.
+        collator: the collator of evaluation, of single texts.
 
     Returns:
         The reduction of the student, which names the scorer.
@@ -81,7 +81,7 @@ def check_scorer(recipe: Recipe, teacher: PuMerPreTrainedModel) -> None:
                     f"reduction.weights={part.weights!r}: a scorer fits only the model that it was trained behind: "
                     "give this model as model.teacher, or leave weights out to train a scorer"
                 )
-            load_scorer(teacher.base_model, part)  # finds what does not fit now
+            load_scorer(base_of(teacher).host, part)  # finds what does not fit now
     if recipe.untrained_scorer is not None:
         base_of(teacher).check_answers()
         if recipe.data.streaming:

@@ -30,6 +30,7 @@ from ..training.placement import fit_checkpoint
 from ..training.teacher_logits import add_teacher_logits
 from ..training.timing import TimedCheckpointCallback, TimeLeftCallback
 from ..training.trainer import DistillationTrainer
+from .adapters import save_merged, with_adapters
 from .interrupt import Stopped, resuming_command
 from .recipe import RecipeTrainingArguments
 
@@ -47,10 +48,11 @@ def train_stage(
     collator: Callable,
     processor: ProcessorMixin,
     compute_metrics: Callable[[EvalPrediction], dict[str, float]],
-    teacher: PreTrainedModel | None = None,
+    teacher: Any = None,
     teacher_collator: Callable | None = None,
     eval_collator: Callable | None = None,
     lengths: Mapping[str, str] | None = None,
+    lora: Mapping[str, Any] | None = None,
 ) -> None:
     """Train `model` and save it with its processor to `args.output_dir`. With `args.resume`, do what is left.
 
@@ -58,6 +60,9 @@ def train_stage(
 
     A `teacher_collator` makes other inputs for the teacher than `collator` does for the model. The logits of the
     teacher are then computed in advance. `lengths`: see [`TimeLeftCallback`].
+
+    With `lora`, the fields of peft's `LoraConfig`, adapters learn and become a part of the weights at the end. The
+    model without them is the teacher if `teacher` is [`BASE`].
 
     Raises:
         FileExistsError: the folder holds a run already, and `args.resume` is not set.
@@ -72,7 +77,7 @@ def train_stage(
     point = resume_point(args)
     if args.max_steps == 0:
         teacher = None
-    if teacher is not None and (args.cache_teacher_logits or teacher_collator is not None):
+    if isinstance(teacher, PreTrainedModel) and (args.cache_teacher_logits or teacher_collator is not None):
         with args.main_process_first(desc="teacher logits"):
             train = add_teacher_logits(
                 train,
@@ -82,8 +87,12 @@ def train_stage(
                 batch_size=args.per_device_eval_batch_size,
             )
         teacher = None
+    trained: Any = model
+    if lora is not None:
+        trained = with_adapters(model, lora)
+        args.push_to_hub = False  # the whole model is pushed with the results of the run
     trainer = DistillationTrainer(
-        model,
+        trained,
         teacher=teacher,
         args=args,
         train_dataset=train,
@@ -101,7 +110,10 @@ def train_stage(
     except KeyboardInterrupt as error:
         close_progress_bar(trainer)
         raise Stopped(lost_steps(folder, trainer.state)) from error
-    trainer.save_model()
+    if lora is None:
+        trainer.save_model()
+    else:
+        save_merged(trainer, trained)
     trainer.save_state()
     trainer.accelerator.wait_for_everyone()
 

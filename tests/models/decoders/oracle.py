@@ -13,7 +13,7 @@ import torch
 from models.decoders.tiny import IMAGE, PAD, tiny_model
 from torch import Tensor
 
-from pumer_hf.models.decoders.calls import REPEATS_IMAGES
+from pumer_hf.models.decoders.call_checks import REPEATS_IMAGES
 from pumer_hf.models.families import DECODERS
 
 NAMES = tuple(DECODERS)

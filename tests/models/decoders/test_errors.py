@@ -153,7 +153,7 @@ def test_a_map_that_is_missing_or_does_not_fit(model, inputs):
 
 @pytest.mark.parametrize("name", ("num_beams", "num_return_sequences"))
 def test_an_older_transformers_repeats_no_images(model, inputs, name, monkeypatch):
-    monkeypatch.setattr("pumer_hf.models.decoders.calls.REPEATS_IMAGES", False)
+    monkeypatch.setattr("pumer_hf.models.decoders.call_checks.REPEATS_IMAGES", False)
     with pytest.raises(ValueError, match=f"{name}=2.*5.20"):
         model.generate(**inputs, max_new_tokens=3, do_sample=name == "num_return_sequences", **{name: 2})
     assert len(model.generate(**inputs, **GREEDY)) == 1

@@ -14,12 +14,13 @@ from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reduc
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ..reduction import joined, untrained_error
 from ..scorers import load_scorer
-from .calls import ReducedCalls, is_cut, is_running
+from .calls import ReducedCalls
 from .evidence import hide_evidence, is_showing
 from .family import DecoderFamily
 from .hooks import install_hooks
 from .images import ImageTrace
 from .modeling import ReducedDecoder
+from .running import is_cut, running_of
 
 Traces = list[tuple[ImageTrace, ...]]
 """For each call of the model that reduced tokens, what became of each of its images."""
@@ -79,7 +80,8 @@ def hooks_inside(model: PreTrainedModel) -> Iterator[None]:
 def _bound(model: PreTrainedModel, name: str, method: Any, stock: Any) -> Any:
     @wraps(stock)
     def bound(*args: Any, **kwargs: Any) -> Any:
-        if is_cut(model) or (name == "generate" and is_running(model)):  # in an inner block, which reduces alone
+        inner = name == "generate" and running_of(model) is not None
+        if is_cut(model) or inner:  # an inner block reduces alone
             return stock(*args, **kwargs)
         return method(stock, *args, **kwargs)
 

@@ -8,99 +8,32 @@ At site `"layers"` the stock `forward` gets a [`LayerPlan`], by which the hooks 
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
-from packaging.version import Version
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StaticCache
+from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
-from .cut_cache import cache_of, check_cache
+from ..profiling import reduction_region
+from .call_checks import check_call, check_labels
+from .cut_cache import cache_of
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
 from .images import ImageTrace, Reduced, reduce_images
 from .outputs import with_fields
 from .plan import DecoderTokens, LayerPlan
-from .prompt import IGNORED, Cut, Placeholders, contiguous_positions, pads_left
+from .prompt import IGNORED, Cut, Placeholders, pads_left
+from .running import Prepared, cut_already, generating_with, is_cut, running_of
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
+from .turns import RECORD, CutRecord, anew, later_turn, next_tokens
 
-_CUT: ContextVar[frozenset[int]] = ContextVar("cut", default=frozenset())
-"""The models of which transformers' own method runs in this thread, without any reduction by us."""
-_RUNNING: ContextVar[Mapping[int, "Prepared"]] = ContextVar("running", default={})  # noqa: B039 - it is never changed
-"""By model, the `generate` that runs in this thread, whose prompts are cut already."""
 Watch = Callable[[tuple[ImageTrace, ...]], None]
-RECORD = "pumer_cut"
-"""The attribute of a cache that holds its [`CutRecord`]."""
-REPEATS_IMAGES = Version(transformers.__version__) >= Version("5.20")
-"""Whether `generate` repeats the images of each prompt in the right order, for beams and several answers."""
-UNKNOWN_TO_GENERATE = (
-    "inputs_embeds",
-    "assistant_model",
-    "prompt_lookup_num_tokens",
-    "prefill_chunk_size",
-    "negative_prompt_ids",
-    "custom_generate",
-)
-"""Arguments of `generate` with which prompts cannot be cut."""
-
-
-@dataclass(frozen=True)
-class CutRecord:
-    """What a cache knows about the prompts whose keys and values it holds."""
-
-    cut: Cut
-    last: Tensor
-    """long (B, 1) or (4, B, 1): the positions of the last token of the prompts."""
-
-    def repeated(self, times: int) -> "CutRecord":
-        """Return the record of a batch in which each prompt stands `times` times."""
-        return self if times == 1 else CutRecord(self.cut.repeated(times), self.last.repeat_interleave(times, dim=-2))
-
-    def positions_after(self, mask: Tensor) -> Tensor:
-        """Return the positions of the n tokens that follow the cut prompts, long (B, n) or (4, B, n).
-
-        Args:
-            mask: long (B, L' + n), 0 for padding.
-        """
-        new_mask = mask[:, self.cut.index.shape[1] :]
-        positions = contiguous_positions(new_mask) + 1 + self.last
-        if positions.ndim == 3:  # the first row is the place in the text, without gaps
-            places = contiguous_positions(mask)[:, mask.shape[1] - new_mask.shape[1] :]
-            positions = torch.cat([places.unsqueeze(0), positions[1:]])
-        return positions
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The inputs of transformers' own method, and what became of the images."""
-
-    inputs: dict[str, Any]
-    cut: Cut | None = None
-    """None if nothing was cut before the decoder."""
-    images: tuple[ImageTrace, ...] = ()
-    """The traces of the cut before the decoder."""
-    maps: Tensor | None = None
-    """float (B, L'): the saliency of each image token from outside the decoder; None if there is none."""
-    weights: tuple[Tensor | None, Tensor | None] = (None, None)
-    """The weight and the gate of each image token, float (N',), with gradients; None for what does not learn."""
-    length: int = 0
-    """L', the columns of the prompts that the decoder gets."""
-    inside: list[tuple[ImageTrace, ...]] = field(default_factory=list)
-    """The traces of each forward that has reduced inside the decoder."""
-
-    @property
-    def traces(self) -> tuple[ImageTrace, ...]:
-        """What became of the images before the decoder, and then inside it."""
-        return self.images + (self.inside[0] if self.inside else ())
 
 
 class ReducedCalls:
@@ -131,15 +64,17 @@ class ReducedCalls:
         if is_cut(self.model) or not self.reducers():
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
-        running = _RUNNING.get().get(id(self.model))
+        running = running_of(self.model)
         prepared = self.prepare(inputs, generating=False) if running is None else replace(running, inputs=inputs)
-        plan = self._plan(prepared)
+        with reduction_region():
+            plan = self._plan(prepared)
         given = prepared.inputs if plan is None else {**prepared.inputs, PLAN: plan}
         given.pop("image_saliency", None)
         with cut_already(self.model):
             outputs = stock(**given)
         if plan is not None and plan.reducer is not None:
-            prepared.inside.append(plan.traces(prepared.cut))
+            with reduction_region():
+                prepared.inside.append(plan.traces(prepared.cut))
         if running is not None:
             return outputs
         self._note(outputs, prepared)
@@ -166,7 +101,7 @@ class ReducedCalls:
             given = self._as_long(given, whole.shape[1] - prepared.cut.index.shape[1])
             if given.get("streamer") is not None:
                 given["streamer"] = WholePromptStreamer(given["streamer"], whole)
-        with running(self.model, prepared):
+        with generating_with(self.model, prepared):
             outputs = stock(**given)
         if prepared.cut is not None:
             outputs = self._with_whole_prompt(outputs, whole, prepared.cut)
@@ -206,11 +141,18 @@ class ReducedCalls:
                 inputs, first_word = anew(inputs, cache, record)
                 cache = None
             elif record is not None:
-                return self._continue(inputs, record, cache, generating)
+                return self._continued(inputs, record, cache, generating)
         if not has_images(inputs):
             return Prepared(inputs, length=length)
-        self._check(inputs, generating)
+        check_call(self.model, self.reducers(), inputs, generating)
         site = SiteTokens.of(self.family, self.model, inputs, first_word)
+        with reduction_region():
+            return self._reduced(reducer, site, inputs, generating, cache)
+
+    def _reduced(
+        self, reducer: TokenReducer, site: SiteTokens, inputs: Mapping[str, Any], generating: bool, cache: Any
+    ) -> Prepared:
+        """Cut the prompts of a call whose images are encoded."""
         placeholders, real = site.placeholders, site.real
         given = self._given_maps(inputs, len(site.features))
         reduced = self._reduce(reducer, site, given)
@@ -258,7 +200,7 @@ class ReducedCalls:
         if labels is not None:
             is_word &= labels == IGNORED
         placeholders, maps, copies, seen = Placeholders.in_runs(is_image), prepared.maps, 1, 0
-        running = _RUNNING.get().get(id(self.model))
+        running = running_of(self.model)
         if running is not None:
             cache = cache_of(inputs)
             seen = 0 if cache is None else cache.get_seq_length()
@@ -274,7 +216,7 @@ class ReducedCalls:
 
     def _checked_maps(self, inputs: Mapping[str, Any], generating: bool) -> Tensor | None:
         """Check the inputs of a call that reduces nothing before the decoder. Return its maps, float (B, L)."""
-        self._check(inputs, generating)
+        check_call(self.model, self.reducers(), inputs, generating)
         is_image = inputs["input_ids"] == self.family.image_token_id(self.model.config)
         given = self._given_maps(inputs, int(is_image.sum()))
         return None if given is None else dense(given, Placeholders.in_runs(is_image), is_image)
@@ -300,56 +242,17 @@ class ReducedCalls:
             )
         return reduce_images(reducer, site.features, site.placeholders, site.words, maps)
 
-    def _continue(self, inputs: dict[str, Any], record: CutRecord, cache: Any, generating: bool) -> Prepared:
+    def _continued(self, inputs: dict[str, Any], record: CutRecord, cache: Any, generating: bool) -> Prepared:
         """Cut the prompts of a later turn, whose beginning the cache holds already."""
         if not generating:
-            return self._step(inputs, record, cache)
+            return Prepared(next_tokens(inputs, record, cache, self._contiguous))
         if self._rereads:
             raise ValueError(
                 "pixel_values: missing: with reduction.reread, a later turn reads the images anew: give those of the "
                 "whole chat, or set reread to false"
             )
-        input_ids, mask = inputs["input_ids"], inputs.get("attention_mask")
-        new = input_ids[:, record.cut.length :]
-        if bool((new == self.family.image_token_id(self.model.config)).any()):
-            raise ValueError(
-                "input_ids: a new image in a later turn on the same cache cannot be reduced: give the whole chat and "
-                "its images without past_key_values, or set reduction.reread"
-            )
-        times = len(input_ids) // len(record.cut.index)
-        cut = record.cut.repeated(times).extended(input_ids.shape[1])
-        of_images = self.family.image_inputs(self.model) - {"input_ids"}
-        rest = {name: value for name, value in inputs.items() if name not in of_images}
-        shorter = cut_inputs({**rest, "position_ids": None}, cut, pad_token_of(self.model))
-        mask = cut.mask if mask is None else cut.take(mask) * cut.mask
-        new_mask = mask[:, record.cut.index.shape[1] :]
-        record = record.repeated(times)
-        after = record.positions_after(mask)
-        before = after.new_zeros(*after.shape[:-1], mask.shape[1] - new_mask.shape[1])
-        shorter |= {"attention_mask": mask, "position_ids": torch.cat([before, after], dim=-1)}
-        setattr(cache, RECORD, record)
+        shorter, cut = later_turn(self.family, self.model, inputs, record, cache)
         return Prepared(shorter, cut, length=cut.index.shape[1])
-
-    def _step(self, inputs: dict[str, Any], record: CutRecord, cache: Any) -> Prepared:
-        """Prepare a forward that gets new tokens alone, the mask of all if any, and a cache with a cut prompt."""
-        tokens = inputs["inputs_embeds"] if inputs.get("input_ids") is None else inputs["input_ids"]
-        record = record.repeated(len(tokens) // len(record.cut.index))
-        cached = cache.get_seq_length()
-        cut = record.cut.extended(record.cut.length + cached - record.cut.index.shape[1] + tokens.shape[1])
-        mask = inputs.get("attention_mask")
-        if mask is not None and mask.shape[1] not in (cut.length, cached + tokens.shape[1]):
-            raise ValueError(
-                f"attention_mask: {mask.shape[1]} columns, but the whole prompt and what came after it have "
-                f"{cut.length}: give a column for each of them"
-            )
-        if mask is None:
-            mask = cut.mask
-        elif mask.shape[1] == cut.length:
-            mask = cut.take(mask) * cut.mask
-        changed = {**inputs, "attention_mask": mask}
-        if inputs.get("position_ids") is None or self._contiguous:
-            changed["position_ids"] = record.positions_after(mask)[..., -tokens.shape[1] :]
-        return Prepared(changed)
 
     @property
     def _contiguous(self) -> bool:
@@ -398,72 +301,6 @@ class ReducedCalls:
                 changed[name] = max(value - removed, 0)
         return changed
 
-    def _check(self, inputs: Mapping[str, Any], generating: bool) -> None:
-        if inputs.get("input_ids") is None:
-            raise ValueError("inputs_embeds: image tokens can only be reduced if the prompt is given as input_ids")
-        if inputs.get("pixel_values_videos") is not None:
-            raise ValueError("pixel_values_videos: the tokens of videos cannot be reduced yet: set_reduction(None)")
-        if isinstance(cache_of(inputs), StaticCache):
-            raise ValueError("past_key_values: a StaticCache cannot hold a cut prompt: use a DynamicCache")
-        cache = cache_of(inputs)
-        if "layers" in self.reducers() and cache is not None:
-            check_cache(cache)
-        if "inputs" in self.reducers() and cache is not None and cache.get_seq_length() > 0:
-            raise ValueError(
-                "past_key_values: the cache holds tokens already, and an image after them cannot be reduced: give the "
-                "whole chat and its images without past_key_values, or set reduction.reread"
-            )
-        if generating:
-            self._check_generate(inputs)
-
-    def _check_generate(self, inputs: Mapping[str, Any]) -> None:
-        config = inputs.get("generation_config") or self.model.generation_config
-        for name in UNKNOWN_TO_GENERATE:
-            if inputs.get(name) is not None or getattr(config, name, None) is not None:
-                raise ValueError(f"{name}: cannot be used while image tokens are reduced: set_reduction(None)")
-        for name in () if REPEATS_IMAGES else ("num_beams", "num_return_sequences"):
-            value = inputs.get(name, getattr(config, name, None))
-            if (value or 1) > 1:
-                raise ValueError(
-                    f"{name}={value}: transformers {transformers.__version__} repeats image tokens in a wrong order: "
-                    "install 5.20 or newer"
-                )
-        implementation = inputs.get("cache_implementation") or getattr(config, "cache_implementation", None)
-        if implementation is None or str(implementation).startswith("dynamic"):
-            return
-        if not str(implementation).startswith(("offloaded", "quantized")):
-            raise ValueError(
-                f"cache_implementation={implementation!r}: its length is fixed before the prompt is cut: use 'dynamic'"
-            )
-        if "layers" in self.reducers():
-            raise ValueError(
-                f"cache_implementation={implementation!r}: a reduction inside the decoder needs layers that hold "
-                "different numbers of tokens: use 'dynamic'"
-            )
-
-
-def anew(inputs: Mapping[str, Any], cache: Any, record: CutRecord | None) -> tuple[dict[str, Any], int]:
-    """Return the arguments of `generate` for a whole chat without its cache, and the column of its new question.
-
-    Args:
-        inputs: the arguments.
-        cache: the cache of an earlier turn.
-        record: what it knows about its cut; None if nothing was cut.
-
-    Raises:
-        ValueError: the cache holds all of the chat.
-    """
-    held = cache.get_seq_length()
-    if record is not None:
-        held += record.cut.length - record.cut.index.shape[1]
-    length = inputs["input_ids"].shape[1]
-    if held >= length:
-        raise ValueError(
-            f"input_ids: {length} tokens, but past_key_values holds {held} of the chat already: give the whole chat "
-            "with a new question"
-        )
-    return {name: value for name, value in inputs.items() if name not in ("cache", "past_key_values")}, held
-
 
 def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return positional and keyword arguments of a function by name."""
@@ -471,48 +308,7 @@ def named(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[s
     return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
-def check_labels(labels: Tensor | None, is_image: Tensor) -> None:
-    """Raise `ValueError` if an image token has a label.
-
-    Args:
-        labels: long (B, L) or None.
-        is_image: bool (B, L), True for a placeholder.
-    """
-    if labels is not None and bool((labels[is_image] != IGNORED).any()):
-        raise ValueError(f"labels: an image placeholder has a label: set it to {IGNORED}, so that no loss counts it")
-
-
 def dense(maps: Tensor, placeholders: Placeholders, like: Tensor) -> Tensor:
     """Return values of image tokens, float (N,), at their places in the prompts: float32 in the shape of `like`."""
     places = torch.zeros(like.shape, device=like.device)
     return places.index_put((placeholders.rows, placeholders.columns), maps.to(like.device).float())
-
-
-def is_cut(model: PreTrainedModel) -> bool:
-    """Return whether transformers' own method of a model runs in this thread, and nothing of ours is to reduce."""
-    return id(model) in _CUT.get()
-
-
-def is_running(model: PreTrainedModel) -> bool:
-    """Return whether a `generate` of ours runs in this thread for a model."""
-    return id(model) in _RUNNING.get()
-
-
-@contextmanager
-def cut_already(model: PreTrainedModel) -> Iterator[None]:
-    """Say for the time of a `with` block that transformers' own methods of a model run in this thread as they are."""
-    token = _CUT.set(_CUT.get() | {id(model)})
-    try:
-        yield
-    finally:
-        _CUT.reset(token)
-
-
-@contextmanager
-def running(model: PreTrainedModel, prepared: Prepared) -> Iterator[None]:
-    """Say for the time of a `with` block that `generate` runs in this thread, with prompts that are cut already."""
-    token = _RUNNING.set({**_RUNNING.get(), id(model): prepared})
-    try:
-        yield
-    finally:
-        _RUNNING.reset(token)

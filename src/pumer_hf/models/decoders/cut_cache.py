@@ -46,17 +46,15 @@ class CutLayer(DynamicLayer):
             new.columns = held.expand(len(layer.keys), -1)
         return new
 
-    def note(self, columns: Tensor, num_read: int, weight: Tensor | None = None, cut: bool = False) -> None:
+    def note(self, columns: Tensor, num_read: int, weight: Tensor | None = None, padded: bool | None = None) -> None:
         """Say which columns the keys of the next `update` have.
 
         Args:
             columns: long (B, n), counted from the first column of this forward; -1 for padding.
             num_read: how many columns this forward reads.
             weight: float (B, n), how much they count; None if all count the same.
-            cut: whether some of the columns were cut.
+            padded: whether `columns` has padding, after a cut; None if nothing was cut.
         """
-        if cut:
-            self.padded = self.padded or bool((columns < 0).any())
         columns = torch.where(columns < 0, columns, columns + self.seen)
         before = columns[:, :0] if self.columns is None else self.columns
         if weight is not None or self.weight is not None:
@@ -67,8 +65,8 @@ class CutLayer(DynamicLayer):
             self.weight = torch.cat([old, new.detach().float()], dim=1)
         self.columns = torch.cat([before, columns], dim=1)
         self.seen += num_read
-        if cut:
-            self.of_prompt = self.seen
+        if padded is not None:
+            self.padded, self.of_prompt = self.padded or padded, self.seen
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states, *args, **kwargs)

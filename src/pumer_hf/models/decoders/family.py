@@ -10,11 +10,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...reducers import ReductionConfig, Schedule
+from ...reducers.pumer import PuMerReductionConfig
+from ...reducers.pumer_inputs import PuMerInputsConfig
 from .grids import TokenGrids
 from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
 
 FLASH = "flash"
+PRESET_STAGES = 4
+"""A preset cuts after a quarter, a half and three quarters of the layers."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,31 @@ class DecoderFamily:
                     f"reduction.layers={list(part.layers)}: {self.title} adds features of the image tower to all "
                     f"image tokens in its first layers: choose layers from {self.first_layer(config)} on"
                 )
+
+    def preset(self, config: Any, site: str) -> ReductionConfig:
+        """Return the schedule of PuMer to begin with for a model of the family.
+
+        Before the decoder, each image keeps a quarter of its tokens. Inside it, half of the image tokens go after a
+        quarter of the layers, half of the rest after two quarters, and again after three. The attention of earlier
+        layers says little about what the text asks for.
+
+        Args:
+            config: the config of the model.
+            site: `"inputs"` or `"layers"`.
+
+        Raises:
+            ValueError: the models of the family cannot reduce there.
+        """
+        part: ReductionConfig
+        if site == "inputs":
+            part = PuMerInputsConfig((), site=site, keep_ratio=0.25)
+        else:
+            number, first = config.get_text_config().num_hidden_layers, self.first_layer(config)
+            ends = (number * stage // PRESET_STAGES - 1 for stage in range(1, PRESET_STAGES))
+            layers = tuple(sorted({max(layer, first) for layer in ends}))
+            part = PuMerReductionConfig(layers, prune_ratio=0.3, image_merge_ratio=0.2)
+        self.check_part(config, part)
+        return part
 
     def image_token_id(self, config: Any) -> int:
         """Return the token of the prompt that stands for an image token."""

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ...reducers import TokenReducer
-from .calls import ReducedCalls, cut_already
+from .calls import ReducedCalls
 from .family import DecoderFamily
+from .running import cut_already
 from .text_rows import AnswerRows, text_rows
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from ..profiling import reduction_region
 from .cut_cache import CutLayer, cache_of, cut_layer
 from .cut_masks import Held, cut_mask
 from .evidence import KEY_WEIGHT, PLAN
@@ -20,8 +21,15 @@ from .plan import LayerPlan, Stage
 
 
 def install_hooks(model: PreTrainedModel) -> list[RemovableHandle]:
-    """Put the hooks on the layers of the text model. Without a plan, and without a cut cache, they do nothing."""
+    """Put the hooks on the layers of the text model. Without a plan, and without a cut cache, they do nothing.
+
+    Returns:
+        What removes the hooks. It is empty if the layers have them already, because tokens must be cut once.
+    """
     text_model: Any = model.get_decoder()
+    present = text_model.layers[0]._forward_pre_hooks.values()
+    if any(isinstance(hook, partial) and hook.func is _before_layer for hook in present):
+        return []
     last = len(text_model.layers) - 1
     hooks = [
         layer.register_forward_pre_hook(partial(_before_layer, index), with_kwargs=True)
@@ -35,14 +43,23 @@ def _before_layer(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     """Reduce, if the layer before was to. Give the layer the mask and the rotary embeddings of what is left."""
     plan: LayerPlan | None = kwargs.get(PLAN)
-    states: Tensor = args[0]
-    if plan is not None and plan.reduces_after(index - 1):
-        states = plan.reduce_after(index - 1, states)
+    if plan is None and not _is_cut_layer(cache_of(kwargs), index):
+        return None
+    with reduction_region():
+        states: Tensor = args[0]
+        if plan is not None and plan.reduces_after(index - 1):
+            states = plan.reduce_after(index - 1, states)
+        return (states, *args[1:]), _arguments(index, layer, states, kwargs)
+
+
+def _arguments(index: int, layer: nn.Module, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a layer for what is left of the tokens."""
+    plan: LayerPlan | None = kwargs.get(PLAN)
     stage = None if plan is None else plan.stage_before(index)
     is_cut = stage is not None and (stage.cut is not None or stage.key_weight is not None)
     cache = cache_of(kwargs)
     if not is_cut and not _is_cut_layer(cache, index):
-        return (states, *args[1:]), kwargs
+        return kwargs
     changed = dict(kwargs)
     columns = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
     if stage is not None and stage.cut is not None:
@@ -55,13 +72,16 @@ def _before_layer(
     held = _held(cache, index, columns, num_read, stage)
     attention: Any = layer.self_attn
     changed["attention_mask"] = cut_mask(kwargs.get("attention_mask"), columns, held, attention.is_causal)
-    return (states, *args[1:]), changed
+    return changed
 
 
 def _after_last(index: int, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     """Bring what is left back to its columns."""
     plan: LayerPlan | None = kwargs.get(PLAN)
-    return None if plan is None else plan.restore(index + 1, output)
+    if plan is None:
+        return None
+    with reduction_region():
+        return plan.restore(index + 1, output)
 
 
 def _is_cut_layer(cache: Any, index: int) -> bool:
@@ -70,13 +90,12 @@ def _is_cut_layer(cache: Any, index: int) -> bool:
 
 def _held(cache: Any, index: int, columns: Tensor, num_read: int, stage: Stage | None) -> Held:
     """Return the keys that a layer sees, and note them in the cache."""
-    weight = None if stage is None else stage.key_weight
-    padded = stage is not None and stage.padded
+    weight, padded = (None, None) if stage is None else (stage.key_weight, stage.padded)
     if cache is None:
-        return Held(columns, 0, padded, weight)
+        return Held(columns, 0, bool(padded), weight)
     layer = cut_layer(cache, index)
     offset = layer.get_mask_sizes(num_read)[1]
-    layer.note(columns, num_read, weight, cut=stage is not None)
+    layer.note(columns, num_read, weight, padded)
     assert layer.columns is not None, "it has been noted"
     outside = layer.window is not None and layer.seen > layer.window
     return Held(layer.columns, offset, layer.padded or outside, layer.weight)

@@ -146,7 +146,8 @@ def reduce_groups(
     saliencies: Tensor | None = None
     total = 0
     for members, whole, evidence in groups:
-        pair, trace = reducer(layer, whole, evidence)
+        # not by its `__call__`: DeepSpeed compares what each process calls, and the number of groups may differ there
+        pair, trace = reducer.forward(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -222,7 +223,7 @@ def kept_places(trace: LayerTrace, source: Tensor) -> Tensor:
         trace: the trace of the reduction.
         source: long (G, P), which kept token holds each of the P tokens; -1 for a dropped one.
     """
-    if trace.keep is not None and trace.keep.shape[1] == trace.num_image:  # more are kept if these merge then
+    if trace.keep is not None and trace.image_matching is None:  # nothing has merged after the choice
         return trace.keep[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
     num_kept = trace.num_image - NUM_PREFIX_TOKENS
     places = torch.arange(source.shape[1], device=source.device).expand_as(source)

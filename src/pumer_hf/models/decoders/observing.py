@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 from ...reducers.lookahead import TargetLayer
 from ...tokens import NUM_PREFIX_TOKENS
 from ..observing import Observation
-from .calls import cut_already
 from .family import DecoderFamily
 from .greedy import attention_of_answer, with_own_outputs
 from .images import image_groups
 from .prompt import contiguous_positions
+from .running import cut_already
 from .site import SiteTokens, encoded_images, has_images
 from .text_rows import TextRows, attending_layers, text_rows
 

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ... import ops
 from ...reducers import TokenReducer
 from ...tokens import NUM_PREFIX_TOKENS, Evidence, TokenPair, Tokens
+from ..profiling import reduction_region
 from .images import ImageTrace, Reduced, by_length, image_tokens, reduce_groups
 from .prompt import Cut, Placeholders
 from .text_rows import attention_of_rows
@@ -116,7 +117,7 @@ class LayerPlan:
         """By layer, what is left after it. A layer that reduces nothing has no entry."""
         self.reductions: dict[int, Reduced] = {}
         """By layer, what it has done to all N image tokens."""
-        self._evidence: dict[int, list[Evidence]] = {}
+        self._evidence: dict[int, list[tuple[Tensor, Evidence]]] = {}
 
     def _check(self, maps: Tensor | None) -> None:
         if self.reducer is None:
@@ -141,6 +142,7 @@ class LayerPlan:
         """Return whether tokens are reduced after a layer."""
         return layer >= 0 and self.reducer is not None and self.reducer.config.reduces(layer)
 
+    @torch.compiler.disable  # which tokens stay depends on values, so compiled code breaks here anyway
     def see(self, module: Any, query: Tensor, key: Tensor, attention_mask: Tensor | None, **kwargs: Any) -> None:
         """Keep what the attention of a layer knows about the image tokens, if the layer reduces.
 
@@ -156,23 +158,26 @@ class LayerPlan:
             return
         self._move(query.device)
         stage = self.stage_before(layer)
-        with torch.no_grad():
+        with reduction_region(), torch.no_grad():
             keys = ops.mean_over_heads(key[:, :, -query.shape[2] :])
             self._evidence[layer] = []
-            for members in self._groups(stage):
+            for members in by_length(self.placeholders.rows[stage.alive]):
                 row = self.placeholders.rows[stage.alive[members[:, 0]]]
                 image = self._places(stage, members)
                 words = self._word_places(stage)[row]
                 attention = None
                 if self.reducer.at(layer).uses_attention:
-                    mask = None if attention_mask is None else attention_mask.expand(len(query), -1, -1, -1)[row]
-                    attention = attention_of_rows(module, query[row], key[row], mask, words, **kwargs)
+                    mask = None if attention_mask is None else _of(row, attention_mask.expand(len(query), -1, -1, -1))
+                    attention = attention_of_rows(module, _of(row, query), _of(row, key), mask, words, **kwargs)
                     columns = (image + key.shape[2] - query.shape[2])[:, None, None, :]
                     attention = attention.gather(3, columns.expand(-1, *attention.shape[1:3], -1))
                     attention = F.pad(attention, (NUM_PREFIX_TOKENS, 0))
-                image_keys = F.pad(_take(keys[row], image), (0, 0, NUM_PREFIX_TOKENS, 0))
-                self._evidence[layer].append(Evidence(attention, _take(keys[row], words), image_keys, query.dtype))
+                keys_of_row = _of(row, keys)
+                image_keys = F.pad(_take(keys_of_row, image), (0, 0, NUM_PREFIX_TOKENS, 0))
+                evidence = Evidence(attention, _take(keys_of_row, words), image_keys, query.dtype)
+                self._evidence[layer].append((members, evidence))
 
+    @torch.compiler.disable
     def reduce_after(self, layer: int, states: Tensor) -> Tensor:
         """Reduce the image tokens that come out of a layer.
 
@@ -209,6 +214,7 @@ class LayerPlan:
         self.stages[layer] = replace(now, key_weight=self._key_weight(now, *states.shape[:2]))
         return states
 
+    @torch.compiler.disable
     def restore(self, layer: int, states: Tensor) -> Tensor:
         """Bring the tokens back to their columns, with zeros for those that are gone.
 
@@ -226,6 +232,7 @@ class LayerPlan:
         index = torch.where(cut.index < 0, cut.length, cut.index).unsqueeze(-1).expand_as(states)
         return whole.scatter(1, index.to(states.device), states)[:, :-1]
 
+    @torch.compiler.disable
     def traces(self, whole: Cut | None = None) -> tuple[ImageTrace, ...]:
         """Return what became of each image in each layer that reduced.
 
@@ -242,10 +249,6 @@ class LayerPlan:
             for trace in self.reductions[layer].traces(placeholders, layer)
             if trace.row % self.copies == 0
         )
-
-    def _groups(self, stage: Stage) -> Iterable[Tensor]:
-        """The image tokens of each prompt, long (G, P) indices of those that are left, by their number."""
-        return by_length(self.placeholders.rows[stage.alive])
 
     def _current(self, stage: Stage, columns: Tensor) -> Tensor:
         """Where tokens, given by their columns long (B, n), stand now. They must be left."""
@@ -272,7 +275,7 @@ class LayerPlan:
         self, layer: int, stage: Stage, states: Tensor, features: Tensor
     ) -> Iterable[tuple[Tensor, TokenPair, Evidence]]:
         places = self._word_places(stage)
-        for members, evidence in zip(self._groups(stage), self._evidence[layer], strict=True):
+        for members, evidence in self._evidence[layer]:
             row = self.placeholders.rows[stage.alive[members[:, 0]]]
             image = image_tokens(features[members], stage.prior, members)
             if stage.weight is not None:
@@ -280,7 +283,7 @@ class LayerPlan:
                 image = replace(image, weight=weight, mask=weight > 0)
             if stage.gate is not None:
                 image = replace(image, gate=F.pad(stage.gate[members], (NUM_PREFIX_TOKENS, 0), value=1.0))
-            words = Tokens.initial(_take(states[row], places[row]), mask=self.words_mask[row])
+            words = Tokens.initial(_take(_of(row, states), places[row]), mask=self.words_mask[row])
             yield members, TokenPair(words, image), evidence
 
     def _key_weight(self, stage: Stage, batch: int, length: int) -> Tensor | None:
@@ -300,6 +303,11 @@ class LayerPlan:
         self.placeholders = Placeholders(*(part.to(device) for part in (found.rows, found.columns, found.images)))
         self.real, self.words, self.words_mask = (part.to(device) for part in (self.real, self.words, self.words_mask))
         self.stages = {layer: stage.to(device) for layer, stage in self.stages.items()}
+
+
+def _of(rows: Tensor, values: Tensor) -> Tensor:
+    """Return some prompts, long (G,) ascending, of `values` (B, ...). All of them are not copied."""
+    return values if len(rows) == len(values) else values[rows]
 
 
 def _take(values: Tensor, places: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from ...reducers.base import HasInit
 from ...reducers.release import ReleaseReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..offload import execution_device, is_offloaded
+from ..profiling import reduction_region
 from ..reduction import ReducerHost, ReducibleModel
 from .chunking import MIN_CHUNK
 from .outputs import LayerRecord
 from .plan import LayerPlan
-from .profiling import reduction_region
 
 
 class InputSite(nn.Module):

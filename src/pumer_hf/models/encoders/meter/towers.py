@@ -15,11 +15,11 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer, CLIPPreTrai
 from .... import ops
 from ....reducers import TokenReducer
 from ....tokens import Evidence, LayerTrace, TokenPair, Tokens
+from ...profiling import reduction_region
 from ..attention import AttentionKernel, Heads, split_heads
 from ..chunking import tokenwise
 from ..embeddings import PatchProjection, sine_cosine_positions
 from ..plan import LayerPlan
-from ..profiling import reduction_region
 
 POSITION_EMBEDDING = "embeddings.position_embedding.weight"
 

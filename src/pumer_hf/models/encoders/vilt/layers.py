@@ -7,10 +7,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .... import ops
 from ....tokens import Evidence, KeyMask, LayerTrace, TokenPair
+from ...profiling import reduction_region
 from ..attention import AttentionKernel, Heads, split_heads
 from ..chunking import tokenwise
 from ..plan import LayerPlan
-from ..profiling import reduction_region
 from .configuration import PuMerViltConfig
 
 
