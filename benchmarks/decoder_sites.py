@@ -2,7 +2,7 @@
 
     python benchmarks/decoder_sites.py plain --teachers outputs/llava-0/teacher outputs/llava-1/teacher \\
         --scorers outputs/llava-0/scorer outputs/llava-1/scorer --work outputs/sites \\
-        -o benchmarks/results/decoders/plain_sites.json
+        -o benchmarks/results/decoders/sites/plain.json
 
 First each row is measured at several numbers of tokens, in turn with the unreduced model, to find how much it has to
 cut for each speed in `--targets`. No other program should run then. Then the answers of each model in each row are

@@ -14,6 +14,8 @@ BOTH_FIRST = 1
 """The layer after which rows reduce that also reduce before the decoder."""
 FIRST_LAYERS = (0, 1, 2)
 """The layers after which rows begin that reduce inside the decoder alone."""
+LEARNED_FIRST = 1
+"""The layer after which the methods of `LEARNS` reduce."""
 MERGED_OF_LEFT = 2 / 3
 """PuMer's merged tokens are at most this part of those that are left. So two of five tokens that come to its merging
 go away; a matching pairs at most half of them."""
@@ -92,7 +94,8 @@ def inside_rows(first: int) -> list[SiteRow]:
     """Return the rows that reduce inside the decoder, from after the layer `first` on."""
     one, cascade = (first,), tuple(range(first, first + STAGES))
     place = f"layers, from layer {first} on"
-    single = dict.fromkeys(("pumer", "random", "fastv", "grounded", *LEARNS), one)
+    learned = tuple(LEARNS) if first == LEARNED_FIRST else ()
+    single = dict.fromkeys(("pumer", "random", "fastv", "grounded", *learned), one)
     staged = {"pumer": cascade, "tome": cascade, "pyramid": cascade}
     rows = [SiteRow(place, name, (Part(name, layers),)) for name, layers in single.items()]
     return rows + [SiteRow(place, f"{name}, in {STAGES} layers", (Part(name, at),)) for name, at in staged.items()]

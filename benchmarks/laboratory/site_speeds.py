@@ -16,10 +16,12 @@ from .site_rows import UNREDUCED, SiteRow
 from .speeds import closest, is_close
 
 Schedule = list[dict[str, Any]]
-FIRST_KEEPS = (0.0, 0.4, 0.8)
-"""What each row keeps in the first measurement: the least that it can, and two other parts."""
+FIRST_KEEPS = (0.0, 0.6)
+"""What each row keeps in the first measurement: the least that it can, and another part."""
 CORRECTIONS = 2
 """How often the keep of a target is corrected by another measurement."""
+CLOSE = 0.02
+"""How far a measured speed may be off its target, as a part of it, so that no other keep is tried."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,28 @@ class RowSpeeds:
         return best if is_close(best.speed, target) else None
 
     def expected_keep(self, target: float, keeps: Sequence[float]) -> float:
-        """Return the keep that should give a speed. Between two measured points, the time is linear in the keep.
+        """Return the keep that should give a speed. Between two measured points, the time is linear in the keep. At 1, the
+        speed is taken for 1.
 
         Args:
             target: the speed.
             keeps: the keeps to choose from.
         """
         known = sorted(self.points, key=lambda point: point.keep)
-        times = np.interp(keeps, [point.keep for point in known], [1 / point.speed for point in known])
+        times = np.interp(keeps, [*(point.keep for point in known), 1.0], [*(1 / point.speed for point in known), 1.0])
         return keeps[closest((1 / times).tolist(), target)]
+
+    def missing_keeps(self, targets: Sequence[float], keeps: Sequence[float]) -> list[float]:
+        """Return what should be measured next, so that there is a point at each of the speeds that can be reached.
+
+        Args:
+            targets: the speeds.
+            keeps: the keeps to choose from, ascending.
+        """
+        known = {point.keep for point in self.points}
+        best = {target: min(abs(point.speed / target - 1) for point in self.points) for target in targets}
+        open_targets = [target for target in targets if best[target] > CLOSE and self.limit > target]
+        return sorted({self.expected_keep(target, keeps) for target in open_targets} - known)
 
     def with_points(self, points: Sequence[Point]) -> "RowSpeeds":
         """Return the same with more points."""
@@ -96,25 +111,28 @@ class Stopwatch:
         return partial(self.load(schedule), **inputs_for(self.batch, schedule or []), logits_to_keep=1)
 
     @torch.inference_mode()
-    def measured(self, row: SiteRow, keeps: Sequence[float]) -> list[Point]:
-        """Measure the speed of a row at several keeps in one interleaved run with the unreduced model."""
-        calls = {UNREDUCED: self.prefill(None)}
-        calls |= {str(keep): self.prefill(row.schedule(keep, self.scorer)) for keep in keeps}
+    def measured(self, keeps: Mapping[SiteRow, Sequence[float]]) -> dict[SiteRow, list[Point]]:
+        """Measure the speeds of rows, each at several keeps, in one interleaved run with the unreduced model."""
+        calls: dict[Any, Callable[[], Any]] = {UNREDUCED: self.prefill(None)}
+        for row, parts in keeps.items():
+            calls |= {(row, keep): self.prefill(row.schedule(keep, self.scorer)) for keep in parts}
         times = interleaved_times(calls, warmup=1, seconds=self.seconds)
-        return [Point(keep, median_ratio(times[UNREDUCED], times[str(keep)])) for keep in keeps]
+        return {
+            row: [Point(keep, median_ratio(times[UNREDUCED], times[row, keep])) for keep in parts]
+            for row, parts in keeps.items()
+        }
 
-    def speeds(self, row: SiteRow, targets: Sequence[float]) -> RowSpeeds:
-        """Measure a row at a few keeps, and then at those that should give the targets."""
-        keeps = keeps_of(row, self.num_tokens)
-        first = sorted({nearest(keeps, keep) for keep in FIRST_KEEPS})
-        found = RowSpeeds(row.place, row.name, tuple(self.measured(row, first)))
-        for _ in range(CORRECTIONS):
-            known = {point.keep for point in found.points}
-            wanted = {found.expected_keep(target, keeps) for target in targets if found.limit >= target}
-            if not wanted - known:
-                break
-            found = found.with_points(self.measured(row, sorted(wanted - known)))
-        return found
+    def speeds(self, rows: Sequence[SiteRow], targets: Sequence[float]) -> list[RowSpeeds]:
+        """Measure rows at a few keeps, and then at those that should give the targets."""
+        keeps = {row: keeps_of(row, self.num_tokens) for row in rows}
+        wanted = {row: sorted({nearest(keeps[row], keep) for keep in FIRST_KEEPS}) for row in rows}
+        found = {row: RowSpeeds(row.place, row.name, ()) for row in rows}
+        for _ in range(1 + CORRECTIONS):
+            for row, points in (self.measured(wanted) if wanted else {}).items():
+                found[row] = found[row].with_points(points)
+            missing = {row: found[row].missing_keeps(targets, keeps[row]) for row in rows}
+            wanted = {row: parts for row, parts in missing.items() if parts}
+        return list(found.values())
 
 
 def nearest(numbers: Sequence[float], wanted: float) -> float:

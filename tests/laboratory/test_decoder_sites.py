@@ -96,22 +96,30 @@ def test_a_row_is_measured_where_its_speed_should_be_that_of_the_target(lab, mon
     watch = lab.stopwatch(seconds=0.0)
     asked = []
 
-    def measured(self, row, keeps):
-        asked.append(list(keeps))
-        return [Point(keep, 1 / (0.4 + 0.7 * keep**1.2)) for keep in keeps]
+    def measured(self, keeps):
+        asked.append(keeps)
+        slow = {ROWS[0]: 0.4, ROWS[1]: 0.9}
+        return {
+            row: [Point(keep, 1 / (slow[row] + 0.7 * keep**1.2)) for keep in parts] for row, parts in keeps.items()
+        }
 
     monkeypatch.setattr(type(watch), "measured", measured)
-    found = watch.speeds(ROWS[0], [1.25, 1.6, 9.0])
-    assert asked[0] == [1 / 36, pytest.approx(14 / 36), pytest.approx(29 / 36)]
-    assert found.at(1.25).speed == pytest.approx(1.25, abs=0.03)
-    assert found.at(1.6).speed == pytest.approx(1.6, abs=0.03)
-    assert found.at(9.0) is None
+    fast, slow = watch.speeds(ROWS[:2], [1.25, 1.6, 9.0])
+    assert asked[0] == dict.fromkeys(ROWS[:2], [1 / 36, pytest.approx(22 / 36)])
+    assert all(list(later) == [ROWS[0]] for later in asked[1:])
+    assert 2 <= len(asked) <= 3
+    assert fast.at(1.25).speed == pytest.approx(1.25, abs=0.03)
+    assert fast.at(1.6).speed == pytest.approx(1.6, abs=0.03)
+    assert fast.at(9.0) is None
+    assert slow.at(1.25) is None
+    assert slow.limit == pytest.approx(1.09, abs=0.01)
 
 
 def test_a_measurement_has_a_speed_for_each_keep(lab):
-    points = lab.stopwatch(seconds=0.0).measured(FEW[2], [0.1, 0.5])
-    assert [point.keep for point in points] == [0.1, 0.5]
-    assert all(point.speed > 0 for point in points)
+    asked = {FEW[2]: [0.1, 0.5], FEW[0]: [0.3]}
+    found = lab.stopwatch(seconds=0.0).measured(asked)
+    assert {row: [point.keep for point in points] for row, points in found.items()} == asked
+    assert all(point.speed > 0 for points in found.values() for point in points)
 
 
 def test_an_answer_is_right_if_all_of_it_is_and_it_ends(lab):
