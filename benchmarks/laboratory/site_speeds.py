@@ -53,8 +53,9 @@ class RowSpeeds:
         return best if is_close(best.speed, target) else None
 
     def expected_keep(self, target: float, keeps: Sequence[float]) -> float:
-        """Return the keep that should give a speed. Between two measured points, the time is linear in the keep. At 1, the
-        speed is taken for 1.
+        """Return the keep that should give a speed.
+
+        Between two measured points, the time is linear in the keep. At a keep of 1, the speed is taken for 1.
 
         Args:
             target: the speed.
@@ -113,12 +114,12 @@ class Stopwatch:
     @torch.inference_mode()
     def measured(self, keeps: Mapping[SiteRow, Sequence[float]]) -> dict[SiteRow, list[Point]]:
         """Measure the speeds of rows, each at several keeps, in one interleaved run with the unreduced model."""
-        calls: dict[Any, Callable[[], Any]] = {UNREDUCED: self.prefill(None)}
+        calls = {UNREDUCED: self.prefill(None)}
         for row, parts in keeps.items():
-            calls |= {(row, keep): self.prefill(row.schedule(keep, self.scorer)) for keep in parts}
+            calls |= {f"{row.key} {keep}": self.prefill(row.schedule(keep, self.scorer)) for keep in parts}
         times = interleaved_times(calls, warmup=1, seconds=self.seconds)
         return {
-            row: [Point(keep, median_ratio(times[UNREDUCED], times[row, keep])) for keep in parts]
+            row: [Point(keep, median_ratio(times[UNREDUCED], times[f"{row.key} {keep}"])) for keep in parts]
             for row, parts in keeps.items()
         }
 

@@ -105,7 +105,7 @@ def test_a_row_is_measured_where_its_speed_should_be_that_of_the_target(lab, mon
 
     monkeypatch.setattr(type(watch), "measured", measured)
     fast, slow = watch.speeds(ROWS[:2], [1.25, 1.6, 9.0])
-    assert asked[0] == dict.fromkeys(ROWS[:2], [1 / 36, pytest.approx(22 / 36)])
+    assert asked[0] == {row: [1 / 36, pytest.approx(22 / 36)] for row in ROWS[:2]}
     assert all(list(later) == [ROWS[0]] for later in asked[1:])
     assert 2 <= len(asked) <= 3
     assert fast.at(1.25).speed == pytest.approx(1.25, abs=0.03)
