@@ -3,8 +3,7 @@
 import os
 
 import torch
-from models.decoders.tiny import tiny_model
-from training.decoder_training import ROWS, SCHEDULES, Collator, adapted, student
+from training.decoder_training import ROWS, Collator
 
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
@@ -42,36 +41,36 @@ def decide_to_save(rank, folder):
     torch.distributed.destroy_process_group()
 
 
-def train_in_two(rank, folder, kind):
-    """Distil a decoder in one of two processes, and write its logs and weights into a file."""
+def train_in_two(rank, folder, kinds):
+    """Distil decoders in one of two processes, and write their logs and weights into a file."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    model, teacher = (
-        (student(reduction=SCHEDULES["both"]), tiny_model("llava")) if kind == "whole" else (adapted(), "base")
-    )
-    args = DistillationTrainingArguments(
-        output_dir=folder,
-        use_cpu=True,
-        report_to="none",
-        per_device_train_batch_size=2,
-        num_train_epochs=2,
-        learning_rate=0.05,
-        lr_scheduler_type="constant",
-        optim="sgd",
-        max_grad_norm=0.0,
-        logging_steps=1,
-        save_strategy="no",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-    )
-    trainer = DistillationTrainer(
-        model, teacher=teacher, args=args, train_dataset=[*ROWS, ROWS[1]], data_collator=Collator("llava")
-    )
-    trainer.train()
-    if rank == 0:
+    found = {}
+    for kind, (model, teacher) in kinds.items():
+        args = DistillationTrainingArguments(
+            output_dir=folder,
+            use_cpu=True,
+            report_to="none",
+            per_device_train_batch_size=2,
+            num_train_epochs=2,
+            learning_rate=0.05,
+            lr_scheduler_type="constant",
+            optim="sgd",
+            max_grad_norm=0.0,
+            logging_steps=1,
+            save_strategy="no",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )
+        trainer = DistillationTrainer(
+            model, teacher=teacher, args=args, train_dataset=[*ROWS, ROWS[1]], data_collator=Collator("llava")
+        )
+        trainer.train()
         logs = [entry for entry in trainer.state.log_history if "loss" in entry]
-        torch.save({"logs": logs, "weights": model.state_dict()}, f"{folder}/found.pt")
+        found[kind] = {"logs": logs, "weights": model.state_dict()}
+    if rank == 0:
+        torch.save(found, f"{folder}/found.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

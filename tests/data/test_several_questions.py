@@ -8,6 +8,9 @@ from pumer_hf.data.chat import ChatCollator
 from pumer_hf.data.scenes.digits import digit_scenes
 from pumer_hf.data.several_questions import GroupedRows, SeveralQuestionsCollator, group_by_image
 from pumer_hf.recipes.small_llava import new_llava
+from pumer_hf.training.items import AnswerItems
+from pumer_hf.training.losses import buckets_of
+from pumer_hf.training.teacher_logits import add_teacher_logits
 
 VISION = {
     "hidden_size": 16,
@@ -62,3 +65,17 @@ def test_the_loss_and_the_gradients_are_those_of_single_rows(rows, small, attent
 def test_only_rows_that_follow_each_other_share_an_image():
     rows = Dataset.from_dict({"image": ["a", "a", "a", "b", "a"], "question": ["?"] * 5})
     assert group_by_image(rows, 2) == [[0, 1], [2], [3], [4]]
+
+
+def test_what_a_teacher_said_is_in_the_order_of_the_answers_of_a_row(rows, small, tmp_path):
+    model, collator = small
+    said = add_teacher_logits(rows, model, collator, cache_dir=tmp_path, batch_size=4, top_k=3)
+    grouped = GroupedRows(said, 2)
+    batch = SeveralQuestionsCollator(collator)([grouped[index] for index in range(len(grouped))])
+    items = AnswerItems()
+    found = items.cached_target(batch)
+    with torch.no_grad():
+        logits = items.teacher_logits(model, {name: value for name, value in batch.items() if name[:7] != "teacher"})
+    expected = buckets_of(logits, 3)
+    assert torch.equal(found.tokens, expected.tokens)
+    torch.testing.assert_close(found.log_probs, expected.log_probs, rtol=1e-4, atol=1e-5)

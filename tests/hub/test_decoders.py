@@ -32,6 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning
 
 NAME = "user/tiny-llava"
 PUMER = {"method": "pumer", "site": "inputs", "keep_ratio": 0.25}
+INSIDE = {"method": "pumer", "layers": [1], "prune_ratio": 0.3, "image_merge_ratio": 0.2}
 LOOKAHEAD = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25, "rank": 4, "target_layer": 1}
 SAVED = {
     "config.json",
@@ -246,6 +247,22 @@ def test_every_family_has_a_card(name, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": row.stock_type}))
     with pytest.raises(ValueError, match=f"transformers' own {re.escape(row.title)}.*{row.model_class.__name__}"):
         PuMerCard.from_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "where"),
+    [
+        (PUMER, "The cut comes before the decoder."),
+        (INSIDE, "The cut comes inside the decoder."),
+        ([PUMER, INSIDE], "The cut comes before and inside the decoder."),
+    ],
+)
+def test_the_text_says_where_tokens_are_cut(reduction, where):
+    parts = reduction if isinstance(reduction, list) else [reduction]
+    text = PuMerCard(name="x", backbone="llava", reduction=reduction).render()
+    assert where in text
+    assert ("steps between its image encoder and its decoder merge" in text) == (PUMER in parts)
+    assert ("some layers of its decoder prune" in text) == (INSIDE in parts)
 
 
 def test_of_an_unreduced_model(folder):

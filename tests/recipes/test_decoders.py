@@ -156,6 +156,13 @@ def test_a_student_can_begin_from_a_teacher_that_is_there(run):
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["student"]
 
 
+def test_with_a_teacher_the_checkpoint_of_a_recipe_need_not_be_there(run):
+    teacher = run("--method", "none")[0] / "teacher"
+    flags = ("--teacher", str(teacher), "--checkpoint", "outputs/nowhere", "--max_steps", "0")
+    folder, _ = run(*flags, output_dir=str(teacher.parent.parent / "again"))
+    torch.testing.assert_close(weights_in(folder / "student"), weights_in(teacher), rtol=0, atol=0)
+
+
 def test_a_complete_run_is_evaluated_and_not_trained_again(run):
     folder, first = run(steps=1)
     with pytest.raises(SystemExit, match="holds a run already"):
@@ -323,7 +330,7 @@ def test_own_data_need_no_recipe_file(run_blocks, tmp_path, monkeypatch, capsys)
         (["--questions_per_image", "0"], "training.questions_per_image=0: must be at least 1"),
         (["--questions_per_image", "4"], "training.questions_per_image=4: a student reads one question"),
         (["--lora", '{"rnk": 4}'], "unknown key 'rnk' in the block 'model.lora'"),
-        (["--backbone", "vilt"], "model.backbone|questions_per_image|vision_config"),
+        (["--backbone", "vilt"], "training.questions_per_image=4: is for decoder models"),
         (["--keep_ratio", "1.5"], "keep_ratio=1.5"),
     ],
 )

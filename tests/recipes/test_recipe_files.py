@@ -15,7 +15,7 @@ from pumer_hf.data.nlvr2 import NLVR2
 from pumer_hf.data.retrieval import RETRIEVAL
 from pumer_hf.data.snli_ve import SNLI_VE
 from pumer_hf.data.vqa import VQA
-from pumer_hf.models.families import FAMILIES
+from pumer_hf.models.families import DECODERS, FAMILIES
 from pumer_hf.recipes.build import build_teacher
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.recipe import ModelArguments
@@ -24,6 +24,8 @@ from pumer_hf.reducers import METHODS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 FILES = sorted(path.relative_to(RECIPES) for family in FAMILIES for path in RECIPES.glob(f"{family}/*/*.yaml"))
+DECODER_FILES = sorted(path.relative_to(RECIPES) for row in DECODERS for path in RECIPES.glob(f"{row}/*/*.yaml"))
+"""The recipes of decoder models, which test_decoders.py trains."""
 PAPER_TASKS = {"vqav2": VQA, "nlvr2": NLVR2, "snli_ve": SNLI_VE, "retrieval": RETRIEVAL}
 PAPER = [path for path in FILES if path.parts[1] in PAPER_TASKS]
 SCRIPTS = {"nlvr2": "train_nlvr2.py", "snli_ve": "train_snli_ve.py", "retrieval": "train_retrieval.py"}
@@ -45,7 +47,7 @@ def test_every_method_has_a_recipe_on_digit_scenes():
     assert methods == {"none", *METHODS}  # none: smaller images
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", [*FILES, *DECODER_FILES], ids=str)
 def test_the_first_line_is_the_command(path):
     task = next((task for task in SCRIPTS if path.parts[1].endswith(task)), None)
     first = (RECIPES / path).read_text(encoding="utf-8").splitlines()[0]

@@ -189,21 +189,25 @@ def test_auxiliary_losses_are_means_over_examples_however_they_are_batched(run, 
 # Several processes
 
 
-@pytest.mark.parametrize("kind", ["whole", "adapters"])
-def test_two_processes_train_like_one(kind, run, training_logs, weights_of, tmp_path):
+def test_two_processes_train_like_one(run, training_logs, weights_of, tmp_path):
     """Each process has a half of the examples, with other numbers of answer tokens."""
-    torch.multiprocessing.spawn(train_in_two, (str(tmp_path), kind), nprocs=2)
+
+    def kinds():
+        whole = student(reduction=SCHEDULES["both"]), tiny_model("llava")
+        return {"whole": whole, "adapters": (adapted(), "base")}
+
+    torch.multiprocessing.spawn(train_in_two, (str(tmp_path), kinds()), nprocs=2)
     found = torch.load(tmp_path / "found.pt", weights_only=False)
-    model, teacher = (
-        (student(reduction=SCHEDULES["both"]), tiny_model("llava")) if kind == "whole" else (adapted(), "base")
-    )
-    rows = [*ROWS, ROWS[1]]
-    trainer = run(model, rows, teacher=teacher, max_steps=-1, num_train_epochs=2, per_device_train_batch_size=4)
-    names = ("loss", "task_loss", "distillation_loss")
-    for ours, theirs in zip(training_logs(trainer), found["logs"], strict=True):
-        assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], rel=1e-3)
-    for name, value in weights_of(model).items():
-        torch.testing.assert_close(found["weights"][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m)
+    for kind, (model, teacher) in kinds().items():
+        rows, length = [*ROWS, ROWS[1]], {"max_steps": -1, "num_train_epochs": 2}
+        trainer = run(model, rows, teacher=teacher, per_device_train_batch_size=4, **length)
+        names = ("loss", "task_loss", "distillation_loss")
+        for ours, theirs in zip(training_logs(trainer), found[kind]["logs"], strict=True):
+            assert [ours[name] for name in names] == pytest.approx([theirs[name] for name in names], rel=1e-3)
+        for name, value in weights_of(model).items():
+            torch.testing.assert_close(
+                found[kind]["weights"][name], value, rtol=1e-3, atol=1e-4, msg=lambda m, n=name: n + m
+            )
 
 
 # Teachers that said it in advance
@@ -271,6 +275,11 @@ def test_other_teachers_and_numbers_of_tokens_have_other_columns(tmp_path):
         names.add(found._fingerprint)
     assert len(list(tmp_path.glob("*.arrow"))) == 3
     assert len(names) == 3
+
+
+def test_a_teacher_that_reduces_says_nothing_in_advance(tmp_path):
+    with pytest.raises(ValueError, match=r"it reduces tokens itself: .*set_reduction\(None\)"):
+        add_teacher_logits(dataset_of(ROWS[:2]), student(), NumberedCollator("llava"), cache_dir=tmp_path)
 
 
 def test_columns_of_other_answers_are_an_error(run, tmp_path):

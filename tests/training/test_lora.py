@@ -55,6 +55,19 @@ def test_only_adapters_and_head_learn_and_they_are_saved_loaded_and_merged(
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_base_of_the_adapters_can_be_the_teacher(family, run_training, training_logs):
+    arguments = {"max_steps": 2, "optim": "adamw_torch", "learning_rate": 1e-2}
+    logs = []
+    for teacher in ("base", family.model(None)):
+        torch.manual_seed(0)
+        logs.append(training_logs(run_training(adapted(family), rows_of(family), teacher=teacher, **arguments)))
+    for ours, theirs in zip(*logs, strict=True):
+        assert ours["distillation_loss"] > 0
+        for name in ("loss", "task_loss", "distillation_loss"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_the_schedule_is_seen_and_changed_through_the_adapter(family):
     model = adapted(family).eval()
     (trace,) = model(**family.inputs()).reduction

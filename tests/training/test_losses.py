@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pumer_hf.training.losses import distillation_loss, total_loss
+from pumer_hf.training.losses import bucket_distillation_loss, buckets_of, distillation_loss, total_loss
 
 
 def softmax_by_hand(logits, temperature):
@@ -113,3 +113,57 @@ def test_total_loss_sends_a_gradient_to_every_term_and_leaves_the_terms_alone():
         "ratio_loss": 1.0,
     }
     assert all(term.item() == 2.0 for term in terms.values())
+
+
+# What a teacher says in advance
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 1000), number=st.integers(1, 4), size=st.integers(2, 9), data=st.data())
+def test_the_divergence_over_buckets_is_that_of_the_sums_of_their_probabilities(seed, number, size, data):
+    top_k = data.draw(st.integers(1, size))
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = 2 * torch.randn(2, number, size, generator=generator)
+    expected = 0.0
+    for student_row, teacher_row in zip(student.tolist(), teacher.tolist(), strict=True):
+        ours, theirs = softmax_by_hand(student_row, 1.0), softmax_by_hand(teacher_row, 1.0)
+        best = sorted(range(size), key=lambda token, row=theirs: -row[token])
+        groups = [[token] for token in best[:top_k]] + ([best[top_k:]] if top_k < size else [])
+        for group in groups:
+            p, q = (sum(row[token] for token in group) for row in (theirs, ours))
+            expected += p * (math.log(p) - math.log(q))
+    found = bucket_distillation_loss(student, buckets_of(teacher, top_k)).item()
+    assert found == pytest.approx(expected / number, rel=1e-4, abs=1e-5)
+    whole = distillation_loss(student, teacher).item()
+    assert found <= whole + 1e-5
+    if top_k == size:
+        assert found == pytest.approx(whole, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 6, 9], ids=["one", "some", "all", "more than all"])
+def test_the_divergence_over_buckets_sends_a_finite_gradient_to_the_student(top_k):
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(3, 6, generator=generator).requires_grad_()
+    teacher = 2 * torch.randn(3, 6, generator=generator)
+    bucket_distillation_loss(student, buckets_of(teacher, top_k)).backward()
+    assert student.grad.isfinite().all()
+    assert student.grad.abs().sum() > 0
+    if top_k >= 6:
+        torch.testing.assert_close(student.grad, (student.detach().softmax(-1) - teacher.softmax(-1)) / 3)
+
+
+def test_a_token_without_probability_adds_nothing():
+    teacher = torch.tensor([[0.0, 0.0, -torch.inf]])
+    student = torch.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
+    loss = bucket_distillation_loss(student, buckets_of(teacher, 3))
+    assert loss.item() == pytest.approx(math.log((2 + math.e) / 2), rel=1e-5)
+    loss.backward()
+    assert student.grad.isfinite().all()
+
+
+def test_buckets_of_other_tokens_are_an_error():
+    buckets = buckets_of(torch.randn(2, 8), 3)
+    with pytest.raises(ValueError, match=r"\(3, 8\).* 2 answer tokens"):
+        bucket_distillation_loss(torch.zeros(3, 8), buckets)
+    with pytest.raises(ValueError, match=f"token {int(buckets.tokens.max())}"):
+        bucket_distillation_loss(torch.zeros(2, int(buckets.tokens.max())), buckets)

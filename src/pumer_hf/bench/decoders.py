@@ -7,6 +7,7 @@ from typing import Any
 
 from ..figures import duration, figure
 from ..models.decoder_loading import asked_schedule, decoder_of_config, load_decoder, random_decoder
+from ..models.decoders.family import EARLY
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, naming, saved_config
 from ..reducers import parse_reduction, reducer_class
@@ -40,8 +41,6 @@ COUNTED_BY = {
     "cuda": "the bytes that torch's allocator had given out at once",
 }
 """How the peak memory is counted, by device."""
-EARLY = 2
-"""In so many first layers, the attention of the text says little about the image ("docs/decoders.md")."""
 
 
 def bench_decoder(

@@ -14,7 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from ..models.decoders.prompt import IGNORED
-from .chat import ChatCollator, Row, prompt_text
+from .chat import TEACHER_LOG_PROBS, TEACHER_TOKENS, ChatCollator, Row, prompt_text, teacher_answers
 
 
 def group_by_image(rows: Dataset, most: int) -> list[list[int]]:
@@ -70,6 +70,8 @@ class SeveralQuestionsCollator:
         batch = [one_row(shared, parts, length, self.collator.pad_token_id) for shared, parts in rows]
         stacked = {name: torch.stack([row[name] for row in batch]) for name in batch[0]}
         kept = {name: value for name, value in prompts.items() if name not in ("input_ids", "attention_mask")}
+        if TEACHER_TOKENS in groups[0][0]:
+            kept |= teacher_answers([joined_answers(group) for group in groups])
         return {**kept, **stacked}
 
     def question_tokens(self, row: Row) -> list[int]:
@@ -77,6 +79,11 @@ class SeveralQuestionsCollator:
         processor = self.collator.processor
         behind = prompt_text(processor, row["question"]).rpartition(processor.image_token)[2]
         return processor.tokenizer(behind, add_special_tokens=False)["input_ids"]
+
+
+def joined_answers(rows: Sequence[Row]) -> Row:
+    """Return what a teacher said in advance about the answers of several rows, as of one row."""
+    return {name: [item for row in rows for item in row[name]] for name in (TEACHER_TOKENS, TEACHER_LOG_PROBS)}
 
 
 def one_row(

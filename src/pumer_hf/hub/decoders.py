@@ -47,7 +47,10 @@ prompt = processor.image_token + "What is in the picture?"
 inputs = processor(images=[Image.open("picture.png")], text=[prompt], return_tensors="pt")
 output = model.generate(**inputs, max_new_tokens=64)
 print(processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
-PLACES = {"inputs": "steps between its image encoder and its decoder"}
+PLACES = {
+    "inputs": "steps between its image encoder and its decoder",
+    "layers": "some layers of its decoder",
+}
 """In words, the part of a decoder model that reduces tokens at a site."""
 
 

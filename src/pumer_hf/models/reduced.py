@@ -33,8 +33,8 @@ def decoder_of(model: nn.Module) -> tuple[DecoderFamily, PreTrainedModel]:
 
 def is_decoder_model(model: nn.Module) -> bool:
     """Return whether [`decoder_of`] finds a decoder model of a known family in a model."""
-    classes = {kind for row in DECODERS.values() for kind in (row.stock_class, row.model_class)}
-    return any(type(module) in classes for module in model.modules())
+    classes = tuple(row.stock_class for row in DECODERS.values())
+    return any(isinstance(module, classes) for module in model.modules())  # FSDP puts a subclass in their place
 
 
 @contextmanager

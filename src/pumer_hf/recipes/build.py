@@ -51,8 +51,12 @@ def trained_backbone(flag: str, source: str, task: Task | None = None) -> tuple[
 
 
 def check_sources(args: ModelArguments, task: Task) -> None:
-    """Raise `ValueError` if the teacher or the checkpoint of a recipe cannot be used. Only their configs are read."""
-    for name, source, needed in (("teacher", args.teacher, task), ("checkpoint", args.checkpoint, None)):
+    """Raise `ValueError` if the teacher of a recipe cannot be used, or, without one, the checkpoint.
+
+    Only the config is read.
+    """
+    checkpoint = args.checkpoint if args.teacher is None else None
+    for name, source, needed in (("teacher", args.teacher, task), ("checkpoint", checkpoint, None)):
         if source is not None:
             backbone, _ = trained_backbone(f"model.{name}", source, needed)
             if backbone != args.backbone:

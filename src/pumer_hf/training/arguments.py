@@ -54,11 +54,14 @@ class DistillationTrainingArguments(TrainingArguments):
             raise ValueError(f"label_names={self.label_names}: the labels of a batch are under 'labels'; leave it out")
         if not self.average_tokens_across_devices:
             raise ValueError(
-                "average_tokens_across_devices=False: the loss of a step is the mean over its examples on all "
-                "devices; leave it out"
+                "average_tokens_across_devices=False: the loss of a step is the mean over its examples or "
+                "answer tokens on all devices; leave it out"
             )
         if self.use_liger_kernel:
-            raise ValueError("use_liger_kernel=True: Liger has no kernels for these models; leave it out")
+            raise ValueError(
+                "use_liger_kernel=True: its kernels do not compute the logits that are compared with those of the "
+                "teacher; leave it out"
+            )
         if self.parallelism_config is not None:
             sizes = {name: vars(self.parallelism_config).get(name, 1) for name in ("sp_size", "cp_size")}
             for name, size in sizes.items():

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.chat import TEACHER_LOG_PROBS, TEACHER_TOKENS
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.decoders.prompt import IGNORED
-from ..models.reduction import ReducibleModel
+from ..models.reduction import ReducibleModel, reduces_tokens
 from .losses import Buckets, bucket_distillation_loss, distillation_loss
 
 Batch = Mapping[str, Any]
@@ -164,6 +164,12 @@ class AnswerItems(Items):
 def items_of(model: ReducibleModel) -> Items:
     """Return what the loss of a model counts."""
     return AnswerItems() if isinstance(model, ReducedDecoder) else ExampleItems()
+
+
+def check_unreduced(teacher: nn.Module) -> None:
+    """Raise `ValueError` if the teacher of a decoder reduces tokens: its logits would be those of other columns."""
+    if reduces_tokens(teacher):
+        raise ValueError("teacher: it reduces tokens itself: call its `set_reduction(None)`")
 
 
 def is_answer(labels: Tensor) -> Tensor:

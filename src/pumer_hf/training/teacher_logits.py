@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data.chat import TEACHER_LOG_PROBS, TEACHER_TOKENS
 from ..models.reduced import is_decoder_model
-from .items import AnswerItems, is_answer
+from .items import AnswerItems, check_unreduced, is_answer
 from .losses import buckets_of
 
 Batch = dict[str, Tensor]
@@ -57,16 +57,14 @@ def add_teacher_logits(
         raise ValueError(f"top_k={top_k}: must be at least 1")
     teacher.eval()
     decodes = is_decoder_model(teacher)
+    if decodes:
+        check_unreduced(teacher)
 
     def columns_of(rows: dict[str, list]) -> dict[str, list]:
         batch = collator([dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)])
-        inputs = {name: value.to(teacher.device) for name, value in batch.items()}
-        return answer_columns(teacher, inputs, top_k) if decodes else class_columns(teacher, inputs)
+        return answer_columns(teacher, batch, top_k) if decodes else class_columns(teacher, batch)
 
-    sample = {name: value.numpy() for name, value in collator([dataset[0]]).items()}
-    data = dataset._fingerprint, image_files(dataset)
-    parts = [data, teacher.config.to_json_string(), weights_hash(teacher), sample, *([top_k] if decodes else [])]
-    fingerprint = Hasher.hash(parts)
+    fingerprint = fingerprint_of(dataset, teacher, collator([dataset[0]]), [top_k] if decodes else [])
     Path(cache_dir).mkdir(parents=True, exist_ok=True)
     column = dataset.map(
         columns_of,
@@ -82,26 +80,44 @@ def add_teacher_logits(
     return concatenate_datasets([dataset, column], axis=1)
 
 
+def fingerprint_of(dataset: Dataset, teacher: PreTrainedModel, sample: Batch, options: list[Any]) -> str:
+    """Return a hash of all that what the teacher says depends on.
+
+    Args:
+        dataset: the rows.
+        teacher: the teacher.
+        sample: what the collator makes of the first row.
+        options: what else it depends on.
+    """
+    data = dataset._fingerprint, image_files(dataset)
+    arrays = {name: value.numpy() for name, value in sample.items()}
+    return Hasher.hash((data, teacher.config.to_json_string(), weights_hash(teacher), arrays, *options))
+
+
 @torch.no_grad()
-def class_columns(teacher: nn.Module, inputs: Batch) -> dict[str, Any]:
+def class_columns(teacher: PreTrainedModel, batch: Batch) -> dict[str, Any]:
     """Return the column of an encoder for a batch. Labels in it are not used."""
-    logits = teacher(**{name: value for name, value in inputs.items() if name != "labels"}).logits
+    logits = teacher(**{name: value.to(teacher.device) for name, value in batch.items() if name != "labels"}).logits
     return {"teacher_logits": logits.float().cpu().numpy()}
 
 
 @torch.no_grad()
-def answer_columns(teacher: nn.Module, inputs: Batch, top_k: int) -> dict[str, Any]:
+def answer_columns(teacher: PreTrainedModel, batch: Batch, top_k: int) -> dict[str, Any]:
     """Return the columns of a decoder for a batch.
 
     Args:
         teacher: the decoder, in eval mode. It reduces no tokens.
-        inputs: a batch with labels, on its device.
+        batch: a batch with labels.
         top_k: how many tokens are kept for each answer token.
     """
     items = AnswerItems()
-    items.count(inputs)  # it says what is wrong with the labels
+    items.count(batch)  # it says what is wrong with the labels
+    inputs = {
+        name: value.to(teacher.device, teacher.dtype if value.is_floating_point() else None)
+        for name, value in batch.items()
+    }
     found = buckets_of(items.teacher_logits(teacher, inputs), top_k)
-    ends = is_answer(inputs["labels"]).sum(dim=1).cumsum(0).cpu().numpy()[:-1]
+    ends = is_answer(batch["labels"]).sum(dim=1).cumsum(0).numpy()[:-1]
     return {
         TEACHER_TOKENS: np.split(found.tokens.cpu().numpy(), ends),
         TEACHER_LOG_PROBS: np.split(found.log_probs.cpu().numpy(), ends),

@@ -18,11 +18,11 @@ from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.heads import ClassifierHead, soft_target_loss
 from ..models.families import DECODERS
 from ..models.reduced import is_decoder_model
-from ..models.reduction import ReducibleModel, reduces_tokens, reducible_model
+from ..models.reduction import ReducibleModel, reducible_model
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .checkpoints import SavedNames
-from .items import AnswerItems, Target, batch_size_of, items_of
+from .items import AnswerItems, Target, batch_size_of, check_unreduced, items_of
 from .losses import total_loss
 from .parameters import PART_RATES, check_rates, parameter_groups
 from .placement import adapted_model, as_base, place_teacher
@@ -298,7 +298,7 @@ def student_of(model: nn.Module) -> ReducibleModel:
     """
     for module in model.modules():
         for row in DECODERS.values():
-            if type(module) is row.stock_class:
+            if isinstance(module, row.stock_class) and not isinstance(module, ReducibleModel):
                 raise ValueError(
                     f"model: {row.stock_class.__name__} is transformers' own class: load it as "
                     f"{row.model_class.__name__}, which is the same model and can reduce tokens"
@@ -333,8 +333,7 @@ def check_teacher_of_decoder(teacher: PreTrainedModel, model: PreTrainedModel) -
             f"teacher and model must have the same vocabulary, but that of the teacher has {sizes[0]} tokens and that "
             f"of the model {sizes[1]}"
         )
-    if reduces_tokens(teacher):
-        raise ValueError("teacher: it reduces tokens itself: call its `set_reduction(None)`")
+    check_unreduced(teacher)
 
 
 def check_devices(args: TrainingArguments) -> None:

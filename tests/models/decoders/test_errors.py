@@ -157,3 +157,13 @@ def test_an_older_transformers_repeats_no_images(model, inputs, name, monkeypatc
     with pytest.raises(ValueError, match=f"{name}=2.*5.20"):
         model.generate(**inputs, max_new_tokens=3, do_sample=name == "num_return_sequences", **{name: 2})
     assert len(model.generate(**inputs, **GREEDY)) == 1
+
+
+@pytest.mark.parametrize(
+    "reduction", [PUMER, {"method": "random", "layers": [0], "prune_ratio": 0.5}], ids=["inputs", "layers"]
+)
+def test_a_mask_of_several_questions_in_a_row(model, inputs, reduction):
+    model.set_reduction(reduction)
+    length = inputs["input_ids"].shape[1]
+    with pytest.raises(ValueError, match=r"^attention_mask: .*\(B, L\)"):
+        model(**{**inputs, "attention_mask": torch.zeros(1, 1, length, length)})

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText
 from pumer_hf import reduced
 from pumer_hf.models.decoders.observing import observe_decoder
 from pumer_hf.models.families import DECODERS
+from pumer_hf.training.scorer import add_scorer
 
 PROMPTS = [[5, 6, ONE, 7, 10], [8, ONE, 9, 9, TWO, 3, 4]]
 SCHEDULE = pumer(1, 3, prune=[0.4, 0.5], merge=0.2)
@@ -180,3 +181,26 @@ def test_every_token_before_the_decoder_and_a_map_inside_it(name):
     own = int((single["input_ids"] == 90).sum())
     single["image_saliency"] = maps["image_saliency"][-own:]
     assert torch.equal(answers(model, single, **GREEDY).sequences[0, -5:], sequences[1, -5:])
+
+
+@pytest.mark.parametrize("name", ("llava", "qwen2_5_vl", "paligemma"))
+@torch.no_grad()
+def test_a_scorer_before_the_decoder_chooses_inside_it(name):
+    """It keeps every token before the decoder. PuMer prunes by its saliency in a layer."""
+    model = tiny_model(name, ours=True, num_hidden_layers=5)
+    add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0, "rank": 8, "target_layer": 1})
+    part = {"method": "lookahead", "site": "inputs", "keep_ratio": 1.0}
+    model.set_reduction([part, pumer(1, prune=0.5, saliency="lookahead")])
+    inputs = prompt_of(name, [[5, 6, ONE, 7, 10], [8, 9, TWO, 3, 4]])
+    outputs = model(**inputs)
+    check(outputs, LayersOracle(name, deep(name, False), inputs, outputs.reduction))
+    before = {trace.row: trace for trace in outputs.reduction if trace.layer is None}
+    inside = [trace for trace in outputs.reduction if trace.layer is not None]
+    assert len(inside) == len(before) == 2
+    for trace in inside:
+        saliency = before[trace.row].saliency
+        order = sorted(range(len(saliency)), key=lambda index: -float(saliency[index]))
+        chosen = sorted(order[: len(saliency) - round(0.5 * len(saliency))])
+        assert torch.equal(trace.kept, trace.columns[chosen])
+    sequences = answers(model, inputs, **GREEDY).sequences
+    assert torch.equal(sequences, answers(model, inputs, **GREEDY, use_cache=False).sequences)

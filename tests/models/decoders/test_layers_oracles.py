@@ -21,19 +21,21 @@ def schedule_of(kind, first):
         "merge_alone": pumer(first, prune=0.0, merge=0.4, saliency="first_head"),
         "tome": {"method": "tome", "layers": [first], "merge_ratio": 0.4},
         "random": {"method": "random", "layers": [first], "prune_ratio": 0.5, "seed": 3},
+        "random_merged": {"method": "random", "layers": [first], "prune_ratio": 0.5, "merge_rest": True},
         "grounded": {"method": "grounded", "layers": [first], "prune_ratio": 0.6},
         "fastv": {"method": "fastv", "layers": [first], "prune_ratio": 0.5},
         "pyramid": {"method": "pyramid", "layers": [first], "prune_ratio": 0.4},
     }[kind]
 
 
-KINDS = ("prune", "merge", "merge_alone", "tome", "random", "grounded", "fastv", "pyramid")
+KINDS = ("prune", "merge", "merge_alone", "tome", "random", "random_merged", "grounded", "fastv", "pyramid")
 NOTHING = {
     "prune": {"prune_ratio": 0.0},
     "merge": {"prune_ratio": 0.0, "image_merge_ratio": 0.0},
     "merge_alone": {"image_merge_ratio": 0.0},
     "tome": {"merge_ratio": 0.0},
     "random": {"prune_ratio": 0.0},
+    "random_merged": {"prune_ratio": 0.0},
     "grounded": {"prune_ratio": 0.0},
     "fastv": {"prune_ratio": 0.0},
     "pyramid": {"prune_ratio": 0.0},

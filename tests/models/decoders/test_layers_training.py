@@ -1,12 +1,14 @@
 """Decoders that reduce inside learn: loss, gradients, checkpointing, and answers that are no evidence."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from models.decoders.layers_oracle import NAMES, LayersOracle, pumer
 from models.decoders.oracle import kept_columns, stock
-from models.decoders.test_layers_oracles import deep
+from models.decoders.test_layers_oracles import check, deep
 from models.decoders.test_training import adapted, gradients
-from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
+from models.decoders.tiny import IMAGE, ONE, SPREAD, TWO, tiny_inputs, tiny_model
 
 from pumer_hf import reduced
 
@@ -143,9 +145,47 @@ def test_adapters_around(name):
         other.loss.backward()
     assert len(traces[0]) == len(outputs.reduction) == 6
     torch.testing.assert_close(other.loss, outputs.loss)
-    check = gradients(wrapped)
+    others = gradients(wrapped)
     for key, value in gradients(around).items():
-        torch.testing.assert_close(check[key], value)
+        torch.testing.assert_close(others[key], value)
     whole = wrapped(**inputs, labels=labels)
     assert "reduction" not in whole
     assert (whole.logits - outputs.logits).abs().max() > 1e-2
+
+
+LEARNED = {
+    "dynamicvit": {"method": "dynamicvit", "layers": [1, 3], "prune_ratio": 0.4},
+    "tip": {"method": "tip", "layers": [1, 3], "prune_ratio": 0.4, "continuity_weight": 0.0},
+}
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_that_learn_mask_tokens_in_training(name, kind):
+    """A token that is not drawn stays, but no other one attends to it. In eval mode it is cut."""
+    inputs, labels = training_inputs(name)
+    model = tiny_model(name, ours=True, reduction=LEARNED[kind], num_hidden_layers=5).train()
+    with torch.no_grad():
+        for key, value in model.named_parameters():
+            if "pruners" in key and value.ndim > 1:
+                value.div_(SPREAD * SPREAD)  # so that the draws are not certain
+    torch.manual_seed(5)
+    outputs = model(**inputs, labels=labels)
+    outputs.loss.backward()
+    seen = []
+    for trace in outputs.reduction:
+        drawn = trace.columns[trace.holder == trace.columns]
+        assert 0 < len(drawn) < len(trace.columns)
+        seen.append(SimpleNamespace(row=trace.row, layer=trace.layer, columns=drawn, holder=drawn, kept=drawn))
+    plain = tiny_model(name, num_hidden_layers=5)
+    plain.load_state_dict({key: value for key, value in model.state_dict().items() if "layers_site" not in key})
+    oracle = LayersOracle(name, plain, inputs, seen, labels=labels)
+    check(outputs, oracle)
+    torch.testing.assert_close(outputs.loss, oracle.outputs.loss, atol=1e-5, rtol=1e-5)
+    learned = {key: value for key, value in gradients(model).items() if "pruners" in key}
+    assert learned
+    assert any(value.abs().sum() > 0 for value in learned.values())
+    model.eval()
+    with torch.no_grad():
+        outputs = model(**inputs)
+        check(outputs, LayersOracle(name, plain, inputs, outputs.reduction))

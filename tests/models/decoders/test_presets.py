@@ -6,7 +6,9 @@ from transformers import Gemma4Config, LlavaConfig, Qwen3VLConfig, ViltConfig
 from pumer_hf import preset
 
 
-@pytest.mark.parametrize(("depth", "layers"), [(32, [7, 15, 23]), (28, [6, 13, 20]), (6, [0, 2, 3])])
+@pytest.mark.parametrize(
+    ("depth", "layers"), [(32, [7, 15, 23]), (28, [6, 13, 20]), (8, [2, 3, 5]), (6, [2, 3]), (3, [1])]
+)
 def test_the_preset_of_a_decoder_begins_after_a_quarter_of_its_layers(depth, layers):
     config = LlavaConfig(text_config={"model_type": "llama", "num_hidden_layers": depth})
     inside = preset(config, "layers")

@@ -35,6 +35,12 @@ def check_call(model: PreTrainedModel, sites: Collection[str], inputs: Mapping[s
     """
     if inputs.get("input_ids") is None:
         raise ValueError("inputs_embeds: image tokens can only be reduced if the prompt is given as input_ids")
+    mask = inputs.get("attention_mask")
+    if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != inputs["input_ids"].ndim):
+        raise ValueError(
+            "attention_mask: must be a tensor (B, L) where image tokens are reduced, so several questions cannot "
+            "share a row: give each a row of its own"
+        )
     if inputs.get("pixel_values_videos") is not None:
         raise ValueError("pixel_values_videos: the tokens of videos cannot be reduced yet: set_reduction(None)")
     if isinstance(cache_of(inputs), StaticCache):

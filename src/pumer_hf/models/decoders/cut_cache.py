@@ -23,8 +23,9 @@ class CutLayer(DynamicLayer):
         super().__init__()
         self.window = window
         self.is_sliding = window is not None
-        self.columns: Tensor | None = None
-        """long (B, K), the column of each token that is held; -1 for padding."""
+        self._columns: Tensor | None = None
+        self._steps = 0
+        """How many of the last tokens that are held are not in `_columns` yet."""
         self.weight: Tensor | None = None
         """float (B, K), how much each token counts in attention; None if all count the same."""
         self.seen = 0
@@ -45,6 +46,38 @@ class CutLayer(DynamicLayer):
             held = torch.arange(new.seen - layer.keys.shape[2], new.seen, device=layer.keys.device)
             new.columns = held.expand(len(layer.keys), -1)
         return new
+
+    @property
+    def columns(self) -> Tensor | None:
+        """The column of each token that is held, long (B, K); -1 for padding. None before the first token."""
+        if self._steps and self._columns is not None:
+            last = torch.arange(self.seen - self._steps, self.seen, device=self._columns.device)
+            self._columns = torch.cat([self._columns, last.expand(len(self._columns), -1)], dim=1)
+            self._steps = 0
+        return self._columns
+
+    @columns.setter
+    def columns(self, columns: Tensor | None) -> None:
+        self._columns, self._steps = columns, 0
+
+    def note_step(self, num_read: int) -> bool:
+        """Say that the keys of the next `update` have the next columns, if they need no mask.
+
+        A token of an answer costs no operation then.
+
+        Args:
+            num_read: how many columns this forward reads.
+
+        Returns:
+            Whether it is so. If not, nothing is noted.
+        """
+        seen = self.seen + num_read
+        if self._columns is None or self.padded or self.weight is not None:
+            return False
+        if self.window is not None and seen > self.window:
+            return False
+        self.seen, self._steps = seen, self._steps + num_read
+        return True
 
     def note(self, columns: Tensor, num_read: int, weight: Tensor | None = None, padded: bool | None = None) -> None:
         """Say which columns the keys of the next `update` have.
@@ -70,8 +103,8 @@ class CutLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         keys, values = super().update(key_states, value_states, *args, **kwargs)
-        assert self.columns is not None, "`note` comes first"
-        if keys.shape[2] != self.columns.shape[1]:
+        assert self._columns is not None, "`note` comes first"
+        if keys.shape[2] != self._columns.shape[1] + self._steps:
             raise ValueError(
                 "past_key_values: its later layers hold fewer tokens than its first ones, because a reduction inside "
                 "the decoder made it: go on with it inside `reduced`, or with a model of ours"
@@ -120,7 +153,7 @@ class CutLayer(DynamicLayer):
         self._rows(lambda values: values[indices.to(values.device)])
 
     def _rows(self, change: Any) -> None:
-        self.columns = None if self.columns is None else change(self.columns)
+        self._columns = None if self._columns is None else change(self._columns)
         self.weight = None if self.weight is None else change(self.weight)
 
 

@@ -17,6 +17,8 @@ from .images import Reduced
 from .prompt import IGNORED, Cut, contiguous_positions
 
 FLASH = "flash"
+EARLY = 2
+"""In so many first layers, the attention of the text says little about the image (`docs/decoders.md`)."""
 PRESET_STAGES = 4
 """A preset cuts after a quarter, a half and three quarters of the layers."""
 
@@ -133,7 +135,8 @@ class DecoderFamily:
         if site == "inputs":
             part = PuMerInputsConfig((), site=site, keep_ratio=0.25)
         else:
-            number, first = config.get_text_config().num_hidden_layers, self.first_layer(config)
+            number = config.get_text_config().num_hidden_layers
+            first = max(self.first_layer(config), min(EARLY, number - 2))
             ends = (number * stage // PRESET_STAGES - 1 for stage in range(1, PRESET_STAGES))
             layers = tuple(sorted({max(layer, first) for layer in ends}))
             part = PuMerReductionConfig(layers, prune_ratio=0.3, image_merge_ratio=0.2)

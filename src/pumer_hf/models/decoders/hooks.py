@@ -60,6 +60,8 @@ def _arguments(index: int, layer: nn.Module, states: Tensor, kwargs: dict[str, A
     cache = cache_of(kwargs)
     if not is_cut and not _is_cut_layer(cache, index):
         return kwargs
+    if plan is None and kwargs.get("attention_mask") is None and cut_layer(cache, index).note_step(states.shape[1]):
+        return kwargs
     changed = dict(kwargs)
     columns = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
     if stage is not None and stage.cut is not None:
