@@ -83,7 +83,7 @@ def measure_speeds(lab: SiteLab, args: argparse.Namespace) -> None:
     for place in tqdm(dict.fromkeys(row.place for row in missing), desc="Speeds"):
         rows = [row for row in missing if row.place == place]
         for row, found in zip(rows, watch.speeds(rows, args.targets), strict=True):
-            store.write(args.work, speed_name(args.setting, row), {"targets": args.targets, **asdict(found)})
+            store.write(args.work, speed_name(args.setting, row), {"targets": args.targets, **found.to_dict()})
 
 
 def speed_name(setting: str, row: SiteRow) -> str:

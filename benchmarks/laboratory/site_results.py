@@ -88,7 +88,7 @@ class SiteReport(Results):
         return {
             **{name: getattr(self, name) for name in fields},
             "targets": list(self.targets),
-            "speeds": [{**asdict(row), "points": [asdict(point) for point in row.points]} for row in self.speeds],
+            "speeds": [row.to_dict() for row in self.speeds],
             "baselines": {
                 str(seed): {name: asdict(score) for name, score in scores.items()}
                 for seed, scores in self.baselines.items()

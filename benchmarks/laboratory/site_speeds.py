@@ -1,7 +1,7 @@
 """How much each row of the study of sites has to cut, so that a prefill is a given number of times as fast."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,8 @@ from .speeds import closest, is_close
 Schedule = list[dict[str, Any]]
 FIRST_KEEPS = (0.0, 0.6)
 """What each row keeps in the first measurement: the least that it can, and another part."""
-CORRECTIONS = 2
-"""How often the keep of a target is corrected by another measurement."""
-CLOSE = 0.02
-"""How far a measured speed may be off its target, as a part of it, so that no other keep is tried."""
+CORRECTIONS = 3
+"""How often the keeps of the targets are measured, each time those that all measurements before suggest."""
 
 
 @dataclass(frozen=True)
@@ -36,55 +34,55 @@ class Point:
 
 @dataclass(frozen=True)
 class RowSpeeds:
-    """The measured speeds of a row."""
+    """The measured speeds of a row.
+
+    The time of a prefill is taken for a line over the keep. So each measured point helps to tell the speed of any
+    keep, and the noise of single measurements matters less.
+    """
 
     place: str
     name: str
+    keeps: tuple[float, ...]
+    """All keeps that leave different numbers of tokens, ascending."""
     points: tuple[Point, ...]
+    """What was measured, with at least two different keeps."""
+
+    def speed(self, keep: float) -> float:
+        """Return the speed at a keep, by the line through all measured times."""
+        slope, start = np.polyfit(
+            [point.keep for point in self.points], [1 / point.speed for point in self.points], deg=1
+        )
+        return float(1 / (start + slope * keep))
 
     @property
     def limit(self) -> float:
-        """The highest measured speed."""
-        return max(point.speed for point in self.points)
+        """The speed at the lowest keep."""
+        return self.speed(self.keeps[0])
+
+    def expected(self, target: float) -> Point:
+        """Return the keep whose speed is closest to a target."""
+        speeds = [self.speed(keep) for keep in self.keeps]
+        best = closest(speeds, target)
+        return Point(self.keeps[best], speeds[best])
 
     def at(self, target: float) -> Point | None:
-        """Return the measured point that is closest to a speed; None if none is close ([`is_close`])."""
-        best = self.points[closest([point.speed for point in self.points], target)]
+        """Return the keep for a target; None if the row does not come close to it ([`is_close`])."""
+        best = self.expected(target)
         return best if is_close(best.speed, target) else None
-
-    def expected_keep(self, target: float, keeps: Sequence[float]) -> float:
-        """Return the keep that should give a speed.
-
-        Between two measured points, the time is linear in the keep. At a keep of 1, the speed is taken for 1.
-
-        Args:
-            target: the speed.
-            keeps: the keeps to choose from.
-        """
-        known = sorted(self.points, key=lambda point: point.keep)
-        times = np.interp(keeps, [*(point.keep for point in known), 1.0], [*(1 / point.speed for point in known), 1.0])
-        return keeps[closest((1 / times).tolist(), target)]
-
-    def missing_keeps(self, targets: Sequence[float], keeps: Sequence[float]) -> list[float]:
-        """Return what should be measured next, so that there is a point at each of the speeds that can be reached.
-
-        Args:
-            targets: the speeds.
-            keeps: the keeps to choose from, ascending.
-        """
-        known = {point.keep for point in self.points}
-        best = {target: min(abs(point.speed / target - 1) for point in self.points) for target in targets}
-        open_targets = [target for target in targets if best[target] > CLOSE and self.limit > target]
-        return sorted({self.expected_keep(target, keeps) for target in open_targets} - known)
 
     def with_points(self, points: Sequence[Point]) -> "RowSpeeds":
         """Return the same with more points."""
-        return RowSpeeds(self.place, self.name, (*self.points, *points))
+        return replace(self, points=(*self.points, *points))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RowSpeeds":
-        """Make the speeds from what `asdict` returns."""
-        return cls(values["place"], values["name"], tuple(Point(**point) for point in values["points"]))
+        """Make the speeds from what `to_dict` returns."""
+        points = tuple(Point(**point) for point in values["points"])
+        return cls(values["place"], values["name"], tuple(values["keeps"]), points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the speeds as plain JSON types."""
+        return {**vars(self), "keeps": list(self.keeps), "points": [vars(point) for point in self.points]}
 
 
 def keeps_of(row: SiteRow, num_tokens: int) -> list[float]:
@@ -124,15 +122,15 @@ class Stopwatch:
         }
 
     def speeds(self, rows: Sequence[SiteRow], targets: Sequence[float]) -> list[RowSpeeds]:
-        """Measure rows at a few keeps, and then at those that should give the targets."""
+        """Measure rows at a few keeps, and then, several times, at those that should give the targets."""
         keeps = {row: keeps_of(row, self.num_tokens) for row in rows}
-        wanted = {row: sorted({nearest(keeps[row], keep) for keep in FIRST_KEEPS}) for row in rows}
-        found = {row: RowSpeeds(row.place, row.name, ()) for row in rows}
-        for _ in range(1 + CORRECTIONS):
-            for row, points in (self.measured(wanted) if wanted else {}).items():
+        first = {row: sorted({nearest(keeps[row], keep) for keep in FIRST_KEEPS}) for row in rows}
+        known = self.measured(first)
+        found = {row: RowSpeeds(row.place, row.name, tuple(keeps[row]), tuple(known[row])) for row in rows}
+        for _ in range(CORRECTIONS):
+            wanted = {row: sorted({found[row].expected(target).keep for target in targets}) for row in rows}
+            for row, points in self.measured(wanted).items():
                 found[row] = found[row].with_points(points)
-            missing = {row: found[row].missing_keeps(targets, keeps[row]) for row in rows}
-            wanted = {row: parts for row, parts in missing.items() if parts}
         return list(found.values())
 
 
