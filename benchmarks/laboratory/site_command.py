@@ -180,7 +180,8 @@ def run_cell(lab: SiteLab, work: Work, name: str, args: argparse.Namespace) -> N
     start = time.monotonic()
     model = lab.trained(schedule) if is_trained else lab.load(schedule)
     cell = SiteCell(lab.seed, row.place, row.name, target, is_trained, lab.score(model, schedule, lab.data.test))
-    amounts = {"questions": args.questions, "steps": args.steps, "seconds": time.monotonic() - start}
+    steps = args.steps if is_trained else 0
+    amounts = {"questions": args.questions, "steps": steps, "seconds": time.monotonic() - start}
     store.write(args.work, name, {**asdict(cell), **amounts})
 
 
@@ -193,7 +194,7 @@ def joined(args: argparse.Namespace, lab: SiteLab) -> SiteReport:
         if values is not None:
             del values["seconds"]
             amounts = values.pop("questions"), values.pop("steps")
-            if amounts != (args.questions, args.steps):
+            if amounts != (args.questions, args.steps if values["is_trained"] else 0):
                 raise ValueError(
                     f"--questions {args.questions}, --steps {args.steps}: {path} is of {amounts[0]} questions and "
                     f"{amounts[1]} steps: give these, or another --work"
