@@ -13,6 +13,9 @@ from .lookahead_results import Accuracy
 from .site_rows import ROWS, TRAINED_ON, SiteRow
 from .site_speeds import RowSpeeds
 
+ALMOST_ALL = 99.0
+"""The tables say how many answers ended if it is less than this, in percent."""
+
 
 @dataclass(frozen=True)
 class SiteScore:
@@ -101,11 +104,11 @@ class SiteReport(Results):
         """Return the measured speeds of a row; None if there are none."""
         return next((one for one in self.speeds if (one.place, one.name) == (row.place, row.name)), None)
 
-    def values(self, name: str, place: str, target: float | None, is_trained: bool) -> list[float]:
-        """Return the accuracy of each model in a row, in the order of the seeds."""
+    def scores(self, name: str, place: str, target: float | None, is_trained: bool) -> list[SiteScore]:
+        """Return the score of each model in a row, in the order of the seeds."""
         wanted = (name, place, target, is_trained)
         found = [one for one in self.cells if (one.name, one.place, one.target, one.is_trained) == wanted]
-        return [one.score.accuracy.value for one in sorted(found, key=lambda one: one.seed)]
+        return [one.score for one in sorted(found, key=lambda one: one.seed)]
 
 
 def site_table(reports: Mapping[str, SiteReport]) -> str:
@@ -133,14 +136,26 @@ def cells(report: SiteReport, row: SiteRow, speeds: RowSpeeds, target: float) ->
     if point is None:
         return ["", f"at most {speeds.limit:.2f}x", "", ""]
     left = f"{point.keep * report.num_tokens:.0f} of {report.num_tokens}"
-    before = "learns" if row.is_learned else scored(report.values(row.name, row.place, target, False))
-    after = scored(report.values(row.name, row.place, target, True))
+    number = len(report.baselines)
+    before = "learns" if row.is_learned else scored(report.scores(row.name, row.place, target, False), number)
+    after = scored(report.scores(row.name, row.place, target, True), number)
     return [left, f"{point.speed:.2f}x", before, after]
 
 
-def scored(values: list[float]) -> str:
-    """Return the mean and the range of accuracies, or that there are none."""
-    return cell(values) if values else "not run"
+def scored(scores: list[SiteScore], number: int) -> str:
+    """Return the mean and the range of accuracies, how many answers ended if not almost all did, or what is missing.
+
+    Args:
+        scores: the scores of a row.
+        number: how many there should be.
+    """
+    if not scores:
+        return "not run"
+    text = cell([score.accuracy.value for score in scores])
+    if len(scores) < number:
+        text += f", {len(scores)} of {number} models"
+    ended = fmean(score.ended for score in scores)
+    return text if ended >= ALMOST_ALL else f"{text} ({ended:.0f} ended)"
 
 
 def note(report: SiteReport) -> str:
@@ -152,9 +167,9 @@ def note(report: SiteReport) -> str:
     for name in next(iter(scores)):
         ended = fmean(one[name].ended for one in scores)
         facts.append(f"{name} {cell([one[name].accuracy.value for one in scores])} ({ended:.1f} ended)")
-    trained = report.values(TRAINED_ON, "", None, True)
+    trained = report.scores(TRAINED_ON, "", None, True)
     if trained:
-        facts.append(f"{TRAINED_ON} {cell(trained)}")
+        facts.append(f"{TRAINED_ON} {scored(trained, number)}")
     return (
         f"Generated answers that are right as a whole and ended, in percent of {report.num_questions:,} test "
         f"questions: {models}. Trained: {report.steps} steps behind the method. The speed is that of a prefill of "

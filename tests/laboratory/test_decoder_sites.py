@@ -249,7 +249,9 @@ def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monke
 
 def test_the_tables_say_what_was_left_how_fast_it_was_and_what_training_gave():
     def cell(seed, name, is_trained, value):
-        return SiteCell(seed, "inputs", name, 1.2, is_trained, SiteScore(Accuracy(value), 100.0))
+        return SiteCell(
+            seed, "inputs", name, 1.2, is_trained, SiteScore(Accuracy(value), 100.0 - 10 * (not is_trained))
+        )
 
     report = SiteReport(
         setting="plain",
@@ -273,7 +275,7 @@ def test_the_tables_say_what_was_left_how_fast_it_was_and_what_training_gave():
     )
     text = setting_section(report)
     assert text.index("1.2 times as fast") < text.index("1.5 times as fast")
-    assert "| inputs | pumer | 18 of 36 | 1.21x | 75.0 [70.0, 80.0] | 86.0 [85.0, 87.0] |" in text
+    assert "| inputs | pumer | 18 of 36 | 1.21x | 75.0 [70.0, 80.0] (90 ended) | 86.0 [85.0, 87.0] |" in text
     assert "| inputs | pumer |  | at most 1.30x |  |  |" in text
     assert "| layers, from layer 1 on | tip | 18 of 36 | 1.20x | learns | not run |" in text
-    assert "unreduced 90.5 [90.0, 91.0] (99.0 ended); unreduced, trained on 91.0." in text
+    assert "unreduced 90.5 [90.0, 91.0] (99.0 ended); unreduced, trained on 91.0, 1 of 2 models." in text
