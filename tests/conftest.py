@@ -26,6 +26,7 @@ OF_DECODERS = [
     "demo/test_decoder_browser.py",
     "demo/test_decoder_page.py",
     "explain/test_decoder_report.py",
+    "laboratory/test_decoder_sites.py",
     "laboratory/test_decoders.py",
     "models/decoders",
     "recipes/test_decoders.py",

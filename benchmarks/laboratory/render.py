@@ -5,8 +5,9 @@
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
 recipes, `bench` for `pumer-hf bench` of an encoder and `prefill` for that of a decoder, `paper` for
 `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for `pumer-hf measure`, `lookahead` for
-`benchmarks/lookahead.py`, and `decoders`, `short` and `second` for `benchmarks/decoders.py`. A table of the study
-stands between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
+`benchmarks/lookahead.py`, `decoders`, `short` and `second` for `benchmarks/decoders.py`, and `sites` for
+`benchmarks/decoder_sites.py`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
+`<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from .decoder_results import DecoderReport, decoder_table, short_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
 from .second_question import second_question_table
+from .site_results import SiteReport, site_table
 from .study_tables import change, study_section
 
 BLOCK = re.compile(
@@ -99,6 +101,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "decoders": (DecoderReport, decoder_table),
     "short": (DecoderReport, short_table),
     "second": (DecoderReport, second_question_table),
+    "sites": (SiteReport, site_table),
 }
 """The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 

@@ -9,6 +9,7 @@ from laboratory.decoder_results import DecoderReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
 from laboratory.records import Calibration, CellResult, Curve, TeacherResult
+from laboratory.site_results import SiteReport
 from pumer_hf.bench.decoder_report import DecoderReport as DecoderBenchReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
@@ -29,6 +30,7 @@ KINDS = {
     "kept/*.json": ExplanationReport,
     "lookahead/*.json": LookaheadReport,
     "decoders/*.json": DecoderReport,
+    "decoders/sites/*.json": SiteReport,
     "study/*-teacher.json": TeacherResult,
     "study/*-speed.json": Calibration,
     "study/*-curve.json": Curve,
