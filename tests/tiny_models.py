@@ -142,6 +142,8 @@ SCHEDULES: dict[str, dict[str, dict[str, Any]]] = {
         "attention": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "mean_head"},
         "first": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "first_head", "continuity_weight": 0.0},
         "linear": {"layers": [1, 3], "prune_ratio": 0.5, "pruner": "linear", "contrastive_weight": 0.0},
+        "inputs": {"keep_ratio": 0.4, "rank": 8, **AT_INPUTS},
+        "inputs_diverse": {"keep_ratio": 0.3, "rank": 8, "form": "block", "diversity": "max_min", **AT_INPUTS},
     },
     "tome": {
         "small": {"layers": [1], "merge_ratio": 0.2},

@@ -223,9 +223,10 @@ def exact_product(one: Tensor, other: Tensor) -> Tensor:
         one: float (*, n, d).
         other: float (*, d, m).
     """
-    if not torch.is_autocast_enabled(one.device.type):
+    device = one.device.type
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return one @ other
-    with torch.autocast(one.device.type, enabled=False):
+    with torch.autocast(device, enabled=False):
         return one @ other
 
 

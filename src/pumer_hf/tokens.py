@@ -110,16 +110,15 @@ class Tokens:
         """Float (B, L): `weight` with the `gate`; None if all real tokens count the same and none has a gate.
 
         Raises:
-            ValueError: the gate learns in a layer whose gradients are switched off.
+            ValueError: the weight or the gate learns in a layer whose gradients are switched off.
         """
-        if self.gate is None:
-            return self.weight
-        if self.gate.requires_grad and not torch.is_grad_enabled():
+        learns = any(values is not None and values.requires_grad for values in (self.weight, self.gate))
+        if learns and not torch.is_grad_enabled():
             raise ValueError(
-                "gradient_checkpointing_kwargs={'use_reentrant': True}: the scorer of method 'lookahead' learns "
-                "through the attention of later layers, and its gradients would be lost: set use_reentrant=False"
+                "gradient_checkpointing_kwargs={'use_reentrant': True}: a method learns through the attention of "
+                "later layers, and its gradients would be lost: set use_reentrant=False"
             )
-        return self.attention_weight * self.gate
+        return self.weight if self.gate is None else self.attention_weight * self.gate
 
     def key_mask(self) -> KeyMask:
         """Return the mask for attention to these tokens."""

@@ -12,6 +12,7 @@ from tiny_llava import save_tiny_llava
 from pumer_hf.answering import load_with_processor
 from pumer_hf.demo import decoder_asker as module
 from pumer_hf.demo.decoder_asker import AS_SAVED, DecoderAsker, Question
+from pumer_hf.demo.decoder_page import decoder_introduction
 from pumer_hf.images import DataError
 from pumer_hf.models.families import DECODERS
 
@@ -125,8 +126,8 @@ def test_the_methods_to_choose_from(asker, checkpoint):
         assert (reply.method, reply.reduced.answer.image_tokens) == (method, 18)
     own = {**SCHEDULE, "p": 0.5, "positions": "contiguous"}
     asker = DecoderAsker.load(checkpoint, reduction=own)
-    assert asker.schedule("pumer", 0.5).to_dict() == {**asker.part.to_dict(), "keep_ratio": 0.5}
-    assert asker.schedule("tome", 0.5).positions == "contiguous"
+    assert asker.schedule("pumer", 0.5).to_dict() == {**asker.saved.to_dict(), "keep_ratio": 0.5}
+    assert asker.schedule("tome", 0.5).parts[0].positions == "contiguous"
     with pytest.raises(ValueError, match="method='magic': choose one of pumer"):
         asker.schedule("magic", 0.5)
     for ratio in (0, 1.5, None, "a"):
@@ -140,6 +141,33 @@ def test_an_amount_that_is_no_part_stays_as_saved(checkpoint):
     assert "diverse" in asker.methods
     assert last(asker.ask(question(asker, AS_SAVED, 0.5))).reduced.answer.image_tokens == 7
     assert last(asker.ask(question(asker, "diverse", 0.5))).reduced.answer.image_tokens == 18
+
+
+@pytest.mark.parametrize(
+    ("reduction", "name", "left"),
+    (
+        ({"method": "fastv", "layers": [2], "prune_ratio": 0.5}, "fastv", 18),
+        ([{"method": "tome", "site": "inputs", "keep_ratio": 0.5}, {"method": "pyramid", "layers": [1, 2]}], None, 5),
+    ),
+)
+def test_a_schedule_inside_the_decoder_stays_as_saved(tmp_path, reduction, name, left):
+    asker = DecoderAsker.load(str(save_tiny_llava(tmp_path, num_layers=4)), reduction=reduction)
+    assert asker.methods[0] == AS_SAVED
+    assert "pumer" in asker.methods
+    reply = last(asker.ask(question(asker, AS_SAVED, 0.5)))
+    assert reply.method == (name or "tome, pyramid")
+    assert reply.reduced.answer.kept.endswith(f"{left} of 36 image tokens")
+    assert len(reply.panels) > 1
+    assert last(asker.ask(question(asker, "pumer", 0.5))).reduced.answer.image_tokens == 18
+    sentence = decoder_introduction(asker)
+    assert "inside the decoder" in sentence
+    assert ("before the decoder" in sentence) == (name is None)
+
+
+def test_a_schedule_that_needs_a_map_is_named(tmp_path):
+    folder = str(save_tiny_llava(tmp_path, num_layers=4))
+    with pytest.raises(ValueError, match="method='grounded' needs a map"):
+        DecoderAsker.load(folder, reduction={"method": "grounded", "layers": [1], "prune_ratio": 0.5})
 
 
 def test_what_is_wrong_is_raised_where_the_answer_is_awaited(asker, tmp_path):

@@ -162,7 +162,8 @@ def test_a_space_with_a_decoder(checkpoint, tmp_path, monkeypatch):
     exec(compile((tmp_path / "it" / "app.py").read_text(), "app.py", "exec"), {})
     assert launched == [{"checkpoint": "model", "name": "llava", "examples": "examples"}]
     asker = DECODERS.load("model")
-    assert (asker.part.method, asker.part.keep_ratio) == ("pumer", 0.25)
+    (part,) = asker.saved.parts
+    assert (part.method, part.keep_ratio) == ("pumer", 0.25)
     assert [text for _, text in DECODERS.find_examples("examples", asker)] == ["what?"]
 
 

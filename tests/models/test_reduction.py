@@ -90,7 +90,7 @@ def test_other_reducers_are_used_for_a_while():
 def test_traces_and_announced_lengths_agree(family):
     model = family.model(PUMER)
     reduction, outputs = reduction_of(model), model(**family.inputs())
-    (trace,) = reduction.traces(outputs)
+    (trace,) = outputs.reduction
     assert (trace.num_text, trace.num_image) == reduction.output_lengths(NUM_TEXT, family.num_image)[trace.layer]
 
 

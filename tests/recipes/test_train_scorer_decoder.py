@@ -132,13 +132,13 @@ def chats(tmp_path_factory):
 def test_a_scorer_is_trained_on_chats(chat_base, chats, tmp_path, capsys, monkeypatch):
     prompts = []
 
-    def prompts_of(collator, rows):
-        made = real(collator, rows)
+    def prompts_of(collator, rows, texts):
+        made = real(collator, rows, texts)
         prompts.extend(collator.processor.batch_decode(made["input_ids"]))
         return made
 
-    real = ChatCollator.prompts
-    monkeypatch.setattr(ChatCollator, "prompts", prompts_of)
+    real = ChatCollator._processed
+    monkeypatch.setattr(ChatCollator, "_processed", prompts_of)
     out = tmp_path / "scorer"
     assert command(chat_base, chats, out, "--max-examples", "9") == 0
     printed = capsys.readouterr().out

@@ -7,10 +7,10 @@ import torch
 from tiny_models import SCHEDULES
 from torch.nn import functional as F
 
-from pumer_hf.models.reduction import joined
 from pumer_hf.reducers import build_reducer, parse_method
 from pumer_hf.reducers.dynamicvit import Predictor
-from pumer_hf.reducers.tip import weighted_mean
+from pumer_hf.reducers.several import joined
+from pumer_hf.reducers.tip import Contrast, weighted_mean
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 WIDTH = 8
@@ -127,6 +127,10 @@ def test_a_ratio_is_that_of_the_real_image_tokens(schedule, left):
             r"reduction.text_merge_ratio=\(0.0, 0.1\): .*decoder.* leave it out",
         ),
         ({"method": "tip", "prune_ratio": 0.1}, "reduction.continuity_weight=1.0: .*decoder.* set it to 0"),
+        (
+            {"method": "tip", "prune_ratio": 0.1, "continuity_weight": 0.0},
+            "reduction.contrastive_weight=1.0: .*decoder.* set it to 0",
+        ),
     ],
 )
 def test_what_only_an_encoder_can_do_is_refused(schedule, message):
@@ -152,6 +156,24 @@ def test_a_mean_of_nothing_is_zero_and_has_gradients():
     (weighted_mean(states, weight).sum() + logits.sum()).backward()
     assert weight.grad.isfinite().all()
     assert weight.grad.abs().max() < 100
+
+
+def test_an_image_without_tokens_has_no_part_in_the_contrast():
+    torch.manual_seed(0)
+    contrast = Contrast(WIDTH)
+    for layer in (contrast.text, contrast.image):
+        torch.nn.init.zeros_(layer.bias)  # as a model begins
+    states = torch.randn(3, 5, WIDTH)
+    weight = torch.ones(3, 5)
+    weight[1] = 0.0
+    weight.requires_grad_()
+    loss = contrast(torch.randn(3, WIDTH), weighted_mean(states, weight))
+    loss.backward()
+    assert loss.isfinite()
+    assert weight.grad.abs().max() < 100
+    assert (weight.grad[1] == 0).all()
+    assert weight.grad[0].abs().sum() > 0
+    assert contrast.image.bias.grad.abs().max() < 100
 
 
 def test_two_parts_that_read_attention_ask_for_it():

@@ -4,9 +4,8 @@ import pytest
 import torch
 from tiny_models import FAMILIES, NUM_TEXT, inputs_of
 
-from pumer_hf.models.reduction import joined
 from pumer_hf.reducers import build_reducer, parse_reduction
-from pumer_hf.reducers.several import SeveralConfig, SeveralReducer
+from pumer_hf.reducers.several import SeveralConfig, SeveralReducer, joined
 
 TOME = {"method": "tome", "layers": [2, 3], "merge_ratio": [0.2, 0.3]}
 RANDOM = {"method": "random", "layers": [0], "prune_ratio": 0.4}

@@ -24,6 +24,7 @@ KINDS = {
     "bench/cpu_meter_*.json": BenchReport,
     "bench/gpu_vilt_*.json": BenchReport,
     "bench/cpu_paligemma.json": DecoderBenchReport,
+    "bench/cpu_llava_8_layers.json": DecoderBenchReport,
     "bench/cpu_table*.json": PaperReport,
     "bench/cpu_onnx_*.json": ExportReport,
     "kept/*.json": ExplanationReport,

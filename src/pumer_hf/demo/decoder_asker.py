@@ -10,19 +10,19 @@ from PIL import Image as PILImage
 from torch import Tensor
 from transformers import ProcessorMixin
 
-from ..answering import Answer, ask, check_new_tokens, load_with_processor, prompt_inputs, warm_up
+from ..answering import Answer, ask, check_new_tokens, load_with_processor, methods_of, prompt_inputs, warm_up
 from ..explain.decoder_pictures import decoder_panels, joined
 from ..explain.panels import Panel
 from ..images import ImageSource, open_image
 from ..models.decoder_loading import asked_schedule, unreduced
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.loading import SAVED, saved_config
-from ..reducers import METHODS, ReductionConfig, method_class, parse_method, reducer_class
-from ..reducers.keeping import KeepingConfig
+from ..reducers import METHODS, Schedule, method_class, parse_method, reducer_class
+from ..reducers.keeping import POSITIONS, KeepingConfig
 from .asker import frames_note
 
 AS_SAVED = "as saved"
-"""The choice of the model's own schedule, if it says its amount in another way than as a part to keep."""
+"""The choice of the model's own schedule, if it is not one part before the decoder that says what to keep."""
 USUAL_RATIO = 0.25
 """Where the slider starts if the model's own schedule has no part to keep."""
 
@@ -34,7 +34,7 @@ class Question:
     image: ImageSource
     """What [`open_image`] takes, of any size."""
     text: str
-    schedule: ReductionConfig
+    schedule: Schedule
     """How the image tokens are reduced."""
     compare: bool = True
     """Whether the unreduced model answers too."""
@@ -125,11 +125,13 @@ class DecoderAsker:
 
     def __init__(self, model: ReducedDecoder, processor: ProcessorMixin):
         assert model.reduction is not None, "`asked_schedule` has looked"
-        (part,) = model.reduction.parts  # the site "inputs" has one
-        if reducer_class(part).uses_prior:
-            raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
-        assert isinstance(part, KeepingConfig), "all methods before a decoder keep tokens"
-        self.model, self.processor, self.part = model, processor, part
+        parts = model.reduction.parts
+        for part in parts:
+            if reducer_class(part).uses_prior:
+                raise ValueError(f"reduction.method={part.method!r} needs a map for each text: choose another method")
+        self.model, self.processor, self.saved = model, processor, model.reduction
+        self._part = next((part for part in parts if isinstance(part, KeepingConfig)), None)
+        self._adjustable = len(parts) == 1 and self._part is not None and self._part.keep_ratio is not None
         self._lock, self._warm = Lock(), False
 
     @classmethod
@@ -147,8 +149,8 @@ class DecoderAsker:
 
     @property
     def methods(self) -> list[str]:
-        """The methods to choose from. The first one is the model's own."""
-        own = self.part.method if self.part.keep_ratio is not None else AS_SAVED
+        """The methods to choose from, which work before the decoder. The first one is the model's own schedule."""
+        own = self.saved.parts[0].method if self._adjustable else AS_SAVED
         classes = {name: method_class(name, "inputs") for name in METHODS}
         others = [name for name, method in classes.items() if "inputs" in method.config_class.sites]
         free = [name for name in others if not classes[name].uses_prior and not classes[name].learns]
@@ -157,9 +159,10 @@ class DecoderAsker:
     @property
     def keep_ratio(self) -> float:
         """The part of the image tokens to keep with which the page begins."""
-        return USUAL_RATIO if self.part.keep_ratio is None else self.part.keep_ratio
+        ratio = None if self._part is None else self._part.keep_ratio
+        return USUAL_RATIO if ratio is None else ratio
 
-    def schedule(self, method: str, keep_ratio: Any) -> ReductionConfig:
+    def schedule(self, method: str, keep_ratio: Any) -> Schedule:
         """Return the schedule for a choice on the page.
 
         Args:
@@ -172,14 +175,18 @@ class DecoderAsker:
         if method not in self.methods:
             raise ValueError(f"method={method!r}: choose one of {', '.join(self.methods)}")
         if method == AS_SAVED:
-            return self.part
+            return self.saved
         if isinstance(keep_ratio, bool) or not isinstance(keep_ratio, (int, float)) or not 0 < keep_ratio <= 1:
             raise ValueError(f"keep_ratio={keep_ratio}: must be a number in (0, 1]")
-        if method == self.part.method and self.part.keep_ratio is not None:
-            return replace(self.part, keep_ratio=keep_ratio)
-        return parse_method(
-            {"method": method, "site": "inputs", "keep_ratio": keep_ratio, "positions": self.part.positions}
-        )
+        if self._adjustable and method == self.saved.parts[0].method:
+            return Schedule((self._with(keep_ratio),))
+        positions = POSITIONS[0] if self._part is None else self._part.positions
+        part = parse_method({"method": method, "site": "inputs", "keep_ratio": keep_ratio, "positions": positions})
+        return Schedule((part,))
+
+    def _with(self, keep_ratio: float) -> KeepingConfig:
+        assert self._part is not None, "it is adjustable"
+        return replace(self._part, keep_ratio=keep_ratio)
 
     def ask(self, question: Question) -> Iterator[DecoderReply]:
         """Answer a question about an image, word by word: first with fewer image tokens, then with all.
@@ -225,7 +232,7 @@ class DecoderAsker:
                 answer = ask(self.model, self.processor, inputs, question.max_new_tokens, Growing(show), stops)
                 return Said(answer.text, answer)
 
-            begun = DecoderReply(question.schedule.method, notes=tuple(frames_note(question.image)))
+            begun = DecoderReply(methods_of(self.model), notes=tuple(frames_note(question.image)))
             reduced = answered(lambda said: put(replace(begun, reduced=said)))
             reply = self._drawn(replace(begun, reduced=reduced), picture, inputs)
             put(reply)

@@ -78,6 +78,10 @@ def build_decoder_page(asker: DecoderAsker, name: str, examples: Sequence[Exampl
     return page
 
 
+PLACES = {"inputs": "before the decoder", "layers": "inside the decoder"}
+"""Where a part of a schedule works, in words, by its site."""
+
+
 def show_decoder_settings(gr: Any, asker: DecoderAsker) -> list[Any]:
     """Show the method, the part to keep, whether to compare, and the longest answer. Return these controls."""
     info = f"“{AS_SAVED}” has an amount of its own" if AS_SAVED in asker.methods else None
@@ -101,11 +105,11 @@ def show_decoder_settings(gr: Any, asker: DecoderAsker) -> list[Any]:
 
 def decoder_introduction(asker: DecoderAsker) -> str:
     """Return what the page is about, and what the model's own schedule does."""
-    method = reducer_class(asker.part)
+    methods = [(part, reducer_class(part)) for part in asker.saved.parts]
+    does = "; ".join(f"{PLACES[part.site]} to {method.summary} ({method.paper})" for part, method in methods)
     return (
-        f"A {asker.model.family.title} whose image tokens are reduced before the decoder. Its own method is to "
-        f"{method.summary} ({method.paper}). It answers twice, one after the other: with fewer image tokens, and with "
-        "all of them."
+        f"A {asker.model.family.title} whose image tokens are reduced. Its own schedule: {does}. It answers twice, "
+        "one after the other: with fewer image tokens, and with all of them."
     )
 
 

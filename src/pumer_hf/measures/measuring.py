@@ -90,7 +90,7 @@ def _measure(
             outputs = run(model, inputs)
         if name == "reduced":
             real = real_of(model.config, inputs)
-            for trace in model.token_reduction.traces(outputs):
+            for trace in outputs.reduction or ():
                 if trace.site != "tower" or trace.keep is not None:  # a layer that only merges holds every patch
                     place = (trace.site, trace.layer)
                     aligned.setdefault(place, []).append(_per_annotator(trace, batch.regions, real))

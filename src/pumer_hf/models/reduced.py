@@ -42,6 +42,7 @@ def reduced(model: nn.Module, reduction: AnyReduction) -> Iterator[Traces]:
     """Reduce the image tokens of a loaded decoder model inside a `with` block. It is the stock model again after it.
 
     The model may be quantised, spread over devices, or inside adapters. Its weights and its class stay as they are.
+    One thread at a time can be in such a block with a model of transformers' own class.
 
     Args:
         model: a model of a family in [`DECODERS`].

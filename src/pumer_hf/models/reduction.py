@@ -12,23 +12,16 @@ from transformers.utils import logging
 
 from ..configuration import PuMerConfig
 from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
-from ..reducers.lookahead import LookaheadReductionConfig
-from ..reducers.several import SeveralReducer
-from ..tokens import LayerTrace
+from ..reducers.scoring import ScoringConfig, ScoringReducer
+from ..reducers.several import joined
 from .offload import is_offloaded, loaded_state_dict
-from .scorers import load_scorer
+from .scorers import load_scorer, source_of, untrained_error
 
 logger = logging.get_logger(__name__)
 Place = tuple[str, tuple[int, ...]]
 """Site and layers of a part. No two parts of a schedule have the same."""
 _LOADING: ContextVar[bool] = ContextVar("loading", default=False)
 """Whether a model is being made whose weights are loaded next."""
-
-
-class HasTraces(Protocol):
-    """The output of a model that can reduce tokens."""
-
-    reduction: tuple[LayerTrace, ...] | None
 
 
 class ReducerHost(Protocol):
@@ -132,9 +125,9 @@ class Reduction:
         schedule = config.checked(reduction)
         trained: dict[Place, TokenReducer] = {}
         if schedule is not None:
-            schedule = schedule.with_learned([reducer.config for reducer in self._trained_apart])
+            schedule = schedule.with_learned([reducer.config for reducer in self._known])
             for part in schedule.parts:
-                if reducer_class(part).learns_apart:
+                if reducer_class(part).learns_apart or source_of(part) is not None:
                     trained[part.site, part.layers] = self._trained(part)
             # a part whose weights have been loaded no longer names them
             parts = (
@@ -208,10 +201,6 @@ class Reduction:
             lengths.append((num_text, num_image))
         return lengths
 
-    def traces(self, outputs: HasTraces) -> tuple[LayerTrace, ...]:
-        """Return the trace of each layer that reduced tokens, in order, from an output of the model."""
-        return outputs.reduction or ()
-
     def _place(self, reducers: Mapping[str, TokenReducer]) -> None:
         for site, host in self.model.reducer_hosts().items():
             host.reducer = reducers.get(site)
@@ -222,9 +211,14 @@ class Reduction:
         at_work = [reducer for reducer in self.part_reducers if reducer.learns_apart]
         return [*at_work, *reversed(self.model.learned_apart)]
 
+    @property
+    def _known(self) -> list[TokenReducer]:
+        """The reducers whose form a part of a schedule may take: those at work, then those trained apart before."""
+        return [*self.part_reducers, *reversed(self.model.learned_apart)]
+
     def _trained(self, part: ReductionConfig) -> TokenReducer:
         """Return a trained reducer for a part: loaded from where the part says, or one that the model has."""
-        if isinstance(part, LookaheadReductionConfig) and part.weights is not None:
+        if isinstance(part, ScoringConfig) and part.weights is not None:
             return load_scorer(self.model, part)
         for reducer in self._trained_apart:
             if reducer.accepts(part):
@@ -276,6 +270,7 @@ class Reduction:
         self._move(reducer)
         reducer.apply(self.model._init_weights)
         wanted = reducer.state_dict()
+        learned = {**self._scorer_for(part), **learned}
         known = {
             name: value for name, value in learned.items() if name in wanted and value.shape == wanted[name].shape
         }
@@ -283,6 +278,13 @@ class Reduction:
         if known.keys() < wanted.keys():
             logger.warning("reduction.method=%r has parts that must learn: train the model", part.method)
         return reducer
+
+    def _scorer_for(self, part: ReductionConfig) -> dict[str, Tensor]:
+        """Return the weights of the scorer that was trained apart for the place of a part; none if there is none."""
+        for reducer in self._trained_apart:
+            if isinstance(reducer, ScoringReducer) and reducer.has_form_of(part):
+                return loaded_state_dict(reducer)
+        return {}
 
 
 class ReducibleModel(PreTrainedModel):
@@ -375,24 +377,6 @@ def reduces_tokens(model: nn.Module) -> bool:
     return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
 
 
-def source_of(part: ReductionConfig | None) -> str | None:
-    """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
-    return part.weights if isinstance(part, LookaheadReductionConfig) else None
-
-
-def untrained_error(part: ReductionConfig, name: str) -> ValueError:
-    """Return the error of a part whose method must have been trained, in a model that has not learned it.
-
-    Args:
-        part: the part.
-        name: where the model was loaded from; empty if nowhere.
-    """
-    return ValueError(
-        f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
-        f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
-    )
-
-
 @contextmanager
 def loading() -> Iterator[None]:
     """Say for the time of a `with` block that the weights of each new model are loaded after it is made."""
@@ -401,11 +385,6 @@ def loading() -> Iterator[None]:
         yield
     finally:
         _LOADING.reset(token)
-
-
-def joined(reducers: Sequence[TokenReducer]) -> TokenReducer | None:
-    """Return the reducer of a site from those of its parts; None if there is no part."""
-    return SeveralReducer(reducers) if len(reducers) > 1 else next(iter(reducers), None)
 
 
 def _parts(schedule: Schedule | None, site: str) -> tuple[ReductionConfig, ...]:

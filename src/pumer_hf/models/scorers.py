@@ -19,6 +19,7 @@ from ..folders import whole_folder, write_json
 from ..reading import check_safetensors, one_line, read_object
 from ..reducers import ReductionConfig, TokenReducer, parse_method
 from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
+from ..reducers.scoring import ScoringConfig, ScoringReducer
 from .offload import loaded_state_dict
 
 SCORER_WEIGHTS, SCORER_CONFIG = "reducer.safetensors", "reducer.json"
@@ -221,12 +222,12 @@ def load_record(source: str, where: str | None = None) -> tuple[ScorerRecord, di
         raise ValueError(f"{where}: {SCORER_CONFIG}: {error}") from error
 
 
-def load_scorer(model: Backbone, part: LookaheadReductionConfig) -> LookaheadReducer:
+def load_scorer(model: Backbone, part: ScoringConfig) -> ScoringReducer:
     """Make the reducer for a part of a schedule, with the scorer that its `weights` name.
 
     Args:
         model: the model without its head, loaded.
-        part: a part of the method `lookahead` that has `weights`.
+        part: a part of a method with a scorer, with `weights`.
 
     Returns:
         The reducer, on the device and in the dtype of the model. Its config has the form, the rank and the target
@@ -239,13 +240,15 @@ def load_scorer(model: Backbone, part: LookaheadReductionConfig) -> LookaheadRed
     where = f"reduction.weights={part.weights!r}"
     record, weights = load_record(part.weights)
     learned = record.config
-    known = replace(part, weights=None).with_learned([learned])
+    known = replace(part, weights=None)
+    if known.place == learned.place:
+        known = known.with_form_of(learned)
     for name in ("site", "layers", "form", "rank"):
         wanted, value = getattr(known, name), getattr(learned, name)
         if wanted != value:
             raise ValueError(f"reduction.{name}={wanted!r}: the scorer of {where} has {name}={value!r}: use this")
     reducer = model.make_reducer(known)
-    assert isinstance(reducer, LookaheadReducer), "the part has its method"
+    assert isinstance(reducer, ScoringReducer), "the part has its method"
     _check_base(model, record, weights.pop(FINGERPRINT, None), widths(reducer), where)
     wanted_shapes = {name: value.shape for name, value in reducer.state_dict().items()}
     if wanted_shapes != {name: value.shape for name, value in weights.items()}:
@@ -255,7 +258,7 @@ def load_scorer(model: Backbone, part: LookaheadReductionConfig) -> LookaheadRed
     return reducer.to(device=model.device, dtype=model.dtype)
 
 
-def widths(reducer: LookaheadReducer) -> tuple[int, int]:
+def widths(reducer: ScoringReducer) -> tuple[int, int]:
     """Return the widths of the image tokens and of the words that a scorer reads."""
     sides = (reducer.scorer.image, reducer.scorer.text)
     image_width, text_width = (int(side.get_parameter("0.weight").shape[0]) for side in sides)
@@ -281,3 +284,21 @@ def _check_base(
         )
     if known is None or not same_base(known, fingerprint(cast(nn.Module, model))):
         raise ValueError(f"{trained}, but {name!r} has other weights: {advice}")
+
+
+def source_of(part: ReductionConfig | None) -> str | None:
+    """Return the folder or the Hub id from which a part of a schedule wants its weights; None if from nowhere."""
+    return part.weights if isinstance(part, ScoringConfig) else None
+
+
+def untrained_error(part: ReductionConfig, name: str) -> ValueError:
+    """Return the error of a part whose method must have been trained, in a model that has not learned it.
+
+    Args:
+        part: the part.
+        name: where the model was loaded from; empty if nowhere.
+    """
+    return ValueError(
+        f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
+        f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
+    )

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import is_peft_available
 
+from ..release import extra_command
 from .recipe import Recipe, check_values
 
 
@@ -25,7 +26,7 @@ def check_adapters(recipe: Recipe) -> None:
     if fields is None:
         return
     if not is_peft_available():
-        raise ImportError(f"model.lora={fields}: its package is not installed: pip install 'pumer-hf[lora]'")
+        raise ImportError(f"model.lora={fields}: its package is not installed: {extra_command('lora')}")
     from peft import LoraConfig  # an optional dependency
 
     check_values("model.lora", fields, LoraConfig)

@@ -17,7 +17,7 @@ from ..hub.scorer import save_scorer_card
 from ..models.bases import Base, Target, base_of
 from ..models.scorers import SCORER_CONFIG, load_scorer, save_scorer
 from ..reading import read_object
-from ..reducers.lookahead import LookaheadReductionConfig, TargetLayer
+from ..reducers.lookahead import LookaheadReducer, LookaheadReductionConfig, TargetLayer
 from ..results import Environment, ScorerReport, layer_table
 from ..training.answers import budget_rows, choose_layer
 from ..training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
@@ -96,7 +96,9 @@ def train_scorer(
     record = begin(folder, made_from(base, part, data, args), resume, args)
     if (folder / RESULTS_NAME).is_file() and (folder / SCORER_CONFIG).is_file():
         logger.warning("%s is complete: the training of the scorer is skipped", folder)
-        base.put(load_scorer(base.host, replace(part, target_layer=None, weights=str(folder))))
+        reducer = load_scorer(base.host, replace(part, target_layer=None, weights=str(folder)))
+        assert isinstance(reducer, LookaheadReducer), "the part has its method"
+        base.put(reducer)
         return ScorerReport.load(folder / RESULTS_NAME)
     if "layers" not in record:
         chosen, layers = on_first(args, lambda: chosen_layer(base, part, data, args))

@@ -20,6 +20,7 @@ from .random import RandomReducer
 from .relevant_diverse import RelevantDiverseReducer
 from .schedule import PlainSchedule, Schedule
 from .tip import TipReducer
+from .tip_inputs import TipInputsReducer
 from .tome import ToMeReducer
 
 METHODS: dict[str, type[TokenReducer]] = {
@@ -36,8 +37,8 @@ METHODS: dict[str, type[TokenReducer]] = {
     "relevant_diverse": RelevantDiverseReducer,
     "lookahead": LookaheadReducer,
 }
-BEFORE_LAYERS: dict[str, type[TokenReducer]] = {"pumer": PuMerInputsReducer}
-"""Methods that are another class at site `"inputs"`, where there is no attention to read."""
+BEFORE_LAYERS: dict[str, type[TokenReducer]] = {"pumer": PuMerInputsReducer, "tip": TipInputsReducer}
+"""Methods that are another class at site `"inputs"`, where no layer has run yet."""
 
 
 AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[ReductionConfig | Mapping[str, Any]] | None

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .. import ops
-from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
 from .base import HasInit, Ratios, ReductionConfig, TokenReducer, gradients_error, num_kept
 from .keeping import KeepingConfig, places_after
 
@@ -101,9 +101,9 @@ class KeepLogits(nn.Linear, HasInit):
 class LearnedPruningReducer(PruningReducer):
     """Prunes with modules that learn. Each layer has one, which gives the probability to keep each image token.
 
-    In eval mode the most probable tokens stay. In training all tokens stay, but a token that is not drawn gets weight
-    0 in the attention of all later layers. The draw is a straight-through Gumbel-softmax. Gradients pass through the
-    weights, so the pruners learn from the loss of the task.
+    In eval mode, and if the modules are frozen, the most probable tokens stay. In training all tokens stay, but a
+    token that is not drawn gets weight 0 in the attention of all later layers. The draw is a straight-through
+    Gumbel-softmax. Gradients pass through the weights, so the pruners learn from the loss of the task.
     """
 
     learns = True
@@ -140,21 +140,38 @@ class LearnedPruningReducer(PruningReducer):
         return self.log_probabilities(layer, pair, evidence)[..., 0].exp()
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        if not self.training:
+        if not self.training or not any(weight.requires_grad for weight in self.pruners.parameters()):
             return super().forward(layer, pair, evidence)
         if not torch.is_grad_enabled():
             raise gradients_error(self.config)
         log_probabilities = self.log_probabilities(layer, pair, evidence)
-        draw = F.gumbel_softmax(log_probabilities, hard=True)[..., 0]
-        is_prefix = torch.arange(draw.shape[1], device=draw.device) < NUM_PREFIX_TOKENS
-        drawn = pair.image.attention_weight * torch.where(is_prefix, 1.0, draw)
+        drawn = draw(log_probabilities, pair.image)
         losses = self.losses(layer, pair, log_probabilities, drawn)
-        mask = drawn > 0
-        alive = torch.where(mask, torch.arange(draw.shape[1], device=draw.device), -1)
-        image = replace(pair.image, mask=mask, source=ops.follow(pair.image.source, alive), weight=drawn, padded=True)
-        pair = replace(pair, image=image)
+        pair = replace(pair, image=masked(pair.image, drawn))
         trace = LayerTrace.of(layer, pair, log_probabilities[..., 0].detach().exp())
         return pair, replace(trace, losses=losses)
+
+
+def draw(log_probabilities: Tensor, image: Tokens) -> Tensor:
+    """Draw which image tokens stay, by a straight-through Gumbel-softmax. The [CLS] stays.
+
+    Args:
+        log_probabilities: float32 (B, Lv, 2), the log of the probabilities to keep and to prune each token.
+        image: the tokens.
+
+    Returns:
+        float (B, Lv): the weight of each token that stays, and 0 for the others, with a gradient.
+    """
+    drawn = F.gumbel_softmax(log_probabilities, hard=True)[..., 0]
+    is_prefix = torch.arange(drawn.shape[1], device=drawn.device) < NUM_PREFIX_TOKENS
+    return image.attention_weight * torch.where(is_prefix, 1.0, drawn)
+
+
+def masked(image: Tokens, weight: Tensor) -> Tokens:
+    """Return image tokens of which those of weight 0 are masked. The weight is that of [`draw`]."""
+    mask = weight > 0
+    alive = torch.where(mask, torch.arange(mask.shape[1], device=mask.device), -1)
+    return replace(image, mask=mask, source=ops.follow(image.source, alive), weight=weight, padded=True)
 
 
 def learnable(mask: Tensor) -> Tensor:

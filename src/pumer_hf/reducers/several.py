@@ -109,3 +109,8 @@ class SeveralReducer(TokenReducer):
 
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
         return self.at(layer)(layer, pair, evidence)
+
+
+def joined(reducers: Sequence[TokenReducer]) -> TokenReducer | None:
+    """Return the reducer of a site from those of its parts; None if there is no part."""
+    return SeveralReducer(reducers) if len(reducers) > 1 else next(iter(reducers), None)

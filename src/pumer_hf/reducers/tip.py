@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import initialization as init
 
 from .. import ops
@@ -22,6 +21,8 @@ from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 PRUNERS = ("mlp", "linear", *HEADS)
 PROJECTION_SIZE = 192
 START_TEMPERATURE = 0.07
+LEAST_NORM = 1e-2
+"""The least norm of a projection that has a direction."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class TipReductionConfig(PruningConfig):
         contrastive_weight: weight of the text-informed contrastive loss (Eq. 2), at least 0; 0 leaves its projections
             out. It must be 0 for retrieval with several candidates, where most texts of a batch do not match.
         continuity_weight: weight of the continuity loss (Eq. 7), lambda in Eq. 3, at least 0. It must be 0 in a
-            decoder, whose images have no common grid.
+            decoder, whose images have no common grid. The same holds for `contrastive_weight`.
     """
 
     method: ClassVar[str] = "tip"
@@ -61,6 +62,11 @@ class TipReductionConfig(PruningConfig):
             raise ValueError(
                 f"reduction.continuity_weight={self.continuity_weight!r}: the images of a decoder have no common "
                 "grid, so no token has neighbours: set it to 0"
+            )
+        if self.contrastive_weight > 0:
+            raise ValueError(
+                f"reduction.contrastive_weight={self.contrastive_weight!r}: prompts of a decoder are reduced in "
+                "groups of equally many image tokens, so a batch has no common contrast: set it to 0"
             )
 
     def check_training(self, *, image_saliency: bool, texts_match: bool, all_patches: bool) -> None:
@@ -107,8 +113,18 @@ class Contrast(nn.Module, HasInit):
 
         Deviation: the projections are normalised, as is usual for such a loss. Eq. 2 has their plain product.
         """
-        text, image = (F.normalize(states.float(), dim=-1) for states in (self.text(text), self.image(image)))
+        text, image = unit(self.text(text)), unit(self.image(image))
         return contrastive_loss(text, image, self.log_temperature.float().exp())
+
+
+def unit(states: Tensor) -> Tensor:
+    """Return states (B, d) with norm 1, float32.
+
+    A state of almost no norm becomes 0 without a gradient. An image of which no token is drawn has such a state.
+    """
+    states = states.float()
+    norm = states.norm(dim=-1, keepdim=True)
+    return torch.where(norm > LEAST_NORM, states / norm.clamp(min=LEAST_NORM), 0.0)
 
 
 class TipReducer(LearnedPruningReducer):

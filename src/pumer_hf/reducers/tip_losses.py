@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from .pruning import masked_mean
 
 
-def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float) -> Tensor:
+def sparsity_loss(probabilities: Tensor, mask: Tensor, kept: float | Tensor) -> Tensor:
     """Return the sparsity loss (TiP, Eq. 6): the mean squared distance of the keep probabilities to the wanted part.
 
     Args:
         probabilities: float (B, L), in [0, 1].
         mask: bool (B, L), True for the tokens that count: those that came into the layer. In Eq. 6 all tokens count.
-        kept: part of the tokens to keep, in (0, 1].
+        kept: part of the tokens to keep, in (0, 1]: one number, or float (B, 1) for one per example.
 
     Returns:
         Scalar, at least 0.

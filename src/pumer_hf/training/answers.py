@@ -13,6 +13,7 @@ from ..models.bases import Base, base_of
 from ..models.observing import Observation
 from ..reducers import METHODS, TokenReducer
 from ..reducers.lookahead import ALL_LAYERS, LookaheadReducer, LookaheadReductionConfig, TargetLayer
+from ..reducers.scoring import ScoringReducer
 from ..results import BudgetRow
 from ..tokens import NUM_PREFIX_TOKENS, TokenPair
 
@@ -40,7 +41,7 @@ class GivenReducer(LookaheadReducer):
     learns = learns_apart = False
 
     def __init__(self, config: LookaheadReductionConfig, attention: Tensor | ByLength):
-        super(LookaheadReducer, self).__init__(config, 0)
+        super(ScoringReducer, self).__init__(config, 0)  # without a scorer
         self.attention = {attention.shape[1]: attention} if isinstance(attention, Tensor) else attention
 
     def log_attention(self, pair: TokenPair) -> Tensor:

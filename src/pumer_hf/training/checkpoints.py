@@ -50,7 +50,7 @@ def load_saved(model: PreTrainedModel, checkpoint: str) -> None:
         checkpoint: the folder.
 
     Raises:
-        ValueError: the folder is missing, or does not have all weights, or the model is sharded.
+        ValueError: the folder is missing, or does not have the same weights, or the model is sharded.
     """
     if not Path(checkpoint).is_dir():
         raise ValueError(f"{checkpoint}: there is no such checkpoint")
@@ -64,5 +64,11 @@ def load_saved(model: PreTrainedModel, checkpoint: str) -> None:
         raise ValueError(
             f"{checkpoint}: {len(missing)} weights of {type(model).__name__} are missing, such as {missing[0]}: it is "
             "the checkpoint of another model"
+        )
+    unknown = sorted(saved.state_dict().keys() ^ model.state_dict().keys())
+    if unknown:
+        raise ValueError(
+            f"{checkpoint}: it was saved with another reduction, whose weights differ, such as {unknown[0]}: train "
+            "with the reduction of the checkpoint"
         )
     model.load_state_dict(saved.state_dict())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, ProcessorMixin, TrainingArguments
+from transformers.utils import logging
 
 from ..data.chat import ChatCollator
 from ..data.collator import Collator
@@ -28,6 +29,7 @@ from .parameters import PART_RATES, check_rates, parameter_groups
 from .placement import adapted_model, as_base, place_teacher
 from .timing import TimedCheckpointCallback
 
+logger = logging.get_logger(__name__)
 BASE = "base"
 """The teacher that is the trained model itself, without its adapters."""
 
@@ -37,7 +39,8 @@ class DistillationTrainer(SavedNames, HubTrainer):
 
     The loss of a step is the mean over all its examples; for a decoder, over all its answer tokens, as in
     transformers. Gradient accumulation, several processes and a short last batch do not change it. Each term is logged
-    with `loss`. The auxiliary losses of a method are means over examples in both kinds of models.
+    with `loss`. The auxiliary losses of a method are means over examples in
+    encoders. In decoders they are means over the images of a batch, or over its prompts inside the decoder.
 
     Args:
         teacher: the unreduced model, with the same labels or the same vocabulary. The trainer freezes it, puts it into
@@ -110,6 +113,7 @@ class DistillationTrainer(SavedNames, HubTrainer):
                 "compute_metrics: a decoder's answers are generated, and its logits at the answers of the data do not "
                 "say what it answers: leave it out, and evaluate with `recipes.generating.generated_answers`"
             )
+        warn_of_frozen(model)
         optimizers = ("optimizers", (None, None)), ("optimizer_cls_and_kwargs", None)
         for name, default in optimizers:
             for rate in PART_RATES:
@@ -334,6 +338,18 @@ def check_teacher_of_decoder(teacher: PreTrainedModel, model: PreTrainedModel) -
             f"of the model {sizes[1]}"
         )
     check_unreduced(teacher)
+
+
+def warn_of_frozen(model: ReducibleModel) -> None:
+    """Warn if a method that learns with the model is frozen, as peft freezes all that is no adapter."""
+    for reducer in model.token_reduction.part_reducers:
+        weights = list(reducer.parameters())
+        if reducer.learns and not reducer.learns_apart and weights and not any(one.requires_grad for one in weights):
+            logger.warning(
+                "reduction.method=%r learns with the model, but its weights are frozen, so it stays as it is. With "
+                "adapters of peft, name it in LoraConfig(modules_to_save=[...]) to train it",
+                reducer.config.method,
+            )
 
 
 def check_devices(args: TrainingArguments) -> None:

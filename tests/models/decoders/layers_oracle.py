@@ -12,6 +12,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
 from models.decoders.oracle import NEW, Oracle
 from models.decoders.tiny import IMAGE
@@ -21,6 +22,10 @@ from pumer_hf.models.families import DECODERS
 
 NAMES = tuple(name for name, row in DECODERS.items() if not row.no_layers)
 """The families that can reduce inside the decoder."""
+DISTINCT = ("llava", "qwen2_5_vl", "qwen3_vl", "gemma3", "paligemma")
+"""Families whose text models differ from each other. Those of the others are like one of them."""
+FAMILIES = tuple(name if name in DISTINCT else pytest.param(name, marks=pytest.mark.slow) for name in NAMES)
+"""All families, of which a usual run takes the distinct ones."""
 
 
 def pumer(*layers: int, prune: Any = 0.5, merge: Any = 0.0, **more: Any) -> dict[str, Any]:

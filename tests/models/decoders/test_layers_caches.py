@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models.decoders.layers_oracle import NAMES, Cut, LayersOracle, cuts_of, cutting, pumer
+from models.decoders.layers_oracle import FAMILIES, Cut, LayersOracle, cuts_of, cutting, pumer
 from models.decoders.oracle import NEW, ours, stock
 from models.decoders.test_generation import second_turn
 from models.decoders.test_layers_generation import GREEDY, answers, prompt_of
@@ -43,7 +43,7 @@ MORE = torch.tensor([[11, 12, 13], [14, 15, 16]])
 OTHER = torch.tensor([[21, 22], [23, 24]])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_a_cache_is_cropped_to_the_prompt(name):
     model, cache, oracle = prefilled(name)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from models.decoders.layers_oracle import NAMES, LayersOracle, cuts_of, cutting, pumer
+from models.decoders.layers_oracle import FAMILIES, NAMES, LayersOracle, cuts_of, cutting, pumer
 from models.decoders.oracle import NEW, ours, stock, with_beams
 from models.decoders.test_generation import second_turn
 from models.decoders.test_layers_oracles import deep, first_layer, saliency_for, schedule_of
@@ -50,7 +50,7 @@ def test_answers(name, kind, way):
     assert torch.equal(found.sequences, answers(model, inputs, **given, use_cache=False).sequences)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_cut_changes_answers(name):
     """So the tests above do not compare what is equal anyway."""
     inputs = prompt_of(name)
@@ -63,7 +63,7 @@ def test_a_cut_changes_answers(name):
 
 
 @pytest.mark.parametrize("kind", ("merge", "grounded"))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_batch_is_its_single_prompts(name, kind):
     inputs = prompt_of(name)
     model = ours(name)
@@ -83,7 +83,7 @@ def test_a_batch_is_its_single_prompts(name, kind):
             torch.testing.assert_close(one[row], two[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_before_the_decoder_and_inside_it(name):
     inputs = prompt_of(name)
     model = deep(name, True)
@@ -117,7 +117,7 @@ def test_beams_before_the_decoder_and_inside_it(name):
 
 
 @pytest.mark.parametrize("kind", ("cascade", "tome", "both"))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_turns_on_one_cache(name, kind):
     schedule = {
         "cascade": pumer(1, 2, prune=0.4, merge=0.2),
@@ -143,7 +143,7 @@ def test_turns_on_one_cache(name, kind):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_a_loop_of_forwards_answers_as_generate_does(name):
     inputs = prompt_of(name)
     model = deep(name, True)

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from models.decoders.layers_oracle import NAMES, LayersOracle, pumer
+from models.decoders.layers_oracle import FAMILIES, LayersOracle, pumer
 from models.decoders.oracle import ours, stock
 from models.decoders.test_layers_generation import GREEDY, SAMPLED, answers, prompt_of
 from models.decoders.test_layers_oracles import check, deep, first_layer
@@ -21,7 +21,7 @@ PROMPTS = [[5, 6, ONE, 7, 10], [8, ONE, 9, 9, TWO, 3, 4]]
 SCHEDULE = pumer(1, 3, prune=[0.4, 0.5], merge=0.2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_reduced_is_our_class_and_leaves_no_trace(name):
     inputs = prompt_of(name, PROMPTS)
     schedule, other = pumer(first_layer(name)), {"method": "tome", "layers": [1], "merge_ratio": 0.4}
@@ -56,7 +56,7 @@ def count_hooks(model):
 @pytest.mark.parametrize(
     "schedule", (SCHEDULE, [{"method": "diverse", "site": "inputs", "keep_ratio": 0.5}, SCHEDULE])
 )
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_folders(name, schedule, tmp_path):
     inputs = prompt_of(name, PROMPTS)
     model = tiny_model(name, ours=True, reduction=schedule, num_hidden_layers=5)
@@ -128,7 +128,7 @@ def test_a_compiled_prefill_gives_the_same(name):
         assert torch.equal(one.holder, two.holder)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_an_observer_sees_the_unreduced_model(name):
     inputs = prompt_of(name, PROMPTS)
     row, model = DECODERS[name], deep(name, True)

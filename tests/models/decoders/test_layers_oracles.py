@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 import torch
-from models.decoders.layers_oracle import NAMES, LayersOracle, pumer
+from models.decoders.layers_oracle import FAMILIES, NAMES, LayersOracle, pumer
 from models.decoders.oracle import kept_columns, ours, stock
 from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
 
@@ -105,7 +105,7 @@ def test_logits(name, kind, pad_left):
 
 
 @pytest.mark.parametrize("kind", CASCADES)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_a_cascade(name, kind):
     inputs = prompts_for(name)
@@ -131,7 +131,7 @@ INPUTS = {
 
 
 @pytest.mark.parametrize("kind", INPUTS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_before_the_decoder_and_inside_it(name, kind):
     """The traces of both are in places of the whole prompt."""

@@ -4,7 +4,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from models.decoders.layers_oracle import NAMES, LayersOracle, pumer
+from models.decoders.layers_oracle import FAMILIES, LayersOracle, pumer
 from models.decoders.oracle import ours
 from models.decoders.test_layers_generation import GREEDY, answers, prompt_of
 from models.decoders.test_layers_oracles import check, deep
@@ -22,7 +22,7 @@ CUTS = {
 
 
 @pytest.mark.parametrize("kind", CUTS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_hidden_states_have_the_announced_lengths(name, kind):
     """A layer gives what came into it. What is left after it goes into the next one. The end has all columns again."""
@@ -52,7 +52,7 @@ def test_a_prompt_without_an_image_has_all_its_tokens(name):
     assert model.output_lengths(7, 0) == [(7, 0)] * 4
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_few_logits_and_tuples(name):
     inputs = prompt_of(name, PROMPTS)
@@ -69,7 +69,7 @@ def test_few_logits_and_tuples(name):
 
 
 @pytest.mark.parametrize("kind", ("pumer", "tome", "several"))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_both_kernels_give_the_same(name, kind):
     """The eager one shows the attention of each layer to what is left."""
@@ -90,7 +90,7 @@ def test_both_kernels_give_the_same(name, kind):
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16), ids=("bfloat16", "float16"))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FAMILIES)
 @torch.no_grad()
 def test_half_precision_picks_the_same_tokens_with_every_kernel(name, dtype):
     inputs = prompt_of(name, PROMPTS)

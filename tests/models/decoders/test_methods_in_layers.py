@@ -13,7 +13,7 @@ FIELDS = {
     "random": {"method": "random", "prune_ratio": 0.5},
     "grounded": {"method": "grounded", "prune_ratio": 0.5, "merge_rest": True},
     "dynamicvit": {"method": "dynamicvit", "prune_ratio": 0.5},
-    "tip": {"method": "tip", "prune_ratio": 0.5, "continuity_weight": 0.0},
+    "tip": {"method": "tip", "prune_ratio": 0.5, "continuity_weight": 0.0, "contrastive_weight": 0.0},
 }
 
 

@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction, reducer_class
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
-from ..reduction import joined, untrained_error
-from ..scorers import load_scorer
+from ...reducers.several import joined
+from ..scorers import load_scorer, untrained_error
 from .calls import ReducedCalls
 from .evidence import hide_evidence, is_showing
 from .family import DecoderFamily

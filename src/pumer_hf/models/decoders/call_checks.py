@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import torch
 import transformers
 from packaging.version import Version
 from torch import Tensor
@@ -92,3 +93,25 @@ def check_labels(labels: Tensor | None, is_image: Tensor) -> None:
     """
     if labels is not None and bool((labels[is_image] != IGNORED).any()):
         raise ValueError(f"labels: an image placeholder has a label: set it to {IGNORED}, so that no loss counts it")
+
+
+def check_predicting(labels: Tensor | None, is_image: Tensor, real: Tensor) -> None:
+    """Raise `ValueError` if an image token predicts a token, since it may be cut inside the decoder.
+
+    Args:
+        labels: long (B, L) or None.
+        is_image: bool (B, L), True for a placeholder.
+        real: bool (B, L), False for padding.
+    """
+    columns = torch.arange(real.shape[1], device=real.device)
+    last = torch.where(real, columns, 0).amax(dim=1, keepdim=True)
+    if bool(is_image.gather(1, last).any()):
+        raise ValueError(
+            "input_ids: a prompt ends with its image, whose last token may be cut inside the decoder, and the answer "
+            "is predicted from it: put the question after the image, or reduce at site 'inputs'"
+        )
+    if labels is not None and bool((labels[:, 1:] != IGNORED)[is_image[:, :-1]].any()):
+        raise ValueError(
+            "labels: an answer begins right after an image, whose last token may be cut inside the decoder, and the "
+            "answer is predicted from it: put a token between them, or reduce at site 'inputs'"
+        )

@@ -20,7 +20,7 @@ from transformers.utils import ModelOutput
 from ...reducers import TokenReducer
 from ...reducers.keeping import KeepingConfig
 from ..profiling import reduction_region
-from .call_checks import check_call, check_labels
+from .call_checks import check_call, check_labels, check_predicting
 from .cut_cache import cache_of
 from .evidence import PLAN, show_evidence
 from .family import DecoderFamily, cut_inputs, pad_token_of
@@ -31,7 +31,7 @@ from .prompt import IGNORED, Cut, Placeholders, pads_left
 from .running import Prepared, cut_already, generating_with, is_cut, running_of
 from .site import SiteTokens, has_images
 from .streaming import WholePromptStreamer
-from .turns import RECORD, CutRecord, anew, later_turn, next_tokens
+from .turns import RECORD, CutRecord, anew, later_turn, next_tokens, refuse_cut
 
 Watch = Callable[[tuple[ImageTrace, ...]], None]
 
@@ -61,7 +61,10 @@ class ReducedCalls:
 
         Its output then has `reduction`, the traces, and `labels`, those of the columns that the decoder got.
         """
-        if is_cut(self.model) or not self.reducers():
+        if is_cut(self.model):
+            return stock(*args, **kwargs)
+        if not self.reducers():
+            refuse_cut(cache_of(kwargs))
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
         running = running_of(self.model)
@@ -85,6 +88,7 @@ class ReducedCalls:
     def generate(self, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `stock`, the model's own `generate`, with fewer tokens. Its result begins with the whole prompt."""
         if not self.reducers():
+            refuse_cut(cache_of(kwargs))
             return stock(*args, **kwargs)
         inputs = named(stock, args, kwargs)
         prompt = inputs.pop("inputs", None)
@@ -132,6 +136,7 @@ class ReducedCalls:
         reducer = self.reducers().get("inputs")
         cache: Any = cache_of(inputs)
         if reducer is None:
+            refuse_cut(cache)
             maps = self._checked_maps(inputs, generating) if has_images(inputs) else None
             return Prepared(inputs, maps=maps, length=length)
         record: CutRecord | None = getattr(cache, RECORD, None)
@@ -197,8 +202,8 @@ class ReducedCalls:
         check_labels(labels, is_image)
         real = torch.ones_like(is_image) if mask is None else mask[:, -input_ids.shape[1] :].bool()
         is_word = real & ~is_image
-        if labels is not None:
-            is_word &= labels == IGNORED
+        check_predicting(labels, is_image, real)
+        is_answer = None if labels is None else labels != IGNORED
         placeholders, maps, copies, seen = Placeholders.in_runs(is_image), prepared.maps, 1, 0
         running = running_of(self.model)
         if running is not None:
@@ -211,7 +216,7 @@ class ReducedCalls:
         if maps is not None:
             maps = maps[placeholders.rows, placeholders.columns]
         return LayerPlan(
-            reducer, DecoderTokens(placeholders, real, is_word, maps, weight, gate, copies=copies, seen=seen)
+            reducer, DecoderTokens(placeholders, real, is_word, is_answer, maps, weight, gate, copies, seen)
         )
 
     def _checked_maps(self, inputs: Mapping[str, Any], generating: bool) -> Tensor | None:

@@ -130,7 +130,9 @@ class CutLayer(DynamicLayer):
         number = -tokens_to_remove
         if number == 0 or self.columns is None:
             return
-        if number < 0 or self.seen - number < self.of_prompt:
+        if number < 0:
+            raise ValueError(f"crop({tokens_to_remove}): give the number of tokens to remove, as a negative number")
+        if self.seen - number < self.of_prompt:
             raise ValueError(f"crop({tokens_to_remove}): {self.of_prompt} columns of the cache belong to a cut prompt")
         super().crop(tokens_to_remove)
         self.columns, self.seen = self.columns[:, :-number], self.seen - number

@@ -104,6 +104,11 @@ class DecoderFamily:
         part.check_decoder()
         if part.site != "layers":
             return
+        for name in part.decoder_fields:
+            raise ValueError(
+                f"reduction.{name}={getattr(part, name)!r}: only site 'inputs' has it: inside the decoder all image "
+                "tokens of a prompt are one set, with their original positions: leave it out"
+            )
         last = config.get_text_config().num_hidden_layers - 1
         for layer in part.layers:
             if layer >= last:

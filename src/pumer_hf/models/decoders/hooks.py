@@ -55,7 +55,7 @@ def _before_layer(
 def _arguments(index: int, layer: nn.Module, states: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the keyword arguments of a layer for what is left of the tokens."""
     plan: LayerPlan | None = kwargs.get(PLAN)
-    stage = None if plan is None else plan.stage_before(index)
+    stage = None if plan is None else plan.stage_before(index).to(states.device)
     is_cut = stage is not None and (stage.cut is not None or stage.key_weight is not None)
     cache = cache_of(kwargs)
     if not is_cut and not _is_cut_layer(cache, index):
@@ -65,15 +65,20 @@ def _arguments(index: int, layer: nn.Module, states: Tensor, kwargs: dict[str, A
     changed = dict(kwargs)
     columns = torch.arange(states.shape[1], device=states.device).expand(states.shape[:2])
     if stage is not None and stage.cut is not None:
-        columns = stage.cut.index.to(states.device)
-        changed["position_embeddings"] = tuple(_taken(part, columns) for part in kwargs["position_embeddings"])
+        columns = stage.cut.index
+        changed["position_embeddings"] = tuple(
+            _taken(part.to(states.device), columns) for part in kwargs["position_embeddings"]
+        )
         changed["position_ids"] = None  # the embeddings are made already, and gaps would look like several texts
     if stage is not None and stage.key_weight is not None and stage.key_weight.requires_grad:
         changed[KEY_WEIGHT], stage, cache = stage.key_weight, replace(stage, key_weight=None), None
     num_read = states.shape[1] if plan is None else plan.real.shape[1]
     held = _held(cache, index, columns, num_read, stage)
     attention: Any = layer.self_attn
-    changed["attention_mask"] = cut_mask(kwargs.get("attention_mask"), columns, held, attention.is_causal)
+    mask = kwargs.get("attention_mask")
+    # in a model that is spread over devices, the arguments are moved after this hook
+    mask = None if mask is None else mask.to(states.device)
+    changed["attention_mask"] = cut_mask(mask, columns, held, attention.is_causal)
     return changed
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ...reducers import ReductionConfig, TokenReducer
 from ...reducers.keeping import KeepingConfig
@@ -15,7 +16,7 @@ from .prompt import Placeholders
 
 @dataclass(frozen=True)
 class ImageTrace:
-    """What became of the tokens of one image."""
+    """What became of the tokens of one image. Inside the decoder, images that stand side by side count as one."""
 
     row: int
     """Its prompt in the batch."""
@@ -57,13 +58,17 @@ class Reduced:
     """Auxiliary training losses of the method, scalars by name."""
 
     def move(self, values: Tensor) -> Tensor:
-        """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds."""
+        """Return other values of the tokens, (N, d), after the cut: (K, d). A token has the mean of what it holds.
+
+        A token that is masked in training holds nothing, and has 0.
+        """
         held = self.source >= 0
         if len(self.kept) == int(held.sum()):
             return values[self.kept.to(values.device)]
         source, held = self.source.to(values.device), held.to(values.device)
         sums = values.new_zeros(len(self.kept), values.shape[1]).index_add(0, source[held], values[held])
-        return sums / torch.bincount(source[held], minlength=len(self.kept)).unsqueeze(1).to(values.dtype)
+        numbers = torch.bincount(source[held], minlength=len(self.kept)).unsqueeze(1)
+        return sums / numbers.clamp(min=1).to(values.dtype)
 
     def counts(self, lengths: Sequence[int]) -> list[int]:
         """Return how many tokens are kept of consecutive items of `lengths` tokens."""
@@ -121,7 +126,8 @@ def reduce_images(
         for members, whole in image_groups(features, placeholders, words, per_prompt(reducer.config), maps)
     )
     reduced = reduce_groups(reducer, 0, groups, features)
-    if reduced.weight is not None and not reduced.weight.requires_grad:
+    weight = reduced.weight
+    if weight is not None and not weight.requires_grad and bool((weight > 0).all()):
         return replace(reduced, weight=None)  # only what is masked in training has a weight in the decoder
     return reduced
 
@@ -142,12 +148,14 @@ def reduce_groups(
     states: list[Tensor] = []
     weights: dict[str, list[Tensor]] = {"weight": [], "gate": []}
     losses: dict[str, Tensor] = {}
+    number = 0  # of images, or of prompts whose images are reduced together
     sources = torch.full((len(features),), -1, dtype=torch.long, device=features.device)
     saliencies: Tensor | None = None
     total = 0
+    # ZeRO-3 compares what each process calls, and the number of groups may differ there
+    reduce = reducer.forward if is_deepspeed_zero3_enabled() else reducer
     for members, whole, evidence in groups:
-        # not by its `__call__`: DeepSpeed compares what each process calls, and the number of groups may differ there
-        pair, trace = reducer.forward(layer, whole, evidence)
+        pair, trace = reduce(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
         order = places.argsort(dim=1)
@@ -164,9 +172,9 @@ def reduce_groups(
             values = getattr(pair.image, name)
             if values is not None:
                 found.append(values[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
-        share = members.numel() / len(features)
+        number += len(members)
         for name, loss in trace.losses.items():
-            losses[name] = losses.get(name, 0.0) + share * loss
+            losses[name] = losses.get(name, 0.0) + len(members) * loss
         if trace.saliency is not None:
             if saliencies is None:
                 saliencies = torch.zeros(len(features), device=features.device)
@@ -175,8 +183,9 @@ def reduce_groups(
     order = all_kept.argsort()
     new_place = order.argsort()
     sources = torch.where(sources >= 0, new_place[sources.clamp(min=0)], -1)
+    means = {name: loss / number for name, loss in losses.items()}
     weight, gate = (torch.cat(found)[order] if found else None for found in weights.values())
-    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, losses)
+    return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, means)
 
 
 def image_groups(

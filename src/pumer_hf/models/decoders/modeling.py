@@ -3,10 +3,12 @@
 from functools import wraps
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from ...configuration import ReductionHolder
 from ...reducers import ReductionConfig, Schedule, TokenReducer, build_reducer
+from ...reducers.base import HasInit
 from ..reduction import ReducerHost, ReducibleModel, Reduction
 from .calls import ReducedCalls, Watch
 from .family import DecoderFamily
@@ -79,6 +81,12 @@ class ReducedDecoder(ReducibleModel):
         super().__init_subclass__(**kwargs)
         for name in ("forward", "generate"):
             setattr(cls, name, _reduced_method(getattr(super(ReducibleModel, cls), name), name))
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, HasInit):
+            module.reset()
 
     @property
     def calls(self) -> ReducedCalls:

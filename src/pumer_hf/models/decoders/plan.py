@@ -51,7 +51,9 @@ class Stage:
     """float (B, L'): how much each token counts in attention; None if all count the same."""
 
     def to(self, device: torch.device) -> "Stage":
-        """Return the same on another device."""
+        """Return the same on a device."""
+        if self.alive.device == device:
+            return self
         moved: dict[str, Any] = {
             name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
@@ -71,6 +73,9 @@ class DecoderTokens:
     is_word: Tensor
     """bool (B, L): True for the tokens whose attention counts if they stand after the last image token of their
     prompt: the text, but neither padding nor an answer."""
+    is_answer: Tensor | None = None
+    """bool (B, L): True for the tokens that have a label. A token after one of them has read the answer, so it does
+    not count either, if both stand after the last image. None without labels."""
     maps: Tensor | None = None
     """float (N,): the saliency of each image token from outside the decoder; None if there is none."""
     weight: Tensor | None = None
@@ -104,7 +109,10 @@ class LayerPlan:
         columns = torch.arange(real.shape[1], device=device).expand_as(real)
         last_image = torch.full((len(real),), -1, device=device)
         last_image = last_image.scatter_reduce(0, placeholders.rows, placeholders.columns, "amax")
-        counts = tokens.is_word & (columns > last_image.unsqueeze(1))
+        after_image = columns > last_image.unsqueeze(1)
+        counts = tokens.is_word & after_image
+        if tokens.is_answer is not None:
+            counts &= (tokens.is_answer & after_image).cumsum(dim=1) == 0
         most = max(int(counts.sum(dim=1).max()), 1)
         self.words = (~counts).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
         """long (B, R): the columns of the words whose attention counts, padded on the right."""

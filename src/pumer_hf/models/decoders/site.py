@@ -63,8 +63,8 @@ class SiteTokens:
         features = images.features.to(embeddings.device)
         is_word = real & ~is_image
         is_word[:, :first_word] = False
-        if inputs.get("labels") is not None:  # an answer is not there when the model is asked
-            is_word &= inputs["labels"] == IGNORED
+        if inputs.get("labels") is not None:  # an answer, and what follows it, is not there when the model is asked
+            is_word &= (inputs["labels"] != IGNORED).cumsum(dim=1) == 0
         words = prompt_words(embeddings.to(features.dtype), is_word)
         return cls(images, features, placeholders, words, real, is_image, frozenset(of_images - {"input_ids"}))
 

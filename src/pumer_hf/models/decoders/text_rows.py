@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from ... import ops
+
 SUFFIX = "_beside_text_rows"
 """What the name of our attention function adds to that of the stock one."""
 SHOWING = "_for_reduction"
@@ -202,7 +204,7 @@ def attention_of_rows(
     places = places.to(query.device)
     index = places[:, None, :, None].expand(-1, heads, -1, width)
     chosen = query.gather(2, index).float().unflatten(1, (key.shape[1], -1))
-    scores = chosen @ key.float().transpose(2, 3).unsqueeze(2)
+    scores = ops.exact_product(chosen, key.float().transpose(2, 3).unsqueeze(2))
     scores = scores.flatten(1, 2) * (width**-0.5 if scaling is None else scaling)
     if softcap is not None:
         scores = softcap * (scores / softcap).tanh()

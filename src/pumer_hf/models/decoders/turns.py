@@ -112,6 +112,19 @@ def next_tokens(inputs: Mapping[str, Any], record: CutRecord, cache: Any, contig
     return changed
 
 
+def refuse_cut(cache: Any) -> None:
+    """Raise `ValueError` if the prompts of a cache were cut before the decoder, for a model that does not cut there.
+
+    Args:
+        cache: a cache or None.
+    """
+    if getattr(cache, RECORD, None) is not None:
+        raise ValueError(
+            "past_key_values: it holds prompts that were cut before the decoder, and this model does not cut there: "
+            "go on with the reduction that it was made with, or give the whole chat without the cache"
+        )
+
+
 def anew(inputs: Mapping[str, Any], cache: Any, record: CutRecord | None) -> tuple[dict[str, Any], int]:
     """Return the arguments of `generate` for a whole chat without its cache, and the column of its new question.
 
