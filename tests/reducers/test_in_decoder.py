@@ -14,7 +14,7 @@ from pumer_hf.reducers.tip import Contrast, weighted_mean
 from pumer_hf.tokens import Evidence, TokenPair, Tokens
 
 WIDTH = 8
-FOR_ENCODERS = {"text_merge_ratio": 0.0, "continuity_weight": 0.0}
+FOR_ENCODERS = {"text_merge_ratio": 0.0, "continuity_weight": 0.0, "contrastive_weight": 0.0}
 """Fields that a decoder takes no other value of."""
 
 
