@@ -4,7 +4,8 @@ Nothing here calls the code that is tested. From it come only the traces: which 
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -204,3 +205,9 @@ class Oracle:
         while len(tokens) < number:
             tokens.append(self.feed(tokens[-1]).argmax(dim=-1, keepdim=True))
         return torch.cat(tokens, dim=1)
+
+
+def in_threads(calls: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Make calls at the same time, each in a thread of its own. Return their results."""
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result() for future in [pool.submit(call) for call in calls]]

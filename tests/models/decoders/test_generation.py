@@ -1,10 +1,11 @@
 """`generate` and `forward` of decoder models with fewer image tokens: chats, caches, streamers, threads."""
 
 import threading
+from functools import partial
 
 import pytest
 import torch
-from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, ours, stock, with_beams
+from models.decoders.oracle import NAMES, NEW, OF_IMAGES, Oracle, in_threads, ours, stock, with_beams
 from models.decoders.tiny import IMAGE, ONE, TWO, tiny_inputs, tiny_model
 from transformers import DynamicCache, GenerationConfig, TextIteratorStreamer, TextStreamer
 
@@ -241,17 +242,9 @@ def test_threads_generate_at_once(name):
     expected = [model.generate(**inputs, **GREEDY) for inputs in several]
     with reduced(second, DIVERSE):
         others = [second.generate(**inputs, **GREEDY) for inputs in several]
-        found = [None] * len(several) * 2
-
-        def run(index):
-            one = model if index < len(several) else second
-            found[index] = one.generate(**several[index % len(several)], **GREEDY)
-
-        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(found))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        found = in_threads(
+            [partial(one.generate, **inputs, **GREEDY) for one in (model, second) for inputs in several]
+        )
     for one, two in zip(found, expected + others, strict=True):
         assert torch.equal(one, two)
 

@@ -1,12 +1,12 @@
 """Models that reduce inside their decoder: saved, copied, compiled, observed, in threads, with a scorer."""
 
-import threading
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
 from models.decoders.layers_oracle import FAMILIES, LayersOracle, pumer
-from models.decoders.oracle import ours, stock
+from models.decoders.oracle import in_threads, ours, stock
 from models.decoders.test_layers_generation import GREEDY, SAMPLED, answers, prompt_of
 from models.decoders.test_layers_oracles import check, deep, first_layer
 from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
@@ -99,17 +99,9 @@ def test_threads_generate_at_once(name):
     expected = [answers(model, inputs, **GREEDY).sequences for inputs in several]
     with reduced(second, {"method": "tome", "layers": [1], "merge_ratio": 0.4}):
         expected += [answers(second, inputs, **GREEDY).sequences for inputs in several]
-        found = [None] * len(expected)
-
-        def run(index):
-            one = model if index < len(several) else second
-            found[index] = one.generate(**several[index % len(several)], **GREEDY)
-
-        threads = [threading.Thread(target=run, args=(index,)) for index in range(len(found))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        found = in_threads(
+            [partial(one.generate, **inputs, **GREEDY) for one in (model, second) for inputs in several]
+        )
     for one, two in zip(found, expected, strict=True):
         assert torch.equal(one, two)
 
