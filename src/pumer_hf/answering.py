@@ -13,9 +13,10 @@ from transformers import AutoProcessor, ProcessorMixin, TextStreamer
 from .data.chat import prompt_text, special_tokens
 from .figures import duration
 from .images import open_picture
-from .models.decoder_loading import decoder_of_config, load_decoder, on_device, unreduced
+from .models.decoder_loading import decoder_of_config, load_decoder, unreduced
 from .models.decoders.images import ImageTrace
 from .models.decoders.modeling import ReducedDecoder
+from .models.decoders.prompt import on_device
 from .models.loading import SAVED, naming, saved_config
 from .reading import one_line
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedConfig
 
 from . import remote_code
 from .reducers import AnyReduction, PlainSchedule, Schedule, parse_reduction
+from .reducers.base import Layout
 from .reducers.pumer import PuMerReductionConfig
 
 SEMANTICS = ("paper", "release")
@@ -18,13 +19,17 @@ class ReductionHolder(PreTrainedConfig):
     Args:
         reduction: how tokens are reduced, in any form that [`parse_reduction`] takes. It is kept in plain JSON types:
             one dict, or a list of them for several methods at different sites, or in different layers of one site.
-            None gives the unreduced model.
+            None gives the unreduced model. With a budget, such as `{"method": "pumer", "flops": 0.5}`, the model finds
+            the ratios when it is made or loaded.
+        budget: a record of the budget for which the ratios were found, as [`Budget`] makes it. None: no budget was
+            asked for, or the schedule has changed since.
     """
 
     validated_fields: ClassVar[tuple[str, ...]] = ("reduction",)
     """Fields that `__post_init__` checks."""
 
     reduction: dict | list | None = None
+    budget: dict | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -48,9 +53,14 @@ class ReductionHolder(PreTrainedConfig):
         """The sites at which the model can reduce tokens, and how many layers each has."""
         return {"inputs": 1}
 
+    @property
+    def layout(self) -> Layout:
+        """What the usual schedule of a method depends on."""
+        return Layout(self.sites)
+
     def checked(self, reduction: AnyReduction) -> Schedule | None:
         """Parse `reduction`; raises `ValueError` if it is wrong or does not fit this model."""
-        schedule = parse_reduction(reduction)
+        schedule = parse_reduction(reduction, self.layout)
         if schedule is not None:
             self.check_schedule(schedule)
         return schedule
@@ -67,10 +77,20 @@ class ReductionHolder(PreTrainedConfig):
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
         # `from_pretrained(..., reduction=...)` must be checked too. transformers would set it after `__post_init__`.
         overrides = {name: kwargs.pop(name) for name in cls.validated_fields if name in kwargs}
-        given, saved = overrides.get("reduction"), config_dict.get("reduction")
-        if given is not None and saved is not None:
-            overrides["reduction"] = _with_learned(given, saved)
-        return super().from_dict({**config_dict, **overrides}, **kwargs)
+        saved = config_dict.get("reduction")
+        if "reduction" in overrides:
+            overrides["budget"] = None
+        loaded = super().from_dict({**config_dict, **overrides}, **kwargs)
+        config = loaded[0] if isinstance(loaded, tuple) else loaded
+        if overrides.get("reduction") is not None and saved is not None:
+            config._learn_forms(parse_reduction(saved))
+        return loaded
+
+    def _learn_forms(self, saved: Schedule | None) -> None:
+        """Give the schedule the form of the scorer that the checkpoint holds."""
+        schedule = self.schedule
+        if schedule is not None and saved is not None:
+            self.schedule = schedule.with_learned(saved.parts)
 
     def to_dict(self) -> dict[str, Any]:
         # `reduction` holds the same schedule, so the parsed one is not saved.
@@ -134,6 +154,11 @@ class PuMerConfig(ReductionHolder):
         return self.max_position_embeddings
 
     @property
+    def num_patches(self) -> int:
+        """How many patches an image of the size of the model has, at most [`max_patches`]."""
+        raise NotImplementedError
+
+    @property
     def max_patches(self) -> int | None:
         """The most patches that the model takes of an image, as an even sample; None if it takes all."""
         return None
@@ -158,14 +183,6 @@ class PuMerConfig(ReductionHolder):
         if self.task is None:
             values.pop("task", None)
         return values
-
-
-def _with_learned(given: AnyReduction, saved: AnyReduction) -> PlainSchedule | None:
-    """Return a schedule for a checkpoint, with the form of the scorer that the checkpoint holds."""
-    schedule, learned = parse_reduction(given), parse_reduction(saved)
-    if schedule is not None and learned is not None:
-        schedule = schedule.with_learned(learned.parts)
-    return _plain(schedule)
 
 
 def _plain(schedule: Schedule | None) -> PlainSchedule | None:

@@ -12,7 +12,6 @@ from models.decoders.tiny import CONFIGS, tiny_model
 from transformers import initialization
 
 from pumer_hf.bench import decoders
-from pumer_hf.bench.decoder_inputs import grid_of, prompts, text_prompts
 from pumer_hf.bench.decoder_measure import (
     ATTENTIONS,
     Clock,
@@ -30,6 +29,7 @@ from pumer_hf.bench.profiles import reduction_seconds
 from pumer_hf.cli import main
 from pumer_hf.models.decoder_loading import DRAWN, fill_at_random, load_decoder, random_decoder, unreduced
 from pumer_hf.models.decoders.cut_cache import CutLayer, cache_of
+from pumer_hf.models.decoders.random_inputs import grid_of, prompts, text_prompts
 from pumer_hf.models.families import DECODERS
 from pumer_hf_cli import choices
 

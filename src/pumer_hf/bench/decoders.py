@@ -9,12 +9,12 @@ from ..figures import duration, figure
 from ..models.decoder_loading import asked_schedule, decoder_of_config, load_decoder, random_decoder
 from ..models.decoders.family import EARLY
 from ..models.decoders.modeling import ReducedDecoder
+from ..models.decoders.random_inputs import prompts, text_prompts
 from ..models.loading import SAVED, naming, saved_config
 from ..reducers import parse_reduction, reducer_class
 from ..reducers.pumer import LOOKAHEAD, PuMerReductionConfig
 from ..results import Environment, check_results_file, text_table
 from .contenders import DTYPES, matmul_precision
-from .decoder_inputs import prompts, text_prompts
 from .decoder_measure import (
     DecoderOptions,
     Subject,

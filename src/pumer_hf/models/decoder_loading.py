@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -126,11 +127,14 @@ def random_decoder(
         device: `"cpu"` or `"cuda"`.
         attention: transformers' `attn_implementation`.
     """
-    config.schedule = config.checked(reduction)
+    schedule = config.checked(reduction)
+    config.schedule = None if schedule is None else replace(schedule, flops=None)
     with torch.device(device), initialization.no_init_weights():
         model = row.model_class._from_config(config, dtype=dtype, attn_implementation=attention)
     model.tie_weights()  # a part of the initialisation that was left out
     fill_at_random(model)
+    if schedule is not None and schedule.flops is not None:
+        model.token_reduction.fit(schedule.flops)
     return model.eval()
 
 
@@ -160,11 +164,3 @@ def unreduced(model: ReducedDecoder) -> Iterator[None]:
     """Run a model of ours without its reduction inside a `with` block: it is then the stock model."""
     with model.token_reduction.using({}):
         yield
-
-
-def on_device(inputs: Mapping[str, Tensor], model: ReducedDecoder) -> dict[str, Tensor]:
-    """Return inputs on the device of a model. Floats get its dtype."""
-    return {
-        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
-        for name, value in inputs.items()
-    }

@@ -30,7 +30,7 @@ from .decoders.family import DecoderFamily
 from .encoders import meter, vilt
 from .encoders.base import PuMerPreTrainedModel
 from .encoders.meter.processing import new_meter_processor
-from .encoders.vilt.embeddings import as_size
+from .encoders.vilt.configuration import as_size
 from .encoders.vilt.processing import new_vilt_processor
 
 

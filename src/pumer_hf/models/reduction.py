@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -12,8 +13,10 @@ from transformers.utils import logging
 
 from ..configuration import PuMerConfig
 from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
+from ..reducers.budget import with_budget
 from ..reducers.scoring import ScoringConfig, ScoringReducer
 from ..reducers.several import joined
+from .budget import ForwardCounter, announced_lengths, fit
 from .offload import is_offloaded, loaded_state_dict
 from .scorers import load_scorer, source_of, untrained_error
 
@@ -59,6 +62,8 @@ class Reduction:
         schedule = self.model.config.schedule
         if schedule is not None:
             self.model.config.check_schedule(schedule)  # other fields may have changed since it was parsed
+            if schedule.flops is not None and not _LOADING.get():
+                schedule = self._fit(schedule)
         for site, host in self.model.reducer_hosts().items():
             parts = _parts(schedule, site)
             for source in filter(None, map(source_of, parts)):
@@ -83,7 +88,7 @@ class Reduction:
             if reducer.learns_apart and any(id(parameter) in places for parameter in reducer.parameters()):
                 raise untrained_error(reducer.config, self.model.name_or_path)
         schedule = self.model.config.schedule
-        if schedule is not None and any(source_of(part) is not None for part in schedule.parts):
+        if schedule is not None and (schedule.flops or any(source_of(part) is not None for part in schedule.parts)):
             self.set(schedule)
 
     @property
@@ -114,7 +119,8 @@ class Reduction:
         A method that learns keeps what it has learned, even if another method was in its place for a while.
 
         Args:
-            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
+            reduction: any form that [`parse_reduction`] takes; None switches reduction off. With a budget, the ratios
+                are scaled until a forward spends so much ([`models.budget`]).
 
         Raises:
             ValueError: the schedule is wrong, or names a site or a layer that the model does not have; or a method
@@ -123,6 +129,7 @@ class Reduction:
         """
         config = self.model.config
         schedule = config.checked(reduction)
+        budget = None
         trained: dict[Place, TokenReducer] = {}
         if schedule is not None:
             schedule = schedule.with_learned([reducer.config for reducer in self._known])
@@ -133,10 +140,33 @@ class Reduction:
             parts = (
                 part if source_of(part) is None else trained[part.site, part.layers].config for part in schedule.parts
             )
-            schedule = Schedule(tuple(parts))
-        config.schedule = schedule
+            schedule = Schedule(tuple(parts), schedule.flops)
+            if schedule.flops is not None:
+                schedule, budget = fit(schedule, self.model.flops_counter())
+        config.schedule, config.budget = schedule, None if budget is None else budget.to_dict()
         for site, host in self.model.reducer_hosts().items():
             self._fill(host, site, _parts(schedule, site), trained)
+
+    def fit(self, flops: float) -> None:
+        """Scale the schedule of the config to a budget.
+
+        Args:
+            flops: the part of the unreduced model's multiply-adds that the model may spend, in (0, 1).
+
+        Raises:
+            ValueError: the schedule cannot meet it, or there is none.
+        """
+        schedule = self.model.config.schedule
+        if schedule is None:
+            raise ValueError(f"flops={flops}: config.reduction is None: there is nothing to scale")
+        self._fit(replace(schedule, flops=flops))
+        self.scale(1.0)
+
+    def _fit(self, schedule: Schedule) -> Schedule:
+        """Scale a schedule to its budget, and put it into the config."""
+        schedule, budget = fit(schedule, self.model.flops_counter())
+        self.model.config.schedule, self.model.config.budget = schedule, budget.to_dict()
+        return schedule
 
     def scale(self, factor: float) -> None:
         """Multiply the ratios of `config.reduction` by `factor` in [0, 1], for a ramp in training. It is not saved."""
@@ -192,14 +222,7 @@ class Reduction:
             Numbers of text tokens and of image tokens, for each layer.
         """
         reducer = self.reducers.get(site)
-        lengths = []
-        for layer in range(self.model.config.sites[site]):
-            if reducer is not None and reducer.config.reduces(layer) and num_image > 0:
-                empty = reducer.at(layer).num_empty
-                num_text, num_image = reducer.output_lengths(layer, num_text, num_image + empty)
-                num_image -= empty
-            lengths.append((num_text, num_image))
-        return lengths
+        return announced_lengths(reducer, self.model.config.sites[site], num_text, num_image)
 
     def _place(self, reducers: Mapping[str, TokenReducer]) -> None:
         for site, host in self.model.reducer_hosts().items():
@@ -338,9 +361,29 @@ class ReducibleModel(PreTrainedModel):
         """As [`Reduction.schedule`]."""
         return self.token_reduction.schedule
 
-    def set_reduction(self, reduction: AnyReduction) -> None:
-        """As [`Reduction.set`]."""
-        self.token_reduction.set(reduction)
+    def flops_counter(self) -> ForwardCounter:
+        """Make what counts the FLOPs of the backbone under any schedule."""
+        raise NotImplementedError
+
+    def set_reduction(self, reduction: AnyReduction = None, *, flops: float | None = None, **fields: Any) -> None:
+        """Change how the loaded model reduces tokens. The change applies from the next forward, and is saved.
+
+        Args:
+            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
+            flops: a budget for the schedule, the part of the unreduced model's multiply-adds in (0, 1). The ratios are
+                scaled to it. Without another schedule, the present one is scaled.
+            **fields: the fields of a method, in the place of `reduction`: `set_reduction(method="pumer", flops=0.5)`.
+
+        Raises:
+            ValueError: as in [`Reduction.set`]; or `reduction` is given, and fields too.
+        """
+        if fields and reduction is not None:
+            raise ValueError(f"{', '.join(fields)}: give them in `reduction`, or leave `reduction` out")
+        asked: AnyReduction = fields or reduction
+        if flops is not None:
+            schedule = self.reduction if asked is None else asked
+            asked = with_budget(schedule, flops)
+        self.token_reduction.set(asked)
 
     def scale_reduction(self, factor: float) -> None:
         """As [`Reduction.scale`]."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from ..data.chat import ChatCollator, answer_of
 from ..metrics.vqa import answer_scores, normalize_answer, score_report
 from ..metrics.vqa_accuracy import vqa_accuracy
-from ..models.decoder_loading import on_device
+from ..models.decoders.prompt import on_device
 
 OFFICIAL_ANNOTATORS = 4
 """The number of annotators per question from which the official accuracy is defined."""

@@ -5,7 +5,8 @@ from difflib import get_close_matches
 from inspect import Parameter, signature
 from typing import Any
 
-from .base import ReductionConfig, TokenReducer
+from .base import PAPER_LAYOUT, Layout, ReductionConfig, TokenReducer
+from .budget import completed, split_budget
 from .diverse import DiverseReducer
 from .dynamicvit import DynamicViTReducer
 from .fastv import FastVReducer
@@ -45,13 +46,15 @@ AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[Reducti
 """What `reduction` may be: a schedule, one part of it or its dict, or a list of those; None to reduce nothing."""
 
 
-def parse_reduction(reduction: AnyReduction) -> Schedule | None:
+def parse_reduction(reduction: AnyReduction, layout: Layout = PAPER_LAYOUT) -> Schedule | None:
     """Return the schedule that `reduction` describes, checked.
 
     Args:
         reduction: the dict of a method (`{"method": "pumer", "layers": [2, 5, 8], ...}`) or its config; or a list of
             those, where those of the same `site` name different layers. None or `{"method": "none"}` stands for a
-            model that reduces nothing.
+            model that reduces nothing. With a budget, such as `{"method": "pumer", "flops": 0.5}`, layers and ratios
+            may be left out; those that are given say how they relate to each other.
+        layout: the layout of the model, for layers that are left out.
 
     Returns:
         The schedule; None for a model that reduces nothing.
@@ -65,30 +68,42 @@ def parse_reduction(reduction: AnyReduction) -> Schedule | None:
         if len(reduction) > 1:
             raise ValueError(f"reduction.method='none' takes no other field, but got {sorted(reduction)}")
         return None
+    given = list(reduction) if isinstance(reduction, (list, tuple)) else [reduction]
+    with_flops = [part for part in given if isinstance(part, Mapping) and part.get("flops") is not None]
+    flops = split_budget(with_flops)[1]
     parts: list[ReductionConfig] = []
-    for part in reduction if isinstance(reduction, (list, tuple)) else [reduction]:
+    for part in given:
         if isinstance(part, ReductionConfig):
             parts.append(part)
         elif isinstance(part, Mapping) and part.get("method") == "none":
             raise ValueError("reduction.method='none' stands in a list: leave it out, or give it alone")
         elif isinstance(part, Mapping):
-            parts.extend(parse_method(current) for current in current_parts(dict(part)))
+            (plain,), _ = split_budget([part])
+            budgeted = None if flops is None else layout
+            parts.extend(parse_method(current, budgeted) for current in current_parts(plain))
         else:
             raise ValueError(f"reduction={reduction!r}: give a dict, a ReductionConfig or None, or a list of several")
-    return Schedule(tuple(parts))
+    return Schedule(tuple(parts), flops)
 
 
-def parse_method(part: Mapping[str, Any]) -> ReductionConfig:
+def parse_method(part: Mapping[str, Any], budgeted: Layout | None = None) -> ReductionConfig:
     """Return one part of a schedule, from the dict of its method.
+
+    Args:
+        part: the dict.
+        budgeted: the layout of the model, if the schedule has a budget. The part may then lack layers and ratios.
 
     Raises:
         ValueError: as in [`parse_reduction`].
     """
-    values = {"layers": (), **part}
+    values = dict(part)
     method = values.pop("method", None)
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"reduction.method={method!r}: choose one of {['none', *METHODS]}")
     config_class = method_class(method, values.get("site")).config_class
+    if budgeted is not None:
+        values = completed(values, config_class, budgeted)
+    values.setdefault("layers", ())
     known = signature(config_class).parameters
     for name in values:
         if name not in known:

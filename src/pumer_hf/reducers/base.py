@@ -22,6 +22,37 @@ SITES = ("tower", "inputs", "layers")
 
 HEADS = ("mean_head", "first_head")
 """Whose attention counts: the mean of all heads, or the first head alone."""
+HIGHEST, HIGHEST_MERGE = 0.95, 0.4
+"""The highest ratios that scaling gives: of pruning, and of merging.
+
+A matching pairs at most half of the tokens, so the second is four fifths of those that can merge. Closer to all of
+them, tokens merge because they must, not because they are similar."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the usual schedule of a method depends on ([`ReductionConfig.usual`])."""
+
+    depths: Mapping[str, int]
+    """How many layers each site of the model has."""
+    first_layer: int = 0
+    """The first layer of the site `"layers"` in which an early cut does no harm."""
+    in_decoder: bool = False
+
+    def all_layers(self, site: str) -> list[int]:
+        """Return the layers of a site in which a cut makes sense. In a decoder, nothing runs after the last one."""
+        last = self.depths.get(site, 1) - (self.in_decoder and site == "layers")
+        return list(range(self.first_layer if site == "layers" else 0, last))
+
+    def quarters(self, site: str) -> list[int]:
+        """Return the layers in which a quarter, a half and three quarters of the layers of a site have run."""
+        number = self.depths.get(site, 1)
+        first = min(self.first_layer, number - 1) if site == "layers" else 0
+        return sorted({max(number * stage // 4 - 1, first) for stage in (1, 2, 3)})
+
+
+PAPER_LAYOUT = Layout({"tower": 12, "inputs": 1, "layers": 12})
+"""The layout that is assumed where the model is not known yet: the towers and the layers of the paper's models."""
 
 
 @dataclass(frozen=True)
@@ -127,25 +158,43 @@ class ReductionConfig:
         value = getattr(self, name)
         return value[self.layers.index(layer)] if isinstance(value, tuple) else value
 
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        """Return the schedule to begin with where only a budget is given: the layers, and the ratios to scale."""
+        layers = {} if site == "inputs" else {"layers": layout.quarters(site)}
+        return {**layers, **dict.fromkeys(cls.ratios[:1], 0.5)}
+
     def scaled(
         self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None
     ) -> "ReductionConfig":
-        """Return the same part with its ratios multiplied by a factor.
+        """Return the same part with its ratios multiplied by a factor, and rounded to four decimals.
+
+        No ratio becomes higher than its cap, but one that is higher already stays.
 
         Args:
             factors: one number of at least 0 for all ratios, or one for each ratio to change, by name.
-            caps: the largest value that a ratio may get, by name.
-
-        Raises:
-            ValueError: a ratio becomes 1 or more.
+            caps: the highest value of ratios by name; default: [`highest`].
         """
-        by_name = factors if isinstance(factors, Mapping) else dict.fromkeys(self.ratios, factors)
+        by_name = factors if isinstance(factors, Mapping) else dict.fromkeys(self.given_ratios, factors)
         changes: dict[str, Any] = {}
         for name, factor in by_name.items():
-            value, cap = getattr(self, name), (caps or {}).get(name, float("inf"))
-            times = [min(factor * item, cap) for item in as_list(value)]
-            changes[name] = tuple(times) if isinstance(value, tuple) else times[0]
+            if factor != 1:
+                value, cap = getattr(self, name), (caps or {}).get(name, self.highest(name))
+                times = [self._times(name, item, factor, cap) for item in as_list(value)]
+                changes[name] = tuple(times) if isinstance(value, tuple) else times[0]
         return replace(self, **changes)
+
+    def removed(self, name: str) -> list[float]:
+        """Return what a factor multiplies: the values of a ratio, one for each layer or one for all."""
+        return as_list(getattr(self, name))
+
+    def highest(self, name: str) -> float:
+        """Return the highest value that scaling gives a ratio."""
+        return HIGHEST_MERGE if "merge" in name else HIGHEST
+
+    def _times(self, name: str, value: float, factor: float, cap: float) -> float:
+        """Return a value of a ratio, multiplied."""
+        return round(min(factor * value, max(cap, value)), 4)
 
     def _validate_weight(self, name: str) -> None:
         """Check a field that holds the weight of a loss, and store it as a float."""

@@ -4,13 +4,13 @@ In a decoder the last text token of the prompt predicts the answer. In an encode
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import Ratios
+from .base import Layout, Ratios
 from .pruning import PruningConfig, PruningReducer
 
 
@@ -26,6 +26,10 @@ class FastVReductionConfig(PruningConfig):
     method: ClassVar[str] = "fastv"
 
     prune_ratio: Ratios = 0.5
+
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        return {**super().usual(site, layout), "layers": layout.quarters(site)[:1]}
 
     def __post_init__(self) -> None:
         super().__post_init__()

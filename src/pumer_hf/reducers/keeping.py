@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
-from .base import ReductionConfig, TokenReducer
+from .base import Layout, ReductionConfig, TokenReducer
 
 POSITIONS = ("original", "contiguous")
 """What the positions of the kept tokens may be."""
+HIGHEST_DROP = 0.99
+"""The highest part of the patches that scaling drops before the first layer."""
 
 
 @dataclass(frozen=True)
@@ -94,23 +96,31 @@ class KeepingConfig(ReductionConfig):
         unsaid |= {item.name for item in fields(self) if item.default is None and getattr(self, item.name) is None}
         return {name: value for name, value in super().to_dict().items() if name not in unsaid}
 
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        return {"keep_ratio": 0.5} if site == "inputs" else super().usual(site, layout)
+
     def scaled(self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None) -> "KeepingConfig":
         """Return the same part with another amount. Of `keep_ratio`, the part that is *not* kept is multiplied.
 
         Raises:
-            ValueError: nothing would be kept, or the part has `num_keep` and the factor is not 1.
+            ValueError: the part has `num_keep` and the factor is not 1.
         """
-        if self.keep_ratio is None and self.num_keep is None:
-            given = [name for name in self.ratios if getattr(self, name) is not None]
-            scaled = super().scaled(factors if isinstance(factors, Mapping) else dict.fromkeys(given, factors), caps)
-            return cast("KeepingConfig", scaled)
-        factor = factors.get("keep_ratio", 1.0) if isinstance(factors, Mapping) else factors
-        if self.keep_ratio is None:
-            if factor == 1:
-                return self
+        if self.num_keep is not None and not isinstance(factors, Mapping) and factors != 1:
             raise ValueError(f"reduction.num_keep={self.num_keep}: a number cannot be scaled, give keep_ratio")
-        pruned = min(factor * (1 - self.keep_ratio), (caps or {}).get("keep_ratio", 1.0))
-        return replace(self, keep_ratio=1 - pruned)
+        return cast("KeepingConfig", super().scaled(factors, caps))
+
+    def removed(self, name: str) -> list[float]:
+        return [1 - item for item in super().removed(name)] if name == "keep_ratio" else super().removed(name)
+
+    def highest(self, name: str) -> float:
+        """Return the highest value that scaling gives a ratio; of `keep_ratio`, the highest part that is not kept."""
+        return HIGHEST_DROP if name == "keep_ratio" else super().highest(name)
+
+    def _times(self, name: str, value: float, factor: float, cap: float) -> float:
+        if name == "keep_ratio":
+            return round(1 - super()._times(name, 1 - value, factor, cap), 4)
+        return super()._times(name, value, factor, cap)
 
     def num_kept_patches(self, num_patches: int) -> int | None:
         """Return how many of `num_patches` patches stay, by `keep_ratio` or `num_keep`; None if neither is given."""

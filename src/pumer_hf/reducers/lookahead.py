@@ -7,14 +7,14 @@ https://aclanthology.org/2023.acl-long.721).
 """
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
-from .base import gradients_error
+from .base import Layout, gradients_error
 from .keeping import with_prefix
 from .scoring import ScoringConfig, ScoringReducer
 
@@ -53,6 +53,11 @@ class LookaheadReductionConfig(ScoringConfig):
             )
         if self.site == "tower" and len(self.layers) != 1:
             raise ValueError(f"reduction.layers={list(self.layers)}: name the one layer of the tower that chooses")
+
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        layers = {"layers": layout.quarters(site)[:1]} if site == "tower" else {}
+        return {**layers, "keep_ratio": 0.5}
 
     @property
     def predicts(self) -> bool:

@@ -5,16 +5,18 @@ modality (Section 4.2). It has no parameters.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPair
-from .base import HEADS, Ratios, ReductionConfig, TokenReducer, as_list, chosen_heads, num_kept, num_tokens_of
+from .base import HEADS, Layout, Ratios, ReductionConfig, TokenReducer, as_list, chosen_heads, num_kept, num_tokens_of
 
 LOOKAHEAD = "lookahead"
 SALIENCIES = (*HEADS, LOOKAHEAD)
+PAPER_RATIOS = {"prune_ratio": 0.1, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
+"""The ratios of the paper for ViLT on VQAv2 (Table 6)."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class PuMerReductionConfig(ReductionConfig):
     image_merge_ratio: Ratios
     text_merge_ratio: Ratios = 0.0
     saliency: str | tuple[str, ...] = "mean_head"
+
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        ratios = {"prune_ratio": 0.3, "image_merge_ratio": 0.2} if layout.in_decoder else PAPER_RATIOS
+        return {"layers": layout.quarters(site), **ratios}
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import ops
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, Matching, TokenPair, Tokens
-from .base import Ratios, TokenReducer, num_tokens_of
+from .base import HIGHEST, Layout, Ratios, TokenReducer, num_tokens_of
 from .keeping import KeepingConfig
 
 ROUND = 0.1
@@ -39,6 +39,15 @@ class ToMeReductionConfig(KeepingConfig):
 
     merge_ratio: Ratios | None = None
     round_ratio: float = field(default=ROUND, kw_only=True)
+
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        if site == "inputs":
+            return super().usual(site, layout)
+        return {"layers": layout.all_layers(site), "merge_ratio": ROUND}
+
+    def highest(self, name: str) -> float:
+        return HIGHEST if name == "merge_ratio" and self.site == "inputs" else super().highest(name)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pumer_hf.bench.decoder_inputs import prompts
 from pumer_hf.models.decoders.cut_cache import CutLayer
+from pumer_hf.models.decoders.random_inputs import prompts
 
 from .tiny import tiny_model
 

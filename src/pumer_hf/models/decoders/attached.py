@@ -13,7 +13,9 @@ from transformers import PreTrainedModel
 from ...reducers import AnyReduction, ReductionConfig, TokenReducer, build_reducer, parse_reduction, reducer_class
 from ...reducers.lookahead import LookaheadReducer, LookaheadReductionConfig
 from ...reducers.several import joined
+from ..budget import fit
 from ..scorers import load_scorer, untrained_error
+from .budget import DecoderCounter
 from .calls import ReducedCalls
 from .evidence import hide_evidence, is_showing
 from .family import DecoderFamily
@@ -99,10 +101,12 @@ def reducers_for(family: DecoderFamily, model: PreTrainedModel, reduction: AnyRe
     Raises:
         ValueError: the schedule is wrong, does not fit the model, or its method needs a trained scorer that it lacks.
     """
-    schedule = parse_reduction(reduction)
+    schedule = parse_reduction(reduction, family.layout(model.config))
     if schedule is None:
         raise ValueError("reduction=None: call the model without `reduced` for its unreduced form")
     family.check_schedule(model.config, schedule)
+    if schedule.flops is not None:
+        schedule, _ = fit(schedule, DecoderCounter(model, lambda reducers: attached(family, model, reducers, [])))
     by_site: dict[str, list[TokenReducer]] = {}
     for part in schedule.parts:
         by_site.setdefault(part.site, []).append(_trained(model, part))

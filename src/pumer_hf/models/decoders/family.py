@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ...reducers import ReductionConfig, Schedule
+from ...reducers.base import Layout
 from ...reducers.pumer import PuMerReductionConfig
 from ...reducers.pumer_inputs import PuMerInputsConfig
 from .grids import TokenGrids
@@ -19,8 +20,6 @@ from .prompt import IGNORED, Cut, contiguous_positions
 FLASH = "flash"
 EARLY = 2
 """In so many first layers, the attention of the text says little about the image (`docs/decoders.md`)."""
-PRESET_STAGES = 4
-"""A preset cuts after a quarter, a half and three quarters of the layers."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,12 @@ class DecoderFamily:
         features = getattr(config.vision_config, "deepstack_visual_indexes", None) or ()
         return max(len(features) - 1, 0)
 
+    def layout(self, config: Any) -> Layout:
+        """Return what the usual schedule of a method depends on. It cuts behind the first layers ([`EARLY`])."""
+        number = config.get_text_config().num_hidden_layers
+        first = max(self.first_layer(config), min(EARLY, number - 2))
+        return Layout({**self.sites_of(config), "layers": number}, first, in_decoder=True)
+
     def check_schedule(self, config: Any, schedule: Schedule) -> None:
         """Raise `ValueError` if a schedule does not fit a model of the family.
 
@@ -140,11 +145,7 @@ class DecoderFamily:
         if site == "inputs":
             part = PuMerInputsConfig((), site=site, keep_ratio=0.25)
         else:
-            number = config.get_text_config().num_hidden_layers
-            first = max(self.first_layer(config), min(EARLY, number - 2))
-            ends = (number * stage // PRESET_STAGES - 1 for stage in range(1, PRESET_STAGES))
-            layers = tuple(sorted({max(layer, first) for layer in ends}))
-            part = PuMerReductionConfig(layers, prune_ratio=0.3, image_merge_ratio=0.2)
+            part = PuMerReductionConfig(**PuMerReductionConfig.usual(site, self.layout(config)))
         self.check_part(config, part)
         return part
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from ...configuration import ReductionHolder
 from ...reducers import ReductionConfig, Schedule, TokenReducer, build_reducer
-from ...reducers.base import HasInit
+from ...reducers.base import HasInit, Layout
 from ..reduction import ReducerHost, ReducibleModel, Reduction
+from .budget import DecoderCounter
 from .calls import ReducedCalls, Watch
 from .family import DecoderFamily
 from .hooks import install_hooks
@@ -28,6 +29,10 @@ class DecoderConfig(ReductionHolder):
     def sites(self) -> dict[str, int]:
         """The sites at which the model can reduce tokens, and how many layers each has."""
         return self.family.sites_of(self)
+
+    @property
+    def layout(self) -> Layout:
+        return self.family.layout(self)
 
     def check_schedule(self, schedule: Schedule) -> None:
         self.family.check_schedule(self, schedule)
@@ -102,6 +107,9 @@ class ReducedDecoder(ReducibleModel):
 
     def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
+
+    def flops_counter(self) -> DecoderCounter:
+        return DecoderCounter(self, self.token_reduction.using)
 
 
 def _reduced_method(stock: Any, name: str) -> Any:

@@ -4,11 +4,12 @@ A *placeholder* is a token of the prompt that stands for one image token. Its *c
 Shapes use B prompts, L tokens per prompt with padding, and N image tokens in the whole batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 IGNORED = -100
 """The label that no loss counts."""
@@ -126,3 +127,11 @@ def pads_left(attention_mask: Tensor | None, default: bool) -> bool:
 def contiguous_positions(mask: Tensor) -> Tensor:
     """Return the positions of the tokens, long (B, L), which count the real ones from 0. `mask` is long (B, L)."""
     return (mask.cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
+    """Return inputs on the device of a model. Floats get its dtype."""
+    return {
+        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
+        for name, value in inputs.items()
+    }

@@ -13,6 +13,7 @@ from ...tokens import Evidence, LayerTrace, TokenPair
 from ..offload import execution_device, is_offloaded
 from ..profiling import reduction_region
 from ..reduction import ReducerHost, ReducibleModel
+from .budget import EncoderCounter
 from .chunking import MIN_CHUNK
 from .outputs import LayerRecord
 from .plan import LayerPlan
@@ -77,6 +78,9 @@ class PuMerPreTrainedModel(ReducibleModel):
         if self.config.semantics == "release":
             return self.release_reducer(part, self.config.hidden_size)
         return super().make_reducer(part)
+
+    def flops_counter(self) -> EncoderCounter:
+        return EncoderCounter(self.base_model)
 
     def resize_images(self, image_size: int) -> None:
         """Make the model take square images of another size. The position embeddings are interpolated.

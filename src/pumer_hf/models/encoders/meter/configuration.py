@@ -96,6 +96,10 @@ class PuMerMeterConfig(PuMerConfig):
         return {"tower": self.vision_config.num_hidden_layers, "inputs": 1, "layers": self.num_hidden_layers}
 
     @property
+    def num_patches(self) -> int:
+        return (self.vision_config.image_size // self.vision_config.patch_size) ** 2
+
+    @property
     def max_text_length(self) -> int:
         """The most tokens that a text may have. RoBERTa's positions begin after the position of padding."""
         return self.text_config.max_position_embeddings - self.text_config.pad_token_id - 1

@@ -26,6 +26,12 @@ class PuMerViltConfig(PuMerConfig, ViltConfig):
     def max_patches(self) -> int | None:
         return self.max_image_length if self.max_image_length > 0 else None
 
+    @property
+    def num_patches(self) -> int:
+        (height, width), (rows, columns) = as_size(self.image_size), as_size(self.patch_size)
+        number = (height // rows) * (width // columns)
+        return number if self.max_patches is None else min(number, self.max_patches)
+
     @classmethod
     def get_config_dict(
         cls, pretrained_model_name_or_path: Any, **kwargs: Any
@@ -34,3 +40,8 @@ class PuMerViltConfig(PuMerConfig, ViltConfig):
         if config_dict.get("model_type") == ViltConfig.model_type:
             config_dict = {**config_dict, "model_type": cls.model_type}
         return config_dict, kwargs
+
+
+def as_size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
+    """Return a size as (height, width)."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

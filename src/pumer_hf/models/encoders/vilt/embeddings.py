@@ -6,12 +6,7 @@ from torch.nn import functional as F
 
 from ..embeddings import PatchProjection, modality_embeddings, patch_saliency
 from ..inputs import BackboneInputs
-from .configuration import PuMerViltConfig
-
-
-def as_size(value: int | list[int] | tuple[int, int]) -> tuple[int, int]:
-    """Return a size as (height, width)."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+from .configuration import PuMerViltConfig, as_size
 
 
 class PuMerViltTextEmbeddings(nn.Module):

@@ -15,8 +15,8 @@ from ..heads import ImagesClassifierHead, QuestionAnsweringHead, RetrievalHead, 
 from ..inputs import BackboneInputs, check_batch
 from ..outputs import ChosenStates, LayerRecord, PuMerModelOutput
 from ..release import KERNELS
-from .configuration import PuMerViltConfig
-from .embeddings import PuMerViltEmbeddings, as_size
+from .configuration import PuMerViltConfig, as_size
+from .embeddings import PuMerViltEmbeddings
 from .layers import PuMerViltLayer
 
 

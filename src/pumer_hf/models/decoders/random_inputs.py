@@ -1,4 +1,4 @@
-"""Inputs of decoder models for a benchmark. Pixels and words are random, since the cost depends on shapes alone."""
+"""Inputs of decoder models whose pixels and words are random, for what depends on shapes alone."""
 
 import inspect
 import math
@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from ..models.decoder_loading import on_device
-from ..models.decoders.family import ImageFeatures
-from ..models.decoders.modeling import ReducedDecoder
+from ..families import DECODERS
+from .family import DecoderFamily, ImageFeatures
+from .prompt import on_device
 
 PREFIX_TYPED = ("paligemma",)
 """Families whose `token_type_ids` tell the prompt (0) from the answer (1). Those of others mark image tokens."""
@@ -21,7 +22,7 @@ USUAL_TOKENS = 1024
 
 
 def prompts(
-    model: ReducedDecoder, batch_size: int, text_length: int, image_tokens: int | None = None
+    model: PreTrainedModel, batch_size: int, text_length: int, image_tokens: int | None = None
 ) -> dict[str, Tensor]:
     """Return a batch of equal prompts as the model's forward takes it: first the images, then the words.
 
@@ -44,7 +45,7 @@ def prompts(
         one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
         found = count_image_tokens(model, one)
     if image_tokens not in (None, found):
-        title = model.family.title
+        title = family_of(model).title
         raise ValueError(
             f"image_tokens={image_tokens}: the nearest number that a prompt of {title} can have is {found}"
         )
@@ -52,14 +53,14 @@ def prompts(
     return {**inputs, **token_inputs(model, batch_size, found, text_length)}
 
 
-def text_prompts(model: ReducedDecoder, batch_size: int, text_length: int) -> dict[str, Tensor]:
+def text_prompts(model: PreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
     """Return the same prompts as [`prompts`] without their images."""
     return token_inputs(model, batch_size, 0, text_length)
 
 
-def token_inputs(model: ReducedDecoder, batch_size: int, image_tokens: int, text_length: int) -> dict[str, Tensor]:
+def token_inputs(model: PreTrainedModel, batch_size: int, image_tokens: int, text_length: int) -> dict[str, Tensor]:
     """Return `input_ids`, `attention_mask` and what tells image tokens from words, each long (B, L)."""
-    family, config = model.family, model.config
+    family, config = family_of(model), model.config
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(FIRST_WORD, first_placeholder(config), (batch_size, text_length), generator=generator)
     placeholder = family.image_token_id(config)
@@ -79,18 +80,18 @@ def first_placeholder(config: Any) -> int:
     return min([config.get_text_config().vocab_size, *values])
 
 
-def count_image_tokens(model: ReducedDecoder, inputs: dict[str, Tensor]) -> int:
+def count_image_tokens(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
     """Return how many tokens the image encoder gives for the images of a batch."""
     with torch.inference_mode():
-        output, _ = model.family.encode_images(model, inputs)
+        output, _ = family_of(model).encode_images(model, inputs)
     return sum(ImageFeatures.of(output).lengths)
 
 
-MakePixels = Callable[[ReducedDecoder, int | None, int], dict[str, Tensor]]
+MakePixels = Callable[[PreTrainedModel, int | None, int], dict[str, Tensor]]
 """Makes the images of one prompt. Arguments: the model, the image tokens that are asked for, the number of images."""
 
 
-def pixels_of(model: ReducedDecoder) -> MakePixels:
+def pixels_of(model: PreTrainedModel) -> MakePixels:
     """Return the function that makes the images of a model, by what its image encoder takes."""
     if "image_grid_pinpoints" in model.config.to_dict():  # LLaVA-1.5 takes `image_sizes` too, and does not read it
         return sized_tiles
@@ -98,7 +99,7 @@ def pixels_of(model: ReducedDecoder) -> MakePixels:
     return next((make for name, make in MAKERS.items() if name in names), square_images)
 
 
-def patch_grids(model: ReducedDecoder, image_tokens: int | None, number: int) -> dict[str, Tensor]:
+def patch_grids(model: PreTrainedModel, image_tokens: int | None, number: int) -> dict[str, Tensor]:
     """Return the patches of an image of any size (Qwen), float (P, C * T * p * p), and its grid, long (1, 3)."""
     vision = model.config.vision_config
     rows, columns = grid_of(image_tokens or USUAL_TOKENS)
@@ -108,7 +109,7 @@ def patch_grids(model: ReducedDecoder, image_tokens: int | None, number: int) ->
     return {"pixel_values": noise(int(grid.prod()), width), "image_grid_thw": grid}
 
 
-def placed_patches(model: ReducedDecoder, image_tokens: int | None, number: int) -> dict[str, Tensor]:
+def placed_patches(model: PreTrainedModel, image_tokens: int | None, number: int) -> dict[str, Tensor]:
     """Return the patches of an image of any size (Gemma-4), float (1, P, 3 * p * p), and their places, (1, P, 2)."""
     vision = model.config.vision_config
     rows, columns = grid_of(image_tokens or vision.default_output_length)
@@ -118,7 +119,7 @@ def placed_patches(model: ReducedDecoder, image_tokens: int | None, number: int)
     return {"pixel_values": noise(1, places.shape[1], 3 * vision.patch_size**2), "image_position_ids": places}
 
 
-def sized_tiles(model: ReducedDecoder, image_tokens: int | None, number: int) -> dict[str, Tensor]:
+def sized_tiles(model: PreTrainedModel, image_tokens: int | None, number: int) -> dict[str, Tensor]:
     """Return an image as tiles (LLaVA-NeXT): the whole one and its parts, float (1, 1 + T, 3, s, s); and its size.
 
     Without a number of tokens, it has 2 x 2 parts.
@@ -133,13 +134,13 @@ def sized_tiles(model: ReducedDecoder, image_tokens: int | None, number: int) ->
     return {"pixel_values": noise(1, 1 + parts[best], 3, side, side), "image_sizes": torch.tensor([sizes[best]])}
 
 
-def stacked_tiles(model: ReducedDecoder, image_tokens: int | None, number: int) -> dict[str, Tensor]:
+def stacked_tiles(model: PreTrainedModel, image_tokens: int | None, number: int) -> dict[str, Tensor]:
     """Return the tiles of a prompt (SmolVLM), float (1, T, 3, s, s)."""
     side = model.config.vision_config.image_size
     return {"pixel_values": noise(1, number, 3, side, side)}
 
 
-def square_images(model: ReducedDecoder, image_tokens: int | None, number: int) -> dict[str, Tensor]:
+def square_images(model: PreTrainedModel, image_tokens: int | None, number: int) -> dict[str, Tensor]:
     """Return images of the one size that the model takes, float (N, 3, s, s)."""
     side = model.config.vision_config.image_size
     height, width = (side, side) if isinstance(side, int) else side
@@ -166,3 +167,8 @@ def grid_of(tokens: int) -> tuple[int, int]:
 def noise(*shape: int) -> Tensor:
     """Return random pixels in [0, 1), always the same."""
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def family_of(model: PreTrainedModel) -> DecoderFamily:
+    """Return the family of a model of transformers' own class or of ours."""
+    return next(row for row in DECODERS.values() if isinstance(model, row.stock_class))
