@@ -9,18 +9,13 @@ from typing import Any
 import numpy as np
 
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
-from pumer_hf.reducers import METHODS, parse_method
-from pumer_hf.reducers.base import Ratios, as_list
+from pumer_hf.reducers import Schedule, parse_method
+from pumer_hf.reducers.base import HIGHEST
 
 from .methods import Variant
 
 TOLERANCE = 0.05
 """The part of its target by which a measured speed may be off."""
-CAP = 0.95
-"""The highest ratio."""
-MERGE_CAP = 0.4
-"""The highest ratio of merging that scaling gives. A matching pairs at most half of the tokens, so this is four fifths
-of those that can merge. Closer to all of them, tokens merge because they must, not because they are similar."""
 SCALES = 400
 """How many scales to try. Far fewer give different schedules, since the number of tokens is whole."""
 
@@ -34,55 +29,20 @@ class Option:
     """Side of the images in pixels; None for the teacher's."""
 
 
-def ratio_names(schedule: Mapping[str, Any]) -> list[str]:
-    """Return the names of the fields of a schedule that hold ratios."""
-    return [name for name in METHODS[schedule["method"]].config_class.ratios if name in schedule]
-
-
 def with_factors(
-    schedule: Mapping[str, Any], factors: float | Mapping[str, float], merge_cap: float = CAP
+    schedule: Mapping[str, Any], factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None
 ) -> dict[str, Any]:
-    """Multiply the ratios of a schedule, and round them to four decimals ([`ReductionConfig.scaled`]).
-
-    Args:
-        schedule: the dict of a method.
-        factors: one factor of at least 0 for every ratio, or factors by name for some ratios. No ratio becomes more
-            than `CAP`.
-        merge_cap: the highest ratio of merging.
-    """
+    """Multiply the ratios of a schedule ([`ReductionConfig.scaled`]), and leave its other fields as they are."""
     part = parse_method(schedule)
-    caps = {name: merge_cap if "merge" in name else CAP for name in part.given_ratios}
     times = part.scaled(factors, caps)
     changed = factors if isinstance(factors, Mapping) else part.given_ratios
-    return {**schedule, **{name: _rounded(getattr(times, name)) for name in changed}}
-
-
-def scaled(schedule: Mapping[str, Any], factor: float) -> dict[str, Any]:
-    """Multiply every ratio of a schedule by `factor`, up to `CAP`, or up to `MERGE_CAP` for ratios of merging."""
-    return with_factors(schedule, factor, MERGE_CAP)
+    return {**schedule, **{name: times.to_dict()[name] for name in changed}}
 
 
 def changed(schedule: Mapping[str, Any], variant: Variant) -> dict[str, Any]:
     """Change a found schedule as an ablation says."""
-    return {**with_factors(schedule, variant.factors), **variant.fields}
-
-
-def scales(schedule: Mapping[str, Any]) -> list[float]:
-    """Return factors in equal steps of their logarithm: from almost 0 to the one that brings every ratio to its cap.
-
-    Raises:
-        ValueError: there is no ratio above 0 to scale.
-    """
-    ratios = [item for name in ratio_names(schedule) for item in removed(name, schedule[name]) if item > 0]
-    if not ratios:
-        raise ValueError(f"the schedule {dict(schedule)} has no ratio above 0 to scale")
-    start, end = 0.05 / max(ratios), CAP / min(ratios)
-    return [start * (end / start) ** (step / (SCALES - 1)) for step in range(SCALES)]
-
-
-def removed(name: str, value: Any) -> list[float]:
-    """Return the ratios that a factor multiplies. Of a `keep_ratio`, it is the part that is not kept."""
-    return [1 - item if name == "keep_ratio" else item for item in as_list(value)]
+    caps = dict.fromkeys(variant.factors, HIGHEST)
+    return {**with_factors(schedule, variant.factors, caps), **variant.fields}
 
 
 def distinct_schedules(
@@ -97,8 +57,8 @@ def distinct_schedules(
         num_image: image tokens that come into the first layer.
     """
     by_total: dict[int, dict[str, Any]] = {}
-    for factor in scales(schedule):
-        option = scaled(schedule, factor)
+    for factor in Schedule((parse_method(schedule),)).factors(SCALES):
+        option = with_factors(schedule, factor)
         model.set_reduction(option)
         by_total.setdefault(sum(map(sum, model.output_lengths(num_text, num_image))), option)
     model.set_reduction(None)
@@ -150,7 +110,3 @@ def closest(curve: Sequence[float], target: float) -> int:
 def is_close(ratio: float, target: float) -> bool:
     """Return whether a measured speed is within `TOLERANCE` of the target."""
     return abs(math.log(ratio / target)) <= math.log(1 + TOLERANCE)
-
-
-def _rounded(value: Ratios) -> float | list[float]:
-    return [round(item, 4) for item in value] if isinstance(value, tuple) else round(value, 4)

@@ -14,7 +14,7 @@ from .choices import (
     TASKS,
     in_words,
 )
-from .command import RESULTS, SCHEDULE, Command, check_choice, schedule
+from .command import RESULTS, Command, add_schedule, check_choice, schedule
 
 if TYPE_CHECKING:
     from pumer_hf.bench.contenders import BenchOptions
@@ -47,7 +47,7 @@ class Bench(Command):
             f"{in_words(DECODER_SETTINGS)}",
         )
         what.add_argument("--table", metavar="N", help=argparse.SUPPRESS)  # moved to benchmarks/paper.py
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument(
             "--text-length",
             type=int,

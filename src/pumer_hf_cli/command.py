@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 RESULTS = "write all figures to a file, as JSON"
 SCHEDULE = "another schedule than the checkpoint's: JSON, or a file with it; null: none"
+FLOPS = "scale the schedule until the model spends this part of its unreduced multiply-adds, such as 0.5"
 
 
 class Command(ABC):
@@ -36,10 +37,33 @@ def check_choice(field: str, value: str, choices: Collection[str]) -> None:
         raise ValueError(f"{field}={value!r}: choose one of {', '.join(choices)}")
 
 
+def add_schedule(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that [`schedule`] reads."""
+    parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+    parser.add_argument("--flops", type=float, metavar="PART", help=FLOPS)
+
+
 def schedule(args: argparse.Namespace) -> dict[str, Any]:
-    """Return `--reduction` as a keyword argument, or no argument if the flag is not given."""
-    if args.reduction is None:
+    """Return the schedule that flags ask for as a keyword argument, or no argument without such flags.
+
+    Raises:
+        ValueError: a flag is wrong, or there is no schedule that `--flops` could scale.
+    """
+    if args.reduction is None and args.flops is None:
         return {}
     from pumer_hf.reading import parse_json
 
-    return {"reduction": parse_json(args.reduction, "--reduction")}
+    given = None if args.reduction is None else parse_json(args.reduction, "--reduction")
+    if args.flops is None:
+        return {"reduction": given}
+    from pumer_hf.models.loading import saved_config
+    from pumer_hf.reducers.budget import with_budget
+
+    if args.reduction is None and getattr(args, "checkpoint", None) is not None:
+        given = saved_config(args.checkpoint).get("reduction")
+    if not given:
+        raise ValueError(
+            f"--flops {args.flops}: the model has no schedule to scale: say which method shall meet it, such as "
+            """--reduction '{"method": "pumer"}'"""
+        )
+    return {"reduction": with_budget(given, args.flops)}

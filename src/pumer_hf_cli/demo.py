@@ -2,7 +2,7 @@
 
 import argparse
 
-from .command import SCHEDULE, Command, schedule
+from .command import Command, add_schedule, schedule
 
 
 class Demo(Command):
@@ -19,7 +19,7 @@ class Demo(Command):
             metavar="FULL",
             help="an unreduced model to compare it with; a decoder is compared with itself",
         )
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument("--examples", metavar="FOLDER", help="with examples.jsonl: lines with image and text")
         parser.add_argument("--host", help="address to serve on, such as 0.0.0.0; default: this machine alone")
         parser.add_argument("--port", type=int, help="default: the first free one from 7860")

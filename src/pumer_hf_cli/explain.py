@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from .choices import DEVICES, DTYPES, in_words
-from .command import SCHEDULE, Command, check_choice, schedule
+from .command import Command, add_schedule, check_choice, schedule
 
 ONLY_ENCODERS = {"second_image": "--second-image", "keep_aspect_ratio": "--keep-aspect-ratio"}
 ONLY_DECODERS = {"max_new_tokens": "--max-new-tokens", "dtype": "--dtype", "device": "--device"}
@@ -26,7 +26,7 @@ class Explain(Command):
         parser.add_argument("texts", metavar="TEXT", nargs="+", help="a question or another text; one row for each")
         parser.add_argument("-o", "--output", metavar="OUT", default="explained.png", help="default: %(default)s")
         parser.add_argument("--second-image", metavar="IMAGE", help="for models of two images (NLVR2)")
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument(
             "--keep-aspect-ratio",
             action=argparse.BooleanOptionalAction,

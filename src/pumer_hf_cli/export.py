@@ -2,7 +2,7 @@
 
 import argparse
 
-from .command import RESULTS, SCHEDULE, Command, schedule
+from .command import RESULTS, Command, add_schedule, schedule
 
 
 class Export(Command):
@@ -15,7 +15,7 @@ class Export(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model")
         parser.add_argument("dest", metavar="DEST.onnx", help="the file to make; it takes batches of any size")
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument("--int8", action="store_true", help="write DEST.int8.onnx too, with linear layers in int8")
         parser.add_argument(
             "--text-length",

@@ -3,7 +3,7 @@
 import argparse
 
 from .choices import DEVICES, DTYPES, in_words
-from .command import SCHEDULE, Command, check_choice, schedule
+from .command import Command, add_schedule, check_choice, schedule
 
 
 class Generate(Command):
@@ -22,7 +22,7 @@ class Generate(Command):
         parser.add_argument(
             "question", metavar="TEXT", help="a question, or a prompt with the model's image placeholder"
         )
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument("--compare", action="store_true", help="let the unreduced model answer too")
         parser.add_argument(
             "--max-new-tokens",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from .command import RESULTS, SCHEDULE, Command, schedule
+from .command import RESULTS, Command, add_schedule, schedule
 
 
 class Measure(Command):
@@ -14,7 +14,7 @@ class Measure(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a folder or Hub id of a model for questions")
-        parser.add_argument("--reduction", metavar="JSON", help=SCHEDULE)
+        add_schedule(parser)
         parser.add_argument("--scenes", type=int, metavar="N", help="digit scenes to measure on; default: 200")
         parser.add_argument("--vqa-hat", metavar="MAPS", help="folder of VQA-HAT's attention maps, instead of scenes")
         parser.add_argument("--questions", metavar="JSON", help="VQA v1's official questions of the maps")

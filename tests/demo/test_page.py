@@ -223,9 +223,12 @@ def test_each_part_of_a_schedule_has_its_sliders(gradio):
     assert [parts["inputs_keep_ratio"][name] for name in ("minimum", "value", "maximum")] == [0.005, 0.25, 1.0]
     assert parts["tower_merge_ratio"]["label"] == "Merge ratio, in the image tower"
     assert parts["prune_ratio"]["label"] == "Prune ratio, the mean over the layers"
+    assert [parts["faster"][name] for name in ("minimum", "value", "maximum")] == [0, 1, 2.0]
     handlers = Handlers(asker)
     start = start_values(handlers)
     assert handlers.schedule(start) == asker.schedule
+    assert handlers.speed(1) == handlers.speed(None) == start
+    assert handlers.schedule(handlers.speed(0)).at("inputs").keep_ratio == 1.0
     assert handlers.schedule([0.1, 0.5, *start[2:]]).at("inputs").keep_ratio == 0.5
     steps = handlers.answer(SCENE, QUESTION, NOTHING, 1, *start)[2]
     assert "<b>Before the first layer</b> (asked for: keep 0.25)" in steps

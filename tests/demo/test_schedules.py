@@ -5,16 +5,19 @@ from statistics import mean
 import pytest
 
 from pumer_hf.demo.schedules import (
+    FASTEST,
     MAX_MERGE_RATIO,
     MAX_RATIO,
     STEP,
+    can_be_scaled,
     in_words,
     moved,
     slider_limits,
     slider_values,
     title,
+    values_at,
 )
-from pumer_hf.reducers import parse_method
+from pumer_hf.reducers import parse_method, parse_reduction
 
 SCHEDULE = parse_method(
     {
@@ -89,3 +92,19 @@ def test_what_no_slider_says_is_refused(value):
 def test_words():
     assert title("image_merge_ratio") == "Image merge"
     assert in_words(SCHEDULE, 2) == "prune 0.2, image merge 0.25, text merge 0"
+
+
+def test_one_number_moves_all_sliders():
+    schedule = parse_reduction([{"method": "grid", "site": "inputs", "keep_ratio": 0.8}, SCHEDULE])
+    own = [value for part in schedule.parts for value in slider_values(part).values()]
+    assert values_at(schedule, 1) == own
+    assert values_at(schedule, 0) == [1.0, *[0.0] * (len(own) - 1)]
+    faster = values_at(schedule, FASTEST)
+    assert faster[0] == pytest.approx(0.6)
+    assert all(new >= old for new, old in zip(faster[1:], own[1:], strict=True))
+    limits = [limit for part in schedule.parts for limit in slider_limits(part).values()]
+    assert all(new <= limit for new, limit in zip(faster, limits, strict=True))
+    for wrong in (None, "fast", -0.1, 2.1):
+        with pytest.raises(ValueError, match=rf"speed={wrong}: must be a number in \[0, 2\]"):
+            values_at(schedule, wrong)
+    assert not can_be_scaled(parse_reduction({"method": "grid", "site": "inputs", "num_keep": 3}))

@@ -8,19 +8,16 @@ from tiny_tasks import REDUCTION
 
 from laboratory.methods import ABLATIONS
 from laboratory.speeds import (
-    CAP,
-    MERGE_CAP,
     changed,
     closest,
     distinct_schedules,
     is_close,
-    scaled,
-    scales,
     speed_curve,
     spread,
     with_factors,
 )
 from pumer_hf.bench.cost import measure_size
+from pumer_hf.reducers.base import HIGHEST, HIGHEST_MERGE
 
 SCHEDULE = {
     "method": "pumer",
@@ -70,22 +67,11 @@ def test_close_within_tolerance():
 
 
 def test_scaled_ratios_are_capped():
-    assert scaled(SCHEDULE, 2) == {**SCHEDULE, "prune_ratio": [0.1, 0.8], "image_merge_ratio": 0.4}
-    assert scaled(SCHEDULE, 3)["prune_ratio"] == [0.15, CAP]
-    assert scaled(SCHEDULE, 3)["image_merge_ratio"] == MERGE_CAP
-    assert with_factors(SCHEDULE, {"image_merge_ratio": 3})["image_merge_ratio"] == pytest.approx(0.6)  # as asked for
-    assert scaled(SCHEDULE, 1) == SCHEDULE
+    assert with_factors(SCHEDULE, 2) == {**SCHEDULE, "prune_ratio": [0.1, 0.8], "image_merge_ratio": 0.4}
+    assert with_factors(SCHEDULE, 3)["prune_ratio"] == [0.15, HIGHEST]
+    assert with_factors(SCHEDULE, 3)["image_merge_ratio"] == HIGHEST_MERGE
+    assert with_factors(SCHEDULE, 1) == SCHEDULE
     assert with_factors(SCHEDULE, {"prune_ratio": 0.0}) == {**SCHEDULE, "prune_ratio": [0.0, 0.0]}
-
-
-def test_scales_go_from_nothing_to_the_cap():
-    factors = scales(SCHEDULE)
-    assert factors == sorted(factors)
-    assert scaled(SCHEDULE, factors[0])["prune_ratio"][1] == pytest.approx(0.05)
-    last = scaled(SCHEDULE, factors[-1])
-    assert ({*last["prune_ratio"]}, last["image_merge_ratio"]) == ({CAP}, MERGE_CAP)
-    with pytest.raises(ValueError, match="no ratio above 0"):
-        scales({**SCHEDULE, "prune_ratio": 0.0, "image_merge_ratio": 0.0})
 
 
 def test_a_variant_changes_what_it_names():
@@ -110,4 +96,4 @@ def test_schedules_of_a_real_model(family):
         student.set_reduction(option)
         gflops.append(measure_size(student, example).gflops)
     assert whole > gflops[0] > gflops[1] > gflops[2]
-    assert max(options[-1]["prune_ratio"]) == CAP
+    assert max(options[-1]["prune_ratio"]) == HIGHEST

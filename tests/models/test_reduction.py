@@ -27,9 +27,9 @@ def parsed(monkeypatch):
     """What is parsed."""
     found = []
 
-    def parse(reduction):
+    def parse(reduction, layout):
         found.append(reduction)
-        return parse_reduction(reduction)
+        return parse_reduction(reduction, layout)
 
     monkeypatch.setattr(configuration, "parse_reduction", parse)
     return found

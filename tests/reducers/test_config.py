@@ -3,6 +3,7 @@ import json
 import pytest
 
 from pumer_hf.reducers import METHODS, parse_method, parse_reduction
+from pumer_hf.reducers.base import HIGHEST, HIGHEST_MERGE
 from pumer_hf.reducers.pumer import PuMerReducer, PuMerReductionConfig
 
 GOOD = {
@@ -42,10 +43,9 @@ def test_scaled_ratios():
     some = parse_method(GOOD).scaled({"image_merge_ratio": 3}, caps={"image_merge_ratio": 0.95, "prune_ratio": 0.0})
     assert some.image_merge_ratio == (pytest.approx(0.9), 0.95)
     assert some.prune_ratio == 0.1  # not named
-    with pytest.raises(
-        ValueError, match=r"reduction.image_merge_ratio=\(.*1.5\): a ratio must be a number in \[0, 1\)"
-    ):
-        parse_method(GOOD).scaled(3)
+    capped = parse_method(GOOD).scaled(3)
+    assert capped.image_merge_ratio == (HIGHEST_MERGE, 0.5)  # a ratio above its cap stays
+    assert parse_method(GOOD).scaled(30).prune_ratio == HIGHEST
     with pytest.raises(ValueError, match="reduction.prune_ratio=-0.1"):
         parse_method(GOOD).scaled({"prune_ratio": -1})
 

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from pumer_hf.reducers import METHODS, Schedule, old_forms, parse_method, parse_reduction
+from pumer_hf.reducers.base import HIGHEST, HIGHEST_MERGE, Layout
+from pumer_hf.reducers.keeping import HIGHEST_DROP
 from pumer_hf.reducers.pumer import PuMerReductionConfig
 from pumer_hf.reducers.tome import ToMeReductionConfig
 
@@ -48,9 +50,36 @@ def test_a_schedule_is_scaled_in_all_its_parts():
     scaled = parse_reduction([PUMER, TOWER]).scaled(0.5)
     assert scaled.at("tower").merge_ratio == 0.125
     assert scaled.at("layers") == PuMerReductionConfig((1, 3), 0.05, 0.15, 0.1)
-    for factor in (-0.1, 1.5):
-        with pytest.raises(ValueError, match=rf"factor={factor}: must be in \[0, 1\]"):
+    for factor in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"factor={factor}: must be a number of at least 0"):
             parse_reduction(PUMER).scaled(factor)
+
+
+def test_factors_go_from_almost_nothing_to_all_caps():
+    schedule = parse_reduction([PUMER, TOWER, {"method": "grid", "site": "inputs", "keep_ratio": 0.75}])
+    factors = schedule.factors(50)
+    assert factors == sorted(factors)
+    assert len(factors) == 50
+    first, last = schedule.scaled(factors[0]), schedule.scaled(factors[-1])
+    assert max(first.at("layers").prune_ratio, first.at("tower").merge_ratio, 1 - first.at("inputs").keep_ratio) < 0.06
+    assert last.at("layers") == PuMerReductionConfig((1, 3), HIGHEST, HIGHEST_MERGE, HIGHEST_MERGE)
+    assert last.at("inputs").keep_ratio == pytest.approx(1 - HIGHEST_DROP)
+    with pytest.raises(ValueError, match="no ratio above 0"):
+        parse_reduction({**TOWER, "merge_ratio": 0.0}).factors(9)
+    with pytest.raises(ValueError, match="num_keep=3: a number cannot be scaled"):
+        parse_reduction({"method": "grid", "site": "inputs", "num_keep": 3}).factors(9)
+
+
+def test_a_budget_may_stand_for_layers_and_ratios():
+    schedule = parse_reduction({"method": "pumer", "flops": 0.5})
+    assert schedule.flops == 0.5
+    assert schedule.at("layers") == PuMerReductionConfig((2, 5, 8), 0.1, 0.3, 0.2)  # 12 layers, as in the paper
+    assert parse_reduction(schedule.to_dict()) == schedule
+    deep = parse_reduction({"method": "fastv", "flops": 0.5}, Layout({"layers": 32}, first_layer=2, in_decoder=True))
+    assert deep.at("layers").layers == (7,)
+    several = parse_reduction([{"method": "diverse", "flops": 0.5}, {"method": "tome", "layers": [3]}])
+    assert several.at("inputs").keep_ratio == 0.5
+    assert several.at("layers").to_dict()["layers"] == [3]
 
 
 def test_layers_of_a_tower_may_be_left_out_or_named():

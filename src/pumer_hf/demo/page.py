@@ -22,7 +22,17 @@ from .parts import (
     unchanged,
     unreadable_view,
 )
-from .schedules import STEP, moved, slider_limits, slider_start, slider_values, title
+from .schedules import (
+    FASTEST,
+    STEP,
+    can_be_scaled,
+    moved,
+    slider_limits,
+    slider_start,
+    slider_values,
+    title,
+    values_at,
+)
 from .views import answers_view, layers_view, message_view, steps_view
 
 Costs = dict[str, Any]
@@ -63,6 +73,7 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
                 answers = gr.HTML(message_view(HINT), padding=False, elem_id="answers")
                 layers = gr.HTML(padding=False, elem_id="layers")
                 speed = gr.Markdown(elem_id="speed")
+                faster = _speed_slider(gr, asker.schedule)
                 settings = _show_settings(gr, asker)
                 steps = gr.HTML(padding=False, elem_id="steps")
         known, scores = gr.State(), gr.JSON(visible=False)  # the same facts: for the page, and for callers of its API
@@ -70,7 +81,10 @@ def build_page(asker: Asker, name: str, examples: Sequence[Example] = ()) -> Any
         for slider in settings[2:]:
             slider.preprocess = unchanged
         outputs = [answers, layers, steps, speed, known, scores]
-        _connect(gr, page, Handlers(asker), [picture, question, *settings], outputs, button, picked)
+        handlers = Handlers(asker)
+        _connect(gr, page, handlers, [picture, question, *settings], outputs, button, picked)
+        if faster is not None:
+            faster.input(handlers.speed, faster, settings[2:], show_progress="hidden", api_name=False)
     return page
 
 
@@ -80,6 +94,16 @@ def _show_settings(gr: Any, asker: Asker) -> list[Any]:
         compare = gr.Radio(asker.comparisons, value=asker.comparisons[-1], label="Compare with", scale=3)
         batch = gr.Radio(sorted(asker.batch_sizes), value=asker.batch_sizes[-1], label="Time a batch of", scale=2)
     return [compare, batch, *(slider for part in asker.schedule.parts for slider in _sliders(gr, part))]
+
+
+def _speed_slider(gr: Any, schedule: Schedule) -> Any:
+    """Make the slider that moves those of all ratios. It is None if a part of the schedule has no ratio."""
+    if not can_be_scaled(schedule):
+        return None
+    label = "Speed: 0 reduces nothing, 1 is the model's own schedule"
+    slider = gr.Slider(0, FASTEST, 1, step=0.05, label=label, elem_id="faster")
+    slider.preprocess = unchanged
+    return slider
 
 
 def _sliders(gr: Any, part: ReductionConfig) -> list[Any]:
@@ -157,6 +181,14 @@ class Handlers:
         }
         return answers, layers_view(reply), steps_view(reply), costs(known), known, known
 
+    def speed(self, value: Any) -> list[float] | float:
+        """Return where the slider of speed puts those of the ratios. What is no number counts as 1."""
+        try:
+            values = values_at(self.asker.schedule, value)
+        except ValueError:
+            values = values_at(self.asker.schedule, 1)
+        return values if len(values) > 1 else values[0]
+
     def check(self, image: ImageSource | None) -> Any:
         """Say why a new image cannot be read. If it can be read, change nothing."""
         return readable(image)
@@ -196,8 +228,8 @@ def introduction(asker: Asker) -> str:
     first, *others = (part_words(part, asker) for part in asker.schedule.parts)
     sentences = [f"This model has {first}.", *(f"It also has {words}." for words in others)]
     return (
-        f"{' '.join(sentences)} The sliders set how much; they start at the model's own schedule, and end where a "
-        "layer can do no more."
+        f"{' '.join(sentences)} The slider of speed moves all others, which set how much is reduced. They start at "
+        "the model's own schedule, and end where a layer can do no more."
     )
 
 

@@ -14,6 +14,8 @@ MAX_RATIO = 0.95
 MAX_MERGE_RATIO = 0.5
 """The largest part of its tokens that a layer can merge into others ([`ops.max_merges`])."""
 STEP = 0.005
+FASTEST = 2.0
+"""The end of the slider of speed. At 1 it is the model's own schedule."""
 
 
 def slider_values(part: ReductionConfig) -> dict[str, float]:
@@ -69,10 +71,36 @@ def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
         if isinstance(new, bool) or not isinstance(new, (int, float)) or not start <= new <= limits[name]:
             raise ValueError(f"{name}={new}: must be a number in [{start:g}, {limits[name]:g}]")
         if abs(new - old) > STEP / 2:
-            same_everywhere: dict[str, Any] = {name: new}
-            by_layer = isinstance(getattr(part, name), tuple)
-            part = part.scaled({name: new / old}) if old and by_layer else replace(part, **same_everywhere)
+            if old and isinstance(getattr(part, name), tuple):
+                part = part.scaled({name: new / old}, caps={name: MAX_RATIO})
+            else:
+                same_everywhere: dict[str, Any] = {name: new}
+                part = replace(part, **same_everywhere)
     return part
+
+
+def can_be_scaled(schedule: Schedule) -> bool:
+    """Return whether each part of a schedule has a ratio, so that one slider can move them all."""
+    return all(part.given_ratios for part in schedule.parts)
+
+
+def values_at(schedule: Schedule, speed: Any) -> list[float]:
+    """Return the values of the sliders of a schedule whose ratios are all multiplied by a number.
+
+    Args:
+        schedule: the model's own schedule.
+        speed: the number, from 0 for nothing reduced to [`FASTEST`].
+
+    Raises:
+        ValueError: it is no number, or out of range.
+    """
+    if isinstance(speed, bool) or not isinstance(speed, (int, float)) or not 0 <= speed <= FASTEST:
+        raise ValueError(f"speed={speed}: must be a number in [0, {FASTEST:g}]")
+    values = []
+    for part, scaled in zip(schedule.parts, schedule.scaled(speed).parts, strict=True):
+        limits = slider_limits(part)
+        values += [min(value, limits[name]) for name, value in slider_values(scaled).items()]
+    return values
 
 
 def part_of(schedule: Schedule, site: str, layer: int) -> ReductionConfig:

@@ -179,10 +179,13 @@ def parse_flags(
     group.add_argument("--layers", nargs="+", type=int, help="Layers that reduce.")
     for name in ratio_names:
         group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
+    group.add_argument(
+        "--flops", type=float, help="In (0, 1): scale the schedule to this part of the unreduced multiply-adds."
+    )
     for name in ("model", "data", "training"):
         parser.set_defaults(**blocks[name])
     values = flag_values(parser, arguments)
-    given = {name: values[name] for name in ("method", "layers") if values[name] is not None}
+    given = {name: values[name] for name in ("method", "layers", "flops") if values[name] is not None}
     for name in ratio_names:
         if values[name] is not None:
             given[name] = values[name] if len(values[name]) > 1 else values[name][0]
