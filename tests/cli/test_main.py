@@ -3,13 +3,16 @@
 import json
 import runpy
 import sys
+from argparse import Namespace
 from importlib.metadata import version
 
 import pytest
 import tiny_checkpoints as tiny
+from tiny import PUMER
 from transformers import AutoModel
 
 from pumer_hf.cli import COMMANDS, main
+from pumer_hf_cli.command import schedule
 
 
 @pytest.fixture
@@ -97,3 +100,16 @@ def test_env_says_what_the_report_of_a_bug_needs(capsys):
     assert f"- torch: {version('torch')}" in lines
     assert any(line.startswith("- processor: ") for line in lines)
     assert all(line.startswith("- ") for line in lines if "real_accelerator" not in line)  # DeepSpeed's
+
+
+def test_a_budget_goes_with_the_schedule_that_it_scales(tmp_path):
+    def asked(reduction, flops, checkpoint=None):
+        return schedule(Namespace(reduction=reduction, flops=flops, checkpoint=checkpoint))
+
+    assert asked(None, None) == {}
+    assert asked("null", None) == {"reduction": None}
+    assert asked('{"method": "tome"}', 0.5) == {"reduction": {"method": "tome", "flops": 0.5}}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "pumer_vilt", "reduction": PUMER}))
+    assert asked(None, 0.5, str(tmp_path)) == {"reduction": {**PUMER, "flops": 0.5}}
+    with pytest.raises(ValueError, match="--flops 0.5: the model has no schedule to scale"):
+        asked("null", 0.5, str(tmp_path))

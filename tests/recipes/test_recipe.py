@@ -316,6 +316,13 @@ def test_one_ratio_on_the_command_line_counts_for_all_layers(parse):
     assert (reduction["text_merge_ratio"], reduction["layers"]) == (0.4, [1, 3])
 
 
+def test_a_budget_on_the_command_line(parse):
+    assert parse("--flops", "0.5").reduction["flops"] == 0.5
+    assert parse("--method", "pumer", "--flops", "0.5", text="{}").schedule.flops == 0.5
+    with pytest.raises(ValueError, match=r"reduction.flops=1.5: must be a number in \(0, 1\)"):
+        parse("--flops", "1.5")
+
+
 def test_several_ratios_on_the_command_line_count_per_layer(parse):
     flags = ["--layers", "0", "2", "4", "--prune_ratio", "0.1", "0.2", "0.3", "--image_merge_ratio", "0.5"]
     schedule = parse(*flags).schedule.at("layers")

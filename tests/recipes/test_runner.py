@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pumer_hf import wheel
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.folders import write_json
 from pumer_hf.inputs import resized_processor
-from pumer_hf.recipes.checks import check_image_size, check_method, check_push, check_recipe
+from pumer_hf.recipes.checks import check_image_size, check_method, check_push, check_recipe, with_found_ratios
 from pumer_hf.recipes.recipe import ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from pumer_hf.recipes.runner import open_output_folder
 
@@ -173,6 +174,18 @@ def test_workers_that_persist_would_draw_the_same_in_each_epoch(training, tmp_pa
         check_recipe(recipe, teacher, VQA.collator(processor, data, recipe.data, True))
     still = recipe_of(tmp_path, **training)
     check_recipe(still, teacher, VQA.collator(processor, data, still.data, True))
+
+
+def test_a_recipe_with_a_budget_gets_the_ratios_that_meet_it(tmp_path):
+    teacher, _ = tiny("vilt", reduction=None)
+    recipe = recipe_of(tmp_path)
+    assert with_found_ratios(recipe, teacher) is recipe
+    found = with_found_ratios(replace(recipe, reduction={**REDUCTION, "flops": 0.8}), teacher)
+    assert found.budget["spent"] == pytest.approx(0.8, abs=0.01)
+    assert "flops" not in found.reduction
+    assert found.schedule.parts[0].layers == tuple(REDUCTION["layers"])
+    with pytest.raises(ValueError, match=r"reduction.flops=0.05: the schedule cannot spend less"):
+        with_found_ratios(replace(recipe, reduction={**REDUCTION, "flops": 0.05}), teacher)
 
 
 def test_meter_keeps_no_aspect_ratio(tmp_path):

@@ -1,9 +1,12 @@
 """Checks of a recipe before hours of training: parts that contradict each other, and what cannot be done."""
 
+from dataclasses import replace
+
 from huggingface_hub import constants
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.collator import Collator
+from ..models.budget import fit
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
 from ..reducers import reducer_class
@@ -17,9 +20,21 @@ from .run_plan import trained_stages
 from .scorer_stage import check_scorer, check_steps
 
 
+def with_found_ratios(recipe: Recipe, teacher: PuMerPreTrainedModel) -> Recipe:
+    """Return the recipe with the ratios that meet its budget, if its schedule has one.
+
+    Raises:
+        ValueError: the schedule is wrong, or cannot meet its budget.
+    """
+    schedule = teacher.config.checked(recipe.reduction)
+    if schedule is None or schedule.flops is None:
+        return recipe
+    found, budget = fit(schedule, teacher.flops_counter())
+    return replace(recipe, reduction=found.to_dict(), budget=budget.to_dict())
+
+
 def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:
     """Raise `ValueError` if parts of a recipe contradict each other, before hours of training."""
-    teacher.config.checked(recipe.reduction)
     if not recipe.model.is_decoder:
         check_text_length(recipe.data.max_text_length, teacher)
     computed_before = recipe.training.cache_teacher_logits or recipe.model.image_size is not None

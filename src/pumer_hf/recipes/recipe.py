@@ -225,6 +225,8 @@ class Recipe:
     training: RecipeTrainingArguments
     training_values: dict[str, Any]
     """The values that `training` was made from."""
+    budget: dict[str, Any] | None = None
+    """For what the ratios of `reduction` were found, if it had a budget ([`Budget`])."""
     fitted: tuple[str, ...] = ()
     """Fields of `training` that are adapted to the number of rows, once the data are loaded."""
 

@@ -108,7 +108,8 @@ def reduction_words(recipe: Recipe) -> str:
     size = recipe.model.image_size
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
     parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
-    return ", ".join([*parts, *smaller])
+    met = [] if recipe.budget is None else [f"{recipe.budget['spent']:.3f} of the unreduced multiply-adds"]
+    return ", ".join([*parts, *met, *smaller])
 
 
 def part_words(part: ReductionConfig) -> str:

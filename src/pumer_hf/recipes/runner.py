@@ -28,7 +28,7 @@ from ..training.placement import whole_models
 from ..training.trainer import BASE, check_devices
 from .build import build_teacher, check_sources, load_model, saved_reduction, teacher_labels
 from .cards import draw_example, write_run_cards
-from .checks import check_kind, check_push, check_recipe, check_streaming
+from .checks import check_kind, check_push, check_recipe, check_streaming, with_found_ratios
 from .decoders import QuestionCollator, decoder_task, draw_decoder, prefill_inputs, training_rows
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
@@ -80,6 +80,7 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
 
     with exit_on_user_error():
         teacher, processor = first_model(recipe.model, task, recipe, data, texts)
+        recipe = with_found_ratios(recipe, teacher)
         check_recipe(recipe, teacher, task.collator(processor, data, recipe.data, True))
     if recipe.training.process_index == 0:
         print(run_plan(task, recipe, data, teacher, processor), flush=True)
@@ -227,6 +228,7 @@ def train_models(
         student = load_model(folder, reduction, task)
     if not args.train_scorer:
         freeze_scorer(student)
+    student.config.budget = recipe.budget
     train(args, student)
     return {**folders, "student": args.output_dir}
 
