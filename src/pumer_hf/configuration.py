@@ -156,7 +156,7 @@ class PuMerConfig(ReductionHolder):
     @property
     def num_patches(self) -> int:
         """How many patches an image of the size of the model has, at most [`max_patches`]."""
-        raise NotImplementedError
+        return (self.image_size // self.patch_size) ** 2
 
     @property
     def max_patches(self) -> int | None:

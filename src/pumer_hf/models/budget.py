@@ -220,7 +220,7 @@ class Search:
             return ValueError(
                 f"{what}the schedule cannot spend less than {least:.3f} of the unreduced model's multiply-adds, since "
                 f"{before:.3f} of them come before its first cut ({self.place()}): give flops={least:.3f} or more, or "
-                "a schedule that begins earlier"
+                f"a schedule that begins earlier{self.earlier()}"
             )
         around = sorted(self.part(index) for index in self.known)
         below = max((part for part in around if part < self.flops), default=around[0])
@@ -239,6 +239,12 @@ class Search:
             return "in the image tower and the embeddings"
         layer = first.layers[0]
         return f"in the image tower, the embeddings and the layers up to {layer}"
+
+    def earlier(self) -> str:
+        """Say in words at which site a schedule could begin earlier."""
+        first = self.base.parts[0].site
+        sites = [site for site in SITES[: SITES.index(first)] if site in self.counter.depths]
+        return f", such as at site {sites[0]!r}" if sites else ""
 
     def counts(self) -> list[str]:
         """Say in words how many tokens the reference input has."""

@@ -106,7 +106,9 @@ def reducers_for(family: DecoderFamily, model: PreTrainedModel, reduction: AnyRe
         raise ValueError("reduction=None: call the model without `reduced` for its unreduced form")
     family.check_schedule(model.config, schedule)
     if schedule.flops is not None:
-        schedule, _ = fit(schedule, DecoderCounter(model, lambda reducers: attached(family, model, reducers, [])))
+        schedule, _ = fit(
+            schedule, DecoderCounter(model, family, lambda reducers: attached(family, model, reducers, []))
+        )
     by_site: dict[str, list[TokenReducer]] = {}
     for part in schedule.parts:
         by_site.setdefault(part.site, []).append(_trained(model, part))

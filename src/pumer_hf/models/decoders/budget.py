@@ -11,7 +11,8 @@ from ...reducers.base import SITES
 from ...reducers.several import joined
 from ..budget import ForwardCounter
 from ..scorers import without_weights
-from .random_inputs import family_of, prompts
+from .family import DecoderFamily
+from .random_inputs import prompts
 
 TEXT_TOKENS = 32
 """Tokens of the reference prompt beside those of its image."""
@@ -24,14 +25,14 @@ class DecoderCounter(ForwardCounter):
 
     Args:
         model: a model of transformers' own class or of ours. It runs in eval mode.
+        family: its family.
         using: what makes it reduce.
     """
 
-    def __init__(self, model: PreTrainedModel, using: Using):
+    def __init__(self, model: PreTrainedModel, family: DecoderFamily, using: Using):
         self.model, self.using = model, using
-        family = family_of(model)
         with using({}):
-            self.inputs = prompts(model, 1, TEXT_TOKENS)
+            self.inputs = prompts(model, 1, TEXT_TOKENS, family=family)
         image_tokens = int((self.inputs["input_ids"] == family.image_token_id(model.config)).sum())
         super().__init__(family.sites_of(model.config), TEXT_TOKENS, image_tokens)
 

@@ -109,7 +109,7 @@ class ReducedDecoder(ReducibleModel):
         return build_reducer(part, self.config.get_text_config().hidden_size, in_decoder=True)
 
     def flops_counter(self) -> DecoderCounter:
-        return DecoderCounter(self, self.token_reduction.using)
+        return DecoderCounter(self, self.family, self.token_reduction.using)
 
 
 def _reduced_method(stock: Any, name: str) -> Any:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..families import DECODERS
 from .family import DecoderFamily, ImageFeatures
 from .prompt import on_device
 
@@ -22,7 +21,11 @@ USUAL_TOKENS = 1024
 
 
 def prompts(
-    model: PreTrainedModel, batch_size: int, text_length: int, image_tokens: int | None = None
+    model: PreTrainedModel,
+    batch_size: int,
+    text_length: int,
+    image_tokens: int | None = None,
+    family: DecoderFamily | None = None,
 ) -> dict[str, Tensor]:
     """Return a batch of equal prompts as the model's forward takes it: first the images, then the words.
 
@@ -31,6 +34,7 @@ def prompts(
         batch_size: prompts.
         text_length: words per prompt, at least 1.
         image_tokens: image tokens per prompt. None: one image of the usual size of the family.
+        family: the family of a model of transformers' own class; ours know it.
 
     Raises:
         ValueError: a number is below 1, or the images of the family cannot have so many tokens.
@@ -38,29 +42,32 @@ def prompts(
     for name, value in {"text_length": text_length, "image_tokens": image_tokens, "batch_size": batch_size}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
+    row = known_family(model) if family is None else family
     make = pixels_of(model)
     one = on_device(make(model, image_tokens, 1), model)
-    found = count_image_tokens(model, one)
+    found = count_image_tokens(model, row, one)
     if image_tokens is not None and found < image_tokens:  # images of one size: take several
         one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
-        found = count_image_tokens(model, one)
+        found = count_image_tokens(model, row, one)
     if image_tokens not in (None, found):
-        title = family_of(model).title
+        title = row.title
         raise ValueError(
             f"image_tokens={image_tokens}: the nearest number that a prompt of {title} can have is {found}"
         )
     inputs = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in one.items()}
-    return {**inputs, **token_inputs(model, batch_size, found, text_length)}
+    return {**inputs, **token_inputs(model, row, batch_size, found, text_length)}
 
 
 def text_prompts(model: PreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:
     """Return the same prompts as [`prompts`] without their images."""
-    return token_inputs(model, batch_size, 0, text_length)
+    return token_inputs(model, known_family(model), batch_size, 0, text_length)
 
 
-def token_inputs(model: PreTrainedModel, batch_size: int, image_tokens: int, text_length: int) -> dict[str, Tensor]:
+def token_inputs(
+    model: PreTrainedModel, family: DecoderFamily, batch_size: int, image_tokens: int, text_length: int
+) -> dict[str, Tensor]:
     """Return `input_ids`, `attention_mask` and what tells image tokens from words, each long (B, L)."""
-    family, config = family_of(model), model.config
+    config = model.config
     generator = torch.Generator().manual_seed(0)
     words = torch.randint(FIRST_WORD, first_placeholder(config), (batch_size, text_length), generator=generator)
     placeholder = family.image_token_id(config)
@@ -80,10 +87,10 @@ def first_placeholder(config: Any) -> int:
     return min([config.get_text_config().vocab_size, *values])
 
 
-def count_image_tokens(model: PreTrainedModel, inputs: dict[str, Tensor]) -> int:
+def count_image_tokens(model: PreTrainedModel, family: DecoderFamily, inputs: dict[str, Tensor]) -> int:
     """Return how many tokens the image encoder gives for the images of a batch."""
     with torch.inference_mode():
-        output, _ = family_of(model).encode_images(model, inputs)
+        output, _ = family.encode_images(model, inputs)
     return sum(ImageFeatures.of(output).lengths)
 
 
@@ -169,6 +176,7 @@ def noise(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def family_of(model: PreTrainedModel) -> DecoderFamily:
-    """Return the family of a model of transformers' own class or of ours."""
-    return next(row for row in DECODERS.values() if isinstance(model, row.stock_class))
+def known_family(model: PreTrainedModel) -> DecoderFamily:
+    """Return the family of a model of ours."""
+    own: Any = model
+    return own.family
