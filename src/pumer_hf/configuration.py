@@ -60,7 +60,7 @@ class ReductionHolder(PreTrainedConfig):
 
     def checked(self, reduction: AnyReduction) -> Schedule | None:
         """Parse `reduction`; raises `ValueError` if it is wrong or does not fit this model."""
-        schedule = parse_reduction(reduction, self.layout)
+        schedule = None if reduction is None else parse_reduction(reduction, self.layout)
         if schedule is not None:
             self.check_schedule(schedule)
         return schedule
