@@ -21,6 +21,7 @@ from ..models.decoders.family import DecoderFamily
 from ..models.families import DECODERS, FAMILIES, Family
 from ..reading import read_json, read_object
 from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
+from ..reducers.keeping import KEPT
 from ..release import install_commands, needs_wheel
 from ..results import Evaluation, Report
 from .decoders import (
@@ -304,7 +305,7 @@ class PuMerCard:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""
         names: list[str] = []
         for part in self.schedule.parts if self.schedule else ():
-            own = [name for name in part.ratios if name != "keep_ratio"] or ["keep_ratio"]
+            own = [name for name in part.ratios if name not in KEPT] or ["keep_ratio"]
             names += [*own, *(["merge_rest"] if getattr(part, "merge_rest", False) else [])]
         kinds = {"token-pruning": ("prune", "keep"), "token-merging": ("merge",)}
         return [tag for tag, words in kinds.items() if any(word in name for name in names for word in words)]

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
-from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
 from .base import ReductionConfig, TokenReducer
 
 POSITIONS = ("original", "contiguous")
 """What the positions of the kept tokens may be."""
+KEPT = ("keep_ratio", "keep_mass")
+"""The ratios that say how much stays. All others say how much goes."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class KeepingConfig(ReductionConfig):
         value = getattr(self, name)
         if value is None:
             return
-        if name != "keep_ratio":
+        if name not in KEPT:
             super()._validate_ratio(name)
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
@@ -95,22 +97,24 @@ class KeepingConfig(ReductionConfig):
         return {name: value for name, value in super().to_dict().items() if name not in unsaid}
 
     def scaled(self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None) -> "KeepingConfig":
-        """Return the same part with another amount. Of `keep_ratio`, the part that is *not* kept is multiplied.
+        """Return the same part with another amount. Of a ratio in [`KEPT`], the part that is *not* kept is multiplied.
 
         Raises:
             ValueError: nothing would be kept, or the part has `num_keep` and the factor is not 1.
         """
-        if self.keep_ratio is None and self.num_keep is None:
+        kept = next((name for name in self.given_ratios if name in KEPT), None)
+        if kept is None and self.num_keep is None:
             given = [name for name in self.ratios if getattr(self, name) is not None]
             scaled = super().scaled(factors if isinstance(factors, Mapping) else dict.fromkeys(given, factors), caps)
             return cast("KeepingConfig", scaled)
-        factor = factors.get("keep_ratio", 1.0) if isinstance(factors, Mapping) else factors
-        if self.keep_ratio is None:
+        factor = factors.get(kept or "keep_ratio", 1.0) if isinstance(factors, Mapping) else factors
+        if kept is None:
             if factor == 1:
                 return self
             raise ValueError(f"reduction.num_keep={self.num_keep}: a number cannot be scaled, give keep_ratio")
-        pruned = min(factor * (1 - self.keep_ratio), (caps or {}).get("keep_ratio", 1.0))
-        return replace(self, keep_ratio=1 - pruned)
+        pruned = min(factor * (1 - getattr(self, kept)), (caps or {}).get(kept, 1.0))
+        changes: dict[str, Any] = {kept: 1 - pruned}
+        return replace(self, **changes)
 
     def num_kept_patches(self, num_patches: int) -> int | None:
         """Return how many of `num_patches` patches stay, by `keep_ratio` or `num_keep`; None if neither is given."""
@@ -150,17 +154,30 @@ class KeepingReducer(TokenReducer):
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
 
+    def numbers(self, pair: TokenPair) -> Tensor | None:
+        """Return how many patches each example keeps, long (B,). None, the usual value: as many as the schedule says.
+
+        With numbers, [`choose`] must begin with the patches that it would choose if fewer were kept.
+        """
+        return None
+
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        num_image = pair.image.mask.shape[1]
-        num_keep = self.num_keep(layer, num_image)
+        num_keep = self.num_keep(layer, pair.image.mask.shape[1])
+        numbers, fewest = self.numbers(pair), num_keep
+        if numbers is not None:
+            fewest, num_keep = (NUM_PREFIX_TOKENS + int(number) for number in torch.stack(numbers.aminmax()).tolist())
         features = evidence.image_keys[:, NUM_PREFIX_TOKENS:]
         chosen, saliency = self.choose(pair, features, num_keep - NUM_PREFIX_TOKENS)
         if saliency is not None:
             saliency = with_prefix(saliency)
-        keep = with_prefix_places(chosen)
-        image = pair.image.move(places_after(keep, evidence.image_keys, pair, self.config.merge_rest), num_keep)
-        pair = replace(pair, image=image)
-        return pair, LayerTrace.of(layer, pair, saliency, keep, site=self.config.site)
+        keep, image = with_prefix_places(chosen), pair.image
+        if numbers is not None and fewest < num_keep:
+            keep, image = own_first(chosen, numbers, image)
+        image = image.move(places_after(keep, evidence.image_keys, pair, self.config.merge_rest), num_keep)
+        trace = LayerTrace.of(layer, replace(pair, image=image), saliency, keep, site=self.config.site)
+        if numbers is not None:
+            trace = replace(trace, image_lengths=NUM_PREFIX_TOKENS + numbers)
+        return replace(pair, image=image), trace
 
 
 def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bool) -> Tensor:
@@ -182,6 +199,30 @@ def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bo
     alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
     nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
     return torch.where((places < 0) & pair.image.mask, nearest, places)
+
+
+def own_first(chosen: Tensor, numbers: Tensor, image: Tokens) -> tuple[Tensor, Tokens]:
+    """Return the image tokens that stay if each example keeps its own number: its own ones, then padding.
+
+    Args:
+        chosen: long (B, n), the chosen patches in the order of the choice.
+        numbers: long (B,), how many of them each example keeps, from 1 to n.
+        image: the tokens that come in.
+
+    Returns:
+        The tokens that stay, long (B, 1 + n), the own ones of an example ascending; and the tokens that come in, in
+        which those that only fill up the others count as padding.
+    """
+    batch, length = image.mask.shape
+    surplus = torch.arange(chosen.shape[1], device=chosen.device) >= numbers.unsqueeze(1)
+    ordered, order = torch.where(surplus, chosen + length, chosen).sort(dim=1)
+    surplus = surplus.gather(1, order)
+    patches = torch.where(surplus, ordered - length, ordered) + NUM_PREFIX_TOKENS
+    keep = torch.cat([patches.new_zeros(batch, NUM_PREFIX_TOKENS), patches], dim=1)
+    alive = image.mask.scatter(1, patches, image.mask.gather(1, patches) & ~surplus)
+    source = ops.follow(image.source, torch.where(alive, torch.arange(length, device=alive.device), -1))
+    weight = None if image.weight is None else image.weight * alive
+    return keep, replace(image, mask=alive, source=source, weight=weight, padded=True)
 
 
 def with_prefix(saliency: Tensor) -> Tensor:
