@@ -5,6 +5,8 @@ import torch
 from models.decoders.oracle import stock
 from models.decoders.tiny import ONE, TWO, tiny_inputs, tiny_model
 
+from pumer_hf.recipes.generating import kept_of_prompts, watched
+
 PART = {"method": "lookahead", "site": "inputs", "keep_mass": 0.7, "rank": 8}
 PROMPTS = [[5, 6, ONE, 7, 8, 10, 11], [8, ONE, 9, 9, TWO, 3, 11, 12, 13], [4, ONE, 12]]
 FASTV = {"method": "fastv", "layers": [0], "prune_ratio": 0.5}
@@ -31,7 +33,10 @@ def test_a_prompt_has_the_same_answer_alone_and_in_a_batch(case):
         if "scorer" in key and parameter.ndim > 1:
             parameter.div_(4)  # else a single token has all of the mass
     inputs = tiny_inputs(stock(name), name, PROMPTS, pad_left=True)
-    together, answers = model(**inputs), model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    together = model(**inputs)
+    with watched(model) as traces:
+        answers = model.generate(**inputs, max_new_tokens=3, do_sample=False)
+    counts = kept_of_prompts(traces, len(PROMPTS))
     numbers = set()
     for row, prompt in enumerate(PROMPTS):
         one = tiny_inputs(stock(name), name, [prompt])
@@ -41,6 +46,7 @@ def test_a_prompt_has_the_same_answer_alone_and_in_a_batch(case):
         own = rows_of(alone.reduction, 0, 0)
         assert own == rows_of(together.reduction, row, offset)
         numbers |= set(map(len, own))
+        assert counts[row] == sum(map(len, own))
         answer = model.generate(**one, max_new_tokens=3, do_sample=False)
         assert torch.equal(answer[0, -3:], answers[row, -3:])
     assert len(numbers) > 1
