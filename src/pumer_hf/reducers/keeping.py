@@ -165,7 +165,8 @@ class KeepingReducer(TokenReducer):
         num_keep = self.num_keep(layer, pair.image.mask.shape[1])
         numbers, fewest = self.numbers(pair), num_keep
         if numbers is not None:
-            fewest, num_keep = (NUM_PREFIX_TOKENS + int(number) for number in torch.stack(numbers.aminmax()).tolist())
+            known = numbers.tolist()  # the only wait for values
+            fewest, num_keep = NUM_PREFIX_TOKENS + min(known), NUM_PREFIX_TOKENS + max(known)
         features = evidence.image_keys[:, NUM_PREFIX_TOKENS:]
         chosen, saliency = self.choose(pair, features, num_keep - NUM_PREFIX_TOKENS)
         if saliency is not None:
