@@ -25,8 +25,8 @@ MASSES = (0.5, 0.7, 0.8, 0.9)
 """The parts of the predicted attention that are kept in the table."""
 SHOWN = 0.8
 """The part for which the table has a row for each kind of question."""
-DIVERSITIES = ("dpp", None)
-"""How the patches are chosen. The number of patches is the same for both."""
+LEAST = {"": 0.0, "at least a ninth": 1 / 9}
+"""The fewest patches that a question keeps, as a part of all, by what the table calls it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class MassRow:
     """The part of the predicted attention that is kept. None: the unreduced model."""
     fixed: bool = False
     """Whether every question keeps as many patches: the mean number with this `keep_mass`, rounded up."""
-    diversity: str | None = None
+    least: str = ""
+    """The fewest patches that a question keeps, one of [`LEAST`]."""
     runs: tuple[MassRun, ...] = ()
     speed: float | None = None
     """The speed as a multiple of the unreduced model's; None: not measured."""
@@ -103,10 +104,9 @@ class MassReport(Results):
             **self.environment.to_dict(),
         }
 
-    def row(self, keep_mass: float | None, fixed: bool = False, diversity: str | None = None) -> MassRow:
+    def row(self, keep_mass: float | None, fixed: bool = False, least: str = "") -> MassRow:
         """Return the row of a choice."""
-        asked = keep_mass, fixed, diversity
-        return next(row for row in self.rows if (row.keep_mass, row.fixed, row.diversity) == asked)
+        return next(row for row in self.rows if (row.keep_mass, row.fixed, row.least) == (keep_mass, fixed, least))
 
 
 @torch.inference_mode()
@@ -134,22 +134,27 @@ def measured(bench: Bench, reducers: Mapping[MassRow, LookaheadReducer | None], 
     }
 
 
+def config_of(
+    bench: Bench, config: LookaheadReductionConfig, row: MassRow, patches: float = 0.0
+) -> LookaheadReductionConfig:
+    """Return the config of a row. `patches` is the mean number of a row in which each question keeps as many."""
+    if row.fixed:
+        return config.with_amount(num_keep=ceil(patches))
+    least = max(round(LEAST[row.least] * bench.num_patches), 1)
+    return config.with_amount(keep_mass=row.keep_mass, min_keep=least)
+
+
 def mass_runs(bench: Bench, reducer: LookaheadReducer, seed: int) -> dict[MassRow, MassRun]:
     """Measure all rows of the table with one teacher and one scorer. The keys have no runs."""
-    config = reducer.config
-
-    def chosen(diversity: str | None, **amount: Any) -> LookaheadReducer:
-        changed: LookaheadReductionConfig = replace(config, diversity=diversity)
-        return with_config(reducer, changed.with_amount(**amount))
-
     by_mass: dict[MassRow, LookaheadReducer | None] = {MassRow(None): None}
-    by_mass |= {MassRow(mass, False, way): chosen(way, keep_mass=mass) for mass in MASSES for way in DIVERSITIES}
+    for row in (MassRow(mass, False, least) for mass in MASSES for least in LEAST):
+        by_mass[row] = with_config(reducer, config_of(bench, reducer.config, row))
     found = measured(bench, by_mass, seed)
-    fixed: dict[MassRow, LookaheadReducer | None] = {
-        replace(row, fixed=True): chosen(row.diversity, num_keep=ceil(run.patches.value))
-        for row, run in found.items()
-        if row.keep_mass is not None
-    }
+    fixed: dict[MassRow, LookaheadReducer | None] = {}
+    for row, run in found.items():
+        if row.keep_mass is not None:
+            same = replace(row, fixed=True)
+            fixed[same] = with_config(reducer, config_of(bench, reducer.config, same, run.patches.value))
     return {**found, **measured(bench, fixed, seed)}
 
 
@@ -185,8 +190,7 @@ def mass_speeds(
     timed = {}
     for row, run in runs.items():
         if row.keep_mass is not None:
-            amount = {"num_keep": ceil(run.patches.value)} if row.fixed else {"keep_mass": row.keep_mass}
-            config = replace(reducer.config, diversity=row.diversity).with_amount(**amount)
+            config = config_of(bench, reducer.config, row, run.patches.value)
             timed[repr(row)] = {"inputs": with_config(reducer, config)}
     rows = bench.data.test.select(range(SPEED_BATCH))
     inputs = {name: value for name, value in bench.encoded(rows)[0].items() if name != "labels"}
@@ -201,13 +205,16 @@ def mass_table(reports: Mapping[str, MassReport]) -> str:
 
 def report_table(report: MassReport) -> str:
     """Return the table of one report: the choices in all, then the kinds of questions at one `keep_mass`."""
-    rows = [["keep_mass", "patches", "each its own", "alone", "the same for all", "alone"]]
+    rows = [["keep_mass", "patches", "each its own number", "the same for all"]]
     for mass in MASSES:
-        rows.append([f"{mass:g}", patches_cell(report.row(mass, diversity="dpp")), *cells(report, mass)])
-    unreduced = report.row(None)
-    kinds = [["", "patches", "each its own", "the same for all", "unreduced"]]
+        for least in LEAST:
+            name = ", ".join([f"{mass:g}", *filter(None, [least])])
+            own, fixed = (report.row(mass, one, least) for one in (False, True))
+            rows.append([name, patches_cell(own), accuracy_cell(report, own), accuracy_cell(report, fixed)])
+    unreduced, least = report.row(None), list(LEAST)[-1]
+    kinds = [["", "patches", "each its own number", "the same for all", "unreduced"]]
     for kind in unreduced.runs[0].accuracy.by_kind:
-        own, fixed = (report.row(SHOWN, one, "dpp") for one in (False, True))
+        own, fixed = (report.row(SHOWN, one, least) for one in (False, True))
         accuracies = [f"{row.mean('accuracy', kind):.2f}" for row in (own, fixed, unreduced)]
         kinds.append([kind.replace("_", " "), f"{own.mean('patches', kind):.1f}", *accuracies])
     values = [run.accuracy.value for run in unreduced.runs]
@@ -215,25 +222,20 @@ def report_table(report: MassReport) -> str:
         f"Accuracy in percent on {report.num_questions:,} test questions of {report.setting}, whose images have "
         f"{report.num_patches} patches: the mean over {len(values)} teachers, each with its own scorer, and "
         f"[lowest, highest] of the change against the unreduced model ({spread(values)}). 'The same for all' keeps "
-        "the mean number of patches, rounded up, for every question. 'Alone' is without diversity. The speed is "
-        f"that of one teacher on a batch of {SPEED_BATCH} questions, padded to the longest, against the unreduced "
-        f"model ({report.environment.machine_name})."
+        "the mean number of patches, rounded up, for every question. The speed is that of one teacher on a batch of "
+        f"{SPEED_BATCH} questions, padded to the longest, against the unreduced model "
+        f"({report.environment.machine_name})."
     )
-    below = f"By kind of question, at keep_mass {SHOWN:g}:"
+    below = f"By kind of question, at keep_mass {SHOWN:g}, {least}:"
     return f"{markdown_table(rows)}\n\n{note}\n\n{below}\n\n{markdown_table(kinds)}\n"
 
 
-def cells(report: MassReport, mass: float) -> list[str]:
-    """Return the accuracies of a line of the table."""
+def accuracy_cell(report: MassReport, row: MassRow) -> str:
+    """Return the accuracy of a row, its change against the unreduced model, and its speed."""
     base = [run.accuracy.value for run in report.row(None).runs]
-    found = []
-    for fixed in (False, True):
-        for diversity in DIVERSITIES:
-            row = report.row(mass, fixed, diversity)
-            changes = [run.accuracy.value - one for run, one in zip(row.runs, base, strict=True)]
-            text = f"{row.mean('accuracy'):.2f} [{min(changes):+.2f}, {max(changes):+.2f}]"
-            found.append(text if row.speed is None else f"{text}, {row.speed:.2f}x")
-    return found
+    changes = [run.accuracy.value - one for run, one in zip(row.runs, base, strict=True)]
+    text = f"{row.mean('accuracy'):.2f} [{min(changes):+.2f}, {max(changes):+.2f}]"
+    return text if row.speed is None else f"{text}, {row.speed:.2f}x"
 
 
 def patches_cell(row: MassRow) -> str:
