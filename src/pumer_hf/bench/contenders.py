@@ -15,6 +15,7 @@ from ..encoding import checkpoint_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
 from ..models.families import family_of
+from ..reducers.mass import check_fixed_lengths
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -90,6 +91,8 @@ class Contender:
 
 def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender:
     """Return a contender for one of our models: on the device, in the precision and compiled as the options say."""
+    if options.compile:
+        check_fixed_lengths(model.token_reduction.part_configs, "a compiled model has fixed shapes")
     model = model.to(device=options.device, dtype=DTYPES[options.dtype]).eval()
     model.config.pooled_only |= options.pooled_only
     return Contender(model, compiled(model) if options.compile else model, model, text_length)

@@ -121,6 +121,8 @@ class Sizes(NamedTuple):
     """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]."""
     cache_bytes: dict[str, int]
     """The bytes of keys, values and states of the whole batch after the prefill."""
+    mean_image_tokens: float | None
+    """Image tokens per prompt that the reduced decoder gets on average; None if the schedule alone says it."""
 
 
 @torch.inference_mode()
@@ -143,14 +145,17 @@ def measure_sizes(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Sizes:
         gmacs[form], output = counted(partial(subject.prefill, form), subject.batch_size)
         caches[form] = sum(nbytes(value) for layer in cache_of(output).layers for value in vars(layer).values())
         if form == REDUCED:
-            by_layer[MEASURED] = read_by_layers(subject.model, output.reduction, tokens[UNREDUCED])
+            traces = output.reduction
+            by_layer[MEASURED] = read_by_layers(subject.model, traces, tokens[UNREDUCED])
     tokens[REDUCED] = by_layer[MEASURED][0]
     by_layer[ANNOUNCED] = announced(subject.model, len(text_inputs["input_ids"][0]), tokens[REDUCED])
     tower, _ = counted(subject.encoded, subject.batch_size)
     text, _ = counted(text_alone, subject.batch_size)
     of_images = gmacs[UNREDUCED] - tower - text
     work = Work(gmacs[UNREDUCED], gmacs[REDUCED], tower, text, of_images * whole_share(subject.model))
-    return Sizes(work, tokens, by_layer, caches)
+    varies = any(part.varies for part in subject.model.token_reduction.part_configs)
+    kept = sum(len(trace.kept) for trace in traces if trace.layer is None)
+    return Sizes(work, tokens, by_layer, caches, kept / subject.batch_size if varies else None)
 
 
 def read_by_layers(model: ReducedDecoder, traces: Sequence[ImageTrace], num_image: int) -> list[int]:

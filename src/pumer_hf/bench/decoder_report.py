@@ -161,6 +161,9 @@ class DecoderReport(Results):
     """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]. Empty in
     files of older versions."""
     weight_bytes: int = 0
+    mean_image_tokens: float | None = None
+    """Image tokens per prompt that the reduced decoder gets on average, where the data decide about it (`keep_mass`).
+    `image_tokens` has those of the first prompt."""
     environment: Environment = field(default_factory=Environment)
 
     @property
@@ -188,6 +191,7 @@ class DecoderReport(Results):
             memory=dict(values.get("memory", {})),
             layer_tokens=dict(values.get("layer_tokens", {})),
             weight_bytes=values["weight_bytes"],
+            mean_image_tokens=values.get("mean_image_tokens"),
             environment=Environment.from_dict(values),
         )
 
@@ -206,5 +210,6 @@ class DecoderReport(Results):
             "cache_bytes": self.cache_bytes,
             "memory": self.memory,
             "weight_bytes": self.weight_bytes,
+            **({} if self.mean_image_tokens is None else {"mean_image_tokens": self.mean_image_tokens}),
             **self.environment.to_dict(),
         }

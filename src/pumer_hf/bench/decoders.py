@@ -35,6 +35,7 @@ from .decoder_report import (
     DecoderReport,
 )
 from .decoder_shapes import shape_of
+from .report import mass_lines
 
 COUNTED_BY = {
     "cpu": "the tensors that were alive at once, which the profiler counts",
@@ -177,6 +178,7 @@ def measured(
         memory=memory,
         layer_tokens=sizes.layer_tokens,
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
+        mean_image_tokens=sizes.mean_image_tokens,
         environment=Environment.current(),
     )
 
@@ -296,7 +298,8 @@ def notes(report: DecoderReport) -> Sequence[str]:
         f"Weights: {figure(report.weight_bytes / 2**30)} GiB. Peak memory is beyond weights and inputs, the cache "
         f"included: {COUNTED_BY[conditions.device]}.",
     ]
-    if report.random_weights:
+    lines += mass_lines(report.mean_image_tokens)
+    if report.random_weights and report.mean_image_tokens is None:
         lines.append("The weights are random, so a trained model has the same speed.")
     if prefill.ratio < 1:
         lines.append("Reduction does not pay here: there are too few image tokens, or the tower dominates.")

@@ -21,8 +21,9 @@ from ..models.decoders.family import DecoderFamily
 from ..models.families import DECODERS, FAMILIES, Family
 from ..reading import read_json, read_object
 from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
+from ..reducers.keeping import KEPT
 from ..release import install_commands, needs_wheel
-from ..results import Evaluation, Report
+from ..results import IMAGE_TOKENS, Evaluation, Report
 from .decoders import (
     PIPELINE_TAG,
     decoder_example,
@@ -275,7 +276,8 @@ class PuMerCard:
     def metadata(self) -> ModelCardData:
         """Return the metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
         results = self._eval_results()
-        names = list(self.evaluation.metrics) if self.evaluation else []
+        metrics = self.evaluation.metrics if self.evaluation else {}
+        names = [name for name in metrics if name not in IMAGE_TOKENS]
         base = self.teacher if is_hub_id(self.teacher) else self.base_model
         dataset_id = (self.dataset or {}).get("id")
         return ModelCardData(
@@ -304,7 +306,7 @@ class PuMerCard:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""
         names: list[str] = []
         for part in self.schedule.parts if self.schedule else ():
-            own = [name for name in part.ratios if name != "keep_ratio"] or ["keep_ratio"]
+            own = [name for name in part.ratios if name not in KEPT] or ["keep_ratio"]
             names += [*own, *(["merge_rest"] if getattr(part, "merge_rest", False) else [])]
         kinds = {"token-pruning": ("prune", "keep"), "token-merging": ("merge",)}
         return [tag for tag, words in kinds.items() if any(word in name for name in names for word in words)]
@@ -327,6 +329,7 @@ class PuMerCard:
                 metric_value=metric.rounded,
             )
             for name, metric in self.evaluation.metrics.items()
+            if name not in IMAGE_TOKENS
         ]
 
     def _sources(self) -> list[str]:

@@ -103,9 +103,14 @@ class Reduction:
         return [part for reducer in self.reducers.values() for part in reducer.parts]
 
     @property
+    def part_configs(self) -> tuple[ReductionConfig, ...]:
+        """The parts of the schedule at work; `()` if nothing is reduced."""
+        return tuple(reducer.config for reducer in self.part_reducers)
+
+    @property
     def schedule(self) -> Schedule | None:
         """The schedule at work: `config.schedule`, after [`scale`] in its scaled form; None if nothing is reduced."""
-        parts = tuple(reducer.config for reducer in self.part_reducers)
+        parts = self.part_configs
         return Schedule(parts) if parts else None
 
     @property
@@ -196,7 +201,8 @@ class Reduction:
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
         """Return how many tokens leave each layer in which text and image meet, after the reduction of the inputs.
 
-        The numbers depend on nothing but the arguments. In a decoder, tokens are cut between layers, so they count as
+        The numbers depend on nothing but the arguments. With `keep_mass` of `lookahead` they are the most that may
+        leave, since the data decide. In a decoder, tokens are cut between layers, so they count as
         cut after a layer, and after the last layer nothing is cut. A batch of a decoder is as long as its longest
         prompt.
 

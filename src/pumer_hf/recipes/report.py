@@ -33,6 +33,12 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
     ]
     for name, parts in first.by_kind.items():
         rows += [metric_row(f"  {kind}", [model.by_kind[name][kind] for model in models]) for kind in sorted(parts)]
+    last = models[-1]
+    for name in last.metrics.keys() - first.metrics.keys():  # the number of image tokens, if only the student has one
+        empty = [""] * (len(models) - 1)
+        rows.append([last.metrics[name].type.label(name), *empty, last.metrics[name].number, ""])
+        parts = last.by_kind.get(name, {})
+        rows += [[f"  {kind}", *empty, parts[kind].number, ""] for kind in sorted(parts)]
     return rows
 
 

@@ -120,7 +120,7 @@ def part_words(part: ReductionConfig) -> str:
     else:
         where = f"in layers {list(part.layers)}" if part.layers else "in every layer"
         where += "" if part.site == "layers" else f" of the site {part.site!r}"
-    shown = [name for name in (*part.ratios, "num_keep") if name in values]
+    shown = [name for name in (*part.ratios, "num_keep", "min_keep", "max_keep") if name in values]
     return ", ".join([f"{part.method} {where}", *(f"{name}={values[name]}" for name in shown)])
 
 

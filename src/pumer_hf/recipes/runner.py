@@ -19,10 +19,10 @@ from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..metrics.vqa import accuracy_report
+from ..metrics.vqa import accuracy_report, token_report
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..results import Environment, Evaluation, Report
+from ..results import IMAGE_TOKENS, Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import BASE, check_devices
@@ -290,14 +290,19 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
 def evaluate(
     task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
 ) -> Evaluation:
-    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics."""
+    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics.
+
+    If it depends on the data how many image tokens stay, their mean number per example is a metric too.
+    """
+    types = {**task.metric_types, **IMAGE_TOKENS}
     if task.evaluate is not None:
-        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), task.metric_types)
-    logits, targets = predict(args, model, data.test, collator)
+        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), types)
+    logits, targets, image_tokens = predict(args, model, data.test, collator)
     assert targets is not None, "every split of a task has labels"
     metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
     counts = accuracy_report(logits, targets, data.test) if "accuracy" in metrics else {"questions": len(logits)}
-    return Evaluation.from_dict({**counts, **metrics}, task.metric_types)
+    tokens = {} if image_tokens is None else token_report(image_tokens, data.test)
+    return Evaluation.from_dict({**counts, **metrics, **tokens}, types)
 
 
 def benchmark_batch(

@@ -64,6 +64,8 @@ class TokenReductionCallback(TrainerCallback):
 def token_counts(traces: Sequence[LayerTrace | ImageTrace]) -> dict[str, float]:
     """Return the tokens that leave each reduction of an example, by names for a log.
 
+    With `keep_mass` another example may keep more of them, or fewer.
+
     Of an encoder it is the tokens of one image and of its text. Of a decoder, which cuts no text, it is the tokens of
     all images of the prompt.
 
