@@ -12,7 +12,7 @@ from ..reducers import METHODS
 from ..results import Environment, check_results_file, text_table
 from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import paper_model
-from .measure import measure, measure_rows
+from .measure import measure, measure_break_even, measure_rows
 from .report import REDUCED, STOCK, UNREDUCED, BenchReport, Conditions
 
 
@@ -85,13 +85,15 @@ def bench_model(
     """Measure a model that reduces tokens. `source` says in the results which model it is."""
     text_length = checked_text_length(model, text_length)
     contenders = contenders_of(model, text_length, options)
+    cost = measure(contenders, options)
     report = BenchReport(
         source=source,
         reduction=model.config.reduction,
         text_length=text_length,
         conditions=Conditions.of(contenders, options),
-        cost=measure(contenders, options),
+        cost=cost,
         environment=Environment.current(),
+        break_even=measure_break_even(contenders, options, cost),
     )
     return [text_table(measure_rows(report.cost)), *notes(report), report.finish(output)]
 
@@ -137,4 +139,6 @@ def notes(report: BenchReport) -> Sequence[str]:
     if slow:
         where = " and ".join(slow)
         lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")
+    if report.break_even is not None:
+        lines += report.break_even.lines("image patches")
     return lines

@@ -37,12 +37,7 @@ def prompts(
     for name, value in {"text_length": text_length, "image_tokens": image_tokens, "batch_size": batch_size}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
-    make = pixels_of(model)
-    one = on_device(make(model, image_tokens, 1), model)
-    found = count_image_tokens(model, one)
-    if image_tokens is not None and found < image_tokens:  # images of one size: take several
-        one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
-        found = count_image_tokens(model, one)
+    one, found = images_near(model, image_tokens)
     if image_tokens not in (None, found):
         title = model.family.title
         raise ValueError(
@@ -50,6 +45,17 @@ def prompts(
         )
     inputs = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in one.items()}
     return {**inputs, **token_inputs(model, batch_size, found, text_length)}
+
+
+def images_near(model: ReducedDecoder, image_tokens: int | None) -> tuple[dict[str, Tensor], int]:
+    """Return the images of one prompt with nearly so many tokens as asked for, and their number of tokens."""
+    make = pixels_of(model)
+    one = on_device(make(model, image_tokens, 1), model)
+    found = count_image_tokens(model, one)
+    if image_tokens is not None and found < image_tokens:  # images of one size: take several
+        one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
+        found = count_image_tokens(model, one)
+    return one, found
 
 
 def text_prompts(model: ReducedDecoder, batch_size: int, text_length: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from ..results import Environment, Results
+from .break_even import BreakEven
 
 UNREDUCED, REDUCED = "unreduced", "reduced"
 """The two forms of the model by name."""
@@ -162,6 +163,8 @@ class DecoderReport(Results):
     files of older versions."""
     weight_bytes: int = 0
     environment: Environment = field(default_factory=Environment)
+    break_even: BreakEven | None = None
+    """Where the reduction pays. None in files of older versions."""
 
     @property
     def name(self) -> str:
@@ -189,6 +192,7 @@ class DecoderReport(Results):
             layer_tokens=dict(values.get("layer_tokens", {})),
             weight_bytes=values["weight_bytes"],
             environment=Environment.from_dict(values),
+            break_even=BreakEven.from_dict(values.get("break_even")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,5 +210,6 @@ class DecoderReport(Results):
             "cache_bytes": self.cache_bytes,
             "memory": self.memory,
             "weight_bytes": self.weight_bytes,
+            **({} if self.break_even is None else {"break_even": self.break_even.to_dict()}),
             **self.environment.to_dict(),
         }

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..results import Cost, Environment, Results, Throughput
+from .break_even import BreakEven
 from .contenders import BenchOptions, Contender
 from .measure import pools_only
 
@@ -62,6 +63,8 @@ class BenchReport(Results):
     cost: Cost
     """The cost by name of the model: unreduced, stock (if transformers has the model) and reduced."""
     environment: Environment
+    break_even: BreakEven | None = None
+    """Where the reduction pays. None in files of older versions."""
 
     @property
     def name(self) -> str:
@@ -94,6 +97,7 @@ class BenchReport(Results):
             conditions=Conditions.from_dict(values),
             cost=Cost.from_dict(values),
             environment=Environment.from_dict(values),
+            break_even=BreakEven.from_dict(values.get("break_even")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,5 +107,6 @@ class BenchReport(Results):
             "text_length": self.text_length,
             **asdict(self.conditions),
             **self.cost.to_dict(),
+            **({} if self.break_even is None else {"break_even": self.break_even.to_dict()}),
             **self.environment.to_dict(),
         }
