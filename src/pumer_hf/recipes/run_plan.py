@@ -108,7 +108,9 @@ def reduction_words(recipe: Recipe) -> str:
     size = recipe.model.image_size
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
     parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
-    return ", ".join([*parts, *smaller])
+    elastic = recipe.training.elastic
+    scaled = [] if elastic is None else ["each step at {:g} to {:g} times these ratios".format(*elastic)]
+    return ", ".join([*parts, *smaller, *scaled])
 
 
 def part_words(part: ReductionConfig) -> str:
