@@ -109,7 +109,7 @@ def reduction_words(recipe: Recipe) -> str:
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
     parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
     elastic = recipe.training.elastic
-    scaled = [] if elastic is None else ["each step at {:g} to {:g} times these ratios".format(*elastic)]
+    scaled = [] if elastic is None else ["of which each training step uses a part from {:g} to {:g}".format(*elastic)]
     return ", ".join([*parts, *smaller, *scaled])
 
 
