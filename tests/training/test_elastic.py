@@ -9,7 +9,7 @@ from training.decoder_training import ROWS, SCHEDULES, Collator, student
 from transformers import TrainerCallback
 
 from pumer_hf import DistillationTrainer, ElasticCallback, TokenReductionCallback
-from pumer_hf.models.reduction import reduction_of
+from pumer_hf.models.reducible import reduction_of
 
 TIP = {"method": "tip", "layers": [0], "prune_ratio": 0.2}
 

@@ -342,12 +342,14 @@ def measure_break_even(subject: Subject, options: DecoderOptions, untouched: flo
 
     def ratio(batch_size: int, image_tokens: int) -> float:
         other = Subject(model, prompts(model, batch_size, options.text_length, image_tokens))
-        return rough_ratio(*(partial(other.prefill, form) for form in FORMS), options.device == "cuda")
+        baseline, reduced = (partial(other.prefill, form) for form in FORMS)
+        return rough_ratio(baseline, reduced, options.device == "cuda")
 
     def ratio_of_batch(size: int) -> float:
         return ratio(size, tokens)
 
     def ratio_of_tokens(size: int) -> float | None:
+        assert batch is not None, "sizes are tried where a batch pays"
         return ratio(batch, size) if images_near(model, size)[1] == size else None
 
     by_batch = cross(

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from ..figures import duration, figure
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reduces_tokens
+from ..models.reducible import reduces_tokens
 from ..results import REGIMES, Cost, Memory
 from .break_even import BreakEven, Crossing, cross, doubled
 from .contenders import BenchOptions, Contender, at_image_size, torch_options
@@ -104,9 +104,11 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
     pair, on_cuda = [list(contenders.values())[index] for index in (0, -1)], options.device == "cuda"
 
     def ratio(models: Sequence[Contender], batch_size: int) -> float:
-        return rough_ratio(*(partial(one.run, **one.inputs(batch_size)) for one in models), on_cuda)
+        baseline, reduced = (partial(one.run, **one.inputs(batch_size)) for one in models)
+        return rough_ratio(baseline, reduced, on_cuda)
 
     def ratio_of_side(side: int) -> float:
+        assert batch is not None, "sides are tried where a batch pays"
         return ratio([at_image_size(one, side * patch) for one in pair], batch)
 
     known = {cost.throughput.batch_size: cost.throughput.gain}
@@ -129,8 +131,8 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
 
 def patch_side(model: PuMerPreTrainedModel) -> int:
     """Return the side of a patch of one of our models in pixels."""
-    config = getattr(model.config, "vision_config", model.config)
-    return int(config.patch_size)
+    config: Any = model.config
+    return int(getattr(config, "vision_config", config).patch_size)
 
 
 def pools_only(model: Any) -> bool:

@@ -18,7 +18,7 @@ from transformers.utils import PushInProgress, logging
 from ..bench.cost import measure_sizes
 from ..data.tasks import task_of_model
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reducible_model
+from ..models.reducible import reducible_model
 from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
 from .decoders import row_of

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .. import ops
 from ..explain.pictures import check_reduces
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reduction_of
+from ..models.reducible import reduction_of
 from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.base import SITES
 from ..reducers.mass import check_fixed_lengths

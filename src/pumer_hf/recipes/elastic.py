@@ -8,7 +8,7 @@ from torch import nn
 
 from ..bench.cost import measure_sizes
 from ..bench.throughput import compare_throughput
-from ..models.reduction import reduction_of
+from ..models.reducible import reduction_of
 from ..results import Cost, Elastic, Evaluation
 
 NUM_FACTORS = 5

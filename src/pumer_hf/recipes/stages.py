@@ -24,7 +24,7 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.collator import Collator
-from ..models.reduction import reduces_tokens
+from ..models.reducible import reduces_tokens
 from ..tokens import NUM_PREFIX_TOKENS, LayerTrace
 from ..training.callbacks import (
     ElasticCallback,

@@ -13,7 +13,7 @@ from transformers.trainer_utils import has_length
 from ..data.collator import Collator
 from ..flops import count_flops
 from ..models.decoders.images import ImageTrace
-from ..models.reduction import reducible_model, reduction_of
+from ..models.reducible import reducible_model, reduction_of
 from ..tokens import LayerTrace
 
 
@@ -190,7 +190,7 @@ def check_factors(factors: Any, name: str) -> None:
         factors: the value to check.
         name: what the message calls it.
     """
-    numbers = factors if isinstance(factors, (list, tuple)) else [None]
+    numbers: list[Any] = list(factors) if isinstance(factors, (list, tuple)) else [None]
     if len(numbers) != 2 or any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in numbers):
         raise ValueError(f"{name}={factors!r}: give two numbers, the least and the most factor, such as [0.0, 1.0]")
     least, most = numbers
