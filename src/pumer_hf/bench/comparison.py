@@ -15,7 +15,7 @@ from ..results import Cost, Environment, check_results_file, text_table
 from ..tokens import NUM_PREFIX_TOKENS
 from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import paper_model
-from .measure import measure, measure_rows
+from .measure import measure, measure_break_even, measure_rows
 from .report import REDUCED, STOCK, UNREDUCED, BenchReport, Conditions, mass_lines
 
 
@@ -97,6 +97,7 @@ def bench_model(
         cost=cost,
         environment=Environment.current(),
         mean_image_tokens=mean_image_tokens(contenders[REDUCED], cost),
+        break_even=measure_break_even(contenders, options, cost),
     )
     return [text_table(measure_rows(report.cost)), *notes(report), report.finish(output)]
 
@@ -154,4 +155,6 @@ def notes(report: BenchReport) -> Sequence[str]:
     if slow:
         where = " and ".join(slow)
         lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")
+    if report.break_even is not None:
+        lines += report.break_even.lines("image patches")
     return lines

@@ -1,8 +1,9 @@
 """The models of a benchmark. Weights and inputs may be random, since the cost of a forward depends on shapes alone."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,6 +97,14 @@ def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptio
     model = model.to(device=options.device, dtype=DTYPES[options.dtype]).eval()
     model.config.pooled_only |= options.pooled_only
     return Contender(model, compiled(model) if options.compile else model, model, text_length)
+
+
+def at_image_size(one: Contender, image_size: int) -> Contender:
+    """Return one of our models for square images of another side, not compiled. It shares all other weights."""
+    shared = {id(weight): weight for weight in one.eager.parameters()}
+    model = copy.deepcopy(one.inputs_of, shared)
+    model.resize_images(image_size)
+    return replace(one, eager=model, run=model, inputs_of=model)
 
 
 def compiled(model: nn.Module) -> nn.Module:

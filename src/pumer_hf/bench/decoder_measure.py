@@ -17,11 +17,13 @@ from ..models.decoder_loading import unreduced
 from ..models.decoders.cut_cache import cache_of
 from ..models.decoders.images import ImageTrace
 from ..models.decoders.modeling import ReducedDecoder
+from ..models.decoders.random_inputs import images_near, prompts
+from .break_even import BreakEven, Crossing, cross, doubled
 from .contenders import DTYPES, MATMUL_PRECISIONS
 from .decoder_report import ANNOUNCED, FORMS, MEASURED, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
-from .profiles import FORWARDS, peak_memory, reduction_seconds
+from .profiles import FORWARDS, peak_memory, reduction_seconds, untouched_share
 from .progress import Progress
-from .throughput import cuda_seconds, expected_seconds, interleaved_times, keep_freed_memory, wall_seconds
+from .throughput import cuda_seconds, expected_seconds, interleaved_times, keep_freed_memory, rough_ratio, wall_seconds
 
 ATTENTIONS = ("eager", "sdpa")
 GENERATE_ROUNDS = 3
@@ -312,3 +314,50 @@ def compile_parts(model: ReducedDecoder) -> None:
     """Compile the image tower and the decoder of a model. What lies between them depends on values and stays eager."""
     for part in (model.get_encoder(modality="image"), model.get_decoder()):
         part.compile()
+
+
+def untouched_by_cuts(subject: Subject) -> float:
+    """Measure the part of the unreduced prefill's time that the reduction cannot touch ([`untouched_share`]).
+
+    Do so before anything is compiled.
+    """
+    calls = (partial(subject.prefill, UNREDUCED), partial(subject.prefill, REDUCED))
+    return untouched_share((subject.model, subject.model), calls, subject.model.device)
+
+
+def measure_break_even(subject: Subject, options: DecoderOptions, untouched: float, gain: float) -> BreakEven:
+    """Find the smallest batch and the fewest image tokens at which the prefill becomes faster.
+
+    Each size is measured in a few rounds, from the smallest one on. Compiled parts would be compiled again for each
+    size, so for them only the measured size counts.
+
+    Args:
+        subject: the model and its batch.
+        options: how to measure.
+        untouched: from [`untouched_by_cuts`].
+        gain: how many times as fast the reduced prefill of the batch is.
+    """
+    model = subject.model
+    tokens = int((subject.inputs["input_ids"][0] == model.family.image_token_id(model.config)).sum())
+
+    def ratio(batch_size: int, image_tokens: int) -> float:
+        other = Subject(model, prompts(model, batch_size, options.text_length, image_tokens))
+        return rough_ratio(*(partial(other.prefill, form) for form in FORMS), options.device == "cuda")
+
+    def ratio_of_batch(size: int) -> float:
+        return ratio(size, tokens)
+
+    def ratio_of_tokens(size: int) -> float | None:
+        return ratio(batch, size) if images_near(model, size)[1] == size else None
+
+    by_batch = cross(
+        doubled(1, subject.batch_size), {subject.batch_size: gain}, None if options.compile else ratio_of_batch
+    )
+    batch = by_batch.first
+    if batch is None:
+        return BreakEven(untouched, by_batch)
+    known = {tokens: by_batch.ratios[batch]}
+    if options.compile:
+        return BreakEven(untouched, by_batch, Crossing(known))
+    _, fewest = images_near(model, 1)
+    return BreakEven(untouched, by_batch, cross(doubled(fewest, tokens), known, ratio_of_tokens))

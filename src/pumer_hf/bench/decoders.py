@@ -19,10 +19,12 @@ from .decoder_measure import (
     DecoderOptions,
     Subject,
     compile_parts,
+    measure_break_even,
     measure_sizes,
     measure_speed,
     prefill_memory,
     reducer_cost,
+    untouched_by_cuts,
 )
 from .decoder_report import (
     ANNOUNCED,
@@ -153,9 +155,10 @@ def measured(
     subject = Subject(model, inputs)
     sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))
     memory = {form: prefill_memory(subject, form) for form in FORMS} if options.memory else {}
-    reducer = reducer_cost(subject)
+    reducer, untouched = reducer_cost(subject), untouched_by_cuts(subject)
     if options.compile:
         compile_parts(model)
+    speed = measure_speed(subject, options, reducer)
     return DecoderReport(
         source=source,
         random_weights=random_weights,
@@ -173,13 +176,14 @@ def measured(
         ),
         image_tokens=sizes.image_tokens,
         work=sizes.work,
-        speed=measure_speed(subject, options, reducer),
+        speed=speed,
         cache_bytes=sizes.cache_bytes,
         memory=memory,
         layer_tokens=sizes.layer_tokens,
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
         mean_image_tokens=sizes.mean_image_tokens,
         environment=Environment.current(),
+        break_even=measure_break_even(subject, options, untouched, speed.prefill.ratio),
     )
 
 
@@ -303,4 +307,6 @@ def notes(report: DecoderReport) -> Sequence[str]:
         lines.append("The weights are random, so a trained model has the same speed.")
     if prefill.ratio < 1:
         lines.append("Reduction does not pay here: there are too few image tokens, or the tower dominates.")
+    if report.break_even is not None:
+        lines += report.break_even.lines("image tokens")
     return lines

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..results import Cost, Environment, Results, Throughput
+from .break_even import BreakEven
 from .contenders import BenchOptions, Contender
 from .measure import pools_only
 
@@ -64,6 +65,8 @@ class BenchReport(Results):
     environment: Environment
     mean_image_tokens: float | None = None
     """Image tokens that an example of the batch keeps on average, where the data decide about it (`keep_mass`)."""
+    break_even: BreakEven | None = None
+    """Where the reduction pays. None in files of older versions."""
 
     @property
     def name(self) -> str:
@@ -97,6 +100,7 @@ class BenchReport(Results):
             cost=Cost.from_dict(values),
             environment=Environment.from_dict(values),
             mean_image_tokens=values.get("mean_image_tokens"),
+            break_even=BreakEven.from_dict(values.get("break_even")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +111,7 @@ class BenchReport(Results):
             **asdict(self.conditions),
             **self.cost.to_dict(),
             **({} if self.mean_image_tokens is None else {"mean_image_tokens": self.mean_image_tokens}),
+            **({} if self.break_even is None else {"break_even": self.break_even.to_dict()}),
             **self.environment.to_dict(),
         }
 
