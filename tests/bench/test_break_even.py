@@ -3,7 +3,6 @@
 import pytest
 import torch
 from models.decoders.tiny import CONFIGS
-from pumer_hf.models.decoders.random_inputs import prompts
 from tiny_tasks import tiny
 
 from pumer_hf.bench import decoder_measure, measure
@@ -12,6 +11,7 @@ from pumer_hf.bench.contenders import BenchOptions, at_image_size, contender
 from pumer_hf.bench.decoder_measure import DecoderOptions, Subject
 from pumer_hf.bench.profiles import untouched_share
 from pumer_hf.models.decoder_loading import random_decoder
+from pumer_hf.models.decoders.random_inputs import prompts
 from pumer_hf.models.families import DECODERS
 from pumer_hf.results import Cost, Latencies, Latency, Speed, Throughput
 

@@ -268,7 +268,9 @@ def test_resuming_a_complete_stage_does_nothing(train_student, teacher_folder, t
 # An interrupted stage
 
 
-@pytest.mark.parametrize("options", [{}, {"cache_teacher_logits": True}, {"reduction_warmup_steps": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_teacher_logits": True}, {"reduction_warmup_steps": 4}, {"elastic": [0.0, 1.0]}], ids=str
+)
 def test_a_resumed_stage_ends_like_an_uninterrupted_one(
     options, train_student, train_and_interrupt, student_steps, tmp_path
 ):

@@ -40,6 +40,7 @@ TRAINING_FIELDS = (
     "lr_scheduler_type",
     "warmup_steps",
     "reduction_warmup_steps",
+    "elastic",
     "early_stopping_patience",
     "optim",
     "adam_beta1",

@@ -30,6 +30,7 @@ from .build import build_teacher, check_sources, load_model, saved_reduction, te
 from .cards import draw_example, write_run_cards
 from .checks import check_kind, check_push, check_recipe, check_streaming, with_found_ratios
 from .decoders import QuestionCollator, decoder_task, draw_decoder, prefill_inputs, training_rows
+from .elastic import elastic_evaluations, elastic_results
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
@@ -130,18 +131,26 @@ def report_results(
     evaluations = {
         name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
     }
+    factors, elastic = recipe.training.elastic, None
+    if factors is not None:
+        again = partial(evaluate, task, recipe.training, models["student"], data, collators["student"])
+        at_factors = elastic_evaluations(factors, models["student"], again)
     if recipe.training.process_index == 0:
         batch_of = partial(benchmark_batch, recipe.training, data)
         batches = {name: batch_of(collators[name]) for name in models}
         examples = {name: batch_of(collators[name], size=1) for name in models}
+        seconds = recipe.training.benchmark_seconds
+        if factors is not None:
+            elastic = elastic_results(at_factors, models, batches, examples, seconds)
         baselines = {} if recipe.data.streaming else task.baselines(data)
         main = evaluations["teacher"].main.type
         report = Report(
             evaluations=evaluations,
-            cost=measure_cost(models, batches["teacher"], recipe.training.benchmark_seconds, batches, examples),
+            cost=measure_cost(models, batches["teacher"], seconds, batches, examples),
             environment=Environment.current(),
             baselines={name: main.of(value) for name, value in baselines.items()},
             missing_images=dict(data.missing_images),
+            elastic=elastic,
             other=scorer_results(recipe),
         )
         print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")

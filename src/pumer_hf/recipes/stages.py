@@ -26,7 +26,12 @@ from transformers.utils import logging
 from ..data.collator import Collator
 from ..models.reduction import reduces_tokens
 from ..tokens import NUM_PREFIX_TOKENS, LayerTrace
-from ..training.callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
+from ..training.callbacks import (
+    ElasticCallback,
+    EpochDrawsCallback,
+    ReductionWarmupCallback,
+    TokenReductionCallback,
+)
 from ..training.placement import fit_checkpoint
 from ..training.teacher_logits import add_teacher_logits
 from ..training.timing import TimedCheckpointCallback, TimeLeftCallback
@@ -135,6 +140,8 @@ def add_callbacks(
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         trainer.add_callback(TokenReductionCallback(trainer, example))
+        if args.elastic:
+            trainer.add_callback(ElasticCallback(args.elastic))
     if isinstance(collator, Collator):
         trainer.add_callback(EpochDrawsCallback(collator))
     trainer.add_callback(TimeLeftCallback(lengths))

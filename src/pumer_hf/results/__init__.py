@@ -5,6 +5,7 @@ measured. `Report` holds all three. A command that measures something else has i
 """
 
 from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, TokenCounts
+from .elastic import Elastic, SpeedPoint
 from .environment import Command, Environment, Machine
 from .metrics import IMAGE_TOKENS, PERCENT, Evaluation, Metric, MetricType, best_of
 from .report import ROLES, Report, Results, SeedRun, check_results_file
@@ -19,6 +20,7 @@ __all__ = [
     "BudgetRow",
     "Command",
     "Cost",
+    "Elastic",
     "Environment",
     "Evaluation",
     "Latencies",
@@ -32,6 +34,7 @@ __all__ = [
     "ScorerReport",
     "SeedRun",
     "Speed",
+    "SpeedPoint",
     "Throughput",
     "TokenCounts",
     "best_of",
