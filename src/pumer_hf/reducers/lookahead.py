@@ -42,7 +42,8 @@ class LookaheadReductionConfig(ScoringConfig):
             the place of `keep_ratio` or `num_keep`. Each example keeps as many patches as its highest predictions need
             to add up to this part, and a batch is padded to its longest example. So the lengths depend on the data:
             each forward waits once for their values, and code with fixed shapes (ONNX, `torch.compile` with
-            `fullgraph=True`) is an error.
+            `fullgraph=True`) is an error. A scorer that was trained to keep the answers too (`answer_steps`) predicts
+            more sharply than the attention is, and then few patches stay: give `min_keep`.
         min_keep: the fewest patches that an example keeps with `keep_mass`, at least 1.
         max_keep: the most patches that an example keeps with `keep_mass`. None: all of them.
     """
