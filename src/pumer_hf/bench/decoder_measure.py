@@ -337,13 +337,11 @@ def measure_break_even(subject: Subject, options: DecoderOptions, untouched: flo
 
     def ratio(batch_size: int, image_tokens: int) -> float:
         other = Subject(model, prompts(model, batch_size, options.text_length, image_tokens))
-        return rough_ratio(*(partial(other.prefill, form) for form in FORMS), options.device == "cuda")
+        baseline, call = (partial(other.prefill, form) for form in FORMS)
+        return rough_ratio(baseline, call, options.device == "cuda")
 
     def ratio_of_batch(size: int) -> float:
         return ratio(size, tokens)
-
-    def ratio_of_tokens(size: int) -> float | None:
-        return ratio(batch, size) if images_near(model, size)[1] == size else None
 
     by_batch = cross(
         doubled(1, subject.batch_size), {subject.batch_size: gain}, None if options.compile else ratio_of_batch
@@ -351,8 +349,12 @@ def measure_break_even(subject: Subject, options: DecoderOptions, untouched: flo
     batch = by_batch.first
     if batch is None:
         return BreakEven(untouched, by_batch)
-    known = {tokens: by_batch.ratios[batch]}
+    smallest, known = batch, {tokens: by_batch.ratios[batch]}
     if options.compile:
         return BreakEven(untouched, by_batch, Crossing(known))
+
+    def ratio_of_tokens(size: int) -> float | None:
+        return ratio(smallest, size) if images_near(model, size)[1] == size else None
+
     _, fewest = images_near(model, 1)
     return BreakEven(untouched, by_batch, cross(doubled(fewest, tokens), known, ratio_of_tokens))

@@ -1,5 +1,6 @@
 """Measures everything about the contenders of a benchmark, and makes the table about it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -103,11 +104,9 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
     assert cost.throughput is not None, "`measure` always gives it"
     pair, on_cuda = [list(contenders.values())[index] for index in (0, -1)], options.device == "cuda"
 
-    def ratio(models: Sequence[Contender], batch_size: int) -> float:
-        return rough_ratio(*(partial(one.run, **one.inputs(batch_size)) for one in models), on_cuda)
-
-    def ratio_of_side(side: int) -> float:
-        return ratio([at_image_size(one, side * patch) for one in pair], batch)
+    def ratio(batch_size: int, models: Sequence[Contender] = pair) -> float:
+        baseline, call = (partial(one.run, **one.inputs(batch_size)) for one in models)
+        return rough_ratio(baseline, call, on_cuda)
 
     known = {cost.throughput.batch_size: cost.throughput.gain}
     if cost.latency is not None:
@@ -117,11 +116,15 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
     with torch_options(options):
         untouched = untouched_share(models, (calls[0], calls[1]), pair[0].eager.device)
         largest = cost.throughput.batch_size
-        by_batch = cross(doubled(1, largest), known, None if options.compile else partial(ratio, pair))
+        by_batch = cross(doubled(1, largest), known, None if options.compile else ratio)
         batch = by_batch.first
         if batch is None:
             return BreakEven(untouched, by_batch)
-        patch = patch_side(pair[0].inputs_of)
+        smallest, patch = batch, patch_side(pair[0].inputs_of)
+
+        def ratio_of_side(side: int) -> float:
+            return ratio(smallest, [at_image_size(one, side * patch) for one in pair])
+
         side = pair[0].inputs_of.config.image_size // patch
         sides = cross(doubled(2, side), {side: by_batch.ratios[batch]}, None if options.compile else ratio_of_side)
     return BreakEven(untouched, by_batch, Crossing({one**2: found for one, found in sides.ratios.items()}))
@@ -129,8 +132,9 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
 
 def patch_side(model: PuMerPreTrainedModel) -> int:
     """Return the side of a patch of one of our models in pixels."""
-    config = getattr(model.config, "vision_config", model.config)
-    return int(config.patch_size)
+    config: Any = getattr(model.config, "vision_config", model.config)
+    side = config.patch_size
+    return side if isinstance(side, int) else math.lcm(*side)
 
 
 def pools_only(model: Any) -> bool:
