@@ -1,0 +1,1 @@
+"""The search for a schedule that measures a given speed on this machine."""
