@@ -14,6 +14,7 @@ from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.results import Environment, check_results_file
 
 from .lookahead import CARRIES, LEARNED, ORACLES, Bench, baselines, carry_rows, main_rows, train_scorer
+from .lookahead_mass import MassReport, mass_report
 from .lookahead_results import LookaheadReport
 from .seeds import reported_command
 
@@ -38,9 +39,10 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("setting", choices=RECIPES)
-    parser.add_argument("--teacher", required=True, help="the folder of the frozen model")
+    parser.add_argument("--teacher", nargs="+", required=True, help="the folder of the frozen model")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the results, JSON")
     parser.add_argument("--carry", action="store_true", help="scorers that were trained on other data")
+    parser.add_argument("--mass", action="store_true", help="keep_mass, with a teacher for each seed")
     parser.add_argument("--again", action="store_true", help="measure all in FILE again but the accuracy of scorers")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--steps", type=int, default=2000, help="steps to predict the attention; default: 2000")
@@ -56,7 +58,9 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     args, flags = parser.parse_known_args(arguments)
     with exit_on_user_error():
         check_results_file(args.output)
-        report = run(args, flags, root)
+        if len(args.teacher) != (len(args.seeds) if args.mass else 1):
+            raise ValueError(f"--teacher {' '.join(args.teacher)}: give one, or with --mass one for each of --seeds")
+        report = run_mass(args, flags, root) if args.mass else run(args, flags, root)
         report.save(args.output)
     print(f"Written to {args.output}. To render the tables: python benchmarks/render.py docs/lookahead.md")
 
@@ -64,6 +68,17 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
 def public_environment(environment: Environment) -> Environment:
     """Return an environment whose command names folders of this machine by the last part of their paths."""
     return replace(environment, command=reported_command(environment.command))
+
+
+def run_mass(args: argparse.Namespace, flags: Sequence[str], root: Path) -> MassReport:
+    """Train a scorer behind each teacher, and measure `keep_mass`."""
+    recipe = root / "recipes" / RECIPES[args.setting]
+    benches = {
+        seed: Bench.load(teacher, recipe, flags) for seed, teacher in zip(args.seeds, args.teacher, strict=True)
+    }
+    training = {"steps": (args.steps, args.answer_steps), "fields": json.loads(args.part)}
+    report = mass_report(args.setting, benches, training, args.work / args.setting / "keep mass", args.seconds)
+    return replace(report, environment=public_environment(Environment.current()))
 
 
 def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> LookaheadReport:
@@ -77,7 +92,7 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
         return {seed: train_scorer(bench, data, seed, steps, folder, part) for seed in args.seeds}
 
     def load(more: Sequence[str] = ()) -> Bench:
-        return Bench.load(args.teacher, recipe, [*flags, *more])
+        return Bench.load(args.teacher[0], recipe, [*flags, *more])
 
     bench = load()
     facts = baselines(bench)

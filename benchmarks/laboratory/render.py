@@ -5,9 +5,9 @@
 A table stands between `<!-- KIND: FILE.json [FILE.json ...] -->` and `<!-- /KIND -->`. KIND is `results` for files of
 recipes, `bench` for `pumer-hf bench` of an encoder and `prefill` for that of a decoder, `paper` for
 `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for `pumer-hf measure`, `lookahead` for
-`benchmarks/lookahead.py`, `decoders`, `short` and `second` for `benchmarks/decoders.py`, and `sites` for
-`benchmarks/decoder_sites.py`. A table of the study stands between `<!-- study: FOLDER DATA-BACKBONE -->` and
-`<!-- /study -->`. The paths are relative to the document.
+`benchmarks/lookahead.py` and `mass` for that with `--mass`, `elastic` for `benchmarks/elastic.py`, `decoders`, `short`
+and `second` for `benchmarks/decoders.py`, and `sites` for `benchmarks/decoder_sites.py`. A table of the study stands
+between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from pumer_hf.results import Report, Results, best_of, markdown_table
 
 from .bench_tables import bench_table, measures_table, onnx_table, paper_table, prefill_table
 from .decoder_results import DecoderReport, decoder_table, short_table
+from .elastic_results import ElasticReport, elastic_table
+from .lookahead_mass import MassReport, mass_table
 from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
 from .second_question import second_question_table
@@ -98,6 +100,8 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "onnx": (ExportReport, onnx_table),
     "measures": (ExplanationReport, measures_table),
     "lookahead": (LookaheadReport, lookahead_table),
+    "mass": (MassReport, mass_table),
+    "elastic": (ElasticReport, elastic_table),
     "decoders": (DecoderReport, decoder_table),
     "short": (DecoderReport, short_table),
     "second": (DecoderReport, second_question_table),

@@ -124,9 +124,10 @@ def collect(runs: Mapping[int, Report]) -> Report:
         runs: what each run measured, by seed; at least one.
 
     Returns:
-        The report of the first run with three changes. The student's evaluation has the means over the seeds. The
-        throughput is that of the run with the median speed. `seeds` has every run. Commands name folders of this
-        machine by the last part of their paths, and have no flags that do not change the results.
+        The report of the first run with these changes. The student's evaluation has the means over the seeds. The
+        throughput is that of the run with the median speed. `seeds` has every run. The speeds of an elastic student
+        are left out. Commands name folders of this machine by the last part of their paths, and have no flags that do
+        not change the results.
 
     Raises:
         ValueError: the runs differ by more than the seed: in the teacher's results, the tokens per layer or the
@@ -145,6 +146,7 @@ def collect(runs: Mapping[int, Report]) -> Report:
         cost=replace(first.cost, throughput=median.throughput),
         environment=replace(first.environment, command=reported_command(first.environment.command)),
         seeds=tuple(seeds),
+        elastic=None,  # that of one seed
     )
 
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .models.reduced import reduced
     from .training.answers import GivenReducer, answers_kept, choose_layer
     from .training.arguments import DistillationTrainingArguments
-    from .training.callbacks import ReductionWarmupCallback, TokenReductionCallback
+    from .training.callbacks import ElasticCallback, ReductionWarmupCallback, TokenReductionCallback
     from .training.scorer import ScorerTrainer, ScorerTrainingArguments, add_scorer
     from .training.trainer import DistillationTrainer
     from .unread import unread_words
@@ -67,6 +67,7 @@ _LAZY = {
     "ScorerTrainer": "training.scorer",
     "ScorerTrainingArguments": "training.scorer",
     "add_scorer": "training.scorer",
+    "ElasticCallback": "training.callbacks",
     "ReductionWarmupCallback": "training.callbacks",
     "TokenReductionCallback": "training.callbacks",
     "DistillationTrainer": "training.trainer",
@@ -76,6 +77,7 @@ _LAZY = {
 __all__ = [
     "DistillationTrainer",
     "DistillationTrainingArguments",
+    "ElasticCallback",
     "Encoder",
     "EncodingRecord",
     "Family",

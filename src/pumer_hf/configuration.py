@@ -172,6 +172,11 @@ class PuMerConfig(ReductionHolder):
                     f"reduction.method={part.method!r} at site {part.site!r}: semantics='release' knows only 'pumer' "
                     "at site 'layers'"
                 )
+            if part.varies and any(other.site == "layers" for other in schedule.parts):
+                raise ValueError(
+                    "reduction.keep_mass: a part at site 'layers' counts its ratios from the longest example of the "
+                    "batch, so an answer would depend on the other examples: give keep_ratio or num_keep"
+                )
             for name in part.decoder_fields:
                 raise ValueError(f"reduction.{name}={getattr(part, name)!r}: only decoder models understand it")
 

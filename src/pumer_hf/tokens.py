@@ -249,6 +249,9 @@ class LayerTrace:
     """Auxiliary training losses of the method, scalars by name."""
     site: str = "layers"
     """Where the layer is, one of [`reducers.base.SITES`]."""
+    image_lengths: Tensor | None = None
+    """long (B,): how many of the image tokens of each example are its own; those after them are padding. None if the
+    method keeps as many of each example."""
 
     @property
     def place(self) -> str:

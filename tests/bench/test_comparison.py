@@ -89,15 +89,17 @@ def test_what_leaves_before_the_first_layer_is_counted(backbone, tmp_path):
     assert 0 < report["reduction_share"]["reduced"] < 1
 
 
-def test_a_scorer_of_a_setting_is_said_to_be_random(monkeypatch):
+def test_a_scorer_of_a_setting_is_said_to_be_random_and_its_number_of_tokens_too(monkeypatch, tmp_path):
     def small(backbone, task, **choices):
         return paper_model(backbone, task, image_size=64, **choices, **TINY)
 
     monkeypatch.setattr(run, "paper_model", small)
-    choice = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.25}
-    assert any(
-        "scorer" in line and "random" in line for line in bench_setting("vilt/vqa", WITHOUT_MEMORY, reduction=choice)
-    )
+    choice = {"method": "lookahead", "site": "inputs", "keep_mass": 0.5}
+    lines = bench_setting("vilt/vqa", WITHOUT_MEMORY, reduction=choice, output=tmp_path / "out.json")
+    assert any("scorer" in line and "random" in line for line in lines)
+    mean = BenchReport.load(tmp_path / "out.json").mean_image_tokens
+    assert 1 <= mean < 16
+    assert any(f"keep_mass: an example of the batch keeps {mean:.1f} image tokens" in line for line in lines)
     assert not any("scorer" in line for line in bench_setting("vilt/vqa", WITHOUT_MEMORY, reduction=REDUCTION))
 
 

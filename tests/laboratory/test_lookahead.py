@@ -5,6 +5,8 @@ import json
 import pytest
 
 from laboratory.lookahead import CARRIES, Carry, has_unseen_word
+from laboratory.lookahead_command import lookahead_command
+from laboratory.lookahead_mass import LEAST, MASSES, ByKind, MassReport, MassRow, MassRun, mass_table
 from laboratory.lookahead_results import Accuracy, ChoiceRow, LookaheadReport, SeedAccuracy, report_table
 from pumer_hf.results import Environment
 
@@ -57,3 +59,34 @@ def test_names_of_other_data_are_unique():
         names = [carry.name for carry in carries]
         assert len(set(names)) == len(names)
         assert all(isinstance(carry, Carry) for carry in carries)
+
+
+@pytest.fixture
+def mass_report():
+    def runs(accuracy, patches):
+        kinds = {"one place": accuracy + 1}, {"one place": patches - 1}
+        return tuple(
+            MassRun(seed, ByKind(accuracy + seed, kinds[0]), ByKind(patches + seed, kinds[1])) for seed in (0, 1)
+        )
+
+    rows = [MassRow(None, runs=runs(90.0, 36.0))]
+    for mass in MASSES:
+        rows += [MassRow(mass, False, least, runs(89.0, 10 * mass), 1.5) for least in LEAST]
+        rows += [MassRow(mass, True, least, runs(88.0, 10.0)) for least in LEAST]
+    return MassReport("plain", 36, 400, tuple(rows), Environment())
+
+
+def test_a_table_of_keep_mass_has_each_choice_and_each_kind(mass_report, tmp_path):
+    lines = mass_table({"plain": mass_report}).splitlines()
+    cells = "8.5 [8.0, 9.0] | 89.50 [-1.00, -1.00], 1.50x | 88.50 [-2.00, -2.00]"
+    assert f"| 0.8 | {cells} |" in lines
+    assert f"| 0.8, at least a ninth | {cells} |" in lines
+    assert "| one place | 7.0 | 90.00 | 89.00 | 91.00 |" in lines
+    mass_report.save(tmp_path / "plain.json")
+    assert MassReport.load(tmp_path / "plain.json") == mass_report
+
+
+def test_a_teacher_is_given_for_each_seed(tmp_path, capsys):
+    words = ["plain", "--mass", "--teacher", "one", "-o", str(tmp_path / "plain.json")]
+    with pytest.raises(SystemExit, match="--teacher one: .*--seeds"):
+        lookahead_command("", tmp_path, words)

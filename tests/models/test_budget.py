@@ -108,6 +108,11 @@ def test_a_budget_that_cannot_be_met(reduction, message):
         MODELS["vilt"](reduction)
 
 
+def test_a_budget_is_not_for_numbers_that_depend_on_the_data():
+    with pytest.raises(ValueError, match="keep_mass=0.8: a budget is for"):
+        MODELS["vilt"]({"method": "lookahead", "site": "inputs", "keep_mass": 0.8, "flops": 0.5})
+
+
 def test_a_budget_between_two_numbers_of_tokens():
     model = PuMerViltModel(PuMerViltConfig(**vilt_fields(image_size=16)))
     with pytest.raises(ValueError, match=r"can spend 0\.\d+ or [01]\.\d+ of the unreduced"):

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import ViltConfig, ViltModel
 
 from pumer_hf import configuration
-from pumer_hf.models.reduction import reduces_tokens, reduction_of
+from pumer_hf.models.reducible import reduces_tokens, reduction_of
 from pumer_hf.reducers import Schedule, parse_reduction
 
 PUMER, TIP = schedule("pumer", "small"), schedule("tip", "small")

@@ -9,11 +9,12 @@ from PIL import Image
 from tiny import vilt_fields
 
 from laboratory.render import render
+from pumer_hf import DistillationTrainer, DistillationTrainingArguments, ElasticCallback
 from pumer_hf.cli import build_parser
 from pumer_hf.data.vqa import VQA, VqaDataArguments
 from pumer_hf.models.families import DECODERS
 from pumer_hf.models.scorers import save_scorer
-from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.build import build_teacher, load_model
 from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.training.scorer import add_scorer
 
@@ -56,6 +57,16 @@ def run_blocks(page, **names):
 def test_blocks_about_lookahead_run(reader):
     names = run_blocks(DOCS / "lookahead.md")
     assert [part.method for part in names["model"].reduction.parts] == ["lookahead", "pumer"]
+
+
+def test_blocks_about_elastic_students_run(reader):
+    folder, schedule = "outputs/digit-scenes-elastic/student", {"method": "tome", "layers": [0], "merge_ratio": 0.4}
+    model = load_model("outputs/digit-scenes/teacher", schedule)
+    model.save_pretrained(folder)
+    trainer = DistillationTrainer(model, args=DistillationTrainingArguments("out", use_cpu=True, report_to="none"))
+    names = run_blocks(DOCS / "elastic.md", trainer=trainer)
+    assert isinstance(trainer.callback_handler.callbacks[-1], ElasticCallback)
+    assert names["model"].reduction.to_dict() == names["model"].config.reduction
 
 
 @pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")

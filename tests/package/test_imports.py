@@ -27,7 +27,7 @@ ROWS = [
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}
 MODEL_ROWS = [
-    *(("offload", "profiling", "budget"), ("scorers",), ("reduction",), ("observing",)),
+    *(("offload", "profiling", "budget"), ("scorers",), ("reduction",), ("reducible",), ("observing",)),
     *(("encoders", "decoders"), ("families",), ("loading", "reduced")),
     *(("decoder_loading", "bases"),),
 ]

@@ -128,14 +128,21 @@ def test_a_finished_run_is_evaluated_again(frozen, start, capsys):
     assert "scorer" in json.loads((frozen / "results.json").read_text())
 
 
-def test_a_scorer_that_is_given_is_not_trained(frozen, start):
-    given = {**LOOKAHEAD, "weights": str(frozen / "scorer"), "keep_ratio": 0.5}
-    folder = start(given, flags=["--teacher", str(frozen / "teacher")], teacher_training=None, scorer_training=None)
+def test_a_scorer_that_is_given_is_not_trained_and_keep_mass_counts_image_tokens(frozen, start, capsys):
+    given = {**LOOKAHEAD, "weights": str(frozen / "scorer")}
+    flags = ["--teacher", str(frozen / "teacher"), "--keep_mass", "0.6"]
+    folder = start(given, flags=flags, teacher_training=None, scorer_training=None)
     assert not (folder / "scorer").exists()
     weights = load_file(folder / "student" / "model.safetensors")
     expected = load_file(frozen / "student" / "model.safetensors")
     assert_same_weights(weights, expected)
-    assert "scorer" not in json.loads((folder / "results.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    assert "scorer" not in results
+    assert "image_tokens" not in results["teacher"]
+    number, by_kind = results["student"]["image_tokens"], results["student"]["image_tokens_by_kind"]
+    assert 1 <= min(by_kind.values()) <= number <= max(by_kind.values()) < 36
+    assert "image tokens (lower is better)" in capsys.readouterr().out
+    assert "image_tokens" not in (folder / "student" / "README.md").read_text().split("---")[1]
 
 
 @pytest.mark.parametrize("train_scorer", [False, True])

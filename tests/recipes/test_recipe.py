@@ -278,6 +278,9 @@ def test_an_unknown_flag_is_an_error_with_the_nearest_right_one(error_of, flag, 
             r"data.question_kinds=\['colour_of_digit', 'weather'\]: ",
         ),
         (["--reduction_warmup_steps", "-1"], "training.reduction_warmup_steps=-1: "),
+        (["--elastic", "0.5"], r"training.elastic=\[0.5\]: .*two numbers"),
+        (["--elastic", "1", "0"], r"training.elastic=\[1.0, 0.0\]: .*least factor comes first"),
+        (["--elastic", "0", "1", "--reduction_warmup_steps", "5"], r"training.reduction_warmup_steps=5 and .*elastic"),
         (["--alpha", "-1"], "alpha=-1.0: "),
         (["--save_minutes", "-1"], "training.save_minutes=-1.0: "),
         (["--resume_from_checkpoint", "out"], "training.resume_from_checkpoint .*recipes"),
@@ -512,6 +515,7 @@ def test_every_recipe_loads_and_says_what_its_path_says(path):
     schedule = recipe.schedule
     name = unreduced if schedule is None else (schedule.at("layers") or schedule.at("inputs")).method
     name += "_tower" if schedule is not None and schedule.at("tower") else ""
+    name = "elastic" if recipe.training.elastic else name
     assert ("scratch" if task == "own_data" else name) == path.stem
     assert recipe.stage("teacher").output_dir != recipe.stage("student").output_dir
     if recipe.model.config is not None:

@@ -200,7 +200,12 @@ def test_the_models_of_a_recipe_on_digit_scenes_build(path):
 
 
 # Whose stages or data are of another kind; `pumer.yaml` of ViLT is the default, which test_train_vqa.py trains.
-WITH_MORE = ["vilt/digit_scenes/tip.yaml", "vilt/digit_scenes/grounded.yaml", "vilt/digit_scenes/smaller_images.yaml"]
+WITH_MORE = [
+    "vilt/digit_scenes/tip.yaml",
+    "vilt/digit_scenes/elastic.yaml",
+    "vilt/digit_scenes/grounded.yaml",
+    "vilt/digit_scenes/smaller_images.yaml",
+]
 
 
 @pytest.mark.parametrize("path", [*WITH_MORE, "meter/digit_scenes/pumer_tower.yaml"])

@@ -111,6 +111,10 @@ def test_the_shape_of_pictures_that_keep_it(plan_of):
     assert "RandAugment" in plan["pictures"]
 
 
+def test_the_parts_of_the_schedule_that_an_elastic_student_uses(plan_of):
+    assert plan_of(elastic=[0.25, 1.0])["reduction"].endswith("of which each training step uses a part from 0.25 to 1")
+
+
 def test_smaller_images_of_the_student(plan_of):
     assert plan_of(reduction=None, model={"image_size": 24})["reduction"] == "none, images of 24 x 24 pixels"
 

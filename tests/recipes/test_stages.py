@@ -268,7 +268,9 @@ def test_resuming_a_complete_stage_does_nothing(train_student, teacher_folder, t
 # An interrupted stage
 
 
-@pytest.mark.parametrize("options", [{}, {"cache_teacher_logits": True}, {"reduction_warmup_steps": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"cache_teacher_logits": True}, {"reduction_warmup_steps": 4}, {"elastic": [0.0, 1.0]}], ids=str
+)
 def test_a_resumed_stage_ends_like_an_uninterrupted_one(
     options, train_student, train_and_interrupt, student_steps, tmp_path
 ):
@@ -331,7 +333,7 @@ def test_a_stage_that_ended_while_saving_its_result_is_not_trained_further(
 
 def test_predict_gives_logits_and_labels_in_the_order_of_the_rows(built, data, collator, stage_args, tmp_path):
     args = stage_args(tmp_path / "run", per_device_eval_batch_size=5)
-    logits, labels = predict(args, built[0], data.train, collator)
+    logits, labels, _ = predict(args, built[0], data.train, collator)
     batch = collator(list(data.train))
     with torch.no_grad():
         expected = built[0].eval()(**batch).logits

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from laboratory.decoder_results import DecoderReport
+from laboratory.lookahead_mass import MassReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
 from laboratory.records import Calibration, CellResult, Curve, TeacherResult
@@ -29,6 +30,7 @@ KINDS = {
     "bench/cpu_onnx_*.json": ExportReport,
     "kept/*.json": ExplanationReport,
     "lookahead/*.json": LookaheadReport,
+    "lookahead/mass/*.json": MassReport,
     "decoders/*.json": DecoderReport,
     "decoders/sites/*.json": SiteReport,
     "study/*-teacher.json": TeacherResult,

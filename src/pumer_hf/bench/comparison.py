@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..encoding import QUESTION_LENGTH
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import SAVED, load_checkpoint_model, unreduced_error
 from ..reducers import METHODS
-from ..results import Environment, check_results_file, text_table
+from ..results import Cost, Environment, check_results_file, text_table
+from ..tokens import NUM_PREFIX_TOKENS
 from .contenders import BenchOptions, Contender, checked_text_length, contender, stock_contender
 from .full_size import paper_model
-from .measure import measure, measure_rows
-from .report import REDUCED, STOCK, UNREDUCED, BenchReport, Conditions
+from .measure import measure, measure_break_even, measure_rows
+from .report import REDUCED, STOCK, UNREDUCED, BenchReport, Conditions, mass_lines
 
 
 def bench_checkpoint(
@@ -85,15 +88,29 @@ def bench_model(
     """Measure a model that reduces tokens. `source` says in the results which model it is."""
     text_length = checked_text_length(model, text_length)
     contenders = contenders_of(model, text_length, options)
+    cost = measure(contenders, options)
     report = BenchReport(
         source=source,
         reduction=model.config.reduction,
         text_length=text_length,
         conditions=Conditions.of(contenders, options),
-        cost=measure(contenders, options),
+        cost=cost,
         environment=Environment.current(),
+        mean_image_tokens=mean_image_tokens(contenders[REDUCED], cost),
+        break_even=measure_break_even(contenders, options, cost),
     )
     return [text_table(measure_rows(report.cost)), *notes(report), report.finish(output)]
+
+
+@torch.inference_mode()
+def mean_image_tokens(reduced: Contender, cost: Cost) -> float | None:
+    """Return how many image tokens an image of the measured batch keeps on average; None if it is a fixed number."""
+    if not any(part.varies for part in reduced.eager.token_reduction.part_configs):
+        return None
+    assert cost.throughput is not None, "`measure` always gives it"
+    traces = reduced.eager(**reduced.inputs(cost.throughput.batch_size)).reduction
+    lengths = [trace.image_lengths for trace in traces if trace.image_lengths is not None]
+    return torch.cat(lengths).float().mean().item() - NUM_PREFIX_TOKENS
 
 
 def contenders_of(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> dict[str, Contender]:
@@ -129,6 +146,7 @@ def notes(report: BenchReport) -> Sequence[str]:
         lines.append(f"Reduced, it is {gain:.2f} times as fast as stock transformers ({stock}).")
     if "setting" in report.source and learns_apart(report):
         lines.append("The weights are random, those of the scorer too: it costs as much as a trained one.")
+    lines += mass_lines(report.mean_image_tokens)
     if report.cost.memory is not None:
         lines.append("Memory: peak of the activations; weights, gradients and inputs do not count.")
     slow = [f"batch {throughput.batch_size}"] if throughput.gain < 1 else []
@@ -137,4 +155,6 @@ def notes(report: BenchReport) -> Sequence[str]:
     if slow:
         where = " and ".join(slow)
         lines.append(f"Reduction does not pay at {where}: the batch is too small, or there are too few tokens.")
+    if report.break_even is not None:
+        lines += report.break_even.lines("image patches")
     return lines

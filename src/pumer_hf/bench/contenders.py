@@ -1,8 +1,9 @@
 """The models of a benchmark. Weights and inputs may be random, since the cost of a forward depends on shapes alone."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from ..encoding import checkpoint_record
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import num_images
 from ..models.families import family_of
+from ..reducers.mass import check_fixed_lengths
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MATMUL_PRECISIONS = ("highest", "high", "medium")
@@ -90,9 +92,19 @@ class Contender:
 
 def contender(model: PuMerPreTrainedModel, text_length: int, options: BenchOptions) -> Contender:
     """Return a contender for one of our models: on the device, in the precision and compiled as the options say."""
+    if options.compile:
+        check_fixed_lengths(model.token_reduction.part_configs, "a compiled model has fixed shapes")
     model = model.to(device=options.device, dtype=DTYPES[options.dtype]).eval()
     model.config.pooled_only |= options.pooled_only
     return Contender(model, compiled(model) if options.compile else model, model, text_length)
+
+
+def at_image_size(one: Contender, image_size: int) -> Contender:
+    """Return one of our models for square images of another side, not compiled. It shares all other weights."""
+    shared = {id(weight): weight for weight in one.eager.parameters()}
+    model = copy.deepcopy(one.inputs_of, shared)
+    model.resize_images(image_size)
+    return replace(one, eager=model, run=model, inputs_of=model)
 
 
 def compiled(model: nn.Module) -> nn.Module:

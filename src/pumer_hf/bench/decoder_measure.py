@@ -17,11 +17,13 @@ from ..models.decoder_loading import unreduced
 from ..models.decoders.cut_cache import cache_of
 from ..models.decoders.images import ImageTrace
 from ..models.decoders.modeling import ReducedDecoder
+from ..models.decoders.random_inputs import images_near, prompts
+from .break_even import BreakEven, Crossing, cross, doubled
 from .contenders import DTYPES, MATMUL_PRECISIONS
 from .decoder_report import ANNOUNCED, FORMS, MEASURED, REDUCED, UNREDUCED, Compared, DecoderSpeed, Seconds, Work
-from .profiles import FORWARDS, peak_memory, reduction_seconds
+from .profiles import FORWARDS, peak_memory, reduction_seconds, untouched_share
 from .progress import Progress
-from .throughput import cuda_seconds, expected_seconds, interleaved_times, keep_freed_memory, wall_seconds
+from .throughput import cuda_seconds, expected_seconds, interleaved_times, keep_freed_memory, rough_ratio, wall_seconds
 
 ATTENTIONS = ("eager", "sdpa")
 GENERATE_ROUNDS = 3
@@ -121,6 +123,8 @@ class Sizes(NamedTuple):
     """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]."""
     cache_bytes: dict[str, int]
     """The bytes of keys, values and states of the whole batch after the prefill."""
+    mean_image_tokens: float | None
+    """Image tokens per prompt that the reduced decoder gets on average; None if the schedule alone says it."""
 
 
 @torch.inference_mode()
@@ -143,14 +147,17 @@ def measure_sizes(subject: Subject, text_inputs: Mapping[str, Tensor]) -> Sizes:
         gmacs[form], output = counted(partial(subject.prefill, form), subject.batch_size)
         caches[form] = sum(nbytes(value) for layer in cache_of(output).layers for value in vars(layer).values())
         if form == REDUCED:
-            by_layer[MEASURED] = read_by_layers(subject.model, output.reduction, tokens[UNREDUCED])
+            traces = output.reduction
+            by_layer[MEASURED] = read_by_layers(subject.model, traces, tokens[UNREDUCED])
     tokens[REDUCED] = by_layer[MEASURED][0]
     by_layer[ANNOUNCED] = announced(subject.model, len(text_inputs["input_ids"][0]), tokens[REDUCED])
     tower, _ = counted(subject.encoded, subject.batch_size)
     text, _ = counted(text_alone, subject.batch_size)
     of_images = gmacs[UNREDUCED] - tower - text
     work = Work(gmacs[UNREDUCED], gmacs[REDUCED], tower, text, of_images * whole_share(subject.model))
-    return Sizes(work, tokens, by_layer, caches)
+    varies = any(part.varies for part in subject.model.token_reduction.part_configs)
+    kept = sum(len(trace.kept) for trace in traces if trace.layer is None)
+    return Sizes(work, tokens, by_layer, caches, kept / subject.batch_size if varies else None)
 
 
 def read_by_layers(model: ReducedDecoder, traces: Sequence[ImageTrace], num_image: int) -> list[int]:
@@ -307,3 +314,52 @@ def compile_parts(model: ReducedDecoder) -> None:
     """Compile the image tower and the decoder of a model. What lies between them depends on values and stays eager."""
     for part in (model.get_encoder(modality="image"), model.get_decoder()):
         part.compile()
+
+
+def untouched_by_cuts(subject: Subject) -> float:
+    """Measure the part of the unreduced prefill's time that the reduction cannot touch ([`untouched_share`]).
+
+    Do so before anything is compiled.
+    """
+    calls = (partial(subject.prefill, UNREDUCED), partial(subject.prefill, REDUCED))
+    return untouched_share((subject.model, subject.model), calls, subject.model.device)
+
+
+def measure_break_even(subject: Subject, options: DecoderOptions, untouched: float, gain: float) -> BreakEven:
+    """Find the smallest batch and the fewest image tokens at which the prefill becomes faster.
+
+    Each size is measured in a few rounds, from the smallest one on. Compiled parts would be compiled again for each
+    size, so for them only the measured size counts.
+
+    Args:
+        subject: the model and its batch.
+        options: how to measure.
+        untouched: from [`untouched_by_cuts`].
+        gain: how many times as fast the reduced prefill of the batch is.
+    """
+    model = subject.model
+    tokens = int((subject.inputs["input_ids"][0] == model.family.image_token_id(model.config)).sum())
+
+    def ratio(batch_size: int, image_tokens: int) -> float:
+        other = Subject(model, prompts(model, batch_size, options.text_length, image_tokens))
+        baseline, reduced = (partial(other.prefill, form) for form in FORMS)
+        return rough_ratio(baseline, reduced, options.device == "cuda")
+
+    def ratio_of_batch(size: int) -> float:
+        return ratio(size, tokens)
+
+    def ratio_of_tokens(size: int) -> float | None:
+        assert batch is not None, "sizes are tried where a batch pays"
+        return ratio(batch, size) if images_near(model, size)[1] == size else None
+
+    by_batch = cross(
+        doubled(1, subject.batch_size), {subject.batch_size: gain}, None if options.compile else ratio_of_batch
+    )
+    batch = by_batch.first
+    if batch is None:
+        return BreakEven(untouched, by_batch)
+    known = {tokens: by_batch.ratios[batch]}
+    if options.compile:
+        return BreakEven(untouched, by_batch, Crossing(known))
+    _, fewest = images_near(model, 1)
+    return BreakEven(untouched, by_batch, cross(doubled(fewest, tokens), known, ratio_of_tokens))

@@ -6,6 +6,7 @@ from statistics import median
 from typing import Any
 
 from ..results import Environment, Results
+from .break_even import BreakEven
 
 UNREDUCED, REDUCED = "unreduced", "reduced"
 """The two forms of the model by name."""
@@ -161,7 +162,12 @@ class DecoderReport(Results):
     """Image tokens per prompt that each layer of the reduced decoder reads, [`ANNOUNCED`] and [`MEASURED`]. Empty in
     files of older versions."""
     weight_bytes: int = 0
+    mean_image_tokens: float | None = None
+    """Image tokens per prompt that the reduced decoder gets on average, where the data decide about it (`keep_mass`).
+    `image_tokens` has those of the first prompt."""
     environment: Environment = field(default_factory=Environment)
+    break_even: BreakEven | None = None
+    """Where the reduction pays. None in files of older versions."""
 
     @property
     def name(self) -> str:
@@ -188,7 +194,9 @@ class DecoderReport(Results):
             memory=dict(values.get("memory", {})),
             layer_tokens=dict(values.get("layer_tokens", {})),
             weight_bytes=values["weight_bytes"],
+            mean_image_tokens=values.get("mean_image_tokens"),
             environment=Environment.from_dict(values),
+            break_even=BreakEven.from_dict(values.get("break_even")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,5 +214,7 @@ class DecoderReport(Results):
             "cache_bytes": self.cache_bytes,
             "memory": self.memory,
             "weight_bytes": self.weight_bytes,
+            **({} if self.mean_image_tokens is None else {"mean_image_tokens": self.mean_image_tokens}),
+            **({} if self.break_even is None else {"break_even": self.break_even.to_dict()}),
             **self.environment.to_dict(),
         }

@@ -19,10 +19,12 @@ from .decoder_measure import (
     DecoderOptions,
     Subject,
     compile_parts,
+    measure_break_even,
     measure_sizes,
     measure_speed,
     prefill_memory,
     reducer_cost,
+    untouched_by_cuts,
 )
 from .decoder_report import (
     ANNOUNCED,
@@ -35,6 +37,7 @@ from .decoder_report import (
     DecoderReport,
 )
 from .decoder_shapes import shape_of
+from .report import mass_lines
 
 COUNTED_BY = {
     "cpu": "the tensors that were alive at once, which the profiler counts",
@@ -152,9 +155,10 @@ def measured(
     subject = Subject(model, inputs)
     sizes = measure_sizes(subject, text_prompts(model, options.batch_size, options.text_length))
     memory = {form: prefill_memory(subject, form) for form in FORMS} if options.memory else {}
-    reducer = reducer_cost(subject)
+    reducer, untouched = reducer_cost(subject), untouched_by_cuts(subject)
     if options.compile:
         compile_parts(model)
+    speed = measure_speed(subject, options, reducer)
     return DecoderReport(
         source=source,
         random_weights=random_weights,
@@ -172,12 +176,14 @@ def measured(
         ),
         image_tokens=sizes.image_tokens,
         work=sizes.work,
-        speed=measure_speed(subject, options, reducer),
+        speed=speed,
         cache_bytes=sizes.cache_bytes,
         memory=memory,
         layer_tokens=sizes.layer_tokens,
         weight_bytes=sum(weight.nbytes for weight in model.parameters()),
+        mean_image_tokens=sizes.mean_image_tokens,
         environment=Environment.current(),
+        break_even=measure_break_even(subject, options, untouched, speed.prefill.ratio),
     )
 
 
@@ -296,8 +302,11 @@ def notes(report: DecoderReport) -> Sequence[str]:
         f"Weights: {figure(report.weight_bytes / 2**30)} GiB. Peak memory is beyond weights and inputs, the cache "
         f"included: {COUNTED_BY[conditions.device]}.",
     ]
-    if report.random_weights:
+    lines += mass_lines(report.mean_image_tokens)
+    if report.random_weights and report.mean_image_tokens is None:
         lines.append("The weights are random, so a trained model has the same speed.")
     if prefill.ratio < 1:
         lines.append("Reduction does not pay here: there are too few image tokens, or the tower dominates.")
+    if report.break_even is not None:
+        lines += report.break_even.lines("image tokens")
     return lines

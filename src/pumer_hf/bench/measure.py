@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,14 @@ from tqdm.auto import tqdm
 
 from ..figures import duration, figure
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reduces_tokens
+from ..models.reducible import reduces_tokens
 from ..results import REGIMES, Cost, Memory
-from .contenders import BenchOptions, Contender, torch_options
+from .break_even import BreakEven, Crossing, cross, doubled
+from .contenders import BenchOptions, Contender, at_image_size, torch_options
 from .cost import measure_sizes, token_rows
-from .profiles import activation_peaks, reduction_share
+from .profiles import activation_peaks, reduction_share, untouched_share
 from .progress import Progress
-from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds
+from .throughput import compare_latency, compare_throughput, expected_seconds, forward_seconds, rough_ratio
 
 START, LIMIT = 8, 4096
 """The first and the last batch size that are tried where the batch grows."""
@@ -85,6 +87,52 @@ def measure_memory(
         peaks[name] = activation_peaks(one.eager, batches[name])
     batch_size = len(next(iter(next(iter(batches.values())).values())))
     return Memory(batch_size, **{regime: {name: peak[regime] for name, peak in peaks.items()} for regime in REGIMES})
+
+
+def measure_break_even(contenders: Mapping[str, Contender], options: BenchOptions, cost: Cost) -> BreakEven:
+    """Find the smallest batch and the smallest image that pay, and the time that the reduction cannot touch.
+
+    Each size is measured in a few rounds, from the smallest one on. Compiled models would be compiled again for each
+    size, so for them only the sizes count that `cost` has.
+
+    Args:
+        contenders: the contenders by name, the unreduced model first and the reduced one last.
+        options: how to measure.
+        cost: what [`measure`] has found for them.
+    """
+    assert cost.throughput is not None, "`measure` always gives it"
+    pair, on_cuda = [list(contenders.values())[index] for index in (0, -1)], options.device == "cuda"
+
+    def ratio(models: Sequence[Contender], batch_size: int) -> float:
+        baseline, reduced = (partial(one.run, **one.inputs(batch_size)) for one in models)
+        return rough_ratio(baseline, reduced, on_cuda)
+
+    def ratio_of_side(side: int) -> float:
+        assert batch is not None, "sides are tried where a batch pays"
+        return ratio([at_image_size(one, side * patch) for one in pair], batch)
+
+    known = {cost.throughput.batch_size: cost.throughput.gain}
+    if cost.latency is not None:
+        known[1] = cost.latency.models[cost.throughput.names[-1]].ratio
+    models = (pair[0].eager, pair[1].eager)
+    calls = tuple(partial(one.eager, **one.inputs(1)) for one in pair)
+    with torch_options(options):
+        untouched = untouched_share(models, (calls[0], calls[1]), pair[0].eager.device)
+        largest = cost.throughput.batch_size
+        by_batch = cross(doubled(1, largest), known, None if options.compile else partial(ratio, pair))
+        batch = by_batch.first
+        if batch is None:
+            return BreakEven(untouched, by_batch)
+        patch = patch_side(pair[0].inputs_of)
+        side = pair[0].inputs_of.config.image_size // patch
+        sides = cross(doubled(2, side), {side: by_batch.ratios[batch]}, None if options.compile else ratio_of_side)
+    return BreakEven(untouched, by_batch, Crossing({one**2: found for one, found in sides.ratios.items()}))
+
+
+def patch_side(model: PuMerPreTrainedModel) -> int:
+    """Return the side of a patch of one of our models in pixels."""
+    config: Any = model.config
+    return int(getattr(config, "vision_config", config).patch_size)
 
 
 def pools_only(model: Any) -> bool:

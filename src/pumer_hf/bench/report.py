@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..results import Cost, Environment, Results, Throughput
+from .break_even import BreakEven
 from .contenders import BenchOptions, Contender
 from .measure import pools_only
 
@@ -62,6 +63,10 @@ class BenchReport(Results):
     cost: Cost
     """The cost by name of the model: unreduced, stock (if transformers has the model) and reduced."""
     environment: Environment
+    mean_image_tokens: float | None = None
+    """Image tokens that an example of the batch keeps on average, where the data decide about it (`keep_mass`)."""
+    break_even: BreakEven | None = None
+    """Where the reduction pays. None in files of older versions."""
 
     @property
     def name(self) -> str:
@@ -94,6 +99,8 @@ class BenchReport(Results):
             conditions=Conditions.from_dict(values),
             cost=Cost.from_dict(values),
             environment=Environment.from_dict(values),
+            mean_image_tokens=values.get("mean_image_tokens"),
+            break_even=BreakEven.from_dict(values.get("break_even")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,5 +110,17 @@ class BenchReport(Results):
             "text_length": self.text_length,
             **asdict(self.conditions),
             **self.cost.to_dict(),
+            **({} if self.mean_image_tokens is None else {"mean_image_tokens": self.mean_image_tokens}),
+            **({} if self.break_even is None else {"break_even": self.break_even.to_dict()}),
             **self.environment.to_dict(),
         }
+
+
+def mass_lines(mean_image_tokens: float | None) -> list[str]:
+    """Return a line about the number of image tokens that an example keeps, where the data decide about it."""
+    if mean_image_tokens is None:
+        return []
+    return [
+        f"keep_mass: an example of the batch keeps {mean_image_tokens:.1f} image tokens on average. The inputs are "
+        "random, so this number, and with it the speed, says little about real images and texts."
+    ]

@@ -16,6 +16,8 @@ from ..results import Latencies, Latency, Speed, Throughput
 
 MIN_ROUNDS = 5
 """How often each function is timed at least."""
+FEW_ROUNDS = 3
+"""How often each function is timed where a rough figure is enough."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of glibc's `mallopt`, by their names there."""
 
@@ -27,6 +29,7 @@ def interleaved_times(
     seconds: float,
     on_cuda: bool = False,
     on_round: Callable[[], None] | None = None,
+    min_rounds: int = MIN_ROUNDS,
 ) -> dict[str, list[float]]:
     """Time functions in turn, A B A B ..., so that a change of the machine's speed affects all of them alike.
 
@@ -35,9 +38,10 @@ def interleaved_times(
     Args:
         calls: functions by name.
         warmup: rounds that do not count.
-        seconds: keep going for about this long, and for at least `MIN_ROUNDS`.
+        seconds: keep going for about this long, and for at least `min_rounds`.
         on_cuda: whether the functions work on the GPU. Its events then time each call, which waits for the GPU.
         on_round: called after each round.
+        min_rounds: how often each function is timed at least.
 
     Returns:
         Seconds per call, in order of the rounds.
@@ -48,12 +52,20 @@ def interleaved_times(
             call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < MIN_ROUNDS:
+    while time.perf_counter() < end or len(next(iter(times.values()))) < min_rounds:
         for name, call in calls.items():
             times[name].append(cuda_seconds(call) if on_cuda else wall_seconds(call))
         if on_round is not None:
             on_round()
     return times
+
+
+@torch.inference_mode()
+def rough_ratio(baseline: Callable[[], Any], call: Callable[[], Any], on_cuda: bool) -> float:
+    """Measure in a few rounds how many times as fast as `baseline` a function is."""
+    calls = {"baseline": baseline, "call": call}
+    times = interleaved_times(calls, warmup=1, seconds=0, on_cuda=on_cuda, min_rounds=FEW_ROUNDS)
+    return median_ratio(*times.values())
 
 
 def expected_seconds(in_turn: float, *, warmup: int, seconds: float) -> float:

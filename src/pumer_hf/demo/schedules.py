@@ -7,7 +7,7 @@ from statistics import mean
 from typing import Any
 
 from ..reducers import ReductionConfig, Schedule
-from ..reducers.keeping import KeepingConfig
+from ..reducers.keeping import KEPT, KeepingConfig
 
 MAX_RATIO = 0.95
 """The largest part of its tokens that a slider lets a layer prune."""
@@ -33,7 +33,7 @@ def ratios_of(part: ReductionConfig, name: str) -> list[float]:
 
 def slider_start(name: str) -> float:
     """Return the lowest value of a slider: 0, or one step for the part of the patches to keep."""
-    return STEP if name == "keep_ratio" else 0.0
+    return STEP if name in KEPT else 0.0
 
 
 def slider_limits(part: ReductionConfig) -> dict[str, float]:
@@ -45,7 +45,7 @@ def slider_limits(part: ReductionConfig) -> dict[str, float]:
     limits = {}
     for name, value in slider_values(part).items():
         highest = max(ratios_of(part, name))
-        if name == "keep_ratio":
+        if name in KEPT:
             limits[name] = 1.0
             continue
         most = MAX_MERGE_RATIO if name.endswith("merge_ratio") else MAX_RATIO

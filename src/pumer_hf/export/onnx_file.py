@@ -19,6 +19,7 @@ from ..encoding import EncodingRecord, checkpoint_record
 from ..folders import check_file
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.encoders.heads import Head
+from ..reducers.mass import check_fixed_lengths
 from ..release import extra_command
 
 logger = get_logger(__name__)
@@ -86,6 +87,7 @@ def export_onnx(model: PuMerPreTrainedModel, dest: str | Path, text_length: int 
     check_dest(dest)
     if not isinstance(model, Head):
         raise ValueError(f"{type(model).__name__} has no logits: export a model with a head")
+    check_fixed_lengths(model.token_reduction.part_configs, "an ONNX file has fixed shapes")
     if model.dtype != torch.float32:
         raise ValueError(f"the model is in {model.dtype}: export it in float32, with model.float()")
     record = fixed_record(model, checked_text_length(model, text_length))

@@ -21,8 +21,9 @@ from ..models.decoders.family import DecoderFamily
 from ..models.families import DECODERS, FAMILIES, Family
 from ..reading import read_json, read_object
 from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
+from ..reducers.keeping import KEPT
 from ..release import install_commands, needs_wheel
-from ..results import Evaluation, Report
+from ..results import IMAGE_TOKENS, Elastic, Evaluation, Report
 from .decoders import (
     PIPELINE_TAG,
     decoder_example,
@@ -43,9 +44,9 @@ from .sources import (
     published_environment,
     without_paths,
 )
-from .tables import results_table, tokens_table, training_table
+from .tables import elastic_table, results_table, tokens_table, training_table
 
-CARD_NAME, FACTS_NAME, PICTURE_NAME = "README.md", "results.json", "reduction.png"
+CARD_NAME, FACTS_NAME, PICTURE_NAME, CURVE_NAME = "README.md", "results.json", "reduction.png", "speeds.png"
 PLACES = {
     "tower": "layers of its image encoder",
     "inputs": "steps before its first layer",
@@ -210,6 +211,11 @@ class PuMerCard:
         return self.report.evaluations.get(self.role)
 
     @property
+    def elastic(self) -> Elastic | None:
+        """The results at several speeds, if the model is a student that was trained for them."""
+        return self.report.elastic if self.role == "student" else None
+
+    @property
     def has_report(self) -> bool:
         """Whether anything is known about a run."""
         return self.report != Report()
@@ -234,17 +240,19 @@ class PuMerCard:
     def files(self, folder: Path) -> dict[str, str]:
         """Return the content of the two files by name.
 
-        If the folder has a picture, the card shows it. If it has a chat template, the example of a decoder is a chat.
+        The card shows the pictures that the folder has. If it has a chat template, the example of a decoder is a chat.
         """
         facts = json.dumps(self.facts, indent=2, ensure_ascii=False)
-        text = self.render((folder / PICTURE_NAME).is_file(), with_chat=has_chat_template(folder))
+        pictures = ((folder / name).is_file() for name in (PICTURE_NAME, CURVE_NAME))
+        text = self.render(*pictures, with_chat=has_chat_template(folder))
         return {CARD_NAME: text, FACTS_NAME: facts + "\n"}
 
-    def render(self, has_picture: bool = False, *, with_chat: bool = True) -> str:
+    def render(self, has_picture: bool = False, has_curve: bool = False, *, with_chat: bool = True) -> str:
         """Return the text of the card, with the metadata for the Hub.
 
         Args:
             has_picture: whether the card shows the picture of the reduction.
+            has_curve: whether the card shows the picture of several speeds.
             with_chat: whether the example of a decoder is a chat. It needs a processor with a chat template.
         """
         shown = self.published()
@@ -254,6 +262,8 @@ class PuMerCard:
             card=shown,
             has_picture=has_picture,
             picture=PICTURE_NAME,
+            has_curve=has_curve,
+            curve=CURVE_NAME,
             family_title=shown.row.title,
             task_title=self.task_row.title if self.task_row else None,
             example=shown._example(with_chat),
@@ -261,6 +271,7 @@ class PuMerCard:
             places=DECODER_PLACES if shown.is_decoder else PLACES,
             reduction_json=json.dumps(shown.schedule and shown.schedule.to_dict(), indent=2),
             results_table=results_table(shown.report, shown.role),
+            elastic_table=shown.elastic and elastic_table(shown.elastic),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),
             speed=shown.bench and speed_section(shown.bench),
@@ -275,7 +286,8 @@ class PuMerCard:
     def metadata(self) -> ModelCardData:
         """Return the metadata, with the results in the form that the Hub's leaderboards read (`model-index`)."""
         results = self._eval_results()
-        names = list(self.evaluation.metrics) if self.evaluation else []
+        metrics = self.evaluation.metrics if self.evaluation else {}
+        names = [name for name in metrics if name not in IMAGE_TOKENS]
         base = self.teacher if is_hub_id(self.teacher) else self.base_model
         dataset_id = (self.dataset or {}).get("id")
         return ModelCardData(
@@ -304,7 +316,7 @@ class PuMerCard:
         """Return tags that say what the methods do to tokens. The names of their ratios show it."""
         names: list[str] = []
         for part in self.schedule.parts if self.schedule else ():
-            own = [name for name in part.ratios if name != "keep_ratio"] or ["keep_ratio"]
+            own = [name for name in part.ratios if name not in KEPT] or ["keep_ratio"]
             names += [*own, *(["merge_rest"] if getattr(part, "merge_rest", False) else [])]
         kinds = {"token-pruning": ("prune", "keep"), "token-merging": ("merge",)}
         return [tag for tag, words in kinds.items() if any(word in name for name in names for word in words)]
@@ -327,6 +339,7 @@ class PuMerCard:
                 metric_value=metric.rounded,
             )
             for name, metric in self.evaluation.metrics.items()
+            if name not in IMAGE_TOKENS
         ]
 
     def _sources(self) -> list[str]:

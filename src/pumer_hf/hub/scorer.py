@@ -178,7 +178,7 @@ def _shown_part(record: ScorerRecord, source: str) -> str:
     part = record.config
     shown: dict[str, Any] = {"method": part.method, "site": part.site, "weights": source}
     shown |= {"layers": list(part.layers)} if part.layers else {}
-    shown |= {"keep_ratio": part.keep_ratio} if part.num_keep is None else {"num_keep": part.num_keep}
+    shown |= {name: value for name, value in part.to_dict().items() if name in (*part.amounts, "min_keep", "max_keep")}
     return json.dumps(shown)
 
 

@@ -5,7 +5,7 @@ from statistics import mean
 from typing import Any
 
 from ..figures import figure
-from ..results import ROLES, Metric, Report, SeedRun, markdown_table
+from ..results import ROLES, Elastic, Metric, Report, SeedRun, markdown_table
 
 
 def results_table(report: Report, role: str) -> str:
@@ -45,6 +45,16 @@ def tokens_table(report: Report, role: str) -> str:
         for layer, lengths in enumerate(zip(*(tokens[name] for name in names), strict=True))
     ]
     return markdown_table([header, *rows])
+
+
+def elastic_table(elastic: Elastic) -> str:
+    """Return the table of an elastic student: a row for each factor of its schedule."""
+    first = next(iter(elastic.evaluations.values()))
+    rows = [["part of the schedule", first.main.type.title(first.main_name), "speed, interleaved", "FLOPs"]]
+    for point in elastic.points:
+        gain = f"{point.gflops_gain:.2f}x fewer"
+        rows.append([f"{point.factor:.0%}", str(point.metric), f"{point.speed:.2f}x", gain])
+    return markdown_table(rows)
 
 
 def training_table(training: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from transformers.utils import PushInProgress, logging
 from ..bench.cost import measure_sizes
 from ..data.tasks import task_of_model
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reducible_model
+from ..models.reducible import reducible_model
 from ..results import Environment, Evaluation, MetricType, Report
 from .card import PuMerCard
 from .decoders import row_of
@@ -40,6 +40,7 @@ TRAINING_FIELDS = (
     "lr_scheduler_type",
     "warmup_steps",
     "reduction_warmup_steps",
+    "elastic",
     "early_stopping_patience",
     "optim",
     "adam_beta1",

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from .. import ops
 from ..explain.pictures import check_reduces
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import reduction_of
+from ..models.reducible import reduction_of
 from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.base import SITES
+from ..reducers.mass import check_fixed_lengths
 from ..results import Metric
 from ..tokens import Evidence, LayerTrace, Matching, TokenPair
 from .report import FAITHFULNESS
@@ -194,6 +195,9 @@ def compared_reducers(model: PuMerPreTrainedModel, seed: int = 0) -> dict[str, S
         seed: the seed of the random reducers.
     """
     choosing = choosing_reducers(model)
+    check_fixed_lengths(
+        (one.config for one in choosing.values()), "random choices keep as many tokens of each example"
+    )
     if model.config.semantics == "release":
         raise ValueError("config.semantics='release': its choices cannot be inverted; measure with semantics='paper'")
     first = next(iter(choosing))

@@ -119,14 +119,36 @@ def score_report(scores: np.ndarray, dataset: Dataset) -> dict[str, Any]:
         dataset: the N rows.
     """
     report: dict[str, Any] = {"accuracy": 100 * float(scores.mean()), "questions": len(scores)}
-    if "kind" in dataset.column_names:
-        kinds = np.array(dataset["kind"])
-        members = {str(kind): kinds == kind for kind in np.unique(kinds)}
-        if "groups" in dataset.column_names:
-            groups = dataset["groups"][:]
-            names = sorted({name for row in groups for name in row})
-            members |= {name: np.array([name in row for row in groups]) for name in names}
+    members = members_of(dataset)
+    if members:
         report["accuracy_by_kind"] = {name: 100 * float(scores[rows].mean()) for name, rows in members.items()}
+    return report
+
+
+def members_of(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return the rows of each kind and of each group, bool (N,), by name. It is empty without a column `kind`."""
+    if "kind" not in dataset.column_names:
+        return {}
+    kinds = np.array(dataset["kind"])
+    members = {str(kind): kinds == kind for kind in np.unique(kinds)}
+    if "groups" in dataset.column_names:
+        groups = dataset["groups"][:]
+        names = sorted({name for row in groups for name in row})
+        members |= {name: np.array([name in row for row in groups]) for name in names}
+    return members
+
+
+def token_report(image_tokens: np.ndarray, dataset: Dataset) -> dict[str, Any]:
+    """Return the mean of `image_tokens`, and `image_tokens_by_kind` if there is a column `kind`.
+
+    Args:
+        image_tokens: number (N,), how many image tokens each row keeps.
+        dataset: the N rows.
+    """
+    report: dict[str, Any] = {"image_tokens": float(image_tokens.mean())}
+    members = members_of(dataset)
+    if members:
+        report["image_tokens_by_kind"] = {name: float(image_tokens[rows].mean()) for name, rows in members.items()}
     return report
 
 

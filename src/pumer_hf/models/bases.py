@@ -27,7 +27,7 @@ from .encoders.base import PuMerPreTrainedModel
 from .encoders.heads import ClassifierHead
 from .observing import Observation, observe
 from .reduced import decoder_of
-from .reduction import reduction_of
+from .reducible import reduction_of
 
 Inputs = Mapping[str, Any]
 NO_INPUTS = ("labels", "teacher_logits")

@@ -15,6 +15,7 @@ import torch
 from ..flops import FlopCounter
 from ..reducers import Schedule, TokenReducer
 from ..reducers.base import SITES
+from ..reducers.mass import check_fixed_lengths
 
 TOLERANCE = 0.01
 """How far the FLOPs may be from the budget, as a part of the unreduced model's."""
@@ -133,6 +134,7 @@ def fit(schedule: Schedule, counter: ForwardCounter) -> tuple[Schedule, Budget]:
     Raises:
         ValueError: the budget cannot be met within [`TOLERANCE`]. The message has the nearest one that can.
     """
+    check_fixed_lengths(schedule.parts, "a budget is for fixed numbers of tokens")
     search = Search(schedule, counter)
     best = search.nearest()
     spent = search.part(best)

@@ -12,7 +12,7 @@ from ..reducers import ReductionConfig, TokenReducer
 from ..reducers.base import SITES
 from ..reducers.lookahead import TargetLayer
 from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
-from .reduction import reduction_of
+from .reducible import reduction_of
 
 See = Callable[[int, TokenPair, Evidence], None]
 

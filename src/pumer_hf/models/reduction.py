@@ -1,4 +1,4 @@
-"""`Reduction`, a schedule at work in any model, and the functions that find it."""
+"""`Reduction`, a schedule at work in any model."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,15 +8,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..configuration import PuMerConfig
-from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, build_reducer, reducer_class
-from ..reducers.budget import with_budget
+from ..reducers import AnyReduction, ReductionConfig, Schedule, TokenReducer, reducer_class
 from ..reducers.scoring import ScoringConfig, ScoringReducer
 from ..reducers.several import joined
-from .budget import ForwardCounter, announced_lengths, fit
+from .budget import announced_lengths, fit
 from .offload import is_offloaded, loaded_state_dict
 from .scorers import load_scorer, source_of, untrained_error
 
@@ -43,10 +40,10 @@ class Reduction:
     A `Reduction` holds nothing but the model. So a new one is made for each use.
 
     Args:
-        model: the backbone.
+        model: the backbone, a `ReducibleModel`.
     """
 
-    def __init__(self, model: "ReducibleModel"):
+    def __init__(self, model: Any):
         self.model = model
 
     def build(self) -> None:
@@ -103,9 +100,14 @@ class Reduction:
         return [part for reducer in self.reducers.values() for part in reducer.parts]
 
     @property
+    def part_configs(self) -> tuple[ReductionConfig, ...]:
+        """The parts of the schedule at work; `()` if nothing is reduced."""
+        return tuple(reducer.config for reducer in self.part_reducers)
+
+    @property
     def schedule(self) -> Schedule | None:
         """The schedule at work: `config.schedule`, after [`scale`] in its scaled form; None if nothing is reduced."""
-        parts = tuple(reducer.config for reducer in self.part_reducers)
+        parts = self.part_configs
         return Schedule(parts) if parts else None
 
     @property
@@ -173,7 +175,7 @@ class Reduction:
         schedule = self.model.config.schedule
         if schedule is None:
             raise ValueError("config.reduction is None: there is nothing to scale")
-        scaled = schedule.scaled(factor)
+        scaled = schedule if factor == 1 else schedule.scaled(factor)  # exactly the same again, without rounding
         for site, reducer in self.reducers.items():
             part = scaled.at(site)
             assert part is not None, "each reducer carries out a part of the schedule"
@@ -196,7 +198,8 @@ class Reduction:
     def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
         """Return how many tokens leave each layer in which text and image meet, after the reduction of the inputs.
 
-        The numbers depend on nothing but the arguments. In a decoder, tokens are cut between layers, so they count as
+        The numbers depend on nothing but the arguments. With `keep_mass` of `lookahead` they are the most that may
+        leave, since the data decide. In a decoder, tokens are cut between layers, so they count as
         cut after a layer, and after the last layer nothing is cut. A batch of a decoder is as long as its longest
         prompt.
 
@@ -308,116 +311,6 @@ class Reduction:
             if isinstance(reducer, ScoringReducer) and reducer.has_form_of(part):
                 return loaded_state_dict(reducer)
         return {}
-
-
-class ReducibleModel(PreTrainedModel):
-    """The base of the models that can reduce their tokens. They are backbones, or have one as their `base_model`.
-
-    A backbone calls `self.token_reduction.build()` in its `__init__`. This sets the attributes below.
-    """
-
-    config: PuMerConfig
-    reducer: TokenReducer | None
-    """What reduces tokens at the site `"layers"`."""
-    learned: dict[str, dict[str, Tensor]]
-    """By site, the weights of the reducers that a backbone had before. A new reducer gets back those that fit."""
-    learned_apart: list[TokenReducer]
-    """The reducers that a backbone had before and that were trained apart, the latest last. They are used again."""
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, output_loading_info: bool = False, **kwargs: Any) -> Any:
-        """Load a model, and the scorers that its schedule names: `reduction={"weights": ..., ...}`.
-
-        The arguments are those of [`~transformers.PreTrainedModel.from_pretrained`], and the fields of the config.
-
-        Raises:
-            ValueError: the schedule is wrong, or a scorer is missing or does not fit the model.
-        """
-        with loading():
-            model, found = super().from_pretrained(*args, output_loading_info=True, **kwargs)
-        missing = {*found["missing_keys"], *(item[0] for item in found["mismatched_keys"])}
-        model.token_reduction.finish_loading([value for name, value in model.named_parameters() if name in missing])
-        return (model, found) if output_loading_info else model
-
-    @classmethod
-    def register_for_auto_class(cls, auto_class: str = "AutoModel") -> None:
-        """Do nothing. [`ReductionHolder.save_pretrained`] writes what the Auto classes need."""
-
-    def reducer_hosts(self) -> dict[str, ReducerHost]:
-        """Return the modules of the backbone that hold a reducer, by site."""
-        return {"layers": self}
-
-    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
-        """Make the module that carries out a part of a schedule."""
-        return build_reducer(part, self.reducer_hosts()[part.site].config.hidden_size, self.config.hidden_size)
-
-    @property
-    def token_reduction(self) -> Reduction:
-        """The schedule at work in this model."""
-        return Reduction(self.base_model)
-
-    @property
-    def reduction(self) -> Schedule | None:
-        """As [`Reduction.schedule`]."""
-        return self.token_reduction.schedule
-
-    def flops_counter(self) -> ForwardCounter:
-        """Make what counts the FLOPs of the backbone under any schedule."""
-        raise NotImplementedError
-
-    def set_reduction(self, reduction: AnyReduction = None, *, flops: float | None = None, **fields: Any) -> None:
-        """Change how the loaded model reduces tokens. The change applies from the next forward, and is saved.
-
-        Args:
-            reduction: any form that [`parse_reduction`] takes; None switches reduction off.
-            flops: a budget for the schedule, the part of the unreduced model's multiply-adds in (0, 1). The ratios are
-                scaled to it. Without another schedule, the present one is scaled.
-            **fields: the fields of a method, in the place of `reduction`: `set_reduction(method="pumer", flops=0.5)`.
-
-        Raises:
-            ValueError: as in [`Reduction.set`]; or `reduction` is given, and fields too.
-        """
-        if fields and reduction is not None:
-            raise ValueError(f"{', '.join(fields)}: give them in `reduction`, or leave `reduction` out")
-        asked: AnyReduction = fields or reduction
-        if flops is not None:
-            schedule = self.reduction if asked is None else asked
-            asked = with_budget(schedule, flops)
-        self.token_reduction.set(asked)
-
-    def scale_reduction(self, factor: float) -> None:
-        """As [`Reduction.scale`]."""
-        self.token_reduction.scale(factor)
-
-    def output_lengths(self, num_text: int, num_image: int) -> list[tuple[int, int]]:
-        """As [`Reduction.output_lengths`]."""
-        return self.token_reduction.output_lengths(num_text, num_image)
-
-
-def reduction_of(model: nn.Module) -> Reduction:
-    """Return the reduction of a model. The model may be inside a wrapper, such as the `PeftModel` of adapters.
-
-    Raises:
-        ValueError: the model cannot reduce tokens.
-    """
-    return reducible_model(model).token_reduction
-
-
-def reducible_model(model: nn.Module) -> ReducibleModel:
-    """Return the model that can reduce tokens in a wrapper, such as the `PeftModel` of adapters; or `model` itself.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for module in model.modules():
-        if isinstance(module, ReducibleModel):
-            return module
-    raise ValueError(f"{type(model).__name__} holds no model that can reduce tokens")
-
-
-def reduces_tokens(model: nn.Module) -> bool:
-    """Return whether a model reduces tokens. It is False for a model that cannot."""
-    return any(isinstance(module, ReducibleModel) and module.reduction is not None for module in model.modules())
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from ..data.scenes.clutter import Clutter
 from ..data.task import Task
 from ..data.vqa import VqaDataArguments
 from ..explain.report import explain_inputs
-from ..hub.card import PICTURE_NAME, PuMerCard
+from ..hub.card import CURVE_NAME, PICTURE_NAME, PuMerCard
+from ..hub.curve import draw_curve
 from ..hub.sources import is_hub_id, may_be_hub_id, public_name
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..release import LICENSE
@@ -104,6 +105,9 @@ def write_run_cards(task: Task, recipe: Recipe, report: Report, folders: Mapping
         card = recipe_card(task, recipe, role, report, name=run if role == "student" else f"{run}-{role}")
         # A finished stage keeps the arguments that it ran with.
         card.training = recorded(folder, "training") or card.training
+        if card.elastic is not None:
+            teacher = report.evaluations["teacher"]
+            draw_curve(card.elastic, teacher.main, teacher.main_name).save(Path(folder) / CURVE_NAME)
         card.save(folder)
 
 

@@ -48,6 +48,7 @@ def check_recipe(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collat
     check_workers(recipe, collator)
     check_image_size(recipe, teacher, collator)
     check_method(recipe, teacher, collator)
+    check_elastic(recipe)
     check_steps(recipe)
     check_scorer(recipe, teacher)
 
@@ -127,6 +128,27 @@ def check_image_size(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Co
         raise ValueError(f"model.image_size={size}: must be a multiple of the patch size, {side}")
     if is_deepspeed_zero3_enabled():
         raise ValueError("model.image_size does not go with ZeRO-3: choose ZeRO-2 or DDP")
+
+
+def check_elastic(recipe: Recipe) -> None:
+    """Raise `ValueError` if a recipe asks for an elastic student, but has nothing to scale or trains none."""
+    factors = recipe.training.elastic
+    if factors is None:
+        return
+    if recipe.schedule is None:
+        raise ValueError(
+            f"training.elastic={factors}: there is no reduction to scale: give a schedule, or leave it out"
+        )
+    if recipe.training.max_steps == 0:
+        raise ValueError(
+            f"training.elastic={factors}: the student is not trained (training.max_steps: 0), and a model that is not "
+            "trained runs with any schedule: leave it out"
+        )
+    try:
+        for factor in factors:
+            recipe.schedule.scaled(factor)
+    except ValueError as error:
+        raise ValueError(f"training.elastic={factors}: {error}") from error
 
 
 def check_method(recipe: Recipe, teacher: PuMerPreTrainedModel, collator: Collator) -> None:

@@ -164,7 +164,7 @@ def write_submission(
     if isinstance(model, ReducedDecoder):
         answers = [answer.text.strip() for answer in decoder_answers(recipe.training, model, rows, collator)]
     else:
-        logits, _ = predict(recipe.training, model, rows, collator)
+        logits = predict(recipe.training, model, rows, collator).logits
         answers = [collator.labels[index] for index in logits.argmax(-1)]
     if recipe.training.process_index == 0:
         results = [

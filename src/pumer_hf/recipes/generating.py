@@ -1,7 +1,7 @@
 """The answers that a decoder model generates to questions about images, and their scores."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.chat import ChatCollator, answer_of
-from ..metrics.vqa import answer_scores, normalize_answer, score_report
+from ..metrics.vqa import answer_scores, normalize_answer, score_report, token_report
 from ..metrics.vqa_accuracy import vqa_accuracy
+from ..models.decoders.images import ImageTrace
+from ..models.decoders.modeling import ReducedDecoder
 from ..models.decoders.prompt import on_device
 
 OFFICIAL_ANNOTATORS = 4
@@ -27,6 +29,8 @@ class Generated(NamedTuple):
     text: str
     ended: bool
     """Whether the model ended it. Otherwise it was cut off at the longest answer."""
+    image_tokens: int | None = None
+    """How many image tokens the decoder got. None if the schedule alone says it (`keep_mass` differs)."""
 
 
 @torch.inference_mode()
@@ -56,20 +60,46 @@ def generated_answers(
     state = PartialState()
     answers: list[Generated] = []
     ends = end_tokens(model, collator)
+    varies = isinstance(model, ReducedDecoder) and any(part.varies for part in model.token_reduction.part_configs)
     model.eval()
     with state.split_between_processes(list(range(len(rows)))) as indices, precision or nullcontext():
         starts = range(0, len(indices), batch_size)
         for start in tqdm(starts, desc="generate", disable=not show or not state.is_local_main_process):
             batch = collator([rows[index] for index in indices[start : start + batch_size]])
             inputs = on_device(batch, model)
-            sequences = model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=collator.pad_token_id
-            )
+            with watched(model) as traces:
+                sequences = model.generate(
+                    **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=collator.pad_token_id
+                )
             new = sequences[:, inputs["input_ids"].shape[1] :]
             ended = torch.isin(new, torch.tensor(ends, device=new.device)).any(dim=1).tolist()
             texts = collator.processor.batch_decode(new, skip_special_tokens=True)
-            answers += [Generated(*one) for one in zip(texts, ended, strict=True)]
+            kept = kept_of_prompts(traces, len(texts)) if varies else [None] * len(texts)
+            answers += [Generated(*one) for one in zip(texts, ended, kept, strict=True)]
     return gather_object(answers)
+
+
+@contextmanager
+def watched(model: PreTrainedModel) -> Iterator[list[ImageTrace]]:
+    """Yield a list that gets the traces of a model of ours inside a `with` block."""
+    traces: list[ImageTrace] = []
+    if not isinstance(model, ReducedDecoder):
+        yield traces
+        return
+    before, model.watch = model.watch, traces.extend
+    try:
+        yield traces
+    finally:
+        model.watch = before
+
+
+def kept_of_prompts(traces: Sequence[ImageTrace], number: int) -> list[int]:
+    """Return how many image tokens the decoder got of each prompt of a batch."""
+    kept = [0] * number
+    for trace in traces:
+        if trace.layer is None:
+            kept[trace.row] += len(trace.kept)
+    return kept
 
 
 def end_tokens(model: PreTrainedModel, collator: ChatCollator) -> list[int]:
@@ -88,6 +118,7 @@ def evaluate_answers(answers: Sequence[Generated], rows: Dataset) -> dict[str, A
     - `exact_match`: the whole answer is the one that most annotators gave, and the model ended it.
     - `vqa_accuracy`: the official accuracy of 2021, if each question has at least four annotators.
     - `ended`: the model ended the answer, whether it was right or not.
+    - `image_tokens`: how many image tokens the decoder got on average, if the data decide about it.
 
     Args:
         answers: an answer per row.
@@ -107,6 +138,9 @@ def evaluate_answers(answers: Sequence[Generated], rows: Dataset) -> dict[str, A
     ended = np.array([answer.ended for answer in answers])
     exact = ended & np.array([text == right for text, right in zip(texts, agreed, strict=True)])
     report = {**score_report(np.array(scores), rows), "exact_match": 100 * float(exact.mean())}
+    kept = [answer.image_tokens for answer in answers if answer.image_tokens is not None]
+    if kept:
+        report |= token_report(np.array(kept), rows)
     if not weighted and min(map(len, given)) >= OFFICIAL_ANNOTATORS:
         report["vqa_accuracy"] = vqa_accuracy([answer.text for answer in answers], given)
     return {**report, "ended": 100 * float(ended.mean())}

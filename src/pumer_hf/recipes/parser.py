@@ -13,6 +13,7 @@ from ..data.task import Task
 from ..data.tasks import TASKS
 from ..recipe_files import find_recipe
 from ..reducers import METHODS, PlainSchedule, parse_reduction
+from ..reducers.keeping import KEPT
 from .program import program_name
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_values, field_names, nearest_name
 
@@ -160,6 +161,10 @@ def read_yaml(path: Path) -> Any:
         raise ValueError(f"{path}: not valid yaml: {error}") from error
 
 
+AMOUNTS = {*KEPT, "num_keep"}
+"""The fields that say how much a part keeps. It has one of them."""
+
+
 def parse_flags(
     blocks: dict[str, Any], task: Task, arguments: list[str], default: Path
 ) -> tuple[dict[str, Any], PlainSchedule | None]:
@@ -178,7 +183,8 @@ def parse_flags(
     ratio_names = sorted({name for reducer in METHODS.values() for name in reducer.config_class.ratios})
     group.add_argument("--layers", nargs="+", type=int, help="Layers that reduce.")
     for name in ratio_names:
-        group.add_argument(f"--{name}", nargs="+", type=float, help="In [0, 1): one for all layers, or one per layer.")
+        text = "In (0, 1]." if name in KEPT else "In [0, 1): one for all layers, or one per layer."
+        group.add_argument(f"--{name}", nargs="+", type=float, help=text)
     group.add_argument(
         "--flops", type=float, help="In (0, 1): scale the schedule to this part of the unreduced multiply-adds."
     )
@@ -206,7 +212,8 @@ def with_flags(reduction: PlainSchedule, flags: dict[str, Any]) -> PlainSchedule
     if flags.get("method") == "none":
         return {"method": "none", **{name: value for name, value in flags.items() if name != "method"}}
     if isinstance(reduction, dict):
-        return {**reduction, **flags} or None
+        kept = {} if AMOUNTS.isdisjoint(flags) else dict.fromkeys(AMOUNTS)  # one amount takes the place of another
+        return {**{name: value for name, value in reduction.items() if name not in kept}, **flags} or None
     is_changed = [part.get("site", "layers") == "layers" for part in reduction]
     if flags and not any(is_changed):
         raise ValueError(f"--{next(iter(flags))}: no part of the block 'reduction' has the site 'layers'")

@@ -16,6 +16,7 @@ from ..reading import parse_json
 from ..reducers import PlainSchedule, Schedule, parse_reduction
 from ..reducers.lookahead import LookaheadReductionConfig
 from ..training.arguments import DistillationTrainingArguments
+from ..training.callbacks import check_factors
 from ..training.scorer import ScorerTrainingArguments
 
 STAGES = ("pretraining", "teacher", "reducer", "student")
@@ -146,6 +147,14 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
     reduction_warmup_steps: int = field(
         default=0, metadata={"help": "Ramp the reduction ratios up over this many steps of the student."}
     )
+    elastic: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "Train one student for a range of speeds: the least and the most factor, in [0, 1], by which each "
+            "step multiplies the ratios of the reduction, such as 0 1. Evaluations in the training have all of the "
+            "reduction. Default: all of it in each step."
+        },
+    )
     cache_teacher_logits: bool = field(
         default=False, metadata={"help": "Compute the teacher's logits once and keep them on disk."}
     )
@@ -211,6 +220,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             raise ValueError("training.early_stopping_patience needs load_best_model_at_end and an eval_strategy")
         if self.reduction_warmup_steps < 0:
             raise ValueError(f"training.reduction_warmup_steps={self.reduction_warmup_steps}: must be at least 0")
+        if self.elastic is not None:
+            check_factors(self.elastic, "training.elastic")
+            if self.reduction_warmup_steps:
+                raise ValueError(
+                    f"training.reduction_warmup_steps={self.reduction_warmup_steps} and "
+                    f"training.elastic={self.elastic}: both change the ratios of a step: leave one out"
+                )
         if self.save_minutes < 0:
             raise ValueError(f"training.save_minutes={self.save_minutes}: must be at least 0")
 

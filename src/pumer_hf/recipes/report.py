@@ -6,7 +6,7 @@ from typing import Any
 
 from ..bench.cost import cost_rows
 from ..figures import figure
-from ..results import Environment, Evaluation, Metric, Report, Results, text_table
+from ..results import Elastic, Environment, Evaluation, Metric, Report, Results, text_table
 from ..results.environment import ENVIRONMENT_FIELDS
 from ..results.metrics import metric_types, types_to_dict
 
@@ -21,7 +21,19 @@ def format_report(report: Report) -> str:
     notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
     if report.cost.throughput is not None:
         notes.append(f"Speed: {report.cost.throughput.note}.")
+    if report.elastic is not None:
+        notes += ["", "The student at other speeds:", text_table(elastic_rows(report.elastic))]
     return "\n".join([text_table(rows), *notes])
+
+
+def elastic_rows(elastic: Elastic) -> list[list[str]]:
+    """Return the table of an elastic student: a row for each factor of its schedule."""
+    name = next(iter(elastic.evaluations.values())).main_name
+    rows = [["part of the schedule", elastic.points[0].metric.type.label(name), "measured speed", "GFLOPs"]]
+    for point in elastic.points:
+        gain = f"{point.gflops_gain:.2f}x fewer"
+        rows.append([f"{point.factor:.0%}", point.metric.number, f"{point.speed:.2f}x", gain])
+    return rows
 
 
 def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
@@ -33,6 +45,12 @@ def metric_rows(evaluations: Mapping[str, Evaluation]) -> list[list[str]]:
     ]
     for name, parts in first.by_kind.items():
         rows += [metric_row(f"  {kind}", [model.by_kind[name][kind] for model in models]) for kind in sorted(parts)]
+    last = models[-1]
+    for name in last.metrics.keys() - first.metrics.keys():  # the number of image tokens, if only the student has one
+        empty = [""] * (len(models) - 1)
+        rows.append([last.metrics[name].type.label(name), *empty, last.metrics[name].number, ""])
+        parts = last.by_kind.get(name, {})
+        rows += [[f"  {kind}", *empty, parts[kind].number, ""] for kind in sorted(parts)]
     return rows
 
 

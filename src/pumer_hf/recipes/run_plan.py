@@ -109,7 +109,9 @@ def reduction_words(recipe: Recipe) -> str:
     smaller = [] if size is None else [f"images of {size} x {size} pixels"]
     parts = ["none"] if recipe.schedule is None else [part_words(part) for part in recipe.schedule.parts]
     met = [] if recipe.budget is None else [f"{recipe.budget['spent']:.3f} of the unreduced multiply-adds"]
-    return ", ".join([*parts, *met, *smaller])
+    elastic = recipe.training.elastic
+    scaled = [] if elastic is None else ["of which each training step uses a part from {:g} to {:g}".format(*elastic)]
+    return ", ".join([*parts, *met, *smaller, *scaled])
 
 
 def part_words(part: ReductionConfig) -> str:
@@ -120,7 +122,7 @@ def part_words(part: ReductionConfig) -> str:
     else:
         where = f"in layers {list(part.layers)}" if part.layers else "in every layer"
         where += "" if part.site == "layers" else f" of the site {part.site!r}"
-    shown = [name for name in (*part.ratios, "num_keep") if name in values]
+    shown = [name for name in (*part.ratios, "num_keep", "min_keep", "max_keep") if name in values]
     return ", ".join([f"{part.method} {where}", *(f"{name}={values[name]}" for name in shown)])
 
 

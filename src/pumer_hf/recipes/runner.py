@@ -19,10 +19,10 @@ from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..metrics.vqa import accuracy_report
+from ..metrics.vqa import accuracy_report, token_report
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..results import Environment, Evaluation, Report
+from ..results import IMAGE_TOKENS, Environment, Evaluation, Report
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import BASE, check_devices
@@ -30,6 +30,7 @@ from .build import build_teacher, check_sources, load_model, saved_reduction, te
 from .cards import draw_example, write_run_cards
 from .checks import check_kind, check_push, check_recipe, check_streaming, with_found_ratios
 from .decoders import QuestionCollator, decoder_task, draw_decoder, prefill_inputs, training_rows
+from .elastic import elastic_evaluations, elastic_results
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
@@ -130,18 +131,26 @@ def report_results(
     evaluations = {
         name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
     }
+    factors, elastic = recipe.training.elastic, None
+    if factors is not None:
+        again = partial(evaluate, task, recipe.training, models["student"], data, collators["student"])
+        at_factors = elastic_evaluations(factors, models["student"], again)
     if recipe.training.process_index == 0:
         batch_of = partial(benchmark_batch, recipe.training, data)
         batches = {name: batch_of(collators[name]) for name in models}
         examples = {name: batch_of(collators[name], size=1) for name in models}
+        seconds = recipe.training.benchmark_seconds
+        if factors is not None:
+            elastic = elastic_results(at_factors, models, batches, examples, seconds)
         baselines = {} if recipe.data.streaming else task.baselines(data)
         main = evaluations["teacher"].main.type
         report = Report(
             evaluations=evaluations,
-            cost=measure_cost(models, batches["teacher"], recipe.training.benchmark_seconds, batches, examples),
+            cost=measure_cost(models, batches["teacher"], seconds, batches, examples),
             environment=Environment.current(),
             baselines={name: main.of(value) for name, value in baselines.items()},
             missing_images=dict(data.missing_images),
+            elastic=elastic,
             other=scorer_results(recipe),
         )
         print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
@@ -290,14 +299,19 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
 def evaluate(
     task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
 ) -> Evaluation:
-    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics."""
+    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics.
+
+    If it depends on the data how many image tokens stay, their mean number per example is a metric too.
+    """
+    types = {**task.metric_types, **IMAGE_TOKENS}
     if task.evaluate is not None:
-        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), task.metric_types)
-    logits, targets = predict(args, model, data.test, collator)
+        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), types)
+    logits, targets, image_tokens = predict(args, model, data.test, collator)
     assert targets is not None, "every split of a task has labels"
     metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
     counts = accuracy_report(logits, targets, data.test) if "accuracy" in metrics else {"questions": len(logits)}
-    return Evaluation.from_dict({**counts, **metrics}, task.metric_types)
+    tokens = {} if image_tokens is None else token_report(image_tokens, data.test)
+    return Evaluation.from_dict({**counts, **metrics, **tokens}, types)
 
 
 def benchmark_batch(

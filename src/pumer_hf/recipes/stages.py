@@ -1,10 +1,10 @@
 """One stage of a recipe: train a model, save it, and predict with it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,8 +24,14 @@ from transformers import (
 from transformers.utils import logging
 
 from ..data.collator import Collator
-from ..models.reduction import reduces_tokens
-from ..training.callbacks import EpochDrawsCallback, ReductionWarmupCallback, TokenReductionCallback
+from ..models.reducible import reduces_tokens
+from ..tokens import NUM_PREFIX_TOKENS, LayerTrace
+from ..training.callbacks import (
+    ElasticCallback,
+    EpochDrawsCallback,
+    ReductionWarmupCallback,
+    TokenReductionCallback,
+)
 from ..training.placement import fit_checkpoint
 from ..training.teacher_logits import add_teacher_logits
 from ..training.timing import TimedCheckpointCallback, TimeLeftCallback
@@ -134,6 +140,8 @@ def add_callbacks(
         if args.reduction_warmup_steps:
             trainer.add_callback(ReductionWarmupCallback(args.reduction_warmup_steps))
         trainer.add_callback(TokenReductionCallback(trainer, example))
+        if args.elastic:
+            trainer.add_callback(ElasticCallback(args.elastic))
     if isinstance(collator, Collator):
         trainer.add_callback(EpochDrawsCallback(collator))
     trainer.add_callback(TimeLeftCallback(lengths))
@@ -253,18 +261,29 @@ def check_new_run(args: RecipeTrainingArguments) -> None:
         )
 
 
+class Predictions(NamedTuple):
+    """What a model computes of N rows."""
+
+    logits: np.ndarray
+    """float (N, C)."""
+    labels: np.ndarray | None
+    """The labels of the rows; None if they have none."""
+    image_tokens: np.ndarray | None
+    """int (N,): how many image tokens each row keeps; None if it keeps as many as all others (`keep_mass` differs)."""
+
+
 @torch.no_grad()
 def predict(
     args: RecipeTrainingArguments, model: PreTrainedModel, dataset: Dataset, collator: Callable
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the logits of all rows, and the labels if there are any, in order, in every process.
+) -> Predictions:
+    """Return the logits of all rows, and what goes with them, in order, in every process.
 
     Each process predicts a part of the rows. `Trainer.predict` is not used, as under DeepSpeed it needs the engine of
     the training. `model` must be whole, not sharded ([`whole_models`]).
     """
     model = model.to(args.device).eval()
     state = PartialState()
-    logits, labels = [], []
+    logits, labels, image_tokens = [], [], []
     with state.split_between_processes(list(range(len(dataset)))) as indices:
         starts = range(0, len(indices), args.per_device_eval_batch_size)
         for start in tqdm(starts, desc="predict", disable=args.disable_tqdm or not state.is_local_main_process):
@@ -273,6 +292,21 @@ def predict(
                 labels.append(batch.pop("labels").numpy())
             inputs = {name: value.to(args.device) for name, value in batch.items()}
             with args.autocast():
-                logits.append(model(**inputs).logits.float().cpu().numpy())
-    labels = gather_object(labels)
-    return np.concatenate(gather_object(logits)), np.concatenate(labels) if labels else None
+                outputs = model(**inputs)
+            logits.append(outputs.logits.float().cpu().numpy())
+            image_tokens += kept_image_tokens(outputs.get("reduction") or ())
+    labels, image_tokens = gather_object(labels), gather_object(image_tokens)
+    return Predictions(
+        np.concatenate(gather_object(logits)),
+        np.concatenate(labels) if labels else None,
+        np.array(image_tokens) if image_tokens else None,
+    )
+
+
+def kept_image_tokens(traces: Sequence[LayerTrace]) -> list[int]:
+    """Return how many image tokens each example of a batch keeps, without the [CLS], of all its images together.
+
+    It is empty if each keeps as many.
+    """
+    lengths = [trace.image_lengths - NUM_PREFIX_TOKENS for trace in traces if trace.image_lengths is not None]
+    return torch.stack(lengths).sum(dim=0).tolist() if lengths else []

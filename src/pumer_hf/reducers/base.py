@@ -89,6 +89,11 @@ class ReductionConfig:
         return False
 
     @property
+    def varies(self) -> bool:
+        """Whether it depends on the data how many tokens stay, so that no length is fixed."""
+        return False
+
+    @property
     def needs_prediction(self) -> bool:
         """Whether the method reads the attention that `lookahead` predicts."""
         return False
@@ -295,7 +300,7 @@ class TokenReducer(nn.Module, ABC):
         """Return how many text and image tokens leave `layer` when `num_text` and `num_image` come in.
 
         The lengths depend on nothing else. They are those of eval mode: in training, a method that learns where to
-        prune may mask tokens instead of removing them.
+        prune may mask tokens instead of removing them. Of a part that [`varies`], they are the most that may leave.
         """
 
     def num_keep(self, layer: int, num_image: int) -> int:

@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import ops
-from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair
+from ..tokens import NUM_PREFIX_TOKENS, Evidence, LayerTrace, TokenPair, Tokens
 from .base import Layout, ReductionConfig, TokenReducer
 
 POSITIONS = ("original", "contiguous")
 """What the positions of the kept tokens may be."""
+KEPT = ("keep_ratio", "keep_mass")
+"""The ratios that say how much stays. All others say how much goes."""
 HIGHEST_DROP = 0.99
-"""The highest part of the patches that scaling drops before the first layer."""
+"""The highest part of the patches, or of the predicted attention, that scaling drops before the first layer."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class KeepingConfig(ReductionConfig):
         value = getattr(self, name)
         if value is None:
             return
-        if name != "keep_ratio":
+        if name not in KEPT:
             super()._validate_ratio(name)
             return
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
@@ -101,7 +103,7 @@ class KeepingConfig(ReductionConfig):
         return {"keep_ratio": 0.5} if site == "inputs" else super().usual(site, layout)
 
     def scaled(self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None) -> "KeepingConfig":
-        """Return the same part with another amount. Of `keep_ratio`, the part that is *not* kept is multiplied.
+        """Return the same part with another amount. Of a ratio in [`KEPT`], the part that is *not* kept is multiplied.
 
         Raises:
             ValueError: the part has `num_keep` and the factor is not 1.
@@ -111,14 +113,14 @@ class KeepingConfig(ReductionConfig):
         return cast("KeepingConfig", super().scaled(factors, caps))
 
     def removed(self, name: str) -> list[float]:
-        return [1 - item for item in super().removed(name)] if name == "keep_ratio" else super().removed(name)
+        return [1 - item for item in super().removed(name)] if name in KEPT else super().removed(name)
 
     def highest(self, name: str) -> float:
-        """Return the highest value that scaling gives a ratio; of `keep_ratio`, the highest part that is not kept."""
-        return HIGHEST_DROP if name == "keep_ratio" else super().highest(name)
+        """Return the highest value that scaling gives a ratio; of one in [`KEPT`], the highest part that goes."""
+        return HIGHEST_DROP if name in KEPT else super().highest(name)
 
     def _times(self, name: str, value: float, factor: float, cap: float) -> float:
-        if name == "keep_ratio":
+        if name in KEPT:
             return round(1 - super()._times(name, 1 - value, factor, cap), 4)
         return super()._times(name, value, factor, cap)
 
@@ -160,17 +162,31 @@ class KeepingReducer(TokenReducer):
     def output_lengths(self, layer: int, num_text: int, num_image: int) -> tuple[int, int]:
         return num_text, self.num_keep(layer, num_image)
 
+    def numbers(self, pair: TokenPair) -> Tensor | None:
+        """Return how many patches each example keeps, long (B,). None, the usual value: as many as the schedule says.
+
+        With numbers, [`choose`] must begin with the patches that it would choose if fewer were kept.
+        """
+        return None
+
     def forward(self, layer: int, pair: TokenPair, evidence: Evidence) -> tuple[TokenPair, LayerTrace]:
-        num_image = pair.image.mask.shape[1]
-        num_keep = self.num_keep(layer, num_image)
+        num_keep = self.num_keep(layer, pair.image.mask.shape[1])
+        numbers, fewest = self.numbers(pair), num_keep
+        if numbers is not None:
+            known = numbers.tolist()  # the only wait for values
+            fewest, num_keep = NUM_PREFIX_TOKENS + min(known), NUM_PREFIX_TOKENS + max(known)
         features = evidence.image_keys[:, NUM_PREFIX_TOKENS:]
         chosen, saliency = self.choose(pair, features, num_keep - NUM_PREFIX_TOKENS)
         if saliency is not None:
             saliency = with_prefix(saliency)
-        keep = with_prefix_places(chosen)
-        image = pair.image.move(places_after(keep, evidence.image_keys, pair, self.config.merge_rest), num_keep)
-        pair = replace(pair, image=image)
-        return pair, LayerTrace.of(layer, pair, saliency, keep, site=self.config.site)
+        keep, image = with_prefix_places(chosen), pair.image
+        if numbers is not None and fewest < num_keep:
+            keep, image = own_first(chosen, numbers, image)
+        image = image.move(places_after(keep, evidence.image_keys, pair, self.config.merge_rest), num_keep)
+        trace = LayerTrace.of(layer, replace(pair, image=image), saliency, keep, site=self.config.site)
+        if numbers is not None:
+            trace = replace(trace, image_lengths=NUM_PREFIX_TOKENS + numbers)
+        return replace(pair, image=image), trace
 
 
 def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bool) -> Tensor:
@@ -192,6 +208,30 @@ def places_after(keep: Tensor, features: Tensor, pair: TokenPair, merge_rest: bo
     alike = alike.masked_fill(~pair.image.mask.gather(1, keep)[:, None, NUM_PREFIX_TOKENS:], -torch.inf)
     nearest = alike.argmax(dim=-1) + NUM_PREFIX_TOKENS
     return torch.where((places < 0) & pair.image.mask, nearest, places)
+
+
+def own_first(chosen: Tensor, numbers: Tensor, image: Tokens) -> tuple[Tensor, Tokens]:
+    """Return the image tokens that stay if each example keeps its own number: its own ones, then padding.
+
+    Args:
+        chosen: long (B, n), the chosen patches in the order of the choice.
+        numbers: long (B,), how many of them each example keeps, from 1 to n.
+        image: the tokens that come in.
+
+    Returns:
+        The tokens that stay, long (B, 1 + n), the own ones of an example ascending; and the tokens that come in, in
+        which those that only fill up the others count as padding.
+    """
+    batch, length = image.mask.shape
+    surplus = torch.arange(chosen.shape[1], device=chosen.device) >= numbers.unsqueeze(1)
+    ordered, order = torch.where(surplus, chosen + length, chosen).sort(dim=1)
+    surplus = surplus.gather(1, order)
+    patches = torch.where(surplus, ordered - length, ordered) + NUM_PREFIX_TOKENS
+    keep = torch.cat([patches.new_zeros(batch, NUM_PREFIX_TOKENS), patches], dim=1)
+    alive = image.mask.scatter(1, patches, image.mask.gather(1, patches) & ~surplus)
+    source = ops.follow(image.source, torch.where(alive, torch.arange(length, device=alive.device), -1))
+    weight = None if image.weight is None else image.weight * alive
+    return keep, replace(image, mask=alive, source=source, weight=weight, padded=True)
 
 
 def with_prefix(saliency: Tensor) -> Tensor:

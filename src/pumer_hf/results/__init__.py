@@ -5,19 +5,22 @@ measured. `Report` holds all three. A command that measures something else has i
 """
 
 from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, TokenCounts
+from .elastic import Elastic, SpeedPoint
 from .environment import Command, Environment, Machine
-from .metrics import PERCENT, Evaluation, Metric, MetricType, best_of
+from .metrics import IMAGE_TOKENS, PERCENT, Evaluation, Metric, MetricType, best_of
 from .report import ROLES, Report, Results, SeedRun, check_results_file
 from .scorer import BudgetRow, ScorerReport, layer_table
 from .tables import markdown_table, text_table
 
 __all__ = [
+    "IMAGE_TOKENS",
     "PERCENT",
     "REGIMES",
     "ROLES",
     "BudgetRow",
     "Command",
     "Cost",
+    "Elastic",
     "Environment",
     "Evaluation",
     "Latencies",
@@ -31,6 +34,7 @@ __all__ = [
     "ScorerReport",
     "SeedRun",
     "Speed",
+    "SpeedPoint",
     "Throughput",
     "TokenCounts",
     "best_of",

@@ -47,6 +47,8 @@ class MetricType:
 
 
 PERCENT = MetricType("%")
+IMAGE_TOKENS = {"image_tokens": MetricType("", higher_is_better=False)}
+"""What the number of image tokens that an example keeps means, where the data decide about it (`keep_mass`)."""
 
 
 @dataclass(frozen=True)

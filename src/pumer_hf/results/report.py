@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..folders import check_file, write_json
 from ..reading import read_object
 from .cost import Cost, Throughput
+from .elastic import Elastic
 from .environment import ENVIRONMENT_FIELDS, Command, Environment
 from .metrics import Evaluation, Metric, MetricType, metric_types, types_to_dict
 
@@ -107,6 +108,8 @@ class Report(Results):
     """How many rows were left out because an image is missing, by split."""
     seeds: tuple[SeedRun, ...] = ()
     """The students, if several were trained. Then `evaluations` has their means."""
+    elastic: Elastic | None = None
+    """The student at several speeds, if it was trained for them."""
     other: dict[str, Any] = field(default_factory=dict)
     """Other values of a file. They are kept as they are."""
 
@@ -132,6 +135,7 @@ class Report(Results):
             },
             missing_images=dict(values.get("missing_images", {})),
             seeds=tuple(SeedRun.from_dict(run, types) for run in values.get("seeds", ())),
+            elastic=Elastic.from_dict(values["elastic"], types) if values.get("elastic") else None,
             other=rest,
         )
 
@@ -144,6 +148,7 @@ class Report(Results):
             "missing_images": self.missing_images,
             "baselines": {name: metric.value for name, metric in self.baselines.items()},
             "seeds": [run.to_dict() for run in self.seeds],
+            "elastic": None if self.elastic is None else self.elastic.to_dict(),
             **self.other,
         }
         return {name: value for name, value in parts.items() if value}
@@ -151,6 +156,6 @@ class Report(Results):
 
 FIELDS = (
     *("metrics", *ROLES, *(part.name for part in fields(Cost)), *ENVIRONMENT_FIELDS),
-    *("baselines", "missing_images", "seeds"),
+    *("baselines", "missing_images", "seeds", "elastic"),
 )
 """The names of the fields in a file of a [`Report`]."""

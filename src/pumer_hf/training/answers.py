@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -119,7 +118,7 @@ def choose_layer(
     """
     base = base_of(model)
     targets: list[TargetLayer] = [*base.layers, *([ALL_LAYERS] if len(base.layers) > 1 else [])]
-    config = replace(part, keep_ratio=keep_ratio, num_keep=None)
+    config = part.with_amount(keep_ratio=keep_ratio)
     kept = answers_kept(base, {str(target): given(config, target) for target in targets}, batches, targets, config)
     by_target = {target: kept[str(target)] for target in targets}
     return max(targets, key=lambda target: by_target[target]), by_target
@@ -149,7 +148,7 @@ def budget_rows(
     inputs = on_device(first, base)
     num_patches = base.observe(inputs, [], reducer.config)[0].features.shape[1]
     numbers = {kept: max(round(ratio * num_patches), 1) for kept, ratio in BUDGETS.items()}
-    configs = {kept: replace(reducer.config, keep_ratio=ratio, num_keep=None) for kept, ratio in BUDGETS.items()}
+    configs = {kept: reducer.config.with_amount(keep_ratio=ratio) for kept, ratio in BUDGETS.items()}
     mine = {kept: with_config(reducer, config) for kept, config in configs.items()}
     choices: dict[str, Choice] = {}
     for kept, config in configs.items():

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from transformers.trainer_utils import has_length
 from ..data.collator import Collator
 from ..flops import count_flops
 from ..models.decoders.images import ImageTrace
-from ..models.reduction import reducible_model, reduction_of
+from ..models.reducible import reducible_model, reduction_of
 from ..tokens import LayerTrace
 
 
@@ -63,6 +64,8 @@ class TokenReductionCallback(TrainerCallback):
 
 def token_counts(traces: Sequence[LayerTrace | ImageTrace]) -> dict[str, float]:
     """Return the tokens that leave each reduction of an example, by names for a log.
+
+    With `keep_mass` another example may keep more of them, or fewer.
 
     Of an encoder it is the tokens of one image and of its text. Of a decoder, which cuts no text, it is the tokens of
     all images of the prompt.
@@ -143,3 +146,55 @@ class ReductionWarmupCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         reduction_of(model).scale(1.0)
+
+
+class ElasticCallback(TrainerCallback):
+    """Trains one model for a range of speeds: each optimizer step multiplies the ratios by a factor of its own.
+
+    The factors of three steps in turn are the least one, the most one, and one that is drawn between them. They depend
+    on `args.seed` and the number of the step alone. So they are the same in all processes, and in a resumed run. The
+    batches that gradients are accumulated over have one factor. Between the steps the ratios are those of
+    `config.reduction`: evaluations and checkpoints have them.
+
+    Add it with `trainer.add_callback(ElasticCallback([0.0, 1.0]))`, after a [`TokenReductionCallback`], which then
+    logs the full schedule alone.
+
+    Args:
+        factors: the least and the most factor, in [0, 1]. 0 reduces nothing, 1 is the full schedule.
+    """
+
+    def __init__(self, factors: Sequence[float]):
+        check_factors(factors, "factors")
+        self.least, self.most = factors
+
+    def factor(self, step: int, seed: int) -> float:
+        """The factor of optimizer step `step`."""
+        drawn = Random(f"seed {seed}, step {step}").uniform(self.least, self.most)
+        return (self.least, self.most, drawn)[step % 3]
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        reduction_of(model).scale(self.factor(state.global_step, args.seed))
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        reduction_of(model).scale(1.0)
+
+
+def check_factors(factors: Any, name: str) -> None:
+    """Raise `ValueError` if `factors` are not the least and the most factor of an [`ElasticCallback`].
+
+    Args:
+        factors: the value to check.
+        name: what the message calls it.
+    """
+    numbers: list[Any] = list(factors) if isinstance(factors, (list, tuple)) else [None]
+    if len(numbers) != 2 or any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in numbers):
+        raise ValueError(f"{name}={factors!r}: give two numbers, the least and the most factor, such as [0.0, 1.0]")
+    least, most = numbers
+    if not (0 <= least <= 1 and 0 <= most <= 1):
+        raise ValueError(f"{name}={factors!r}: a factor must be in [0, 1]; for more reduction, change the schedule")
+    if least >= most:
+        raise ValueError(f"{name}={factors!r}: the least factor comes first, and the most one must be above it")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from ..data.chat import TEACHER_LOG_PROBS, TEACHER_TOKENS
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.decoders.prompt import IGNORED
-from ..models.reduction import ReducibleModel, reduces_tokens
+from ..models.reducible import ReducibleModel, reduces_tokens
 from .losses import Buckets, bucket_distillation_loss, distillation_loss
 
 Batch = Mapping[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..models.reduction import ReducibleModel, reducible_model
+from ..models.reducible import ReducibleModel, reducible_model
 from .arguments import DistillationTrainingArguments
 
 NO_DECAY_NAMES = ("cls_token", "class_embedding", "position_embedding")

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils import is_peft_available
 
-from ..models.reduction import reduction_of
+from ..models.reducible import reduction_of
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """`AnswersTrainer`: it trains a scorer of `lookahead` further, so that the frozen model keeps its answers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class AnswersTrainer(ScorerTrainer):
 
     def loss_and_scores(self, model: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, list[Tensor]]:
         share = BUDGETS[DRAWN[self.state.global_step % len(DRAWN)]]
-        config = replace(self.reducer.config, keep_ratio=share, num_keep=None)
+        config = self.reducer.config.with_amount(keep_ratio=share)
         with self.accelerator.autocast():
             inputs = self.base.prepared(inputs)
         seen = self.observe(inputs, [])

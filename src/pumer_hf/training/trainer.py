@@ -19,7 +19,7 @@ from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.heads import ClassifierHead, soft_target_loss
 from ..models.families import DECODERS
 from ..models.reduced import is_decoder_model
-from ..models.reduction import ReducibleModel, reducible_model
+from ..models.reducible import ReducibleModel, reducible_model
 from ..tokens import LayerTrace
 from .arguments import DistillationTrainingArguments
 from .checkpoints import SavedNames

@@ -158,20 +158,21 @@ def reduce_groups(
         pair, trace = reduce(layer, whole, evidence)
         source = trace.image_source[:, NUM_PREFIX_TOKENS:] - NUM_PREFIX_TOKENS
         places = kept_places(trace, source)
-        order = places.argsort(dim=1)
+        own = is_own(trace)
+        order = (places if own is None else places.masked_fill(~own, source.shape[1])).argsort(dim=1, stable=True)
         new_place = order.argsort(dim=1)
-        num_keep = places.shape[1]
+        num_keep = torch.full((len(members),), places.shape[1], device=features.device) if own is None else own.sum(1)
         moved = torch.where(source >= 0, new_place.gather(1, source.clamp(min=0)), -1)
-        first = total + num_keep * torch.arange(len(members), device=features.device).unsqueeze(1)
-        sources[members] = torch.where(moved >= 0, moved + first, -1)
-        total += num_keep * len(members)
-        kept.append(members.gather(1, places.gather(1, order)).flatten())
+        first = total + num_keep.cumsum(0) - num_keep
+        sources[members] = torch.where(moved >= 0, moved + first.unsqueeze(1), -1)
+        kept.append(flattened(members.gather(1, places.gather(1, order)), own))
+        total += len(kept[-1])
         new_states = pair.image.states[:, NUM_PREFIX_TOKENS:]
-        states.append(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)).flatten(0, 1))
+        states.append(flattened(new_states.gather(1, order.unsqueeze(-1).expand_as(new_states)), own))
         for name, found in weights.items():
             values = getattr(pair.image, name)
             if values is not None:
-                found.append(values[:, NUM_PREFIX_TOKENS:].gather(1, order).flatten())
+                found.append(flattened(values[:, NUM_PREFIX_TOKENS:].gather(1, order), own))
         number += len(members)
         for name, loss in trace.losses.items():
             losses[name] = losses.get(name, 0.0) + len(members) * loss
@@ -186,6 +187,20 @@ def reduce_groups(
     means = {name: loss / number for name, loss in losses.items()}
     weight, gate = (torch.cat(found)[order] if found else None for found in weights.values())
     return Reduced(all_kept[order], sources, all_states[order], saliencies, weight, gate, means)
+
+
+def is_own(trace: LayerTrace) -> Tensor | None:
+    """Return which of the kept tokens of each image are its own, bool (G, K), the own ones first. None: all are."""
+    if trace.image_lengths is None:
+        return None
+    num_kept = trace.num_image - NUM_PREFIX_TOKENS
+    places = torch.arange(num_kept, device=trace.image_lengths.device)
+    return places < (trace.image_lengths - NUM_PREFIX_TOKENS).unsqueeze(1)
+
+
+def flattened(values: Tensor, own: Tensor | None) -> Tensor:
+    """Return the values of the kept tokens of images, (G, K, ...), in one row. `own` is that of [`is_own`]."""
+    return values.flatten(0, 1) if own is None else values[own]
 
 
 def image_groups(

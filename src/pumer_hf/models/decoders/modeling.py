@@ -9,7 +9,8 @@ from torch import nn
 from ...configuration import ReductionHolder
 from ...reducers import ReductionConfig, Schedule, TokenReducer, build_reducer
 from ...reducers.base import HasInit, Layout
-from ..reduction import ReducerHost, ReducibleModel, Reduction
+from ..reducible import ReducibleModel
+from ..reduction import ReducerHost, Reduction
 from .budget import DecoderCounter
 from .calls import ReducedCalls, Watch
 from .family import DecoderFamily

@@ -43,12 +43,7 @@ def prompts(
         if value is not None and value < 1:
             raise ValueError(f"{name}={value}: must be at least 1")
     row = known_family(model) if family is None else family
-    make = pixels_of(model)
-    one = on_device(make(model, image_tokens, 1), model)
-    found = count_image_tokens(model, row, one)
-    if image_tokens is not None and found < image_tokens:  # images of one size: take several
-        one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
-        found = count_image_tokens(model, row, one)
+    one, found = images_near(model, image_tokens, row)
     if image_tokens not in (None, found):
         title = row.title
         raise ValueError(
@@ -56,6 +51,20 @@ def prompts(
         )
     inputs = {name: value.repeat(batch_size, *[1] * (value.ndim - 1)) for name, value in one.items()}
     return {**inputs, **token_inputs(model, row, batch_size, found, text_length)}
+
+
+def images_near(
+    model: PreTrainedModel, image_tokens: int | None, family: DecoderFamily | None = None
+) -> tuple[dict[str, Tensor], int]:
+    """Return the images of one prompt with nearly so many tokens as asked for, and their number of tokens."""
+    row = known_family(model) if family is None else family
+    make = pixels_of(model)
+    one = on_device(make(model, image_tokens, 1), model)
+    found = count_image_tokens(model, row, one)
+    if image_tokens is not None and found < image_tokens:  # images of one size: take several
+        one = on_device(make(model, image_tokens, max(round(image_tokens / found), 1)), model)
+        found = count_image_tokens(model, row, one)
+    return one, found
 
 
 def text_prompts(model: PreTrainedModel, batch_size: int, text_length: int) -> dict[str, Tensor]:

@@ -12,7 +12,8 @@ from ...reducers.release import ReleaseReducer
 from ...tokens import Evidence, LayerTrace, TokenPair
 from ..offload import execution_device, is_offloaded
 from ..profiling import reduction_region
-from ..reduction import ReducerHost, ReducibleModel
+from ..reducible import ReducibleModel
+from ..reduction import ReducerHost
 from .budget import EncoderCounter
 from .chunking import MIN_CHUNK
 from .outputs import LayerRecord
