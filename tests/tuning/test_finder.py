@@ -1,6 +1,7 @@
 """The search for a speed, with speeds that are given and not measured."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,6 +16,7 @@ class FakeSearch:
         self.options = list(range(number))
         self.tokens = [round(start * (1 - (index + 1) / number)) for index in self.options]
         self.start, self.least, self.known = start, least, {}
+        self.counter, self.used = SimpleNamespace(announced=lambda option: ((0, self.tokens[option]),)), int
 
     def part(self, index):
         self.known[index] = None

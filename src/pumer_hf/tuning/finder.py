@@ -41,6 +41,8 @@ class Found:
     """How often it was measured."""
     highest: float
     """The highest measured speed of all schedules that were tried."""
+    tokens: tuple[tuple[int, int], ...]
+    """The text and image tokens of the reference input that leave each layer of each site."""
 
     @property
     def is_close(self) -> bool:
@@ -124,5 +126,13 @@ class Finder:
         means = self.means
         confirmed = [index for index in sorted(means) if len(self.measured[index]) >= CONFIRMED]
         index = min(confirmed or sorted(means), key=lambda one: distance(means[one], target))
-        part, number = self.search.part(index), len(self.measured[index])
-        return Found(target, self.search.options[index], means[index], part, number, max(means.values()))
+        option = self.search.options[index]
+        return Found(
+            target=target,
+            schedule=option,
+            speed=means[index],
+            flops=self.search.part(index),
+            measured=len(self.measured[index]),
+            highest=max(means.values()),
+            tokens=self.search.counter.announced(self.search.used(option)),
+        )

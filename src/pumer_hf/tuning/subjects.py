@@ -1,40 +1,45 @@
-"""The model that is tuned: an encoder or a decoder. It measures schedules, and answers questions with them."""
+"""The model that is tuned: an encoder or a decoder. It runs with any of the schedules that are tried."""
 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from functools import cached_property, partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from torch import nn
 from transformers import AutoProcessor, ProcessorMixin
 
-from ..bench.contenders import (
-    DTYPES,
-    BenchOptions,
-    Contender,
-    checked_text_length,
-    contender,
-    matmul_precision,
-    torch_options,
-)
-from ..bench.throughput import compare_throughput, interleaved_times, median_ratio
-from ..models.budget import Search
+from ..bench.contenders import DTYPES, BenchOptions, checked_text_length, contender, torch_options
+from ..bench.profiles import untouched_share
+from ..bench.throughput import interleaved_times, median_ratio
+from ..models.budget import ForwardCounter, Search
 from ..models.decoder_loading import is_decoder, load_decoder
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.decoders.random_inputs import prompts
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.loading import load_checkpoint_model, load_processor, naming
-from ..models.reduction import ReducibleModel
 from ..reducers import Schedule, TokenReducer
 from ..reducers.budget import with_budget
+from ..reducers.mass import check_fixed_lengths
 from .finder import MeasureSpeeds
 from .options import TuneOptions
 
-UNREDUCED = "unreduced"
+TEXT_TOKENS = 32
+"""Words of a decoder's prompt, unless another number is asked for."""
 WARMUP = 2
 """Rounds before a measurement that do not count."""
-OnRound = Callable[[], None]
+
+
+class Form(NamedTuple):
+    """The model with a schedule, or without one, on the batch of the measurement."""
+
+    model: nn.Module
+    """The model, not compiled."""
+    eager: Callable[[], Any]
+    """A forward that is not compiled."""
+    timed: Callable[[], Any]
+    """The forward that is timed."""
 
 
 class Subject(ABC):
@@ -48,12 +53,25 @@ class Subject(ABC):
 
     usual: ClassVar[Mapping[str, Any]]
     """The schedule to scale if neither the options nor the checkpoint have one."""
+    of_a_run: ClassVar[str]
+    """What is measured, in words."""
 
     def __init__(self, source: str, model: Any, options: TuneOptions):
-        self.source, self.options = source, options
+        self.source, self.options, self.measuring = source, options, options.measuring
         self.model: Any = model
-        self.measuring = options.measuring
-        self.reducible: ReducibleModel = model.base_model if isinstance(model, PuMerPreTrainedModel) else model
+
+    @property
+    @abstractmethod
+    def text_length(self) -> int:
+        """Tokens of each text in a measurement, without padding."""
+
+    @abstractmethod
+    def form(self, schedule: Schedule | None) -> Form:
+        """Return the model with a schedule. Several forms can be used in turn."""
+
+    @abstractmethod
+    def processor(self) -> ProcessorMixin:
+        """Load the processor of the model."""
 
     def search(self, reduction: Any) -> Search:
         """Return the scaled forms of a schedule, which may lack layers and ratios.
@@ -62,103 +80,101 @@ class Subject(ABC):
             ValueError: the schedule is wrong, does not fit the model, or removes nothing.
         """
         schedule = self.model.config.checked(with_budget(reduction, 1 / self.options.speed))
-        return Search(schedule, self.reducible.flops_counter())
+        check_fixed_lengths(schedule.parts, "the inputs of the measurement are random")
+        return Search(schedule, self.counter)
 
-    @property
-    @abstractmethod
-    def text_length(self) -> int:
-        """Tokens of each text in a measurement, without padding."""
+    @cached_property
+    def counter(self) -> ForwardCounter:
+        """What counts the FLOPs of the model."""
+        return self.model.token_reduction.model.flops_counter()
 
-    @abstractmethod
-    def speeds(self, search: Search, on_round: OnRound) -> MeasureSpeeds:
+    @cached_property
+    def unreduced(self) -> Form:
+        """The unreduced model."""
+        return self.form(None)
+
+    def stopwatch(self, search: Search, on_round: Callable[[], None] | None = None) -> MeasureSpeeds:
         """Return what measures options of a search, interleaved with the unreduced model.
 
         Args:
             search: where the options come from.
             on_round: called after each round.
         """
+        known: dict[int, Form] = {}
 
-    @abstractmethod
-    def processor(self) -> ProcessorMixin:
-        """Load the processor of the model."""
+        @torch.inference_mode()
+        def measure(wanted: Sequence[int]) -> list[float]:
+            for index in wanted:
+                if index not in known:  # a compiled form is not compiled again
+                    known[index] = self.form(search.options[index])
+            calls = {"unreduced": self.unreduced.timed, **{str(index): known[index].timed for index in wanted}}
+            with torch_options(self.measuring):
+                times = interleaved_times(
+                    calls,
+                    warmup=WARMUP,
+                    seconds=self.measuring.seconds,
+                    on_cuda=self.measuring.device == "cuda",
+                    on_round=on_round,
+                )
+            return [median_ratio(times["unreduced"], times[str(index)]) for index in wanted]
+
+        return measure
+
+    def untouched(self, schedule: Schedule) -> float:
+        """Measure the part of the unreduced model's time, in [0, 1], that a schedule cannot touch."""
+        reduced = self.form(schedule)
+        calls = (self.unreduced.eager, reduced.eager)
+        return untouched_share((self.unreduced.model, reduced.model), calls, torch.device(self.measuring.device))
 
 
 class EncoderSubject(Subject):
-    """An encoder. Each schedule has a copy of the model that shares its weights, as it is timed without any change."""
+    """An encoder. Its forms are copies that share its weights, so that nothing is changed within a measurement."""
 
     usual: ClassVar = {"method": "pumer"}
+    of_a_run: ClassVar = "the forward"
     model: PuMerPreTrainedModel
 
     @property
     def text_length(self) -> int:
         return checked_text_length(self.model, self.options.text_length)
 
-    def copied(self, schedule: Schedule | None) -> Contender:
-        """Return the model with a schedule."""
+    def form(self, schedule: Schedule | None) -> Form:
         shared: dict[int, Any] = {id(one): one for one in (*self.model.parameters(), *self.model.buffers())}
         model = copy.deepcopy(self.model, shared)
         model.set_reduction(schedule)
-        return contender(model, self.text_length, self.measuring)
-
-    def speeds(self, search: Search, on_round: OnRound) -> MeasureSpeeds:
-        unreduced, batch_size = self.copied(None), batch_size_of(self.measuring)
-        known: dict[int, Contender] = {}
-
-        def measure(wanted: Sequence[int]) -> list[float]:
-            for index in wanted:
-                if index not in known:  # a compiled model is not compiled again
-                    known[index] = self.copied(search.options[index])
-            contenders = {UNREDUCED: unreduced, **{str(index): known[index] for index in wanted}}
-            with torch_options(self.measuring):
-                batches = {name: one.inputs(batch_size) for name, one in contenders.items()}
-                throughput = compare_throughput(
-                    {name: one.run for name, one in contenders.items()},
-                    batches[UNREDUCED],
-                    own_inputs=batches,
-                    warmup=WARMUP,
-                    seconds=self.measuring.seconds,
-                    on_round=on_round,
-                )
-            return [throughput.speeds[str(index)].ratio for index in wanted]
-
-        return measure
+        one = contender(model, self.text_length, self.measuring)
+        inputs = one.inputs(batch_size_of(self.measuring))
+        return Form(one.eager, partial(one.eager, **inputs), partial(one.run, **inputs))
 
     def processor(self) -> ProcessorMixin:
         return load_processor(self.source, self.model.config.max_text_length)
 
 
 class DecoderSubject(Subject):
-    """A decoder. Its prefill is measured, up to the logits of the first new token."""
+    """A decoder. Its prefill is measured, up to the logits of the first new token. All forms are the same object."""
 
     usual: ClassVar = {"method": "pumer", "site": "inputs"}
+    of_a_run: ClassVar = "the prefill"
     model: ReducedDecoder
 
     @property
     def text_length(self) -> int:
-        return 32 if self.options.text_length is None else self.options.text_length
+        return TEXT_TOKENS if self.options.text_length is None else self.options.text_length
 
-    def speeds(self, search: Search, on_round: OnRound) -> MeasureSpeeds:
-        measuring, model = self.measuring, self.model
-        inputs: dict[str, Any] = prompts(model, batch_size_of(measuring), self.text_length, self.options.image_tokens)
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """The batch of the measurement."""
+        return prompts(self.model, batch_size_of(self.measuring), self.text_length, self.options.image_tokens)
 
-        def prefill(reducers: Mapping[str, TokenReducer]) -> None:
-            with model.token_reduction.using(reducers):
-                model(**inputs, use_cache=True, logits_to_keep=1)
+    def form(self, schedule: Schedule | None) -> Form:
+        reducers = {} if schedule is None else self.counter.reducers(schedule)
+        call = partial(self.prefill, reducers)
+        return Form(self.model, call, call)
 
-        @torch.inference_mode()
-        def measure(wanted: Sequence[int]) -> list[float]:
-            calls = {index: partial(prefill, search.counter.reducers(search.options[index])) for index in wanted}
-            with matmul_precision(measuring.matmul_precision):
-                times = interleaved_times(
-                    {UNREDUCED: partial(prefill, {}), **{str(index): call for index, call in calls.items()}},
-                    warmup=WARMUP,
-                    seconds=measuring.seconds,
-                    on_cuda=measuring.device == "cuda",
-                    on_round=on_round,
-                )
-            return [median_ratio(times[UNREDUCED], times[str(index)]) for index in wanted]
-
-        return measure
+    def prefill(self, reducers: Mapping[str, TokenReducer]) -> None:
+        """Run the model up to the logits of the first new token, with some reducers."""
+        with self.model.token_reduction.using(reducers):
+            self.model(**self.inputs, use_cache=True, logits_to_keep=1)
 
     def processor(self) -> ProcessorMixin:
         with naming(repr(self.source), self.source, "processor"):
@@ -179,14 +195,13 @@ def load_subject(source: str, options: TuneOptions) -> Subject:
         options: what is asked for.
 
     Raises:
-        ValueError: there is no such model.
+        ValueError: there is no such model, or an option does not suit it.
     """
     dtype, device = DTYPES[options.measuring.dtype], options.measuring.device
     if is_decoder(source):
         if options.measuring.compile:
             raise ValueError("compile=True: only encoders are tuned compiled: leave it out for a decoder")
-        decoder = load_decoder(source, dtype=dtype, device=device)
-        return DecoderSubject(source, decoder, options)
+        return DecoderSubject(source, load_decoder(source, dtype=dtype, device=device), options)
     if options.image_tokens is not None:
         raise ValueError(f"image_tokens={options.image_tokens}: only for decoder models, and {source} is none")
     return EncoderSubject(source, load_checkpoint_model(source).to(device=device, dtype=dtype).eval(), options)
