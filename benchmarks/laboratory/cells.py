@@ -22,13 +22,14 @@ from pumer_hf.recipes.runner import evaluate, stage_arguments
 from pumer_hf.recipes.stages import train_stage
 from pumer_hf.results import Environment
 from pumer_hf.training.parameters import begin_reducer_stage
+from pumer_hf.tuning.curves import closest, is_close, speed_curve, spread
 
 from . import store
 from .group import Shared
 from .methods import MAIN, METHODS, TRAINING_FREE, base_schedule, variant_of
 from .plan import Cell
 from .records import Calibration, Curve, scores
-from .speeds import TOLERANCE, Option, changed, closest, distinct_schedules, is_close, speed_curve, spread
+from .speeds import TOLERANCE, Option, changed, distinct_schedules
 
 CURVE_POINTS = 6
 """How many scales of a schedule are measured. The speeds of the other scales are computed from these."""
@@ -76,7 +77,7 @@ def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
         measured.append(measure(shared, cell, curve.options[best]))
         ratio = measured[-1].speed
         speeds = [speed * ratio / speeds[best] for speed in speeds]
-        if is_close(ratio, target) or closest(speeds, target) == best:
+        if is_close(ratio, target, TOLERANCE) or closest(speeds, target) == best:
             break
     nearest = min(measured, key=lambda one: abs(math.log(one.speed / target)))
     return nearest, max(speeds) >= (1 - TOLERANCE) * target

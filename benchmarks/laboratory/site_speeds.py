@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pumer_hf.bench.throughput import interleaved_times, median_ratio
+from pumer_hf.tuning.curves import closest, is_close
 
 from .site_rows import UNREDUCED, SiteRow
-from .speeds import closest, is_close
+from .speeds import TOLERANCE
 
 Schedule = list[dict[str, Any]]
 FIRST_KEEPS = (0.0, 0.6)
@@ -68,7 +69,7 @@ class RowSpeeds:
     def at(self, target: float) -> Point | None:
         """Return the keep for a target; None if the row does not come close to it ([`is_close`])."""
         best = self.expected(target)
-        return best if is_close(best.speed, target) else None
+        return best if is_close(best.speed, target, TOLERANCE) else None
 
     def with_points(self, points: Sequence[Point]) -> "RowSpeeds":
         """Return the same with more points."""

@@ -28,6 +28,7 @@ from .push import Push
 from .spelling import check_spelling
 from .train import Train
 from .train_scorer import TrainScorer
+from .tune import Tune
 
 __all__ = ["COMMANDS", "build_parser", "main"]
 
@@ -37,6 +38,7 @@ COMMANDS: tuple[Command, ...] = (
     Evaluate(),
     Convert(),
     Bench(),
+    Tune(),
     Export(),
     Explain(),
     Generate(),

@@ -156,7 +156,16 @@ def decoder_lines(args: argparse.Namespace) -> list[str]:
 
 
 def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say how to measure, which `benchmarks/paper.py` has too."""
+    """Add the flags that say what to measure and how, which `benchmarks/paper.py` has too."""
+    add_timing_arguments(parser)
+    parser.add_argument(
+        "--no-memory", action="store_true", help="do not measure the memory, which needs training steps"
+    )
+    parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to measure a speed."""
     parser.add_argument(
         "--batch-size",
         metavar="N",
@@ -170,11 +179,7 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
         default=MATMUL_PRECISIONS[0],
         help=f"{in_words(MATMUL_PRECISIONS)}: torch's precision of float32 products; default: %(default)s",
     )
-    parser.add_argument(
-        "--no-memory", action="store_true", help="do not measure the memory, which needs training steps"
-    )
     parser.add_argument("--seconds", type=float, default=10.0, help="how long to measure; default: %(default)s")
-    parser.add_argument("-o", "--output", metavar="JSON", help=RESULTS)
 
 
 def check_measuring(args: argparse.Namespace) -> None:

@@ -212,7 +212,7 @@ def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monke
     monkeypatch.setattr(site_command, "ROWS", FEW)
     monkeypatch.setattr(site_command, "training_order", lambda: (FEW[:1], FEW[1:]))
     monkeypatch.setattr("laboratory.site_results.ROWS", FEW)
-    monkeypatch.setattr("laboratory.site_speeds.is_close", lambda speed, target: target < 50)
+    monkeypatch.setattr("laboratory.site_speeds.is_close", lambda speed, target, tolerance: target < 50)
     flags = ["plain", "--teachers", folder, folder, "--scorers", "none", "none", "--work", str(tmp_path / "work")]
     flags += ["--questions", "8", "--steps", "1", "--seconds", "0", "--targets", "1.1", "90"]
     flags += ["-o", str(tmp_path / "sites.json")]
