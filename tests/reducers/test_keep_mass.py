@@ -77,3 +77,11 @@ def test_a_part_says_its_mass_and_is_scaled_by_what_it_does_not_keep():
 def test_what_does_not_go_together_is_named(fields, message):
     with pytest.raises(ValueError, match=message):
         parse_method({**LOOKAHEAD, **fields})
+
+
+def test_a_most_number_of_patches_cannot_be_scaled():
+    part = parse_method({**LOOKAHEAD, "keep_mass": 0.8, "max_keep": 24})
+    assert part.scaled(1.0) == part
+    with pytest.raises(ValueError, match="reduction.max_keep=24: a number cannot be scaled"):
+        part.scaled(0.0)
+    assert parse_method({**LOOKAHEAD, "keep_mass": 0.8}).scaled(0.5).keep_mass == pytest.approx(0.9)
