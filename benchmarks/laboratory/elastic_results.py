@@ -98,7 +98,9 @@ def elastic_table(reports: Mapping[str, ElasticReport]) -> str:
 
 
 def report_table(report: ElasticReport) -> str:
-    """Return the table of one report. Its last rows compare the elastic student with the others."""
+    """Return the table of one report. Its last rows compare the elastic student with the others, and with
+    `lookahead` for each teacher.
+    """
     header = ["", *(f"{row.speed:.2f}x" for row in report.rows)]
     numbers = range(len(report.rows))
     rows = [header] + [
@@ -110,6 +112,9 @@ def report_table(report: ElasticReport) -> str:
     rows.append(
         ["elastic minus lookahead", *(points(report.changes("elastic", index, "lookahead")) for index in numbers)]
     )
+    for seed, one in enumerate(report.seeds):
+        each = (f"{report.changes('elastic', index, 'lookahead')[seed]:+.2f}" for index in numbers)
+        rows.append([f"elastic minus lookahead, the teacher of {one.teacher:.2f} %", *each])
     kept = ", ".join(f"{row.kept} ({row.lookahead_speed:.2f}x)" for row in report.rows)
     note = (
         f"Change of accuracy against the unreduced teacher in points, on {report.num_questions:,} test questions of "

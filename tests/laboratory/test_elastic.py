@@ -23,4 +23,5 @@ def test_the_table_compares_the_elastic_student_with_each_other_model():
     own = "elastic minus the student for this speed"
     assert cells[own] == ["+1.50 [+1.00, +2.00]", "-0.50 [-1.00, +0.00]", "+3.00 [+2.00, +4.00]"]
     assert cells["elastic minus lookahead"][2] == "-8.00 [-9.00, -7.00]"
+    assert cells["elastic minus lookahead, the teacher of 93.00 %"][2] == "-7.00"  # of the last seed
     assert "9 (1.30x), 9 (1.70x), 9 (2.20x) patches" in lines[-1]
