@@ -15,10 +15,11 @@ from pumer_hf.recipes.runner import train_models
 from pumer_hf.reducers import TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.training.answers import measured_speeds, with_config
+from pumer_hf.tuning.curves import closest, speed_curve, spread
 
 from .elastic_results import ElasticSeed, SpeedRow, alone, speed_name
 from .lookahead import VQA, Bench
-from .speeds import closest, distinct_schedules, speed_curve, spread, with_factors
+from .speeds import distinct_schedules, with_factors
 
 TARGETS = (1.3, 1.7, 2.2)
 """The speeds that are compared, as multiples of the teacher's."""

@@ -122,8 +122,8 @@ def measured(bench: Bench, reducers: Mapping[MassRow, LookaheadReducer | None], 
             with bench.model.token_reduction.using({} if reducer is None else {"inputs": reducer}):
                 outputs = bench.model(**inputs)
             scores[row].append(labels.gather(1, outputs.logits.argmax(dim=-1, keepdim=True)).squeeze(1))
-            all_the_same = bench.num_patches if reducer is None else reducer.config.num_kept_patches(bench.num_patches)
-            assert all_the_same is not None, "the config has an amount"
+            kept = None if reducer is None else reducer.config.num_kept_patches(bench.num_patches)
+            all_the_same = bench.num_patches if kept is None else kept
             patches[row] += kept_image_tokens(outputs.reduction or ()) or [all_the_same] * len(labels)
     return {
         row: MassRun(

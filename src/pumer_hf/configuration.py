@@ -40,6 +40,7 @@ class ReductionHolder(PreTrainedConfig):
         """`reduction`, parsed and checked. It is parsed again only after a change."""
         if self._parsed_from != self.reduction:
             self.schedule = self.checked(self.reduction)
+            self.budget = None
         return self._schedule
 
     @schedule.setter
@@ -95,6 +96,8 @@ class ReductionHolder(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         # `reduction` holds the same schedule, so the parsed one is not saved.
         values = super().to_dict()
+        if self._parsed_from != self.reduction:
+            values["budget"] = None
         for name in ("_schedule", "_parsed_from"):
             values.pop(name, None)
         return values

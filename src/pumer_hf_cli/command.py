@@ -56,11 +56,15 @@ def schedule(args: argparse.Namespace) -> dict[str, Any]:
     given = None if args.reduction is None else parse_json(args.reduction, "--reduction")
     if args.flops is None:
         return {"reduction": given}
+    from pumer_hf.models.families import preset
     from pumer_hf.models.loading import saved_config
     from pumer_hf.reducers.budget import with_budget
 
+    setting = getattr(args, "setting", None) or ""
     if args.reduction is None and getattr(args, "checkpoint", None) is not None:
         given = saved_config(args.checkpoint).get("reduction")
+    elif args.reduction is None and "/" in setting:
+        given = preset(*setting.split("/", 1))
     if not given:
         raise ValueError(
             f"--flops {args.flops}: the model has no schedule to scale: say which method shall meet it, such as "

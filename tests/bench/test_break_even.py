@@ -1,5 +1,7 @@
 """Where a reduction pays, and what it cannot touch. All times are made up, but those of the last tests."""
 
+import json
+
 import pytest
 import torch
 from models.decoders.tiny import CONFIGS
@@ -47,7 +49,7 @@ def test_sizes_that_do_not_exist_or_may_not_be_measured_are_left_out():
 def test_lines_say_where_it_pays():
     late = BreakEven(0.38, Crossing({1: 0.93, 2: 1.1}), Crossing({4: 0.9, 16: 1.08}))
     limit, batch, tokens = late.lines("image patches")
-    assert "cannot touch 38 %" in limit.replace("%", " %")
+    assert "cannot touch 38 %" in limit
     assert "no schedule that cuts there is faster than 2.6x" in limit
     assert batch == "It pays from batch 2 on (1: 0.93x, 2: 1.10x)."
     assert tokens == "At batch 2 it pays from 16 image patches on (4: 0.90x, 16: 1.08x)."
@@ -55,7 +57,7 @@ def test_lines_say_where_it_pays():
     assert early[0] == "It pays from batch 1 on."
     assert early[1].startswith("At batch 1 it pays from 4 image patches on, the fewest that were tried")
     assert "does not pay up to batch 8" in BreakEven(0.1, Crossing({1: 0.5, 8: 0.9})).lines("image patches")[1]
-    assert BreakEven.from_dict(late.to_dict()) == late
+    assert BreakEven.from_dict(json.loads(json.dumps(late.to_dict()))) == late
     assert BreakEven.from_dict(None) is None
 
 

@@ -6,6 +6,9 @@ from tiny import meter_fields, vilt_fields
 
 from pumer_hf import PuMerMeterConfig, PuMerMeterModel, PuMerViltConfig, PuMerViltModel
 from pumer_hf.flops import count_flops
+from pumer_hf.reducers import parse_reduction
+from pumer_hf.reducers.budget import with_budget
+from pumer_hf.reducers.pumer import PuMerReductionConfig
 
 PUMER = {"method": "pumer", "layers": [0, 1], "prune_ratio": 0.1, "image_merge_ratio": 0.3, "text_merge_ratio": 0.2}
 SIDE = {"image_size": 96}
@@ -119,10 +122,34 @@ def test_a_budget_between_two_numbers_of_tokens():
         model.set_reduction(method="grid", site="inputs", flops=0.98)
 
 
+def test_the_record_of_a_budget_goes_with_its_schedule(tmp_path):
+    model = MODELS["vilt"]({"method": "pumer", "flops": 0.6})
+    assert model.config.to_dict()["budget"]["flops"] == 0.6
+    model.resize_images(48)
+    assert model.config.budget is None
+    model = MODELS["vilt"]({"method": "pumer", "flops": 0.6})
+    model.config.reduction = PUMER
+    assert model.config.to_dict()["budget"] is None
+    assert model.config.schedule is not None
+    assert model.config.budget is None
+
+
+@pytest.mark.parametrize(
+    "form", [[PuMerReductionConfig((0, 1), 0.1, 0.3, 0.2)], PuMerReductionConfig((0, 1), 0.1, 0.3, 0.2), [PUMER]]
+)
+def test_each_form_of_a_schedule_takes_a_budget(form):
+    asked = with_budget(form, 0.6)
+    assert parse_reduction(asked) == parse_reduction({**PUMER, "flops": 0.6})
+
+
 def test_a_budget_needs_a_method():
     model = MODELS["vilt"]()
     with pytest.raises(ValueError, match="say which method shall meet it"):
         model.set_reduction(flops=0.5)
+    with pytest.raises(ValueError, match=r"reduction.flops=1.5: must be a number in \(0, 1\)"):
+        model.set_reduction(flops=1.5)
+    with pytest.raises(ValueError, match="reduction='pumer': give a dict"):
+        model.set_reduction("pumer", flops=0.5)
     with pytest.raises(ValueError, match="give it once"):
         model.set_reduction({"method": "pumer", "flops": 0.5}, flops=0.6)
     with pytest.raises(ValueError, match="leave `reduction` out"):

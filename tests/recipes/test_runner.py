@@ -184,6 +184,9 @@ def test_a_recipe_with_a_budget_gets_the_ratios_that_meet_it(tmp_path):
     assert found.budget["spent"] == pytest.approx(0.8, abs=0.01)
     assert "flops" not in found.reduction
     assert found.schedule.parts[0].layers == tuple(REDUCTION["layers"])
+    smaller = replace(recipe, model=replace(recipe.model, image_size=24), reduction={**REDUCTION, "flops": 0.8})
+    with pytest.raises(ValueError, match="reduction.flops=0.8 does not go with model.image_size"):
+        with_found_ratios(smaller, teacher)
     with pytest.raises(ValueError, match=r"reduction.flops=0.05: the schedule cannot spend less"):
         with_found_ratios(replace(recipe, reduction={**REDUCTION, "flops": 0.05}), teacher)
 

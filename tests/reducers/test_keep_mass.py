@@ -45,8 +45,9 @@ def test_a_part_says_its_mass_and_is_scaled_by_what_it_does_not_keep():
     assert part.to_dict().items() >= {"keep_mass": 0.8, "max_keep": 9}.items()
     assert "min_keep" not in part.to_dict()
     assert parse_method(part.to_dict()) == part
-    assert part.scaled(0.5).keep_mass == pytest.approx(0.9)
-    assert part.scaled(0).keep_mass == 1
+    free = parse_method({**LOOKAHEAD, "keep_mass": 0.8})
+    assert free.scaled(0.5).keep_mass == pytest.approx(0.9)
+    assert free.scaled(0).keep_mass == 1
     assert (part.num_kept_patches(36), part.num_kept_patches(4)) == (9, 4)
     other = part.with_amount(keep_ratio=0.5)
     assert (other.keep_ratio, other.keep_mass, other.max_keep) == (0.5, None, None)
@@ -77,3 +78,10 @@ def test_a_part_says_its_mass_and_is_scaled_by_what_it_does_not_keep():
 def test_what_does_not_go_together_is_named(fields, message):
     with pytest.raises(ValueError, match=message):
         parse_method({**LOOKAHEAD, **fields})
+
+
+def test_a_most_number_of_patches_cannot_be_scaled():
+    part = parse_method({**LOOKAHEAD, "keep_mass": 0.8, "max_keep": 24})
+    assert part.scaled(1.0) == part
+    with pytest.raises(ValueError, match="reduction.max_keep=24: a number cannot be scaled"):
+        part.scaled(0.0)

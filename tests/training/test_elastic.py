@@ -65,7 +65,7 @@ def test_the_batches_of_a_step_have_one_factor_and_all_else_has_the_full_schedul
         trainer.add_callback(callback)
     trainer.train()
     factors = [elastic.factor(step, args.seed) for step in range(3)]
-    assert watch.training == pytest.approx([factor for factor in factors for _ in range(2)])
+    assert watch.training == pytest.approx([factor for factor in factors for _ in range(2)], abs=1e-3)
     assert watch.evaluation == [1] * 4  # of the log of tokens, and after each step
     assert sum("gflops_per_example" in entry for entry in trainer.state.log_history) == 1
     for step in (1, 2, 3):

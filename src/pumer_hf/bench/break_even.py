@@ -4,7 +4,7 @@ The functions here time nothing: they get a function that does.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 PAYS = 1.03
@@ -55,12 +55,11 @@ class BreakEven:
         return {
             "untouched": self.untouched,
             "limit": self.limit,
-            **{name: dict(asdict(one)["ratios"]) for name, one in self._crossings.items()},
+            **{
+                name: {str(size): ratio for size, ratio in one.ratios.items()}
+                for name, one in (("batch_size", self.batch_size), ("image_tokens", self.image_tokens))
+            },
         }
-
-    @property
-    def _crossings(self) -> dict[str, Crossing]:
-        return {"batch_size": self.batch_size, "image_tokens": self.image_tokens}
 
     def lines(self, tokens: str) -> list[str]:
         """Return lines to print.
@@ -69,8 +68,9 @@ class BreakEven:
             tokens: the word for what an image consists of, such as `"image tokens"`.
         """
         found = [
-            f"The reduction cannot touch {self.untouched:.0%} of the unreduced model's time (all that is outside the "
-            f"layers that get fewer tokens), so no schedule that cuts there is faster than {self.limit:.1f}x."
+            f"The reduction cannot touch {100 * self.untouched:.0f} % of the unreduced model's time (all that is "
+            f"outside the layers that get fewer tokens), so no schedule that cuts there is faster than "
+            f"{self.limit:.1f}x."
         ]
         tried, batch = self.batch_size.ratios, self.batch_size.first
         if batch is None:

@@ -1,5 +1,6 @@
 """Measures everything about the contenders of a benchmark, and makes the table about it."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -132,7 +133,8 @@ def measure_break_even(contenders: Mapping[str, Contender], options: BenchOption
 def patch_side(model: PuMerPreTrainedModel) -> int:
     """Return the side of a patch of one of our models in pixels."""
     config: Any = model.config
-    return int(getattr(config, "vision_config", config).patch_size)
+    side = getattr(config, "vision_config", config).patch_size
+    return side if isinstance(side, int) else math.lcm(*side)
 
 
 def pools_only(model: Any) -> bool:

@@ -80,8 +80,12 @@ def moved(part: ReductionConfig, values: Mapping[str, Any]) -> ReductionConfig:
 
 
 def can_be_scaled(schedule: Schedule) -> bool:
-    """Return whether each part of a schedule has a ratio, so that one slider can move them all."""
-    return all(part.given_ratios for part in schedule.parts)
+    """Return whether one slider can move all amounts of a schedule. It cannot if one is a number of patches."""
+    try:
+        schedule.scaled(0.0)
+    except ValueError:
+        return False
+    return True
 
 
 def values_at(schedule: Schedule, speed: Any) -> list[float]:

@@ -24,11 +24,16 @@ def with_found_ratios(recipe: Recipe, teacher: PuMerPreTrainedModel) -> Recipe:
     """Return the recipe with the ratios that meet its budget, if its schedule has one.
 
     Raises:
-        ValueError: the schedule is wrong, or cannot meet its budget.
+        ValueError: the schedule is wrong, or cannot meet its budget; or the student has images of another size.
     """
     schedule = teacher.config.checked(recipe.reduction)
     if schedule is None or schedule.flops is None:
         return recipe
+    if recipe.model.image_size is not None:
+        raise ValueError(
+            f"reduction.flops={schedule.flops} does not go with model.image_size, which changes what the unreduced "
+            "model spends: give ratios"
+        )
     found, budget = fit(schedule, teacher.flops_counter())
     return replace(recipe, reduction=found.to_dict(), budget=budget.to_dict())
 

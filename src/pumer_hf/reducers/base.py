@@ -199,7 +199,7 @@ class ReductionConfig:
 
     def _times(self, name: str, value: float, factor: float, cap: float) -> float:
         """Return a value of a ratio, multiplied."""
-        return round(min(factor * value, max(cap, value)), 4)
+        return min(round(min(factor * value, max(cap, value)), 4), max(cap, value))
 
     def _validate_weight(self, name: str) -> None:
         """Check a field that holds the weight of a loss, and store it as a float."""

@@ -18,15 +18,19 @@ def with_budget(reduction: Any, flops: Any) -> Any:
     Raises:
         ValueError: there is nothing to which a budget could apply, or the schedule has one already.
     """
-    if isinstance(reduction, (Schedule, ReductionConfig)):
-        reduction = reduction.to_dict()
-    parts = [dict(part) for part in reduction] if isinstance(reduction, (list, tuple)) else [dict(reduction or {})]
-    if any("flops" in part for part in parts):
+    checked([flops])
+    plain = reduction.to_dict() if isinstance(reduction, (Schedule, ReductionConfig)) else reduction
+    given = [] if plain is None else plain if isinstance(plain, (list, tuple)) else [plain]
+    parts = [part.to_dict() if isinstance(part, ReductionConfig) else part for part in given]
+    if not all(isinstance(part, Mapping) for part in parts):
+        raise ValueError(f"reduction={reduction!r}: give a dict, a ReductionConfig or None, or a list of several")
+    parts = [dict(part) for part in parts]
+    if any(part.get("flops") is not None for part in parts):
         raise ValueError(f"reduction.flops stands in the schedule, and beside it as flops={flops!r}: give it once")
     if not parts or "method" not in parts[0] or parts[0]["method"] == "none":
         raise ValueError(f"reduction.flops={flops!r}: say which method shall meet it, such as method='pumer'")
     parts[0]["flops"] = flops
-    return parts if isinstance(reduction, (list, tuple)) else parts[0]
+    return parts if isinstance(plain, (list, tuple)) else parts[0]
 
 
 def split_budget(parts: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], float | None]:

@@ -6,9 +6,10 @@ this project's own method, after the idea of TiP's learned pruners (the draft be
 https://aclanthology.org/2023.acl-long.721).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from operator import index
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -42,7 +43,8 @@ class LookaheadReductionConfig(ScoringConfig):
             the place of `keep_ratio` or `num_keep`. Each example keeps as many patches as its highest predictions need
             to add up to this part, and a batch is padded to its longest example. So the lengths depend on the data:
             each forward waits once for their values, and code with fixed shapes (ONNX, `torch.compile` with
-            `fullgraph=True`) is an error.
+            `fullgraph=True`) is an error. A scorer that was trained to keep the answers too (`answer_steps`) predicts
+            more sharply than the attention is, and then few patches stay: give `min_keep`.
         min_keep: the fewest patches that an example keeps with `keep_mass`, at least 1.
         max_keep: the most patches that an example keeps with `keep_mass`. None: all of them.
     """
@@ -93,6 +95,18 @@ class LookaheadReductionConfig(ScoringConfig):
         """Return the same part with another amount in the place of its own, such as `keep_ratio=0.5`."""
         none: dict[str, Any] = {**dict.fromkeys(self.amounts), "min_keep": 1, "max_keep": None}
         return replace(self, **{**none, **amount})
+
+    def scaled(
+        self, factors: float | Mapping[str, float], caps: Mapping[str, float] | None = None
+    ) -> "LookaheadReductionConfig":
+        """Return the same part with another amount ([`KeepingConfig.scaled`]).
+
+        Raises:
+            ValueError: the part has `num_keep` or `max_keep`, and the factor is not 1.
+        """
+        if self.max_keep is not None and not isinstance(factors, Mapping) and factors != 1:
+            raise ValueError(f"reduction.max_keep={self.max_keep}: a number cannot be scaled, leave it out")
+        return cast("LookaheadReductionConfig", super().scaled(factors, caps))
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()

@@ -6,7 +6,7 @@ Learned pruners choose the image tokens. They are trained by the task, by distil
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from transformers import initialization as init
 
 from .. import ops
 from ..tokens import Evidence, TokenPair
-from .base import HEADS, HasInit, ReductionConfig, chosen_heads
+from .base import HEADS, HasInit, Layout, ReductionConfig, chosen_heads
 from .pruning import KeepLogits, LearnedPruningReducer, PruningConfig, learnable
 from .tip_losses import continuity_loss, contrastive_loss, sparsity_loss
 
@@ -46,6 +46,11 @@ class TipReductionConfig(PruningConfig):
     sparsity_weight: float = 1.0
     contrastive_weight: float = 1.0
     continuity_weight: float = 1.0
+
+    @classmethod
+    def usual(cls, site: str, layout: Layout) -> dict[str, Any]:
+        weights = dict.fromkeys(("contrastive_weight", "continuity_weight"), 0.0) if layout.in_decoder else {}
+        return {**super().usual(site, layout), **weights}
 
     def __post_init__(self) -> None:
         super().__post_init__()

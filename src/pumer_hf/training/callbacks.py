@@ -190,7 +190,7 @@ def check_factors(factors: Any, name: str) -> None:
         factors: the value to check.
         name: what the message calls it.
     """
-    numbers: list[Any] = list(factors) if isinstance(factors, (list, tuple)) else [None]
+    numbers: Sequence[Any] = factors if isinstance(factors, (list, tuple)) else ()
     if len(numbers) != 2 or any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in numbers):
         raise ValueError(f"{name}={factors!r}: give two numbers, the least and the most factor, such as [0.0, 1.0]")
     least, most = numbers

@@ -152,7 +152,11 @@ def read_rows(options: TuneOptions, side: int | None) -> Dataset:
         return scene_rows(options, side)
     rows = rows_with_answers(options, source)
     if rows is None:
-        names = {"image_column": options.image_column, "text_column": options.text_column, "split": options.split}
+        names: dict[str, Any] = {
+            "image_column": options.image_column,
+            "text_column": options.text_column,
+            "split": options.split,
+        }
         rows = read_pairs(source, image_size=side, **names).rename_column("text", "question")
     return rows.shuffle(seed=0).select(range(min(options.examples, len(rows))))
 

@@ -38,12 +38,12 @@ def candidates(config: Any) -> dict[str, PlainSchedule]:
     own: Schedule | None = config.schedule
     if own is not None and all(part.method in METHODS for part in own.parts):
         found["of the checkpoint"] = own.to_dict()
-    if "layers" in config.sites:
-        found |= in_layers(config.layout)
+    inside = in_layers(config.layout) if "layers" in config.sites else {}
+    found |= inside
     found |= {f"{name} at inputs": {"method": name, "site": "inputs"} for name in BEFORE_LAYERS}
     if "tower" in config.sites:
         found["tome in the tower"] = {"method": "tome", "site": "tower"}
-    pumer = found.get("pumer")
+    pumer = inside.get("pumer")
     if pumer is not None:
         found["pumer at inputs and in layers"] = [{"method": "pumer", "site": "inputs"}, pumer]
     for part in () if own is None else own.parts:
@@ -56,11 +56,11 @@ def candidates(config: Any) -> dict[str, PlainSchedule]:
     return distinct(found, config)
 
 
-def in_layers(layout: Layout) -> dict[str, PlainSchedule]:
+def in_layers(layout: Layout) -> dict[str, dict[str, Any]]:
     """Return the candidates that reduce in layers alone."""
     last = layout.all_layers("layers")[-1]
     quarter, middle = layout.quarters("layers")[0], max(layout.depths["layers"] // 2 - 1, layout.first_layer)
-    found: dict[str, PlainSchedule] = {}
+    found: dict[str, dict[str, Any]] = {}
     for end, split in SPLITS.items():
         found[f"pumer{end}"] = {"method": "pumer", "layers": stages(quarter, last), **split}
     if not layout.in_decoder:

@@ -79,7 +79,8 @@ class Finder:
         search = self.search
         known = {search.tokens[index]: search.part(index) for index in search.known}
         tokens = sorted({**known, search.start: 1.0}.items())
-        parts = np.interp(search.tokens, *zip(*tokens, strict=True))
+        counts, spent = ([pair[index] for pair in tokens] for index in (0, 1))
+        parts = np.interp(search.tokens, counts, spent)
         return [1 / min(part, 1.0) for part in parts.tolist()]
 
     def find(self, targets: Sequence[float]) -> list[Found]:

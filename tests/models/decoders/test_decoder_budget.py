@@ -1,6 +1,8 @@
 """A budget of FLOPs in decoder models, the image tower included."""
 
 import pytest
+import torch
+from accelerate import cpu_offload
 from models.decoders.tiny import ONE, tiny_inputs, tiny_model
 
 from pumer_hf import reduced
@@ -30,3 +32,42 @@ def test_decoders_meet_a_budget(name):
         with reduced(stock, {"method": "random", "site": site, "flops": flops}) as traces:
             stock(**inputs)
         assert len(traces[0][0].kept) < 36
+
+
+def test_counting_leaves_a_model_as_it_was():
+    model = tiny_model("qwen2_vl", ours=True)
+    model(**tiny_inputs(model, "qwen2_vl", [[ONE, 7, 8]]))
+    positions = model.model.rope_deltas.clone()
+    model.train()
+    model.model.visual.eval()
+    heard = []
+    model.watch = heard.append
+    model.set_reduction(method="tip", site="layers", flops=0.97)
+    assert torch.equal(model.model.rope_deltas, positions)
+    assert model.training
+    assert not model.model.visual.training
+    assert heard == []
+
+
+def test_a_budget_of_a_model_whose_weights_are_offloaded():
+    model = tiny_model("llava", ours=True)
+    expected = tiny_model("llava", ours=True)
+    expected.set_reduction(method="random", site="inputs", flops=0.8)
+    cpu_offload(model, torch.device("cpu"))
+    model.set_reduction(method="random", site="inputs", flops=0.8)
+    assert model.reduction == expected.reduction
+
+
+def test_a_budget_inside_a_block_that_reduces():
+    stock = tiny_model("llava")
+    with (
+        reduced(stock, {"method": "random", "site": "inputs", "keep_ratio": 0.3}),
+        pytest.raises(ValueError, match="reduction.flops=0.8: inside another `reduced` block"),
+        reduced(stock, {"method": "random", "site": "inputs", "flops": 0.8}),
+    ):
+        pass
+    with reduced(stock, {"method": "random", "site": "inputs", "flops": 0.8}) as traces:
+        stock(**tiny_inputs(stock, "llava", [[ONE, 7, 8]]))
+    ours = tiny_model("llava", ours=True)
+    ours.set_reduction(method="random", site="inputs", flops=0.8)
+    assert len(traces[0][0].kept) == round(36 * ours.reduction.parts[0].keep_ratio)

@@ -28,6 +28,10 @@ Traces = list[tuple[ImageTrace, ...]]
 """For each call of the model that reduced tokens, what became of each of its images."""
 
 
+REDUCES = "_reduces_tokens"
+"""The attribute that marks a method of a `reduced` block."""
+
+
 @contextmanager
 def attached(
     family: DecoderFamily, model: PreTrainedModel, reducers: Mapping[str, TokenReducer], traces: Traces
@@ -87,6 +91,7 @@ def _bound(model: PreTrainedModel, name: str, method: Any, stock: Any) -> Any:
             return stock(*args, **kwargs)
         return method(stock, *args, **kwargs)
 
+    setattr(bound, REDUCES, True)
     return bound
 
 
@@ -106,6 +111,11 @@ def reducers_for(family: DecoderFamily, model: PreTrainedModel, reduction: AnyRe
         raise ValueError("reduction=None: call the model without `reduced` for its unreduced form")
     family.check_schedule(model.config, schedule)
     if schedule.flops is not None:
+        if hasattr(vars(model).get("forward"), REDUCES):
+            raise ValueError(
+                f"reduction.flops={schedule.flops}: inside another `reduced` block, the unreduced model cannot be "
+                "counted: give ratios, or ask for the budget outside of the block"
+            )
         schedule, _ = fit(
             schedule, DecoderCounter(model, family, lambda reducers: attached(family, model, reducers, []))
         )

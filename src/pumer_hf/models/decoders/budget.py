@@ -1,7 +1,8 @@
 """Counts the FLOPs of a decoder model under any schedule. The model itself runs."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -12,10 +13,13 @@ from ...reducers.several import joined
 from ..budget import ForwardCounter
 from ..scorers import without_weights
 from .family import DecoderFamily
+from .prompt import input_device
 from .random_inputs import prompts
 
 TEXT_TOKENS = 32
 """Tokens of the reference prompt beside those of its image."""
+ROPE, WATCH = "rope_deltas", "watch"
+"""What a forward changes: the positions that M-RoPE models keep for the next token, and what hears of traces."""
 Using = Callable[[Mapping[str, TokenReducer]], AbstractContextManager]
 """Makes a model reduce with some reducers inside a `with` block."""
 
@@ -43,16 +47,30 @@ class DecoderCounter(ForwardCounter):
             parts = [without_weights(part) for part in schedule.parts if part.site == site]
             reducer = joined([build_reducer(part, width, in_decoder=True) for part in parts])
             if reducer is not None:
-                found[site] = reducer.to(device=self.model.device, dtype=self.model.dtype).eval()
+                found[site] = reducer.to(device=input_device(self.model), dtype=self.model.dtype).eval()
         return found
 
     def run(self, reducers: Mapping[str, TokenReducer]) -> None:
         inputs = dict(self.inputs)
         if any(reducer.uses_prior for reducer in reducers.values()):
             inputs["image_saliency"] = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
-        training = self.model.training
-        try:
-            with self.using(reducers):
-                self.model.eval()(**inputs, logits_to_keep=1)
-        finally:
-            self.model.train(training)
+        with unchanged(self.model), self.using(reducers):
+            self.model.eval()(**inputs, logits_to_keep=1)
+
+
+@contextmanager
+def unchanged(model: Any) -> Iterator[None]:
+    """Bring a model back into its state after a `with` block in which it runs: modes, and what a forward leaves."""
+    modes = {module: module.training for module in model.modules()}
+    kept = {
+        owner: vars(owner)[name] for owner, name in ((model.base_model, ROPE), (model, WATCH)) if name in vars(owner)
+    }
+    if WATCH in vars(model):
+        model.watch = None
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        for owner, value in kept.items():
+            setattr(owner, WATCH if owner is model else ROPE, value)

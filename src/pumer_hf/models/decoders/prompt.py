@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..offload import execution_device
+
 IGNORED = -100
 """The label that no loss counts."""
 
@@ -131,7 +133,13 @@ def contiguous_positions(mask: Tensor) -> Tensor:
 
 def on_device(inputs: Mapping[str, Tensor], model: PreTrainedModel) -> dict[str, Tensor]:
     """Return inputs on the device of a model. Floats get its dtype."""
+    device = input_device(model)
     return {
-        name: value.to(device=model.device, dtype=model.dtype if value.is_floating_point() else None)
+        name: value.to(device=device, dtype=model.dtype if value.is_floating_point() else None)
         for name, value in inputs.items()
     }
+
+
+def input_device(model: PreTrainedModel) -> torch.device:
+    """Return the device for the inputs of a model: that of its weights, or the one to which they are loaded."""
+    return execution_device(model) if model.device.type == "meta" else model.device

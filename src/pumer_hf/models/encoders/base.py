@@ -97,6 +97,7 @@ class PuMerPreTrainedModel(ReducibleModel):
                 "save it, and load it again"
             )
         self._resize_images(image_size)
+        self.config.budget = None  # it was for images of another size
 
     def _resize_images(self, image_size: int) -> None:
         """Do the work of `resize_images`. Each family has its own."""
