@@ -34,6 +34,7 @@ OF_DECODERS = [
     "recipes/test_train_scorer_decoder.py",
     "training/test_decoders.py",
     "training/test_scorer_decoders.py",
+    "tuning/test_decoders.py",
 ]
 """Tests of decoder models, which need a newer transformers than the encoders do."""
 collect_ignore = [] if DECODERS else OF_DECODERS

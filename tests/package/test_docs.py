@@ -17,6 +17,7 @@ from pumer_hf.models.scorers import save_scorer
 from pumer_hf.recipes.build import build_teacher, load_model
 from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.training.scorer import add_scorer
+from pumer_hf.tuning.subjects import Subject
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -67,6 +68,14 @@ def test_blocks_about_elastic_students_run(reader):
     names = run_blocks(DOCS / "elastic.md", trainer=trainer)
     assert isinstance(trainer.callback_handler.callbacks[-1], ElasticCallback)
     assert names["model"].reduction.to_dict() == names["model"].config.reduction
+
+
+def test_blocks_about_tuning_run(reader, monkeypatch, capsys):
+    measured = lambda wanted: [1 + 0.01 * (index + 1) for index in wanted]  # noqa: E731, tiny models are not faster
+    monkeypatch.setattr(Subject, "stopwatch", lambda self, search, on_round=None: measured)
+    names = run_blocks(DOCS / "tuning.md")
+    assert names["tuned"].best.is_close
+    assert "'method': 'pumer'" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")

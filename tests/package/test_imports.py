@@ -23,6 +23,7 @@ ROWS = [
     ("measures", "hub"),
     ("training", "demo", "pipeline"),
     ("recipes",),
+    ("tuning",),
     ("cli", "__main__"),
 ]
 LEVELS = {part: level for level, parts in enumerate(ROWS) for part in parts}

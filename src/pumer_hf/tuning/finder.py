@@ -18,7 +18,7 @@ CONFIRMED = 2
 """A schedule that is close counts after so many measurements, since its first one may have been close by chance."""
 REPEATS = 3
 """After so many measurements, a schedule that is not close is the closest that there is."""
-COUNTED = 6
+COUNTED = 3
 """How many schedules' FLOPs are counted before the first measurement. Those of the others follow from their tokens."""
 FURTHER = 1.25
 """The second guess gains so many times as much as asked for, since few machines turn all saved FLOPs into speed."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -58,7 +59,13 @@ def tune(
     subject = load_subject(source, options)
     if options.data is None:
         return tuned_without_data(subject)
-    return Comparison(subject, asker_of(subject), None if work is None else Path(work), with_front).run()
+    comparison = Comparison(subject, asker_of(subject), None if work is None else Path(work), with_front)
+    try:
+        return comparison.run()
+    except KeyboardInterrupt:
+        if work is not None:
+            tqdm.write(f"What is finished is in {work}: the same call goes on from there.", file=sys.stderr)
+        raise
 
 
 def tuned_without_data(subject: Subject) -> Tuned:
@@ -90,7 +97,8 @@ def out_of_reach(subject: Subject, search: Search, found: Found) -> ValueError:
     last = len(search.options) - 1
     untouched, promised = subject.untouched(search.options[last]), 1 / search.part(last)
     why = f"{untouched:.0%} of the unreduced model's time is outside the layers that get fewer tokens"
-    if min(1 / untouched, promised) > found.target:
+    limit = min(1 / untouched, promised)
+    if found.highest < (1 + limit) / 2:
         why = "at this size, a layer takes almost as long with few tokens as with many"
     return ValueError(
         f"speed={found.target}: the highest measured speed is {found.highest:.2f}x, although the schedule can spend "
@@ -161,13 +169,11 @@ class Comparison:
         rows: list[Row] = []
         left_out: dict[str, str] = {}
         bases = self.bases()
-        with tqdm(bases.items(), desc="Candidates", unit="candidate", leave=False) as bar:
-            for name, base in bar:
-                bar.set_postfix_str(name)
-                made = self.kept_in(name, base, partial(self.candidate, name, base, unreduced))
-                rows += [Row(**row) for row in made["rows"]]
-                if made["left_out"]:
-                    left_out[name] = made["left_out"]
+        for name, base in tqdm(bases.items(), desc="Candidates", unit="candidate", leave=False):
+            made = self.kept_in(name, base, partial(self.candidate, name, base, unreduced))
+            rows += [Row(**row) for row in made["rows"]]
+            if made["left_out"]:
+                left_out[name] = made["left_out"]
         number = len(self.asker.rows)
         values = {
             "data": f"{number:,} questions of {self.subject.options.data}",
