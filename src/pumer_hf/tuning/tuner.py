@@ -71,7 +71,7 @@ def tune(
 def tuned_without_data(subject: Subject) -> Tuned:
     """Find the schedule of the only candidate."""
     search = subject.search(base_schedule(subject))
-    (found,) = find(subject, search, [subject.options.speed], "Measuring")
+    (found,) = find(subject, search, [subject.options.speed], f"Measuring {subject.of_a_run}")
     if not found.is_reached:
         raise out_of_reach(subject, search, found)
     return report(subject, [Row.of("asked", found)])
@@ -87,7 +87,7 @@ def base_schedule(subject: Subject) -> Any:
 
 def find(subject: Subject, search: Search, speeds: Sequence[float], title: str) -> list[Found]:
     """Find the schedules of a search that have some speeds. A bar shows the progress."""
-    with Progress(f"{title} for {subject.of_a_run}", RUNS * subject.measuring.seconds) as progress:
+    with Progress(title, RUNS * subject.measuring.seconds) as progress:
         finder = Finder(search, subject.stopwatch(search, progress.move), progress.begin)
         return finder.find(speeds)
 
