@@ -39,7 +39,7 @@ def draw_curve(elastic: Elastic, teacher: Metric, name: str) -> Image.Image:
     x, y = scale(speeds, left, right), scale(values, bottom, top)
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=DARK, width=2)
     for value in ticks(values):
-        draw.text((left - 12, y(value)), teacher.type.of(value).text(1), fill=DARK, anchor="rm")
+        draw.text((left - 12, y(value)), teacher.type.of(value).text(), fill=DARK, anchor="rm")
         draw.line([(left, y(value)), (right, y(value))], fill=(232, 232, 236))
     for value in ticks(speeds):
         draw.text((x(value), bottom + 12), f"{value:.2f}x", fill=DARK, anchor="mt")
