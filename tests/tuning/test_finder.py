@@ -80,6 +80,36 @@ def test_a_step_in_the_speed_is_no_obstacle():
     assert found.is_close
 
 
+def test_a_measurement_that_was_off_does_not_decide():
+    """The first measurement says twice the speed, as on a machine that was busy with something else."""
+    finder, runs = finder_of(of_efficiency(0.8))
+    measure, seen = finder.measure, []
+
+    def disturbed(wanted):
+        speeds = measure(wanted)
+        seen.extend(wanted)
+        return [2 * speed for speed in speeds[:1]] + speeds[1:] if len(runs) == 1 else speeds
+
+    finder.measure = disturbed
+    (found,) = finder.find([1.8])
+    assert found.is_close
+    assert is_close(of_efficiency(0.8)(1 / found.flops), 1.8, TOLERANCE)
+
+
+@pytest.mark.parametrize("target", [1.3, 1.5, 1.8, 2.1])
+@pytest.mark.parametrize("slow", [0.85, 0.9, 0.95])
+def test_kernels_that_do_not_suit_some_lengths(slow, target):
+    """Every third option is slower than the others, so no line goes through the speeds."""
+    search = FakeSearch()
+
+    def measure(wanted):
+        return [(slow if index % 3 == 0 else 1.0) * (1 + 0.8 * (1 / search.part(index) - 1)) for index in wanted]
+
+    (found,) = Finder(search, measure).find([target])
+    assert is_close(found.speed, target, 0.07)
+    assert found.is_close or slow < 0.95
+
+
 def test_a_speed_out_of_reach():
     finder, runs = finder_of(of_efficiency(0.5))
     (found,) = finder.find([3.0])

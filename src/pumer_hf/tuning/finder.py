@@ -1,8 +1,10 @@
 """Finds, among the scaled forms of a schedule, those that measure given speeds. What measures is given."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from itertools import pairwise
+from statistics import median
 
 import numpy as np
 
@@ -17,7 +19,7 @@ MAX_RUNS = 8
 CONFIRMED = 2
 """A schedule that is close counts after so many measurements, since its first one may have been close by chance."""
 REPEATS = 3
-"""After so many measurements, a schedule that is not close is the closest that there is."""
+"""After so many measurements, the speed of a schedule is known well."""
 COUNTED = 3
 """How many schedules' FLOPs are counted before the first measurement. Those of the others follow from their tokens."""
 FURTHER = 1.25
@@ -34,7 +36,7 @@ class Found:
     """The speed that was asked for."""
     schedule: Schedule
     speed: float
-    """The mean of its measured speeds."""
+    """The median of its measured speeds."""
     flops: float
     """The part of the unreduced model's FLOPs that it spends on the reference input."""
     measured: int
@@ -91,12 +93,31 @@ class Finder:
         wanted = self.first_guesses(targets)
         for _ in range(MAX_RUNS):
             self.run(wanted)
-            curve = speed_curve(self.gains, list(self.means), list(self.means.values()))
-            best = {target: closest(curve, target) for target in targets}
-            wanted = sorted({index for target, index in best.items() if not self.is_settled(index, target)})
-            if not wanted:
+            speeds = speed_curve(self.gains, list(self.middle), list(self.middle.values()))
+            guesses = {index for target in targets for index in self.next_guess(speeds, target)}
+            if not guesses:
                 break
+            wanted = sorted(guesses | self.doubtful())
         return [self.found(target) for target in targets]
+
+    def next_guess(self, speeds: Sequence[float], target: float) -> list[int]:
+        """Return the options to measure next for a target; none if it is found, or if there is nothing else to try.
+
+        Args:
+            speeds: the speeds of all options, by the line through the measured ones.
+            target: the speed.
+        """
+        known = {index: distance(speed, target) for index, speed in self.middle.items() if self.is_confirmed(index)}
+        nearest = min(known, key=known.__getitem__, default=None)
+        if nearest is not None and known[nearest] <= math.log(1 + TOLERANCE):
+            return []
+        # what was measured counts more than the line, which lies between measurements that contradict each other
+        likely = {index: distance(self.middle.get(index, speed), target) for index, speed in enumerate(speeds)}
+        rest = [index for index in likely if len(self.measured.get(index, [])) < REPEATS]
+        best = min(rest, key=likely.__getitem__, default=None)
+        if nearest is None or (best is not None and likely[best] < known[nearest]):
+            return [] if best is None else [best]
+        return [index for index in (nearest - 1, nearest + 1) if index in likely and index not in self.measured]
 
     def first_guesses(self, targets: Iterable[float]) -> list[int]:
         """Return the options whose FLOPs promise the targets and a little more, and the most reduced one."""
@@ -113,27 +134,32 @@ class Finder:
             self.measured.setdefault(index, []).append(speed)
 
     @property
-    def means(self) -> Mapping[int, float]:
-        """The mean speed of each option that was measured."""
-        return {index: fmean(speeds) for index, speeds in self.measured.items()}
+    def middle(self) -> Mapping[int, float]:
+        """The median speed of each option that was measured."""
+        return {index: median(speeds) for index, speeds in self.measured.items()}
 
-    def is_settled(self, index: int, target: float) -> bool:
-        """Return whether an option needs no further measurement for a target."""
-        speeds = self.measured.get(index, [])
-        return len(speeds) >= REPEATS or (len(speeds) >= CONFIRMED and is_close(fmean(speeds), target, TOLERANCE))
+    def doubtful(self) -> set[int]:
+        """Return the options to measure again, since one of them seems faster than another that is more reduced."""
+        ranked = sorted(self.middle, key=lambda index: self.gains[index])
+        pairs = {pair for pair in pairwise(ranked) if self.middle[pair[0]] > (1 + TOLERANCE) * self.middle[pair[1]]}
+        return {index for pair in pairs for index in pair if len(self.measured[index]) < REPEATS}
+
+    def is_confirmed(self, index: int) -> bool:
+        """Return whether an option was measured more than once."""
+        return len(self.measured[index]) >= CONFIRMED
 
     def found(self, target: float) -> Found:
         """Return the option that is closest to a target, of those that were measured more than once."""
-        means = self.means
-        confirmed = [index for index in sorted(means) if len(self.measured[index]) >= CONFIRMED]
-        index = min(confirmed or sorted(means), key=lambda one: distance(means[one], target))
+        speeds = self.middle
+        confirmed = [index for index in sorted(speeds) if self.is_confirmed(index)]
+        index = min(confirmed or sorted(speeds), key=lambda one: distance(speeds[one], target))
         option = self.search.options[index]
         return Found(
             target=target,
             schedule=option,
-            speed=means[index],
+            speed=speeds[index],
             flops=self.search.part(index),
             measured=len(self.measured[index]),
-            highest=max(means.values()),
+            highest=max(speeds.values()),
             tokens=self.search.counter.announced(self.search.used(option)),
         )

@@ -21,7 +21,7 @@ class Row:
     """The speed that was asked for."""
     reduction: PlainSchedule
     speed: float
-    """The mean of its measured speeds, with the unreduced model as 1."""
+    """The median of its measured speeds, with the unreduced model as 1."""
     flops: float
     """The part of the unreduced model's FLOPs that it spends on the reference input."""
     measured: int
@@ -164,7 +164,7 @@ class Tuned(Results):
         off = "" if best.is_close else f" No schedule of this kind is nearer to {self.speed}x."
         return [
             *table,
-            f"{best.speed:.2f}x as fast as unreduced, for {self.speed}x: the mean of {best.measured} measurements "
+            f"{best.speed:.2f}x as fast as unreduced, for {self.speed}x: the median of {best.measured} measurements "
             f"({self.conditions}).{off}",
             f"It spends {best.flops:.3f} of the unreduced model's multiply-adds on the reference input:",
             text_table(self.token_rows(best)),
