@@ -96,8 +96,8 @@ class ReductionHolder(PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         # `reduction` holds the same schedule, so the parsed one is not saved.
         values = super().to_dict()
-        if self._parsed_from != self.reduction:
-            values["budget"] = None
+        if self.budget is None or self._parsed_from != self.reduction:
+            values.pop("budget", None)
         for name in ("_schedule", "_parsed_from"):
             values.pop(name, None)
         return values

@@ -198,10 +198,22 @@ def equal_tokens(family, reduction):
     return model, inputs
 
 
+def skip_if_equal_rows_differ(model, inputs):
+    """The kernels of some processors round equal rows of a matrix differently, and then no tokens are equal."""
+    num_text = inputs["input_ids"].shape[1]
+    with model.token_reduction.using({}):
+        outputs = model(**inputs, output_hidden_states=True)
+    patches = [states[0, num_text + 1 :] for states in outputs.hidden_states]
+    assert all(torch.allclose(one, one[:1], atol=1e-5) for one in patches), "the patches are not equal"
+    if not all((one == one[:1]).all() for one in patches):
+        pytest.skip("the kernels of this processor round equal rows differently")
+
+
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 @pytest.mark.parametrize("reduction", REDUCED.values(), ids=REDUCED)
 def test_equal_tokens_are_ranked_by_their_place(family, reduction):
     model, inputs = equal_tokens(family, reduction)
+    skip_if_equal_rows_differ(model, inputs)
     expected = model(**inputs)
     first = expected.reduction[0]
     where = reduction[0]["method"], reduction[0].get("site", "layers")
