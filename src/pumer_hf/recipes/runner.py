@@ -237,7 +237,8 @@ def train_models(
         student = load_model(folder, reduction, task)
     if not args.train_scorer:
         freeze_scorer(student)
-    student.config.budget = recipe.budget
+    if recipe.budget is not None:
+        student.config.budget = recipe.budget
     train(args, student)
     return {**folders, "student": args.output_dir}
 
