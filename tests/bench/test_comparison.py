@@ -183,6 +183,7 @@ def test_a_setting_of_the_paper(monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own, in torch 2.13
+@pytest.mark.slow
 @torch.inference_mode()
 def test_no_model_of_many_runs_uncompiled(monkeypatch):
     monkeypatch.setattr(torch._dynamo.config, "cache_size_limit", 2)

@@ -45,9 +45,9 @@ def measured():
     [
         pytest.param(1, SOME_ROWS, id="1 in part"),
         pytest.param(1, None, id="1", marks=pytest.mark.slow),
-        pytest.param(2, None, id="2"),
+        pytest.param(2, None, id="2", marks=pytest.mark.slow),
         pytest.param(4, None, id="4", marks=pytest.mark.slow),
-        pytest.param(7, None, id="7"),
+        pytest.param(7, None, id="7", marks=pytest.mark.slow),
     ],
 )
 def test_a_table_beside_the_paper(number, some, measured, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from laboratory.decoder_results import DecoderReport
+from laboratory.elastic_results import ElasticReport
 from laboratory.lookahead_mass import MassReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
@@ -31,6 +32,7 @@ KINDS = {
     "kept/*.json": ExplanationReport,
     "lookahead/*.json": LookaheadReport,
     "lookahead/mass/*.json": MassReport,
+    "elastic/*.json": ElasticReport,
     "decoders/*.json": DecoderReport,
     "decoders/sites/*.json": SiteReport,
     "study/*-teacher.json": TeacherResult,
