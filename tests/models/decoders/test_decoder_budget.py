@@ -31,7 +31,7 @@ def test_decoders_meet_a_budget(name):
             assert part == pytest.approx(model.config.budget["spent"], abs=0.0001)
         with reduced(stock, {"method": "random", "site": site, "flops": flops}) as traces:
             stock(**inputs)
-        assert len(traces[0][0].kept) < 36
+        assert len(traces[0][0].kept) < len(traces[0][0].columns)
 
 
 def test_counting_leaves_a_model_as_it_was():
