@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import torch
 
 from ..flops import FlopCounter
-from ..reducers import Schedule, TokenReducer
+from ..reducers import ReductionConfig, Schedule, TokenReducer
 from ..reducers.base import SITES
 from ..reducers.mass import check_fixed_lengths
+from ..reducers.several import joined
 
 TOLERANCE = 0.01
 """How far the FLOPs may be from the budget, as a part of the unreduced model's."""
@@ -66,8 +67,17 @@ class ForwardCounter(ABC):
         self.depths, self.text_tokens, self.image_tokens = depths, text_tokens, image_tokens
 
     @abstractmethod
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        """Make what carries out a part of a schedule. What it has learned does not matter."""
+
     def reducers(self, schedule: Schedule) -> dict[str, TokenReducer]:
-        """Make the reducers of a schedule, by site. What they have learned does not matter."""
+        """Make the reducers of a schedule, by site."""
+        found = {}
+        for site in self.depths:
+            reducer = joined([self.make_reducer(part) for part in schedule.parts if part.site == site])
+            if reducer is not None:
+                found[site] = reducer.eval()
+        return found
 
     @abstractmethod
     def run(self, reducers: Mapping[str, TokenReducer]) -> None:

@@ -175,7 +175,7 @@ class Reduction:
         schedule = self.model.config.schedule
         if schedule is None:
             raise ValueError("config.reduction is None: there is nothing to scale")
-        scaled = schedule if factor == 1 else schedule.scaled(factor)  # exactly the same again, without rounding
+        scaled = schedule.scaled(factor)
         for site, reducer in self.reducers.items():
             part = scaled.at(site)
             assert part is not None, "each reducer carries out a part of the schedule"

@@ -302,8 +302,3 @@ def untrained_error(part: ReductionConfig, name: str) -> ValueError:
         f"reduction.weights: method {part.method!r} needs a trained scorer: give `weights`, or train one with "
         f"`pumer-hf train-scorer {name or 'MODEL'} --data ...`"
     )
-
-
-def without_weights(part: ReductionConfig) -> ReductionConfig:
-    """Return a part that names no trained scorer."""
-    return replace(part, weights=None) if isinstance(part, ScoringConfig) else part

@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ...reducers import Schedule, TokenReducer, build_reducer
-from ...reducers.base import SITES
-from ...reducers.several import joined
+from ...reducers import ReductionConfig, TokenReducer, build_reducer
 from ..budget import ForwardCounter
-from ..scorers import without_weights
 from .family import DecoderFamily
 from .prompt import input_device
 from .random_inputs import prompts
@@ -40,20 +37,14 @@ class DecoderCounter(ForwardCounter):
         image_tokens = int((self.inputs["input_ids"] == family.image_token_id(model.config)).sum())
         super().__init__(family.sites_of(model.config), TEXT_TOKENS, image_tokens)
 
-    def reducers(self, schedule: Schedule) -> dict[str, TokenReducer]:
-        found = {}
-        width = self.model.config.get_text_config().hidden_size
-        for site in SITES:
-            parts = [without_weights(part) for part in schedule.parts if part.site == site]
-            reducer = joined([build_reducer(part, width, in_decoder=True) for part in parts])
-            if reducer is not None:
-                found[site] = reducer.to(device=input_device(self.model), dtype=self.model.dtype).eval()
-        return found
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
+        reducer = build_reducer(part, self.model.config.get_text_config().hidden_size, in_decoder=True)
+        return reducer.to(device=input_device(self.model), dtype=self.model.dtype)
 
     def run(self, reducers: Mapping[str, TokenReducer]) -> None:
         inputs = dict(self.inputs)
         if any(reducer.uses_prior for reducer in reducers.values()):
-            inputs["image_saliency"] = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+            inputs["image_saliency"] = torch.ones(1, 8, 8, device=input_device(self.model))
         with unchanged(self.model), self.using(reducers):
             self.model.eval()(**inputs, logits_to_keep=1)
 

@@ -7,12 +7,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from ...reducers import Schedule, TokenReducer
-from ...reducers.base import SITES
-from ...reducers.several import joined
+from ...reducers import ReductionConfig, TokenReducer
 from ...tokens import NUM_PREFIX_TOKENS
 from ..budget import ForwardCounter
-from ..scorers import without_weights
 
 TEXT_TOKENS = 40
 """Tokens of the reference text, if the model takes so many: those of the paper's FLOPs."""
@@ -40,15 +37,9 @@ class EncoderCounter(ForwardCounter):
         }
         super().__init__(config.sites, text_tokens, NUM_PREFIX_TOKENS + config.num_patches)
 
-    def reducers(self, schedule: Schedule) -> dict[str, TokenReducer]:
-        found = {}
+    def make_reducer(self, part: ReductionConfig) -> TokenReducer:
         with torch.device("meta"):
-            for site in SITES:
-                parts = [part for part in schedule.parts if part.site == site]
-                reducer = joined([self.twin.make_reducer(without_weights(part)) for part in parts])
-                if reducer is not None:
-                    found[site] = reducer.eval()
-        return found
+            return self.twin.make_reducer(part)
 
     def run(self, reducers: Mapping[str, TokenReducer]) -> None:
         with self.twin.token_reduction.using(reducers):
