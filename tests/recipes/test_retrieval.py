@@ -18,6 +18,7 @@ from pumer_hf.data.scoring import evaluate_retrieval, score_all
 from pumer_hf.metrics.retrieval import recall_at_k
 from pumer_hf.models.encoders.heads import RetrievalHead
 from pumer_hf.recipes.build import build_teacher
+from pumer_hf.recipes.program import leaving_group
 from pumer_hf.recipes.recipe import ModelArguments, RecipeTrainingArguments
 
 SHARED = {"initializer_range": 0.4, "reduction": {**PUMER, "layers": [1]}}
@@ -193,4 +194,5 @@ def test_negatives_default_to_fifteen():
 
 
 if __name__ == "__main__":
-    evaluations(sys.argv[1])
+    with leaving_group():
+        evaluations(sys.argv[1])

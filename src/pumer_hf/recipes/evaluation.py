@@ -22,7 +22,7 @@ from .checks import check_text_length
 from .decoders import decoder_answers, decoder_task
 from .finetuning import default_recipe, paper_recipe
 from .parser import parse_recipe, read_blocks
-from .program import exit_on_user_error, program_name
+from .program import exit_on_user_error, leaving_group, program_name
 from .recipe import Recipe
 from .report import EvaluationReport
 from .runner import evaluate
@@ -33,6 +33,7 @@ SCENES_DECODER = "llava"
 """The family whose recipe on digit scenes has the data for the evaluation of any decoder."""
 
 
+@leaving_group()
 def evaluate_recipe(description: str, arguments: Sequence[str] | None = None) -> None:
     """Run the evaluation of a command line.
 

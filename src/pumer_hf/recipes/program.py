@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from accelerate import PartialState
+
 from ..images import DataError
 
 COMMAND = "pumer-hf"
@@ -48,6 +50,16 @@ def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iter
         # A worker of a data loader passes on an exception with its traceback. The message is at the end.
         message = str(error).rpartition("DataError: ")[2] if isinstance(error, DataError) else str(error)
         _end(f"{program_name()}: error: {message.strip()}")
+
+
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Leave the group of processes at the end of a program that a launcher started several times.
+
+    The threads of a group still run when its process exits, and may abort it then.
+    """
+    yield
+    PartialState().destroy_process_group()
 
 
 def _end(message: str) -> NoReturn:

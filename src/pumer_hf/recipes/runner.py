@@ -34,7 +34,7 @@ from .elastic import elastic_evaluations, elastic_results
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
-from .program import exit_on_user_error
+from .program import exit_on_user_error, leaving_group
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from .record import begin_stage, made_from, weights_of, without_student
 from .report import format_report
@@ -46,6 +46,7 @@ from .threads import use_available_cores
 logger = logging.get_logger(__name__)
 
 
+@leaving_group()
 def run_recipe(task: str, arguments: list[str] | None = None) -> None:
     """Run a recipe: train teacher and student, and report. If something is wrong, the program ends with one line.
 

@@ -20,6 +20,7 @@ from ..reducers import parse_method
 from ..reducers.lookahead import ALL_LAYERS, LookaheadReductionConfig
 from ..training.scorer import ScorerTrainingArguments
 from .interrupt import ending_in_one_line
+from .program import leaving_group
 from .recipe import check_values
 from .scorer import RESULTS_NAME, ScorerData, check_folder, train_scorer
 from .threads import use_available_cores
@@ -112,6 +113,7 @@ class ScorerOptions:
         )
 
 
+@leaving_group()
 def run_train_scorer(options: ScorerOptions) -> None:
     """Do the work of the command. Ctrl-C and SIGTERM end it with one line.
 
