@@ -1,40 +1,37 @@
 """Runs one cell of the study: finds and measures its schedule, trains its student, and evaluates the student."""
 
-import math
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from transformers import set_seed
 
-from pumer_hf.bench.cost import measure_cost, measure_size
+from pumer_hf.bench.cost import measure_cost
 from pumer_hf.bench.throughput import compare_throughput
 from pumer_hf.hub.trainer import training_facts
+from pumer_hf.models.budget import Search
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.families import patch_size
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.recipes.runner import evaluate, stage_arguments
+from pumer_hf.recipes.scorer_stage import freeze_scorer
 from pumer_hf.recipes.stages import train_stage
+from pumer_hf.reducers import PlainSchedule, parse_reduction
 from pumer_hf.results import Environment
 from pumer_hf.training.parameters import begin_reducer_stage
-from pumer_hf.tuning.curves import closest, is_close, speed_curve, spread
+from pumer_hf.tuning.curves import closest
+from pumer_hf.tuning.finder import Finder
 
 from . import store
 from .group import Shared
-from .methods import MAIN, METHODS, TRAINING_FREE, base_schedule, variant_of
+from .methods import MAIN, METHODS, base_schedule, variant_of
 from .plan import Cell
-from .records import Calibration, Curve, scores
-from .speeds import TOLERANCE, Option, changed, distinct_schedules
-
-CURVE_POINTS = 6
-"""How many scales of a schedule are measured. The speeds of the other scales are computed from these."""
-MAX_MEASURES = 3
-"""How many schedules are measured at most to find one with the target speed."""
+from .records import TOLERANCE, Calibration, Option, scores
 
 
 def calibrate(shared: Shared, cell: Cell) -> Calibration:
@@ -47,12 +44,12 @@ def calibrate(shared: Shared, cell: Cell) -> Calibration:
     if known is not None:
         return known
     variant, reached = variant_of(cell.method, cell.schedule_variant), True
-    if cell.schedule_variant != MAIN and not variant.schedule:  # it changes the schedule of the method itself
+    if variant.fields:  # it changes the schedule of the method itself
         found = calibrate(shared, replace(cell, variant=MAIN))
         reached = found.reached
         if reached:
-            assert found.option.reduction is not None, f"{cell.method}: a variant of a method that reduces nothing"
-            found = measure(shared, cell, Option(changed(found.option.reduction, variant)))
+            assert isinstance(found.option.reduction, dict), f"{cell.method}: an ablation is of a schedule of one part"
+            found = measure(shared, cell, Option({**found.option.reduction, **variant.fields}))
     elif cell.target is None:
         found = measure(shared, cell, Option(base_schedule(cell.method, cell.backbone, variant)))
     else:
@@ -63,70 +60,58 @@ def calibrate(shared: Shared, cell: Cell) -> Calibration:
 
 
 def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
-    """Measure the option of a method whose speed is closest to the target. Return it, and whether any option is so
-    fast.
+    """Find the schedule of a method whose measured speed is closest to the target, and measure what it costs.
 
-    The machine may have become faster or slower since the curve was measured. If the option is off its target by more
-    than `TOLERANCE`, all speeds of the curve are multiplied by the factor that this measurement shows. Then the option
-    that is closest now is measured.
+    Returns:
+        What it costs, and whether any schedule of the method is so fast.
     """
-    curve, measured = calibrate_curve(shared, cell), []
-    speeds = list(curve.speeds)
-    for _ in range(MAX_MEASURES):
-        best = closest(speeds, target)
-        measured.append(measure(shared, cell, curve.options[best]))
-        ratio = measured[-1].speed
-        speeds = [speed * ratio / speeds[best] for speed in speeds]
-        if is_close(ratio, target, TOLERANCE) or closest(speeds, target) == best:
-            break
-    nearest = min(measured, key=lambda one: abs(math.log(one.speed / target)))
-    return nearest, max(speeds) >= (1 - TOLERANCE) * target
-
-
-def calibrate_curve(shared: Shared, cell: Cell) -> Curve:
-    """Return how fast a student is at every scale of its schedule. Read it from the results, or measure and write it.
-
-    A few options take turns with the teacher in one run, so a change of the machine's speed affects all of them alike.
-    """
-    output = shared.study.output
-    known = store.load(output, cell.curve_key, Curve)
-    if known is not None:
-        return known
-    options = options_of(shared, cell)
-    whole = shared.batch(cell.method)
-    inputs = [whole if one.image_size is None else shared.batch(cell.method, one.image_size) for one in options]
-    teacher_gflops = measure_size(shared.teacher, example_of(whole)).gflops
-    students = [shared.student(option.reduction, option.image_size).eval() for option in options]
-    sizes = [measure_size(student, example_of(batch)) for student, batch in zip(students, inputs, strict=True)]
-    gains = [teacher_gflops / size.gflops for size in sizes]
-    points = spread(len(options), CURVE_POINTS)
-    throughput = compare_throughput(
-        {"teacher": shared.teacher, **{str(point): students[point] for point in points}},
-        whole,
-        own_inputs={str(point): inputs[point] for point in points},
-        warmup=1,
-        seconds=2.5 * shared.study.size.benchmark_seconds,
-    )
-    speeds = speed_curve(gains, points, [throughput.speeds[str(point)].ratio for point in points])
-    curve = Curve(tuple(options), tuple(gains), tuple(speeds), throughput, Environment.current())
-    store.write(output, cell.curve_key, curve)
-    return curve
-
-
-def options_of(shared: Shared, cell: Cell) -> list[Option]:
-    """Return the ways to run the students of a method, from the most to the least expensive."""
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
-    student = shared.student(schedule).eval()
     if schedule is None:
-        side, _ = patch_size(student.config)
-        return [Option(None, size) for size in range(student.config.image_size - side, 0, -side)]
-    num_text, num_image = measure_size(shared.teacher, example_of(shared.batch(cell.method))).tokens_in
-    return [Option(one) for one in distinct_schedules(student, schedule, num_text, num_image)]
+        return find_size(shared, cell, target)
+    if cell.curve_key not in shared.finders:
+        shared.finders[cell.curve_key] = make_finder(shared, cell, schedule)
+    (found,) = shared.finders[cell.curve_key].find([target])
+    size = shared.smaller(METHODS[cell.method].image_part)
+    return measure(shared, cell, Option(found.schedule.to_dict(), size)), found.is_reached
 
 
-def example_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the first example of a batch, as a batch of one."""
-    return {name: value[:1] for name, value in batch.items()}
+def make_finder(shared: Shared, cell: Cell, schedule: PlainSchedule) -> Finder:
+    """Return what finds the scaled form of a schedule for a speed. Its measurements serve all target speeds."""
+    size = shared.smaller(METHODS[cell.method].image_part)
+    model = shared.teacher if size is None else shared.student(None, size)
+    parsed = parse_reduction(schedule)
+    assert parsed is not None, "there is something to scale"
+    search = Search(replace(parsed, flops=0.5), model.token_reduction.model.flops_counter())
+
+    def speeds(wanted: Sequence[int]) -> list[float]:
+        return measure_speeds(shared, cell, [Option(search.options[index].to_dict(), size) for index in wanted])
+
+    return Finder(search, speeds)
+
+
+def find_size(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
+    """Do the same as [`find`] for images of another size. All sizes are measured."""
+    side, _ = patch_size(shared.teacher.config)
+    options = [Option(None, size) for size in range(shared.teacher.config.image_size - side, 0, -side)]
+    speeds = measure_speeds(shared, cell, options)
+    return measure(shared, cell, options[closest(speeds, target)]), max(speeds) >= (1 - TOLERANCE) * target
+
+
+def measure_speeds(shared: Shared, cell: Cell, options: Sequence[Option]) -> list[float]:
+    """Measure how many times as fast as the teacher some options are, interleaved in one run."""
+    students = {
+        str(number): shared.student(one.reduction, one.image_size).eval() for number, one in enumerate(options)
+    }
+    whole = shared.batch(cell.method)
+    sizes = {str(number): one.image_size for number, one in enumerate(options)}
+    throughput = compare_throughput(
+        {"teacher": shared.teacher, **students},
+        whole,
+        own_inputs={name: whole if size is None else shared.batch(cell.method, size) for name, size in sizes.items()},
+        warmup=1,
+        seconds=shared.study.size.benchmark_seconds * (1 + len(options)) / 2,
+    )
+    return [throughput.speeds[name].ratio for name in students]
 
 
 def measure(shared: Shared, cell: Cell, option: Option) -> Calibration:
@@ -165,7 +150,7 @@ def run_cell(shared: Shared, cell: Cell, schedule: Calibration) -> dict[str, Any
     start, log = time.perf_counter(), Path(f"{args.output_dir}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as stream, redirect_stdout(stream):
-        if cell.variant != TRAINING_FREE:
+        if cell.is_trained:
             train(shared, cell, args, student, option.image_size)
             result["training"] = {**training_facts(args), "seconds": round(time.perf_counter() - start, 1)}
         collator = shared.collator(cell.method, option.image_size)
@@ -201,6 +186,7 @@ def train(
         stage(args, student)
         student.set_reduction(schedule)
         student.requires_grad_(True)
+        freeze_scorer(student)
     stage(student_arguments(shared, cell, 1 - first), student)
 
 

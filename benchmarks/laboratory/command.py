@@ -14,9 +14,9 @@ from pumer_hf.results import Environment
 
 from . import store
 from .group import Study
-from .plan import SIZES, Cell, work_list
-from .render import render
-from .study_plot import load_figure, write_plots
+from .plan import SIZES, Cell, part_of, work_list
+from .study_plot import load_figure, plot_group
+from .study_results import GroupResults
 from .study_tables import study_report
 from .worklist import run_study
 
@@ -33,14 +33,16 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
     """
     args = build_parser(description).parse_args(arguments)
     with exit_on_user_error():
-        default = root / "benchmarks" / "results" / RESULTS[args.size]
-        output = args.output or default
-        documents = [root / "README.md"] if output == default else []
+        size = SIZES[args.size]
+        results = args.results or root / "benchmarks" / "results" / RESULTS[args.size]
+        work = args.work or root / "outputs" / "study"
+        output = args.output or work / f"results-{args.size}"
+        everything = work_list(size)
         if args.render:
-            render_all(output, documents)
+            render_all(results, output, everything)
             return
-        cells = selected(work_list(SIZES[args.size]), args.only)
-        study = Study(args.size, output, args.work or root / "outputs" / "study", root / "recipes", args.teacher)
+        cells = selected(part_of(everything, *args.shard), args.only)
+        study = Study(args.size, output, work, root / "recipes", tuple(args.teachers or ()))
         if args.list:
             print(*(f"{MARKS[store.state(output, cell)]:12}  {cell.key}" for cell in cells), sep="\n")
             return
@@ -53,10 +55,9 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
             print(known)
         torch.set_num_threads(args.threads or available_cores())
         logging.disable_progress_bar()  # otherwise each model that is loaded or saved shows one
-        store.write_plan(output, work_list(SIZES[args.size]))
         left = run_study(study, cells, jobs=args.jobs, minutes=args.minutes)
-        render_all(output, documents)
-    print(summary(output, cells, left))
+        render_all(results, output, everything)
+    print(summary(results, output, cells, left))
 
 
 RESULTS = {"cpu": "study", "gpu": "study_gpu", "tiny": "study_tiny"}
@@ -71,7 +72,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         "--setting",
         choices=SIZES,
         default="cpu",
-        help="how much: cpu is ViLT on digit scenes, gpu everything, tiny two cells to see that all works "
+        help="how much: cpu is ViLT and METER on digit scenes, gpu everything, tiny two cells to see that all works "
         "(default: %(default)s)",
     )
     parser.add_argument("--list", action="store_true", help="print the work list and what is done, then end")
@@ -91,10 +92,31 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         type=int,
         help="CPU threads to measure with, and to train with if --jobs is 1; default: one per core",
     )
-    parser.add_argument("--teacher", help="a trained teacher, folder or Hub id; default: trained by the recipe")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        default=(1, 1),
+        metavar="I/N",
+        help="only the part of machine I of N. Each method is on one machine. Copy the files of all --output folders "
+        "into one, and give --render there",
+    )
+    parser.add_argument(
+        "--teachers",
+        nargs="+",
+        metavar="MODEL",
+        help="trained teachers for the seeds 0, 1, ..., folders or Hub ids; default: trained by the recipe",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run the cells that failed again")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="results; default: benchmarks/results/study")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="a file per student and schedule; default: in the folder --work"
+    )
     parser.add_argument("--work", type=Path, metavar="FOLDER", help="models and caches; default: outputs/study")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="FOLDER",
+        help="results by group, tables, plots; default: benchmarks/results/study",
+    )
     return parser
 
 
@@ -103,6 +125,14 @@ def positive(text: str) -> float:
     if not float(text) > 0:
         raise ValueError(text)
     return float(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """Read a part such as `2/4`."""
+    number, _, count = text.partition("/")
+    if not 1 <= int(number) <= int(count):
+        raise ValueError(text)
+    return int(number), int(count)
 
 
 def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:
@@ -123,22 +153,29 @@ def check(study: Study, cells: Sequence[Cell], jobs: int, threads: int | None) -
         if value is not None and value < 1:
             raise ValueError(f"--{name} {value}: must be at least 1")
     groups = sorted({cell.group for cell in cells})
-    if study.teacher is not None and len(groups) > 1:
-        raise ValueError(f"--teacher: choose the cells of one data set and backbone with --only, not of {groups}")
+    if study.teachers and len(groups) > 1:
+        raise ValueError(f"--teachers: choose the cells of one data set and backbone with --only, not of {groups}")
     load_figure()
 
 
-def render_all(output: Path, documents: Sequence[Path]) -> None:
-    """Draw the plots and render the tables again, in the folder and in the documents that show them."""
-    for path in write_plots(output):
-        print(f"Drawn: {path}")
-    (output / "README.md").write_text(study_report(output), encoding="utf-8")
-    for document in documents:
-        document.write_text(render(document), encoding="utf-8")
+def render_all(results: Path, output: Path, cells: Sequence[Cell]) -> None:
+    """Join the results by group, draw the plots, and render the tables again.
+
+    A group without a new result keeps what is there.
+    """
+    for group, joined in store.join(output, cells).items():
+        store.write(results, group, joined)
+    names = [name for name in dict.fromkeys(cell.group for cell in cells) if store.read(results, name) is not None]
+    groups = [GroupResults.load(results / f"{name}.json") for name in names]
+    if not groups:
+        raise FileNotFoundError(f"{results}: there is no study there yet; `python benchmarks/study.py` runs it")
+    for group in groups:
+        print(f"Drawn: {plot_group(group, results / f'{group.name}.png')}")
+    (results / "README.md").write_text(study_report(groups), encoding="utf-8")
 
 
 def found(output: Path, cells: Sequence[Cell]) -> str | None:
-    """Say how many cells are done before a run begins, and how to do them again; return None if no cell is done.
+    """Say how many cells are done before a run begins; return None if no cell is done.
 
     The text names the machine that measured their speeds.
     """
@@ -155,10 +192,7 @@ def found(output: Path, cells: Sequence[Cell]) -> str | None:
     if len(known) < len(cells):
         return text
     again = " --retry-failed runs the cells that failed again." if store.FAILED in states else ""
-    return (
-        f"{text}\nSo there is nothing left to do but the tables and plots.{again} To run all cells again, on this "
-        "machine, give --output another folder."
-    )
+    return f"{text}\nSo there is nothing left to do but the tables and plots.{again}"
 
 
 def counts(states: Sequence[str]) -> str:
@@ -166,8 +200,8 @@ def counts(states: Sequence[str]) -> str:
     return ", ".join(f"{states.count(state)} {MARKS[state]}" for state in MARKS if state in states)
 
 
-def summary(output: Path, cells: Sequence[Cell], left: int) -> str:
+def summary(results: Path, output: Path, cells: Sequence[Cell], left: int) -> str:
     """Return a line about the state of the cells after a run."""
     states = [store.state(output, cell) for cell in cells]
     more = " The same command goes on." if left else ""
-    return f"{len(cells)} cells: {counts(states)}. Tables: {output / 'README.md'}.{more}"
+    return f"{len(cells)} cells: {counts(states)}. Tables: {results / 'README.md'}.{more}"

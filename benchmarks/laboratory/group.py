@@ -1,33 +1,49 @@
-"""A group has the cells with the same teacher. They share its weights, the data, and its logits."""
+"""The students of a teacher share its weights, the data, its logits, and the scorer that is trained behind it."""
 
 import hashlib
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import ProcessorMixin, set_seed
 
 from pumer_hf.bench.cost import measure_size
+from pumer_hf.bench.profiles import untouched_share
 from pumer_hf.data.collator import Collator
 from pumer_hf.data.task import Task, TaskData
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
+from pumer_hf.models.families import patch_size
 from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
+from pumer_hf.recipes.image_use import evaluate_image_use
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.pretraining import pretrain
-from pumer_hf.recipes.recipe import Recipe
+from pumer_hf.recipes.recipe import Recipe, RecipeTrainingArguments
 from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
+from pumer_hf.recipes.scorer_stage import freeze_scorer, train_recipe_scorer
 from pumer_hf.recipes.stages import is_complete
+from pumer_hf.reducers import PlainSchedule
 from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits
+from pumer_hf.tuning.finder import Finder
 
 from . import store
-from .methods import METHODS
-from .plan import DATA_SETS, SIZES, StudySize
+from .methods import LOOKAHEAD, METHODS, parts_of
+from .plan import DATA_SETS, SEEDS, SIZES, StudySize
 from .records import TeacherResult
+from .saliencies import watch_words
+
+OWN_IMAGE = "own_image"
+SCORER = {"max_steps": 800, "answer_steps": 100}
+"""How a scorer is trained, as in the recipe of `lookahead`."""
+
+
+class TeacherError(ValueError):
+    """The folder of the results has those of another teacher."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +57,27 @@ class Study:
     """The folder of teachers, students and cached logits."""
     recipes: Path
     """The folder of the recipes, `<backbone>/<data>/pumer.yaml`."""
-    teacher: str | None = None
-    """The folder or the Hub id of a trained teacher. If it is None, the recipe trains one."""
+    teachers: tuple[str, ...] = ()
+    """Trained teachers of the seeds 0, 1, ..., folders or Hub ids. The recipe trains those of the other seeds."""
 
     @property
     def size(self) -> StudySize:
         """How much work the study is."""
         return SIZES[self.size_name]
 
-    def folder(self, data: str, backbone: str) -> Path:
+    def folder(self, data: str, backbone: str, seed: int) -> Path:
         """Return the folder of a teacher and its students."""
-        return self.work / f"{data}-{backbone}"
+        return self.work / f"{data}-{backbone}" / f"seed{seed}"
 
-    def recipe(self, data: str, backbone: str) -> Recipe:
-        """Return the recipe of a group, with its teacher if that is trained already."""
-        folder = self.folder(data, backbone)
+    def recipe(self, data: str, backbone: str, seed: int) -> Recipe:
+        """Return the recipe of a group for a seed, with its teacher if that is trained already."""
+        folder = self.folder(data, backbone, seed)
         trained = folder / "teacher"
-        teacher = self.teacher or (str(trained) if is_complete(trained) else None)
-        flags = ["--output_dir", str(folder), "--resume", "true", "--report_to", "none", *self.size.arguments()]
+        teacher = str(trained) if is_complete(trained) else None
+        if seed < len(self.teachers):
+            teacher = self.teachers[seed]
+        flags = ["--output_dir", str(folder), "--resume", "true", "--report_to", "none", "--seed", str(seed)]
+        flags += self.size.arguments()
         if teacher is not None:
             flags += ["--teacher", teacher]
         path = self.recipes / backbone / data / "pumer.yaml"
@@ -75,13 +94,43 @@ class Shared:
     data: TaskData
     processor: ProcessorMixin
     teacher_folder: str
+    finders: dict[str, Finder] = field(default_factory=dict)
+    """What finds the schedule for a speed, by [`Cell.curve_key`]."""
 
-    def student(self, reduction: dict[str, Any] | None, image_size: int | None = None) -> PuMerPreTrainedModel:
+    def student(self, reduction: PlainSchedule | None, image_size: int | None = None) -> PuMerPreTrainedModel:
         """Return a student with the teacher's weights, on the device. `image_size` is for smaller images."""
+        if reduction is not None:
+            reduction = [self.with_scorer(part) for part in parts_of(reduction)]
         student = load_model(self.teacher_folder, reduction, self.task)
         if image_size is not None:
             student.resize_images(image_size)
+        freeze_scorer(student)
+        watch_words(student, self.processor.tokenizer)  # type: ignore[attr-defined]
         return student.to(self.recipe.training.device)
+
+    def with_scorer(self, part: dict[str, Any]) -> dict[str, Any]:
+        """Return a part of a schedule with the scorer of this teacher, if it needs one."""
+        return {**part, "weights": self.scorer} if part["method"] == LOOKAHEAD else part
+
+    @cached_property
+    def scorer(self) -> str:
+        """The folder of the scorer that is trained behind the teacher, without labels. It is trained once."""
+        values = {**self.recipe.training_values, "scorer_training": {**SCORER, **self.study.size.scorer}}
+        recipe = replace(
+            self.recipe,
+            reduction=METHODS[LOOKAHEAD].schedules["vilt"],
+            training=RecipeTrainingArguments(**values),
+            training_values=values,
+        )
+        collator = self.collator("none").for_benchmark()
+        trained = train_recipe_scorer(self.task, recipe, self.data, self.teacher_folder, collator)
+        return str(parts_of(trained)[0]["weights"])
+
+    def smaller(self, part: float) -> int | None:
+        """Return the side of images that is a part of the teacher's, in whole patches; None if it is the same."""
+        side, _ = patch_size(self.teacher.config)
+        size = round(part * self.teacher.config.image_size / side) * side
+        return None if size == self.teacher.config.image_size else size
 
     @cached_property
     def teacher(self) -> PuMerPreTrainedModel:
@@ -105,13 +154,18 @@ class Shared:
     def train(self) -> Dataset:
         """The training rows with the teacher's logits on images of full size. The logits are computed once.
 
-        If the inputs of a row are random, as in retrieval, the rows have no logits.
+        There are as many random rows as a training reads. If the inputs of a row are random, as in retrieval, the rows
+        have no logits.
         """
-        collator = self.collator("none", training=True)
+        collator, rows = self.collator("none", training=True), self.data.train
         if collator.is_random:
-            return self.data.train
+            return rows
+        args = RecipeTrainingArguments(**{**self.recipe.training_values, **self.study.size.student})
+        number = args.max_steps * args.train_batch_size * args.gradient_accumulation_steps
+        if 0 < number < len(rows):
+            rows = rows.shuffle(seed=args.seed).select(range(number))
         return add_teacher_logits(
-            self.data.train,
+            rows,
             self.teacher,
             collator,
             cache_dir=Path(self.recipe.training.output_dir) / "cache",
@@ -125,10 +179,16 @@ class Shared:
 
 
 @lru_cache(maxsize=1)
-def load_group(study: Study, data: str, backbone: str) -> Shared:
-    """Load what the cells of a group share. If there is no teacher, train it by the recipe."""
-    task, recipe = TASKS[DATA_SETS[data]], study.recipe(data, backbone)
-    splits = task.load(recipe.data, teacher_labels(recipe.model))
+def load_data(study: Study, data: str, backbone: str) -> TaskData:
+    """Load the data of a group, which all its teachers share."""
+    recipe = study.recipe(data, backbone, 0)
+    return TASKS[DATA_SETS[data]].load(recipe.data, teacher_labels(recipe.model))
+
+
+@lru_cache(maxsize=len(SEEDS))
+def load_group(study: Study, data: str, backbone: str, seed: int) -> Shared:
+    """Load what the students of a teacher share. If there is no teacher, train it by the recipe."""
+    task, recipe, splits = TASKS[DATA_SETS[data]], study.recipe(data, backbone, seed), load_data(study, data, backbone)
     texts = training_texts(task, recipe, splits)
     model = pretrain(recipe, texts)
     set_seed(recipe.training.seed)
@@ -139,27 +199,32 @@ def load_group(study: Study, data: str, backbone: str) -> Shared:
 
 
 def check_teacher(shared: Shared, group: str) -> None:
-    """Evaluate the teacher and write its file, once.
+    """Evaluate the teacher and write its file, once. Where the task has it, evaluate it without its images too.
 
     Raises:
-        ValueError: the folder has results of another teacher.
+        TeacherError: the folder has results of another teacher.
     """
-    study, name = shared.study, store.teacher_name(group)
+    study, seed = shared.study, shared.recipe.training.seed
+    name = store.teacher_name(group, seed)
     fingerprint = weights_fingerprint(shared.teacher)
     known = store.load(study.output, name, TeacherResult)
     if known is not None:
         if known.weights != fingerprint:
-            raise ValueError(
-                f"{study.output / name}.json is about another teacher than {shared.teacher_folder}: give --teacher "
+            raise TeacherError(
+                f"{study.output / name}.json is about another teacher than {shared.teacher_folder}: give --teachers "
                 "the old one, or choose another --output"
             )
         return
-    args = shared.recipe.training
-    evaluation = evaluate(shared.task, args, shared.teacher, shared.data, shared.collator("none"))
+    args = (shared.task, shared.recipe.training, shared.teacher, shared.data, shared.collator("none"))
+    has_image_use = shared.task.evaluate is None and len(shared.data.test) > 1
+    found = evaluate_image_use(*args) if has_image_use else {OWN_IMAGE: evaluate(*args)}
     example = {key: value[:1] for key, value in shared.batch("none").items()}
     size = measure_size(shared.teacher, example)
+    evaluation = found.pop(OWN_IMAGE)
+    share = untouched_share(*_before_layers(shared), shared.recipe.training.device)
     result = TeacherResult(
         group=group,
+        seed=seed,
         metric=evaluation.main_name,
         value=evaluation.main,
         gflops=size.gflops,
@@ -167,8 +232,22 @@ def check_teacher(shared: Shared, group: str) -> None:
         weights=fingerprint,
         tokens_per_layer=tuple(size.tokens_per_layer),
         evaluation=evaluation,
+        baselines=found,
+        limit=1 / share,
     )
     store.write(study.output, name, result)
+
+
+def _before_layers(shared: Shared) -> tuple[tuple[PuMerPreTrainedModel, PuMerPreTrainedModel], tuple[Any, Any]]:
+    """Return the teacher and a model that reduces before its first layer, and functions that run them."""
+    models = (shared.teacher, shared.student(METHODS["grid"].schedules["vilt"]).eval())
+    batch = shared.batch("none")
+
+    def run(model: PuMerPreTrainedModel) -> Any:
+        with torch.inference_mode():
+            return model(**batch)
+
+    return models, (partial(run, models[0]), partial(run, models[1]))
 
 
 def weights_fingerprint(model: PuMerPreTrainedModel) -> str:

@@ -1,13 +1,19 @@
-"""The methods of the study: the schedule that each one starts from, and its ablations."""
+"""The methods of the study: the schedule that each one starts from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pumer_hf.reducers import METHODS as REDUCERS
+from pumer_hf.reducers import PlainSchedule
 
-NONE, RESOLUTION = "none", "resolution"
-"""Methods without a reducer: `none` trains the unreduced model further, `resolution` gives it smaller images."""
+from .ablations import ABLATIONS, Variant
+
+NONE, RESOLUTION, LOOKAHEAD = "none", "resolution", "lookahead"
+"""`none` trains the unreduced model further, and `resolution` gives it smaller images. Both have no reducer.
+`lookahead` needs a trained scorer."""
+SCENES = ("digit_scenes", "digit_scenes_cluttered")
+"""The data that know where the answers are."""
 
 
 @dataclass(frozen=True)
@@ -15,140 +21,105 @@ class Method:
     """A method of the study.
 
     Args:
-        schedules: by backbone, the reduction that is scaled to a target speed. It sets the layers, and how the ratios
-            relate to each other.
-        learned: whether the method has parameters of its own, and so needs training.
+        schedules: by backbone, the reduction that is scaled to a target speed; None for a method without a reducer. It
+            sets the sites and layers, and how the ratios relate to each other.
+        learned: whether the method has parameters that learn in the student's training, and so needs training.
         data: the fields of the recipe's `data` block that the method changes.
         data_sets: the recipe folders whose data the method can use; None for all.
         first_stage: the part of the steps in which only the reducer and the head learn.
+        image_part: the side of its images, as a part of the teacher's.
     """
 
-    schedules: Mapping[str, Mapping[str, Any]]
+    schedules: Mapping[str, PlainSchedule | None]
     learned: bool = False
     data: Mapping[str, Any] = field(default_factory=dict)
     data_sets: tuple[str, ...] | None = None
     first_stage: float = 0.0
+    image_part: float = 1.0
+
+    @property
+    def reducers(self) -> set[str]:
+        """The methods of the package that its schedules need."""
+        plain = [schedule for schedule in self.schedules.values() if schedule is not None]
+        return {part["method"] for schedule in plain for part in parts_of(schedule)}
+
+    @property
+    def needs_scorer(self) -> bool:
+        """Whether a scorer has to be trained before its students."""
+        return LOOKAHEAD in self.reducers
+
+
+def parts_of(schedule: PlainSchedule) -> list[dict[str, Any]]:
+    """Return the parts of a plain schedule."""
+    return schedule if isinstance(schedule, list) else [schedule]
+
+
+def before_layers(method: str) -> Method:
+    """Return a method that keeps a part of the image tokens before the first layer, in both backbones."""
+    part = {"method": method, "site": "inputs", "keep_ratio": 0.5}
+    return Method({"vilt": part, "meter": part})
 
 
 # ViLT has six layers here, METER three pairs of layers. The schedules begin right after the text has met the image. If
 # they began one layer later, ViLT would be at most 1.7 times as fast, even if it pruned everything.
-PRUNING = {
-    "vilt": {"layers": [1, 2, 3], "prune_ratio": 0.5},
-    "meter": {"layers": [0, 1], "prune_ratio": 0.5},
+PRUNING = {"vilt": {"layers": [1, 2, 3], "prune_ratio": 0.5}, "meter": {"layers": [0, 1], "prune_ratio": 0.5}}
+PUMER = {
+    "method": "pumer",
+    "layers": [0, 2],
+    "prune_ratio": [0.0, 0.7],
+    "image_merge_ratio": [0.4, 0.1],
+    "text_merge_ratio": [0.2, 0.4],
 }
-# The published results were scaled from these schedules of PuMer. The recipe of digit scenes has changed since then:
-# it prunes nothing in its first layer.
-METHODS: dict[str, Method] = {
-    NONE: Method({"vilt": {}, "meter": {}}),
-    "pumer": Method(
-        {
-            "vilt": {
-                "layers": [0, 2],
-                "prune_ratio": [0.05, 0.4],
-                "image_merge_ratio": [0.4, 0.2],
-                "text_merge_ratio": 0.2,
-            },
-            "meter": {
-                "layers": [0, 1],
-                "prune_ratio": [0.05, 0.4],
-                "image_merge_ratio": [0.4, 0.2],
-                "text_merge_ratio": 0.2,
-            },
+"""PuMer as the recipes of digit scenes have it."""
+PUMER_OF = {"vilt": PUMER, "meter": {**PUMER, "layers": [0, 1]}}
+
+
+def pruning(method: str, first_layers: Mapping[str, list[int]] | None = None, **values: Any) -> Method:
+    """Return a method that prunes image tokens in layers."""
+    schedules: dict[str, PlainSchedule] = {name: {"method": method, **part} for name, part in PRUNING.items()}
+    if first_layers is not None:
+        schedules = {
+            name: {"method": method, **PRUNING[name], "layers": found} for name, found in first_layers.items()
         }
-    ),
-    "tip": Method(PRUNING, learned=True, first_stage=0.25),
+    return Method(schedules, **values)
+
+
+LOOKAHEAD_PART = {"method": LOOKAHEAD, "site": "inputs", "keep_ratio": 0.5}
+METHODS: dict[str, Method] = {
+    NONE: Method({"vilt": None, "meter": None}),
+    "pumer": Method(PUMER_OF),
+    "pumer_inputs": before_layers("pumer"),
+    LOOKAHEAD: Method({"vilt": LOOKAHEAD_PART, "meter": LOOKAHEAD_PART}),
+    "lookahead_pumer": Method({name: [LOOKAHEAD_PART, part] for name, part in PUMER_OF.items()}),
+    "tip": pruning("tip", learned=True, first_stage=0.25),
+    "dynamicvit": pruning("dynamicvit", learned=True),
     "tome": Method(
         {
-            "vilt": {"layers": [0, 1, 2, 3, 4, 5], "merge_ratio": 0.15},
-            "meter": {"layers": [0, 1, 2], "merge_ratio": 0.15},
+            "vilt": {"method": "tome", "layers": [0, 1, 2, 3, 4, 5], "merge_ratio": 0.15},
+            "meter": {"method": "tome", "layers": [0, 1, 2], "merge_ratio": 0.15},
         }
     ),
-    "dynamicvit": Method(PRUNING, learned=True),
-    "random": Method(PRUNING),
-    "grounded": Method(PRUNING, data={"image_saliency": True}, data_sets=("digit_scenes",)),
-    RESOLUTION: Method({"vilt": {}, "meter": {}}),
+    "tome_tower": Method({"meter": {"method": "tome", "site": "tower", "merge_ratio": 0.15}}),
+    "fastv": pruning("fastv", {"vilt": [1], "meter": [0]}),
+    "pyramid": pruning("pyramid"),
+    "grid": before_layers("grid"),
+    "diverse": before_layers("diverse"),
+    "relevant_diverse": before_layers("relevant_diverse"),
+    "random": pruning("random"),
+    "grounded": pruning("grounded", data={"image_saliency": True}, data_sets=SCENES),
+    RESOLUTION: Method({"vilt": None, "meter": None}),
+    "resolution_pumer": Method(PUMER_OF, image_part=0.75),
 }
 """The methods in the order of the tables. The work list leaves out those that the package has no reducer for."""
 
 MAIN, TRAINING_FREE = "main", "training_free"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """An ablation of a method. It changes the schedule that was found for the method itself.
-
-    Args:
-        title: the name in the table.
-        schedule: another schedule. It is scaled to the target speed, and replaces the found one.
-        factors: by name of a ratio, the number to multiply it by. 0 switches a step off.
-        fields: new values of other fields of the found schedule.
-        training: the fields of the recipe's `training` block that the variant changes.
-    """
-
-    title: str
-    schedule: Mapping[str, Any] = field(default_factory=dict)
-    factors: Mapping[str, float] = field(default_factory=dict)
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def reduces_alike(self) -> bool:
-        """Whether its schedule is that of the method itself."""
-        return not (self.schedule or self.factors or self.fields)
-
-
-NO_DISTILLATION = Variant("without distillation", training={"alpha": 0.0})
-
-ABLATIONS: dict[str, dict[str, Variant]] = {
-    # PuMer, Table 3: the components. Table 4: the ratios, the number of layers (at the same speed), and their place.
-    "pumer": {
-        "without_pruning": Variant("without pruning", factors={"prune_ratio": 0.0}),
-        "without_merging": Variant("without merging", factors={"image_merge_ratio": 0.0, "text_merge_ratio": 0.0}),
-        "without_distillation": NO_DISTILLATION,
-        "more_pruning": Variant("twice the pruning", factors={"prune_ratio": 2.0}),
-        "more_image_merging": Variant("1.67 times the image merging", factors={"image_merge_ratio": 5 / 3}),
-        "more_text_merging": Variant("2.5 times the text merging", factors={"text_merge_ratio": 2.5}),
-        "one_layer": Variant(
-            "one layer, same speed",
-            schedule={"layers": [1], "prune_ratio": 0.3, "image_merge_ratio": 0.4, "text_merge_ratio": 0.2},
-        ),
-        "three_layers": Variant(
-            "three layers, same speed",
-            schedule={
-                "layers": [0, 2, 4],
-                "prune_ratio": [0.05, 0.3, 0.3],
-                "image_merge_ratio": [0.4, 0.2, 0.2],
-                "text_merge_ratio": 0.2,
-            },
-        ),
-        "early_layers": Variant("earlier layers", fields={"layers": [0, 1]}),
-        "late_layers": Variant("later layers", fields={"layers": [3, 4]}),
-    },
-    # TiP, Table 3: the pruner and its losses. Table 4: the ratios, the number of layers (at the same speed), and their
-    # place.
-    "tip": {
-        "pruner_linear": Variant("linear pruner", fields={"pruner": "linear"}),
-        "pruner_mean_attention": Variant("pruner on the mean attention", fields={"pruner": "mean_head"}),
-        "pruner_first_attention": Variant("pruner on the first head", fields={"pruner": "first_head"}),
-        "without_contrastive": Variant("without contrastive loss", fields={"contrastive_weight": 0.0}),
-        "without_continuity": Variant("without continuity loss", fields={"continuity_weight": 0.0}),
-        "without_both": Variant("without both", fields={"contrastive_weight": 0.0, "continuity_weight": 0.0}),
-        "without_distillation": NO_DISTILLATION,
-        "ratio_0.7": Variant("ratio 0.7", fields={"prune_ratio": 0.7}),
-        "ratio_0.3": Variant("ratio 0.3", fields={"prune_ratio": 0.3}),
-        "one_layer": Variant("one layer, same speed", schedule={"layers": [1], "prune_ratio": 0.7}),
-        "two_layers": Variant("two layers, same speed", schedule={"layers": [1, 2], "prune_ratio": 0.6}),
-        "early_layers": Variant("earlier layers", fields={"layers": [0, 1, 2]}),
-        "late_layers": Variant("later layers", fields={"layers": [2, 3, 4]}),
-    },
-}
-"""The ablations, which are of ViLT on digit scenes, by method and then by name."""
-
-
 def available(backbone: str) -> list[str]:
     """Return the methods that this version of the package has for a backbone, in the order of `METHODS`."""
-    known = {NONE, RESOLUTION, *REDUCERS}
-    return [name for name, method in METHODS.items() if name in known and backbone in method.schedules]
+    return [
+        name for name, method in METHODS.items() if backbone in method.schedules and method.reducers <= set(REDUCERS)
+    ]
 
 
 def variant_of(method: str, name: str) -> Variant:
@@ -157,8 +128,7 @@ def variant_of(method: str, name: str) -> Variant:
     return Variant(titles[name]) if name in titles else ABLATIONS[method][name]
 
 
-def base_schedule(method: str, backbone: str, variant: Variant) -> dict[str, Any] | None:
-    """Return the reduction that is scaled to a target speed, as a dict; None for a method without a reducer."""
-    if method in (NONE, RESOLUTION):
-        return None
-    return {"method": method, **(variant.schedule or METHODS[method].schedules[backbone])}
+def base_schedule(method: str, backbone: str, variant: Variant) -> PlainSchedule | None:
+    """Return the reduction that is scaled to a target speed; None for a method without a reducer."""
+    schedule = METHODS[method].schedules[backbone]
+    return {**parts_of(schedule)[0], **variant.schedule} if schedule and variant.schedule else schedule

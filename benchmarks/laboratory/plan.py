@@ -1,13 +1,16 @@
-"""The work list of the study: which students are trained, and in which order."""
+"""The work list of the study: which students there are, and in which order."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from .methods import ABLATIONS, MAIN, METHODS, NONE, TRAINING_FREE, available, variant_of
+from .ablations import ABLATIONS
+from .methods import MAIN, METHODS, NONE, available, variant_of
 
 DATA_SETS = {
+    "digit_scenes_cluttered": "vqa",
     "digit_scenes": "vqa",
     "digit_scenes_nlvr2": "nlvr2",
     "digit_scenes_snli_ve": "snli_ve",
@@ -18,13 +21,13 @@ DATA_SETS = {
 SPEEDS = (1.7, 2.2, 1.3)
 """The target speeds as multiples of the teacher's throughput, the most important first."""
 METER_SPEEDS = (1.3, 1.5)
-"""The target speeds of METER. They are lower, since the study reduces no tokens in its towers."""
+"""The target speeds of METER. They are lower, since its towers take much of the time."""
 SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One student: what it is trained on, how it reduces tokens, and how fast it should be."""
+    """One student: whose student it is, how it reduces tokens, how fast it should be, and whether it is trained."""
 
     data: str
     backbone: str
@@ -32,17 +35,21 @@ class Cell:
     target: float | None
     """The target throughput relative to the teacher. None means the schedule of `METHODS` as it is."""
     seed: int = 0
+    """The seed of the student's training, and of its teacher's."""
     variant: str = MAIN
+    is_trained: bool = True
+    """If not, the student has the weights of its teacher."""
 
     @property
     def group(self) -> str:
-        """The name of its group, data set and backbone. All cells of a group have the same teacher."""
+        """The name of its group: data set and backbone."""
         return f"{self.data}-{self.backbone}"
 
     @property
     def key(self) -> str:
         """The name of the file with its result."""
-        return f"{self.group}-{self.method}-{self.variant}-{self.speed_name}-seed{self.seed}"
+        trained = "trained" if self.is_trained else "untrained"
+        return f"{self.group}-{self.method}-{self.variant}-{self.speed_name}-{trained}-seed{self.seed}"
 
     @property
     def speed_name(self) -> str:
@@ -61,8 +68,8 @@ class Cell:
 
     @property
     def curve_key(self) -> str:
-        """The name of the file with the speed of its schedule at all scales, which all targets share."""
-        return f"{self.group}-{self.method}-{self.schedule_variant}-curve"
+        """The name of its method and variant. What is measured for one target speed serves the others."""
+        return f"{self.group}-{self.method}-{self.schedule_variant}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the cell as plain JSON types, with `key`, `group` and the `title` of the variant for tables."""
@@ -72,14 +79,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Group:
-    """Cells with the same teacher."""
+    """Cells of the same data set and backbone."""
 
     data: str
     backbone: str
-    speeds: tuple[float | None, ...] = SPEEDS
+    speeds: tuple[float, ...] = SPEEDS
+    """The speeds without training."""
+    trained_speeds: tuple[float, ...] = SPEEDS
+    """The speeds of students that are trained."""
     seeds: tuple[int, ...] = SEEDS
-    extras: bool = False
-    """Whether it has cells without training and ablations too."""
+    ablations: bool = False
     methods: tuple[str, ...] | None = None
     """The methods by name; None for all."""
 
@@ -92,12 +101,14 @@ class StudySize:
         groups: the groups of cells, the most important first.
         flags: flags for the recipes of teachers and students.
         student: fields of the recipes' `training` block that have other values for students.
+        scorer: fields of the training of the scorers that have other values.
         benchmark_seconds: how long to measure a schedule that was found.
     """
 
     groups: tuple[Group, ...]
     flags: Mapping[str, Any] = field(default_factory=dict)
     student: Mapping[str, Any] = field(default_factory=dict)
+    scorer: Mapping[str, Any] = field(default_factory=dict)
     benchmark_seconds: float = 10.0
 
     def arguments(self) -> list[str]:
@@ -108,8 +119,10 @@ class StudySize:
         return [word for name, value in values.items() for word in (f"--{name}", value)]
 
 
-FIRST = Group("digit_scenes", "vilt", extras=True)
-OTHERS = tuple(data for data in DATA_SETS if data != "digit_scenes")
+CLUTTERED = Group("digit_scenes_cluttered", "vilt", ablations=True)
+PLAIN = Group("digit_scenes", "vilt")
+METER = Group("digit_scenes_cluttered", "meter", METER_SPEEDS, METER_SPEEDS)
+OTHERS = ("digit_scenes_nlvr2", "digit_scenes_snli_ve", "digit_scenes_retrieval", "easy_vqa")
 TINY_MODEL = {
     "hidden_size": 32,
     "num_hidden_layers": 6,
@@ -120,17 +133,27 @@ TINY_MODEL = {
     "max_position_embeddings": 12,
 }
 SIZES = {
-    "cpu": StudySize((FIRST,), student={"max_steps": 500}),
+    "cpu": StudySize(
+        (
+            replace(CLUTTERED, trained_speeds=(1.7,)),
+            replace(PLAIN, trained_speeds=(1.7,)),
+            replace(METER, trained_speeds=(1.3,)),
+        ),
+        student={"max_steps": 500},
+        benchmark_seconds=4.0,
+    ),
     "gpu": StudySize(
         (
-            FIRST,
-            Group("digit_scenes", "meter", speeds=METER_SPEEDS),
-            *(Group(data, "vilt", speeds=(1.7,)) for data in OTHERS),
-            *(Group(data, "meter", speeds=(1.3,)) for data in OTHERS if data.startswith("digit_scenes")),
+            CLUTTERED,
+            PLAIN,
+            METER,
+            Group("digit_scenes", "meter", METER_SPEEDS, METER_SPEEDS),
+            *(Group(data, "vilt", (1.7,), (1.7,)) for data in OTHERS),
+            *(Group(data, "meter", (1.3,), (1.3,)) for data in OTHERS if data != "easy_vqa"),
         )
     ),
     "tiny": StudySize(
-        (Group("digit_scenes", "vilt", speeds=(1.3,), seeds=(0,), methods=(NONE, "pumer")),),
+        (Group("digit_scenes", "vilt", (), (1.3,), seeds=(0,), methods=(NONE, "pumer")),),
         flags={
             "config": TINY_MODEL,
             "train_scenes": 8,
@@ -142,11 +165,14 @@ SIZES = {
             "use_cpu": True,
         },
         student={"max_steps": 2},
+        scorer={"max_steps": 2, "answer_steps": 0, "per_device_train_batch_size": 8},
         benchmark_seconds=0.1,
     ),
 }
-"""The sizes by name. `cpu` is ViLT on digit scenes, which takes two hours on two cores. `gpu` is everything, with the
-steps of the recipes. `tiny` is two cells of a model that is too small to learn; it shows that all works."""
+"""The sizes by name.
+
+`cpu` is ViLT and METER on digit scenes, with short trainings. `gpu` is everything, with the steps of the recipes.
+`tiny` is two cells of a model that is too small to learn; it shows that all works."""
 
 
 def work_list(size: StudySize, methods: Callable[[str], Sequence[str]] = available) -> list[Cell]:
@@ -160,30 +186,38 @@ def work_list(size: StudySize, methods: Callable[[str], Sequence[str]] = availab
 
 
 def group_cells(group: Group, methods: Sequence[str]) -> list[Cell]:
-    """Return the cells of a group: the methods at all speeds, those without training, then the ablations.
+    """Return the cells of a group, seed by seed: without training, then trained, then the ablations.
 
-    The methods come speed by speed, and seed by seed. The ablations are at the first target speed.
+    The ablations are at the first of the trained speeds, trained and untrained.
     """
     chosen = [name for name in methods if group.methods is None or name in group.methods]
     chosen = [name for name in chosen if group.data in (METHODS[name].data_sets or (group.data,))]
     reducing = [name for name in chosen if name != NONE]
+    untrained = [name for name in reducing if not METHODS[name].learned]
+    variants = [(name, variant) for name in reducing for variant in ABLATIONS.get(name, {})] if group.ablations else []
     cells = []
-    for speed in group.speeds:
-        for seed in group.seeds:
-            if NONE in chosen and speed == group.speeds[0]:
-                cells.append(Cell(group.data, group.backbone, NONE, None, seed))
-            cells += [Cell(group.data, group.backbone, name, speed, seed) for name in reducing]
-    if group.extras:
-        seed, speed = group.seeds[0], group.speeds[0]
-        untrained = [name for name in reducing if not METHODS[name].learned]
-        cells += [
-            Cell(group.data, group.backbone, name, target, seed, TRAINING_FREE)
-            for target in group.speeds
-            for name in untrained
-        ]
-        cells += [
-            Cell(group.data, group.backbone, name, speed, seed, variant)
-            for name in reducing
-            for variant in ABLATIONS.get(name, {})
-        ]
+    for seed in group.seeds:
+        of = partial(Cell, group.data, group.backbone, seed=seed)
+        cells += [of(name, speed, is_trained=False) for speed in group.speeds for name in untrained]
+        cells += [of(NONE, None)] if NONE in chosen else []
+        cells += [of(name, speed) for speed in group.trained_speeds for name in reducing]
+        for name, variant in variants:
+            without = [] if variant_of(name, variant).reduces_alike else [False]
+            cells += [
+                of(name, group.trained_speeds[0], variant=variant, is_trained=is_trained)
+                for is_trained in (*without, True)
+            ]
     return cells
+
+
+def part_of(cells: Iterable[Cell], shard: int, number: int) -> list[Cell]:
+    """Return the cells of one of several machines. A method of a group is on one machine, where it is measured.
+
+    Args:
+        cells: all cells.
+        shard: which machine, from 1 on.
+        number: how many machines.
+    """
+    cells = list(cells)
+    owners = list(dict.fromkeys((cell.group, cell.method) for cell in cells))
+    return [cell for cell in cells if owners.index((cell.group, cell.method)) % number == shard - 1]

@@ -1,43 +1,24 @@
-"""The results of the study as objects. Each cell, each schedule, each curve and each teacher has a JSON file."""
+"""The results of the study as objects. Each cell, each schedule and each teacher has a JSON file."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from pumer_hf.reducers import PlainSchedule
 from pumer_hf.results import PERCENT, Cost, Environment, Evaluation, Metric, Results, Throughput
 from pumer_hf.results.metrics import metric_types, types_to_dict
 
-from .speeds import Option
+TOLERANCE = 0.05
+"""The part of its target by which a measured speed may be off."""
 
 
 @dataclass(frozen=True)
-class Curve(Results):
-    """How fast a student is at every scale of its schedule."""
+class Option:
+    """One way to run a student."""
 
-    options: tuple[Option, ...]
-    gains: tuple[float, ...]
-    """For each option, the teacher's FLOPs as a multiple of the option's."""
-    speeds: tuple[float, ...]
-    """For each option, the throughput as a multiple of the teacher's. It is computed from the measured options."""
-    throughput: Throughput
-    """The throughput of the teacher and of the measured options, by their number."""
-    environment: Environment
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Curve":
-        options = map(Option, values["reductions"], values["image_sizes"])
-        figures = (tuple(values["gains"]), tuple(values["speeds"]), Throughput.from_dict(values["throughput"]))
-        return cls(tuple(options), *figures, Environment.from_dict(values))
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "reductions": [option.reduction for option in self.options],
-            "image_sizes": [option.image_size for option in self.options],
-            "gains": list(self.gains),
-            "speeds": list(self.speeds),
-            "throughput": self.throughput.to_dict(),
-            **self.environment.to_dict(),
-        }
+    reduction: PlainSchedule | None
+    image_size: int | None = None
+    """Side of the images in pixels; None for the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +62,10 @@ class Calibration(Results):
 
 @dataclass(frozen=True)
 class TeacherResult(Results):
-    """The result of the teacher of a group."""
+    """The result of a teacher of a group."""
 
     group: str
+    seed: int
     metric: str
     """The name of the main metric."""
     value: Metric
@@ -93,18 +75,39 @@ class TeacherResult(Results):
     """Hexadecimal digits that identify its weights."""
     tokens_per_layer: tuple[Sequence[int], ...] = ()
     evaluation: Evaluation | None = None
+    baselines: Mapping[str, Evaluation] = field(default_factory=dict)
+    """What it answers with no image, `"no_image"`, and with that of another question, `"wrong_image"`."""
+    limit: float | None = None
+    """The highest speed of a method that reduces before the first layer: without the layers, this much is left."""
+
+    @property
+    def by_group(self) -> Mapping[str, float]:
+        """The accuracy in percent by group and kind of questions."""
+        return {} if self.evaluation is None else by_group(self.evaluation)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TeacherResult":
-        facts = {name: values[name] for name in ("group", "metric", "gflops", "weights")}
+        facts = {name: values[name] for name in ("group", "seed", "metric", "gflops", "weights", "limit")}
         tokens, environment = tuple(values["tokens_per_layer"]), Environment.from_dict(values)
         evaluation, value = evaluated(values)
-        return cls(**facts, value=value, environment=environment, tokens_per_layer=tokens, evaluation=evaluation)
+        types = metric_types(values.get("metrics"), [values.get("report", {})])
+        baselines = {name: Evaluation.from_dict(one, types) for name, one in values.get("baselines", {}).items()}
+        found = {"value": value, "evaluation": evaluation, "baselines": baselines}
+        return cls(**facts, **found, environment=environment, tokens_per_layer=tokens)
 
     def to_dict(self) -> dict[str, Any]:
-        facts = {"status": "done", "group": self.group, **scores(self.evaluation), "weights": self.weights}
+        facts = {"status": "done", "group": self.group, "seed": self.seed, **scores(self.evaluation)}
+        facts |= {
+            "limit": self.limit,
+            "weights": self.weights,
+            "baselines": {name: one.to_dict() for name, one in self.baselines.items()},
+        }
         sizes = {"gflops": self.gflops, "tokens_per_layer": [list(counts) for counts in self.tokens_per_layer]}
         return {**facts, **sizes, **self.environment.to_dict()}
+
+
+PLANNED = ("key", "group", "title", "method", "variant", "target", "seed", "is_trained")
+"""The fields of a cell that the plan has."""
 
 
 @dataclass(frozen=True)
@@ -118,29 +121,40 @@ class CellResult:
     variant: str
     target: float | None
     seed: int
+    is_trained: bool
     status: str | None = None
     """`"done"`, `"failed"` or `"out_of_reach"`."""
     value: Metric | None = None
     """The main metric, if the cell is done."""
     speed: float | None = None
     """The throughput as a multiple of the teacher's."""
-    reduction: dict[str, Any] | None = None
+    reduction: PlainSchedule | None = None
+    image_size: int | None = None
     gflops: float | None = None
     error: str = ""
+    by_group: Mapping[str, float] = field(default_factory=dict)
+    """The accuracy in percent by group and kind of questions."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "CellResult":
         """Make the result from the plan of a cell and the values of its file."""
-        planned = {name: values[name] for name in ("key", "group", "title", "method", "variant", "target", "seed")}
+        planned = {name: values[name] for name in PLANNED}
         return cls(
             **planned,
             status=values.get("status"),
             value=evaluated(values)[1] if "value" in values else None,
             speed=values.get("speed"),
             reduction=values.get("reduction"),
+            image_size=values.get("image_size"),
             gflops=values.get("gflops", {}).get("student"),
             error=values.get("error", ""),
+            by_group=values.get("report", {}).get("accuracy_by_kind", {}),
         )
+
+
+def by_group(evaluation: Evaluation) -> dict[str, float]:
+    """Return the accuracy in percent by group and kind of questions; empty for another metric."""
+    return {name: metric.value for name, metric in evaluation.by_kind.get("accuracy", {}).items()}
 
 
 def scores(evaluation: Evaluation | None) -> dict[str, Any]:

@@ -7,10 +7,11 @@ from typing import Any, TypeVar
 
 from pumer_hf.folders import write_json
 from pumer_hf.results import Results
+from pumer_hf.results.metrics import BY_KIND
 
 from .plan import Cell
 
-PLAN = "plan"
+KEPT = ("status", "error", "metric", "value", "speed", "reduction", "image_size")
 Known = TypeVar("Known", bound=Results)
 DONE, FAILED, OUT_OF_REACH, MISSING = "done", "failed", "out_of_reach", "missing"
 
@@ -42,14 +43,40 @@ def state(folder: Path, cell: Cell) -> str:
     return MISSING if result is None else result.get("status", MISSING)
 
 
-def write_plan(folder: Path, cells: Iterable[Cell]) -> None:
-    """Write the list of all cells. The tables read it to know which cells are missing."""
-    write(folder, PLAN, {"cells": [cell.to_dict() for cell in cells]})
+def join(folder: Path, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
+    """Return by group what the tables need: each cell of the plan with its result, and the teachers.
+
+    A group without a teacher is left out.
+    """
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.group, []).append(cell)
+    joined = {}
+    for group, members in groups.items():
+        found = [read(folder, teacher_name(group, seed)) for seed in dict.fromkeys(cell.seed for cell in members)]
+        teachers = [teacher for teacher in found if teacher is not None]
+        if teachers:
+            results = [{**cell.to_dict(), **_kept(read(folder, cell.key) or {})} for cell in members]
+            joined[group] = {"teachers": teachers, "cells": results}
+    return joined
 
 
-def teacher_name(group: str) -> str:
-    """Return the name of the file about the teacher of a group."""
-    return f"{group}-teacher"
+def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a cell's result that the tables read. The rest is in the cell's own file."""
+    kept = {name: result[name] for name in KEPT if name in result}
+    if "metric" in result:
+        main = result["metric"]
+        kept["metrics"] = {main: result["metrics"][main]}
+        kept["report"] = {
+            name: value for name, value in result["report"].items() if name in (main, f"{main}{BY_KIND}")
+        }
+        kept["gflops"] = {"student": result["gflops"]["student"]}
+    return kept
+
+
+def teacher_name(group: str, seed: int) -> str:
+    """Return the name of the file about a teacher of a group."""
+    return f"{group}-teacher-seed{seed}"
 
 
 def remove(folder: Path, cell: Cell) -> None:

@@ -1,19 +1,19 @@
-"""Reads the results of the study from its folder, and sums them up over the seeds."""
+"""The results of a group of the study, summed up over the seeds."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from statistics import mean
+from typing import Any
 
-from pumer_hf.results import Metric
-from pumer_hf.results.metrics import mean_metric
+from pumer_hf.results import Metric, Results
 
 from . import store
-from .records import CellResult, TeacherResult
-from .speeds import TOLERANCE
+from .methods import MAIN
+from .records import TOLERANCE, CellResult, TeacherResult
 
 Row = tuple[str, float | None]
-"""A method and a target speed."""
+"""A method and a target speed, or a variant and a target speed."""
 UPPER_BOUNDS = ("grounded",)
 """Methods that know from outside where to look. They show what pruning can reach at best, and do not compete."""
 BASELINES = ("none",)
@@ -47,60 +47,88 @@ class Summary:
 
     @property
     def is_on_target(self) -> bool:
-        """Whether a cell is done, and fast enough."""
+        """Whether all cells are done, and fast enough."""
         target = self.cells[0].target
-        return bool(self.values) and (target is None or self.speed >= (1 - TOLERANCE) * target)
+        return len(self.values) == len(self.cells) and (target is None or self.speed >= (1 - TOLERANCE) * target)
 
 
 @dataclass(frozen=True)
-class StudyResults:
-    """The cells of the plan with their results, and the teachers."""
+class GroupResults(Results):
+    """The cells of a group with their results, and its teachers: the content of a file."""
 
-    cells: tuple[CellResult, ...]
-    teachers: dict[str, TeacherResult]
-    """The results of the teachers by group, `<data>-<backbone>`."""
+    values: dict[str, Any]
+    """What [`store.join`] returns for a group."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "GroupResults":
+        return cls(dict(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        return self.values
+
+    @cached_property
+    def cells(self) -> tuple[CellResult, ...]:
+        """All cells of the plan."""
+        return tuple(map(CellResult.from_dict, self.values["cells"]))
+
+    @cached_property
+    def teachers(self) -> tuple[TeacherResult, ...]:
+        """The teachers that are done, one per seed."""
+        return tuple(map(TeacherResult.from_dict, self.values["teachers"]))
 
     @property
-    def groups(self) -> list[str]:
-        """The groups with a teacher, in the order of the plan."""
-        return [group for group in dict.fromkeys(cell.group for cell in self.cells) if group in self.teachers]
+    def name(self) -> str:
+        """The data set and the backbone."""
+        return self.teachers[0].group
 
-    def of(self, group: str, variant: str | None = None) -> list[CellResult]:
-        """Return the cells of a group, or those of one variant if it is given."""
-        return [cell for cell in self.cells if cell.group == group and variant in (None, cell.variant)]
+    def teacher(self, seed: int) -> TeacherResult:
+        """Return the teacher of a seed."""
+        return next(one for one in self.teachers if one.seed == seed)
+
+    def main(self, is_trained: bool) -> list[CellResult]:
+        """Return the cells of the methods themselves, trained or not. A model trained on is among the trained ones."""
+        return [cell for cell in self.cells if cell.variant == MAIN and cell.is_trained == is_trained]
+
+    def ablations(self, is_trained: bool) -> list[CellResult]:
+        """Return the cells of the variants, trained or not."""
+        return [cell for cell in self.cells if cell.variant != MAIN and cell.is_trained == is_trained]
+
+    def changes(self, summary: "Summary", kind: str | None = None) -> list[float]:
+        """Return for each seed of a summary how much its metric differs from that of its own teacher.
+
+        Args:
+            summary: cells that are done or not.
+            kind: a group or kind of questions, whose accuracy is compared; None for the main metric.
+        """
+        found = []
+        for cell in summary.with_status(store.DONE):
+            teacher = self.teacher(cell.seed)
+            if kind is None and cell.value is not None:
+                found.append(cell.value.value - teacher.value.value)
+            elif kind is not None and kind in cell.by_group:
+                found.append(cell.by_group[kind] - teacher.by_group[kind])
+        return found
 
 
-def read_study(folder: Path) -> StudyResults:
-    """Read the plan, which names the cells, and a file for each cell and teacher that has a result.
-
-    Raises:
-        FileNotFoundError: there is no study in the folder.
-    """
-    plan = store.read(folder, store.PLAN)
-    if plan is None:
-        path = folder / f"{store.PLAN}.json"
-        raise FileNotFoundError(f"{path}: there is no study there yet; `python benchmarks/study.py` runs it")
-    cells = [CellResult.from_dict({**cell, **(store.read(folder, cell["key"]) or {})}) for cell in plan["cells"]]
-    groups = dict.fromkeys(cell.group for cell in cells)
-    found = {group: store.load(folder, store.teacher_name(group), TeacherResult) for group in groups}
-    return StudyResults(tuple(cells), {group: teacher for group, teacher in found.items() if teacher})
-
-
-def summaries(cells: Iterable[CellResult]) -> dict[Row, Summary]:
-    """Put cells together by method and target, in the order of the cells."""
+def summaries(cells: Iterable[CellResult], by_variant: bool = False) -> dict[Row, Summary]:
+    """Put cells together that differ only by the seed, in the order of the cells."""
     found: dict[Row, list[CellResult]] = {}
     for cell in cells:
-        found.setdefault((cell.method, cell.target), []).append(cell)
+        found.setdefault((cell.variant if by_variant else cell.method, cell.target), []).append(cell)
     return {row: Summary(tuple(cells_of_row)) for row, cells_of_row in found.items()}
 
 
-def winners(by_row: Mapping[Row, Summary]) -> set[Row]:
-    """Return the row with the best mean at each target, among the methods that reach the target and compete."""
+def winners(results: GroupResults, by_row: Mapping[Row, Summary]) -> set[Row]:
+    """Return the row with the best mean change at each target, among the methods that reach the target and compete.
+
+    A method competes when it has the results of all seeds.
+    """
     best: dict[float, tuple[Metric, Row]] = {}
+    kind = results.teachers[0].value.type
     for (method, target), summary in by_row.items():
         if target is None or method in (*UPPER_BOUNDS, *BASELINES) or not summary.is_on_target:
             continue
-        score = mean_metric(summary.metrics)
+        score = kind.of(mean(results.changes(summary)))
         if target not in best or score.is_better_than(best[target][0]):
             best[target] = (score, (method, target))
     return {row for _, row in best.values()}

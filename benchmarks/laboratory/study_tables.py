@@ -1,67 +1,104 @@
 """Makes the Markdown tables of the study from its results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
-from pumer_hf.results import Metric, markdown_table
+from pumer_hf.reducers import PlainSchedule
+from pumer_hf.results import markdown_table
 
 from . import store
-from .methods import MAIN, TRAINING_FREE
-from .records import CellResult, TeacherResult
-from .speeds import TOLERANCE
-from .study_results import BASELINES, UPPER_BOUNDS, StudyResults, Summary, read_study, summaries, winners
+from .methods import parts_of
+from .records import TOLERANCE
+from .study_results import BASELINES, UPPER_BOUNDS, GroupResults, Summary, summaries, winners
 
 METRICS = {"accuracy": "accuracy", "text_to_image_recall@1": "text-to-image recall@1"}
 """The names of the main metrics in the tables."""
-NOTES = (
-    "Change of {metric} against the teacher in {unit}: mean, [lowest, highest] and number of seeds, then the measured "
-    "speed. **Bold**: the best mean among the methods that reach the speed. (!): the speed is off its target by more "
-    f"than {100 * TOLERANCE:.0f} %."
+KINDS = ("sparse", "dense", "one place", "many places")
+"""The groups of questions that the tables show apart."""
+NOTE = (
+    "Change of {metric} against the own teacher in {unit}: mean over the seeds and [lowest, highest], then the "
+    "measured speed. **Bold**: the best mean among the methods that reach the speed with all seeds. (!): the speed is "
+    f"off its target by more than {100 * TOLERANCE:.0f} %. (oracle): this method is told where to look, so it is a "
+    "bound and does not compete."
 )
-UPPER_BOUND_NOTE = "(oracle): this method is told where to look, so it is a bound and does not compete."
 
 
-def metric_title(teacher: TeacherResult) -> str:
+def metric_title(results: GroupResults) -> str:
     """Return the name of a group's main metric in the tables."""
+    teacher = results.teachers[0]
     return METRICS.get(teacher.metric, teacher.value.type.title(teacher.metric))
 
 
-def main_section(results: StudyResults, group: str) -> str:
-    """Return a line about the teacher, and the table of methods and target speeds."""
-    teacher = results.teachers[group]
-    metric = metric_title(teacher)
-    lines = [f"Teacher: {teacher.value} {metric}, {teacher.gflops:.4f} GFLOPs."]
-    lines.append(f"Speeds are of {teacher.environment.machine_name}.")
-    cells = results.of(group, MAIN)
-    for summary in summaries([cell for cell in cells if cell.method in BASELINES]).values():
-        lines.append(f"Unreduced, trained on like the students: {cell_text(summary, teacher, with_speed=False)}.")
-    competing = [cell for cell in cells if cell.method not in BASELINES]
-    bounded = any(cell.method in UPPER_BOUNDS for cell in competing)
-    unit = teacher.value.type.difference.unit or "its own unit"
-    notes = [NOTES.format(metric=metric, unit=unit), *([UPPER_BOUND_NOTE] if bounded else [])]
-    return "\n\n".join([" ".join(lines), speed_table(competing, teacher), " ".join(notes)]) + "\n"
+def values_text(values: Sequence[float]) -> str:
+    """Return the mean of several values with their range."""
+    text = f"{mean(values):.1f}"
+    return text if len(values) == 1 else f"{text} [{min(values):.1f}, {max(values):.1f}]"
 
 
-def speed_table(cells: Sequence[CellResult], teacher: TeacherResult) -> str:
-    """Return a table with a row per method and a column per target speed."""
+def teacher_table(results: GroupResults) -> str:
+    """Return a table of the unreduced models, with their images, without them, and with wrong ones."""
+    kinds = [kind for kind in KINDS if kind in results.teachers[0].by_group]
+    rows = [["unreduced", "all questions", *kinds]]
+    values = [teacher.value.value for teacher in results.teachers]
+    rows.append(["own image", values_text(values)])
+    rows[-1] += [values_text([teacher.by_group[kind] for teacher in results.teachers]) for kind in kinds]
+    for name, title in (("no_image", "no image"), ("wrong_image", "image of another question")):
+        found = [teacher.baselines[name] for teacher in results.teachers if name in teacher.baselines]
+        if found:
+            rows.append([title, values_text([one.main.value for one in found])])
+            parts = [one.by_kind[one.main_name] for one in found]
+            rows[-1] += [values_text([part[kind].value for part in parts]) for kind in kinds]
+    return markdown_table(rows)
+
+
+def intro(results: GroupResults) -> str:
+    """Return a line about the teachers and the machine."""
+    machines = dict.fromkeys(teacher.environment.machine_name for teacher in results.teachers)
+    number = len(results.teachers)
+    gflops = results.teachers[0].gflops
+    words = (
+        f"{number} teacher{'s' * (number > 1)}, one per seed, {gflops:.4f} GFLOPs. Measured on {'; '.join(machines)}."
+    )
+    limits = [teacher.limit for teacher in results.teachers if teacher.limit is not None]
+    if limits:
+        words += (
+            f" Without its layers the model would be {mean(limits):.1f} times as fast: no method that reduces after "
+            "the image tower and the embeddings can be faster."
+        )
+    trained_on = [cell for cell in results.main(True) if cell.method in BASELINES]
+    for summary in summaries(trained_on).values():
+        words += f" Unreduced, trained on like the students: {cell_text(results, summary, with_speed=False)}."
+    return words
+
+
+def method_name(method: str) -> str:
+    """Return the name of a method in the tables."""
+    words = method.replace("_", " + ") if method.endswith("_pumer") else method.replace("_", " ")
+    return f"{words} (oracle)" if method in UPPER_BOUNDS else words.replace("resolution", "smaller images")
+
+
+def speed_table(results: GroupResults, is_trained: bool) -> str:
+    """Return a table with a row per method and a column per target speed; empty if no cell is done."""
+    cells = [cell for cell in results.main(is_trained) if cell.method not in BASELINES]
     by_row = summaries(cells)
-    best = winners(by_row)
+    if not any(summary.values for summary in by_row.values()):
+        return ""
+    best = winners(results, by_row)
     targets = sorted({target for _, target in by_row if target is not None})
-    rows = [["method", *(f"{target:g}x" for target in targets)]]
+    rows = [["trained" if is_trained else "without training", *(f"{target:g}x" for target in targets)]]
     for method in dict.fromkeys(method for method, _ in by_row):
-        row = [f"{method} (oracle)" if method in UPPER_BOUNDS else method]
+        row = [method_name(method)]
         for target in targets:
             summary = by_row.get((method, target))
             is_best = (method, target) in best
-            row.append("" if summary is None else cell_text(summary, teacher, is_best=is_best))
+            row.append("" if summary is None else cell_text(results, summary, is_best=is_best))
         rows.append(row)
     return markdown_table(rows)
 
 
-def cell_text(summary: Summary, teacher: TeacherResult, *, is_best: bool = False, with_speed: bool = True) -> str:
-    """Return a cell of a table: the change against the teacher and the speed, or why there is none."""
+def cell_text(results: GroupResults, summary: Summary, *, is_best: bool = False, with_speed: bool = True) -> str:
+    """Return a cell of a table: the change against the teachers and the speed, or why there is none."""
     marks = []
     if failed := summary.with_status(store.FAILED):
         marks.append(f"{len(failed)} failed: {failed[0].error.partition(':')[0]}")
@@ -69,107 +106,124 @@ def cell_text(summary: Summary, teacher: TeacherResult, *, is_best: bool = False
         marks.append(f"out of reach, at most {summary.speed:.2f}x")
     if missing := summary.with_status(None):
         marks.append("not run" if len(missing) == len(summary.cells) else f"{len(missing)} not run")
-    if not summary.metrics:
+    changes = results.changes(summary)
+    if not changes:
         return "; ".join(marks)
-    text = change(summary.metrics, teacher.value, is_best)
+    text = f"**{change(results, changes)}**" if is_best else change(results, changes)
     if with_speed:
-        text += f", {summary.speed:.2f}x"
         target = summary.cells[0].target
-        if target is not None and not is_ablation(summary.cells[0]):
-            text += " (!)" if abs(summary.speed / target - 1) > TOLERANCE else ""
+        off = target is not None and abs(summary.speed / target - 1) > TOLERANCE
+        text += f", {summary.speed:.2f}x" + " (!)" * off
     return "; ".join([text, *marks])
 
 
-def change(metrics: Sequence[Metric], base: Metric, is_best: bool = False) -> str:
-    """Return the change of several students against their teacher: mean, range and number.
-
-    The best mean of a column is in bold.
-    """
-    changes = [metric.value - base.value for metric in metrics]
-    text = f"**{base.signed(mean(changes))}**" if is_best else base.signed(mean(changes))
-    if len(changes) > 1:
-        text += f" [{base.signed(min(changes))}, {base.signed(max(changes))}]"
-    return f"{text} n={len(changes)}"
+def change(results: GroupResults, changes: Sequence[float]) -> str:
+    """Return the changes of several students against their teachers: mean and range. A single one says so."""
+    signed = results.teachers[0].value.signed
+    if len(changes) == 1:
+        return f"{signed(changes[0])} (one seed)"
+    return f"{signed(mean(changes))} [{signed(min(changes))}, {signed(max(changes))}]"
 
 
-def training_free_section(results: StudyResults, group: str) -> str:
-    """Return the table of methods with the teacher's weights; an empty text if there are none."""
-    cells = results.of(group, TRAINING_FREE)
-    if not cells:
+def kind_table(results: GroupResults, is_trained: bool, target: float) -> str:
+    """Return the changes at one target speed by group of questions, with what the method costs; empty if none."""
+    kinds = [kind for kind in KINDS if kind in results.teachers[0].by_group]
+    cells = [cell for cell in results.main(is_trained) if cell.target == target]
+    rows = [[f"{'trained' if is_trained else 'without training'}, {target:g}x", "all", *kinds, "GFLOPs", "speed"]]
+    for (method, _), summary in summaries(cells).items():
+        if changes := results.changes(summary):
+            row = [method_name(method), f"{mean(changes):+.2f}"]
+            row += [f"{mean(results.changes(summary, kind)):+.2f}" for kind in kinds]
+            rows.append([*row, *cost_texts(results, summary)])
+    return markdown_table(rows) if len(rows) > 1 and kinds else ""
+
+
+def cost_texts(results: GroupResults, summary: Summary) -> list[str]:
+    """Return the GFLOPs of a summary's students, as a part of the teacher's, and their measured speed."""
+    gflops = next(cell.gflops for cell in summary.cells if cell.gflops is not None)
+    return [f"{gflops / results.teachers[0].gflops:.3f}", f"{summary.speed:.2f}x"]
+
+
+def ablation_table(results: GroupResults) -> str:
+    """Return the table of the variants of each method; empty if there are none."""
+    variants = results.ablations(True)
+    if not any(cell.status == store.DONE for cell in variants):
         return ""
-    title = "Without training: the teacher's weights with the same schedules."
-    return f"{title}\n\n{speed_table(cells, results.teachers[group])}\n"
+    targets = {(cell.method, cell.target) for cell in variants}
+    mains = {
+        done: [cell for cell in results.main(done) if (cell.method, cell.target) in targets] for done in (True, False)
+    }
+    trained = summaries([*mains[True], *variants], by_variant=True)
+    untrained = summaries([*mains[False], *results.ablations(False)], by_variant=True)
+    rows = [["", "trained", "without training", "schedule", "GFLOPs", "speed"]]
+    for row, summary in trained.items():
+        if not results.changes(summary):
+            continue
+        without = untrained.get(row)
+        untrained_text = cell_text(results, without, with_speed=False) if without else "as above"
+        text = cell_text(results, summary, with_speed=False)
+        schedule = schedule_text(summary.cells[0].reduction)
+        rows.append([summary.cells[0].title, text, untrained_text, schedule, *cost_texts(results, summary)])
+    return markdown_table(rows)
 
 
-def ablation_section(results: StudyResults, group: str, method: str) -> str:
-    """Return the table of a method and its variants, for the seed that all of them have.
-
-    The text is empty if there are no variants.
-    """
-    variants = [cell for cell in results.of(group) if cell.method == method and is_ablation(cell)]
-    if not variants:
-        return ""
-    seed, target, teacher = variants[0].seed, variants[0].target, results.teachers[group]
-    mains = [cell for cell in results.of(group, MAIN) if (cell.method, cell.seed) == (method, seed)]
-    rows = [["", "schedule", "change", "GFLOPs"]]
-    for cell in [*(cell for cell in mains if cell.target == target), *variants]:
-        gflops = "" if cell.gflops is None else f"{cell.gflops:.4f}"
-        rows.append([cell.title, schedule_text(cell.reduction), cell_text(Summary((cell,)), teacher), gflops])
-    return f"Ablations of {method} at {target:g}x, seed {seed}:\n\n{markdown_table(rows)}\n"
-
-
-def schedule_text(reduction: dict[str, Any] | None) -> str:
+def schedule_text(reduction: PlainSchedule | None) -> str:
     """Return a schedule in short: its layers and ratios."""
-    if reduction is None:
-        return ""
-    parts = [f"layers {', '.join(map(str, reduction['layers']))}"]
-    for name, value in reduction.items():
+    return " + ".join(part_text(part) for part in parts_of(reduction)) if reduction else ""
+
+
+def part_text(part: dict) -> str:
+    """Return a part of a schedule in short."""
+    words = [f"layers {', '.join(map(str, part['layers']))}"] if part["layers"] else [part["site"]]
+    for name, value in part.items():
         if name.endswith("_ratio"):
             numbers = value if isinstance(value, list) else [value]
-            parts.append(
-                f"{name.removesuffix('_ratio').replace('_', ' ')} {', '.join(f'{one:.2g}' for one in numbers)}"
-            )
-    return "; ".join(parts)
+            title = name.removesuffix("_ratio").replace("_", " ")
+            words.append(f"{title} {', '.join(f'{one:.2g}' for one in numbers)}")
+    return "; ".join(words)
 
 
-def study_report(folder: Path) -> str:
-    """Return all tables of a study as a Markdown document for its folder."""
-    results = read_study(folder)
+def group_section(results: GroupResults, picture: str = "") -> str:
+    """Return all tables of a group.
+
+    Args:
+        results: the results of the group.
+        picture: the path of its plot, relative to the document; none if it is empty.
+    """
+    unit = results.teachers[0].value.type.difference.unit or "its own unit"
+    parts = [intro(results)]
+    if results.teachers[0].by_group:
+        parts.append(teacher_table(results))
+    parts += [speed_table(results, False), speed_table(results, True)]
+    parts.append(NOTE.format(metric=metric_title(results), unit=unit))
+    if picture:
+        parts.append(f"![{metric_title(results).capitalize()} against measured speed, {results.name}]({picture})")
+    parts += [kind_table(results, done, target) for done in (False, True) for target in first_target(results, done)]
+    if table := ablation_table(results):
+        parts += ["The parts of PuMer, at the same speed if not stated otherwise:", table]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def first_target(results: GroupResults, is_trained: bool) -> Iterable[float]:
+    """Return the most important target speed, the first one of the plan; nothing if there is none."""
+    targets = [cell.target for cell in results.main(is_trained) if cell.target is not None]
+    return targets[:1]
+
+
+def study_report(groups: Iterable[GroupResults]) -> str:
+    """Return all tables of a study as a Markdown document for the folder of its results."""
     parts = ["# Methods at the same measured speed\n", "Rendered from the JSON files in this folder.\n"]
-    for group in results.groups:
-        parts += [f"## {group}\n", main_section(results, group), plot_line(folder, folder, group)]
-        methods = dict.fromkeys(cell.method for cell in results.of(group))
-        parts += [training_free_section(results, group)]
-        parts += [ablation_section(results, group, method) for method in methods]
-    return "\n".join(part for part in parts if part)
+    for results in groups:
+        parts += [f"## {results.name}\n", group_section(results, f"{results.name}.png")]
+    return "\n".join(parts)
 
 
-def study_section(document: Path, folder: str, group: str) -> str:
-    """Return what a document shows of a study: the table and the plot of one group.
+def study_section(document: Path, file: str) -> str:
+    """Return what a document shows of a group: its tables and its plot.
 
     Args:
         document: the file that shows them.
-        folder: the folder of the results, relative to the document.
-        group: `<data>-<backbone>`.
+        file: the results of the group, relative to the document.
     """
-    path = document.parent / folder
-    if not (path / f"{store.PLAN}.json").is_file():
-        return "Not run yet: `python benchmarks/study.py`.\n"
-    results = read_study(path)
-    if group not in results.groups:
-        return f"{group} has not been run yet: `python benchmarks/study.py`.\n"
-    picture = plot_line(path, document.parent, group)
-    return main_section(results, group) + (f"\n{picture}" if picture else "")
-
-
-def plot_line(folder: Path, start: Path, group: str) -> str:
-    """Return the plot of a group as Markdown, with its path from `start`; an empty text if there is none."""
-    path = folder / f"{group}.png"
-    if not path.is_file():
-        return ""
-    return f"![Accuracy against measured speed, {group}]({path.relative_to(start).as_posix()})\n"
-
-
-def is_ablation(cell: CellResult) -> bool:
-    """Return whether a cell is a variant of its method."""
-    return cell.variant not in (MAIN, TRAINING_FREE)
+    results = GroupResults.load(document.parent / file)
+    return group_section(results, file.removesuffix(".json") + ".png")

@@ -14,7 +14,8 @@ from pumer_hf.results import Environment
 
 from . import store
 from .cells import calibrate, run_cell
-from .group import Shared, Study, check_teacher, load_group
+from .group import Shared, Study, TeacherError, check_teacher, load_group
+from .methods import METHODS
 from .plan import Cell
 
 
@@ -48,39 +49,70 @@ def _run_group(
     study: Study, data: str, backbone: str, cells: list[Cell], jobs: int, end: float | None
 ) -> Iterator[Cell]:
     """Run the cells of a group, and yield each of them when it has a result."""
-    try:
-        shared = load_group(study, data, backbone)
-        _ = shared.train  # computes the teacher's logits, which workers then find
-    except Exception as error:  # after any error, the other groups go on
-        for cell in cells:
-            _write_failure(study, cell, error)
-            yield cell
-        return
-    check_teacher(shared, cells[0].group)
+    able: list[Cell] = []
+    for seed in dict.fromkeys(cell.seed for cell in cells):
+        members = [cell for cell in cells if cell.seed == seed]
+        if _is_prepared(study, members):
+            able += members
+        else:
+            yield from members
+        if _is_over(end):
+            return
     ready = []
-    for cell in tqdm(cells, desc="Schedules", unit="cell", leave=False):
+    for cell in tqdm(able, desc="Schedules", unit="cell", leave=False):
         if _is_over(end):
             break
-        try:
-            calibrate(shared, cell)
+        if _has_schedule(study, cell):
             ready.append(cell)
-        except Exception as error:  # after any error, the other cells go on
+        else:
+            yield cell
+    yield from _run_in_workers(study, ready, jobs, end) if jobs > 1 else _run_here(study, ready, end)
+
+
+def _run_here(study: Study, cells: Iterable[Cell], end: float | None) -> Iterator[Cell]:
+    """Run cells one after another in this process."""
+    for cell in cells:
+        if _is_over(end):
+            return
+        do_cell(study, cell)
+        yield cell
+
+
+def _has_schedule(study: Study, cell: Cell) -> bool:
+    """Find and measure the schedule of a cell. If that fails, write why, and return False."""
+    try:
+        calibrate(load_group(study, cell.data, cell.backbone, cell.seed), cell)
+    except Exception as error:  # after any error, the other cells go on
+        _write_failure(study, cell, error)
+        return False
+    return True
+
+
+def _is_prepared(study: Study, cells: Sequence[Cell]) -> bool:
+    """Make what the cells of a teacher need: the teacher, its logits and its scorer. If that fails, write why.
+
+    The workers then find it on disk.
+    """
+    try:
+        shared = load_group(study, cells[0].data, cells[0].backbone, cells[0].seed)
+        check_teacher(shared, cells[0].group)
+        if any(cell.is_trained for cell in cells):
+            _ = shared.train
+        if any(METHODS[cell.method].needs_scorer for cell in cells):
+            _ = shared.scorer
+    except TeacherError:
+        raise
+    except Exception as error:  # after any error, the other teachers go on
+        for cell in cells:
             _write_failure(study, cell, error)
-            yield cell
-    if jobs == 1:
-        for cell in ready:
-            if _is_over(end):
-                return
-            do_cell(study, cell)
-            yield cell
-    else:
-        yield from _run_in_workers(study, ready, jobs, end)
+        return False
+    return True
 
 
 def do_cell(study: Study, cell: Cell) -> None:
     """Run a cell and write its result. If it fails, write why."""
     try:
-        shared: Shared = load_group(study, cell.data, cell.backbone)
+        shared: Shared = load_group(study, cell.data, cell.backbone, cell.seed)
         result = run_cell(shared, cell, calibrate(shared, cell))
     except Exception as error:  # after any error, the other cells go on
         _write_failure(study, cell, error)

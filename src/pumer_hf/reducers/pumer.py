@@ -39,6 +39,8 @@ class PuMerReductionConfig(ReductionConfig):
 
     method: ClassVar[str] = "pumer"
     ratios: ClassVar[tuple[str, ...]] = ("prune_ratio", "image_merge_ratio", "text_merge_ratio")
+    saliencies: ClassVar[tuple[str, ...]] = SALIENCIES
+    """The words that `saliency` may be."""
 
     prune_ratio: Ratios
     image_merge_ratio: Ratios
@@ -53,8 +55,8 @@ class PuMerReductionConfig(ReductionConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         words = as_list(self.saliency)
-        if not words or any(word not in SALIENCIES for word in words):
-            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(SALIENCIES)}")
+        if not words or any(word not in self.saliencies for word in words):
+            raise ValueError(f"reduction.saliency={self.saliency!r}: choose one of {', '.join(self.saliencies)}")
         if isinstance(self.saliency, (list, tuple)):
             if len(words) != len(self.layers):
                 raise ValueError(
@@ -129,8 +131,12 @@ class PuMerReducer(TokenReducer):
         image_matching = Matching(*ops.bipartite_soft_matching(kept_keys, kept_mask, image_merges))
         text_matching = Matching(*ops.bipartite_soft_matching(evidence.text_keys, pair.text.mask, text_merges))
 
-        image_positions = ops.follow(ops.keep_positions(keep, num_image), image_matching.positions(num_keep))
+        image_positions = ops.follow(ops.keep_positions(keep, num_image), self.places(image_matching, num_keep))
         image = pair.image.move(image_positions, num_keep - image_merges)
-        text = pair.text.move(text_matching.positions(num_text), num_text - text_merges)
+        text = pair.text.move(self.places(text_matching, num_text), num_text - text_merges)
         pair = TokenPair(text, image)
         return pair, LayerTrace.of(layer, pair, saliency, keep, image_matching, text_matching)
+
+    def places(self, matching: Matching, length: int) -> Tensor:
+        """Return where each of the `length` tokens that were matched goes, long (B, length)."""
+        return matching.positions(length)
