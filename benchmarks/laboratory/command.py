@@ -170,7 +170,8 @@ def render_all(results: Path, output: Path, cells: Sequence[Cell]) -> None:
     if not groups:
         raise FileNotFoundError(f"{results}: there is no study there yet; `python benchmarks/study.py` runs it")
     for group in groups:
-        print(f"Drawn: {plot_group(group, results / f'{group.name}.png')}")
+        if group.has_curves:
+            print(f"Drawn: {plot_group(group, results / f'{group.name}.png')}")
     (results / "README.md").write_text(study_report(groups), encoding="utf-8")
 
 

@@ -12,17 +12,18 @@ from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.recipes.build import load_model
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.runner import train_models
-from pumer_hf.reducers import TokenReducer, parse_method
+from pumer_hf.reducers import Schedule, TokenReducer, parse_method
 from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.training.answers import measured_speeds, with_config
 from pumer_hf.tuning.curves import closest, speed_curve, spread
 
 from .elastic_results import ElasticSeed, SpeedRow, alone, speed_name
 from .lookahead import VQA, Bench
-from .speeds import distinct_schedules, with_factors
 
 TARGETS = (1.3, 1.7, 2.2)
 """The speeds that are compared, as multiples of the teacher's."""
+SCALES = 400
+"""How many scales of a schedule to try. Far fewer leave different numbers of tokens."""
 FACTORS = tuple(step / 100 for step in range(2, 101))
 """The parts of the full schedule among which the schedule of a speed is found."""
 POINTS = 8
@@ -97,9 +98,10 @@ def schedule_options(bench: Bench, schedules: Sequence[dict[str, Any]]) -> list[
 
 def find_schedules(bench: Bench, schedule: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
     """Return a schedule for each of [`TARGETS`]. The last one is the full schedule, the others are parts of it."""
-    options = schedule_options(bench, distinct_schedules(bench.model, schedule, *tokens_in(bench)))
-    (full,) = find(bench, options, TARGETS[-1:], seconds)
-    parts = schedule_options(bench, [with_factors(full, factor) for factor in FACTORS])
+    whole = parse_method(schedule)
+    scaled = [whole.scaled(factor).to_dict() for factor in Schedule((whole,)).factors(SCALES)]
+    (full,) = find(bench, schedule_options(bench, scaled), TARGETS[-1:], seconds)
+    parts = schedule_options(bench, [parse_method(full).scaled(factor).to_dict() for factor in FACTORS])
     return [*find(bench, parts, TARGETS[:-1], seconds), full]
 
 

@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 from pumer_hf.bench.throughput import interleaved_times, median_ratio
 from pumer_hf.tuning.curves import closest, is_close
 
+from .records import TOLERANCE
 from .site_rows import UNREDUCED, SiteRow
-from .speeds import TOLERANCE
 
 Schedule = list[dict[str, Any]]
 FIRST_KEEPS = (0.0, 0.6)

@@ -81,6 +81,11 @@ class GroupResults(Results):
         """The data set and the backbone."""
         return self.teachers[0].group
 
+    @property
+    def has_curves(self) -> bool:
+        """Whether a student that reduces is done, so that there is something to draw."""
+        return any(cell.status == store.DONE and cell.method not in BASELINES for cell in self.cells)
+
     def teacher(self, seed: int) -> TeacherResult:
         """Return the teacher of a seed."""
         return next(one for one in self.teachers if one.seed == seed)

@@ -79,11 +79,11 @@ def method_name(method: str) -> str:
 
 
 def speed_table(results: GroupResults, is_trained: bool) -> str:
-    """Return a table with a row per method and a column per target speed; empty if no cell is done."""
+    """Return a table with a row per method and a column per target speed; empty if none is planned."""
     cells = [cell for cell in results.main(is_trained) if cell.method not in BASELINES]
-    by_row = summaries(cells)
-    if not any(summary.values for summary in by_row.values()):
+    if not cells:
         return ""
+    by_row = summaries(cells)
     best = winners(results, by_row)
     targets = sorted({target for _, target in by_row if target is not None})
     rows = [["trained" if is_trained else "without training", *(f"{target:g}x" for target in targets)]]
@@ -196,7 +196,7 @@ def group_section(results: GroupResults, picture: str = "") -> str:
         parts.append(teacher_table(results))
     parts += [speed_table(results, False), speed_table(results, True)]
     parts.append(NOTE.format(metric=metric_title(results), unit=unit))
-    if picture:
+    if picture and results.has_curves:
         parts.append(f"![{metric_title(results).capitalize()} against measured speed, {results.name}]({picture})")
     parts += [kind_table(results, done, target) for done in (False, True) for target in first_target(results, done)]
     if table := ablation_table(results):

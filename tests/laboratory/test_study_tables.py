@@ -2,169 +2,169 @@ import json
 
 import pytest
 
+from laboratory import store
+from laboratory.plan import Cell
 from laboratory.render import render
-from laboratory.study_plot import curves, write_plots
-from laboratory.study_results import read_study, summaries, winners
-from laboratory.study_tables import study_report, study_section
+from laboratory.study_plot import curves, plot_group
+from laboratory.study_results import GroupResults, summaries, winners
+from laboratory.study_tables import ablation_table, group_section, kind_table, speed_table, study_report
 
 GROUP = "digit_scenes-vilt"
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
 SCHEDULE = {"method": "pumer", "layers": [0, 2], "prune_ratio": [0.05, 0.4], "text_merge_ratio": 0.2}
+ACCURACY = {"metric": "accuracy", "metrics": {"accuracy": {"unit": "%", "higher_is_better": True}}}
 
 
-def cell(method, target, seed=0, variant="main", title="all of it"):
-    key = f"{GROUP}-{method}-{variant}-{target}-{seed}"
-    return {
-        "key": key,
-        "group": GROUP,
-        "title": title,
-        "method": method,
-        "target": target,
-        "seed": seed,
-        "variant": variant,
-    }
+def cell(method, target, seed=0, variant="main", is_trained=True):
+    return Cell("digit_scenes", "vilt", method, target, seed, variant, is_trained)
 
 
 def done(value, speed, reduction=None):
-    return {"status": "done", "value": value, "speed": speed, "reduction": reduction, "gflops": {"student": 0.0079}}
+    report = {"accuracy": value, "questions": 8, "accuracy_by_kind": {"sparse": value - 1, "dense": value + 1}}
+    found = {**ACCURACY, "status": "done", "value": value, "speed": speed, "reduction": reduction, "report": report}
+    return {**found, "gflops": {"student": 0.00837, "ratio": 2.0}}
+
+
+RESULTS = [
+    (cell("none", None), done(94.0, 1.0)),
+    *((cell("pumer", 1.7, seed), done(93.0 + seed, 1.71, SCHEDULE)) for seed in range(2)),
+    *((cell("tip", 1.7, seed), done(93.75 + seed, 1.66)) for seed in range(2)),
+    (cell("tome", 1.7), done(94.5, 1.5)),
+    (cell("grounded", 1.7), done(95.0, 1.7)),
+    (cell("random", 1.7), {"status": "failed", "error": "ValueError: some: reason"}),
+    (cell("pumer", 2.2), {"status": "out_of_reach", "speed": 1.9}),
+    (cell("tip", 2.2), done(80.0, 2.5)),
+    (cell("tip", 2.2, 1), None),
+    (cell("tome", 2.2), None),
+    (cell("pumer", 1.7, is_trained=False), done(60.0, 1.71, SCHEDULE)),
+    (cell("pumer", 1.7, variant="first_head"), done(93.5, 1.7, {**SCHEDULE, "saliency": "first_head"})),
+    (cell("pumer", 1.7, variant="later_layers"), None),
+]
+MAIN_TABLE = """\
+| trained | 1.7x | 2.2x |
+| --- | --- | --- |
+| pumer | -0.25 [-0.75, +0.25], 1.71x | out of reach, at most 1.90x |
+| tip | **+0.50 [+0.00, +1.00]**, 1.66x | -13.75 (one seed), 2.50x (!); 1 not run |
+| tome | +0.75 (one seed), 1.50x (!) | not run |
+| grounded (oracle) | +1.25 (one seed), 1.70x |  |
+| random | 1 failed: ValueError |  |
+"""
+UNTRAINED = """\
+| without training | 1.7x |
+| --- | --- |
+| pumer | **-33.75 (one seed)**, 1.71x |
+"""
+TEACHERS = """\
+| unreduced | all questions | sparse | dense |
+| --- | --- | --- | --- |
+| own image | 93.8 [93.8, 93.8] | 92.8 [92.8, 92.8] | 94.8 [94.8, 94.8] |
+| no image | 20.0 [20.0, 20.0] | 19.0 [19.0, 19.0] | 21.0 [21.0, 21.0] |
+"""
+ABLATIONS = """\
+|  | trained | without training | schedule | GFLOPs | speed |
+| --- | --- | --- | --- | --- | --- |
+| all of it | -0.25 [-0.75, +0.25] | -33.75 (one seed) | layers 0, 2; prune 0.05, 0.4; text merge 0.2 | 0.500 | 1.71x |
+| first head alone | -0.25 (one seed) | as above | layers 0, 2; prune 0.05, 0.4; text merge 0.2 | 0.500 | 1.70x |
+"""
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A study by hand: a method that is fine, one that wins, one that is slow, an oracle, and what went wrong."""
-    folder = tmp_path / "results" / "study"
-    folder.mkdir(parents=True)
-    results = [
-        (cell("none", None), done(94.0, 1.0)),
-        *((cell("pumer", 1.7, seed), done(93.0 + seed / 2, 1.71, SCHEDULE)) for seed in range(3)),
-        *((cell("tip", 1.7, seed), done(93.75, 1.66)) for seed in range(2)),
-        (cell("tip", 1.7, 2), None),
-        (cell("tome", 1.7), done(94.5, 1.5)),
-        (cell("grounded", 1.7), done(95.0, 1.7)),
-        (cell("random", 1.7), {"status": "failed", "error": "ValueError: some: reason"}),
-        (cell("pumer", 2.2), {"status": "out_of_reach", "speed": 1.9}),
-        (cell("tip", 2.2), done(80.0, 2.5)),
-        (cell("tome", 2.2), None),
-        (cell("pumer", 1.7, variant="training_free", title="without training"), done(60.0, 1.71)),
-        (cell("pumer", 1.7, variant="without_pruning", title="without pruning"), done(93.5, 1.4, SCHEDULE)),
-        (cell("pumer", 1.7, variant="late_layers", title="later layers"), None),
-    ]
-    (folder / "plan.json").write_text(json.dumps({"cells": [planned for planned, _ in results]}))
-    for planned, result in results:
+    folder = tmp_path / "o"
+    for of, result in RESULTS:
         if result is not None:
-            (folder / f"{planned['key']}.json").write_text(json.dumps({**planned, **result}))
-    teacher = {"group": GROUP, "metric": "accuracy", "value": 93.75, "gflops": 0.01675, "machine": MACHINE}
-    teacher |= {"weights": "36d41649c0fe", "tokens_per_layer": [[12, 37]]}
-    (folder / f"{GROUP}-teacher.json").write_text(json.dumps(teacher))
+            store.write(folder, of.key, {**of.to_dict(), **result})
+    no_image = {"accuracy": 20.0, "questions": 8, "accuracy_by_kind": {"sparse": 19.0, "dense": 21.0}}
+    for seed in range(2):
+        teacher = {
+            **done(93.75, 1.0),
+            "group": GROUP,
+            "seed": seed,
+            "gflops": 0.01674,
+            "machine": MACHINE,
+            "limit": 2.1,
+        }
+        teacher |= {"weights": "36d41649c0fe", "tokens_per_layer": [[12, 37]], "baselines": {"no_image": no_image}}
+        store.write(folder, store.teacher_name(GROUP, seed), teacher)
     return folder
 
 
-MAIN_TABLE = """\
-Teacher: 93.75 % accuracy, 0.0168 GFLOPs. Speeds are of Some CPU, 2 threads. \
-Unreduced, trained on like the students: +0.25 n=1.
-
-| method | 1.7x | 2.2x |
-| --- | --- | --- |
-| pumer | -0.25 [-0.75, +0.25] n=3, 1.71x | out of reach, at most 1.90x |
-| tip | **+0.00** [+0.00, +0.00] n=2, 1.66x; 1 not run | **-13.75** n=1, 2.50x (!) |
-| tome | +0.75 n=1, 1.50x (!) | not run |
-| grounded (oracle) | +1.25 n=1, 1.70x |  |
-| random | 1 failed: ValueError |  |
-"""
-ABLATIONS = """\
-Ablations of pumer at 1.7x, seed 0:
-
-|  | schedule | change | GFLOPs |
-| --- | --- | --- | --- |
-| all of it | layers 0, 2; prune 0.05, 0.4; text merge 0.2 | -0.75 n=1, 1.71x | 0.0079 |
-| without pruning | layers 0, 2; prune 0.05, 0.4; text merge 0.2 | -0.25 n=1, 1.40x | 0.0079 |
-| later layers |  | not run |  |
-"""
-TRAINING_FREE = """\
-| method | 1.7x |
-| --- | --- |
-| pumer | **-33.75** n=1, 1.71x |
-"""
+@pytest.fixture
+def results(folder, tmp_path):
+    joined = store.join(folder, [of for of, _ in RESULTS])
+    store.write(tmp_path / "results", GROUP, joined[GROUP])
+    return GroupResults.load(tmp_path / "results" / f"{GROUP}.json")
 
 
-def test_the_report_of_a_study(folder):
-    report = study_report(folder)
-    for part in (MAIN_TABLE, ABLATIONS, TRAINING_FREE):
+def test_the_report_of_a_study(results):
+    report = study_report([results])
+    for part in (MAIN_TABLE, UNTRAINED, TEACHERS, ABLATIONS):
         assert part in report
-    assert "Ablations of tip" not in report
+    assert "Unreduced, trained on like the students: +0.25 (one seed)." in report
     assert "told where to look" in report
+    assert "would be 2.1 times as fast" in report
+    assert "Measured on Some CPU, 2 threads." in report
 
 
-def test_who_wins(folder):
-    cells = [found for found in read_study(folder).of(GROUP, "main") if found.method != "none"]
-    by_row = summaries(cells)
-    # tome is better at 1.7x but too slow, and the oracle does not compete
-    assert winners(by_row) == {("tip", 1.7), ("tip", 2.2)}
+def test_kinds_of_questions_are_shown_apart(results):
+    table = kind_table(results, True, 1.7)
+    assert table.startswith("| trained, 1.7x | all | sparse | dense | GFLOPs | speed |\n")
+    assert "| tip | +0.50 | +0.50 | +0.50 | 0.500 | 1.66x |\n" in table
+    assert kind_table(results, True, 1.1) == ""
 
 
-def test_plots(folder):
-    lines = curves(read_study(folder), GROUP)
-    assert lines == {
-        "pumer": [(1.71, [93.0, 93.5, 94.0])],
-        "tip": [(1.66, [93.75, 93.75]), (2.5, [80.0])],
-        "tome": [(1.5, [94.5])],
-        "grounded": [(1.7, [95.0])],
+def test_who_wins(results):
+    by_row = summaries([found for found in results.main(True) if found.method != "none"])
+    # tome is better at 1.7x but too slow, the oracle does not compete, and at 2.2x no method has all its seeds
+    assert winners(results, by_row) == {("tip", 1.7)}
+
+
+def test_plots(results, tmp_path):
+    assert curves(results, True) == {
+        "pumer": [(1.71, [-0.75, 0.25])],
+        "tip": [(1.66, [0.0, 1.0]), (2.5, [-13.75])],
+        "tome": [(1.5, [0.75])],
+        "grounded": [(1.7, [1.25])],
     }
-    (path,) = write_plots(folder)
-    content = path.read_bytes()
+    content = plot_group(results, tmp_path / "plot.png").read_bytes()
     assert content.startswith(b"\x89PNG")
-    assert len(content) > 5_000
-    write_plots(folder)
-    assert path.read_bytes() == content
+    assert plot_group(results, tmp_path / "plot.png").read_bytes() == content
 
 
-def test_a_document_shows_a_group(folder):
-    document = folder.parents[1] / "README.md"
-    start, end = f"<!-- study: results/study {GROUP} -->\n", "<!-- /study -->"
+def test_a_document_shows_a_group(results, tmp_path):
+    document = tmp_path / "README.md"
+    start, end = f"<!-- study: results/{GROUP}.json -->\n", "<!-- /study -->"
     document.write_text(f"Before\n{start}old\n{end}\nafter\n")
     rendered = render(document)
-    assert rendered.startswith(f"Before\n{start}{MAIN_TABLE}")
+    assert MAIN_TABLE in rendered
     assert rendered.endswith(f"{end}\nafter\n")
-    assert ".png" not in rendered
-    write_plots(folder)
-    picture = f"\n![Accuracy against measured speed, {GROUP}](results/study/{GROUP}.png)\n{end}"
-    assert picture in render(document)
-    document.write_text(render(document))
-    assert render(document) == document.read_text()
+    assert f"(results/{GROUP}.png)" in rendered
+    document.write_text(rendered)
+    assert render(document) == rendered
 
 
-def test_a_document_says_what_has_not_been_run(folder):
-    document = folder.parents[1] / "README.md"
-    assert study_section(document, "results/other", GROUP) == "Not run yet: `python benchmarks/study.py`.\n"
-    assert "has not been run yet" in study_section(document, "results/study", "easy_vqa-vilt")
+def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left_out(folder):
+    (folder / f"{cell('tome', 1.7).key}.json").write_text('{"status": ')
+    other = Cell("easy_vqa", "vilt", "pumer", 1.7)
+    joined = store.join(folder, [*(of for of, _ in RESULTS), other])
+    assert list(joined) == [GROUP]
+    assert "| tome | not run | not run |" in speed_table(GroupResults(joined[GROUP]), True)
 
 
-def test_no_study_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no study"):
-        study_report(tmp_path)
-
-
-def test_a_broken_result_counts_as_not_run(folder):
-    (folder / f"{cell('tome', 1.7)['key']}.json").write_text('{"status": ')
-    assert "| tome | not run | not run |" in study_report(folder)
-
-
-def test_retrieval_is_about_recall(folder):
-    path = folder / f"{GROUP}-teacher.json"
-    teacher = {**json.loads(path.read_text()), "metric": "text_to_image_recall@1"}
-    path.write_text(json.dumps(teacher))
-    assert "93.75 % text-to-image recall@1" in study_report(folder)
-
-
-def test_where_lower_is_better_the_lowest_mean_wins(folder):
+def test_where_lower_is_better_the_lowest_mean_wins(results):
     """Results that say what their metric means."""
     loss = {"metric": "loss", "metrics": {"loss": {"unit": "nats", "higher_is_better": False}}}
-    for path in folder.glob("*.json"):
-        values = json.loads(path.read_text())
-        if "value" in values:
-            path.write_text(json.dumps({**values, **loss, "report": {"loss": values["value"]}}))
-    report = study_report(folder)
-    assert "Teacher: 93.75 nats loss (lower is better), " in report
-    assert "Change of loss (lower is better) against the teacher in nats: mean" in report
-    assert "| pumer | **-0.25** [-0.75, +0.25] n=3, 1.71x |" in report
-    assert "| tip | +0 [+0, +0] n=2, 1.66x; 1 not run |" in report
+    values = json.loads(json.dumps(results.to_dict()))
+    for one in (*values["teachers"], *values["cells"]):
+        if "value" in one:
+            one.update({**loss, "report": {"loss": one["value"]}, "baselines": {}})
+    report = group_section(GroupResults(values))
+    assert "Change of loss (lower is better) against the own teacher in nats: mean" in report
+    assert "| pumer | **-0.25 [-0.75, +0.25]**, 1.71x |" in report
+    assert "sparse" not in report
+
+
+def test_without_variants_there_is_no_table_of_them(results):
+    values = {**results.to_dict(), "cells": [one for one in results.values["cells"] if one["variant"] == "main"]}
+    assert ablation_table(GroupResults(values)) == ""
