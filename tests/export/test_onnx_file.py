@@ -53,9 +53,10 @@ MERGING = {"method": "tome", "site": "tower", "merge_ratio": 0.25}
 CHOICE = {"method": "lookahead", "site": "tower", "layers": [0], "num_keep": 5, "rank": 8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reduction",
-    [pytest.param([MERGING], marks=pytest.mark.slow), [CHOICE, {**MERGING, "layers": [1]}]],
+    [[MERGING], [CHOICE, {**MERGING, "layers": [1]}]],
     ids=["merges", "chooses by the text and merges"],
 )
 def test_a_tower_that_reduces_takes_any_batch(reduction, tmp_path):

@@ -77,6 +77,7 @@ def test_a_table_beside_the_paper(number, some, measured, monkeypatch):
     assert ("over stock" in header) == (number != 7)
 
 
+@pytest.mark.slow
 def test_smaller_images_are_cheaper(measured):
     _, report = measured(2, None)
     rows = [own for label, own in report.rows.items() if label.startswith("unreduced")]

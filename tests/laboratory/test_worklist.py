@@ -51,7 +51,7 @@ def changed_at(study):
     return {path.name: path.stat().st_mtime_ns for path in study.output.iterdir()}
 
 
-@pytest.mark.parametrize("method", [NONE, "pumer", "tip", "lookahead_pumer", RESOLUTION, "resolution_pumer"])
+@pytest.mark.parametrize("method", [NONE, "pumer", "tip", "lookahead_pumer", "resolution_pumer"])
 def test_a_student_of_each_method(study, any_speed_will_do, method):
     own = cell(method, target=1.2 if method.startswith(RESOLUTION) else None)
     assert run_study(study, [own]) == 0
@@ -78,9 +78,9 @@ def test_a_student_of_each_method(study, any_speed_will_do, method):
     ("data", "backbone", "method"),
     [
         ("digit_scenes", "meter", "pumer"),
-        ("digit_scenes_nlvr2", "vilt", RESOLUTION),
-        ("digit_scenes_snli_ve", "vilt", "pumer"),
-        ("digit_scenes_retrieval", "vilt", "pumer"),
+        pytest.param("digit_scenes_nlvr2", "vilt", RESOLUTION, marks=pytest.mark.slow),
+        pytest.param("digit_scenes_snli_ve", "vilt", "pumer", marks=pytest.mark.slow),
+        pytest.param("digit_scenes_retrieval", "vilt", "pumer", marks=pytest.mark.slow),
     ],
 )
 def test_other_data_and_backbones(study, any_speed_will_do, monkeypatch, data, backbone, method):
@@ -188,6 +188,7 @@ def student_folder(study, seed):
     return study.work / "digit_scenes-vilt" / f"seed{seed}" / cell("pumer", seed=seed).key
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_student_and_another_seed_another(study, tmp_path):
     values = {}
     for name, seed in {"first": 0, "again": 0, "other": 1}.items():

@@ -45,6 +45,7 @@ def wide(family):
     return model.double(), inputs | {"pixel_values": inputs["pixel_values"].double()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_pieces_need_less_memory(family, monkeypatch):
     model, inputs = wide(family)

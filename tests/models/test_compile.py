@@ -28,7 +28,7 @@ pytestmark = pytest.mark.integration
 
 
 def is_quick(family, name):
-    return name == "pumer-small" or (family == "vilt" and name.endswith(("none", "small", "pumer-extreme")))
+    return name == "pumer-small" or (family == "vilt" and name in ("none", "pumer-extreme", "tip-small", "tome-small"))
 
 
 def shallow(family, name):

@@ -34,7 +34,7 @@ def make(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize("finished", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_second_demo_ends_in_one_line(finished, make, tmp_path):
     folder = tmp_path / "run"
     (folder / "teacher").mkdir(parents=True)

@@ -108,6 +108,7 @@ def assert_same_losses(process, configs):
     assert [line.split(",")[0] for line in lines[1:]] == configs
 
 
+@pytest.mark.slow
 def test_two_processes_under_ddp_train_like_one():
     assert_same_losses(check("ddp"), ["ddp"])
 

@@ -145,7 +145,7 @@ def test_a_scorer_that_is_given_is_not_trained_and_keep_mass_counts_image_tokens
     assert "image_tokens" not in (folder / "student" / "README.md").read_text().split("---")[1]
 
 
-@pytest.mark.parametrize("train_scorer", [False, True])
+@pytest.mark.parametrize("train_scorer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_distilled_student(train_scorer, start):
     """With pumer behind it. The scorer learns only if it is asked to."""
     folder = start([LOOKAHEAD, BEHIND], max_steps=3, learning_rate=0.01, train_scorer=train_scorer)

@@ -120,6 +120,7 @@ OTHER_ROWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", OTHER_ROWS)
 def test_the_other_tasks_finetune_a_pretrained_model_on_own_data(task, person):
     save_pretrained(person / "pretrained", "vilt")

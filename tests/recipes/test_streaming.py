@@ -70,7 +70,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("write", [write_parquet, write_zip])
+@pytest.mark.parametrize("write", [write_parquet, pytest.param(write_zip, marks=pytest.mark.slow)])
 def test_a_student_is_trained_on_a_stream(write, run, tmp_path):
     (tmp_path / "data").mkdir()
     for split in ("train", "validation"):

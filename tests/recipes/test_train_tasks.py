@@ -98,6 +98,7 @@ def test_the_teacher_starts_from_what_was_pretrained(finished):
     assert {"what", "colour", "images", "only"} <= vocabulary.keys()  # of the questions and of the statements
 
 
+@pytest.mark.slow
 def test_a_model_that_exists_is_not_pretrained(tmp_path):
     model = save_tiny_entailment_model(tmp_path / "model")
     process = run_here(command("snli_ve", tmp_path / "run", checkpoint=str(model), max_text_length="12"), tmp_path)
