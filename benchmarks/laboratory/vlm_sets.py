@@ -98,9 +98,7 @@ SETS = {
     ),
     "pope": PublicSet("POPE", "POPE", "test", "yes_no", "default", group="category"),
     "chartqa": PublicSet("ChartQA", "ChartQA", "test", "relaxed", suffix=WORD, group="type"),
-    "docvqa": PublicSet(
-        "DocVQA", "DocVQA", "validation", "anls", "DocVQA", answers=listed_answers, max_new_tokens=32
-    ),
+    "docvqa": PublicSet("DocVQA", "DocVQA", "validation", "anls", "DocVQA", answers=listed_answers, max_new_tokens=32),
     "mmbench": PublicSet(
         *("MMBench", "MMBench", "dev", "letter", "en"),
         question=with_options,
