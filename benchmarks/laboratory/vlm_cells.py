@@ -104,13 +104,13 @@ class CellRunner:
         mean = [fmean(one) for one in zip(*draws, strict=True)]
         return VlmScore(
             accuracy=accuracy_of(mean, rows["group"][:]),
-            scores=tuple(mean),
+            scores=tuple(round(one, 4) for one in mean),
             draws=tuple(100 * fmean(one) for one in draws),
             seconds=fmean(seconds),
             image_tokens=plan.image_tokens,
             kept_tokens=plan.kept_tokens,
             prefill=plan.prefill,
-            schedule=list(plan.forms[0].schedule),
+            schedule=[public_part(part) for part in plan.forms[0].schedule],
         )
 
     def plan(self, rows: Dataset, row: VlmRow, budget: Budget) -> Plan:
@@ -142,6 +142,11 @@ class CellRunner:
         with PartialState().split_between_processes(list(range(len(rows)))) as places:
             mine = attempt(lambda: list(self.model.answers(rows, places, form, max_new_tokens)))
         return [answer for part in opened(gather_object([mine])) for answer in part]
+
+
+def public_part(part: dict[str, Any]) -> dict[str, Any]:
+    """Return a part of a schedule with the name of its scorer, without the folder of this machine."""
+    return {**part, "weights": Path(part["weights"]).name} if "weights" in part else part
 
 
 def keep_for(measured: Callable[[Sequence[float]], list[Point]], row: VlmRow, target: float) -> float:
@@ -196,8 +201,13 @@ def in_first(make: Callable[[], T]) -> T:
 
 
 def in_all(make: Callable[[], T]) -> T:
-    """Call a function in each process, and return its result there. If it fails in one, all raise the error."""
-    mine = attempt(make)
+    """Call a function in each process, in the first of each machine before the others, and return its result there.
+
+    Raises:
+        CellError: it failed in one of them.
+    """
+    with PartialState().local_main_process_first():  # the others find what it has downloaded
+        mine = attempt(make)
     opened(gather_object([mine if isinstance(mine, Failure) else None]))
     return mine  # type: ignore[return-value]  # it is no failure here
 

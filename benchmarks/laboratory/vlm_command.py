@@ -10,7 +10,7 @@ from typing import NamedTuple
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from pumer_hf.folders import check_writable
+from pumer_hf.folders import check_writable, write_json
 from pumer_hf.models.decoder_loading import decoder_of_config
 from pumer_hf.models.loading import naming, saved_config
 from pumer_hf.recipes.program import exit_on_user_error
@@ -82,7 +82,13 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     add("--file", type=Path, nargs="+", default=[], metavar="FILE.jsonl", help="questions of your own, with images")
     add("--metric", choices=SCORES, default="exact", help="how answers to --file are scored; default: exact")
     add("--methods", nargs="+", metavar="METHOD", help="rows, such as inputs_pumer; default: all (see --list)")
-    add("--keep", type=float, nargs="*", metavar="PART", help="parts of the image tokens; default: 0.5 0.33 0.11")
+    add(
+        "--keep",
+        type=float,
+        nargs="*",
+        metavar="PART",
+        help="parts of the image tokens; default: 0.5 0.33 0.11, with --speed none",
+    )
     add("--speed", type=float, nargs="*", default=[], metavar="TIMES", help="measured speeds of the prefill, as 1.5")
     add("--scorer", metavar="FOLDER", help="a scorer of `pumer-hf train-scorer`, which adds the rows of lookahead")
     add("--limit", type=int, metavar="N", help="questions of each set, drawn by --seed; default: all")
@@ -141,6 +147,14 @@ def check_flags(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+
+
+def set_names(args: argparse.Namespace) -> list[str]:
+    """Return the names of the sets, those of own files last.
+
+    Raises:
+        ValueError: there is no such set, or two have the same name.
+    """
     for name in args.sets or ():
         if name not in SETS:
             raise ValueError(f"--sets {name}: choose from {', '.join(SETS)}, or give a file of your own with --file")
@@ -148,10 +162,6 @@ def check_flags(args: argparse.Namespace) -> None:
     for stem in stems:
         if stem in SETS or stems.count(stem) > 1:
             raise ValueError(f"--file: two sets would be called {stem!r}: rename a file")
-
-
-def set_names(args: argparse.Namespace) -> list[str]:
-    """Return the names of the sets, those of own files last."""
     public = args.sets if args.sets is not None else [] if args.file else list(SETS)
     return [*public, *(file.stem for file in args.file)]
 
@@ -177,20 +187,19 @@ def run(args: argparse.Namespace, work: Sequence[Work]) -> None:
     for one in tqdm(left, desc="Cells", disable=not is_main):
         cell = runner.run(questions[one.set], one.row, one.budget)
         if is_main:
-            store.write(args.output, one.key, cell)
+            write_json(args.output / f"{one.key}.json", cell.to_dict(), indent=None)  # a line, as scores are many
     PartialState().wait_for_everyone()
 
 
 def shared_questions(args: argparse.Namespace, name: str) -> Questions:
-    """Read the questions of a set, in the first process of each machine before the others, which find them then.
+    """Read the questions of a set in all processes.
 
     Raises:
         ValueError: they cannot be read.
     """
     own = {file.stem: str(file) for file in args.file}
     try:
-        with PartialState().local_main_process_first():
-            return in_all(lambda: read_questions(args, name, own))
+        return in_all(lambda: read_questions(args, name, own))
     except CellError as error:
         raise ValueError(error.reason.removeprefix("ValueError: ")) from error
 

@@ -21,6 +21,7 @@ from pumer_hf.images import open_image
 from pumer_hf.models.decoder_loading import decoder_of_config
 from pumer_hf.models.decoders.attached import Traces, attached, reducers_for
 from pumer_hf.models.decoders.family import DecoderFamily
+from pumer_hf.models.decoders.modeling import ReducedDecoder
 from pumer_hf.models.decoders.prompt import input_device, on_device
 from pumer_hf.models.loading import naming, saved_config
 from pumer_hf.models.reduced import decoder_of
@@ -87,6 +88,8 @@ class VlmModel:
         with naming(repr(source), source, "processor"):
             processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         family, _ = decoder_of(model)
+        if isinstance(model, ReducedDecoder):
+            model.set_reduction(None)  # a checkpoint of ours may have a schedule
         return cls(model, processor, family, batch_size, seconds)
 
     @cached_property

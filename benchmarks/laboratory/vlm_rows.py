@@ -120,7 +120,7 @@ def end_kept(part: Part, depth: int, keep: float) -> float:
     for _ in range(STEPS):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_kept(part, depth, middle) < keep else (low, middle)
-    return float(high ** max(len(part.layers), 1))
+    return round(high ** max(len(part.layers), 1), 6)
 
 
 def rows_of(family: DecoderFamily, config: Any, scorer: str | None) -> list[VlmRow]:

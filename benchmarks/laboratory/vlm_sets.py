@@ -157,7 +157,8 @@ def load_questions(name: str, hub_user: str, limit: int | None, seed: int) -> Qu
         columns["group"].append(None if one.group is None else str(row[one.group]))
         columns["origin"].append(f"{source}, {one.split}, question {number} of seed {seed}")
     rows = concatenate_datasets([Dataset.from_dict(columns), images.cast_column("image", Image(decode=False))], axis=1)
-    return Questions(name, one.title, f"{source}, {one.split}", one.metric, rows, one.max_new_tokens)
+    public = one.repository if Path(source).is_dir() else source
+    return Questions(name, one.title, f"{public}, {one.split}", one.metric, rows, one.max_new_tokens)
 
 
 def read_split(name: str, source: str, config: str | None, split: str, files: dict[str, str] | None) -> Dataset:

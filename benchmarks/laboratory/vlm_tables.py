@@ -83,7 +83,7 @@ def mean_of(cells: Sequence[VlmCell | None], bases: Sequence[VlmScore | None]) -
     values = [score.accuracy.value for score in scores if score is not None]
     if len(values) < len(scores):
         return ""
-    known = [base.accuracy.value for base in bases if base is not None]
+    known = [base.accuracy.value for base in bases if base is not None and base not in scores]
     change = f" ({fmean(values) - fmean(known):+.1f})" if len(known) == len(values) else ""
     return f"{fmean(values):.1f}{change}"
 
@@ -139,9 +139,9 @@ def note(cells: Sequence[VlmCell]) -> str:
     machines = dict.fromkeys(cell.environment.machine_name for cell in done)
     settings = done[0].settings
     return (
-        f"Scores in percent; in brackets the change against the unreduced model on the same questions, and its "
-        f"standard error over them. *Image tokens*: the part that a layer of the decoder runs on, as the mean over the "
-        f"layers. *Prefill*: how many times as fast, with the image encoder, in turn with the unreduced model, batch "
-        f"{settings.batch_size}, {settings.dtype}; the geometric mean over the sets. *Time*: of `generate`, in the "
-        f"same batches. Measured on {', '.join(machines)}. {'; '.join(facts[name] for name in sets_of(done))}."
+        "Scores in percent; in brackets the change against the unreduced model on the same questions, and its "
+        "standard error over them. *Image tokens*: the part that a layer of the decoder runs on, in the mean over its "
+        "layers. *Prefill*: how many times as fast, with the image encoder, in turn with the unreduced model, batch "
+        f"{settings.batch_size}, precision {settings.dtype}; the geometric mean over the sets. *Time*: of `generate`, "
+        f"in the same batches. Measured on {', '.join(machines)}. {'; '.join(facts[name] for name in sets_of(done))}."
     )

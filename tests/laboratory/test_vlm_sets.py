@@ -16,7 +16,7 @@ COLUMNS = {
     "pope": {"question": TEXT, "answer": TEXT, "image": Image(), "category": TEXT},
     "chartqa": {"type": TEXT, "question": TEXT, "answer": TEXT, "image": Image()},
     "docvqa": {"question": TEXT, "image": Image(), "answers": List(TEXT)},
-    "mmbench": {name: TEXT for name in ("question", "hint", "answer", "A", "B", "C", "D")} | {"image": Image()},
+    "mmbench": dict.fromkeys(("question", "hint", "answer", "A", "B", "C", "D"), TEXT) | {"image": Image()},
 }
 ROWS = {
     "vqav2": {"answers": [{"answer": "two", "answer_confidence": "yes", "answer_id": 1}] * 10},
