@@ -87,6 +87,8 @@ class VlmModel:
             model = AutoModelForImageTextToText.from_pretrained(source, dtype=dtype, device_map=device).eval()
         with naming(repr(source), source, "processor"):
             processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
+        if not isinstance(processor, ProcessorMixin):
+            raise ValueError(f"{source}: it has no processor of images, only a {type(processor).__name__}: add one")
         family, _ = decoder_of(model)
         if isinstance(model, ReducedDecoder):
             model.set_reduction(None)  # a checkpoint of ours may have a schedule

@@ -1,10 +1,14 @@
 """Pretrained decoder models on public sets: rows and budgets, cells of a tiny model, the command and its tables."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
 from tiny_llava import save_tiny_llava
+from tiny_qwen import save_tiny_qwen
 
 from laboratory.site_speeds import Point
 from laboratory.vlm_cells import CellRunner, keep_for
@@ -12,12 +16,13 @@ from laboratory.vlm_command import build_parser, vlm_command, work_list
 from laboratory.vlm_model import Form, VlmModel, picture_of
 from laboratory.vlm_results import VlmCell, VlmSettings
 from laboratory.vlm_rows import BASELINE, WHOLE, Budget, OutOfReachError, budgets_of, rows_of, shard_of
-from laboratory.vlm_sets import read_own_questions
+from laboratory.vlm_sets import drawn, read_own_questions
 from laboratory.vlm_tables import paired_change, read_cells, vlm_section
 from pumer_hf.models.families import DECODERS
 from pumer_hf.reducers import parse_reduction
 
 LAYERS = 8
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "vlm.py"
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +104,32 @@ def test_the_images_of_a_row(questions):
     assert picture_of(row, Form("grey")).getcolors() == [(48 * 48, (127, 127, 127))]
     assert picture_of(row, Form("smaller", 0.5)).size == (24, 24)
     assert picture_of(row, Form()).getcolors() == picture_of(row, Form("wrong")).getcolors()
+
+
+def test_smaller_images_have_fewer_tokens_in_a_model_that_takes_any_size(questions, tmp_path):
+    one = VlmModel.load(str(save_tiny_qwen(tmp_path, texts=questions.rows["question"])), "float32", "cpu", 2, 0.0)
+    assert one.tokens(questions.rows, Form("smaller", 0.5**0.5)) == (36, 16)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_questions(place, model, questions):
+    """In two processes, the scores and their order are those of one."""
+    lines = []
+    for number, (text, _) in enumerate(model.answers(questions.rows, range(6), Form(), 2)):
+        row = questions.rows[number]
+        answer = text if number in (0, 1, 4) else "something else"
+        lines.append(json.dumps({"image": row["image"]["path"], "question": row["question"], "answer": answer}))
+    (place / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    flags = [str(place / "llava"), "--file", str(place / "own.jsonl"), "--methods", "inputs_random", "--keep", "0.5"]
+    flags += ["--max-new-tokens", "2", "--seconds", "0", "-o"]
+    subprocess.run([*launch, str(SCRIPT), *flags, str(place / "two")], check=True)
+    vlm_command("", [*flags, str(place / "one")])
+    one, two = ({cell.name: cell.score for cell in read_cells(place / name)} for name in ("one", "two"))
+    assert {name: score.scores for name, score in one.items()} == {name: score.scores for name, score in two.items()}
+    assert one.keys() == {"unreduced", "random"}
+    assert one["unreduced"].scores == tuple(float(place in (0, 1, 4)) for place in drawn(6, None, 0))
 
 
 def test_a_cell_has_the_scores_of_its_questions_and_its_times(model, questions, rows, monkeypatch):
