@@ -28,6 +28,7 @@ OF_DECODERS = [
     "explain/test_decoder_report.py",
     "laboratory/test_decoder_sites.py",
     "laboratory/test_decoders.py",
+    "laboratory/test_vlm.py",
     "models/decoders",
     "recipes/test_decoders.py",
     "recipes/test_small_llava.py",

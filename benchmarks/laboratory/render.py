@@ -7,7 +7,8 @@ recipes, `bench` for `pumer-hf bench` of an encoder and `prefill` for that of a 
 `benchmarks/paper.py`, `onnx` for `pumer-hf export`, `measures` for `pumer-hf measure`, `lookahead` for
 `benchmarks/lookahead.py` and `mass` for that with `--mass`, `elastic` for `benchmarks/elastic.py`, `decoders`, `short`
 and `second` for `benchmarks/decoders.py`, and `sites` for `benchmarks/decoder_sites.py`. A table of the study stands
-between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`. The paths are relative to the document.
+between `<!-- study: FOLDER DATA-BACKBONE -->` and `<!-- /study -->`, those of `benchmarks/vlm.py` between
+`<!-- vlm: FOLDER -->` and `<!-- /vlm -->`. The paths are relative to the document.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from .paper_tables import PaperReport
 from .second_question import second_question_table
 from .site_results import SiteReport, site_table
 from .study_tables import change, study_section
+from .vlm_tables import vlm_section
 
 BLOCK = re.compile(
     r"(?P<start><!-- (?P<kind>[a-z]+): (?P<names>[^>]+?) -->\n).*?(?P<end><!-- /(?P=kind) -->)", re.DOTALL
@@ -117,6 +119,8 @@ def render(document: Path) -> str:
         kind, names = match["kind"], match["names"].split()
         if kind == "study":
             content = study_section(document, *names)
+        elif kind == "vlm":
+            content = "".join(vlm_section(document.parent / name) for name in names)
         elif kind in BLOCKS:
             files = [document.parent / name for name in names]
             reader, table = BLOCKS[kind]

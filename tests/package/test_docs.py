@@ -9,6 +9,7 @@ from PIL import Image
 from tiny import vilt_fields
 
 from laboratory.render import render
+from laboratory.vlm_command import build_parser as vlm_parser
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments, ElasticCallback
 from pumer_hf.cli import build_parser
 from pumer_hf.data.vqa import VQA, VqaDataArguments
@@ -20,6 +21,7 @@ from pumer_hf.training.scorer import add_scorer
 from pumer_hf.tuning.subjects import Subject
 
 DOCS = Path(__file__).parents[2] / "docs"
+COMPARISON = "benchmarks/vlm.py"
 PAGES = sorted(DOCS.glob("*.md"))
 pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 
@@ -112,8 +114,12 @@ def test_commands_are_understood(page):
     for block in blocks(page, "sh"):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            assert words[0] == "pumer-hf"
-            build_parser().parse_args(words[1:])
+            if COMPARISON in words:
+                assert words[0] == "python" or words[:2] == ["accelerate", "launch"]
+                vlm_parser("").parse_args(words[words.index(COMPARISON) + 1 :])
+            else:
+                assert words[0] == "pumer-hf"
+                build_parser().parse_args(words[1:])
 
 
 @pages
