@@ -68,15 +68,18 @@ def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
     if schedule is None:
         return find_size(shared, cell, target)
-    if cell.curve_key not in shared.finders:
-        shared.finders[cell.curve_key] = make_finder(shared, cell, schedule)
-    (found,) = shared.finders[cell.curve_key].find([target])
+    if cell.curve_key not in shared.found:
+        targets = shared.study.targets(cell)
+        shared.found[cell.curve_key] = dict(
+            zip(targets, make_finder(shared, cell, schedule).find(targets), strict=True)
+        )
+    found = shared.found[cell.curve_key][target]
     size = shared.smaller(METHODS[cell.method].image_part)
-    return measure(shared, cell, Option(found.schedule.to_dict(), size)), found.is_reached
+    return measure(shared, cell, Option(found.schedule.to_dict(), size)), found.highest >= (1 - TOLERANCE) * target
 
 
 def make_finder(shared: Shared, cell: Cell, schedule: PlainSchedule) -> Finder:
-    """Return what finds the scaled form of a schedule for a speed. Its measurements serve all target speeds."""
+    """Return what finds the scaled form of a schedule for a speed."""
     size = shared.smaller(METHODS[cell.method].image_part)
     model = shared.teacher if size is None else shared.student(None, size)
     parsed = parse_reduction(schedule)
@@ -86,7 +89,7 @@ def make_finder(shared: Shared, cell: Cell, schedule: PlainSchedule) -> Finder:
     def speeds(wanted: Sequence[int]) -> list[float]:
         return measure_speeds(shared, cell, [Option(search.options[index].to_dict(), size) for index in wanted])
 
-    return Finder(search, speeds)
+    return Finder(search, speeds, tolerance=TOLERANCE)
 
 
 def find_size(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:

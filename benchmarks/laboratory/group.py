@@ -29,11 +29,11 @@ from pumer_hf.recipes.stages import is_complete
 from pumer_hf.reducers import PlainSchedule
 from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits
-from pumer_hf.tuning.finder import Finder
+from pumer_hf.tuning.finder import Found
 
 from . import store
 from .methods import LOOKAHEAD, METHODS, parts_of
-from .plan import DATA_SETS, SEEDS, SIZES, StudySize
+from .plan import DATA_SETS, SEEDS, SIZES, Cell, StudySize, work_list
 from .records import TeacherResult
 from .saliencies import watch_words
 
@@ -65,6 +65,11 @@ class Study:
         """How much work the study is."""
         return SIZES[self.size_name]
 
+    def targets(self, cell: Cell) -> list[float]:
+        """Return the target speeds of a method and variant in the plan, those of a cell that is not in it too."""
+        planned = [one.target for one in work_list(self.size) if one.curve_key == cell.curve_key]
+        return sorted({target for target in (*planned, cell.target) if target is not None})
+
     def folder(self, data: str, backbone: str, seed: int) -> Path:
         """Return the folder of a teacher and its students."""
         return self.work / f"{data}-{backbone}" / f"seed{seed}"
@@ -94,8 +99,10 @@ class Shared:
     data: TaskData
     processor: ProcessorMixin
     teacher_folder: str
-    finders: dict[str, Finder] = field(default_factory=dict)
-    """What finds the schedule for a speed, by [`Cell.curve_key`]."""
+    found: dict[str, dict[float, Found]] = field(default_factory=dict)
+    """By [`Cell.curve_key`], the schedules that were found for the target speeds."""
+    batches: dict[tuple[str, int | None], dict[str, Tensor]] = field(default_factory=dict)
+    """The batches whose speed is measured, by the data of the method and the size of the images."""
 
     def student(self, reduction: PlainSchedule | None, image_size: int | None = None) -> PuMerPreTrainedModel:
         """Return a student with the teacher's weights, on the device. `image_size` is for smaller images."""
@@ -148,7 +155,11 @@ class Shared:
 
     def batch(self, method: str, image_size: int | None = None) -> dict[str, Tensor]:
         """Return the first test rows as the inputs of a method, on the device, to measure its speed."""
-        return benchmark_batch(self.recipe.training, self.data, self.collator(method, image_size))
+        key = (str(METHODS[method].data), image_size)
+        if key not in self.batches:
+            collator = self.collator(method, image_size)
+            self.batches[key] = benchmark_batch(self.recipe.training, self.data, collator)
+        return self.batches[key]
 
     @cached_property
     def train(self) -> Dataset:

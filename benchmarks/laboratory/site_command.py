@@ -20,9 +20,11 @@ from pumer_hf.results import Environment, check_results_file
 from . import store
 from .lookahead_command import public_environment
 from .site_cells import SiteLab, load_labs
+from .site_plot import plot_sites
 from .site_results import SiteCell, SiteReport, SiteScore
 from .site_rows import ROWS, TRAINED_ON, SiteRow, training_order
 from .site_speeds import RowSpeeds
+from .study_plot import load_figure
 
 UNREDUCED_ROW = SiteRow("", TRAINED_ON, ())
 """The unreduced model, which is trained like the students."""
@@ -40,6 +42,7 @@ def sites_command(description: str, arguments: Sequence[str] | None = None) -> N
     args = build_parser(description).parse_args(arguments)
     with exit_on_user_error():
         check_results_file(args.output)
+        load_figure()
         seeds = args.seeds or list(range(len(args.teachers)))
         if not len(seeds) == len(args.scorers) == len(args.teachers):
             raise ValueError(f"--seeds, --scorers: give one for each of {len(args.teachers)} models")
@@ -52,7 +55,9 @@ def sites_command(description: str, arguments: Sequence[str] | None = None) -> N
         if not args.speeds_only:
             joined(args, labs[0])  # it says if the folder has results of other amounts
             run_cells(labs, args)
-            joined(args, labs[0]).save(args.output)
+            report = joined(args, labs[0])
+            report.save(args.output)
+            plot_sites(report, args.output.with_suffix(".png"))
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:

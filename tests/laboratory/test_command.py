@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from in_process import run_here
 
-from laboratory import command, store
+from laboratory import cells, command, store
 from laboratory.command import build_parser, selected, study_command
 from laboratory.plan import SIZES, work_list
-from pumer_hf.tuning import finder
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "study.py"
@@ -29,7 +28,7 @@ def run(tmp_path):
 
 
 def test_from_nothing_to_tables_and_plots(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(finder, "TOLERANCE", 5)  # any speed will do: a tiny model's is mostly noise
+    monkeypatch.setattr(cells, "TOLERANCE", 1)  # any speed will do: a tiny model's is mostly noise
     run("--list")
     assert capsys.readouterr().out.split() == ["missing", KEYS[0], "missing", KEYS[1]]
     run()

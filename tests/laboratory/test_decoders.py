@@ -53,7 +53,7 @@ def test_every_schedule_keeps_the_part_that_it_is_compared_at(ratio):
 
 def test_the_scores_are_those_of_generated_answers(bench):
     answers = generated_answers(bench.model, ChatCollator(bench.processor), bench.rows, max_new_tokens=1, show=False)
-    right = [answer == given[0] for answer, given in zip(answers, bench.rows["answers"], strict=True)]
+    right = [answer.text == given[0] for answer, given in zip(answers, bench.rows["answers"], strict=True)]
     np.testing.assert_array_equal(bench.scores(None), right)
 
 

@@ -16,7 +16,6 @@ from laboratory.methods import MAIN, NONE, RESOLUTION
 from laboratory.plan import SIZES, Cell, StudySize
 from laboratory.worklist import run_study
 from pumer_hf.models.loading import load_checkpoint_model
-from pumer_hf.tuning import finder
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -39,7 +38,6 @@ def study(work, tmp_path):
 @pytest.fixture
 def any_speed_will_do(monkeypatch):
     """Tiny models miss a target now and then: what they save is less than the noise."""
-    monkeypatch.setattr(finder, "TOLERANCE", 5)
     monkeypatch.setattr(cells_module, "TOLERANCE", 1)
 
 

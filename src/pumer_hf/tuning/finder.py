@@ -67,10 +67,17 @@ class Finder:
         search: the scaled forms of a schedule.
         measure: measures some of them.
         on_run: called before each measurement, with what is measured in words.
+        tolerance: the part of its target by which a measured speed may be off.
     """
 
-    def __init__(self, search: Search, measure: MeasureSpeeds, on_run: Callable[[str], None] = lambda words: None):
-        self.search, self.measure, self.on_run = search, measure, on_run
+    def __init__(
+        self,
+        search: Search,
+        measure: MeasureSpeeds,
+        on_run: Callable[[str], None] = lambda words: None,
+        tolerance: float = TOLERANCE,
+    ):
+        self.search, self.measure, self.on_run, self.tolerance = search, measure, on_run, tolerance
         self.measured: dict[int, list[float]] = {}
         for index in spread(len(search.options), COUNTED):
             search.part(index)
@@ -109,7 +116,7 @@ class Finder:
         """
         known = {index: distance(speed, target) for index, speed in self.middle.items() if self.is_confirmed(index)}
         nearest = min(known, key=known.__getitem__, default=None)
-        if nearest is not None and known[nearest] <= math.log(1 + TOLERANCE):
+        if nearest is not None and known[nearest] <= math.log(1 + self.tolerance):
             return []
         # what was measured counts more than the line, which lies between measurements that contradict each other
         likely = {index: distance(self.middle.get(index, speed), target) for index, speed in enumerate(speeds)}
@@ -141,7 +148,8 @@ class Finder:
     def doubtful(self) -> set[int]:
         """Return the options to measure again, since one of them seems faster than another that is more reduced."""
         ranked = sorted(self.middle, key=lambda index: self.gains[index])
-        pairs = {pair for pair in pairwise(ranked) if self.middle[pair[0]] > (1 + TOLERANCE) * self.middle[pair[1]]}
+        most = 1 + self.tolerance
+        pairs = {pair for pair in pairwise(ranked) if self.middle[pair[0]] > most * self.middle[pair[1]]}
         return {index for pair in pairs for index in pair if len(self.measured[index]) < REPEATS}
 
     def is_confirmed(self, index: int) -> bool:
