@@ -80,9 +80,7 @@ def test_a_study_that_is_done_says_where_its_results_are(tmp_path):
 
 @pytest.mark.slow
 def test_two_jobs_in_a_process_of_its_own(tmp_path):
-    any_speed_will_do = (
-        "import runpy, sys; from pumer_hf.tuning import finder; finder.TOLERANCE = 5; del sys.argv[0]; "
-    )
+    any_speed_will_do = "import runpy, sys; from laboratory import cells; cells.TOLERANCE = 1; del sys.argv[0]; "
     script = any_speed_will_do + "runpy.run_path(sys.argv[0], run_name='__main__')"
     words = [sys.executable, "-c", script, str(SCRIPT), "--setting", "tiny", "--jobs", "2", "--threads", "1"]
     words += ["--results", str(tmp_path / "results"), "--work", str(tmp_path / "work")]

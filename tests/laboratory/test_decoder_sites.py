@@ -219,6 +219,7 @@ def test_the_command_measures_trains_resumes_and_renders(folder, tmp_path, monke
     sites_command("", [*flags, "--minutes", "0"])
     assert not list((tmp_path / "work").glob("*-cell-*"))
     sites_command("", flags)
+    assert (tmp_path / "sites.png").read_bytes().startswith(b"\x89PNG")
     report = SiteReport.load(tmp_path / "sites.json")
     assert (report.setting, report.num_tokens, report.num_questions, report.steps) == ("plain", 36, 8, 1)
     assert {(cell.seed, cell.name, cell.target, cell.is_trained) for cell in report.cells} == {
