@@ -32,7 +32,8 @@ from .lookahead_results import LookaheadReport, lookahead_table
 from .paper_tables import PaperReport
 from .second_question import second_question_table
 from .site_results import SiteReport, site_table
-from .study_tables import change, study_section
+from .study_results import GroupResults
+from .study_tables import compared_table, study_section
 from .vlm_tables import vlm_section
 
 BLOCK = re.compile(
@@ -108,6 +109,7 @@ BLOCKS: Mapping[str, tuple[type[Results], Callable[[dict[str, Any]], str]]] = {
     "short": (DecoderReport, short_table),
     "second": (DecoderReport, second_question_table),
     "sites": (SiteReport, site_table),
+    "compared": (GroupResults, compared_table),
 }
 """The kinds of blocks. Each has the type of its files, and the function that makes its content from them."""
 

@@ -1,6 +1,6 @@
 """Makes the Markdown tables of the study from its results."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -165,6 +165,30 @@ def ablation_table(results: GroupResults) -> str:
         schedule = schedule_text(summary.cells[0].reduction)
         rows.append([summary.cells[0].title, text, untrained_text, schedule, *cost_texts(results, summary)])
     return markdown_table(rows)
+
+
+def compared_table(reports: Mapping[str, GroupResults]) -> str:
+    """Return a short table of each group: the methods at the most important speed, without training and trained."""
+    return "\n".join(short_section(results) for results in reports.values())
+
+
+def short_section(results: GroupResults) -> str:
+    """Return the short table of a group, with a line about it."""
+    (target,) = first_target(results, False)
+    untrained, trained = (summaries(results.main(is_trained)) for is_trained in (False, True))
+    rows = [[f"{target:g} times as fast", "without training", "trained", "speed"]]
+    for method in dict.fromkeys(cell.method for cell in results.cells if cell.method not in BASELINES):
+        found = [summary for one in (untrained, trained) if (summary := one.get((method, target)))]
+        texts = [
+            cell_text(results, one[method, target], with_speed=False) if (method, target) in one else "learns"
+            for one in (untrained, trained)
+        ]
+        speeds = [summary.speed for summary in found if summary.values]
+        rows.append([method_name(method), *texts, f"{mean(speeds):.2f}x" if speeds else ""])
+    own = values_text([teacher.value.value for teacher in results.teachers])
+    machines = "; ".join(dict.fromkeys(teacher.environment.machine_name for teacher in results.teachers))
+    line = f"{results.name}: {metric_title(results)} of the unreduced models {own}, and its change in points."
+    return f"{line} Measured on {machines}.\n\n{markdown_table(rows)}"
 
 
 def schedule_text(reduction: PlainSchedule | None) -> str:

@@ -144,6 +144,20 @@ def test_a_document_shows_a_group(results, tmp_path):
     assert render(document) == rendered
 
 
+SHORT = """\
+| 1.7 times as fast | without training | trained | speed |
+| --- | --- | --- | --- |
+| pumer | -33.75 (one seed) | -0.25 [-0.75, +0.25] | 1.71x |
+| tip | learns | +0.50 [+0.00, +1.00] | 1.66x |
+"""
+
+
+def test_a_short_table_has_one_speed(results, tmp_path):
+    document = tmp_path / "README.md"
+    document.write_text(f"<!-- compared: results/{GROUP}.json -->\n<!-- /compared -->\n")
+    assert SHORT in render(document)
+
+
 def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left_out(folder):
     (folder / f"{cell('tome', 1.7).key}.json").write_text('{"status": ')
     other = Cell("easy_vqa", "vilt", "pumer", 1.7)

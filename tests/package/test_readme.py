@@ -146,7 +146,7 @@ def test_tables_are_rendered_from_the_results():
     assert render(ROOT / "README.md") == README
     benchmarks = ROOT / "benchmarks" / "results" / "bench" / "README.md"
     assert render(benchmarks) == benchmarks.read_text(encoding="utf-8")
-    assert all(f"<!-- {kind}: " in README for kind in ("results", "study", "bench", "onnx", "measures"))
+    assert all(f"<!-- {kind}: " in README for kind in ("results", "compared", "bench", "onnx", "measures"))
 
 
 def test_a_table_row():
