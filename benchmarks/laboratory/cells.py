@@ -18,7 +18,8 @@ from pumer_hf.hub.trainer import training_facts
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.families import patch_size
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
-from pumer_hf.recipes.runner import evaluate, stage_arguments
+from pumer_hf.recipes.run_results import evaluate
+from pumer_hf.recipes.runner import stage_arguments
 from pumer_hf.recipes.stages import train_stage
 from pumer_hf.results import Environment
 from pumer_hf.training.parameters import begin_reducer_stage

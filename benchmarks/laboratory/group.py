@@ -19,7 +19,8 @@ from pumer_hf.recipes.build import build_teacher, load_model, teacher_labels
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.pretraining import pretrain
 from pumer_hf.recipes.recipe import Recipe
-from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
+from pumer_hf.recipes.run_results import benchmark_batch, evaluate
+from pumer_hf.recipes.runner import train_models, training_texts
 from pumer_hf.recipes.stages import is_complete
 from pumer_hf.results import Environment
 from pumer_hf.training.teacher_logits import add_teacher_logits
