@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ..recipe_files import recipe_folder
-from ..results import Command, Report, text_table
+from ..results import Report, text_table
 from .recipe import Recipe
 from .report import range_row, seed_header
 
@@ -38,11 +38,11 @@ def known_results(recipe: Recipe, report: Report, folder: Path | None = None) ->
 
 def is_same(known: Report, report: Report) -> bool:
     """Return whether two reports are of one recipe: the same flags, test data, sizes and tokens."""
-    commands = [one.environment.command for one in (known, report)]
-    flags = [command.without(FREE).flags for command in commands if isinstance(command, Command)]
-    facts = [
-        (one.evaluations["student"].counts, one.evaluations["teacher"].main_name, one.cost.gflops, tokens)
-        for one in (known, report)
-        for tokens in [one.cost.tokens_per_layer]
-    ]
-    return len(flags) == 2 and flags[0] == flags[1] and facts[0] == facts[1]
+    facts = []
+    for one in (known, report):
+        command, student = one.environment.command, one.evaluations["student"]
+        flags = None if command is None else command.without(FREE).flags
+        facts.append(
+            (flags, student.main_name, student.counts, one.cost.gflops, one.cost.to_dict()["tokens_per_layer"])
+        )
+    return facts[0] == facts[1]

@@ -39,35 +39,24 @@ def report_results(
         folders: the folder of each model, by the name of its stage.
         collators: the collators of the evaluation, of `"teacher"` and `"student"`.
     """
-    args, reports = recipe.training, {}
+    args = recipe.training
     teacher = trained_model(task, args, "teacher", folders["teacher"])
     evaluation = evaluate(task, args, teacher, data, collators["teacher"])
-    for one in recipe.students() or [recipe]:
-        models, evaluations, at_factors = {"teacher": teacher}, {"teacher": evaluation}, {}
-        folder = folders.get(one.stage_folder("student").name)
-        if folder is not None:
-            models["student"] = trained_model(task, args, "student", folder)
-            again = partial(evaluate, task, args, models["student"], data, collators["student"])
-            evaluations["student"] = again()
-            if args.elastic is not None and one.seed_offset == 0:
-                at_factors = elastic_evaluations(args.elastic, models["student"], again)
-        if args.process_index == 0:
-            reports[one.seed] = measured(one, data, models, collators, at_factors)
-            reports[one.seed] = replace(reports[one.seed], evaluations=evaluations)
-            if folder is not None and one.reduction is not None:
-                draw: Callable[..., None] = partial(draw_decoder, args) if one.model.is_decoder else draw_example
-                draw(models["student"], collators["student"], data.test[0], folder)
-        PartialState().wait_for_everyone()  # no process computes while the first one measures
+    reports = {
+        one.seed: student_report(task, one, data, teacher, folders, collators) for one in recipe.students() or [recipe]
+    }
     if args.process_index == 0:
         baselines = {} if recipe.data.streaming else task.baselines(data)
+        report = Report.of_seeds(reports)
         report = replace(
-            Report.of_seeds(reports),
+            report,
+            evaluations={"teacher": evaluation, **report.evaluations},
             baselines={name: evaluation.main.type.of(value) for name, value in baselines.items()},
             missing_images=dict(data.missing_images),
         )
         print(format_report(report), report.finish(Path(args.output_dir) / "results.json"), sep="\n")
-        print(*known_results(recipe, report), sep="\n", end="")
         write_run_cards(task, recipe, report, folders)
+        print(*known_results(recipe, report), sep="\n", end="")
 
 
 def trained_model(task: Task, args: RecipeTrainingArguments, role: str, folder: str) -> Any:
@@ -76,33 +65,52 @@ def trained_model(task: Task, args: RecipeTrainingArguments, role: str, folder: 
         return load_model(folder, saved_reduction(role, folder), task).to(args.device)
 
 
-def measured(
+def student_report(
+    task: Task,
     recipe: Recipe,
     data: TaskData,
-    models: Mapping[str, Any],
+    teacher: Any,
+    folders: Mapping[str, str],
     collators: Mapping[str, Collator],
-    at_factors: dict[str, Evaluation],
 ) -> Report:
-    """Measure what a student and its teacher cost.
+    """Evaluate a student, draw what it keeps of an example, and measure what it and its teacher cost.
 
     Args:
-        recipe: the recipe of the student.
+        task: the task of the recipe.
+        recipe: the recipe of the student ([`Recipe.students`]); that of a teacher without a student is measured alone.
         data: the data.
-        models: `"teacher"` and, if there is one, `"student"`.
-        collators: the collators of the evaluation, by the same names.
-        at_factors: the evaluations of an elastic student; else empty.
+        teacher: the model.
+        folders, collators: as in [`report_results`].
+
+    Returns:
+        The report without the teacher's evaluation. It is empty except in the first process.
     """
-    batch_of = partial(benchmark_batch, recipe.training, data)
-    batches = {name: batch_of(collators[name]) for name in models}
-    examples = {name: batch_of(collators[name], size=1) for name in models}
-    seconds = recipe.training.benchmark_seconds
-    elastic = elastic_results(at_factors, models, batches, examples, seconds) if at_factors else None
-    return Report(
-        cost=measure_cost(models, batches["teacher"], seconds, batches, examples),
-        environment=Environment.current(),
-        elastic=elastic,
-        other=scorer_results(recipe),
-    )
+    args, models, evaluations, at_factors = recipe.training, {"teacher": teacher}, {}, {}
+    folder = folders.get(recipe.stage_folder("student").name)
+    if folder is not None:
+        models["student"] = student = trained_model(task, args, "student", folder)
+        again = partial(evaluate, task, args, student, data, collators["student"])
+        evaluations["student"] = again()
+        if args.elastic is not None and recipe.seed_offset == 0:
+            at_factors = elastic_evaluations(args.elastic, student, again)
+    report = Report()
+    if args.process_index == 0:
+        if folder is not None and recipe.reduction is not None:
+            draw: Callable[..., None] = partial(draw_decoder, args) if recipe.model.is_decoder else draw_example
+            draw(models["student"], collators["student"], data.test[0], folder)
+        batch_of = partial(benchmark_batch, args, data)
+        batches = {name: batch_of(collators[name]) for name in models}
+        examples = {name: batch_of(collators[name], size=1) for name in models}
+        seconds = args.benchmark_seconds
+        report = Report(
+            evaluations=evaluations,
+            elastic=elastic_results(at_factors, models, batches, examples, seconds) if at_factors else None,
+            cost=measure_cost(models, batches["teacher"], seconds, batches, examples),
+            environment=Environment.current(),
+            other=scorer_results(recipe),
+        )
+    PartialState().wait_for_everyone()  # no process computes while the first one measures
+    return report
 
 
 def evaluate(
