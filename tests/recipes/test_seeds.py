@@ -4,6 +4,8 @@ import io
 import json
 import sys
 from contextlib import redirect_stdout
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -41,11 +43,18 @@ BLOCKS = {
 }
 
 
-class StopsSecond(stages.TimeLeftCallback):
-    """Ends the training of the second student at its first step, as Ctrl-C does."""
+class Watcher(stages.TimeLeftCallback):
+    """Keeps the first weights of each student, and ends the first training of the second one as Ctrl-C does."""
+
+    begun: ClassVar[dict[str, list[torch.Tensor]]] = {}
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        weights = [value.detach().flatten() for name, value in model.named_parameters() if "reducer" in name]
+        if weights:
+            self.begun.setdefault(Path(args.output_dir).name, []).append(torch.cat(weights).clone())
 
     def on_step_end(self, args, state, control, **kwargs):
-        if args.output_dir.endswith("student-seed4"):
+        if len(self.begun.get("student-seed4", ())) == 1:
             raise KeyboardInterrupt
 
 
@@ -65,10 +74,9 @@ def run(tmp_path_factory):
     base = tmp_path_factory.mktemp("seeds")
     folder, text, times = base / "run", io.StringIO(), []
     patch.setattr(sys, "argv", ["train_vqa.py", str(written(base)), "--output_dir", str(folder), "--seeds", "2"])
-    with patch.context() as stopping:
-        stopping.setattr(stages, "TimeLeftCallback", StopsSecond)
-        with pytest.raises(SystemExit):
-            run_recipe("vqa")
+    patch.setattr(stages, "TimeLeftCallback", Watcher)
+    with pytest.raises(SystemExit):
+        run_recipe("vqa")
     times.append((folder / "student" / "model.safetensors").stat().st_mtime_ns)
     assert not (folder / "results.json").exists()
     patch.setattr(sys, "argv", [*sys.argv, "--resume"])
@@ -134,6 +142,12 @@ def test_students_differ_in_all_that_is_random(run):
     folder, _, _ = run
     first, second = (load_file(folder / name / "model.safetensors") for name in ("student", "student-seed4"))
     assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_reducer_that_learns_begins_with_weights_of_its_seed(run):
+    (first,), (second, again) = Watcher.begun["student"], Watcher.begun["student-seed4"]
+    assert torch.equal(second, again)
+    assert not torch.equal(first, second)
 
 
 def test_the_stages_of_each_student(tmp_path):
