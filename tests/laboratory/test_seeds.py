@@ -101,6 +101,8 @@ def test_a_run_prints_each_student_and_the_range(runs):
         "2 93.30 -0.20 1.70x",
         "mean [lowest, highest] 93.10 [92.50, 93.50] -0.40 [-1.00, +0.00] 1.73x [1.60x, 1.90x]",
     ]
+    assert "5 interleaved rounds; that of the student with the median speed." in "\n".join(lines)
+    assert "student with" not in format_report(runs[0])
     assert "students" not in format_report(runs[0])
 
 

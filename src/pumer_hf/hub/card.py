@@ -211,9 +211,7 @@ class PuMerCard:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The evaluation of the model itself; None if it has not been evaluated. It has means if the card is about
-        several students.
-        """
+        """The evaluation of the model itself, or the means of several; None if there is none."""
         return self.report.evaluations.get(self.role) if self.run is None else self.run.student
 
     @property
@@ -223,9 +221,7 @@ class PuMerCard:
 
     @property
     def elastic(self) -> Elastic | None:
-        """The results at several speeds, if the model is a student that was trained for them. Of several students they
-        are those of the first one.
-        """
+        """The results at several speeds, if the model was trained for them. Of several students, the first has them."""
         is_later = self.run is not None and self.run != self.report.seeds[0]
         return self.report.elastic if self.role == "student" and not is_later else None
 

@@ -20,7 +20,8 @@ def format_report(report: Report) -> str:
     missing = [f"{split} {number}" for split, number in report.missing_images.items() if number]
     notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
     if report.cost.throughput is not None:
-        notes.append(f"Speed: {report.cost.throughput.note}.")
+        which = "; that of the student with the median speed" if report.seeds else ""
+        notes.append(f"Speed: {report.cost.throughput.note}{which}.")
     if report.seeds:
         rows[0][names.index("student") + 1] = f"mean of {len(report.seeds)} students"
         header = ["seed", *seed_header(report)]

@@ -143,19 +143,10 @@ def train_models(
         lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
         lora=cast("dict | None", recipe.model.lora),
     )
-    # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
-    # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
+    folders = {"teacher": recipe.model.teacher or str(recipe.stage_folder("teacher"))}
     if recipe.model.teacher is None:
-        args = stage_arguments(task, recipe, "teacher")
-        with exit_on_user_error():
-            begin_stage(args, without_student(record))
-        rows, batches = data.train, collator
-        if recipe.model.is_decoder:
-            rows, batches = training_rows(data, collator, args.questions_per_image)
-        train(args, teacher, train=rows, collator=batches, eval_collator=eval_collator, processor=collator.processor)
-        folders = {"teacher": args.output_dir}
-    else:
-        folders = {"teacher": recipe.model.teacher}
+        own = partial(train, model=teacher, eval_collator=eval_collator, processor=collator.processor)
+        train_teacher(task, recipe, data, record, collator, own)
     if not recipe.has_student:
         return folders
     record["teacher"] = weights_of(folders["teacher"])
@@ -179,6 +170,33 @@ def train_models(
     return folders
 
 
+def train_teacher(
+    task: Task,
+    recipe: Recipe,
+    data: TaskData,
+    record: Mapping[str, Any],
+    collator: Any,
+    train: Callable[..., None],
+) -> None:
+    """Train the teacher.
+
+    Args:
+        task: the task of the recipe.
+        recipe: the recipe.
+        data: the data.
+        record: what the student is made from ([`made_from`]).
+        collator: the collator of the training rows.
+        train: [`train_stage`] with the model and the validation data.
+    """
+    args = stage_arguments(task, recipe, "teacher")
+    with exit_on_user_error():
+        begin_stage(args, without_student(record))
+    rows, batches = data.train, collator
+    if recipe.model.is_decoder:
+        rows, batches = training_rows(data, collator, args.questions_per_image)
+    train(args, train=rows, collator=batches)
+
+
 def train_student(
     task: Task,
     recipe: Recipe,
@@ -199,6 +217,8 @@ def train_student(
         unreduced: returns the teacher for the training ([`unreduced_teacher`]).
         train: [`train_stage`] with the data.
     """
+    # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
+    # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
     args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
     with exit_on_user_error():
         begin_stage(args, record)
