@@ -221,7 +221,7 @@ class PuMerCard:
 
     @property
     def elastic(self) -> Elastic | None:
-        """The results at several speeds, if the model was trained for them. Of several students, the first has them."""
+        """The results at several speeds, if the model was trained for them. Of several students the first has them."""
         is_later = self.run is not None and self.run != self.report.seeds[0]
         return self.report.elastic if self.role == "student" and not is_later else None
 
