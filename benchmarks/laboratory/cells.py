@@ -18,7 +18,8 @@ from pumer_hf.models.budget import Search
 from pumer_hf.models.encoders.base import PuMerPreTrainedModel
 from pumer_hf.models.families import patch_size
 from pumer_hf.recipes.recipe import RecipeTrainingArguments
-from pumer_hf.recipes.runner import evaluate, stage_arguments
+from pumer_hf.recipes.run_results import evaluate
+from pumer_hf.recipes.runner import stage_arguments
 from pumer_hf.recipes.scorer_stage import freeze_scorer
 from pumer_hf.recipes.stages import train_stage
 from pumer_hf.reducers import PlainSchedule, parse_reduction

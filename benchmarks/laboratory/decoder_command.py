@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from pumer_hf.data.scenes.digits import SETTINGS
+from pumer_hf.hub.sources import published_environment
 from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.results import Environment, check_results_file
 
 from .decoder_results import DecoderReport, TeacherResults
 from .decoders import DecoderBench, decoder_baselines, method_rows
-from .lookahead_command import public_environment
 from .second_question import second_question_rows
 
 
@@ -58,5 +58,5 @@ def measured(args: argparse.Namespace) -> DecoderReport:
         bench = DecoderBench.load(folder, args.setting, args.split, args.questions, args.device)
         rows = tuple((second_question_rows if args.second_question else method_rows)(bench, scorer))
         results.append(TeacherResults(seed, bench.side**2, decoder_baselines(bench), rows))
-    environment = public_environment(Environment.current())
+    environment = published_environment(Environment.current())
     return DecoderReport(args.setting, args.split, len(bench.rows), tuple(results), environment)

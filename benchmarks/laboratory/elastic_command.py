@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pumer_hf.folders import write_json
+from pumer_hf.hub.sources import published_environment
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers.lookahead import LookaheadReducer
@@ -15,7 +16,7 @@ from pumer_hf.results import Environment, check_results_file
 from .elastic import TARGETS, VQA, find, find_schedules, lookahead_options, measure_rows, run_seed
 from .elastic_results import ElasticReport
 from .lookahead import Bench, train_scorer
-from .lookahead_command import RECIPES, public_environment
+from .lookahead_command import RECIPES
 
 SETTINGS = ("plain", "cluttered")
 
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> ElasticRe
         len(benches[0].data.test),
         tuple(rows),
         tuple(seeds),
-        public_environment(Environment.current()),
+        published_environment(Environment.current()),
     )
 
 

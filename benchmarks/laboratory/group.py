@@ -23,7 +23,8 @@ from pumer_hf.recipes.image_use import evaluate_image_use
 from pumer_hf.recipes.parser import parse_recipe
 from pumer_hf.recipes.pretraining import pretrain
 from pumer_hf.recipes.recipe import Recipe, RecipeTrainingArguments
-from pumer_hf.recipes.runner import benchmark_batch, evaluate, train_models, training_texts
+from pumer_hf.recipes.run_results import benchmark_batch, evaluate
+from pumer_hf.recipes.runner import train_models, training_texts
 from pumer_hf.recipes.scorer_stage import freeze_scorer, train_recipe_scorer
 from pumer_hf.recipes.stages import is_complete
 from pumer_hf.reducers import PlainSchedule

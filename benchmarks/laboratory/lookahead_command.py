@@ -9,6 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from pumer_hf.hub.sources import published_environment
 from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.reducers.lookahead import LookaheadReducer
 from pumer_hf.results import Environment, check_results_file
@@ -16,7 +17,6 @@ from pumer_hf.results import Environment, check_results_file
 from .lookahead import CARRIES, LEARNED, ORACLES, Bench, baselines, carry_rows, main_rows, train_scorer
 from .lookahead_mass import MassReport, mass_report
 from .lookahead_results import LookaheadReport
-from .seeds import reported_command
 
 RECIPES = {
     "plain": "vilt/digit_scenes/pumer.yaml",
@@ -65,11 +65,6 @@ def lookahead_command(description: str, root: Path, arguments: Sequence[str] | N
     print(f"Written to {args.output}. To render the tables: python benchmarks/render.py docs/lookahead.md")
 
 
-def public_environment(environment: Environment) -> Environment:
-    """Return an environment whose command names folders of this machine by the last part of their paths."""
-    return replace(environment, command=reported_command(environment.command))
-
-
 def run_mass(args: argparse.Namespace, flags: Sequence[str], root: Path) -> MassReport:
     """Train a scorer behind each teacher, and measure `keep_mass`."""
     recipe = root / "recipes" / RECIPES[args.setting]
@@ -78,7 +73,7 @@ def run_mass(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Mass
     }
     training = {"steps": (args.steps, args.answer_steps), "fields": json.loads(args.part)}
     report = mass_report(args.setting, benches, training, args.work / args.setting / "keep mass", args.seconds)
-    return replace(report, environment=public_environment(Environment.current()))
+    return replace(report, environment=published_environment(Environment.current()))
 
 
 def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> LookaheadReport:
@@ -96,7 +91,7 @@ def run(args: argparse.Namespace, flags: Sequence[str], root: Path) -> Lookahead
 
     bench = load()
     facts = baselines(bench)
-    environment = public_environment(Environment.current())
+    environment = published_environment(Environment.current())
     if args.again:
         known = replace(LookaheadReport.load(args.output), baselines=facts, environment=environment)
         if args.carry:  # its rows have no speeds

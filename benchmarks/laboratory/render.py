@@ -23,6 +23,7 @@ from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
 from pumer_hf.measures.report import ExplanationReport
 from pumer_hf.results import Report, Results, best_of, markdown_table
+from pumer_hf.results.metrics import with_range
 
 from .bench_tables import bench_table, measures_table, onnx_table, paper_table, prefill_table
 from .decoder_results import DecoderReport, decoder_table, short_table
@@ -83,7 +84,8 @@ def student_change(report: Report) -> str:
     """Return the change of the student against its teacher, over the seeds if there are several."""
     teacher, student = report.evaluations["teacher"].main, report.evaluations["student"].main
     if report.seeds:
-        return change([run.student.main for run in report.seeds], teacher)
+        changes = [run.student.main.value - teacher.value for run in report.seeds]
+        return f"{with_range(changes, teacher.signed)} n={len(changes)}"
     return teacher.signed(student.value - teacher.value)
 
 

@@ -14,11 +14,11 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from pumer_hf.data.scenes.digits import SETTINGS
+from pumer_hf.hub.sources import published_environment
 from pumer_hf.recipes.program import exit_on_user_error
 from pumer_hf.results import Environment, check_results_file
 
 from . import store
-from .lookahead_command import public_environment
 from .site_cells import SiteLab, load_labs
 from .site_plot import plot_sites
 from .site_results import SiteCell, SiteReport, SiteScore
@@ -220,5 +220,5 @@ def joined(args: argparse.Namespace, lab: SiteLab) -> SiteReport:
         speeds=tuple(one for one in known if one is not None),
         baselines=baselines,
         cells=tuple(cells),
-        environment=public_environment(Environment.current()),
+        environment=published_environment(Environment.current()),
     )

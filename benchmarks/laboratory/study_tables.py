@@ -6,6 +6,7 @@ from statistics import mean
 
 from pumer_hf.reducers import PlainSchedule
 from pumer_hf.results import markdown_table
+from pumer_hf.results.metrics import with_range
 
 from . import store
 from .methods import parts_of
@@ -32,8 +33,7 @@ def metric_title(results: GroupResults) -> str:
 
 def values_text(values: Sequence[float]) -> str:
     """Return the mean of several values with their range."""
-    text = f"{mean(values):.1f}"
-    return text if len(values) == 1 else f"{text} [{min(values):.1f}, {max(values):.1f}]"
+    return f"{values[0]:.1f}" if len(values) == 1 else with_range(values, "{:.1f}".format)
 
 
 def teacher_table(results: GroupResults) -> str:
@@ -122,7 +122,7 @@ def change(results: GroupResults, changes: Sequence[float]) -> str:
     signed = results.teachers[0].value.signed
     if len(changes) == 1:
         return f"{signed(changes[0])} (one seed)"
-    return f"{signed(mean(changes))} [{signed(min(changes))}, {signed(max(changes))}]"
+    return with_range(changes, signed)
 
 
 def kind_table(results: GroupResults, is_trained: bool, target: float) -> str:

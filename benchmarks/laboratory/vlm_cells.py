@@ -11,10 +11,10 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 
+from pumer_hf.hub.sources import published_environment
 from pumer_hf.results import Environment
 
 from . import store
-from .lookahead_command import public_environment
 from .lookahead_results import Accuracy
 from .site_speeds import CORRECTIONS, FIRST_KEEPS, Point, RowSpeeds, nearest
 from .vlm_model import Form, VlmModel, form_of, shown
@@ -77,7 +77,7 @@ class CellRunner:
             budget=budget,
             settings=self.settings,
             status=store.DONE,
-            environment=public_environment(Environment.current()),
+            environment=published_environment(Environment.current()),
         )
         try:
             return replace(cell, score=self.score(questions, row, budget))

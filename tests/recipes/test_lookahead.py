@@ -193,3 +193,16 @@ def test_a_scorer_that_is_not_there_is_told_before_any_training(frozen, start, t
     with pytest.raises(SystemExit) as ended:
         start(missing, tmp_path / "run", flags=["--teacher", str(frozen / "teacher")], scorer_training=None)
     assert "nothing" in str(ended.value)
+
+
+@pytest.mark.slow
+def test_each_seed_trains_its_own_scorer_behind_the_one_teacher(start, frozen):
+    folder = start(LOOKAHEAD, flags=["--teacher", str(frozen / "teacher"), "--seeds", "2", "--seed", "0"])
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        *("scorer", "scorer-seed1", "student", "student-seed1")
+    ]
+    first, second = (load_file(folder / name / "model.safetensors") for name in ("student", "student-seed1"))
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed
+    assert all(name.startswith(SCORER) for name in changed)
+    assert [run["seed"] for run in json.loads((folder / "results.json").read_text())["seeds"]] == [0, 1]

@@ -39,7 +39,7 @@ def prepare(task, backbone="vilt", **arguments):
 
 def evaluations(folder):
     """What two tasks are scored with; 7 images and 14 captions, and 10 rows in batches of 4."""
-    from pumer_hf.recipes.runner import evaluate
+    from pumer_hf.recipes.run_results import evaluate
 
     args = RecipeTrainingArguments(
         output_dir=folder, per_device_eval_batch_size=4, use_cpu=True, report_to="none", disable_tqdm=True

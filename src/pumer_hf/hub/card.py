@@ -23,7 +23,7 @@ from ..reading import read_json, read_object
 from ..reducers import PlainSchedule, Schedule, TokenReducer, parse_reduction, reducer_class
 from ..reducers.keeping import KEPT
 from ..release import install_commands, needs_wheel
-from ..results import IMAGE_TOKENS, Elastic, Evaluation, Report
+from ..results import IMAGE_TOKENS, Elastic, Evaluation, Report, SeedRun
 from .decoders import (
     PIPELINE_TAG,
     decoder_example,
@@ -98,6 +98,8 @@ class PuMerCard:
     """The Hub's name of the licence, such as `"apache-2.0"`."""
     report: Report = field(default_factory=Report)
     """What was measured, as a recipe's `results.json` holds it. It is empty for a model that has not been trained."""
+    seed: int | None = None
+    """The seed of this model, if it is one of several students of the report. None: the card is about all of them."""
     bench: DecoderReport | None = None
     """What `pumer-hf bench` has measured of a decoder."""
 
@@ -111,6 +113,8 @@ class PuMerCard:
             raise ValueError("report: give a Report; Report.from_dict makes one of what results.json holds")
         if self.is_decoder and self.task is not None:
             raise ValueError(f"task={self.task!r}: a decoder answers in words and has no head: leave it out")
+        if self.seed is not None and self.run is None:
+            raise ValueError(f"seed={self.seed}: the report has no such student: leave it out")
         if self.bench is not None:
             self._check_bench(self.bench)
 
@@ -207,13 +211,19 @@ class PuMerCard:
 
     @property
     def evaluation(self) -> Evaluation | None:
-        """The evaluation of the model itself; None if it has not been evaluated."""
-        return self.report.evaluations.get(self.role)
+        """The evaluation of the model itself, or the means of several; None if there is none."""
+        return self.report.evaluations.get(self.role) if self.run is None else self.run.student
+
+    @property
+    def run(self) -> SeedRun | None:
+        """What was measured of this model, if it is one of several students."""
+        return next((run for run in self.report.seeds if run.seed == self.seed), None)
 
     @property
     def elastic(self) -> Elastic | None:
-        """The results at several speeds, if the model is a student that was trained for them."""
-        return self.report.elastic if self.role == "student" else None
+        """The results at several speeds, if the model was trained for them. Of several students the first has them."""
+        is_later = self.run is not None and self.run != self.report.seeds[0]
+        return self.report.elastic if self.role == "student" and not is_later else None
 
     @property
     def has_report(self) -> bool:
@@ -270,7 +280,7 @@ class PuMerCard:
             methods=shown._methods(),
             places=DECODER_PLACES if shown.is_decoder else PLACES,
             reduction_json=json.dumps(shown.schedule and shown.schedule.to_dict(), indent=2),
-            results_table=results_table(shown.report, shown.role),
+            results_table=results_table(shown.report, shown.role, shown.run),
             elastic_table=shown.elastic and elastic_table(shown.elastic),
             tokens_table=tokens_table(shown.report, shown.role),
             training_table=training_table(shown.training),

@@ -1,6 +1,7 @@
 """Makes the tables of a model card from the results of a recipe. A quantity that was not measured has no row."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
@@ -8,24 +9,39 @@ from ..figures import figure
 from ..results import ROLES, Elastic, Metric, Report, SeedRun, markdown_table
 
 
-def results_table(report: Report, role: str) -> str:
-    """Return the table of metrics, speed and size of the model, and of its teacher or its student if there is one."""
+def results_table(report: Report, role: str, run: SeedRun | None = None) -> str:
+    """Return the table of metrics, speed and size of the model, and of its teacher or its student if there is one.
+
+    If the model is one of several students, `run`, a last column has the mean and the range of all of them.
+    """
+    several = report
+    if run is not None:
+        evaluations = {**report.evaluations, role: run.student}
+        report = replace(
+            report, seeds=(), evaluations=evaluations, cost=replace(report.cost, throughput=run.throughput)
+        )
     names = [name for name in ROLES if name == role or name in report.evaluations]
     evaluation = report.evaluations.get(role)
     rows = [
-        [metric.type.title(name), *(metric_cell(report, model, name) for model in names)]
+        [
+            metric.type.title(name),
+            *(metric_cell(report, model, name) for model in names),
+            metric_cell(several, role, name),
+        ]
         for name, metric in (evaluation.metrics.items() if evaluation else ())
     ]
     speeds = {} if report.cost.throughput is None else report.cost.throughput.speeds
     if role in speeds:
         per_second = [figure(speeds[name].examples_per_second) if name in speeds else "" for name in names]
-        rows.append(["examples/s", *per_second])
-        rows.append(["speed, interleaved", *(speed_cell(report, name) for name in names)])
+        rows.append(["examples/s", *per_second, ""])
+        rows.append(["speed, interleaved", *(speed_cell(report, name) for name in names), speed_cell(several, role)])
     gflops = report.cost.gflops
     if role in gflops:
-        rows.append(["GFLOPs per example", *(figure(gflops[name]) if name in gflops else "" for name in names)])
-    header = ["", *(f"{name} (this model)" if name == role else name for name in names)]
-    return markdown_table([header, *rows]) if rows else ""
+        counts = [figure(gflops[name]) if name in gflops else "" for name in names]
+        rows.append(["GFLOPs per example", *counts, ""])
+    header = ["", *(f"{name} (this model)" if name == role else name for name in names), "all students"]
+    shown = len(header) - (run is None)
+    return markdown_table([row[:shown] for row in (header, *rows)]) if rows else ""
 
 
 def tokens_table(report: Report, role: str) -> str:

@@ -54,7 +54,7 @@ def recipe_card(
         backbone=recipe.model.backbone,
         task=None if recipe.model.is_decoder else task.name,
         role=role,
-        repo_id=args.hub_model_id if args.push_to_hub else None,
+        repo_id=args.hub_model_id if args.push_to_hub and recipe.seed_offset == 0 else None,
         base_model=source,
         teacher=recipe.model.teacher if role == "student" else None,
         dataset=dataset_facts(recipe.data),
@@ -97,12 +97,19 @@ def draw_example(model: PuMerPreTrainedModel, collator: Collator, row: dict[str,
 
 
 def write_run_cards(task: Task, recipe: Recipe, report: Report, folders: Mapping[str, str]) -> None:
-    """Write a card into the folder of each model that a run has trained, but not of a teacher from elsewhere."""
+    """Write a card into the folder of each model that a run has trained, but not of a teacher from elsewhere.
+
+    `folders` are those of [`train_models`], by the name of the stage.
+    """
     run = Path(recipe.training.output_dir).name
-    for role, folder in folders.items():
+    students = {one.stage_folder("student").name: one for one in recipe.students()}
+    for name, folder in folders.items():
         if folder == recipe.model.teacher:
             continue
-        card = recipe_card(task, recipe, role, report, name=run if role == "student" else f"{run}-{role}")
+        own, heading = students.get(name, recipe), run if name == "student" else f"{run}-{name}"
+        card = recipe_card(task, own, "student" if name in students else name, report, name=heading)
+        if report.seeds and name in students:
+            card.seed = own.seed
         # A finished stage keeps the arguments that it ran with.
         card.training = recorded(folder, "training") or card.training
         if card.elastic is not None:

@@ -103,6 +103,23 @@ def check_streaming(recipe: Recipe) -> None:
             )
 
 
+def check_seeds(recipe: Recipe) -> None:
+    """Raise `ValueError` if a recipe asks for several students, but trains none, or none that differ."""
+    number = recipe.training.seeds
+    if number == 1:
+        return
+    if not recipe.has_student:
+        raise ValueError(
+            f"training.seeds={number}: there is no student (--method none), and only students have several seeds: "
+            "leave it out"
+        )
+    if recipe.training.max_steps == 0 and recipe.untrained_scorer is None:
+        raise ValueError(
+            f"training.seeds={number}: no part of the student is trained (training.max_steps: 0), so all seeds would "
+            "give the same one: leave it out"
+        )
+
+
 def check_text_length(length: int, model: PuMerPreTrainedModel) -> None:
     """Raise `ValueError` if texts of this length are too long for a model."""
     if length > model.config.max_text_length:

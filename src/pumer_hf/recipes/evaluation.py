@@ -25,7 +25,7 @@ from .parser import parse_recipe, read_blocks
 from .program import exit_on_user_error, leaving_group, program_name
 from .recipe import Recipe
 from .report import EvaluationReport
-from .runner import evaluate
+from .run_results import evaluate
 from .stages import predict
 from .threads import use_available_cores
 

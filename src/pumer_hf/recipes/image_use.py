@@ -13,7 +13,7 @@ from ..data.task import Task, TaskData
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..results import Evaluation
 from .recipe import RecipeTrainingArguments
-from .runner import evaluate
+from .run_results import evaluate
 
 
 def evaluate_image_use(

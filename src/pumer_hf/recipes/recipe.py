@@ -1,7 +1,7 @@
 """A recipe: its blocks `model`, `reduction`, `data` and `training`, and what each may hold. `parser.py` reads it."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ STAGES = ("pretraining", "teacher", "reducer", "student")
 
 SCORER_STAGE = "scorer"
 """The folder of the training of a scorer, which comes between teacher and student."""
+OF_STUDENT = (SCORER_STAGE, "reducer", "student")
+"""The stages that each student has of its own, if a run trains several."""
 ENCODERS_ONLY, DECODERS_ONLY = ("image_size",), ("checkpoint_image_size", "lora")
 """Fields of the `model` block that are for one kind of models."""
 RENAMED = {
@@ -136,6 +138,13 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
             "student. They are fields of ScorerTrainingArguments."
         },
     )
+    seeds: int = field(
+        default=1,
+        metadata={
+            "help": "Train this many students from one teacher, with the seeds seed, seed + 1 and so on. The results "
+            "have their mean and range. All but the first have folders such as student-seed1, and are not pushed."
+        },
+    )
     train_scorer: bool = field(
         default=False,
         metadata={"help": "Let the scorer of lookahead learn on with the student. Default: it stays as it is."},
@@ -211,7 +220,7 @@ class RecipeTrainingArguments(DistillationTrainingArguments):
                 raise ValueError(f"training.report_to={name!r}: did you mean {nearest}?")
 
     def _check_numbers(self) -> None:
-        for name in ("max_new_tokens", "questions_per_image"):
+        for name in ("max_new_tokens", "questions_per_image", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"training.{name}={getattr(self, name)}: must be at least 1")
         if self.early_stopping_patience < 0:
@@ -245,6 +254,8 @@ class Recipe:
     """For what the ratios of `reduction` were found, if it had a budget ([`Budget`])."""
     fitted: tuple[str, ...] = ()
     """Fields of `training` that are adapted to the number of rows, once the data are loaded."""
+    seed_offset: int = 0
+    """By how much the seed of the student is above `training.seed`. It is 0 for the first student ([`students`])."""
 
     @cached_property
     def schedule(self) -> Schedule | None:
@@ -263,13 +274,34 @@ class Recipe:
         """Return the training arguments of the scorer, with a folder of its own."""
         values = {name: self.training_values[name] for name in SCORER_INHERITS if name in self.training_values}
         changes = cast("dict | None", self.training.scorer_training) or {}
-        folder = str(Path(self.training.output_dir) / SCORER_STAGE)
-        return ScorerTrainingArguments(**{**values, **changes, "output_dir": folder})
+        values = self._of_student({**values, **changes})
+        return ScorerTrainingArguments(**{**values, "output_dir": str(self.stage_folder(SCORER_STAGE))})
 
     @property
     def has_student(self) -> bool:
         """Whether a student is trained, which has a reduction or smaller images."""
         return self.reduction is not None or self.model.image_size is not None
+
+    @property
+    def seed(self) -> int:
+        """The seed of the student."""
+        return self.training.seed + self.seed_offset
+
+    def students(self) -> list["Recipe"]:
+        """Return the recipe of each student that the run trains. They differ only by the seed and by the folders."""
+        number = self.training.seeds if self.has_student else 0
+        return [replace(self, seed_offset=offset) for offset in range(number)]
+
+    def stage_folder(self, name: str) -> Path:
+        """Return the folder of a stage. A student that is not the first has its seed in the name."""
+        own = self.seed_offset and name in OF_STUDENT
+        return Path(self.training.output_dir) / (f"{name}-seed{self.seed}" if own else name)
+
+    def _of_student(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a stage with the seeds of the student."""
+        seeds = {"seed": values.get("seed", self.training.seed), "data_seed": values.get("data_seed")}
+        later = {name: seed + self.seed_offset for name, seed in seeds.items() if seed is not None}
+        return {**values, **later} if self.seed_offset else values
 
     def stage(self, name: str) -> RecipeTrainingArguments:
         """Return the training arguments of a stage, with the stage's own folder."""
@@ -279,7 +311,9 @@ class Recipe:
             "reducer": self.training.reducer_training,
         }
         values = {**self.training_values, **(cast("dict | None", changes.get(name)) or {})}
-        return RecipeTrainingArguments(**{**values, "output_dir": str(Path(self.training.output_dir) / name)})
+        if name in OF_STUDENT:
+            values = self._of_student(values)
+        return RecipeTrainingArguments(**{**values, "output_dir": str(self.stage_folder(name))})
 
 
 def check_reporters(args: RecipeTrainingArguments) -> None:

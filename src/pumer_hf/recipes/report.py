@@ -6,7 +6,7 @@ from typing import Any
 
 from ..bench.cost import cost_rows
 from ..figures import figure
-from ..results import Elastic, Environment, Evaluation, Metric, Report, Results, text_table
+from ..results import Elastic, Environment, Evaluation, Metric, Report, Results, text_table, with_range
 from ..results.environment import ENVIRONMENT_FIELDS
 from ..results.metrics import metric_types, types_to_dict
 
@@ -20,10 +20,57 @@ def format_report(report: Report) -> str:
     missing = [f"{split} {number}" for split, number in report.missing_images.items() if number]
     notes += [f"Rows left out since an image is missing: {', '.join(missing)}."] if missing else []
     if report.cost.throughput is not None:
-        notes.append(f"Speed: {report.cost.throughput.note}.")
+        which = "; that of the student with the median speed" if report.seeds else ""
+        notes.append(f"Speed: {report.cost.throughput.note}{which}.")
+    if report.seeds:
+        rows[0][names.index("student") + 1] = f"mean of {len(report.seeds)} students"
+        header = ["seed", *seed_header(report)]
+        notes += ["", "The students, which differ only by the seed:", text_table([header, *seed_rows(report)])]
     if report.elastic is not None:
-        notes += ["", "The student at other speeds:", text_table(elastic_rows(report.elastic))]
+        which = f"The student of seed {report.seeds[0].seed}" if report.seeds else "The student"
+        notes += ["", f"{which} at other speeds:", text_table(elastic_rows(report.elastic))]
     return "\n".join([text_table(rows), *notes])
+
+
+def seed_header(report: Report) -> list[str]:
+    """Return the header of the columns that [`seed_rows`] and [`range_row`] fill."""
+    main = report.evaluations["student"].main
+    change = main.type.difference.label("change")
+    return [main.type.label(report.evaluations["student"].main_name), change, "measured speed"]
+
+
+def seed_rows(report: Report) -> list[list[str]]:
+    """Return a row for each student of a report about several, and a last one with mean, lowest and highest value."""
+    teacher = report.evaluations["teacher"].main
+    rows = [
+        [
+            str(run.seed),
+            run.student.main.number,
+            teacher.signed(run.student.main.value - teacher.value),
+            speed(run.speed),
+        ]
+        for run in report.seeds
+    ]
+    return [*rows, ["mean [lowest, highest]", *range_row(report)]]
+
+
+def range_row(report: Report) -> list[str]:
+    """Return the metric, its change against the teacher and the speed: of several students the mean and the range."""
+    teacher, student = report.evaluations["teacher"].main, report.evaluations["student"].main
+    if not report.seeds:
+        assert report.cost.throughput is not None, "the throughput of the models was not measured"
+        return [student.number, teacher.signed(student.value - teacher.value), speed(report.cost.throughput.gain)]
+    values = [run.student.main.value for run in report.seeds]
+    return [
+        with_range(values, lambda value: student.type.of(value).number),
+        with_range([value - teacher.value for value in values], teacher.signed),
+        with_range([run.speed for run in report.seeds], speed),
+    ]
+
+
+def speed(ratio: float) -> str:
+    """Return the speed of a student as a multiple of its teacher's."""
+    return f"{ratio:.2f}x"
 
 
 def elastic_rows(elastic: Elastic) -> list[list[str]]:

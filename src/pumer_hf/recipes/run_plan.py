@@ -17,7 +17,7 @@ from ..metrics.vqa import normalize_answer
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..reducers import ReductionConfig
 from .pretraining import is_pretrained
-from .recipe import SCORER_STAGE, Recipe, RecipeTrainingArguments
+from .recipe import OF_STUDENT, SCORER_STAGE, Recipe, RecipeTrainingArguments
 from .scorer import RESULTS_NAME
 from .stages import STATE_NAME, is_complete, last_complete_checkpoint
 
@@ -67,12 +67,15 @@ def trained_stages(recipe: Recipe) -> list[str]:
 
 def stage_lines(recipe: Recipe, rows: int | None) -> list[tuple[str, str]]:
     """Return the name of each stage and what it does, in order. `rows`: as in [`stage_words`]."""
-    lines = [(name, stage_words(recipe, name, rows)) for name in trained_stages(recipe)]
-    if recipe.untrained_scorer is not None:
-        place = sum(name in ("pretraining", "teacher") for name, _ in lines)
-        lines.insert(place, (SCORER_STAGE, scorer_words(recipe)))
-    if recipe.has_student and recipe.training.max_steps == 0:
-        lines.append(("student", "the teacher with the reduction; it is not trained (training.max_steps: 0)"))
+    shared = [name for name in trained_stages(recipe) if name not in OF_STUDENT]
+    lines = [(name, stage_words(recipe, name, rows)) for name in shared]
+    for one in recipe.students():
+        own = {name: stage_words(one, name, rows) for name in trained_stages(one) if name in OF_STUDENT}
+        if one.untrained_scorer is not None:
+            own = {SCORER_STAGE: scorer_words(one), **own}
+        if one.training.max_steps == 0:
+            own["student"] = "the teacher with the reduction; it is not trained (training.max_steps: 0)"
+        lines += [(one.stage_folder(name).name, words) for name, words in own.items()]
     return lines
 
 
@@ -216,10 +219,14 @@ def with_percent(number: int, total: int) -> str:
 
 
 def stage_lengths(recipe: Recipe, rows: int | None) -> dict[str, str]:
-    """Say how long each stage of a run trains at most. `rows` is the number of training rows; None for a stream."""
+    """Say how long each stage of a run trains at most, by the name of its folder.
+
+    `rows` is the number of training rows; None for a stream.
+    """
     return {
-        name: length_words(recipe.stage(name), None if name == "pretraining" else rows)
-        for name in trained_stages(recipe)
+        one.stage_folder(name).name: length_words(one.stage(name), None if name == "pretraining" else rows)
+        for one in recipe.students() or [recipe]
+        for name in trained_stages(one)
     }
 
 

@@ -1,17 +1,16 @@
 """The runner of recipes. It trains teacher and student, and reports what the reduction costs and gains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 from accelerate import PartialState
-from transformers import EvalPrediction, ProcessorMixin, set_seed
+from transformers import ProcessorMixin, set_seed
 from transformers.utils import logging
 
-from ..bench.cost import measure_cost
 from ..data.collator import Collator
 from ..data.downloads import check_downloaded
 from ..data.task import Task, TaskData
@@ -19,28 +18,26 @@ from ..data.tasks import TASKS
 from ..folders import check_writable
 from ..hub.push import push_folder
 from ..images import DataError
-from ..metrics.vqa import accuracy_report, token_report
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.encoders.base import PuMerPreTrainedModel
-from ..results import IMAGE_TOKENS, Environment, Evaluation, Report
+from ..reducers import PlainSchedule
+from ..results import ROLES
 from ..training.parameters import begin_reducer_stage
 from ..training.placement import whole_models
 from ..training.trainer import BASE, check_devices
-from .build import build_teacher, check_sources, load_model, saved_reduction, teacher_labels
-from .cards import draw_example, write_run_cards
-from .checks import check_kind, check_push, check_recipe, check_streaming, with_found_ratios
-from .decoders import QuestionCollator, decoder_task, draw_decoder, prefill_inputs, training_rows
-from .elastic import elastic_evaluations, elastic_results
+from .build import build_teacher, check_sources, load_model, teacher_labels
+from .checks import check_kind, check_push, check_recipe, check_seeds, check_streaming, with_found_ratios
+from .decoders import decoder_task, training_rows
 from .finetuning import fit_to_rows, training_recipe
 from .interrupt import ending_in_one_line
 from .pretraining import is_pretrained, pretrain
 from .program import exit_on_user_error, leaving_group
 from .recipe import STAGES, ModelArguments, Recipe, RecipeTrainingArguments, check_reporters
 from .record import begin_stage, made_from, weights_of, without_student
-from .report import format_report
 from .run_plan import run_plan, stage_lengths
-from .scorer_stage import freeze_scorer, scorer_results, train_recipe_scorer
-from .stages import check_new_run, predict, train_stage
+from .run_results import report_results
+from .scorer_stage import freeze_scorer, train_recipe_scorer
+from .stages import check_new_run, train_stage
 from .threads import use_available_cores
 
 logger = logging.get_logger(__name__)
@@ -71,6 +68,7 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
             check_reporters(args)
             check_push(args)
         check_streaming(recipe)
+        check_seeds(recipe)
         check_kind(recipe)
         check_downloaded(recipe.data, recipe.model.checkpoint)
         check_sources(recipe.model, task)
@@ -95,6 +93,8 @@ def run_stages(task: Task, arguments: list[str] | None) -> None:
         folders = train_models(task, recipe, data, teacher, collator, eval_collator)
         collators = {"teacher": eval_collator, "student": at_size(eval_collator, recipe.model.image_size)}
         report_results(task, recipe, data, folders, collators)
+        if recipe.training.process_index == 0:
+            push_with_results(task, recipe, folders)
 
 
 def first_model(
@@ -120,50 +120,6 @@ def open_output_folder(args: RecipeTrainingArguments) -> None:
         logger.warning("--resume: %s holds no stage of a run, so all begins anew", folder)
 
 
-def report_results(
-    task: Task, recipe: Recipe, data: TaskData, folders: dict[str, str], collators: dict[str, Collator]
-) -> None:
-    """Evaluate and measure the models of a run, and write, print and push the results."""
-    with whole_models(recipe.training):
-        models = {
-            name: load_model(folder, saved_reduction(name, folder), task).to(recipe.training.device)
-            for name, folder in folders.items()
-        }
-    evaluations = {
-        name: evaluate(task, recipe.training, model, data, collators[name]) for name, model in models.items()
-    }
-    factors, elastic = recipe.training.elastic, None
-    if factors is not None:
-        again = partial(evaluate, task, recipe.training, models["student"], data, collators["student"])
-        at_factors = elastic_evaluations(factors, models["student"], again)
-    if recipe.training.process_index == 0:
-        batch_of = partial(benchmark_batch, recipe.training, data)
-        batches = {name: batch_of(collators[name]) for name in models}
-        examples = {name: batch_of(collators[name], size=1) for name in models}
-        seconds = recipe.training.benchmark_seconds
-        if factors is not None:
-            elastic = elastic_results(at_factors, models, batches, examples, seconds)
-        baselines = {} if recipe.data.streaming else task.baselines(data)
-        main = evaluations["teacher"].main.type
-        report = Report(
-            evaluations=evaluations,
-            cost=measure_cost(models, batches["teacher"], seconds, batches, examples),
-            environment=Environment.current(),
-            baselines={name: main.of(value) for name, value in baselines.items()},
-            missing_images=dict(data.missing_images),
-            elastic=elastic,
-            other=scorer_results(recipe),
-        )
-        print(format_report(report), report.finish(Path(recipe.training.output_dir) / "results.json"), sep="\n")
-        if recipe.reduction is not None:
-            draw: Callable[..., None] = (
-                partial(draw_decoder, recipe.training) if recipe.model.is_decoder else draw_example
-            )
-            draw(models["student"], collators["student"], data.test[0], folders["student"])
-        write_run_cards(task, recipe, report, folders)
-        push_with_results(task, recipe, folders)
-
-
 def training_texts(task: Task, recipe: Recipe, data: TaskData) -> list[str]:
     """Return the texts for the vocabulary of a model from scratch; [] if there is a model already."""
     if recipe.model.teacher or recipe.model.checkpoint:
@@ -179,7 +135,7 @@ def train_models(
     collator: Any,
     eval_collator: Any,
 ) -> dict[str, str]:
-    """Train the models of the recipe. Return the folders of the `teacher` and, if there is one, the `student`."""
+    """Train the models of the recipe. Return the folders of `teacher` and students, by the name of their stage."""
     record = made_from(recipe, data, collator.processor)
     train = partial(
         train_stage,
@@ -188,47 +144,91 @@ def train_models(
         lengths=stage_lengths(recipe, None if recipe.data.streaming else len(data.train)),
         lora=cast("dict | None", recipe.model.lora),
     )
-    # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
-    # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
+    folders = {"teacher": recipe.model.teacher or str(recipe.stage_folder("teacher"))}
     if recipe.model.teacher is None:
-        args = stage_arguments(task, recipe, "teacher")
-        with exit_on_user_error():
-            begin_stage(args, without_student(record))
-        rows, batches = data.train, collator
-        if recipe.model.is_decoder:
-            rows, batches = training_rows(data, collator, args.questions_per_image)
-        train(args, teacher, train=rows, collator=batches, eval_collator=eval_collator, processor=collator.processor)
-        folders = {"teacher": args.output_dir}
-    else:
-        folders = {"teacher": recipe.model.teacher}
+        own = partial(train, model=teacher, eval_collator=eval_collator, processor=collator.processor)
+        train_teacher(task, recipe, data, record, collator, own)
     if not recipe.has_student:
         return folders
     record["teacher"] = weights_of(folders["teacher"])
-    reduction = recipe.reduction
-    if recipe.untrained_scorer is not None:
-        with exit_on_user_error():
-            reduction = train_recipe_scorer(task, recipe, data, folders["teacher"], eval_collator.for_benchmark())
-    args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
-    with exit_on_user_error():
-        begin_stage(args, record)
-    student = load_model(folders["teacher"], reduction, task)
-    reduction = student.config.reduction  # without the sources of scorers, which are loaded now
     image_size = recipe.model.image_size
-    if image_size is not None:
-        student.resize_images(image_size)
-    frozen: Any = BASE
-    if recipe.model.lora is None or args.cache_teacher_logits:
-        with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
-            frozen = load_model(folders["teacher"], None, task)
     train = partial(
         train,
         train=data.train,
         collator=at_size(collator, image_size),
         eval_collator=at_size(eval_collator, image_size),
         processor=at_size(collator, image_size).processor,
-        teacher=frozen,
         teacher_collator=None if image_size is None else collator,
     )
+    unreduced = cache(partial(unreduced_teacher, task, recipe, folders["teacher"]))  # that of all students
+    for one in recipe.students():
+        reduction = one.reduction
+        if one.untrained_scorer is not None:
+            with exit_on_user_error():
+                reduction = train_recipe_scorer(task, one, data, folders["teacher"], eval_collator.for_benchmark())
+        folder = train_student(task, one, reduction, record, folders["teacher"], unreduced, train)
+        folders[Path(folder).name] = folder
+    return folders
+
+
+def train_teacher(
+    task: Task,
+    recipe: Recipe,
+    data: TaskData,
+    record: Mapping[str, Any],
+    collator: Any,
+    train: Callable[..., None],
+) -> None:
+    """Train the teacher.
+
+    Args:
+        task: the task of the recipe.
+        recipe: the recipe.
+        data: the data.
+        record: what the student is made from ([`made_from`]).
+        collator: the collator of the training rows.
+        train: [`train_stage`] with the model and the validation data.
+    """
+    args = stage_arguments(task, recipe, "teacher")
+    with exit_on_user_error():
+        begin_stage(args, without_student(record))
+    rows, batches = data.train, collator
+    if recipe.model.is_decoder:
+        rows, batches = training_rows(data, collator, args.questions_per_image)
+    train(args, train=rows, collator=batches)
+
+
+def train_student(
+    task: Task,
+    recipe: Recipe,
+    reduction: PlainSchedule | None,
+    record: Mapping[str, Any],
+    teacher: str,
+    unreduced: Callable[[bool], Any],
+    train: Callable[..., None],
+) -> str:
+    """Train a student and return its folder.
+
+    Args:
+        task: the task of the recipe.
+        recipe: the recipe of this student ([`Recipe.students`]).
+        reduction: its reduction, which names its trained scorer if it has one.
+        record: what it is made from ([`made_from`]).
+        teacher: the folder or Hub id of the teacher, with whose weights it begins.
+        unreduced: returns the teacher for the training ([`unreduced_teacher`]).
+        train: [`train_stage`] with the data.
+    """
+    # The arguments of a stage are made when it begins, since they reset the state of accelerate, which takes a plugin
+    # of DeepSpeed only once. They are made before the model is loaded, since ZeRO-3 shards it.
+    args = stage_arguments(task, recipe, "student" if recipe.training.reducer_training is None else "reducer")
+    with exit_on_user_error():
+        begin_stage(args, record)
+    set_seed(args.seed)  # reducers that learn begin with random weights
+    student = load_model(teacher, reduction, task)
+    reduction = student.config.reduction  # without the sources of scorers, which are loaded now
+    if recipe.model.image_size is not None:
+        student.resize_images(recipe.model.image_size)
+    train = partial(train, teacher=unreduced(args.cache_teacher_logits))
     if recipe.training.reducer_training is not None:
         train_reducer(args, student, train)
         folder = args.output_dir
@@ -241,7 +241,22 @@ def train_models(
     if recipe.budget is not None:
         student.config.budget = recipe.budget
     train(args, student)
-    return {**folders, "student": args.output_dir}
+    return args.output_dir
+
+
+def unreduced_teacher(task: Task, recipe: Recipe, folder: str, cached: bool) -> Any:
+    """Return the frozen teacher of the students; [`BASE`] if low-rank adapters learn on top of it.
+
+    Args:
+        task: the task of the recipe.
+        recipe: the recipe.
+        folder: the folder or Hub id of the teacher.
+        cached: whether its logits are computed in advance, for which it is always loaded.
+    """
+    if recipe.model.lora is not None and not cached:
+        return BASE
+    with nullcontext() if recipe.training.shard_teacher else whole_models(recipe.training):
+        return load_model(folder, None, task)
 
 
 def train_reducer(args: RecipeTrainingArguments, student: PuMerPreTrainedModel, train: Callable[..., None]) -> None:
@@ -264,6 +279,8 @@ def at_size(collator: Collator, image_size: int | None) -> Collator:
 def push_with_results(task: Task, recipe: Recipe, folders: dict[str, str]) -> None:
     """Push the models that the stages have pushed again, now that their cards have results."""
     for name, folder in folders.items():
+        if name not in ROLES:
+            continue  # a student of another seed
         args = stage_arguments(task, recipe, name)
         if args.push_to_hub and folder == args.output_dir:
             commit = push_folder(
@@ -281,7 +298,7 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
     """Return the training arguments of a stage.
 
     The best model is the one with the best metric of the task, unless the recipe names a metric. Only one stage pushes
-    to a repository.
+    to a repository. Of several students this is the first.
     """
     args = recipe.stage(name)
     if args.hub_model_id is None:
@@ -290,45 +307,10 @@ def stage_arguments(task: Task, recipe: Recipe, name: str) -> RecipeTrainingArgu
         # The repository is for the student, unless the teacher has its own.
         teacher_id = (recipe.training.teacher_training or {}).get("hub_model_id")  # type: ignore[union-attr]
         args.push_to_hub = args.push_to_hub and teacher_id not in (None, recipe.training.hub_model_id)
+    args.push_to_hub = args.push_to_hub and recipe.seed_offset == 0
     if recipe.training_values["metric_for_best_model"] is None:
         args.metric_for_best_model = task.best_metric
     metric = task.metric_types.get(str(args.metric_for_best_model).removeprefix("eval_"))
     if metric is not None and recipe.training_values.get("greater_is_better") is None:
         args.greater_is_better = metric.higher_is_better
     return args
-
-
-def evaluate(
-    task: Task, args: RecipeTrainingArguments, model: PuMerPreTrainedModel, data: TaskData, collator: Collator
-) -> Evaluation:
-    """Evaluate a model on the test data; `task.metric_types` gives the units of its metrics.
-
-    If it depends on the data how many image tokens stay, their mean number per example is a metric too.
-    """
-    types = {**task.metric_types, **IMAGE_TOKENS}
-    if task.evaluate is not None:
-        return Evaluation.from_dict(task.evaluate(args, model, data.test, collator), types)
-    logits, targets, image_tokens = predict(args, model, data.test, collator)
-    assert targets is not None, "every split of a task has labels"
-    metrics = task.metrics(data.test, data.labels)(EvalPrediction(predictions=logits, label_ids=targets))
-    counts = accuracy_report(logits, targets, data.test) if "accuracy" in metrics else {"questions": len(logits)}
-    tokens = {} if image_tokens is None else token_report(image_tokens, data.test)
-    return Evaluation.from_dict({**counts, **metrics, **tokens}, types)
-
-
-def benchmark_batch(
-    args: RecipeTrainingArguments, data: TaskData, collator: Any, size: int | None = None
-) -> dict[str, Any]:
-    """Return a batch of the first test rows, repeated if there are too few, without labels, on the device.
-
-    Args:
-        args: the training arguments.
-        data: the data.
-        collator: the collator of the evaluation.
-        size: how many rows; None: those of a batch of the evaluation.
-    """
-    number = args.per_device_eval_batch_size if size is None else size
-    rows = list(data.test.select([index % len(data.test) for index in range(number)]))
-    batch = collator.for_benchmark()(rows)
-    inputs = {name: value.to(args.device) for name, value in batch.items() if name != "labels"}
-    return prefill_inputs(inputs) if isinstance(collator, QuestionCollator) else inputs

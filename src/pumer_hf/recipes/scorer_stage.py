@@ -1,7 +1,6 @@
 """The stage of a recipe that trains the scorer of `lookahead`, between teacher and student."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -25,7 +24,7 @@ HELD_OUT = 500
 
 
 def train_recipe_scorer(task: Task, recipe: Recipe, data: TaskData, teacher: str, collator: Collator) -> PlainSchedule:
-    """Train the scorer of a recipe behind its teacher, in the folder `scorer`. A finished one is not trained again.
+    """Train the scorer of a recipe behind its teacher, in its folder. A finished one is not trained again.
 
     Args:
         task: the task of the recipe.
@@ -97,7 +96,7 @@ def freeze_scorer(student: PuMerPreTrainedModel) -> None:
 
 def scorer_results(recipe: Recipe) -> dict[str, Any]:
     """Return what the training of the scorer has measured, for the results of a run. It is empty without a scorer."""
-    path = Path(recipe.training.output_dir) / SCORER_STAGE / RESULTS_NAME
+    path = recipe.stage_folder(SCORER_STAGE) / RESULTS_NAME
     if recipe.untrained_scorer is None or not path.is_file():
         return {}
     return {SCORER_STAGE: replace(ScorerReport.load(path), environment=Environment()).to_dict()}

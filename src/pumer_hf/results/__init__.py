@@ -7,7 +7,7 @@ measured. `Report` holds all three. A command that measures something else has i
 from .cost import REGIMES, Cost, Latencies, Latency, Memory, Speed, Throughput, TokenCounts
 from .elastic import Elastic, SpeedPoint
 from .environment import Command, Environment, Machine
-from .metrics import IMAGE_TOKENS, PERCENT, Evaluation, Metric, MetricType, best_of
+from .metrics import IMAGE_TOKENS, PERCENT, Evaluation, Metric, MetricType, best_of, with_range
 from .report import ROLES, Report, Results, SeedRun, check_results_file
 from .scorer import BudgetRow, ScorerReport, layer_table
 from .tables import markdown_table, text_table
@@ -42,4 +42,5 @@ __all__ = [
     "layer_table",
     "markdown_table",
     "text_table",
+    "with_range",
 ]

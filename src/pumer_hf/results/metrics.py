@@ -1,6 +1,6 @@
 """How good a model is: `Metric` has a value, its unit and its direction; `Evaluation` has all metrics of a model."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
@@ -181,6 +181,11 @@ def mean_metric(metrics: Iterable[Metric]) -> Metric:
     """Return the mean of metrics of one type."""
     found = list(metrics)
     return found[0].type.of(fmean(metric.value for metric in found))
+
+
+def with_range(values: Sequence[float], text: Callable[[float], str]) -> str:
+    """Return the mean of values, the lowest and the highest one: `93.49 [93.22, 93.65]`. `text` writes one value."""
+    return f"{text(fmean(values))} [{text(min(values))}, {text(max(values))}]"
 
 
 def best_of(metrics: Iterable[Metric]) -> Metric | None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,11 +69,19 @@ class SeedRun:
     student: Evaluation
     throughput: Throughput
     command: Command | None = None
+    """Its own command, in older files. In newer ones all students are of the report's command."""
 
     @property
     def speed(self) -> float:
         """The speed of the student as a multiple of its teacher's."""
         return self.throughput.gain
+
+    @classmethod
+    def of(cls, seed: int, run: "Report") -> "SeedRun":
+        """Return the student of a run, whose speed was measured. Its command is that of the report."""
+        throughput = run.cost.throughput
+        assert throughput is not None, "the throughput of the models was not measured"
+        return cls(seed, run.evaluations["student"], throughput)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], types: Mapping[str, MetricType]) -> "SeedRun":
@@ -112,6 +120,30 @@ class Report(Results):
     """The student at several speeds, if it was trained for them."""
     other: dict[str, Any] = field(default_factory=dict)
     """Other values of a file. They are kept as they are."""
+
+    @classmethod
+    def of_seeds(cls, runs: Mapping[int, "Report"]) -> "Report":
+        """Make one report about several students of one teacher.
+
+        Args:
+            runs: what was measured of each student and its teacher, by the seed of the student; at least one.
+
+        Returns:
+            The report of the first student, if there is only one. Else it has these changes: the evaluation of the
+            student has the means over the seeds, the cost is that of the student with the median speed, and `seeds`
+            has every student. The results of an elastic student stay those of the first one.
+        """
+        first = next(iter(runs.values()))
+        if len(runs) == 1:
+            return first
+        seeds = [SeedRun.of(seed, run) for seed, run in runs.items()]
+        median = sorted(seeds, key=lambda run: run.speed)[len(seeds) // 2]
+        return replace(
+            first,
+            evaluations={**first.evaluations, "student": Evaluation.mean([run.student for run in seeds])},
+            cost=runs[median.seed].cost,
+            seeds=tuple(seeds),
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], unit: str = "%") -> "Report":
