@@ -169,9 +169,9 @@ def render_all(results: Path, output: Path, cells: Sequence[Cell]) -> None:
     groups = [GroupResults.load(results / f"{name}.json") for name in names]
     if not groups:
         raise FileNotFoundError(f"{results}: there is no study there yet; `python benchmarks/study.py` runs it")
-    for group in groups:
-        if group.has_curves:
-            print(f"Drawn: {plot_group(group, results / f'{group.name}.png')}")
+    for one in groups:
+        if one.has_curves:
+            print(f"Drawn: {plot_group(one, results / f'{one.name}.png')}")
     (results / "README.md").write_text(study_report(groups), encoding="utf-8")
 
 

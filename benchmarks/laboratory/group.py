@@ -113,7 +113,7 @@ class Shared:
         if image_size is not None:
             student.resize_images(image_size)
         freeze_scorer(student)
-        watch_words(student, self.processor.tokenizer)  # type: ignore[attr-defined]
+        watch_words(student, self.processor.tokenizer)
         return student.to(self.recipe.training.device)
 
     def with_scorer(self, part: dict[str, Any]) -> dict[str, Any]:

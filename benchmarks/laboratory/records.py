@@ -92,8 +92,14 @@ class TeacherResult(Results):
         evaluation, value = evaluated(values)
         types = metric_types(values.get("metrics"), [values.get("report", {})])
         baselines = {name: Evaluation.from_dict(one, types) for name, one in values.get("baselines", {}).items()}
-        found = {"value": value, "evaluation": evaluation, "baselines": baselines}
-        return cls(**facts, **found, environment=environment, tokens_per_layer=tokens)
+        return cls(
+            **facts,
+            value=value,
+            environment=environment,
+            tokens_per_layer=tokens,
+            evaluation=evaluation,
+            baselines=baselines,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         facts = {"status": "done", "group": self.group, "seed": self.seed, **scores(self.evaluation)}
