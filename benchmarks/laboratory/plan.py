@@ -121,7 +121,7 @@ class StudySize:
 
 CLUTTERED = Group("digit_scenes_cluttered", "vilt", ablations=True)
 PLAIN = Group("digit_scenes", "vilt")
-METER = Group("digit_scenes_cluttered", "meter", METER_SPEEDS, METER_SPEEDS)
+METER = Group("digit_scenes", "meter", METER_SPEEDS, METER_SPEEDS)
 OTHERS = ("digit_scenes_nlvr2", "digit_scenes_snli_ve", "digit_scenes_retrieval", "easy_vqa")
 TINY_MODEL = {
     "hidden_size": 32,
@@ -147,7 +147,6 @@ SIZES = {
             CLUTTERED,
             PLAIN,
             METER,
-            Group("digit_scenes", "meter", METER_SPEEDS, METER_SPEEDS),
             *(Group(data, "vilt", (1.7,), (1.7,)) for data in OTHERS),
             *(Group(data, "meter", (1.3,), (1.3,)) for data in OTHERS if data != "easy_vqa"),
         )

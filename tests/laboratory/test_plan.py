@@ -46,7 +46,8 @@ def test_the_cpu_size_has_every_method_and_seed():
 def test_the_gpu_size_has_all_data():
     cells = work_list(SIZES["gpu"], every)
     groups = list(dict.fromkeys(cell.group for cell in cells))
-    assert set(groups) == {f"{data}-{backbone}" for data in DATA_SETS for backbone in DEPTHS} - {"easy_vqa-meter"}
+    missing = {"easy_vqa-meter", "digit_scenes_cluttered-meter"}  # which have no recipe
+    assert set(groups) == {f"{data}-{backbone}" for data in DATA_SETS for backbone in DEPTHS} - missing
     order = [cell.group for cell in cells]
     assert order == sorted(order, key=groups.index)  # a group is not left and come back to
     # its boxes are those of the questions
