@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pumer_hf.folders import write_json
-from pumer_hf.results import Results
+from pumer_hf.hub.sources import published_environment
+from pumer_hf.results import Environment, Results
 from pumer_hf.results.metrics import BY_KIND
 
 from .plan import Cell
@@ -54,16 +55,23 @@ def join(folder: Path, cells: Iterable[Cell]) -> dict[str, dict[str, Any]]:
     joined = {}
     for group, members in groups.items():
         found = [read(folder, teacher_name(group, seed)) for seed in dict.fromkeys(cell.seed for cell in members)]
-        teachers = [teacher for teacher in found if teacher is not None]
+        teachers = [_published(teacher) for teacher in found if teacher is not None]
         if teachers:
             results = [{**cell.to_dict(), **_kept(read(folder, cell.key) or {})} for cell in members]
             joined[group] = {"teachers": teachers, "cells": results}
     return joined
 
 
+def _published(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return the result of a teacher whose command names no folder of this machine."""
+    return {**teacher, **published_environment(Environment.from_dict(teacher)).to_dict()}
+
+
 def _kept(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a cell's result that the tables read. The rest is in the cell's own file."""
     kept = {name: result[name] for name in KEPT if name in result}
+    if "error" in kept:
+        kept["error"] = kept["error"].partition(":")[0]  # what follows may name folders of this machine
     if "metric" in result:
         main = result["metric"]
         kept["metrics"] = {main: result["metrics"][main]}

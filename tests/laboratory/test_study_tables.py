@@ -85,6 +85,7 @@ def folder(tmp_path):
             "machine": MACHINE,
             "limit": 2.1,
         }
+        teacher |= {"argv": ["study.py", "--work", "/home/me/work"], "command": "study.py --work /home/me/work"}
         teacher |= {"weights": "36d41649c0fe", "tokens_per_layer": [[12, 37]], "baselines": {"no_image": no_image}}
         store.write(folder, store.teacher_name(GROUP, seed), teacher)
     return folder
@@ -177,6 +178,13 @@ def test_where_lower_is_better_the_lowest_mean_wins(results):
     assert "Change of loss (lower is better) against the own teacher in nats: mean" in report
     assert "| pumer | **-0.25 [-0.75, +0.25]**, 1.71x |" in report
     assert "sparse" not in report
+
+
+def test_joined_results_name_no_folder_of_the_machine(results):
+    text = json.dumps(results.to_dict())
+    assert "study.py --work work" in text
+    assert "/home/me" not in text
+    assert "some: reason" not in text
 
 
 def test_without_variants_there_is_no_table_of_them(results):

@@ -10,8 +10,8 @@ from laboratory.elastic_results import ElasticReport
 from laboratory.lookahead_mass import MassReport
 from laboratory.lookahead_results import LookaheadReport
 from laboratory.paper_tables import PaperReport
-from laboratory.records import Calibration, CellResult, Curve, TeacherResult
 from laboratory.site_results import SiteReport
+from laboratory.study_results import GroupResults
 from pumer_hf.bench.decoder_report import DecoderReport as DecoderBenchReport
 from pumer_hf.bench.report import BenchReport
 from pumer_hf.export.report import ExportReport
@@ -35,9 +35,7 @@ KINDS = {
     "elastic/*.json": ElasticReport,
     "decoders/*.json": DecoderReport,
     "decoders/sites/*.json": SiteReport,
-    "study/*-teacher.json": TeacherResult,
-    "study/*-speed.json": Calibration,
-    "study/*-curve.json": Curve,
+    "study/*.json": GroupResults,
 }
 FILES = [(path.relative_to(RESULTS).as_posix(), kind) for glob, kind in KINDS.items() for path in RESULTS.glob(glob)]
 
@@ -57,7 +55,7 @@ def test_every_kind_of_file_is_there():
     assert {kind for _, kind in FILES} == set(KINDS.values())
     read = {name for name, _ in FILES}
     others = {path.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("*.json")} - read
-    assert {name for name in others if "seed" not in name} == {"distillation_step.json", "study/plan.json"}
+    assert others == {"distillation_step.json"}
 
 
 @pytest.mark.parametrize(("name", "kind"), FILES)
@@ -78,14 +76,12 @@ def test_an_old_report_says_percent_and_its_command_word_by_word():
     assert json.loads(command.arguments[command.arguments.index("--teacher_training") + 1])["max_steps"] == 1800
 
 
-def test_the_cells_of_an_old_study_are_read():
-    plan = json.loads((RESULTS / "study" / "plan.json").read_text(encoding="utf-8"))["cells"]
-    assert len(plan) > 80
-    for cell in plan:
-        values = json.loads((RESULTS / "study" / f"{cell['key']}.json").read_text(encoding="utf-8"))
-        found = CellResult.from_dict({**cell, **values})
-        assert (found.status, found.speed) == (values["status"], values["speed"])
-        assert found.status != "done" or (found.value.value, found.value.unit) == (values["value"], "%")
+@pytest.mark.parametrize("path", (RESULTS / "study").glob("*.json"))
+def test_the_cells_of_a_study_are_read(path):
+    results = GroupResults.load(path)
+    done = [cell for cell in results.cells if cell.status == "done"]
+    assert len(done) > 50
+    assert all(cell.value.unit == "%" and cell.speed > 0 and cell.by_group for cell in done)
 
 
 def test_the_file_of_the_distillation_step_says_its_machine():
