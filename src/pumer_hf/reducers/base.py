@@ -45,10 +45,15 @@ class Layout:
         return list(range(self.first_layer if site == "layers" else 0, last))
 
     def quarters(self, site: str) -> list[int]:
-        """Return the layers in which a quarter, a half and three quarters of the layers of a site have run."""
+        """Return the layers after which at least a quarter, a half and three quarters of the layers of a site have run.
+
+        The last layer is not among them, unless it is the only one. The numbers are rounded up, because a cut in a
+        layer in which the image has hardly met the text costs most accuracy.
+        """
         number = self.depths.get(site, 1)
         first = min(self.first_layer, number - 1) if site == "layers" else 0
-        return sorted({max(number * stage // 4 - 1, first) for stage in (1, 2, 3)})
+        last = max(number - 2, first)
+        return sorted({min(max(-(-number * stage // 4) - 1, first), last) for stage in (1, 2, 3)})
 
 
 PAPER_LAYOUT = Layout({"tower": 12, "inputs": 1, "layers": 12})
