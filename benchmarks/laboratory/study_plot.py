@@ -38,7 +38,7 @@ def plot_group(results: GroupResults, path: Path) -> Path:
     panels = {done: found for done in (False, True) if (found := curves(results, done))}
     order = {method: number for number, method in enumerate({name: 0 for found in panels.values() for name in found})}
     figure = load_figure()(figsize=(5.5 * len(panels) + 1.5, 4.8), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
     for place, (is_trained, found) in zip(axes, panels.items(), strict=True):
         for method, points in found.items():
             draw_line(place, method, points, order[method])
@@ -57,7 +57,8 @@ def plot_group(results: GroupResults, path: Path) -> Path:
         label: handle for place in axes for handle, label in zip(*place.get_legend_handles_labels(), strict=True)
     }
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize="small")
-    figure.suptitle(results.name)
+    data, _, backbone = results.name.rpartition("-")
+    figure.suptitle(f"{backbone} on {data.replace('_', ' ')}")
     figure.savefig(path, dpi=130, metadata={"Software": None})  # the same results give the same file
     return path
 

@@ -188,7 +188,7 @@ def short_section(results: GroupResults) -> str:
     own = values_text([teacher.value.value for teacher in results.teachers])
     machines = "; ".join(dict.fromkeys(teacher.environment.machine_name for teacher in results.teachers))
     line = f"{results.name}: {metric_title(results)} of the unreduced models {own}, and its change in points."
-    return f"{line} Measured on {machines}.\n\n{markdown_table(rows)}"
+    return f"{line} Measured on {machines}.\n\n{markdown_table(rows)}\n"
 
 
 def schedule_text(reduction: PlainSchedule | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tiny import vilt_fields
 
+from laboratory.command import build_parser as study_parser
 from laboratory.render import render
 from laboratory.vlm_command import build_parser as vlm_parser
 from pumer_hf import DistillationTrainer, DistillationTrainingArguments, ElasticCallback
@@ -21,7 +22,7 @@ from pumer_hf.training.scorer import add_scorer
 from pumer_hf.tuning.subjects import Subject
 
 DOCS = Path(__file__).parents[2] / "docs"
-COMPARISON = "benchmarks/vlm.py"
+SCRIPTS = {"benchmarks/vlm.py": vlm_parser, "benchmarks/study.py": study_parser}
 PAGES = sorted(DOCS.glob("*.md"))
 pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
 
@@ -114,9 +115,10 @@ def test_commands_are_understood(page):
     for block in blocks(page, "sh"):
         for line in block.splitlines():
             words = shlex.split(line, comments=True)
-            if COMPARISON in words:
+            script = next((name for name in SCRIPTS if name in words), None)
+            if script is not None:
                 assert words[0] == "python" or words[:2] == ["accelerate", "launch"]
-                vlm_parser("").parse_args(words[words.index(COMPARISON) + 1 :])
+                SCRIPTS[script]("").parse_args(words[words.index(script) + 1 :])
             else:
                 assert words[0] == "pumer-hf"
                 build_parser().parse_args(words[1:])

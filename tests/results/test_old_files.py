@@ -76,7 +76,7 @@ def test_an_old_report_says_percent_and_its_command_word_by_word():
     assert json.loads(command.arguments[command.arguments.index("--teacher_training") + 1])["max_steps"] == 1800
 
 
-@pytest.mark.parametrize("path", (RESULTS / "study").glob("*.json"))
+@pytest.mark.parametrize("path", sorted((RESULTS / "study").glob("*.json")))
 def test_the_cells_of_a_study_are_read(path):
     results = GroupResults.load(path)
     done = [cell for cell in results.cells if cell.status == "done"]
