@@ -38,7 +38,7 @@ def plot_group(results: GroupResults, path: Path) -> Path:
     panels = {done: found for done in (False, True) if (found := curves(results, done))}
     order = {method: number for number, method in enumerate({name: 0 for found in panels.values() for name in found})}
     figure = load_figure()(figsize=(5.5 * len(panels) + 1.5, 4.8), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for place, (is_trained, found) in zip(axes, panels.items(), strict=True):
         for method, points in found.items():
             draw_line(place, method, points, order[method])
