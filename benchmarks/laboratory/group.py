@@ -36,7 +36,7 @@ from . import store
 from .methods import LOOKAHEAD, METHODS, parts_of
 from .plan import DATA_SETS, SEEDS, SIZES, Cell, StudySize, work_list
 from .records import TeacherResult
-from .saliencies import watch_words
+from .saliencies import PUMER_PARTS, register, watch_words
 
 OWN_IMAGE = "own_image"
 SCORER = {"max_steps": 800, "answer_steps": 100}
@@ -109,6 +109,8 @@ class Shared:
         """Return a student with the teacher's weights, on the device. `image_size` is for smaller images."""
         if reduction is not None:
             reduction = [self.with_scorer(part) for part in parts_of(reduction)]
+            if any(part["method"] == PUMER_PARTS for part in reduction):
+                register()
         student = load_model(self.teacher_folder, reduction, self.task)
         if image_size is not None:
             student.resize_images(image_size)

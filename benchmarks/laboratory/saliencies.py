@@ -75,7 +75,9 @@ class PuMerPartsReducer(PuMerReducer):
         return places.scatter(1, 2 * matching.src, -1) if self.config.drops else places
 
 
-METHODS.setdefault(PUMER_PARTS, PuMerPartsReducer)
+def register() -> None:
+    """Let schedules name this method. It is not among those of the package otherwise."""
+    METHODS.setdefault(PUMER_PARTS, PuMerPartsReducer)
 
 
 def content_ids(tokenizer: Any) -> Tensor:

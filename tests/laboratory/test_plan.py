@@ -3,6 +3,7 @@ import pytest
 from laboratory.ablations import ABLATIONS
 from laboratory.methods import LOOKAHEAD, MAIN, METHODS, NONE, RESOLUTION, available, base_schedule, variant_of
 from laboratory.plan import DATA_SETS, SEEDS, SIZES, SPEEDS, Cell, part_of, work_list
+from laboratory.saliencies import PUMER_PARTS, PuMerPartsReducer
 from pumer_hf.configuration import PuMerConfig
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.reducers import METHODS as REDUCERS
@@ -80,7 +81,8 @@ def test_methods_join_by_the_registry(monkeypatch):
 @pytest.mark.parametrize(
     ("method", "backbone"), [(name, backbone) for backbone in DEPTHS for name in available(backbone)]
 )
-def test_schedules_are_complete_and_fit_the_models(method, backbone):
+def test_schedules_are_complete_and_fit_the_models(method, backbone, monkeypatch):
+    monkeypatch.setitem(REDUCERS, PUMER_PARTS, PuMerPartsReducer)
     schedule = base_schedule(method, backbone, variant_of(method, MAIN))
     config = PuMerConfig()
     config.num_hidden_layers = DEPTHS[backbone]

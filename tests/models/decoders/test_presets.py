@@ -7,7 +7,7 @@ from pumer_hf import preset
 
 
 @pytest.mark.parametrize(
-    ("depth", "layers"), [(32, [7, 15, 23]), (28, [6, 13, 20]), (8, [2, 3, 5]), (6, [2, 3]), (3, [1])]
+    ("depth", "layers"), [(32, [7, 15, 23]), (28, [6, 13, 20]), (8, [2, 3, 5]), (6, [2, 4]), (3, [1])]
 )
 def test_the_preset_of_a_decoder_begins_after_a_quarter_of_its_layers(depth, layers):
     config = LlavaConfig(text_config={"model_type": "llama", "num_hidden_layers": depth})
