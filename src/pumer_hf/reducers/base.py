@@ -45,9 +45,9 @@ class Layout:
         return list(range(self.first_layer if site == "layers" else 0, last))
 
     def quarters(self, site: str) -> list[int]:
-        """Return the layers after which at least a quarter, a half and three quarters of the layers of a site have run.
+        """Return the layers after which at least a quarter, a half and three quarters of a site's layers have run.
 
-        The last layer is not among them, unless it is the only one. The numbers are rounded up, because a cut in a
+        The last layer is not among them if there is another. The numbers are rounded up, because a cut in a
         layer in which the image has hardly met the text costs most accuracy.
         """
         number = self.depths.get(site, 1)
