@@ -69,12 +69,12 @@ def find(shared: Shared, cell: Cell, target: float) -> tuple[Calibration, bool]:
     schedule = base_schedule(cell.method, cell.backbone, variant_of(cell.method, cell.schedule_variant))
     if schedule is None:
         return find_size(shared, cell, target)
-    if cell.curve_key not in shared.found:
+    if cell.search_key not in shared.found:
         targets = shared.study.targets(cell)
-        shared.found[cell.curve_key] = dict(
+        shared.found[cell.search_key] = dict(
             zip(targets, make_finder(shared, cell, schedule).find(targets), strict=True)
         )
-    found = shared.found[cell.curve_key][target]
+    found = shared.found[cell.search_key][target]
     size = shared.smaller(METHODS[cell.method].image_part)
     return measure(shared, cell, Option(found.schedule.to_dict(), size)), found.highest >= (1 - TOLERANCE) * target
 

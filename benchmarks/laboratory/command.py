@@ -14,7 +14,8 @@ from pumer_hf.results import Environment
 
 from . import store
 from .group import Study
-from .plan import SIZES, Cell, part_of, work_list
+from .plan import SIZES, Cell, work_list
+from .shards import shard_of
 from .study_plot import load_figure, plot_group
 from .study_results import GroupResults
 from .study_tables import study_report
@@ -41,7 +42,7 @@ def study_command(description: str, root: Path, arguments: Sequence[str] | None 
         if args.render:
             render_all(results, output, everything)
             return
-        cells = selected(part_of(everything, *args.shard), args.only)
+        cells = selected(shard_of(everything, args.shard, lambda cell: (cell.group, cell.method)), args.only)
         study = Study(args.size, output, work, root / "recipes", tuple(args.teachers or ()))
         if args.list:
             print(*(f"{MARKS[store.state(output, cell)]:12}  {cell.key}" for cell in cells), sep="\n")
@@ -94,8 +95,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--shard",
-        type=shard,
-        default=(1, 1),
+        default="1/1",
         metavar="I/N",
         help="only the part of machine I of N. Each method is on one machine. Copy the files of all --output folders "
         "into one, and give --render there",
@@ -125,14 +125,6 @@ def positive(text: str) -> float:
     if not float(text) > 0:
         raise ValueError(text)
     return float(text)
-
-
-def shard(text: str) -> tuple[int, int]:
-    """Read a part such as `2/4`."""
-    number, _, count = text.partition("/")
-    if not 1 <= int(number) <= int(count):
-        raise ValueError(text)
-    return int(number), int(count)
 
 
 def selected(cells: Sequence[Cell], pattern: str | None) -> list[Cell]:

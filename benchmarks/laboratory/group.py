@@ -68,7 +68,7 @@ class Study:
 
     def targets(self, cell: Cell) -> list[float]:
         """Return the target speeds of a method and variant in the plan, those of a cell that is not in it too."""
-        planned = [one.target for one in work_list(self.size) if one.curve_key == cell.curve_key]
+        planned = [one.target for one in work_list(self.size) if one.search_key == cell.search_key]
         return sorted({target for target in (*planned, cell.target) if target is not None})
 
     def folder(self, data: str, backbone: str, seed: int) -> Path:
@@ -101,7 +101,7 @@ class Shared:
     processor: ProcessorMixin
     teacher_folder: str
     found: dict[str, dict[float, Found]] = field(default_factory=dict)
-    """By [`Cell.curve_key`], the schedules that were found for the target speeds."""
+    """By [`Cell.search_key`], the schedules that were found for the target speeds."""
     batches: dict[tuple[str, int | None], dict[str, Tensor]] = field(default_factory=dict)
     """The batches whose speed is measured, by the data of the method and the size of the images."""
 

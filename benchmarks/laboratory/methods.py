@@ -112,7 +112,7 @@ METHODS: dict[str, Method] = {
 }
 """The methods in the order of the tables. The work list leaves out those that the package has no reducer for."""
 
-MAIN, TRAINING_FREE = "main", "training_free"
+MAIN = "main"
 
 
 def available(backbone: str) -> list[str]:
@@ -123,9 +123,8 @@ def available(backbone: str) -> list[str]:
 
 
 def variant_of(method: str, name: str) -> Variant:
-    """Return a variant of a method by name, which may be [`MAIN`] or [`TRAINING_FREE`]."""
-    titles = {MAIN: "all of it", TRAINING_FREE: "without training"}
-    return Variant(titles[name]) if name in titles else ABLATIONS[method][name]
+    """Return a variant of a method by name, which may be [`MAIN`]."""
+    return Variant("all of it") if name == MAIN else ABLATIONS[method][name]
 
 
 def base_schedule(method: str, backbone: str, variant: Variant) -> PlainSchedule | None:

@@ -1,7 +1,7 @@
 """The work list of the study: which students there are, and in which order."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -67,7 +67,7 @@ class Cell:
         return f"{self.group}-{self.method}-{self.schedule_variant}-{self.speed_name}-speed"
 
     @property
-    def curve_key(self) -> str:
+    def search_key(self) -> str:
         """The name of its method and variant. What is measured for one target speed serves the others."""
         return f"{self.group}-{self.method}-{self.schedule_variant}"
 
@@ -207,16 +207,3 @@ def group_cells(group: Group, methods: Sequence[str]) -> list[Cell]:
                 for is_trained in (*without, True)
             ]
     return cells
-
-
-def part_of(cells: Iterable[Cell], shard: int, number: int) -> list[Cell]:
-    """Return the cells of one of several machines. A method of a group is on one machine, where it is measured.
-
-    Args:
-        cells: all cells.
-        shard: which machine, from 1 on.
-        number: how many machines.
-    """
-    cells = list(cells)
-    owners = list(dict.fromkeys((cell.group, cell.method) for cell in cells))
-    return [cell for cell in cells if owners.index((cell.group, cell.method)) % number == shard - 1]

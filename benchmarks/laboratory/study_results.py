@@ -31,14 +31,9 @@ class Summary:
         return [cell for cell in self.cells if cell.status == status]
 
     @property
-    def metrics(self) -> list[Metric]:
-        """The main metric of each cell that is done."""
-        return [cell.value for cell in self.with_status(store.DONE) if cell.value is not None]
-
-    @property
     def values(self) -> list[float]:
-        """The same as numbers."""
-        return [metric.value for metric in self.metrics]
+        """The main metric of each cell that is done."""
+        return [cell.value.value for cell in self.with_status(store.DONE) if cell.value is not None]
 
     @property
     def speed(self) -> float:

@@ -1,8 +1,7 @@
 """`benchmarks/vlm.py`: pretrained decoder models with fewer image tokens, on public sets."""
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
@@ -13,14 +12,15 @@ from tqdm.auto import tqdm
 from pumer_hf.folders import check_writable, write_json
 from pumer_hf.models.decoder_loading import decoder_of_config
 from pumer_hf.models.loading import naming, saved_config
-from pumer_hf.recipes.program import exit_on_user_error
+from pumer_hf.recipes.program import exit_on_user_error, leaving_group
 
 from . import store
 from .command import MARKS
+from .shards import shard_of
 from .vlm_cells import CellError, CellRunner, check_settings, in_all, key_of
 from .vlm_model import VlmModel
 from .vlm_results import VlmSettings
-from .vlm_rows import Budget, VlmRow, budgets_of, chosen_rows, rows_of, shard_of
+from .vlm_rows import Budget, VlmRow, budgets_of, chosen_rows, rows_of
 from .vlm_scores import SCORES
 from .vlm_sets import HUB_USER, SETS, Questions, load_questions, read_own_questions
 from .vlm_tables import vlm_section
@@ -47,7 +47,7 @@ def vlm_command(description: str, arguments: Sequence[str] | None = None) -> Non
         arguments: the command line; default: `sys.argv[1:]`.
     """
     args = build_parser(description).parse_args(arguments)
-    with exit_on_user_error(), ended_group():
+    with exit_on_user_error(), leaving_group():
         check_writable(args.output, "--output")
         if not args.render:
             work = work_list(args)
@@ -59,16 +59,6 @@ def vlm_command(description: str, arguments: Sequence[str] | None = None) -> Non
             path = args.output / "README.md"
             path.write_text(f"# Pretrained models on public sets\n\n{vlm_section(args.output)}", encoding="utf-8")
             print(f"The tables are in {path}")
-
-
-@contextmanager
-def ended_group() -> Iterator[None]:
-    """End the group of processes at the end of a `with` block, if there is one."""
-    try:
-        yield
-    finally:
-        if PartialState._shared_state:  # else no group was begun
-            PartialState().destroy_process_group()
 
 
 def build_parser(description: str) -> argparse.ArgumentParser:
@@ -121,7 +111,8 @@ def work_list(args: argparse.Namespace) -> list[Work]:
     family = decoder_of_config(saved_config(args.model), args.model)
     with naming(repr(args.model), args.model, "model"):
         config = family.config_class.from_pretrained(args.model)
-    rows = shard_of(chosen_rows(rows_of(family, config, args.scorer), args.methods), args.shard)
+    chosen = chosen_rows(rows_of(family, config, args.scorer), args.methods)
+    rows = shard_of(chosen, args.shard, owner=lambda row: row.key)
     keeps = args.keep if args.keep is not None else [] if args.speed else KEEPS
     work = [
         Work(key_of(model_name(args.model), name, row, budget), name, row, budget)

@@ -168,22 +168,6 @@ def chosen_rows(rows: Sequence[VlmRow], keys: Sequence[str] | None) -> list[VlmR
     return [row for row in rows if keys is None or row.key in keys or row.name == UNREDUCED]
 
 
-def shard_of(rows: Sequence[VlmRow], shard: str) -> list[VlmRow]:
-    """Return the rows of one of several machines. Each row is on one machine, with all its sets and budgets.
-
-    Args:
-        rows: the rows.
-        shard: `"2/3"` for the second of three machines.
-
-    Raises:
-        ValueError: it names no machine.
-    """
-    number, slash, of = shard.partition("/")
-    if not slash or not number.isdecimal() or not of.isdecimal() or not 1 <= int(number) <= int(of):
-        raise ValueError(f"--shard {shard}: give the number of this machine and how many there are, such as 1/4")
-    return list(rows[int(number) - 1 :: int(of)])
-
-
 def budgets_of(row: VlmRow, keeps: Sequence[float], speeds: Sequence[float]) -> list[Budget]:
     """Return the budgets at which a row is measured."""
     if row.is_baseline:

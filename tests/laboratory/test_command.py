@@ -97,7 +97,7 @@ def test_two_jobs_in_a_process_of_its_own(tmp_path):
         (["--jobs", "0"], "--jobs 0: .*1"),
         (["--threads", "0"], "--threads 0: .*1"),
         (["--setting", "gpu", "--teachers", "folder"], "--teachers: .*one data set"),
-        (["--shard", "3/2"], "2"),
+        (["--shard", "3/2"], "--shard 3/2: .*such as 1/4"),
         (["--render"], "no study"),
     ],
 )

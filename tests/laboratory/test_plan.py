@@ -2,8 +2,9 @@ import pytest
 
 from laboratory.ablations import ABLATIONS
 from laboratory.methods import LOOKAHEAD, MAIN, METHODS, NONE, RESOLUTION, available, base_schedule, variant_of
-from laboratory.plan import DATA_SETS, SEEDS, SIZES, SPEEDS, Cell, part_of, work_list
+from laboratory.plan import DATA_SETS, SEEDS, SIZES, SPEEDS, Cell, work_list
 from laboratory.saliencies import PUMER_PARTS, PuMerPartsReducer
+from laboratory.shards import shard_of
 from pumer_hf.configuration import PuMerConfig
 from pumer_hf.data.tasks import TASKS
 from pumer_hf.reducers import METHODS as REDUCERS
@@ -57,7 +58,7 @@ def test_the_gpu_size_has_all_data():
 
 def test_the_cells_of_a_method_are_on_one_machine_and_none_is_lost():
     cells = work_list(SIZES["cpu"], every)
-    parts = [part_of(cells, shard, 3) for shard in (1, 2, 3)]
+    parts = [shard_of(cells, f"{shard}/3", lambda cell: (cell.group, cell.method)) for shard in (1, 2, 3)]
     assert sorted(cell.key for part in parts for cell in part) == sorted(cell.key for cell in cells)
     owners = [{(cell.group, cell.method) for cell in part} for part in parts]
     assert not owners[0] & owners[1] | owners[0] & owners[2] | owners[1] & owners[2]

@@ -11,12 +11,13 @@ from PIL import Image
 from tiny_llava import save_tiny_llava
 from tiny_qwen import save_tiny_qwen
 
+from laboratory.shards import shard_of
 from laboratory.site_speeds import Point
 from laboratory.vlm_cells import CellRunner, keep_for
 from laboratory.vlm_command import build_parser, vlm_command, work_list
 from laboratory.vlm_model import Form, VlmModel, picture_of
 from laboratory.vlm_results import VlmCell, VlmSettings
-from laboratory.vlm_rows import BASELINE, WHOLE, Budget, OutOfReachError, budgets_of, rows_of, shard_of
+from laboratory.vlm_rows import BASELINE, WHOLE, Budget, OutOfReachError, budgets_of, rows_of
 from laboratory.vlm_sets import drawn, read_own_questions
 from laboratory.vlm_tables import paired_change, read_cells, vlm_section
 from pumer_hf.models.families import DECODERS
@@ -79,11 +80,11 @@ def test_lookahead_comes_with_a_scorer(model):
 
 
 def test_each_row_is_on_one_of_several_machines(rows):
-    shards = [shard_of(list(rows.values()), f"{number}/3") for number in (1, 2, 3)]
+    shards = [shard_of(rows.values(), f"{number}/3", lambda row: row.key) for number in (1, 2, 3)]
     assert sorted(row.key for shard in shards for row in shard) == sorted(rows)
     for wrong in ("0/3", "4/3", "2", "a/b"):
         with pytest.raises(ValueError, match=f"--shard {wrong}: .*such as 1/4"):
-            shard_of(list(rows.values()), wrong)
+            shard_of(rows.values(), wrong, lambda row: row.key)
     assert budgets_of(rows["inputs_tome"], [0.5], [1.5]) == [Budget(keep=0.5), Budget(speed=1.5)]
     assert budgets_of(rows["baseline_unreduced"], [0.5], [1.5]) == [WHOLE]
 
