@@ -22,12 +22,12 @@ def test_before_the_decoder_and_inside_it(tmp_path, capsys):
 def test_generated_answers_are_compared(computed_speeds, tmp_path):
     source = str(save_tiny_llava(tmp_path / "llava", CHAT_TEMPLATE, num_layers=4))
     noise().save(tmp_path / "one.png")
-    row = {"image": "one.png", "question": "what digit is red?", "answer": "seven"}
+    row = {"image": "one.png", "question": "what digit is red?", "answer": "zebra"}  # a word that it cannot say
     (tmp_path / "q.jsonl").write_text("\n".join(json.dumps(row) for _ in range(2)) + "\n")
     tuned = tune(
         source, TuneOptions(1.2, reduction={"method": "tome", "site": "inputs"}, data=str(tmp_path / "q.jsonl"))
     )
-    assert tuned.accuracy == 0.0  # the model is not trained
+    assert tuned.accuracy == 0.0
     assert tuned.best.accuracy == 0.0
     assert 0.0 <= tuned.best.kept <= 100.0
     assert tuned.best.is_close
