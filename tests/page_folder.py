@@ -1,16 +1,14 @@
-"""What the pages take for granted: models in the working directory, small and hardly trained, and a picture."""
+"""What the pages take for granted: small models in the working directory, and a picture."""
 
+import shutil
 from pathlib import Path
 
 from tiny import vilt_fields
-from transformers import AutoModelForVisualQuestionAnswering, ViltConfig, ViltForQuestionAnswering
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, ViltConfig, ViltForQuestionAnswering
 
-from pumer_hf.data.scenes.digits import digit_scenes
-from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.example import IMAGES, MODEL
 from pumer_hf.models.families import DECODERS, preset
 from pumer_hf.models.scorers import save_scorer
-from pumer_hf.recipes.build import build_teacher
-from pumer_hf.recipes.recipe import ModelArguments
 from pumer_hf.training.scorer import add_scorer
 
 SCORER = {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1}
@@ -24,19 +22,16 @@ def save_with_processor(model, processor, folder):
 
 def save_encoders(folder: Path) -> None:
     """What `make demo` leaves, an elastic student, a scorer, and a stock ViLT where the Hub's is."""
-    args = ModelArguments(config=vilt_fields(num_hidden_layers=4, max_position_embeddings=12))
-    data = VQA.load(VqaDataArguments(train_scenes=200, eval_scenes=4, unknown_answers="ignore"), None)
-    model, processor = build_teacher(args, data.labels, data.train["question"], 12)
+    model = AutoModelForVisualQuestionAnswering.from_pretrained(MODEL)
+    processor = AutoProcessor.from_pretrained(MODEL)
+    save_scorer(model, folder / "outputs/my-scorer", trained_on="digit scenes", steps=0)
+    model.set_reduction(None)
     save_with_processor(model, processor, folder / "outputs/digit-scenes/teacher")
+    model.set_reduction(PUMER)
     for name in ("digit-scenes", "digit-scenes-elastic"):
-        model.set_reduction(PUMER)
         save_with_processor(model, processor, folder / "outputs" / name / "student")
-    loaded = AutoModelForVisualQuestionAnswering.from_pretrained(folder / "outputs/digit-scenes/teacher")
-    add_scorer(loaded, SCORER)
-    save_scorer(loaded, folder / "outputs/my-scorer", trained_on="nothing", steps=0)
-    stock = ViltForQuestionAnswering(
-        ViltConfig(**vilt_fields(num_hidden_layers=12, vocab_size=len(processor.tokenizer)))
-    )
+    words = {"num_hidden_layers": 12, "vocab_size": len(processor.tokenizer)}
+    stock = ViltForQuestionAnswering(ViltConfig(**vilt_fields(**words)))
     save_with_processor(stock, processor, folder / "dandelin/vilt-b32-finetuned-vqa")
 
 
@@ -53,7 +48,7 @@ def save_decoders(folder: Path) -> None:
 
 def save_all(folder: Path) -> None:
     """Everything that a page may use."""
-    digit_scenes("test", num_scenes=1)[0]["image"].save(folder / "scene.png")
+    shutil.copy(IMAGES[0], folder / "scene.png")
     save_encoders(folder)
     if DECODERS:
         save_decoders(folder)

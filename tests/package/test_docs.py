@@ -154,3 +154,47 @@ def test_the_page_lists_every_family():
         equals = "the shortened prompt" if row.shortened_prompt else "the masked prompt"
         inside = "no" if row.no_layers else "yes"
         assert f"| {row.title} | `{row.model_class.__name__}` | {equals} | {inside} |" in text
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown", "same"),
+    [
+        ("a 1.5\n", "a 1.5", True),
+        ("a 1.5\n", "a 1.6", False),
+        ("12.5 ms, 1.73x\n", "9 ms, 2.1x", True),
+        ("12 tokens\n", "13 tokens", False),
+        ("a\nb\nc\n", "a\n...\nc", True),
+        ("a\nb\n", "a", False),
+    ],
+)
+def test_only_measured_numbers_may_differ(printed, shown, same):
+    assert agrees(printed, shown) == same
+
+
+def test_the_output_that_a_page_shows(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("""
+```python
+x = 1
+```
+
+Words.
+
+```text
+no output
+```
+
+```python
+print(x)
+# 1
+```
+
+```python
+print(x + 1)
+```
+
+```text
+2
+```
+""")
+    assert [block.shown for block in python_blocks(page)] == [None, "1", "2\n"]
