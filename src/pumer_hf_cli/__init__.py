@@ -20,6 +20,7 @@ from .convert import Convert
 from .demo import Demo
 from .env import Env
 from .evaluate import Evaluate
+from .example import Example
 from .explain import Explain
 from .export import Export
 from .generate import Generate
@@ -33,6 +34,7 @@ from .tune import Tune
 __all__ = ["COMMANDS", "build_parser", "main"]
 
 COMMANDS: tuple[Command, ...] = (
+    Example(),
     Train(),
     TrainScorer(),
     Evaluate(),

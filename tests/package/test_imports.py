@@ -10,7 +10,7 @@ import pumer_hf
 ROOT = Path(pumer_hf.__file__).parent
 # A part of the package imports itself and the parts before its own row, so not its neighbours in the row.
 ROWS = [
-    ("release", "editable", "recipe_files"),
+    ("release", "editable", "recipe_files", "example"),
     ("ops", "flops", "remote_code", "images", "folders", "reading", "wheel", "figures"),
     ("tokens", "grounding", "encoding", "results"),
     ("reducers",),
