@@ -1,4 +1,4 @@
-"""The pages in docs/: their blocks run with an installed wheel, commands and links are right, tables are rendered."""
+"""The README and the pages in docs/: blocks run with an installed wheel, commands and links are right."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from pumer_hf.recipes.parser import parse_recipe
 
 DOCS = ROOT / "docs"
 TESTS = ROOT / "tests"
-PAGES = sorted(DOCS.rglob("*.md"))
-FOR_DECODERS = {"decoders"}
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FOR_DECODERS = {"README", "decoders"}
 """Pages whose blocks need a newer transformers than the encoders do."""
 SOURCES = ("src", "recipes", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 GENERATED = {"cli.md", "changelog.md", *methods.pages(), *reference.pages()}
@@ -45,7 +45,7 @@ Subject.stopwatch = lambda self, search, on_round=None: measured
 
 
 def name_of(page):
-    return page.relative_to(DOCS).with_suffix("").as_posix()
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).with_suffix("").as_posix()
 
 
 def pages(having=""):
