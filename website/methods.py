@@ -3,7 +3,8 @@
 import inspect
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
@@ -11,7 +12,7 @@ import yaml
 
 from laboratory.methods import METHODS as STUDIED
 from laboratory.study_results import GroupResults
-from laboratory.study_tables import METRICS, compared_table, method_name
+from laboratory.study_tables import METRICS, method_name, short_note, speed_table
 from pumer_hf.models.families import DECODERS, FAMILIES
 from pumer_hf.reducers import BEFORE_LAYERS, METHODS, ReductionConfig, TokenReducer, method_class, parse_reduction
 from pumer_hf.reducers.base import PAPER_LAYOUT, SITES
@@ -26,6 +27,7 @@ PLACES = {
 }
 RECIPES = sorted(ROOT.glob("recipes/*/*/*.yaml"))
 STUDY = sorted(ROOT.glob("benchmarks/results/study/*.json"))
+AS_IN = re.compile(r"that of \[`(\w+Config)`\]")
 CODE_WIDTH = 76
 """The longest line of code that a page shows without scrolling."""
 FEATURES = {
@@ -72,8 +74,14 @@ def meanings(config_class: type[ReductionConfig]) -> dict[str, str]:
     found: dict[str, str] = {}
     for kind in reversed(config_class.__mro__):
         if issubclass(kind, ReductionConfig):
-            found |= arguments(inspect.getdoc(kind) or "")
+            for name, text in arguments(inspect.getdoc(kind) or "").items():
+                found[name] = AS_IN.sub(lambda match, name=name, kind=kind: meaning_in(kind, match, name), text)
     return found
+
+
+def meaning_in(kind: type[ReductionConfig], match: re.Match[str], name: str) -> str:
+    """Return what a field means in the config that another one names: "that of [`ScoringConfig`]"."""
+    return meanings(getattr(sys.modules[kind.__module__], match[1]))[name].removesuffix(".")
 
 
 def arguments(docstring: str) -> dict[str, str]:
@@ -111,15 +119,20 @@ def recipes_of(method: str) -> Iterator[str]:
 
 
 def measured(method: str) -> Iterator[str]:
-    """Yield a table of each group of the study that has rows of a method."""
+    """Yield the tables of each group of the study that have rows of a method, with a line about the group."""
     names = {method_name(name) for name, row in STUDIED.items() if method in row.reducers}
     for file in STUDY:
         results = GroupResults.load(file)
-        lines = compared_table({results.name: results}).strip().splitlines()
-        first, head, rows = lines[0], lines[2:4], lines[4:]
-        kept = [row for row in rows if row.split("|")[1].strip() in names]
-        if kept:
-            yield "\n".join([first, "", *head, *kept])
+        tables = [rows_of(speed_table(results, is_trained), names) for is_trained in (False, True)]
+        if any(tables):
+            yield "\n\n".join(filter(None, [short_note(results), *tables]))
+
+
+def rows_of(table: str, names: Collection[str]) -> str:
+    """Return the rows of a table whose first cell is one of the names, with its head; empty if there is none."""
+    head, rows = table.splitlines()[:2], table.splitlines()[2:]
+    kept = [row for row in rows if row.split("|")[1].strip() in names]
+    return "\n".join([*head, *kept]) if kept else ""
 
 
 def sentence(text: str) -> str:
@@ -181,8 +194,12 @@ def measured_parts(method: str) -> Iterable[str]:
     if not tables:
         return ["Not measured in the study."]
     metrics = " or ".join(METRICS.values())
-    note = f"Each row is a method, or a combination, and its change of {metrics} at the same measured speed."
-    return [f"{note} [The comparison](../comparison.md) has all methods and says how they were measured.", *tables]
+    note = (
+        "A row is the method, or a combination of it with others. A column is a speed. A cell has the change of "
+        f"{metrics} against the unreduced model, and the speed that was measured. **Bold**: the best of all methods. "
+        "[The comparison](../comparison.md) has all methods, and says how they were measured."
+    )
+    return [note, *tables]
 
 
 def index() -> str:
