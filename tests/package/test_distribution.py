@@ -81,10 +81,15 @@ def test_authors_and_version_are_those_to_cite(metadata, citation):
 
 def test_the_addresses_are_those_that_are_known(metadata, citation):
     urls = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
-    assert urls.pop("Paper") == citation["preferred-citation"]["url"]
-    repository = {"Source": release.REPOSITORY} if release.REPOSITORY else {}
-    assert urls == repository
-    assert citation.get("repository-code") == release.REPOSITORY
+    assert urls == {
+        "Documentation": release.DOCS,
+        "Source": release.REPOSITORY,
+        "Changelog": f"{release.REPOSITORY}/blob/main/CHANGELOG.md",
+        "Issues": f"{release.REPOSITORY}/issues",
+        "Paper": citation["preferred-citation"]["url"],
+    }
+    assert citation["repository-code"] == release.REPOSITORY
+    assert citation["url"] == release.DOCS
 
 
 def test_every_python_from_the_lowest_on_has_a_classifier(metadata):

@@ -1,4 +1,4 @@
-"""The pages in docs/: their blocks run with an installed wheel, commands and links are right, tables are rendered."""
+"""The README and the pages in docs/: blocks run with an installed wheel, commands and links are right."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from pumer_hf.recipes.parser import parse_recipe
 
 DOCS = ROOT / "docs"
 TESTS = ROOT / "tests"
-PAGES = sorted(DOCS.rglob("*.md"))
-FOR_DECODERS = {"decoders"}
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FOR_DECODERS = {"README", "decoders"}
 """Pages whose blocks need a newer transformers than the encoders do."""
 SOURCES = ("src", "recipes", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
 GENERATED: set[str] = set()
@@ -43,7 +43,7 @@ Subject.stopwatch = lambda self, search, on_round=None: measured
 
 
 def name_of(page):
-    return page.relative_to(DOCS).with_suffix("").as_posix()
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).with_suffix("").as_posix()
 
 
 def pages(having=""):
