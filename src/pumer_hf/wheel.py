@@ -16,7 +16,7 @@ from .editable import check_editable
 from .recipe_files import IN_PACKAGE, PATTERN, recipe_folder
 from .release import PACKAGE
 
-SUFFIXES = (".py", ".typed", ".jinja", ".json", ".safetensors", ".md", ".png")
+SUFFIXES = (".py", ".typed", ".jinja", ".json", ".safetensors", ".png")
 """The suffixes of the files of the package: the code, and the data that setup.cfg lists."""
 METADATA = ("METADATA", "entry_points.txt", "top_level.txt")
 """The metadata of an installation that is published. The rest says how and from where it was installed here."""

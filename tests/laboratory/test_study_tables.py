@@ -7,7 +7,15 @@ from laboratory.plan import Cell
 from laboratory.render import render
 from laboratory.study_plot import apart, change_at, curves, group_title, method_styles, plot_group
 from laboratory.study_results import GroupResults, summaries, winners
-from laboratory.study_tables import ablation_table, group_section, kind_table, speed_table, study_report
+from laboratory.study_tables import (
+    ablation_table,
+    group_section,
+    kind_table,
+    method_link,
+    speed_table,
+    study_report,
+)
+from pumer_hf.release import DOCS
 
 GROUP = "digit_scenes-vilt"
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
@@ -157,18 +165,32 @@ def test_a_document_shows_a_group(results, tmp_path):
     assert render(document) == rendered
 
 
-SHORT = """\
-| 1.7 times as fast | without training | trained | speed |
-| --- | --- | --- | --- |
-| pumer | -33.75 (one seed) | -0.25 [-0.75, +0.25] | 1.71x |
-| tip | learns | +0.50 [+0.00, +1.00] | 1.66x |
+SHORT = f"""\
+| 1.7 times as fast | {GROUP}, without training | trained | {GROUP}, without training | trained |
+| --- | --- | --- | --- | --- |
+| [pumer]({DOCS}methods/pumer/) | -33.75 (one seed) | -0.25 [-0.75, +0.25] | -33.75 (one seed) | -0.25 [-0.75, +0.25] |
+| [tip]({DOCS}methods/tip/) | learns | +0.50 [+0.00, +1.00] | learns | +0.50 [+0.00, +1.00] |
 """
 
 
-def test_a_short_table_has_one_speed(results, tmp_path):
+def test_a_short_table_has_one_speed_and_two_columns_per_group(results, tmp_path):
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / f"{GROUP}-2.json").write_bytes((tmp_path / "results" / f"{GROUP}.json").read_bytes())
     document = tmp_path / "README.md"
-    document.write_text(f"<!-- compared: results/{GROUP}.json -->\n<!-- /compared -->\n")
+    document.write_text(f"<!-- compared: results/{GROUP}.json again/{GROUP}-2.json -->\n<!-- /compared -->\n")
     assert SHORT in render(document)
+
+
+@pytest.mark.parametrize(
+    ("method", "link"),
+    [
+        ("lookahead_pumer", f"[lookahead + pumer]({DOCS}methods/lookahead/)"),
+        ("relevant_diverse", f"[relevant diverse]({DOCS}methods/relevant_diverse/)"),
+        ("resolution", "smaller images"),
+    ],
+)
+def test_a_method_links_to_its_page(method, link):
+    assert method_link(method) == link
 
 
 def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left_out(folder):
