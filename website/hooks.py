@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     for entry in config.nav:
         for content in entry.values():
-            if isinstance(content, list) and content[0] in listed:
+            if isinstance(content, list) and isinstance(content[0], str):
                 content += listed[content[0]]
     return config
 
@@ -56,5 +56,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **kwargs: Any) -> str:
     """Make the links of a page fit the site, and link the names that it refers to as docstrings do."""
     path = page.file.src_uri
-    text = links.rewritten(markdown, source_of(path), path, str(config.repo_url))
-    return names.linked(text, names.package())
+    text = names.linked(markdown, names.package())
+    return links.rewritten(text, source_of(path), path, str(config.repo_url))

@@ -27,7 +27,8 @@ PLACES = {
 }
 RECIPES = sorted(ROOT.glob("recipes/*/*/*.yaml"))
 STUDY = sorted(ROOT.glob("benchmarks/results/study/*.json"))
-AS_IN = re.compile(r"that of \[`(\w+Config)`\]")
+AS_IN = re.compile(r"(,? ?)that of \[`(\w+Config)`\]")
+NAMED = re.compile(r"(\[`[\w.]+`\])(?!\()")
 CODE_WIDTH = 76
 """The longest line of code that a page shows without scrolling."""
 FEATURES = {
@@ -70,18 +71,23 @@ def example(method: str, site: str) -> dict[str, Any]:
 
 
 def meanings(config_class: type[ReductionConfig]) -> dict[str, str]:
-    """Return what the fields of a config mean, from the `Args` of its docstring and of those of its base classes."""
+    """Return what the fields of a config mean, from the `Args` of its docstring and of those of its base classes.
+
+    A name that a text refers to is followed by the module of the docstring, which `names.py` needs to find it.
+    """
     found: dict[str, str] = {}
     for kind in reversed(config_class.__mro__):
         if issubclass(kind, ReductionConfig):
             for name, text in arguments(inspect.getdoc(kind) or "").items():
-                found[name] = AS_IN.sub(lambda match, name=name, kind=kind: meaning_in(kind, match, name), text)
+                whole = AS_IN.sub(lambda match, name=name, kind=kind: meaning_in(kind, match, name), text)
+                found[name] = NAMED.sub(rf"\1({kind.__module__})", whole)
     return found
 
 
 def meaning_in(kind: type[ReductionConfig], match: re.Match[str], name: str) -> str:
     """Return what a field means in the config that another one names: "that of [`ScoringConfig`]"."""
-    return meanings(getattr(sys.modules[kind.__module__], match[1]))[name].removesuffix(".")
+    meaning = meanings(getattr(sys.modules[kind.__module__], match[2]))[name].removesuffix(".")
+    return f": {meaning}" if match[1].startswith(",") else match[1] + meaning
 
 
 def arguments(docstring: str) -> dict[str, str]:
@@ -103,7 +109,8 @@ def fields_table(config_class: type[ReductionConfig], sites: Sequence[str]) -> s
 def default_text(item: "Field[Any]", sites: Sequence[str]) -> str:
     """Return the default of a field as JSON, or that it must be given."""
     if item.name == "layers":
-        return "must be given at `layers`" if "layers" in sites else "`[]`"
+        where = "" if len(sites) == 1 else " at `layers`"
+        return f"must be given{where}" if "layers" in sites else "`[]`"
     if item.default is MISSING or (item.name == "site" and "layers" not in sites):
         return "must be given"
     return f"`{json.dumps(item.default)}`"
