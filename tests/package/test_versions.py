@@ -11,7 +11,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
-TOOLS = {"mutmut", "mypy", "pre-commit", "ruff", "types-PyYAML", "types-tqdm"}  # no test needs them
+NOTEBOOKS = {"ipykernel", "ipywidgets", "nbclient", "nbformat"}
+TOOLS = {"mutmut", "mypy", "pre-commit", "ruff", "types-PyYAML", "types-tqdm", *NOTEBOOKS}  # no quick test needs them
 ON_GPUS = {"deepspeed"}  # it is not among what `make install-dev` installs
 
 

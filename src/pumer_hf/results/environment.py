@@ -164,7 +164,7 @@ class Environment:
 
     @classmethod
     def current(cls) -> "Environment":
-        """Return the environment of this process. In a notebook it has no command, which would be that of the kernel."""
+        """Return the environment of this process. A notebook has no command, since its own is that of the kernel."""
         versions = {"python": platform.python_version(), **installed(PACKAGES)}
         return cls(versions, Machine.current(), None if in_notebook() else Command.current())
 
@@ -184,7 +184,7 @@ class Environment:
 
 
 def in_notebook() -> bool:
-    """Return whether this process is the kernel of a notebook: `ipykernel_launcher.py`, or that of a hosted service."""
+    """Return whether this process is the kernel of a notebook, such as `ipykernel_launcher.py`."""
     return Path(sys.argv[0]).name.endswith("kernel_launcher.py")
 
 
