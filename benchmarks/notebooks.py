@@ -30,7 +30,7 @@ QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS
 """Bars that are full are of no use in a stored notebook."""
 FOLDER = re.compile(r"(?<![\w./:])/(?:home|root|tmp|private|var|usr|opt|mnt|work|Users|content|kaggle)/")
 """The beginning of a path on a machine. In an address, a letter or a point stands before it."""
-COLOURS = 128
+COLOURS = 256
 """Colours of a stored picture. With so few, its file is small."""
 
 

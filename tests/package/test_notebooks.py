@@ -117,8 +117,8 @@ def test_the_head_says_how_to_open_and_to_install(path):
 def test_the_first_cell_installs_the_package_where_it_is_missing(published, monkeypatch):
     monkeypatch.setattr(release, "PUBLISHED", published)
     assert 'find_spec("pumer_hf") is None' in install_cell()
-    assert '%pip install -q "pumer-hf[digits]"' in install_cell()
-    assert ("PyPI has no pumer-hf yet" in install_cell()) != published
+    assert f'%pip install -q "{release.PACKAGE}[digits]"' in install_cell()
+    assert (f"PyPI has no {release.PACKAGE} yet" in install_cell()) != published
 
 
 @each
