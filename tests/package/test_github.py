@@ -21,6 +21,7 @@ if not GITHUB.is_dir():
 WORKFLOWS = sorted(GITHUB.glob("workflows/*.yml"))
 FORMS = sorted(path for path in GITHUB.glob("ISSUE_TEMPLATE/*.yml") if path.stem != "config")
 MAY_WRITE = {
+    ("docs", "publish"): {"pages": "write", "id-token": "write"},
     ("release", "pypi"): {"id-token": "write", "attestations": "write"},
     ("release", "github"): {"contents": "write"},
 }
@@ -50,7 +51,7 @@ def recipe(target):
 
 
 def test_the_files_are_those_that_are_known():
-    assert [path.stem for path in WORKFLOWS] == ["dependencies", "quality", "release", "tests"]
+    assert [path.stem for path in WORKFLOWS] == ["dependencies", "docs", "quality", "release", "tests"]
     assert [path.stem for path in FORMS] == ["bug", "family", "method"]
     (updates,) = read(GITHUB / "dependabot.yml")["updates"]
     assert updates["package-ecosystem"] == "github-actions"
@@ -85,6 +86,7 @@ def test_a_workflow_may_only_read_and_ends(path):
 def test_the_workflows_run_what_a_person_runs():
     run = {path.stem: commands(path) for path in WORKFLOWS}
     assert run["tests"] == ["make test"]
+    assert run["docs"] == ["make docs"]
     assert run["dependencies"] == ["make test-lowest", "make test-newest"]
     assert run["quality"][0] == "make quality"
     for name in ("quality", "release"):
