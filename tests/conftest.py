@@ -9,6 +9,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+gc.disable()  # until all is imported and collected: see `pytest_collection_finish`
+
 import pytest
 import torch
 
@@ -56,6 +58,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker("unit")
         elif "integration" not in marks:
             item.add_marker("integration")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Hide from the garbage collector what is there before the first test: modules and tests, a million objects.
+
+    They stay to the end. Each training collects garbage, and would look at all of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
