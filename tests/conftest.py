@@ -9,14 +9,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-gc.disable()  # until all is imported and collected: see `pytest_collection_finish`
-
 import pytest
 import torch
 
 from pumer_hf.models.families import DECODERS
 
 torch.set_num_threads(1)
+gc.disable()  # until the tests are collected: see `pytest_collection_finish`
 
 OF_DECODERS = [
     "bench/test_decoders.py",
