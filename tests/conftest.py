@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # of recipes in processes of their own, which take all cores
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
@@ -41,7 +42,7 @@ OF_DECODERS = [
 """Tests of decoder models, which need a newer transformers than the encoders do."""
 collect_ignore = [] if DECODERS else OF_DECODERS
 
-pytest_plugins = ["tiny_training"]
+pytest_plugins = ["tiny_training", "hub_server"]
 
 TESTS = Path(__file__).parent
 UNIT = ("test_ops.py", "test_tokens.py", "test_configuration.py", "reducers", "models", "data", "metrics")
