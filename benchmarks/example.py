@@ -13,7 +13,7 @@ from pumer_hf.data.scenes.digits import digit_scenes
 from pumer_hf.example import IMAGES, MODEL
 
 NAMES = (
-    *("README.md", "config.json", "model.safetensors", "processor_config.json", "results.json"),
+    *("config.json", "model.safetensors", "processor_config.json", "results.json"),
     *("tokenizer.json", "tokenizer_config.json"),
 )
 """The files of a model that `import pumer_hf` loads. What a model needs on the Hub, such as its code, is left out."""

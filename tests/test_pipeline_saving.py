@@ -7,6 +7,7 @@ import tiny_tasks
 from tiny import CHECKPOINT_FILES, assert_same_answers, noise
 from transformers import pipeline
 
+from pumer_hf import release
 from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.wheel import make_wheel
 
@@ -88,7 +89,8 @@ def test_what_cannot_be_saved(vqa, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 @pytest.mark.parametrize("vqa", ["meter"], indirect=True)
-def test_a_push_is_one_commit_with_a_card(vqa, hub):
+def test_a_push_is_one_commit_with_a_card(vqa, hub, monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", False)
     vqa.push_to_hub("user/tiny", private=True, commit_message="Mine")
     repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
     assert repo.private

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from pumer_hf.reducers import PlainSchedule
+from pumer_hf.reducers import METHODS, PlainSchedule
+from pumer_hf.release import DOCS
 from pumer_hf.results import markdown_table
 from pumer_hf.results.metrics import with_range
 
@@ -168,27 +169,42 @@ def ablation_table(results: GroupResults) -> str:
 
 
 def compared_table(reports: Mapping[str, GroupResults]) -> str:
-    """Return a short table of each group: the methods at the most important speed, without training and trained."""
-    return "\n".join(short_section(results) for results in reports.values())
+    """Return a short table of the methods at the most important speed, without training and trained, with two columns
+    per group.
+    """
+    (target,) = {target for results in reports.values() for target in first_target(results, False)}
+    rows = [[f"{target:g} times as fast"]]
+    for results in reports.values():
+        rows[0] += [f"{results.name}, without training", "trained"]
+    cells = [cell for results in reports.values() for cell in results.cells if cell.method not in BASELINES]
+    for method in dict.fromkeys(cell.method for cell in cells):
+        rows.append([method_link(method)])
+        for results in reports.values():
+            rows[-1] += [short_text(results, method, target, is_trained) for is_trained in (False, True)]
+    return f"{markdown_table(rows)}\n\n{' '.join(map(short_note, reports.values()))}\n"
 
 
-def short_section(results: GroupResults) -> str:
-    """Return the short table of a group, with a line about it."""
-    (target,) = first_target(results, False)
-    untrained, trained = (summaries(results.main(is_trained)) for is_trained in (False, True))
-    rows = [[f"{target:g} times as fast", "without training", "trained", "speed"]]
-    for method in dict.fromkeys(cell.method for cell in results.cells if cell.method not in BASELINES):
-        found = [summary for one in (untrained, trained) if (summary := one.get((method, target)))]
-        texts = [
-            cell_text(results, one[method, target], with_speed=False) if (method, target) in one else "learns"
-            for one in (untrained, trained)
-        ]
-        speeds = [summary.speed for summary in found if summary.values]
-        rows.append([method_name(method), *texts, f"{mean(speeds):.2f}x" if speeds else ""])
+def short_text(results: GroupResults, method: str, target: float, is_trained: bool) -> str:
+    """Return a cell of the short table. A method that has no row without training is one that learns."""
+    summary = summaries(results.main(is_trained)).get((method, target))
+    if summary is None:
+        return "not run" if is_trained else "learns"
+    return cell_text(results, summary, with_speed=False)
+
+
+def short_note(results: GroupResults) -> str:
+    """Return a line about a group under the short table."""
     own = values_text([teacher.value.value for teacher in results.teachers])
     machines = "; ".join(dict.fromkeys(teacher.environment.machine_name for teacher in results.teachers))
-    line = f"{results.name}: {metric_title(results)} of the unreduced models {own}, and its change in points."
-    return f"{line} Measured on {machines}.\n\n{markdown_table(rows)}\n"
+    return f"{results.name}: {metric_title(results)} of the unreduced models {own}; {machines}."
+
+
+def method_link(method: str) -> str:
+    """Return the name of a method in the tables, with a link to its page."""
+    for known in (method, method.partition("_")[0]):
+        if known in METHODS:
+            return f"[{method_name(method)}]({DOCS}methods/{known}/)"
+    return method_name(method)
 
 
 def schedule_text(reduction: PlainSchedule | None) -> str:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .inputs import Encoder, encode_example
     from .models.families import Family, preset
     from .models.reduced import reduced
+    from .reducers import register_method
     from .training.answers import GivenReducer, answers_kept, choose_layer
     from .training.arguments import DistillationTrainingArguments
     from .training.callbacks import ElasticCallback, ReductionWarmupCallback, TokenReductionCallback
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from .training.trainer import DistillationTrainer
     from .unread import unread_words
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "PuMerConfig": "configuration",
@@ -53,6 +54,7 @@ _LAZY = {
     "reduced": "models.reduced",
     "Family": "models.families",
     "Task": "data.task",
+    "register_method": "reducers",
     "register_task": "data.tasks",
     "convert_checkpoint": "convert",
     "Encoder": "inputs",
@@ -112,6 +114,7 @@ __all__ = [
     "push_folder",
     "reduced",
     "register_family",
+    "register_method",
     "register_task",
     "unread_words",
 ]

@@ -8,9 +8,11 @@ from packaging.requirements import Requirement
 
 PACKAGE = "pumer-hf"
 PUBLISHED = False
-"""Whether PyPI has this version. Whoever publishes it sets this to True first."""
-REPOSITORY: str | None = None
-"""The address that `git clone` takes; None while the project has no public one."""
+"""Whether PyPI has this package. Whoever publishes it for the first time sets this to True before."""
+REPOSITORY = "https://github.com/pumer-hf/pumer-hf"
+"""The address of the repository, which `git clone` takes too."""
+DOCS = "https://pumer-hf.github.io/pumer-hf/"
+"""The address of the documentation."""
 LICENSE = "apache-2.0"
 """The licence of this project, as the Hub abbreviates it."""
 WHEELS = "pumer_hf-*.whl"
@@ -22,8 +24,8 @@ IN_CLONE = "pip install -e ."
 
 
 def needs_wheel() -> bool:
-    """Return whether pip finds this package nowhere, so that a model on the Hub must carry a wheel of it."""
-    return not PUBLISHED and REPOSITORY is None
+    """Return whether PyPI does not have this package, so that a model on the Hub must carry a wheel of it."""
+    return not PUBLISHED
 
 
 def install_commands(repo_id: str | None = None) -> list[str]:
@@ -35,8 +37,6 @@ def install_commands(repo_id: str | None = None) -> list[str]:
     """
     if PUBLISHED:
         return [f"pip install {PACKAGE}"]
-    if REPOSITORY is not None:
-        return [f'pip install "{PACKAGE} @ git+{REPOSITORY}"']
     if repo_id is None:
         return [IN_CLONE]
     return [

@@ -5,9 +5,17 @@ import pytest
 from laboratory import store
 from laboratory.plan import Cell
 from laboratory.render import render
-from laboratory.study_plot import curves, plot_group
+from laboratory.study_plot import apart, change_at, curves, group_title, method_styles, plot_group
 from laboratory.study_results import GroupResults, summaries, winners
-from laboratory.study_tables import ablation_table, group_section, kind_table, speed_table, study_report
+from laboratory.study_tables import (
+    ablation_table,
+    group_section,
+    kind_table,
+    method_link,
+    speed_table,
+    study_report,
+)
+from pumer_hf.release import DOCS
 
 GROUP = "digit_scenes-vilt"
 MACHINE = {"processor": "Some CPU", "torch_threads": 2}
@@ -133,6 +141,18 @@ def test_plots(results, tmp_path):
     assert plot_group(results, tmp_path / "plot.png").read_bytes() == content
 
 
+def test_the_plot_has_a_title_and_names_that_do_not_lie_on_each_other(results):
+    assert group_title("digit_scenes_cluttered-vilt") == "ViLT on cluttered digit scenes"
+    assert group_title("easy_vqa-meter") == "METER on easy vqa"
+    assert apart([0.0, 0.1, 5.0, 9.9], 1.0, 0.0, 10.0) == pytest.approx([0.5, 1.5, 5.0, 9.5])
+    assert apart([9.8, 9.9, 10.0], 1.0, 0.0, 10.0) == pytest.approx([7.5, 8.5, 9.5], abs=0.5)
+    points = [(1.4, [0.0]), (1.72, [-8.0, -10.0])]
+    assert change_at(points, 1.7) == -9.0
+    styles = method_styles([{"far": points, "near": points[:1], "grounded": points[:1]}], 1.7)
+    assert len({style["color"] for style in styles.values()}) == 3
+    assert styles["far"]["zorder"] < styles["near"]["zorder"]
+
+
 def test_a_document_shows_a_group(results, tmp_path):
     document = tmp_path / "README.md"
     start, end = f"<!-- study: results/{GROUP}.json -->\n", "<!-- /study -->"
@@ -145,18 +165,32 @@ def test_a_document_shows_a_group(results, tmp_path):
     assert render(document) == rendered
 
 
-SHORT = """\
-| 1.7 times as fast | without training | trained | speed |
-| --- | --- | --- | --- |
-| pumer | -33.75 (one seed) | -0.25 [-0.75, +0.25] | 1.71x |
-| tip | learns | +0.50 [+0.00, +1.00] | 1.66x |
+SHORT = f"""\
+| 1.7 times as fast | {GROUP}, without training | trained | {GROUP}, without training | trained |
+| --- | --- | --- | --- | --- |
+| [pumer]({DOCS}methods/pumer/) | -33.75 (one seed) | -0.25 [-0.75, +0.25] | -33.75 (one seed) | -0.25 [-0.75, +0.25] |
+| [tip]({DOCS}methods/tip/) | learns | +0.50 [+0.00, +1.00] | learns | +0.50 [+0.00, +1.00] |
 """
 
 
-def test_a_short_table_has_one_speed(results, tmp_path):
+def test_a_short_table_has_one_speed_and_two_columns_per_group(results, tmp_path):
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / f"{GROUP}-2.json").write_bytes((tmp_path / "results" / f"{GROUP}.json").read_bytes())
     document = tmp_path / "README.md"
-    document.write_text(f"<!-- compared: results/{GROUP}.json -->\n<!-- /compared -->\n")
+    document.write_text(f"<!-- compared: results/{GROUP}.json again/{GROUP}-2.json -->\n<!-- /compared -->\n")
     assert SHORT in render(document)
+
+
+@pytest.mark.parametrize(
+    ("method", "link"),
+    [
+        ("lookahead_pumer", f"[lookahead + pumer]({DOCS}methods/lookahead/)"),
+        ("relevant_diverse", f"[relevant diverse]({DOCS}methods/relevant_diverse/)"),
+        ("resolution", "smaller images"),
+    ],
+)
+def test_a_method_links_to_its_page(method, link):
+    assert method_link(method) == link
 
 
 def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left_out(folder):

@@ -43,15 +43,36 @@ def test_the_sdist_holds_what_tests_and_readme_need(sdist, tracked):
     assert more <= GENERATED
 
 
-def test_a_wheel_of_the_sdist_has_the_recipe_files(sdist, tmp_path):
-    (tmp_path / "made").mkdir()
+@pytest.fixture(scope="module")
+def wheel(sdist, tmp_path_factory):
+    """The wheel of the sdist, which is what `python -m build` makes."""
+    folder = tmp_path_factory.mktemp("unpacked")
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
-    (unpacked,) = tmp_path.glob("pumer_hf-*")
-    with ZipFile(built(unpacked, "build_wheel", tmp_path / "made")) as wheel:
-        held = {name.removeprefix("pumer_hf/recipes/files/") for name in wheel.namelist() if name.endswith(".yaml")}
+        archive.extractall(folder, filter="data")
+    (unpacked,) = folder.glob("pumer_hf-*")
+    return built(unpacked, "build_wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def test_a_wheel_of_the_sdist_has_the_recipe_files(wheel):
+    with ZipFile(wheel) as archive:
+        held = {name.removeprefix("pumer_hf/recipes/files/") for name in archive.namelist() if name.endswith(".yaml")}
     assert held == {path.relative_to(ROOT / "recipes").as_posix() for path in ROOT.glob("recipes/*/*/*.yaml")}
     assert held
+
+
+def test_pypi_takes_both_files(sdist, wheel):
+    """`check` returns whether one of them has a fault. With `strict`, a warning is one."""
+    check = pytest.importorskip("twine.commands.check", reason="it reads what PyPI reads: pip install twine")
+    assert not check.check([str(sdist), str(wheel)], strict=True)
+
+
+def test_the_wheel_and_the_model_in_it_are_small(wheel):
+    """A pushed model may carry this wheel, and somebody waits for each download."""
+    with ZipFile(wheel) as archive:
+        model = [one.compress_size for one in archive.infolist() if one.filename.startswith("pumer_hf/example/model/")]
+    assert len(model) > 3
+    assert sum(model) < 1.5e6
+    assert wheel.stat().st_size < 2.5e6
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +102,15 @@ def test_authors_and_version_are_those_to_cite(metadata, citation):
 
 def test_the_addresses_are_those_that_are_known(metadata, citation):
     urls = dict(line.split(", ") for line in metadata.get_all("Project-URL"))
-    assert urls.pop("Paper") == citation["preferred-citation"]["url"]
-    repository = {"Source": release.REPOSITORY} if release.REPOSITORY else {}
-    assert urls == repository
-    assert citation.get("repository-code") == release.REPOSITORY
+    assert urls == {
+        "Documentation": release.DOCS,
+        "Source": release.REPOSITORY,
+        "Changelog": f"{release.REPOSITORY}/blob/main/CHANGELOG.md",
+        "Issues": f"{release.REPOSITORY}/issues",
+        "Paper": citation["preferred-citation"]["url"],
+    }
+    assert citation["repository-code"] == release.REPOSITORY
+    assert citation["url"] == release.DOCS
 
 
 def test_every_python_from_the_lowest_on_has_a_classifier(metadata):

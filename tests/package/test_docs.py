@@ -1,104 +1,154 @@
-"""The pages in docs/: their blocks run, their links lead somewhere, and their tables are what the results say."""
+"""The README and the pages in docs/: blocks run with an installed wheel, commands and links are right."""
 
+import json
+import os
 import re
-import shlex
-from pathlib import Path
+import shutil
+import subprocess
+import sys
 
 import pytest
-from PIL import Image
-from tiny import vilt_fields
+from builds import ROOT, built, copy_of
+from page_blocks import FENCE, agrees, blocks, python_blocks
+from page_commands import check_command, commands
+from page_folder import save_all
+from website import SITE, methods, reference
+from website.links import page_file
 
-from laboratory.command import build_parser as study_parser
 from laboratory.render import render
-from laboratory.vlm_command import build_parser as vlm_parser
-from pumer_hf import DistillationTrainer, DistillationTrainingArguments, ElasticCallback
-from pumer_hf.cli import build_parser
-from pumer_hf.data.vqa import VQA, VqaDataArguments
+from pumer_hf.data.tasks import TASKS
 from pumer_hf.models.families import DECODERS
-from pumer_hf.models.scorers import save_scorer
-from pumer_hf.recipes.build import build_teacher, load_model
-from pumer_hf.recipes.recipe import ModelArguments
-from pumer_hf.training.scorer import add_scorer
+from pumer_hf.recipes.parser import parse_recipe
+
+DOCS = ROOT / "docs"
+TESTS = ROOT / "tests"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FOR_DECODERS = {"README", "decoders"}
+"""Pages whose blocks need a newer transformers than the encoders do."""
+SOURCES = ("src", "recipes", "setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
+GENERATED = {"cli.md", "changelog.md", *methods.pages(), *reference.pages()}
+"""Pages that the site makes, so that docs/ lacks them. The other pages link to them by their addresses on the site."""
+BEFORE = {
+    "decoders": "from PIL import Image; image = Image.new('RGB', (48, 48), 'red')",
+    "elastic": """
+from pumer_hf import DistillationTrainer, DistillationTrainingArguments, PuMerViltForQuestionAnswering
+student = PuMerViltForQuestionAnswering.from_pretrained("outputs/digit-scenes-elastic/student")
+trainer = DistillationTrainer(student, args=DistillationTrainingArguments("out", use_cpu=True, report_to="none"))
+""",
+    "tuning": """
 from pumer_hf.tuning.subjects import Subject
-
-DOCS = Path(__file__).parents[2] / "docs"
-SCRIPTS = {"benchmarks/vlm.py": vlm_parser, "benchmarks/study.py": study_parser}
-PAGES = sorted(DOCS.glob("*.md"))
-pages = pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
-
-
-def blocks(page, language):
-    text = page.read_text(encoding="utf-8")
-    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+measured = lambda wanted: [1 + 0.01 * (index + 1) for index in wanted]  # tiny models are not faster
+Subject.stopwatch = lambda self, search, on_round=None: measured
+""",
+}
+"""What a page's reader has made before its first block."""
 
 
-@pytest.fixture
-def reader(tmp_path, monkeypatch):
-    """The working directory has the demo's teacher, small and untrained, and a scorer for it."""
-    monkeypatch.chdir(tmp_path)
-    args = ModelArguments(config=vilt_fields(num_hidden_layers=4, max_position_embeddings=12))
-    data = VQA.load(VqaDataArguments(train_scenes=20, eval_scenes=4, unknown_answers="ignore"), None)
-    model, processor = build_teacher(args, data.labels, data.train["question"], 12)
-    model.save_pretrained("outputs/digit-scenes/teacher")
-    processor.save_pretrained("outputs/digit-scenes/teacher")
-    model = type(model).from_pretrained("outputs/digit-scenes/teacher")
-    add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
-    save_scorer(model, "outputs/my-scorer", trained_on="nothing", steps=0)
+def name_of(page):
+    return page.relative_to(DOCS if page.is_relative_to(DOCS) else ROOT).with_suffix("").as_posix()
+
+
+def pages(having=""):
+    """Run a test for each page with a string in it."""
+    found = [page for page in PAGES if having in page.read_text(encoding="utf-8")]
+    return pytest.mark.parametrize("page", found, ids=name_of)
+
+
+def headings(page):
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    lines = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).strip().replace(" ", "-") for line in lines}
 
 
 def test_there_are_pages():
     assert PAGES
 
 
-def run_blocks(page, **names):
-    found = blocks(page, "python")
-    assert found
-    for block in found:
-        exec(compile(block, page.name, "exec"), names)
-    return names
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """A folder with an installed wheel of this repository."""
+    pytest.importorskip("setuptools", minversion="77", reason="it builds the wheel")
+    clone = copy_of([name for name in SOURCES if (ROOT / name).exists()], tmp_path_factory.mktemp("clone"))
+    archive, target = (
+        built(clone, "build_wheel", tmp_path_factory.mktemp("wheel")),
+        tmp_path_factory.mktemp("installed"),
+    )
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--no-index", "--no-deps", "--quiet"]
+    subprocess.run([*pip, "--target", str(target), str(archive)], check=True)
+    return target
 
 
-def test_blocks_about_lookahead_run(reader):
-    names = run_blocks(DOCS / "lookahead.md")
-    assert [part.method for part in names["model"].reduction.parts] == ["lookahead", "pumer"]
+@pytest.fixture(scope="session")
+def reports(wheel, tmp_path_factory):
+    """What the blocks of each page printed, all run by one process that knows the wheel and not the repository."""
+    folder, base = tmp_path_factory.mktemp("granted"), tmp_path_factory.mktemp("pages")
+    save_all(folder)
+    jobs = []
+    for page in PAGES:
+        name, found = name_of(page), python_blocks(page)
+        if found and (DECODERS or name not in FOR_DECODERS):
+            own = shutil.copytree(folder, base / name)
+            numbered = [(block.line, block.code) for block in found]
+            jobs.append({"page": name, "folder": str(own), "before": BEFORE.get(name, ""), "blocks": numbered})
+    (base / "jobs.json").write_text(json.dumps(jobs))
+    command = [sys.executable, str(TESTS / "page_runner.py"), str(base / "jobs.json"), str(base / "reports.json")]
+    process = subprocess.run(
+        command, cwd=base, env={**os.environ, "PYTHONPATH": str(wheel)}, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr
+    ran = json.loads((base / "reports.json").read_text())
+    assert ran["package"].startswith(str(wheel))
+    return ran["pages"]
 
 
-def test_blocks_about_elastic_students_run(reader):
-    folder, schedule = "outputs/digit-scenes-elastic/student", {"method": "tome", "layers": [0], "merge_ratio": 0.4}
-    model = load_model("outputs/digit-scenes/teacher", schedule)
-    model.save_pretrained(folder)
-    trainer = DistillationTrainer(model, args=DistillationTrainingArguments("out", use_cpu=True, report_to="none"))
-    names = run_blocks(DOCS / "elastic.md", trainer=trainer)
-    assert isinstance(trainer.callback_handler.callbacks[-1], ElasticCallback)
-    assert names["model"].reduction.to_dict() == names["model"].config.reduction
+@pages("```python\n")
+def test_blocks_run_and_print_what_the_page_shows(page, reports):
+    if not DECODERS and name_of(page) in FOR_DECODERS:
+        pytest.skip("needs transformers 5.18")
+    before, *ran = reports[name_of(page)]
+    assert before["error"] is None, before["error"]
+    for block, report in zip(python_blocks(page), ran, strict=False):
+        assert report["error"] is None, report["error"]
+        if block.shown is not None:
+            where = f"{page}:{block.line} printed\n{report['printed']}"
+            assert agrees(report["printed"], block.shown), where
+    assert len(ran) == len(python_blocks(page))
 
 
-def test_blocks_about_tuning_run(reader, monkeypatch, capsys):
-    measured = lambda wanted: [1 + 0.01 * (index + 1) for index in wanted]  # noqa: E731, tiny models are not faster
-    monkeypatch.setattr(Subject, "stopwatch", lambda self, search, on_round=None: measured)
-    names = run_blocks(DOCS / "tuning.md")
-    assert names["tuned"].best.is_close
-    assert "'method': 'pumer'" in capsys.readouterr().out
+@pages("```sh\n")
+def test_commands_are_understood(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for block in blocks(page, "sh"):
+        for words in commands(block):
+            check_command(words)
 
 
-@pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
-def test_blocks_about_decoders_run(tmp_path, monkeypatch, capsys):
-    from tiny_llava import save_tiny_llava  # it needs what an older transformers lacks
+@pages("```yaml\ntask:")
+def test_recipes_can_be_read(page, tmp_path):
+    for block in blocks(page, "yaml"):
+        if block.startswith("task:"):
+            file = tmp_path / "my.yaml"
+            file.write_text(block, encoding="utf-8")
+            task = TASKS[block.splitlines()[0].removeprefix("task:").strip()]
+            parse_recipe(task, file, [])
 
-    monkeypatch.chdir(tmp_path)
-    save_tiny_llava("outputs/llava", num_layers=6)
-    model = DECODERS["llava"].model_class.from_pretrained("outputs/llava").eval()
-    add_scorer(model, {"method": "lookahead", "site": "inputs", "keep_ratio": 0.2, "target_layer": 1})
-    save_scorer(model, "outputs/my-llava-scorer", trained_on="nothing", steps=0)
-    names = run_blocks(DOCS / "decoders.md", image=Image.new("RGB", (48, 48), "red"))
-    printed = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]  # the trainer's logs
-    printed_inside = blocks(DOCS / "decoders.md", "text")[0].splitlines()
-    assert printed == [
-        *("36 image tokens, 12 kept", *printed_inside, "[18, 9]"),
-        *("4 kept by the scorer", "2 choices, one for each question"),
-    ]
-    assert len(names["output"].reduction[0].kept) == 9
-    assert names["model"].reduction is None
+
+@pages("](")
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        path, _, heading = link.partition("#")
+        if path.startswith(SITE):
+            file = page_file(path.removeprefix(SITE))
+            assert file in GENERATED or (DOCS / file).is_file(), link
+        elif not path.startswith(("http", "mailto:")):
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not heading or target.suffix != ".md" or heading in headings(target), link
+
+
+@pages("<!-- /")
+def test_tables_are_rendered_from_the_results(page):
+    assert render(page) == page.read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(not DECODERS, reason="needs transformers 5.18")
@@ -110,29 +160,47 @@ def test_the_page_lists_every_family():
         assert f"| {row.title} | `{row.model_class.__name__}` | {equals} | {inside} |" in text
 
 
-@pages
-def test_commands_are_understood(page):
-    for block in blocks(page, "sh"):
-        for line in block.splitlines():
-            words = shlex.split(line, comments=True)
-            script = next((name for name in SCRIPTS if name in words), None)
-            if script is not None:
-                assert words[0] == "python" or words[:2] == ["accelerate", "launch"]
-                SCRIPTS[script]("").parse_args(words[words.index(script) + 1 :])
-            else:
-                assert words[0] == "pumer-hf"
-                build_parser().parse_args(words[1:])
+@pytest.mark.parametrize(
+    ("printed", "shown", "same"),
+    [
+        ("a 1.5\n", "a 1.5", True),
+        ("a 1.5\n", "a 1.6", False),
+        ("12.5 ms, 1.73x\n", "9 ms, 2.1x", True),
+        ("12 tokens\n", "13 tokens", False),
+        ("a\nb\nc\n", "a\n...\nc", True),
+        ("a\nb\n", "a", False),
+        ("a b c\nd\n", "a ...\nd", True),
+        ("a b c\nd\n", "a ...", False),
+    ],
+)
+def test_only_measured_numbers_may_differ(printed, shown, same):
+    assert agrees(printed, shown) == same
 
 
-@pages
-def test_links_lead_to_files(page):
-    links = re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
-    assert links
-    for link in links:
-        if not link.startswith("http"):
-            assert (DOCS / link.partition("#")[0]).exists(), link
+def test_the_output_that_a_page_shows(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("""
+```python
+x = 1
+```
 
+Words.
 
-@pages
-def test_tables_are_rendered_from_the_results(page):
-    assert render(page) == page.read_text(encoding="utf-8")
+```text
+no output
+```
+
+```python
+print(x)
+# 1
+```
+
+```python
+print(x + 1)
+```
+
+```text
+2
+```
+""")
+    assert [block.shown for block in python_blocks(page)] == [None, "1", "2\n"]

@@ -8,7 +8,7 @@ from transformers import pipeline
 
 from pumer_hf.cli import main
 from pumer_hf.example import IMAGES, MODEL, copy_example
-from pumer_hf.results import Report
+from pumer_hf.hub.card import PuMerCard
 
 
 def test_it_answers_with_and_without_its_reduction():
@@ -20,17 +20,18 @@ def test_it_answers_with_and_without_its_reduction():
 
 
 def test_its_report_says_how_good_and_how_fast_it_is():
-    report = Report.load(Path(MODEL, "results.json"))
+    report = PuMerCard.load(MODEL).report
     assert len(report.seeds) >= 3
     assert report.evaluations["student"].main.value > 85
-    assert (Path(MODEL) / "README.md").read_text(encoding="utf-8").startswith("---\n")
 
 
 def test_it_is_small():
     files = [Path(image) for image in IMAGES] + [path for path in Path(MODEL).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 1_500_000
-    assert {path.suffix for path in files} == {".json", ".md", ".png", ".safetensors"}
-    assert all(Image.open(image).size == (64, 64) for image in IMAGES)
+    assert {path.suffix for path in files} == {".json", ".png", ".safetensors"}
+    for image in IMAGES:
+        with Image.open(image) as picture:
+            assert picture.size == (64, 64)
 
 
 def test_the_command_copies_it_and_overwrites_nothing(tmp_path, capsys):

@@ -1,8 +1,8 @@
 """A small trained model and two pictures, which come with the package. So a first try needs no network.
 
 The model is a ViLT for questions about scenes of handwritten digits, with a scorer for `lookahead`. Its recipe is
-`recipes/vilt/digit_scenes_cluttered/lookahead.yaml`. `results.json` and `README.md` beside it say how good and how
-fast it is. The pictures are scenes of the test split.
+`recipes/vilt/digit_scenes_cluttered/lookahead.yaml`. `results.json` beside it says how good and how fast it is. The
+pictures are scenes of the test split.
 """
 
 import shutil

@@ -1,9 +1,12 @@
-"""The methods of token reduction, one file each. A new method needs its file, and a line in `METHODS`."""
+"""The methods of token reduction, one file each. A new method needs its file, and a line in `METHODS`.
+
+[`register_method`] adds a method of another package, or of a notebook.
+"""
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, TypeVar
 
 from .base import PAPER_LAYOUT, Layout, ReductionConfig, TokenReducer
 from .budget import completed, split_budget
@@ -40,6 +43,37 @@ METHODS: dict[str, type[TokenReducer]] = {
 }
 BEFORE_LAYERS: dict[str, type[TokenReducer]] = {"pumer": PuMerInputsReducer, "tip": TipInputsReducer}
 """Methods that are another class at site `"inputs"`, where no layer has run yet."""
+
+AnyReducer = TypeVar("AnyReducer", bound=type[TokenReducer])
+
+
+def register_method(reducer: AnyReducer) -> AnyReducer:
+    """Add a method of another package to the table. Its name is the `method` of its config class.
+
+    The function can be a decorator of the class. A class that is defined again under its own name, as in a cell of a
+    notebook that runs twice, takes the place of the first one. A program that loads a model with the method calls this
+    function before.
+
+    Args:
+        reducer: the class of the method.
+
+    Returns:
+        The same class.
+
+    Raises:
+        ValueError: the config class has no `method`, or another method has this name.
+    """
+    config_class = reducer.config_class
+    name = getattr(config_class, "method", None)
+    if not isinstance(name, str):
+        raise ValueError(f"{config_class.__name__}.method={name!r}: give the method a name")
+    known = METHODS.get(name)
+    same = known is None or (known.__module__, known.__qualname__) == (reducer.__module__, reducer.__qualname__)
+    if name == "none" or not same:
+        whose = "it stands for no reduction" if known is None else f"it is the name of {known.__name__}"
+        raise ValueError(f"{config_class.__name__}.method={name!r}: {whose}, choose a new one")
+    METHODS[name] = reducer
+    return reducer
 
 
 AnyReduction = Schedule | ReductionConfig | Mapping[str, Any] | Sequence[ReductionConfig | Mapping[str, Any]] | None
@@ -161,4 +195,5 @@ __all__ = [
     "parse_method",
     "parse_reduction",
     "reducer_class",
+    "register_method",
 ]

@@ -305,7 +305,8 @@ class TokenReducer(nn.Module, ABC):
         """Return how many text and image tokens leave `layer` when `num_text` and `num_image` come in.
 
         The lengths depend on nothing else. They are those of eval mode: in training, a method that learns where to
-        prune may mask tokens instead of removing them. Of a part that [`varies`], they are the most that may leave.
+        prune may mask tokens instead of removing them. Of a part that varies ([`ReductionConfig.varies`]), they are
+        the most that may leave.
         """
 
     def num_keep(self, layer: int, num_image: int) -> int:

@@ -17,7 +17,7 @@ from ..plan import LayerPlan
 from .configuration import PuMerMeterConfig
 
 BlockAttentions = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
-"""Attention probabilities of a block, float (B, H, queries, keys) or None, in the order of [`ATTENTIONS`]."""
+"""Attention probabilities of a block, float (B, H, queries, keys) or None, in the order of [`outputs.ATTENTIONS`]."""
 
 
 class AttentionOutput(NamedTuple):

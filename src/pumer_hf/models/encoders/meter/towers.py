@@ -89,7 +89,7 @@ class PuMerMeterVisionEncoder(nn.Module):
 
 
 class PuMerMeterVisionModel(CLIPPreTrainedModel):
-    """CLIP's image tower, with the parameter names of [`CLIPVisionModel`].
+    """CLIP's image tower, with the parameter names of [`~transformers.CLIPVisionModel`].
 
     Modifications: its `reducer` can act in each layer ([`PuMerMeterVisionLayer`]). The final LayerNorm is applied to
     all tokens (CLIP: to the [CLS] only), as the cross-layers read all of them. `config.num_hidden_layers` is one less
@@ -199,10 +199,12 @@ def resize_position_embeddings(weight: Tensor, num_positions: int) -> Tensor:
 
 
 def vision_weights(clip: dict[str, Tensor], model: PuMerMeterVisionModel) -> dict[str, Tensor]:
-    """Return the weights of a [`CLIPVisionModel`] for `model`: only those that it has, with resized positions.
+    """Return the weights of a [`~transformers.CLIPVisionModel`] for `model`.
+
+    They are only those that `model` has, with resized positions.
 
     Args:
-        clip: the state dict of the [`CLIPVisionModel`].
+        clip: the state dict of the [`~transformers.CLIPVisionModel`].
         model: the tower that takes the weights.
     """
     wanted = model.state_dict()
