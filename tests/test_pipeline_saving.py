@@ -9,6 +9,7 @@ from huggingface_hub import constants
 from tiny import CHECKPOINT_FILES, assert_same_answers, noise
 from transformers import pipeline
 
+from pumer_hf import release
 from pumer_hf.encoding import EncodingRecord, saved_record
 from pumer_hf.wheel import make_wheel
 
@@ -96,6 +97,7 @@ def test_a_push_is_one_commit_with_a_card(vqa, monkeypatch):
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setattr(release, "PUBLISHED", False)
         vqa.push_to_hub("user/tiny", private=True, commit_message="Mine")
         repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
     assert repo.private

@@ -45,8 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = generated()
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for path in DOCS.rglob("*.md"):
-        pages[path.relative_to(DOCS).as_posix()] = path.read_text(encoding="utf-8")
+    for file in DOCS.rglob("*.md"):
+        pages[file.relative_to(DOCS).as_posix()] = file.read_text(encoding="utf-8")
     pictures = {picture for path, text in pages.items() for picture in links.pictures_of(text, source_of(path))}
     for picture in sorted(pictures):
         files.append(File.generated(config, f"{links.PICTURES}/{picture}", abs_src_path=str(ROOT / picture)))

@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from pumer_hf.reducers.base import PAPER_LAYOUT, SITES
 from pumer_hf.results import markdown_table
 
 from . import DOCS, ROOT
+from .links import placed
 
 PLACES = {
     "tower": "in the layers of the image tower, before the image meets the text",
@@ -28,7 +30,6 @@ PLACES = {
 RECIPES = sorted(ROOT.glob("recipes/*/*/*.yaml"))
 STUDY = sorted(ROOT.glob("benchmarks/results/study/*.json"))
 AS_IN = re.compile(r"(,? ?)that of \[`(\w+Config)`\]")
-NAMED = re.compile(r"(\[`[\w.]+`\])(?!\()")
 CODE_WIDTH = 76
 """The longest line of code that a page shows without scrolling."""
 FEATURES = {
@@ -54,8 +55,8 @@ def classes_of(method: str) -> dict[type[TokenReducer], list[str]]:
 
 def models_at(site: str) -> str:
     """Return the names of the families that can reduce at a site, in words."""
-    rows = [*FAMILIES.values(), *DECODERS.values()]
-    found = [row.title for row in rows if site in row.sites]
+    encoders = [row.title for row in FAMILIES.values() if site in row.sites]
+    found = [*encoders, *(row.title for row in DECODERS.values() if site in row.sites)]
     return "; ".join(dict.fromkeys(found))
 
 
@@ -71,20 +72,16 @@ def example(method: str, site: str) -> dict[str, Any]:
 
 
 def meanings(config_class: type[ReductionConfig]) -> dict[str, str]:
-    """Return what the fields of a config mean, from the `Args` of its docstring and of those of its base classes.
-
-    A name that a text refers to is followed by the module of the docstring, which `names.py` needs to find it.
-    """
+    """Return what the fields of a config mean, from the `Args` of its docstring and of those of its base classes."""
     found: dict[str, str] = {}
     for kind in reversed(config_class.__mro__):
         if issubclass(kind, ReductionConfig):
             for name, text in arguments(inspect.getdoc(kind) or "").items():
-                whole = AS_IN.sub(lambda match, name=name, kind=kind: meaning_in(kind, match, name), text)
-                found[name] = NAMED.sub(rf"\1({kind.__module__})", whole)
+                found[name] = placed(AS_IN.sub(partial(meaning_in, kind, name), text), kind.__module__)
     return found
 
 
-def meaning_in(kind: type[ReductionConfig], match: re.Match[str], name: str) -> str:
+def meaning_in(kind: type[ReductionConfig], name: str, match: re.Match[str]) -> str:
     """Return what a field means in the config that another one names: "that of [`ScoringConfig`]"."""
     meaning = meanings(getattr(sys.modules[kind.__module__], match[2]))[name].removesuffix(".")
     return f": {meaning}" if match[1].startswith(",") else match[1] + meaning

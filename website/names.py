@@ -111,8 +111,8 @@ def linked(text: str, scope: Any) -> str:
     """Return a text with a link for each name that it refers to."""
 
     def made(match: re.Match[str]) -> str:
-        module = match["module"]
-        return link(match["name"], package()[module.removeprefix("pumer_hf.")] if module else scope)
+        module = (match["module"] or "").removeprefix("pumer_hf").removeprefix(".")
+        return link(match["name"], package()[module] if module else scope)
 
     return REFERENCE.sub(made, text)
 

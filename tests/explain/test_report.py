@@ -90,7 +90,8 @@ def test_a_picture_that_is_too_long_is_named(tmp_path, capsys):
 def test_a_score(scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "meter", "retrieval")
     assert main(["explain", checkpoint, scene, "a two", "-o", str(tmp_path / "out.png")]) == 0
-    assert "-> score " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "-> match score " in printed and "fits the image better has a higher one" in printed
 
 
 def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):

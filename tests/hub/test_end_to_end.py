@@ -13,7 +13,7 @@ from tiny_tasks import CONFIGS
 from transformers import dynamic_module_utils
 
 from pumer_hf import remote_code
-from pumer_hf.release import install_commands
+from pumer_hf.release import install_commands, needs_wheel
 from pumer_hf.wheel import make_wheel
 
 TRAIN = """
@@ -53,7 +53,7 @@ for family, strategy, config in eval(sys.argv[1]):
     example.pop("labels")
     torch.save((dict(example), model.eval()(**example).logits), f"{family}.pt")
 """
-MADE = {"README.md", "results.json", make_wheel()[0]}
+MADE = {"README.md", "results.json", *([make_wheel()[0]] if needs_wheel() else [])}
 """What a push makes."""
 LOAD = """
 {first}

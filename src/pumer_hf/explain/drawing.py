@@ -124,7 +124,8 @@ def draw_token_map(picture: PILImage.Image, tokens: Tensor, marks: Marks | None 
     hatch_gone(pixels, token_of == -1)
     outline(pixels, token_of, marked)
     drawn = PILImage.fromarray(pixels)
-    write_numbers(drawn, grid, marked)
+    size = min(drawn.width / NUMBER_PART, NUMBER_IN_CELL * drawn.width / grid.shape[1])
+    write_numbers(drawn, grid, marked, max(size, SMALLEST_NUMBER))
     return drawn
 
 
@@ -164,12 +165,10 @@ def near_border(token_of: np.ndarray, distance: int) -> np.ndarray:
     return np.any([padded[y : y + height, x : x + width] != token_of for y in steps for x in steps], axis=0)
 
 
-def write_numbers(picture: PILImage.Image, grid: np.ndarray, marked: Marks) -> None:
-    """Write the number of each merged token into the first patch of each of its separate parts."""
-    pen = ImageDraw.Draw(picture)
+def write_numbers(picture: PILImage.Image, grid: np.ndarray, marked: Marks, size: float) -> None:
+    """Write the number of each merged token, in a font of some size, into the first patch of each separate part."""
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(size)
     rows, columns = grid.shape
-    size = min(picture.width / NUMBER_PART, NUMBER_IN_CELL * picture.width / columns)
-    font = ImageFont.load_default(max(size, SMALLEST_NUMBER))
     for row, column in first_patches(grid, marked):
         mark = marked[int(grid[row, column])]
         left, top = column * picture.width // columns, row * picture.height // rows
@@ -204,5 +203,5 @@ def swatch(look: str, side: int) -> PILImage.Image:
     hatch_gone(pixels, token_of == -1)
     outline(pixels, token_of, marked)
     drawn = PILImage.fromarray(pixels)
-    write_numbers(drawn, np.full((1, 1), token), marked)
+    write_numbers(drawn, np.full((1, 1), token), marked, side / 2)
     return drawn
