@@ -154,6 +154,10 @@ def test_every_head(backbone, task):
     drawn = draw_layers(model, processor, images, "is there a red digit?")
     panels = 2 * (2 if task == "nlvr2" else 1)  # below each other: a place in the second row is free
     assert panels * 336 < drawn.height < panels * 500
+    inputs = encode(model, processor, images, "is there a red digit?")
+    rows = trace_panels(model, processor, inputs, run(model, inputs).reduction)
+    names = [row[0].caption[0].partition(":")[0] for row in rows]
+    assert names == (["image 1", "image 2"] if task == "nlvr2" else ["what the model sees"])
 
 
 def test_the_model_is_left_as_it_was():

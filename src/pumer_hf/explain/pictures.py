@@ -134,7 +134,8 @@ def _panels(
     picture = seen_picture(processor, pixel_values).crop((0, 0, columns * width, rows * height))
     words = text_tokens(processor, inputs["input_ids"][0])
     padding = int((inputs["attention_mask"][0] == 0).sum())
-    caption = [f"what the model sees: {rows} x {columns} patches", token_counts(len(words), padding, 1 + len(index))]
+    name = f"image {image_index + 1}" if num_images(model) > 1 else "what the model sees"
+    caption = [f"{name}: {rows} x {columns} patches", token_counts(len(words), padding, 1 + len(index))]
     alt = f"The image as the model sees it, in {rows} rows and {columns} columns of patches."
     panels = [Panel(enlarged(picture), caption, alt)]
     grid = (real.shape[0], real.shape[1])
