@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .training.trainer import DistillationTrainer
     from .unread import unread_words
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _LAZY = {
     "PuMerConfig": "configuration",

@@ -22,10 +22,7 @@ def check_editable(installed: Distribution) -> None:
 
     A second working tree that runs by PYTHONPATH is not compared with the installation of the first.
     """
-    origin = json.loads(installed.read_text("direct_url.json") or "{}")
-    if not origin.get("dir_info", {}).get("editable"):
-        return
-    if Path(url2pathname(urlsplit(origin["url"]).path)).resolve() != CLONE:
+    if not is_editable(installed):
         return
     now, then = set(declared(CLONE)), set(noted(installed))
     if now != then:
@@ -34,6 +31,14 @@ def check_editable(installed: Distribution) -> None:
             f"{CLONE} has changed since pip installed it, so no wheel of it can be made. New: {added}. No longer "
             f"there: {gone}. To mend it, run `pip install -e .` again in {CLONE}"
         )
+
+
+def is_editable(installed: Distribution) -> bool:
+    """Return whether this code is that of a clone, to which `pip install -e` leads."""
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")
+    if not origin.get("dir_info", {}).get("editable"):
+        return False
+    return Path(url2pathname(urlsplit(origin["url"]).path)).resolve() == CLONE
 
 
 def named(names: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 
 PACKAGE = "pumer-hf"
 PUBLISHED = False
-"""Whether PyPI has this version. Whoever publishes it sets this to True first."""
+"""Whether PyPI has this package. Whoever publishes it for the first time sets this to True before."""
 REPOSITORY = "https://github.com/pumer-hf/pumer-hf"
 """The address of the repository, which `git clone` takes too."""
 DOCS = "https://pumer-hf.github.io/pumer-hf/"

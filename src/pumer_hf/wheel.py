@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from .editable import check_editable
+from .editable import check_editable, is_editable
 from .recipe_files import IN_PACKAGE, PATTERN, recipe_folder
 from .release import PACKAGE
 
@@ -64,6 +64,18 @@ def installation() -> Distribution:
     raise ImportError(
         f"{PACKAGE} is not installed, so no wheel of it can be made: run `pip install -e .` in its folder"
     )
+
+
+def installation_kind() -> str:
+    """Return how the code that runs came here: `"wheel"`, `"editable"`, or `"not installed"` if by PYTHONPATH."""
+    here = Path(__file__).resolve()
+    for found in distributions(name=PACKAGE):
+        if is_editable(found):
+            return "editable"
+        is_here = Path(str(found.locate_file("pumer_hf/wheel.py"))).resolve() == here
+        if is_here and found.read_text("WHEEL") is not None:
+            return "wheel"
+    return "not installed"
 
 
 def code_files(installed: Distribution) -> Iterator[tuple[str, bytes]]:

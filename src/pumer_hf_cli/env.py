@@ -16,8 +16,8 @@ class Env(Command):
         pass
 
     def run(self, args: argparse.Namespace) -> None:
-        from pumer_hf.results import Environment
+        import pumer_hf
+        from pumer_hf.results.bug_report import facts
 
-        facts = Environment.current().to_dict()
-        for name, value in {**facts["versions"], **facts["machine"]}.items():
-            print(f"- {name.replace('_', ' ')}: {value}")
+        for name, value in facts(pumer_hf.__version__):
+            print(f"- {name}: {value}")

@@ -1,16 +1,22 @@
 """The command `pumer-hf`."""
 
 import json
+import platform
 import runpy
 import sys
 from argparse import Namespace
 from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import tiny_checkpoints as tiny
+from huggingface_hub.constants import HF_HUB_OFFLINE
 from tiny import PUMER
 from transformers import AutoModel
 
+import pumer_hf
+from pumer_hf import editable, wheel
 from pumer_hf.cli import COMMANDS, main
 from pumer_hf_cli.command import schedule
 
@@ -99,7 +105,42 @@ def test_env_says_what_the_report_of_a_bug_needs(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert f"- torch: {version('torch')}" in lines
     assert any(line.startswith("- processor: ") for line in lines)
+    assert f"- pumer-hf: {pumer_hf.__version__}" in lines
+    assert f"- platform: {platform.platform()}" in lines
+    assert f"- offline: {'yes' if HF_HUB_OFFLINE else 'no'}" in lines
+    for package in ("transformers", "accelerate", "peft", "onnxruntime", "gradio", "deepspeed"):
+        assert any(line.startswith(f"- {package}: ") for line in lines) == (find_spec(package) is not None)
     assert all(line.startswith("- ") for line in lines if "real_accelerator" not in line)  # DeepSpeed's
+
+
+def test_env_tells_nobody_who_and_where_somebody_is(capsys):
+    assert main(["env"]) == 0
+    printed = capsys.readouterr().out
+    for private in (str(Path.home()), str(Path.cwd()), sys.prefix, platform.node()):
+        assert private not in printed
+
+
+@pytest.mark.parametrize(
+    ("origin", "has_wheel", "kind"),
+    [
+        (None, True, "wheel"),
+        ('{"dir_info": {"editable": true}, "url": "CLONE"}', True, "editable"),
+        ('{"dir_info": {"editable": true}, "url": "file:///another/clone"}', False, "not installed"),
+        (None, False, "not installed"),  # the folder that setuptools leaves in a clone
+    ],
+)
+def test_env_says_how_the_package_was_installed(monkeypatch, origin, has_wheel, kind):
+    class Installed:
+        def read_text(self, name):
+            return {"direct_url.json": origin and origin.replace("CLONE", editable.CLONE.as_uri())}.get(
+                name, "Wheel-Version: 1.0" if has_wheel else None
+            )
+
+        def locate_file(self, path):
+            return editable.CLONE / "src" / path
+
+    monkeypatch.setattr(wheel, "distributions", lambda name: [Installed()])
+    assert wheel.installation_kind() == kind
 
 
 def test_a_budget_goes_with_the_schedule_that_it_scales(tmp_path):

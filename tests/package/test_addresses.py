@@ -40,7 +40,6 @@ class Links(HTMLParser):
         self.anchors |= {f"#{value}" for name, value in attributes if name == "id"}
 
 
-@pytest.mark.xfail(strict=True, reason="README still has relative links: take this mark away with the last of them")
 def test_pypi_shows_the_readme_with_whole_addresses():
     """PyPI has the README's text alone: no other file of the repository, and no page beside it."""
     markdown = pytest.importorskip("readme_renderer.markdown", reason="it is PyPI's: pip install readme-renderer[md]")

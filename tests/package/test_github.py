@@ -1,5 +1,6 @@
 """What GitHub and pre-commit read: workflows, forms and hooks."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -209,5 +210,18 @@ def test_pre_commit_runs_what_make_quality_runs():
 
 def test_the_commands_of_security_exist():
     names = re.findall(r"`pumer-hf ([a-z]+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert set(names) == {"convert", "demo", "env", "push"}
     assert set(names) <= {command.name for command in COMMANDS}
-    assert names == ["convert"]
+
+
+@pytest.mark.parametrize("name", ["SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_a_report_in_private_is_sent_to_the_repository(name):
+    assert f"({REPOSITORY}/security/advisories/new)" in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_commands_load_no_code_of_a_model():
+    """SECURITY.md says so."""
+    for path in (ROOT / "src").rglob("*.py"):
+        calls = (node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+        given = [word.value for call in calls for word in call.keywords if word.arg == "trust_remote_code"]
+        assert all(isinstance(value, ast.Constant) and value.value is False for value in given), path
