@@ -7,8 +7,8 @@ from pathlib import Path
 FENCE = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 MEASURED = re.compile(r"\b\d[\d.,]*(?= ms\b| s\b|x(?!\w))")
 """What differs from machine to machine: a number before `ms` or `s`, and a speed such as 1.7x."""
-ANY_LINES = "..."
-"""A line of shown output that stands for any lines."""
+ANYTHING = "..."
+"""A line of shown output that stands for any lines, or the end of a line that stands for any words."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,12 @@ def comments_at_the_end(code: str) -> str | None:
 
 def agrees(printed: str, shown: str) -> bool:
     """Whether what was printed is what a page shows, apart from measured numbers and from lines that it leaves out."""
-    lines = [MEASURED.sub("N", line.rstrip()) for line in shown.strip().splitlines()]
-    pattern = "\n".join("(?s:.*)" if line == ANY_LINES else re.escape(line) for line in lines)
-    return (
-        re.fullmatch(pattern, "\n".join(MEASURED.sub("N", line.rstrip()) for line in printed.strip().splitlines()))
-        is not None
-    )
+    pattern = "\n".join(map(line_pattern, MEASURED.sub("N", shown.strip()).splitlines()))
+    lines = [line.rstrip() for line in MEASURED.sub("N", printed.strip()).splitlines()]
+    return re.fullmatch(pattern, "\n".join(lines)) is not None
+
+
+def line_pattern(line: str) -> str:
+    if line == ANYTHING:
+        return "(?s:.*)"
+    return re.escape(line.removesuffix(ANYTHING)) + ".*" * line.endswith(ANYTHING)

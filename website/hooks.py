@@ -35,7 +35,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     assert config.nav is not None
     for entry in config.nav:
         for content in entry.values():
-            if isinstance(content, list) and content[0] in listed:
+            if isinstance(content, list) and isinstance(content[0], str):
                 content += listed[content[0]]
     return config
 
@@ -45,8 +45,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = generated()
     for path, text in pages.items():
         files.append(File.generated(config, path, content=text))
-    for path in DOCS.rglob("*.md"):
-        pages[path.relative_to(DOCS).as_posix()] = path.read_text(encoding="utf-8")
+    for file in DOCS.rglob("*.md"):
+        pages[file.relative_to(DOCS).as_posix()] = file.read_text(encoding="utf-8")
     pictures = {picture for path, text in pages.items() for picture in links.pictures_of(text, source_of(path))}
     for picture in sorted(pictures):
         files.append(File.generated(config, f"{links.PICTURES}/{picture}", abs_src_path=str(ROOT / picture)))
@@ -56,5 +56,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, **kwargs: Any) -> str:
     """Make the links of a page fit the site, and link the names that it refers to as docstrings do."""
     path = page.file.src_uri
-    text = links.rewritten(markdown, source_of(path), path, str(config.repo_url))
-    return names.linked(text, names.package())
+    text = names.linked(markdown, names.package())
+    return links.rewritten(text, source_of(path), path, str(config.repo_url))

@@ -2,20 +2,21 @@
 
 import posixpath
 import re
-from collections.abc import Callable
 
 from . import ROOT, SITE
 
 LINK = re.compile(r"(?P<picture>!?)\[(?P<text>(?:[^\[\]]|\[[^\[\]]*\])*)\]\((?P<target>[^)\s]+)\)")
-CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+NAME = re.compile(r"(\[`[\w.]+`\])(?!\()")
 PICTURES = "pictures"
 """The folder of the site for pictures of the repository that lie outside of docs/."""
 
 
-def outside_code(change: Callable[[str], str], text: str) -> str:
-    """Return a text with a change to all of it that is not code."""
-    parts = CODE.split(text)
-    return "".join(part if number % 2 else change(part) for number, part in enumerate(parts))
+def placed(text: str, module: str) -> str:
+    """Return the text of a docstring for a page: each name that it refers to is followed by the docstring's module.
+
+    `names.py` needs the module to find what the name stands for.
+    """
+    return NAME.sub(rf"\1({module})", text)
 
 
 def rewritten(text: str, source: str, page: str, repository: str) -> str:
@@ -29,7 +30,6 @@ def rewritten(text: str, source: str, page: str, repository: str) -> str:
     """
     link = lambda match: f"{match['picture']}[{match['text']}]({target(match, source, page, repository)})"  # noqa: E731
     replaced = lambda part: LINK.sub(link, part)  # noqa: E731
-    # A link's text may be code, so a whole link must not be split: only fenced blocks are left out.
     return "".join(
         part if part.startswith("```") else replaced(part)
         for part in re.split(r"(^```.*?^```)", text, flags=re.DOTALL | re.MULTILINE)

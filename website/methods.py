@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from typing import Any
 
 import yaml
@@ -19,6 +20,7 @@ from pumer_hf.reducers.base import PAPER_LAYOUT, SITES
 from pumer_hf.results import markdown_table
 
 from . import DOCS, ROOT
+from .links import placed
 
 PLACES = {
     "tower": "in the layers of the image tower, before the image meets the text",
@@ -27,7 +29,7 @@ PLACES = {
 }
 RECIPES = sorted(ROOT.glob("recipes/*/*/*.yaml"))
 STUDY = sorted(ROOT.glob("benchmarks/results/study/*.json"))
-AS_IN = re.compile(r"that of \[`(\w+Config)`\]")
+AS_IN = re.compile(r"(,? ?)that of \[`(\w+Config)`\]")
 CODE_WIDTH = 76
 """The longest line of code that a page shows without scrolling."""
 FEATURES = {
@@ -53,8 +55,8 @@ def classes_of(method: str) -> dict[type[TokenReducer], list[str]]:
 
 def models_at(site: str) -> str:
     """Return the names of the families that can reduce at a site, in words."""
-    rows = [*FAMILIES.values(), *DECODERS.values()]
-    found = [row.title for row in rows if site in row.sites]
+    encoders = [row.title for row in FAMILIES.values() if site in row.sites]
+    found = [*encoders, *(row.title for row in DECODERS.values() if site in row.sites)]
     return "; ".join(dict.fromkeys(found))
 
 
@@ -75,13 +77,14 @@ def meanings(config_class: type[ReductionConfig]) -> dict[str, str]:
     for kind in reversed(config_class.__mro__):
         if issubclass(kind, ReductionConfig):
             for name, text in arguments(inspect.getdoc(kind) or "").items():
-                found[name] = AS_IN.sub(lambda match, name=name, kind=kind: meaning_in(kind, match, name), text)
+                found[name] = placed(AS_IN.sub(partial(meaning_in, kind, name), text), kind.__module__)
     return found
 
 
-def meaning_in(kind: type[ReductionConfig], match: re.Match[str], name: str) -> str:
+def meaning_in(kind: type[ReductionConfig], name: str, match: re.Match[str]) -> str:
     """Return what a field means in the config that another one names: "that of [`ScoringConfig`]"."""
-    return meanings(getattr(sys.modules[kind.__module__], match[1]))[name].removesuffix(".")
+    meaning = meanings(getattr(sys.modules[kind.__module__], match[2]))[name].removesuffix(".")
+    return f": {meaning}" if match[1].startswith(",") else match[1] + meaning
 
 
 def arguments(docstring: str) -> dict[str, str]:
@@ -103,7 +106,8 @@ def fields_table(config_class: type[ReductionConfig], sites: Sequence[str]) -> s
 def default_text(item: "Field[Any]", sites: Sequence[str]) -> str:
     """Return the default of a field as JSON, or that it must be given."""
     if item.name == "layers":
-        return "must be given at `layers`" if "layers" in sites else "`[]`"
+        where = "" if len(sites) == 1 else " at `layers`"
+        return f"must be given{where}" if "layers" in sites else "`[]`"
     if item.default is MISSING or (item.name == "site" and "layers" not in sites):
         return "must be given"
     return f"`{json.dumps(item.default)}`"

@@ -14,7 +14,8 @@ from . import ROOT
 from .reference import MODULES
 
 LOG = logging.getLogger("mkdocs.plugins.names")
-REFERENCE = re.compile(r"\[`(?P<name>[~\w.]+)`\](?![\[(])")
+REFERENCE = re.compile(r"\[`(?P<name>[~\w.]+)`\](?:\((?P<module>pumer_hf[\w.]*)\)|(?![\[(]))")
+"""A name, perhaps with the module in whose docstring it stood."""
 OTHERS = re.compile(r"transformers\.|~")
 """The beginnings of names of other packages."""
 
@@ -108,7 +109,12 @@ def link(name: str, scope: Any) -> str:
 
 def linked(text: str, scope: Any) -> str:
     """Return a text with a link for each name that it refers to."""
-    return REFERENCE.sub(lambda match: link(match["name"], scope), text)
+
+    def made(match: re.Match[str]) -> str:
+        module = (match["module"] or "").removeprefix("pumer_hf").removeprefix(".")
+        return link(match["name"], package()[module] if module else scope)
+
+    return REFERENCE.sub(made, text)
 
 
 class Links(griffe.Extension):

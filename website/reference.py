@@ -1,8 +1,14 @@
 """The pages of the API reference: which modules stand on which page."""
 
+import inspect
+import re
 from dataclasses import dataclass
 
+import pumer_hf
+from pumer_hf.results import markdown_table
+
 from . import ROOT
+from .links import placed
 
 
 @dataclass(frozen=True)
@@ -182,15 +188,27 @@ def page(area: Area) -> str:
 
 
 def index() -> str:
-    """Return the page with the list of areas."""
+    """Return the page with the list of areas, and with the names that `pumer_hf` itself has."""
     lines = "\n".join(f"- [{area.title}]({name}.md): {area.about}" for name, area in AREAS.items())
+    rows = [["name", "what it is"], *([f"[`{name}`](pumer_hf)", summary(name)] for name in sorted(pumer_hf.__all__))]
     return f"""# API reference
 
-The names in `pumer_hf` itself, such as `pumer_hf.reduced`, are what most programs need; each stands here in the module
-that it comes from. A name is linked to its description wherever the reference mentions it.
-
 {lines}
+
+## What `pumer_hf` itself has
+
+Most programs need no more than these names. Each is described in the module that it comes from.
+
+{markdown_table(rows)}
 """
+
+
+def summary(name: str) -> str:
+    """Return the first sentence of the docstring of a public name."""
+    found = getattr(pumer_hf, name)
+    paragraph = (inspect.getdoc(found) or "").split("\n\n")[0]
+    sentence = re.split(r"(?<=\.)\s", " ".join(paragraph.split()))[0]
+    return placed(sentence, found.__module__)
 
 
 def pages() -> dict[str, str]:

@@ -10,26 +10,26 @@ from .study_plot import load_figure
 
 
 def plot_sites(report: SiteReport, path: Path) -> Path:
-    """Draw a panel for each speed, with a line for each row that reaches it, in the order of the table.
+    """Draw a panel for each speed, one below the other, with a line for each row that reaches it.
 
     A point is the mean change over the models, each against itself unreduced, and a bar goes from the lowest to the
     highest.
     """
     targets = sorted(report.targets)
     panels = {target: reached(report, target) for target in targets}
-    height = 1.6 + 0.24 * max(map(len, panels.values()))
-    figure = load_figure()(figsize=(7.0 * len(targets), height), layout="constrained")
-    axes = figure.subplots(1, len(targets), squeeze=False)[0]
+    heights = [0.8 + 0.24 * len(rows) for rows in panels.values()]
+    figure = load_figure()(figsize=(7.6, 0.9 + sum(heights)), layout="constrained")
+    axes = figure.subplots(len(targets), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for place, (target, rows) in zip(axes, panels.items(), strict=True):
         place.axvline(0.0, color="grey", linewidth=0.8, linestyle=":")
         for is_trained, style in ((False, {"marker": "o", "mfc": "white"}), (True, {"marker": "s"})):
             draw_points(place, report, rows, target, is_trained, style)
-        place.set_yticks(range(len(rows)), [f"{row.place}: {row.name}" for row in rows], fontsize="x-small")
+        place.set_yticks(range(len(rows)), [f"{row.place}: {row.name}" for row in rows], fontsize="small")
         place.invert_yaxis()
-        place.set_title(f"{target:g} times as fast")
-        place.set_xlabel("change of right answers in points; higher is better")
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize="small", loc="outside upper right")
-    figure.suptitle(f"A small LLaVA on {report.setting} digit scenes")
+        place.set_title(f"{target:g} times as fast", fontweight="bold", loc="left")
+    axes[-1].set_xlabel("change of right answers in points: higher is better")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower right", ncols=2)
+    figure.suptitle(f"Right answers at the same speed: a small LLaVA on {report.setting} digit scenes")
     figure.savefig(path, dpi=110, metadata={"Software": None})  # the same results give the same file
     return path
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from pumer_hf.data.scenes.digits import CELL_SIZE, COLOURS, DIGITS, QUADRANTS, handwriting
+from pumer_hf.data.scenes.digits import CELL_SIZE, COLOURS, DIGITS, QUADRANTS, handwriting, with_article
 from pumer_hf.data.scenes.statements import (
     ENTAILMENT,
     STATEMENTS,
@@ -68,15 +68,20 @@ def is_true(sentence, left, right):
     names = [
         {DIGITS[item.digit] for item in side} | {f"{item.colour} digit" for item in side} for side in (left, right)
     ]
-    if match := re.fullmatch(r"both images show a (.+)", sentence):
+    if match := re.fullmatch(r"both images show an? (.+)", sentence):
         return all(match[1] in shown for shown in names)
-    if match := re.fullmatch(r"no image shows a (.+)", sentence):
+    if match := re.fullmatch(r"no image shows an? (.+)", sentence):
         return not any(match[1] in shown for shown in names)
-    if match := re.fullmatch(r"only the (left|right) image shows a (.+)", sentence):
+    if match := re.fullmatch(r"only the (left|right) image shows an? (.+)", sentence):
         one, other = names if match[1] == "left" else reversed(names)
         return match[2] in one and match[2] not in other
     match = re.fullmatch(r"one of the images shows a (\w+) (\w+)", sentence)
     return any((item.colour, DIGITS[item.digit]) == match.groups() for item in left + right)
+
+
+def test_each_digit_and_colour_has_its_article():
+    assert [word for word in (*DIGITS, *COLOURS) if with_article(word) == f"an {word}"] == ["eight"]
+    assert with_article("one") == "a one"
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -116,7 +121,7 @@ def test_each_statement_has_a_true_and_a_false_pair_of_one_sentence():
 
 
 def judge(hypothesis, seen, covered):
-    colour, digit = re.fullmatch(r"there is a (?:(\w+) digit|(\w+))", hypothesis).groups()
+    colour, digit = re.fullmatch(r"there is an? (?:(\w+) digit|(\w+))", hypothesis).groups()
     if any(item.colour == colour if colour else item.digit == DIGITS.index(digit) for item in seen):
         return "entailment"
     return "neutral" if covered else "contradiction"

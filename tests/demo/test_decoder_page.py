@@ -59,7 +59,7 @@ def test_the_pictures_are_sent_once(handlers, gradio):
     states = shown(handlers)
     drawn = [kept for _, kept, _ in states if isinstance(kept, str) and "<img" in kept]
     assert len(drawn) == 1
-    assert drawn[0].count("<img") == 2
+    assert drawn[0].count("<figure><img") == 2
     assert "before the decoder: 9 of 36 image tokens" in drawn[0]
     assert 'download="kept.png"' in drawn[0]
     assert states[0][1] == ""  # what was there before is gone at once

@@ -39,7 +39,7 @@ def test_an_answer_follows_the_sliders(handlers):
     start = start_values(handlers)
     answers, layers, steps, table, known, scores = handlers.answer(SCENE, QUESTION, SAME_WEIGHTS, 1, *start)
     assert "Unreduced model" in answers
-    assert layers.count("<img") == 3
+    assert layers.count("<figure><img") == 3
     for layer, prune in ((0, 0.1), (2, 0.3)):
         assert f"<b>Layer {layer}</b> (asked for: prune {prune}, image merge 0.3, text merge 0.2)" in steps
     assert "being measured" in table

@@ -79,8 +79,21 @@ def test_the_counts_in_words():
     )
 
 
+def test_padding_that_merges_is_told_from_words():
+    some = LayerCounts(0, 40, 20, 0, 0, 10, padding_merged=7).sentences()
+    assert some.endswith("10 (0.25), 7 of them padding, are merged into others; 30 are left.")
+    every = LayerCounts(0, 40, 20, 0, 0, 10, padding_merged=10).sentences()
+    assert every.endswith("10 (0.25), all of them padding, are merged into others; 30 are left.")
+    model, processor = tiny("vilt", reduction={**SCHEDULES["pumer"], "text_merge_ratio": 0.4})
+    inputs = encode(model, processor, SCENE, "red?")
+    first, second = layer_counts(run(model, inputs).reduction)
+    real = int(inputs["attention_mask"].sum())
+    assert first.padding_merged == first.text_merged == 16 < 40 - real
+    assert first.padding_merged + second.padding_merged <= 40 - real
+
+
 def test_patches_in_words():
     tokens = torch.tensor([[0, 1, -1], [1, 2, 2]])
     assert patches_sentence(tokens) == "of 6 patches, 1 stays, 4 share 2 tokens, 1 is gone"
     tokens = torch.tensor([[-1, -1], [3, 3]])
-    assert patches_sentence(tokens) == "of 4 patches, 0 stay, 2 share 1 token, 2 are gone"
+    assert patches_sentence(tokens) == "of 4 patches, 2 share 1 token, 2 are gone"

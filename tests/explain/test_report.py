@@ -55,7 +55,7 @@ def test_what_leaves_before_the_first_layer(backbone, scene, tmp_path, capsys):
     assert found == (places if tower else places[1:])
     (inputs,) = (line for line in lines if line.startswith("before the first layer"))
     num_image = 26 if tower else 37  # the tower merges 11 of 37
-    assert f": 40 text and {1 + round(0.25 * (num_image - 1))} image tokens; " in inputs
+    assert f": 40 text (33 padding) and {1 + round(0.25 * (num_image - 1))} image tokens; " in inputs
 
 
 @pytest.mark.parametrize("backbone", ["vilt", "meter"])
@@ -90,7 +90,8 @@ def test_a_picture_that_is_too_long_is_named(tmp_path, capsys):
 def test_a_score(scene, tmp_path, capsys):
     checkpoint = save_tiny(tmp_path / "model", "meter", "retrieval")
     assert main(["explain", checkpoint, scene, "a two", "-o", str(tmp_path / "out.png")]) == 0
-    assert "-> score " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "-> match score " in printed and "fits the image better has a higher one" in printed
 
 
 def test_an_unreduced_checkpoint_needs_a_schedule(scene, tmp_path, capsys):

@@ -224,7 +224,7 @@ def test_the_metadata_is_what_the_hub_reads(folder):
 def test_the_text_is_true_for_a_decoder(folder):
     text = card_of(folder)
     for part in (
-        "LLaVA-1.5 that cuts its tokens inside the model: steps between its image encoder and its decoder merge",
+        "LLaVA-1.5. It cuts its tokens inside the model: steps between its image encoder and its decoder merge",
         '"keep_ratio": 0.25',
         "It reaches neither the image encoder before it, nor the time that each word of the answer",
         "the Auto classes need `trust_remote_code=True`",
@@ -242,7 +242,7 @@ def test_every_family_has_a_card(name, tmp_path):
     card = PuMerCard.from_checkpoint(tmp_path)
     assert (card.backbone, card.role, card.task) == (name, "student", None)
     text = card.render()
-    assert f"{row.title} that cuts its tokens" in text
+    assert f"{row.title}. It cuts its tokens" in text
     assert ModelCard(text).data.pipeline_tag == "image-text-to-text"
     (tmp_path / "config.json").write_text(json.dumps({"model_type": row.stock_type}))
     with pytest.raises(ValueError, match=f"transformers' own {re.escape(row.title)}.*{row.model_class.__name__}"):

@@ -5,7 +5,7 @@ import pytest
 from laboratory import store
 from laboratory.plan import Cell
 from laboratory.render import render
-from laboratory.study_plot import curves, plot_group
+from laboratory.study_plot import apart, change_at, curves, group_title, method_styles, plot_group
 from laboratory.study_results import GroupResults, summaries, winners
 from laboratory.study_tables import (
     ablation_table,
@@ -139,6 +139,18 @@ def test_plots(results, tmp_path):
     content = plot_group(results, tmp_path / "plot.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     assert plot_group(results, tmp_path / "plot.png").read_bytes() == content
+
+
+def test_the_plot_has_a_title_and_names_that_do_not_lie_on_each_other(results):
+    assert group_title("digit_scenes_cluttered-vilt") == "ViLT on cluttered digit scenes"
+    assert group_title("easy_vqa-meter") == "METER on easy vqa"
+    assert apart([0.0, 0.1, 5.0, 9.9], 1.0, 0.0, 10.0) == pytest.approx([0.5, 1.5, 5.0, 9.5])
+    assert apart([9.8, 9.9, 10.0], 1.0, 0.0, 10.0) == pytest.approx([7.5, 8.5, 9.5], abs=0.5)
+    points = [(1.4, [0.0]), (1.72, [-8.0, -10.0])]
+    assert change_at(points, 1.7) == -9.0
+    styles = method_styles([{"far": points, "near": points[:1], "grounded": points[:1]}], 1.7)
+    assert len({style["color"] for style in styles.values()}) == 3
+    assert styles["far"]["zorder"] < styles["near"]["zorder"]
 
 
 def test_a_document_shows_a_group(results, tmp_path):

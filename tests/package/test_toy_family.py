@@ -186,7 +186,7 @@ def test_the_card_knows_the_family_and_the_task(run):
     card = PuMerCard.load(student(run))
     assert (card.backbone, card.task) == ("toy", "claims")
     text = card.render()
-    assert "Toy-ViLT for checking claims that cuts its tokens" in text
+    assert "Toy-ViLT for checking claims. It cuts its tokens" in text
     assert f'model = "{card.model_id}"  # and a claim' in text
     (accuracy,) = card.metadata().eval_results
     assert (accuracy.task_type, accuracy.task_name) == ("claim-checking", "Checking claims")

@@ -244,5 +244,5 @@ RETRIEVAL = Task(
     card_example=LOADED_EXAMPLE
     + 'for caption in ("a dog is running", "two people at a table"):\n'
     + '    inputs = encode_example(model, processor, Image.open("picture.png"), caption)\n'
-    + "    print(caption, model(**inputs).logits.item())",
+    + "    print(caption, model(**inputs).logits.item())  # the higher, the better the caption fits the picture",
 )

@@ -7,7 +7,8 @@ from html import escape
 
 from PIL import Image as PILImage
 
-from ..explain.panels import Panel
+from ..explain.drawing import swatch
+from ..explain.panels import Panel, looks_in
 from ..explain.pictures import LEGEND
 from ..unread import shortened
 from .asker import Reply
@@ -18,6 +19,8 @@ LONGEST = 120
 """How many characters of the text stand above the answers."""
 TOP = 5
 """How many answers are shown."""
+SWATCH = 72
+"""How many pixels each side of an example in the legend has. The page shows it at half of that."""
 THUMBNAIL = 80
 """How many pixels each side of a small picture has at most."""
 
@@ -76,15 +79,15 @@ def panels_view(
 
     Args:
         heading: what stands above them.
-        legend: what the looks of a patch mean, by the name of their style.
+        legend: what the looks of a patch mean. Those that are in no picture are left out.
         panels: the pictures with their captions.
         picture: all of them as one picture.
         name: the name of the file in which it is saved.
     """
     figures = "".join(_figure(panel) for panel in panels)
     lines = "".join(
-        f'<li><span class="swatch {look}" aria-hidden="true"></span>{escape(line)}</li>'
-        for look, line in legend.items()
+        f'<li><img class="swatch" src="{data_url(swatch(look, SWATCH))}" alt="">{escape(line)}</li>'
+        for look, line in looks_in(panels, legend).items()
     )
     return (
         f'<h2>{escape(heading)}</h2><ul class="legend">{lines}</ul><div class="panels">{figures}</div>'

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class LayerCounts:
     """Text tokens that were merged into others."""
     site: str = "layers"
     """Where the layer is, one of [`reducers.base.SITES`]."""
+    padding_merged: int = 0
+    """How many of the merged text tokens were padding."""
 
     @property
     def place(self) -> str:
@@ -50,6 +52,9 @@ class LayerCounts:
         if not self.num_text:
             return sentences
         merged = _with_fraction(self.text_merged, self.num_text)
+        if self.padding_merged:
+            all_of_them = self.padding_merged == self.text_merged
+            merged += f", {'all' if all_of_them else self.padding_merged} of them padding,"
         text = f"Of {self.num_text} text tokens, {merged} are merged into others"
         return f"{sentences} {text}; {self.num_text - self.text_merged} are left."
 
@@ -62,19 +67,28 @@ def layer_counts(traces: Sequence[LayerTrace]) -> list[LayerCounts]:
     """
     counts: list[LayerCounts] = []
     before: LayerTrace | None = None
-    num_text = 0
+    num_text = padding = 0
     for trace in traces:
         in_tower = trace.site == "tower"
         if not in_tower and (before is None or before.site == "tower"):
-            num_text = trace.text_source.shape[1]
+            num_text, padding = trace.text_source.shape[1], int((trace.text_source[0] < 0).sum())
         num_image = _num_image_before(trace, before)
         pruned = 0 if trace.keep is None else num_image - trace.keep.shape[1] - _merged_rest(trace, before)
         image_merged = num_image - pruned - trace.num_image
-        text_merged = 0 if in_tower else num_text - trace.num_text
-        text_before = 0 if in_tower else num_text
-        counts.append(LayerCounts(trace.layer, text_before, num_image, pruned, image_merged, text_merged, trace.site))
-        before, num_text = trace, num_text - text_merged
+        one = LayerCounts(trace.layer, 0, num_image, pruned, image_merged, 0, trace.site)
+        if not in_tower:
+            merged, padding_merged = num_text - trace.num_text, padding - text_padding(trace)
+            one = replace(one, num_text=num_text, text_merged=merged, padding_merged=padding_merged)
+            num_text, padding = trace.num_text, text_padding(trace)
+        counts.append(one)
+        before = trace
     return counts
+
+
+def text_padding(trace: LayerTrace) -> int:
+    """Return how many text tokens of the first example are padding after a layer."""
+    source = trace.text_source[0]
+    return trace.num_text - len(source[source >= 0].unique())
 
 
 def _num_image_before(trace: LayerTrace, before: LayerTrace | None) -> int:
@@ -104,6 +118,8 @@ def _merged_rest(trace: LayerTrace, before: LayerTrace | None) -> int:
 def patches_sentence(tokens: Tensor) -> str:
     """Say how many patches of an image stay, how many share a token, and how many are gone.
 
+    What is true of no patch is left out.
+
     Args:
         tokens: long (rows, columns), from [`token_map`].
     """
@@ -111,8 +127,12 @@ def patches_sentence(tokens: Tensor) -> str:
     gone = sizes.pop(-1, 0)
     shared = [size for size in sizes.values() if size > 1]
     stay = len(sizes) - len(shared)
-    merged = f"{sum(shared)} share {len(shared)} {'token' if len(shared) == 1 else 'tokens'}"
-    return f"of {tokens.numel()} patches, {stay} {_be(stay, 'stay')}, {merged}, {gone} {_be(gone, 'are')} gone"
+    parts = {
+        f"{stay} {_be(stay, 'stay')}": stay,
+        f"{sum(shared)} share {len(shared)} {'token' if len(shared) == 1 else 'tokens'}": len(shared),
+        f"{gone} {_be(gone, 'are')} gone": gone,
+    }
+    return ", ".join([f"of {tokens.numel()} patches", *(words for words, number in parts.items() if number)])
 
 
 def _with_fraction(part: int, whole: int) -> str:

@@ -16,16 +16,15 @@ from ..models.decoders.images import ImageTrace
 from ..models.decoders.modeling import ReducedDecoder
 from ..models.families import DECODERS
 from .counts import patches_sentence
+from .drawing import draw_token_map, enlarged, looks
 from .panels import Panel
-from .pictures import LEGEND, draw_token_map, enlarged, seen_picture, strip
+from .pictures import LEGEND, MAX_COLUMNS, seen_picture, strip
 
 DECODER_LEGEND = {
     **LEGEND,
-    "gone": "A dark patch with a stroke is gone: its token was dropped, and the decoder does not see it.",
+    "gone": "Pale and hatched: the patch is gone. Its token was dropped, and the decoder does not see it.",
 }
 """What the look of a patch means. A patch is the part of the picture that one image token stands for."""
-MAX_COLUMNS = 4
-"""How many panels of tiles stand in a row."""
 MAX_SIDE = 1024
 """Larger pictures are scaled down to so many pixels a side."""
 
@@ -158,4 +157,4 @@ def kept_panel(name: str, view: PILImage.Image, grid: TokenGrid, trace: ImageTra
     elsewhere = int(((trace.source < 0) & (trace.holder >= 0)).sum())
     if elsewhere:
         caption.append(f"of those that are gone, {elsewhere} went into tokens of other tiles")
-    return Panel(draw_token_map(view, tokens), caption, f"The image, {'; '.join(caption)}.")
+    return Panel(draw_token_map(view, tokens), caption, f"The image, {'; '.join(caption)}.", looks(tokens))

@@ -82,7 +82,7 @@ def best_answer(model: PuMerPreTrainedModel, outputs: Any) -> str:
         return ""
     ranked = probabilities(model, logits[0])
     if not ranked:
-        return f"-> score {logits[0, 0].item():.2f}"
+        return f"-> match score {logits[0, 0].item():.2f}: a text that fits the image better has a higher one"
     name, probability = next(iter(ranked.items()))
     return f"-> {name} ({probability:.1%})"
 

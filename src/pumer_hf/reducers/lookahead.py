@@ -34,7 +34,7 @@ class LookaheadReductionConfig(ScoringConfig):
     Args:
         form: that of [`ScoringConfig`].
         rank: that of [`ScoringConfig`].
-        diversity: that of [`ScoringConfig`], with another default.
+        diversity: that of [`ScoringConfig`].
         p: that of [`ScoringConfig`].
         weights: that of [`ScoringConfig`].
         target_layer: the layer whose attention the scorer has learned to predict, or `"all"` for the mean of all

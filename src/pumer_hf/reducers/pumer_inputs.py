@@ -43,7 +43,7 @@ class PuMerInputsConfig(RelevantDiverseConfig):
             has no influence.
         prune_ratio: for the form `"paper"`, the part of the image tokens that is pruned, in [0, 1).
         diversity: for the form `"spread"`, that of [`RelevantDiverseConfig`].
-        p: for the other forms, that of [`RelevantDiverseConfig`], with another default.
+        p: for the other forms, that of [`RelevantDiverseConfig`].
         temperature: that of [`RelevantDiverseConfig`].
         merge_rest: whether a group is the mean of its patches. If not, its other patches are dropped.
     """

@@ -33,7 +33,7 @@ class TipInputsConfig(ScoringConfig):
     Args:
         form: that of [`ScoringConfig`].
         rank: that of [`ScoringConfig`].
-        diversity: that of [`ScoringConfig`], in eval mode. In training each patch is drawn by its score alone.
+        diversity: that of [`ScoringConfig`]. It is for eval mode. In training each patch is drawn by its score alone.
         p: that of [`ScoringConfig`].
         weights: a folder or a Hub id with a scorer of `lookahead`, to begin from its weights. Without it, the scorer
             that the model has at this place goes on. If there is none, it begins at random.

@@ -27,9 +27,9 @@ def draw_front(tuned: Tuned, path: str | Path) -> None:
     axes.plot([1.0, *speeds], [start, *scores], "k-", linewidth=2.5, alpha=0.5, label="best of all", zorder=0)
     axes.plot([1.0], [start], "k*", markersize=12, label="unreduced")
     axes.set_xlabel("measured speed, unreduced = 1")
-    axes.set_ylabel("answers kept in %" if tuned.accuracy is None else "accuracy in %")
-    axes.set_title(f"{Path(tuned.model).name}: {tuned.data}", fontsize="medium")
-    axes.legend(fontsize="x-small")
+    axes.set_ylabel(f"{'answers kept' if tuned.accuracy is None else 'accuracy'} in %: higher is better")
+    axes.set_title(f"Answers against measured speed: {Path(tuned.model).name} on {tuned.data}", fontsize="medium")
+    figure.legend(fontsize="small", loc="outside lower center", ncols=3)  # not on the lines
     figure.savefig(path, format="png", dpi=150, metadata={"Software": None})
 
 

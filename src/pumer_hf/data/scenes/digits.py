@@ -44,6 +44,11 @@ FEATURES = Features(
 SETTINGS = {"plain": None, "cluttered": Clutter()}
 
 
+def with_article(words: str) -> str:
+    """Put the article before the name of a digit or a colour: `"an eight"`, but `"a one"`."""
+    return f"{'an' if words[0] in 'aei' else 'a'} {words}"
+
+
 @dataclass(frozen=True)
 class Scene:
     """Digits on a grid. The three sequences have one entry per digit."""

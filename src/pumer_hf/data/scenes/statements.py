@@ -13,7 +13,19 @@ from numpy.random import Generator
 from PIL import Image as PILImage
 from PIL import ImageDraw
 
-from .digits import CELL_SIZE, COLOURS, DIGITS, QUADRANTS, Scene, draw, encode, quadrant_of, sample_scene, scene_rng
+from .digits import (
+    CELL_SIZE,
+    COLOURS,
+    DIGITS,
+    QUADRANTS,
+    Scene,
+    draw,
+    encode,
+    quadrant_of,
+    sample_scene,
+    scene_rng,
+    with_article,
+)
 
 GREY = (128, 128, 128)
 TRUTH = ("False", "True")
@@ -36,13 +48,13 @@ Matches = Callable[[Scene, int], bool]
 def some_digit(rng: Generator) -> tuple[str, Matches]:
     """Choose a digit, for example a seven."""
     digit = int(rng.integers(10))
-    return f"a {DIGITS[digit]}", lambda scene, index: scene.digits[index] == digit
+    return with_article(DIGITS[digit]), lambda scene, index: scene.digits[index] == digit
 
 
 def some_colour(rng: Generator) -> tuple[str, Matches]:
     """Choose a colour, for example a red digit."""
     colour = str(rng.choice(list(COLOURS)))
-    return f"a {colour} digit", lambda scene, index: scene.colours[index] == colour
+    return with_article(f"{colour} digit"), lambda scene, index: scene.colours[index] == colour
 
 
 THINGS = {"digit": some_digit, "colour": some_colour}
@@ -98,7 +110,7 @@ def state_colour(rng: Generator) -> tuple[str, Judge]:
             return True
         return False if digit in left.digits + right.digits and colour in left.colours + right.colours else None
 
-    return f"one of the images shows a {colour} {DIGITS[digit]}", judge
+    return f"one of the images shows {with_article(colour)} {DIGITS[digit]}", judge
 
 
 STATEMENTS = {"both": state_both, "none": state_none, "side": state_side, "colour": state_colour}
@@ -249,7 +261,9 @@ def caption_scenes(
 
 
 def _parts(scene: Scene) -> list[str]:
-    return [f"a {colour} {DIGITS[digit]}" for digit, colour in zip(scene.digits, scene.colours, strict=True)]
+    return [
+        with_article(f"{colour} {DIGITS[digit]}") for digit, colour in zip(scene.digits, scene.colours, strict=True)
+    ]
 
 
 def _enumerate(parts: Sequence[str]) -> str:
