@@ -12,7 +12,7 @@ PIP = $(PIP_INSTALL) --constraint $(CONSTRAINTS)
 PYTHONS ?= 3.10 3.11 3.12 3.13 3.14
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-unit test-slow test-lowest test-newest pins mutants quality style docs docs-serve
+.PHONY: help install install-dev demo test test-unit test-slow test-lowest test-newest pins notebooks mutants quality style docs docs-serve
 
 help:
 	@echo "make demo        train teacher, student and scorer on digit scenes (minutes on two cores);"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-lowest run the tests on the lowest versions that are declared (Python 3.10 or 3.11), in .venv-lowest"
 	@echo "make test-newest run the tests on the newest versions there are, in .venv-newest"
 	@echo "make pins        see whether the versions in constraints.txt can be installed on each Python that is here"
+	@echo "make notebooks   run the notebooks in examples/ and store them with their outputs (minutes)"
 	@echo "make mutants     change the core on purpose, a small thing at a time, and list what no unit test notices (hours)"
 	@echo "make docs        build the documentation site in site/"
 	@echo "make docs-serve  show the documentation site while you write, at http://127.0.0.1:8000"
@@ -91,6 +92,10 @@ pins:
 	        && echo "python$$version: can be installed" || failed="$$failed $$version"; \
 	    rm -r $$folder; \
 	done; [ -z "$$failed" ] || { echo "cannot be installed on:$$failed"; exit 1; }
+
+notebooks: install-dev
+	$(PIP) --editable ".[digits,dev,notebooks]"
+	$(BIN)/python benchmarks/notebooks.py
 
 # Stop it when you like: the same command goes on.
 mutants: install-dev

@@ -7,6 +7,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"  # of recipes in processes of their own, which take all cores
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from pumer_hf.models.families import DECODERS
 
 torch.set_num_threads(1)
+gc.disable()  # until the tests are collected: see `pytest_collection_finish`
 
 OF_DECODERS = [
     "bench/test_decoders.py",
@@ -40,7 +42,7 @@ OF_DECODERS = [
 """Tests of decoder models, which need a newer transformers than the encoders do."""
 collect_ignore = [] if DECODERS else OF_DECODERS
 
-pytest_plugins = ["tiny_training"]
+pytest_plugins = ["tiny_training", "hub_server"]
 
 TESTS = Path(__file__).parent
 UNIT = ("test_ops.py", "test_tokens.py", "test_configuration.py", "reducers", "models", "data", "metrics")
@@ -56,6 +58,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker("unit")
         elif "integration" not in marks:
             item.add_marker("integration")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish():
+    """Hide from the garbage collector what is there before the first test: modules and tests, a million objects.
+
+    They stay to the end. Each training collects garbage, and would look at all of them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

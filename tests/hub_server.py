@@ -3,6 +3,8 @@
 with HubServer() as hub:
     subprocess.run(..., env={**os.environ, **hub.environment(cache)})
     hub.files("user/name")
+
+With the fixture `hub`, huggingface_hub talks to it in the tests' own process.
 """
 
 import base64
@@ -13,6 +15,9 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 TOKEN, USER = "hf_loopback", "user"
 DATE = "2026-01-01T00:00:00.000Z"
@@ -248,3 +253,14 @@ def resolve(request, body, name, repo, revision, sha, file):
 def blob_id(content):
     """Git's id of a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it remembers the address
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server

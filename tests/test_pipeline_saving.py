@@ -4,8 +4,6 @@ import json
 
 import pytest
 import tiny_tasks
-from hub_server import TOKEN, HubServer
-from huggingface_hub import constants
 from tiny import CHECKPOINT_FILES, assert_same_answers, noise
 from transformers import pipeline
 
@@ -91,15 +89,10 @@ def test_what_cannot_be_saved(vqa, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 @pytest.mark.parametrize("vqa", ["meter"], indirect=True)
-def test_a_push_is_one_commit_with_a_card(vqa, monkeypatch):
-    with HubServer() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setattr(release, "PUBLISHED", False)
-        vqa.push_to_hub("user/tiny", private=True, commit_message="Mine")
-        repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
+def test_a_push_is_one_commit_with_a_card(vqa, hub, monkeypatch):
+    monkeypatch.setattr(release, "PUBLISHED", False)
+    vqa.push_to_hub("user/tiny", private=True, commit_message="Mine")
+    repo, files = hub.repos["user/tiny"], hub.files("user/tiny")
     assert repo.private
     assert repo.titles == ["initial commit", "Mine"]
     assert set(files) == CHECKPOINT_FILES | {".gitattributes", "README.md", "results.json", make_wheel()[0]}

@@ -330,12 +330,13 @@ def shallow(reduction):
     return METER.model(reduction, num_hidden_layers=depth_of(reduction))
 
 
-# The second form of the choice is compiled at the inputs of ViLT too, so it is slow here.
+# Quick is the one that chooses in one layer and merges in the next: the others are parts of it, or of what
+# test_compile.py compiles.
 @pytest.mark.integration
 @pytest.mark.parametrize(
     "reduction",
     [
-        TOWER,
+        pytest.param(TOWER, marks=pytest.mark.slow),
         pytest.param(EXTREME, marks=pytest.mark.slow),
         CHOICES["lookahead"],
         pytest.param(CHOICES["lookahead-max-min"], marks=pytest.mark.slow),
@@ -353,7 +354,11 @@ def test_compiles_without_graph_break_forward_and_backward(reduction):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("reduction", [TOWER, CHOICES["lookahead"]], ids=["tome", "lookahead"])
+@pytest.mark.parametrize(
+    "reduction",
+    [pytest.param(TOWER, marks=pytest.mark.slow), CHOICES["lookahead"]],
+    ids=["tome", "lookahead"],
+)
 def test_exports(reduction):
     model, inputs = shallow(reduction), meter_inputs()
     batch = {name: {0: torch.export.Dim.DYNAMIC} for name in inputs}

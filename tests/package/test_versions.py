@@ -12,6 +12,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[2]
 TOOLS = {"mutmut", "mypy", "pre-commit", "ruff", "types-PyYAML", "types-tqdm"}  # no test needs them
+OF_NOTEBOOKS = {"ipykernel", "ipywidgets", "nbclient", "nbformat"}  # `make notebooks` and a slow test need them
 OF_SITE = {"mkdocs-material", "mkdocstrings"}  # `make docs` alone needs them
 ON_GPUS = {"deepspeed"}  # it is not among what `make install-dev` installs
 
@@ -41,7 +42,7 @@ def lower_bound(requirement):
     return next((Version(one.version) for one in requirement.specifier if one.operator == ">="), None)
 
 
-TESTED = [one for one in declared() if one.name not in TOOLS | OF_SITE | ON_GPUS]
+TESTED = [one for one in declared() if one.name not in TOOLS | OF_NOTEBOOKS | OF_SITE | ON_GPUS]
 
 
 def test_the_requirements_are_read():

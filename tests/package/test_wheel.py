@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from subprocess import CompletedProcess
 from zipfile import ZipFile
 
 import pytest
@@ -122,55 +123,77 @@ def installed(official, tmp_path_factory):
     return install(official, tmp_path_factory.mktemp("installed"))
 
 
+EACH = """
+import contextlib, io, json, runpy, sys
+
+done = []
+for words in json.loads(sys.argv[1]):
+    sys.argv = ["pumer-hf", *words]
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module("pumer_hf", run_name="__main__")
+        except SystemExit as end:
+            status = end.code or 0
+            if isinstance(status, str):
+                print(status, file=err)
+                status = 1
+    done.append([words, status, out.getvalue(), err.getvalue()])
+print(json.dumps(done))
+"""
+"""Runs `python -m pumer_hf` for each of several commands, in one process, since to import it takes seconds."""
+
+
 @pytest.fixture
 def pumer_hf(installed, tmp_path):
-    """Runs the command of the installed wheel in an empty folder, far from the repository."""
+    """Runs commands of the installed wheel in an empty folder, far from the repository."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
-    def run(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "pumer_hf", *words],
+    def run(*commands):
+        process = subprocess.run(
+            [sys.executable, "-c", EACH, json.dumps(commands)],
             cwd=tmp_path,
             env={**environment, "PYTHONPATH": str(installed)},
             capture_output=True,
             text=True,
             check=False,
         )
+        assert process.returncode == 0, process.stderr
+        return [CompletedProcess(*done) for done in json.loads(process.stdout.splitlines()[-1])]
 
     return run
 
 
-def test_it_trains_and_evaluates(pumer_hf, tmp_path):
+def test_it_trains_and_evaluates_and_says_what_is_wrong_in_a_flag_in_one_line(pumer_hf, tmp_path):
     scenes = ["--train_scenes", "8", "--eval_scenes", "4", "--unknown_answers", "ignore"]
     batches = ["--per_device_train_batch_size", "4", "--per_device_eval_batch_size", "4", "--use_cpu", "true"]
     small = ["--config", json.dumps(vilt_fields(max_position_embeddings=12)), "--layers", "0", "1"]
     steps = ["--max_steps", "1", "--teacher_training", '{"max_steps": 1}', "--benchmark_seconds", "0.05"]
-    process = pumer_hf("train", "vqa", *scenes, *batches, *small, *steps, "--output_dir", "run")
-    assert process.returncode == 0, process.stderr
+    wrong, train, evaluate = pumer_hf(
+        ["train", "vqa", "--max_stepz", "1"],
+        ["train", "vqa", *scenes, *batches, *small, *steps, "--output_dir", "run"],
+        ["evaluate", "vqa", "--model", "run/student", *scenes, *batches],
+    )
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr.splitlines() == [
+        "pumer-hf train vqa: error: unknown argument '--max_stepz': did you mean --max_steps?"
+    ]
+    assert train.returncode == 0, train.stderr
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["command"].startswith("pumer-hf train vqa --train_scenes 8 ")
-    process = pumer_hf("evaluate", "vqa", "--model", "run/student", *scenes, *batches)
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("run/student, task vqa, split test:\n")
-
-
-def test_what_is_wrong_in_a_flag_is_one_line(pumer_hf):
-    process = pumer_hf("train", "vqa", "--max_stepz", "1")
-    assert (process.returncode, process.stdout) == (1, "")
-    assert process.stderr.splitlines() == [
-        "pumer-hf train vqa: error: unknown argument '--max_stepz': did you mean --max_steps?"
-    ]
+    assert evaluate.returncode == 0, evaluate.stderr
+    assert evaluate.stdout.startswith("run/student, task vqa, split test:\n")
 
 
 @pytest.mark.slow
 def test_own_data_alone_are_an_error_with_two_commands(pumer_hf):
     """The second of them names a recipe file of the repository, which the wheel has too."""
-    process = pumer_hf("train", "vqa", "--train_file", "gone.jsonl", "--validation_file", "gone.jsonl")
+    (process,) = pumer_hf(["train", "vqa", "--train_file", "gone.jsonl", "--validation_file", "gone.jsonl"])
     finetune, scratch = (line.partition(": ")[2] for line in process.stderr.splitlines()[1:])
     assert finetune.startswith("pumer-hf train vqa --checkpoint dandelin/vilt-b32-mlm --train_file")
     assert scratch.startswith("pumer-hf train vqa recipes/vilt/own_data/scratch.yaml --train_file")
-    process = pumer_hf(*scratch.split()[1:])
+    (process,) = pumer_hf(scratch.split()[1:])
     assert process.returncode == 1
     assert process.stderr.startswith("pumer-hf train vqa: error: ")
     assert "gone.jsonl" in process.stderr

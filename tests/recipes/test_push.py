@@ -1,13 +1,11 @@
 """Recipes leave cards, and push the student, or the only model, once it has results."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
+from in_process import run_here
 from tiny_tasks import CONFIGS
 
 from pumer_hf.data.vqa import VQA
@@ -38,18 +36,14 @@ FLAGS = {
 }
 
 
-def test_a_recipe_pushes_its_student_with_results(tmp_path):
+def test_a_recipe_pushes_its_student_with_results(hub, tmp_path):
     words = [sys.executable, str(SCRIPT), "--output_dir", "out"]
     for name, value in FLAGS.items():
         words += [f"--{name}", *([value] if isinstance(value, str) else value)]
-    with HubServer() as hub:
-        environment = {**os.environ, **hub.environment(tmp_path / "cache")}
-        process = subprocess.run(
-            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
-        assert process.returncode == 0, process.stderr
-        assert list(hub.repos) == ["user/tiny-student"]  # the teacher stays at home
-        repo, files = hub.repos["user/tiny-student"], hub.files("user/tiny-student")
+    process = run_here(words, tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert list(hub.repos) == ["user/tiny-student"]  # the teacher stays at home
+    repo, files = hub.repos["user/tiny-student"], hub.files("user/tiny-student")
     assert repo.private
     assert repo.titles[-1] == "Results"
     assert not {name for name in files if "checkpoint" in name or name.endswith((".bin", ".pt"))}

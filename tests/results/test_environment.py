@@ -32,6 +32,14 @@ def test_the_package_as_a_module_is_told_as_its_command(run_as):
     assert str(Command.current()) == "__main__.py"
 
 
+@pytest.mark.parametrize("program", ["ipykernel_launcher.py", "colab_kernel_launcher.py"])
+def test_a_notebook_has_no_command(program, run_as):
+    run_as([f"/a/{program}", "-f", "/b/kernel-1.json"])
+    assert Environment.current().command is None
+    run_as(["train.py"])
+    assert Environment.current().command == Command("train.py")
+
+
 def test_a_command_comes_back_from_a_file_word_by_word():
     words = ["r.yaml", "--x", '{"a": 1, "b": "it\'s"}', "--output_dir", "my folder", "--flag", "--y={}"]
     command = Command("train.py", tuple(words))

@@ -164,8 +164,9 @@ class Environment:
 
     @classmethod
     def current(cls) -> "Environment":
-        """Return the environment of this process."""
-        return cls({"python": platform.python_version(), **installed(PACKAGES)}, Machine.current(), Command.current())
+        """Return the environment of this process. A notebook has no command, since its own is that of the kernel."""
+        versions = {"python": platform.python_version(), **installed(PACKAGES)}
+        return cls(versions, Machine.current(), None if in_notebook() else Command.current())
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Environment":
@@ -180,6 +181,11 @@ class Environment:
         if self.machine is not None:
             values["machine"] = {name: value for name, value in asdict(self.machine).items() if value is not None}
         return values if self.command is None else {**values, **self.command.to_dict()}
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a notebook, such as `ipykernel_launcher.py`."""
+    return Path(sys.argv[0]).name.endswith("kernel_launcher.py")
 
 
 def installed(packages: Sequence[str]) -> dict[str, str]:
