@@ -1,14 +1,12 @@
-"""What tests run in a process of its own, which has to be able to import it."""
+"""What tests run in a process of its own, which has to be able to import it. A function imports what others do not
+need, since each process takes seconds for it.
+"""
 
 import os
 
 import torch
-from training.decoder_training import ROWS, Collator
 
-from pumer_hf import DistillationTrainer, DistillationTrainingArguments
-from pumer_hf.recipes.recipe import RecipeTrainingArguments
 from pumer_hf.reducers.tip_losses import contrastive_loss
-from pumer_hf.training.timing import TimedCheckpointCallback
 
 
 def contrast_of_a_share(rank, folder):
@@ -27,6 +25,9 @@ def decide_to_save(rank, folder):
     """Whether a checkpoint is due, where it is by the clock of the first of two processes, and where it is by that of
     the other one, into a file.
     """
+    from pumer_hf.recipes.recipe import RecipeTrainingArguments
+    from pumer_hf.training.timing import TimedCheckpointCallback
+
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
@@ -43,6 +44,10 @@ def decide_to_save(rank, folder):
 
 def train_in_two(rank, folder, kinds):
     """Distil decoders in one of two processes, and write their logs and weights into a file."""
+    from training.decoder_training import ROWS, Collator
+
+    from pumer_hf import DistillationTrainer, DistillationTrainingArguments
+
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "ACCELERATE_USE_CPU": "true"}
     torch.set_num_threads(1)

@@ -93,6 +93,7 @@ def client(hub, tmp_path):
     return run
 
 
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub
 def test_push_a_trained_model_and_load_it(hub, client, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = VqaDataArguments(train_scenes=4, eval_scenes=2, max_text_length=12, unknown_answers="ignore")

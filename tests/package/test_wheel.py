@@ -134,7 +134,10 @@ for words in json.loads(sys.argv[1]):
         try:
             runpy.run_module("pumer_hf", run_name="__main__")
         except SystemExit as end:
-            status = end.code
+            status = end.code or 0
+            if isinstance(status, str):
+                print(status, file=err)
+                status = 1
     done.append([words, status, out.getvalue(), err.getvalue()])
 print(json.dumps(done))
 """
