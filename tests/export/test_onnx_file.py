@@ -13,14 +13,18 @@ onnx = pytest.importorskip("onnx", reason="ONNX needs its extra: pip install -e 
 pytest.importorskip("onnxruntime", reason="ONNX needs its extra: pip install -e '.[onnx]'")
 
 HEADS = ("model_class", "entailment_class", "retrieval_class", "images_class")
-QUICK = {("vilt", "images_class", "lookahead-small"), ("meter", "retrieval_class", "pumer-small")}
-"""Each family, with the heads that have inputs of their own, in a layer and at the inputs."""
+QUICK = {
+    ("vilt", "images_class", "none"),
+    ("meter", "retrieval_class", "pumer-small"),
+    ("vilt", "model_class", "lookahead-small"),
+}
+"""What `test_checkpoint.py` does not try."""
 CASES = [
     pytest.param(family, head, reduction, id="-".join(case), marks=[] if case in QUICK else pytest.mark.slow)
     for family in FAMILIES
     for head in HEADS
     for reduction in REDUCTIONS
-    if (case := (family, head, reduction)) in QUICK or head == "model_class" or reduction.startswith(("none", "pumer"))
+    if (case := (family, head, reduction)) and (head == "model_class" or reduction.startswith(("none", "pumer")))
 ]
 
 

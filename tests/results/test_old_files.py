@@ -69,7 +69,7 @@ def test_an_old_file_keeps_all_its_numbers(name, kind):
 
 
 def test_an_old_report_says_percent_and_its_command_word_by_word():
-    report = Report.load(RESULTS / "easy_vqa_vilt.json")
+    report = Report.load(Path(__file__).parent / "old_easy_vqa.json")
     assert str(report.evaluations["student"].main).endswith(" %")
     command = report.environment.command
     assert command.program == "train_vqa.py"
