@@ -62,7 +62,8 @@ def problems(notebook: dict[str, Any]) -> list[str]:
 
 def smaller(png: str) -> str:
     """Return a picture in fewer colours, as base64 text."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB").quantize(COLOURS)
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2)  # which keeps rare colours too
     file = io.BytesIO()
     picture.save(file, format="PNG", optimize=True)
     return base64.b64encode(file.getvalue()).decode()
