@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 from tiny_tasks import tiny
-from transformers import BertTokenizer, ViltProcessor
+from transformers import AutoModelForVisualQuestionAnswering, AutoProcessor, BertTokenizer, ViltProcessor
 
-from pumer_hf.demo.examples import NUM_EXAMPLES, find_examples
+from pumer_hf.demo.examples import NUM_EXAMPLES, find_examples, scenes_setting
+from pumer_hf.example import MODEL
 
 
 @pytest.fixture
@@ -26,6 +28,22 @@ def test_a_model_of_digit_scenes_gets_digit_scenes(backbone, task):
     assert all(image.size == (48, 48) and image.mode == "RGB" for image, _ in examples)
     assert all(text.startswith("there is a ") == (task == "snli_ve") for _, text in examples)
     assert len({image.tobytes() for image, _ in examples}) == NUM_EXAMPLES
+
+
+def test_a_model_of_cluttered_scenes_gets_cluttered_scenes():
+    """Its card says on which scenes it was trained."""
+    model, processor = AutoModelForVisualQuestionAnswering.from_pretrained(MODEL), AutoProcessor.from_pretrained(MODEL)
+    pictures = [image for image, _ in find_examples(None, model, processor)]
+    assert [picture.size for picture in pictures] == [(64, 64)] * NUM_EXAMPLES
+    empty = [(np.asarray(picture) == 0).all(-1).mean() for picture in pictures]
+    assert max(empty) < 0.5  # a plain scene is black but for three digits
+
+
+def test_the_setting_is_that_of_the_card(tmp_path):
+    assert scenes_setting(str(tmp_path)) == "plain"
+    for facts, setting in (({}, "plain"), ({"dataset": {"setting": "cluttered"}}, "cluttered")):
+        (tmp_path / "results.json").write_text(json.dumps({"name": "mine", "backbone": "vilt", **facts}))
+        assert scenes_setting(str(tmp_path)) == setting
 
 
 def test_another_model_gets_none_unless_it_is_told(folder):

@@ -112,8 +112,14 @@ class SnliVeCollator(ClassCollator):
         return row["hypothesis"]
 
 
-def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
-    """Make digit scenes of the test split, each with a hypothesis."""
+def page_examples(num_scenes: int, grid_size: int, setting: str) -> list[tuple[PILImage.Image, str]]:
+    """Make digit scenes of the test split, each with a hypothesis.
+
+    Raises:
+        ValueError: `setting` is another one than `"plain"`. Hypotheses are about plain scenes.
+    """
+    if setting != "plain":
+        raise ValueError(f"setting={setting!r}: hypotheses are about plain scenes")
     rows = hypothesis_scenes("test", num_scenes, grid_size=grid_size)
     rows = rows.select(range(0, len(rows), 3))
     return [(open_image(row["image"], row["origin"]), row["hypothesis"]) for row in rows]

@@ -128,9 +128,9 @@ class Task:
     """The tag by which the Hub finds models of this task; None: it has no such tag."""
     text_label: str = "Text"
     """What the text is to the model, as the page of `pumer-hf demo` labels it."""
-    page_examples: Callable[[int, int], list[tuple[PILImage.Image, str]]] | None = None
-    """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: the number of scenes, and the cells along each
-    side of one. None: the page does not take models of this task."""
+    page_examples: Callable[[int, int, str], list[tuple[PILImage.Image, str]]] | None = None
+    """Makes digit scenes with texts, for `pumer-hf demo`. Arguments: the number of scenes, the cells along each side
+    of one, and the setting. None: the page does not take models of this task."""
 
     def __post_init__(self) -> None:
         if self.best_metric not in self.metric_types:

@@ -312,9 +312,9 @@ def _collator(processor: ProcessorMixin, data: TaskData, args: VqaDataArguments,
     return VqaCollator(args.encoder(processor), data.labels, augment, args.image_saliency)
 
 
-def page_examples(num_scenes: int, grid_size: int) -> list[tuple[PILImage.Image, str]]:
-    """Make digit scenes of the test split, each with a question."""
-    rows = digit_scenes("test", num_scenes, questions_per_scene=1, grid_size=grid_size)
+def page_examples(num_scenes: int, grid_size: int, setting: str) -> list[tuple[PILImage.Image, str]]:
+    """Make digit scenes of the test split, each with a question. `setting` is that of [`digit_scenes`]."""
+    rows = digit_scenes("test", num_scenes, questions_per_scene=1, grid_size=grid_size, setting=setting)
     return [(open_image(row["image"]), row["question"]) for row in rows]
 
 

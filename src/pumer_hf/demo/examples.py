@@ -10,10 +10,12 @@ from ..data.files import find_image, json_field, read_objects
 from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS
 from ..data.tasks import task_of_model
 from ..data.vqa import page_examples
+from ..hub.card import FACTS_NAME
 from ..images import open_image
 from ..inputs import image_side
 from ..models.encoders.base import PuMerPreTrainedModel
 from ..models.families import patch_size
+from ..reading import read_json
 
 DIGIT_SCENES = "digit-scenes"
 FILE = "examples.jsonl"
@@ -39,17 +41,21 @@ def find_examples(source: str | None, model: PuMerPreTrainedModel, processor: Pr
     return scene_examples(model) if source == DIGIT_SCENES else read_examples(Path(source))
 
 
-def find_decoder_examples(source: str | None, processor: ProcessorMixin) -> list[Example]:
-    """Return images with questions for a decoder model. The arguments are those of [`find_examples`].
+def find_decoder_examples(source: str | None, processor: ProcessorMixin, checkpoint: str) -> list[Example]:
+    """Return images with questions for a decoder model.
 
-    None means digit scenes if the model knows hardly any other words ([`knows_scene_words`]).
+    Args:
+        source: as in [`find_examples`]. None means digit scenes if the model knows hardly any other words
+            ([`knows_scene_words`]).
+        processor: the processor of the checkpoint.
+        checkpoint: the folder of the model, or its id on the Hub.
     """
     if source is None and knows_scene_words(processor):
         source = DIGIT_SCENES
     if source is None:
         return []
     if source == DIGIT_SCENES:
-        return page_examples(NUM_EXAMPLES, image_side(processor) // CELL_SIZE)
+        return page_examples(NUM_EXAMPLES, image_side(processor) // CELL_SIZE, scenes_setting(checkpoint))
     return read_examples(Path(source))
 
 
@@ -67,11 +73,18 @@ def knows_scene_words(processor: ProcessorMixin) -> bool:
 
 
 def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
-    """Return digit scenes of the test split, of the size that the model was trained on."""
+    """Return digit scenes of the test split, of the size and the setting that the model was trained on."""
     task = task_of_model(model)
     if task is None or task.page_examples is None:
         return []
-    return task.page_examples(NUM_EXAMPLES, model.config.image_size // CELL_SIZE)
+    return task.page_examples(NUM_EXAMPLES, model.config.image_size // CELL_SIZE, scenes_setting(model.name_or_path))
+
+
+def scenes_setting(checkpoint: str) -> str:
+    """Return the setting of the scenes that a model was trained on, if its folder has a card that says it."""
+    facts = Path(checkpoint, FACTS_NAME)
+    dataset = read_json(facts).get("dataset") if facts.is_file() else None
+    return (dataset or {}).get("setting", "plain")
 
 
 def read_examples(folder: Path) -> list[Example]:

@@ -37,7 +37,7 @@ ENCODERS = PageKind(
 )
 DECODERS = PageKind(
     load=DecoderAsker.load,
-    find_examples=lambda source, asker: find_decoder_examples(source, asker.processor),
+    find_examples=lambda source, asker: find_decoder_examples(source, asker.processor, asker.model.name_or_path),
     knows_only_scenes=lambda asker: knows_scene_words(asker.processor),
     build_page=build_decoder_page,
     appearance=decoder_appearance,
