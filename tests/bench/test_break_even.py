@@ -11,7 +11,7 @@ from pumer_hf.bench import decoder_measure, measure
 from pumer_hf.bench.break_even import BreakEven, Crossing, cross, doubled
 from pumer_hf.bench.contenders import BenchOptions, at_image_size, contender
 from pumer_hf.bench.decoder_measure import DecoderOptions, Subject
-from pumer_hf.bench.profiles import untouched_share
+from pumer_hf.bench.profiles import layer_shapes, untouched_share
 from pumer_hf.models.decoder_loading import random_decoder
 from pumer_hf.models.decoders.random_inputs import prompts
 from pumer_hf.models.families import DECODERS
@@ -104,6 +104,18 @@ def test_another_image_size_shares_the_weights():
     assert other.eager.get_input_embeddings().weight is one.eager.get_input_embeddings().weight
     assert other.inputs(1)["pixel_values"].shape[-1] == 2 * one.inputs_of.config.patch_size
     assert one.inputs(1)["pixel_values"].shape[-1] > 2 * one.inputs_of.config.patch_size
+
+
+@pytest.mark.parametrize("backbone", ["vilt", "meter"])
+def test_a_layer_with_fewer_image_tokens_alone_is_touched(backbone):
+    """METER's layers take the text first, and a method before the first layer leaves the text as it is."""
+    schedule = {"method": "grid", "site": "inputs", "keep_ratio": 0.5}
+    models = [tiny(backbone, reduction=reduction)[0].eval() for reduction in (None, schedule)]
+    inputs = contender(models[0], 8, BenchOptions(batch_size=4)).inputs(1)
+    unreduced, reduced = (layer_shapes(model, lambda model=model: model(**inputs)) for model in models)
+    changed = {name for name, shapes in unreduced.items() if shapes != reduced[name]}
+    assert changed == {name for name in unreduced if "text_model" not in name and "vision_model" not in name}
+    assert len(changed) > 1
 
 
 def test_what_is_outside_the_layers_that_get_fewer_tokens_is_out_of_touch(monkeypatch):

@@ -152,13 +152,17 @@ def untouched_share(
 
 
 def layer_shapes(model: nn.Module, call: Callable[[], Any]) -> dict[str, list[torch.Size]]:
-    """Run a model, and return the shapes of the states that come into its layers and leave them, by name."""
+    """Run a model, and return the shapes of the states that come into its layers and leave them, by name.
+
+    A layer of METER has two of each, those of the text and those of the image.
+    """
     shapes: dict[str, list[torch.Size]] = {}
 
     def see(name: str, args: Any, kwargs: Any, output: Any) -> None:
-        states = kwargs["hidden_states"] if not args else args[0]
-        after = output if isinstance(output, Tensor) else output[0]
-        shapes.setdefault(name, []).extend([states.shape, after.shape])
+        before = args or (kwargs["hidden_states"],)
+        after = (output,) if isinstance(output, Tensor) else output
+        states = (value for value in (*before, *after) if isinstance(value, Tensor))
+        shapes.setdefault(name, []).extend(value.shape for value in states)
 
     layers = {name: module for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)}
     hooks = [
