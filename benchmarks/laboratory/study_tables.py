@@ -80,9 +80,9 @@ def method_name(method: str) -> str:
 
 
 def speed_table(results: GroupResults, is_trained: bool) -> str:
-    """Return a table with a row per method and a column per target speed; empty if none is planned."""
+    """Return a table with a row per method and a column per target speed; empty if nothing of it was run."""
     cells = [cell for cell in results.main(is_trained) if cell.method not in BASELINES]
-    if not cells:
+    if not any(cell.status for cell in cells):
         return ""
     by_row = summaries(cells)
     best = winners(results, by_row)

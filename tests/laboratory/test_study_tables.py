@@ -201,6 +201,14 @@ def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left
     assert "| tome | not run | not run |" in speed_table(GroupResults(joined[GROUP]), True)
 
 
+def test_a_table_of_which_nothing_was_run_is_left_out(folder):
+    for path in folder.glob("*-trained-*.json"):
+        path.unlink()
+    results = GroupResults(store.join(folder, [of for of, _ in RESULTS])[GROUP])
+    assert speed_table(results, True) == ""
+    assert "| pumer |" in speed_table(results, False)
+
+
 def test_where_lower_is_better_the_lowest_mean_wins(results):
     """Results that say what their metric means."""
     loss = {"metric": "loss", "metrics": {"loss": {"unit": "nats", "higher_is_better": False}}}
