@@ -36,7 +36,6 @@ FLAGS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of huggingface_hub
 def test_a_recipe_pushes_its_student_with_results(hub, tmp_path):
     words = [sys.executable, str(SCRIPT), "--output_dir", "out"]
     for name, value in FLAGS.items():
