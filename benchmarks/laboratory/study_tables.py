@@ -80,10 +80,12 @@ def method_name(method: str) -> str:
 
 
 def speed_table(results: GroupResults, is_trained: bool) -> str:
-    """Return a table with a row per method and a column per target speed; empty if nothing of it was run."""
+    """Return a table with a row per method and a column per target speed, or a line that says that nothing of it was
+    run; empty if none is planned.
+    """
     cells = [cell for cell in results.main(is_trained) if cell.method not in BASELINES]
     if not any(cell.status for cell in cells):
-        return ""
+        return f"{'Trained' if is_trained else 'Without training'}: not run." if cells else ""
     by_row = summaries(cells)
     best = winners(results, by_row)
     targets = sorted({target for _, target in by_row if target is not None})
