@@ -39,11 +39,21 @@ def test_a_model_of_cluttered_scenes_gets_cluttered_scenes():
     assert max(empty) < 0.5  # a plain scene is black but for three digits
 
 
-def test_the_setting_is_that_of_the_card(tmp_path):
-    assert scenes_setting(str(tmp_path)) == "plain"
-    for facts, setting in (({}, "plain"), ({"dataset": {"setting": "cluttered"}}, "cluttered")):
-        (tmp_path / "results.json").write_text(json.dumps({"name": "mine", "backbone": "vilt", **facts}))
-        assert scenes_setting(str(tmp_path)) == setting
+@pytest.mark.parametrize(
+    ("facts", "setting"),
+    [
+        ({"dataset": {"setting": "cluttered"}}, "cluttered"),
+        ({"dataset": {"setting": "no such one"}}, "plain"),
+        ({"dataset": {"name": "easy-VQA"}}, "plain"),
+        ({}, "plain"),
+        ([], "plain"),
+        (None, "plain"),
+    ],
+)
+def test_the_setting_is_that_of_the_card(facts, setting, tmp_path):
+    if facts is not None:
+        (tmp_path / "results.json").write_text(json.dumps(facts))
+    assert scenes_setting(str(tmp_path)) == setting
 
 
 def test_another_model_gets_none_unless_it_is_told(folder):

@@ -7,7 +7,7 @@ from PIL import Image as PILImage
 from transformers import ProcessorMixin
 
 from ..data.files import find_image, json_field, read_objects
-from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS
+from ..data.scenes.digits import CELL_SIZE, COLOURS, DIGITS, SETTINGS
 from ..data.tasks import task_of_model
 from ..data.vqa import page_examples
 from ..hub.card import FACTS_NAME
@@ -81,10 +81,12 @@ def scene_examples(model: PuMerPreTrainedModel) -> list[Example]:
 
 
 def scenes_setting(checkpoint: str) -> str:
-    """Return the setting of the scenes that a model was trained on, if its folder has a card that says it."""
-    facts = Path(checkpoint, FACTS_NAME)
-    dataset = read_json(facts).get("dataset") if facts.is_file() else None
-    return (dataset or {}).get("setting", "plain")
+    """Return the setting of the scenes that a model was trained on, as its card says it; `"plain"` without a card."""
+    path = Path(checkpoint, FACTS_NAME)
+    facts = read_json(path) if path.is_file() else {}
+    dataset = facts.get("dataset") if isinstance(facts, dict) else None
+    setting = dataset.get("setting") if isinstance(dataset, dict) else None
+    return setting if setting in SETTINGS else "plain"
 
 
 def read_examples(folder: Path) -> list[Example]:
