@@ -43,8 +43,9 @@ BLOCK = re.compile(
 ONE_RUN = "Each row is one run."
 SEVERAL_SEEDS = (
     "Where n is given, that many students were trained from one teacher, each with its own seed. The row has their "
-    "mean, and [lowest, highest] of the change in points and of the speed. The other rows are one run each."
+    "mean, and [lowest, highest] of the change in points and of the speed."
 )
+OTHERS = " The other rows are one run each."
 
 
 def recipes_table(reports: Mapping[str, Report]) -> str:
@@ -67,7 +68,8 @@ def recipes_table(reports: Mapping[str, Report]) -> str:
                 f"{gflops['teacher']:.4f} -> {gflops['student']:.4f}",
             ]
         )
-    note = SEVERAL_SEEDS if any(report.seeds for report in reports.values()) else ONE_RUN
+    with_seeds = [bool(report.seeds) for report in reports.values()]
+    note = SEVERAL_SEEDS + OTHERS * (not all(with_seeds)) if any(with_seeds) else ONE_RUN
     return f"{markdown_table(rows)}\n\n{note}\n"
 
 
