@@ -1,6 +1,8 @@
 """Make the example that the package carries anew: a model that its recipe has trained, and two pictures.
 
-accelerate launch recipes/train_vqa.py recipes/vilt/digit_scenes_cluttered/lookahead.yaml --seed 2 --seeds 3
+accelerate launch recipes/train_vqa.py recipes/vilt/digit_scenes_cluttered/pumer.yaml --seed 2 --method none
+accelerate launch recipes/train_vqa.py recipes/vilt/digit_scenes_cluttered/lookahead.yaml --seeds 3 \\
+    --teacher outputs/digit-scenes-cluttered/teacher
 python benchmarks/example.py outputs/digit-scenes-cluttered-lookahead/student
 """
 

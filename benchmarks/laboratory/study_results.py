@@ -82,8 +82,18 @@ class GroupResults(Results):
         return any(cell.status == store.DONE and cell.method not in BASELINES for cell in self.cells)
 
     def teacher(self, seed: int) -> TeacherResult:
-        """Return the teacher of a seed."""
-        return next(one for one in self.teachers if one.seed == seed)
+        """Return the teacher of a seed.
+
+        Raises:
+            ValueError: there are results of its students, but none of the teacher.
+        """
+        for teacher in self.teachers:
+            if teacher.seed == seed:
+                return teacher
+        raise ValueError(
+            f"{store.teacher_name(self.name, seed)}.json: the results of this teacher are missing: copy them from the "
+            "machine that has them, or remove the results of one of its students and run the study again"
+        )
 
     def main(self, is_trained: bool) -> list[CellResult]:
         """Return the cells of the methods themselves, trained or not. A model trained on is among the trained ones."""

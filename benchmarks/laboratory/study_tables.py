@@ -173,22 +173,30 @@ def ablation_table(results: GroupResults) -> str:
 def compared_table(reports: Mapping[str, GroupResults]) -> str:
     """Return a short table of the methods at the most important speed, without training and trained, with two columns
     per group.
+
+    Raises:
+        ValueError: this speed is not the same in all groups.
     """
-    (target,) = {target for results in reports.values() for target in first_target(results, False)}
+    targets = {name: speed for name, results in reports.items() for speed in first_target(results, False)}
+    if len(set(targets.values())) != 1:
+        found = ", ".join(f"{name}: {target:g}x" for name, target in targets.items())
+        raise ValueError(f"a short table has one speed ({found}): name files of groups with the same first speed")
+    target = next(iter(targets.values()))
+    columns = [
+        (results, done, summaries(results.main(done))) for results in reports.values() for done in (False, True)
+    ]
     rows = [[f"{target:g} times as fast"]]
     for results in reports.values():
         rows[0] += [f"{results.name}, without training", "trained"]
     cells = [cell for results in reports.values() for cell in results.cells if cell.method not in BASELINES]
     for method in dict.fromkeys(cell.method for cell in cells):
-        rows.append([method_link(method)])
-        for results in reports.values():
-            rows[-1] += [short_text(results, method, target, is_trained) for is_trained in (False, True)]
+        texts = [short_text(results, by_row.get((method, target)), done) for results, done, by_row in columns]
+        rows.append([method_link(method), *texts])
     return f"{markdown_table(rows)}\n\n{' '.join(map(short_note, reports.values()))}\n"
 
 
-def short_text(results: GroupResults, method: str, target: float, is_trained: bool) -> str:
+def short_text(results: GroupResults, summary: Summary | None, is_trained: bool) -> str:
     """Return a cell of the short table. A method that has no row without training is one that learns."""
-    summary = summaries(results.main(is_trained)).get((method, target))
     if summary is None:
         return "not run" if is_trained else "learns"
     return cell_text(results, summary, with_speed=False)

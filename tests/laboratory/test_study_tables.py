@@ -9,6 +9,7 @@ from laboratory.study_plot import apart, change_at, curves, group_title, method_
 from laboratory.study_results import GroupResults, summaries, winners
 from laboratory.study_tables import (
     ablation_table,
+    compared_table,
     group_section,
     kind_table,
     method_link,
@@ -199,6 +200,21 @@ def test_a_broken_result_counts_as_not_run_and_a_group_without_a_teacher_is_left
     joined = store.join(folder, [*(of for of, _ in RESULTS), other])
     assert list(joined) == [GROUP]
     assert "| tome | not run | not run |" in speed_table(GroupResults(joined[GROUP]), True)
+
+
+def test_the_file_of_a_teacher_that_is_missing_is_named(folder):
+    """As after the files of several machines were put together."""
+    (folder / f"{store.teacher_name(GROUP, 1)}.json").unlink()
+    results = GroupResults(store.join(folder, [of for of, _ in RESULTS])[GROUP])
+    with pytest.raises(ValueError, match=f"{store.teacher_name(GROUP, 1)}.json: .*missing"):
+        speed_table(results, True)
+
+
+def test_groups_of_a_short_table_have_the_same_speed(results):
+    values = json.loads(json.dumps(results.to_dict()).replace("1.7", "1.3"))
+    reports = {"one": results, "other": GroupResults(values)}
+    with pytest.raises(ValueError, match=r"one: 1\.7x, other: 1\.3x"):
+        compared_table(reports)
 
 
 def test_a_table_of_which_nothing_was_run_is_one_line(folder):

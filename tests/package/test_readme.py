@@ -74,6 +74,15 @@ def test_a_table_row():
     assert "Some GPU" in row("some_task", machine={**values["machine"], "gpu": "Some GPU"})
 
 
+def test_the_note_tells_several_students_from_one_run():
+    several = Report.load(ROOT / "benchmarks" / "results" / "digit_scenes_vilt.json")
+    single = Report.load(ROOT / "tests" / "results" / "old_easy_vqa.json")
+    others = "The other rows are one run each."
+    assert others not in recipes_table({"several": several})
+    assert others in recipes_table({"several": several, "single": single})
+    assert recipes_table({"single": single}).endswith("Each row is one run.\n")
+
+
 def test_a_row_of_a_metric_in_another_unit_where_lower_is_better():
     """Its best baseline is the lowest one."""
     errors = MetricType("errors", higher_is_better=False)
