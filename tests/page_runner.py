@@ -22,7 +22,7 @@ def run_page(job):
     os.chdir(job["folder"])
     names = {"__name__": "__main__"}
     reports = []
-    for line, code in [(0, job["before"]), *job["blocks"]]:
+    for line, code in [(0, job["before"]), *job["blocks"], (0, job["after"])]:
         printed, error = io.StringIO(), None
         try:
             with contextlib.redirect_stdout(printed):

@@ -42,6 +42,18 @@ Subject.stopwatch = lambda self, search, on_round=None: measured
 """,
 }
 """What a page's reader has made before its first block."""
+AFTER = {
+    "decoders": "assert model.reduction is None; assert len(output.reduction[0].kept) == 9",
+    "elastic": """
+from pumer_hf import ElasticCallback
+assert isinstance(trainer.callback_handler.callbacks[-1], ElasticCallback)
+assert model.reduction.to_dict() == model.config.reduction
+""",
+    "lookahead": 'assert [part.method for part in model.reduction.parts] == ["lookahead", "pumer"]',
+    "training": "from pathlib import Path; assert Path('outputs/my-merged-student/model.safetensors').is_file()",
+    "tuning": "assert tuned.best.is_close",
+}
+"""What is true after its last block."""
 
 
 def name_of(page):
@@ -89,7 +101,15 @@ def reports(wheel, tmp_path_factory):
         if found and (DECODERS or name not in FOR_DECODERS):
             own = shutil.copytree(folder, base / name)
             numbered = [(block.line, block.code) for block in found]
-            jobs.append({"page": name, "folder": str(own), "before": BEFORE.get(name, ""), "blocks": numbered})
+            jobs.append(
+                {
+                    "page": name,
+                    "folder": str(own),
+                    "before": BEFORE.get(name, ""),
+                    "blocks": numbered,
+                    "after": AFTER.get(name, ""),
+                }
+            )
     (base / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, str(TESTS / "page_runner.py"), str(base / "jobs.json"), str(base / "reports.json")]
     process = subprocess.run(
@@ -106,13 +126,13 @@ def test_blocks_run_and_print_what_the_page_shows(page, reports):
     if not DECODERS and name_of(page) in FOR_DECODERS:
         pytest.skip("needs transformers 5.18")
     before, *ran = reports[name_of(page)]
-    assert before["error"] is None, before["error"]
+    errors = [report["error"] for report in (before, *ran) if report["error"]]
+    assert not errors, errors[0]
     for block, report in zip(python_blocks(page), ran, strict=False):
-        assert report["error"] is None, report["error"]
         if block.shown is not None:
             where = f"{page}:{block.line} printed\n{report['printed']}"
             assert agrees(report["printed"], block.shown), where
-    assert len(ran) == len(python_blocks(page))
+    assert len(ran) == len(python_blocks(page)) + 1  # and what is true after them
 
 
 @pages("```sh\n")
